@@ -1,0 +1,1 @@
+"""The papers' tables, a script each; ``python -m reproductions list`` names them."""

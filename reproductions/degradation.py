@@ -1,0 +1,49 @@
+"""He et al. 2015, Figures 1 and 6: plain nets get worse with depth, residual nets get better.
+
+    python -m reproductions.degradation --profile paper --seeds 5
+
+Plain-20, 32, 44, 56 against ResNet-20, 32, 44, 56 by the same recipe: training and test error. A plain net is the
+residual net with option A without its shortcuts; both have the same parameters.
+"""
+
+import sys
+from pathlib import Path
+
+from reproductions.cifar_table import RECIPE, recipe_for
+from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+
+
+def rows(profile: str) -> list[Row]:
+    """Plain and residual nets of 20, 32, 44 and 56 layers; in the smoke profile of 8, 14, 20 and 26."""
+    depths = (8, 14, 20, 26) if profile == "smoke" else (20, 32, 44, 56)
+    return [
+        Row(
+            key=f"{kind}{depth}",
+            label=f"{label}-{depth}",
+            model=f"cifar_{kind}{depth}",
+            recipe=recipe_for(profile, RECIPE),
+            data="synthetic" if profile == "smoke" else "cifar10",
+            reported=None if profile == "smoke" else f"{kind}{depth}",
+        )
+        for kind, label in (("plain", "plain"), ("resnet", "ResNet"))
+        for depth in depths
+    ]
+
+
+def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+    """The difference that depth makes, and the learning curves of Figure 6."""
+    raise NotImplementedError
+
+
+EXPERIMENT = Experiment(
+    name="degradation",
+    title="Degradation of plain nets with depth on CIFAR-10",
+    source="He et al. 2015, Figures 1 and 6",
+    rows=rows,
+    report=report,
+)
+
+if __name__ == "__main__":
+    from reproductions.harness.cli import run_experiment
+
+    sys.exit(run_experiment(EXPERIMENT))

@@ -1,0 +1,114 @@
+"""Experiments and their rows: what a table's script declares."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from reproductions.harness.records import Pool
+from resnet.recipe import Recipe
+from resnet.run import Run
+
+PROFILES = {
+    "paper": "the paper's protocol",
+    "short": "short profile: real data, 1,000 iterations, not comparable with the paper",
+    "smoke": "smoke profile: synthetic data, not comparable with the paper",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which version of an experiment: a profile, and a departure from its default recipe if one is asked for."""
+
+    profile: str = "paper"
+    train_images: int | None = None
+    precision: str = "auto"
+
+    def __post_init__(self):
+        if self.profile not in PROFILES:
+            raise ValueError(f"there is no profile {self.profile!r}; the profiles are: {', '.join(PROFILES)}")
+
+    @property
+    def suffix(self) -> str:
+        """What sets this variant's files apart: empty for the paper profile, as in ``cifar_table.md``."""
+        parts = [] if self.profile == "paper" else [self.profile]
+        parts += [] if self.train_images is None else [f"{self.train_images}-images"]
+        parts += [] if self.precision == "auto" else [self.precision]
+        return "".join(f"_{part}" for part in parts)
+
+    @property
+    def heading(self) -> str:
+        """What a table of this variant says in its heading."""
+        parts = [PROFILES[self.profile]]
+        parts += [] if self.train_images is None else [f"{self.train_images:,} training images"]
+        parts += [] if self.precision == "auto" else [f"{self.precision} throughout"]
+        return "; ".join(parts)
+
+    def apply(self, run: Run) -> Run:
+        return replace(run, train_images=self.train_images, recipe=replace(run.recipe, precision=self.precision))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a model and a recipe. ``reported`` is its key in ``reported.toml``, if it has one."""
+
+    key: str
+    label: str
+    model: str
+    recipe: Recipe
+    data: str = "cifar10"
+    model_options: dict = field(default_factory=dict, hash=False)
+    reported: str | None = None
+
+    def run(self, seed: int) -> Run:
+        return Run(self.model, self.recipe, self.data, seed, self.model_options)
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """A row with the records that its runs have left, in the order of the seeds.
+
+    ``records`` holds completed and diverged runs; ``published`` those of the project's own results, for comparison
+    (the same as ``records`` where the published table itself is made). ``seeds`` is how many were asked for.
+    """
+
+    row: Row
+    records: list[dict]
+    published: list[dict]
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One table or figure of a paper.
+
+    ``rows`` gives the rows of a profile. ``report`` writes tables and plots from the rows' results below a folder
+    and returns the files, tables (``.md``) first.
+    """
+
+    name: str
+    title: str
+    source: str
+    rows: Callable[[str], list[Row]]
+    report: Callable[["Experiment", Variant, list[RowResult], Path], list[Path]]
+    seeds: dict[str, int] = field(default_factory=lambda: {"paper": 5, "short": 2, "smoke": 2})
+
+    def runs(self, variant: Variant, seeds: int, keys: list[str] | None = None) -> list[Run]:
+        """All runs, a row's seeds 0, 1, 2, ... side by side. Raises ValueError for an unknown row."""
+        rows = self.chosen_rows(variant, keys)
+        return [variant.apply(row.run(seed)) for row in rows for seed in range(seeds)]
+
+    def chosen_rows(self, variant: Variant, keys: list[str] | None) -> list[Row]:
+        rows = self.rows(variant.profile)
+        known = {row.key: row for row in rows}
+        if unknown := [key for key in keys or [] if key not in known]:
+            raise ValueError(f"{self.name} has no row {', '.join(unknown)}; its rows are: {', '.join(known)}")
+        return [known[key] for key in known if keys is None or key in keys]
+
+    def results(self, variant: Variant, seeds: int, pool: Pool, published: Pool) -> list[RowResult]:
+        """What ``pool`` and ``published`` hold for every row."""
+        results = []
+        for row in self.rows(variant.profile):
+            runs = [variant.apply(row.run(seed)) for seed in range(seeds)]
+            own, others = ([p.records[r.identity] for r in runs if p.get(r)] for p in (pool, published))
+            results.append(RowResult(row, own, others, seeds))
+        return results

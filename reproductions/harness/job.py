@@ -1,0 +1,193 @@
+"""What runs on a device: trains runs one after another and leaves their records, whoever started it."""
+
+import json
+import signal
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from reproductions.harness import provenance
+from reproductions.harness.records import SCHEMA, best_point, record_path, write_record
+from resnet import checkpoint
+from resnet.data import load
+from resnet.files import write_atomically
+from resnet.models import count_parameters
+from resnet.run import Run
+from resnet.trainer import DeviceData, Interrupted, Progress, Trainer, default_device, train
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a job finds data and leaves what it makes.
+
+    ``out`` has the shape of ``results/``: records/, tables/, plots/; besides, work/ with a folder per run
+    (checkpoints, progress, failure) and weights/ with the final weights.
+    """
+
+    out: Path
+    data: Path
+    checkpoint_seconds: float = 60.0
+
+    @property
+    def records(self) -> Path:
+        return self.out / "records"
+
+    def work(self, run: Run) -> Path:
+        return self.out / "work" / run.short_id
+
+    def weights(self, run: Run) -> Path:
+        return self.out / "weights" / f"{run.short_id}.pt"
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run stands, as its job last wrote it: state is running, stopped or failed."""
+
+    state: str
+    run: str
+    updated: float  # seconds since the epoch
+    progress: Progress | None = None
+    message: str = ""
+
+    def write(self, folder: Path) -> None:
+        write_atomically(folder / "status.json", json.dumps(asdict(self)).encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> "Status | None":
+        """The status in a run's work folder; None if there is none or it can't be read."""
+        try:
+            values = json.loads((folder / "status.json").read_text())
+            progress = Progress(**values["progress"]) if values["progress"] else None
+            return cls(**{**values, "progress": progress})
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+
+@contextmanager
+def stop_on_signals():
+    """A function that says whether SIGINT or SIGTERM has come; the handlers before are put back afterwards."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop.is_set
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number, frame):
+        if stop.is_set() and number == signal.SIGINT:  # a second Ctrl-C does not wait for the checkpoint
+            raise KeyboardInterrupt
+        stop.set()
+
+    for number in previous:
+        signal.signal(number, handle)
+    try:
+        yield stop.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def execute(
+    runs: list[Run],
+    place: Workplace,
+    stop_requested: Callable[[], bool],
+    on_status: Callable[[Run, Status], None] = lambda run, status: None,
+) -> dict[Run, str]:
+    """Train the runs that have no record yet, one after another; returns the tracebacks of those that failed.
+
+    A run that fails does not stop the others. Raises Interrupted once ``stop_requested`` turns true, with the
+    current run resumable, and DataError if the data can't be had.
+    """
+    failures: dict[Run, str] = {}
+    data: dict[tuple, DeviceData] = {}
+    device, code = default_device(), provenance.code_identity()
+    for run in runs:
+        if record_path(place.records, run).exists():
+            continue
+        if stop_requested():
+            raise Interrupted("stopped before the next run; what is missing can be resumed")
+        key = (run.data, run.train_images)
+        if key not in data:
+            data = {key: DeviceData(load(run.data, place.data), run.train_images, device)}
+        folder = place.work(run)
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def report(state: str, progress: Progress | None = None, message: str = "") -> None:
+            status = Status(state, str(run), time.time(), progress, message)
+            status.write(folder)
+            on_status(run, status)
+
+        try:
+            _train_and_record(run, place, data[key], code, stop_requested, lambda progress: report("running", progress))
+        except Interrupted as interrupted:
+            report("stopped", message=str(interrupted))
+            raise
+        except Exception:  # whatever went wrong with this run, the others go on
+            failures[run] = traceback.format_exc()
+            _report_failure(report, failures[run])
+    return failures
+
+
+def _report_failure(report: Callable, text: str) -> None:
+    try:
+        report("failed", message=text)
+    except OSError as error:  # a full disk, say: the traceback is still shown at the end
+        warnings.warn(f"the failure of a run could not be written down: {error}", stacklevel=2)
+
+
+def _train_and_record(run, place: Workplace, data: DeviceData, code: dict, stop_requested, on_progress) -> None:
+    folder = place.work(run)
+    starts = _note_start(folder, code)
+    trainer = Trainer(run, data)
+    timing = train(trainer, folder, place.checkpoint_seconds, on_progress, stop_requested)
+    write_atomically(place.weights(run), checkpoint.pack(trainer.model.state_dict()))
+    write_record(place.records, make_record(trainer, timing, code, starts))
+    checkpoint.remove(folder)
+    (folder / "status.json").unlink(missing_ok=True)
+
+
+def _note_start(folder: Path, code: dict) -> list[dict]:
+    """Add this start to the run's list of starts, and return the list: it counts interruptions, SIGKILL too."""
+    path = folder / "starts.json"
+    starts = json.loads(path.read_text()) if path.exists() else []
+    starts.append({"time": _now(), "code": code})
+    write_atomically(path, json.dumps(starts).encode())
+    return starts
+
+
+def make_record(trainer: Trainer, timing: dict, code: dict, starts: list[dict]) -> dict:
+    """The record of a finished run; see :mod:`reproductions.harness.records` for the fields."""
+    run, data, curve = trainer.run, trainer.data, trainer.curve
+    if any(start["code"] != code for start in starts):
+        code = {**code, "modified": True}  # begun by one version of the code and ended by another
+    rate = trainer.iteration * run.recipe.batch_size / timing["train_seconds"]
+    return {
+        "schema": SCHEMA,
+        "identity": run.identity,
+        "specification": run.specification(),
+        "status": "diverged" if trainer.diverged else "completed",
+        "parameters": count_parameters(trainer.model),
+        "curve": curve,
+        "final": curve[-1],
+        "best": best_point(curve),
+        "warmup_ended_at": trainer.warmup_ended_at,
+        "weights_sha256": trainer.weights_digest(),
+        "precision": trainer.precision,
+        "timing": {**{k: round(v, 3) for k, v in timing.items()}, "images_per_second": round(rate, 2), "finished": _now()},
+        "hardware": provenance.hardware(trainer.device),
+        "versions": provenance.versions(),
+        "code": code,
+        "data": {"name": data.name, "sha256": data.digest, "official": data.official},
+        "interruptions": len(starts) - 1,
+    }
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

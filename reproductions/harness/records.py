@@ -1,0 +1,166 @@
+"""Records: the one JSON file that a finished run leaves, and the pools they are kept in."""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from resnet.files import write_atomically
+from resnet.run import Run, canonical_json
+
+SCHEMA = 1
+_NUMBER, _OPTIONAL = (int, float), (int, float, type(None))
+
+# Every field of a record with its type; nested dictionaries are sections. Errors are top-1, in percent.
+_FIELDS = {
+    "schema": int,
+    "identity": str,  # of the run: resnet.run.Run.identity
+    "specification": dict,  # the run: model, options, recipe, data, seed
+    "status": str,  # completed, or diverged: the training loss was not finite
+    "parameters": int,
+    "curve": list,  # one entry per evaluation; fields below
+    "final": dict,  # the last entry of the curve: the result
+    "best": dict,  # the entry with the lowest test error: selected on the test set
+    "warmup_ended_at": (int, type(None)),  # first iteration at the full learning rate, None without warm-up
+    "weights_sha256": str,
+    "precision": str,
+    "timing": {
+        "wall_seconds": _NUMBER,
+        "train_seconds": _NUMBER,  # without evaluations and checkpoints
+        "images_per_second": _NUMBER,  # training images over train_seconds
+        "finished": str,  # UTC, ISO 8601
+    },
+    "hardware": {"type": str, "device": str, "threads": int},
+    "versions": {"python": str, "torch": str, "cuda": (str, type(None)), "cudnn": (int, type(None))},
+    "code": {
+        "commit": (str, type(None)),
+        "modified": (bool, type(None)),  # None where there is no git to ask
+        "resnet_sha256": str,  # of the sources of the package resnet
+    },
+    "data": {"name": str, "sha256": str, "official": bool},
+    "interruptions": int,
+    "record_sha256": str,  # of the record without this field
+}
+_POINT = {"iteration": int, "learning_rate": _NUMBER, "training_loss": _OPTIONAL, "training_error": _OPTIONAL}
+_POINT |= {"test_error": _OPTIONAL}
+
+
+class RecordError(Exception):
+    """A record that can't be used. The message names the file."""
+
+
+def seal(record: dict) -> dict:
+    """The record with the digest of its content added."""
+    content = {name: value for name, value in record.items() if name != "record_sha256"}
+    return {**content, "record_sha256": hashlib.sha256(canonical_json(content)).hexdigest()}
+
+
+def record_path(root: Path, run: Run) -> Path:
+    """Where the run's record belongs in the pool ``root``."""
+    return root / run.data / run.model / f"{run.short_id}.json"
+
+
+def write_record(root: Path, record: dict) -> Path:
+    """Check the record and write it into the pool ``root``, once and whole; an existing one is kept."""
+    record = seal(record)
+    path = record_path(root, Run.from_specification(record["specification"]))
+    validate(record, path)
+    text = json.dumps(record, indent=1, allow_nan=False)
+    try:
+        write_atomically(path, text.encode() + b"\n", exclusive=True)
+    except FileExistsError:
+        read_record(path)
+    return path
+
+
+def read_record(path: Path) -> dict:
+    """Read and check one record. Raises RecordError."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} can't be read as a record: {error}") from error
+    validate(record, path)
+    return record
+
+
+def validate(record: dict, path: Path) -> None:
+    """Raise RecordError unless the record is complete, consistent, unedited, and in the place where it belongs."""
+
+    def check(condition: bool, problem: str) -> None:
+        if not condition:
+            raise RecordError(f"{path} is not a valid record: {problem}")
+
+    def check_fields(values, expected: dict, where: str) -> None:
+        check(isinstance(values, dict), f"{where or 'it'} is not an object")
+        check(set(expected) <= set(values), f"{where}{', '.join(sorted(set(expected) - set(values)))} missing")
+        for name, kind in expected.items():
+            if isinstance(kind, dict):
+                check_fields(values[name], kind, f"{name}.")
+            else:
+                right = isinstance(values[name], kind) and (kind is bool or not isinstance(values[name], bool) or bool in _kinds(kind))
+                check(right, f"{where}{name} is {values[name]!r}")
+
+    check(isinstance(record, dict), "it is not an object")
+    check(record.get("schema") == SCHEMA, f"schema is {record.get('schema')!r}, not {SCHEMA}")
+    check_fields(record, _FIELDS, "")
+    check(set(record) == set(_FIELDS), f"unknown field {', '.join(sorted(set(record) - set(_FIELDS)))}")
+    check(seal(record)["record_sha256"] == record["record_sha256"], "its digest does not fit its content: it was edited or damaged")
+    try:
+        run = Run.from_specification(record["specification"])
+    except ValueError as error:
+        raise RecordError(f"{path} is not a valid record: {error}") from error
+    check(run.identity == record["identity"], "its identity does not fit its specification")
+    check(path.parts[-3:] == record_path(Path("x"), run).parts[-3:], f"it belongs at {record_path(Path('.'), run)}")
+    check(record["status"] in ("completed", "diverged"), f"status is {record['status']!r}")
+    check(record["data"]["name"] == run.data, "its data are not those of its specification")
+    check(bool(record["curve"]), "the curve is empty")
+    for point in record["curve"]:
+        check_fields(point, _POINT, "curve: ")
+    iterations = [point["iteration"] for point in record["curve"]]
+    check(iterations == sorted(set(iterations)), "the curve's iterations don't increase")
+    check(record["final"] == record["curve"][-1], "final is not the curve's last entry")
+    check(record["best"] == best_point(record["curve"]), "best is not the curve's best entry")
+    if record["status"] == "completed":
+        check(iterations[-1] == run.recipe.iterations, f"it ends at iteration {iterations[-1]} of {run.recipe.iterations}")
+        finite = all(isinstance(v, _NUMBER) and math.isfinite(v) for point in record["curve"] for v in point.values())
+        check(finite, "the curve of a completed run has a value that is not finite")
+
+
+def _kinds(kind) -> tuple:
+    return kind if isinstance(kind, tuple) else (kind,)
+
+
+def best_point(curve: list[dict]) -> dict:
+    """The entry with the lowest test error, the first of equals; selected on the test set."""
+    measured = [point for point in curve if point["test_error"] is not None]
+    return min(measured, key=lambda point: point["test_error"]) if measured else {}
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All records below a folder: ``records`` by run identity, and ``damaged`` files, each with what is wrong."""
+
+    root: Path
+    records: dict[str, dict] = field(default_factory=dict)
+    damaged: dict[Path, str] = field(default_factory=dict)
+
+    def get(self, run: Run) -> dict | None:
+        return self.records.get(run.identity)
+
+
+def read_pool(root: Path) -> Pool:
+    """Read every record below ``root``; an absent folder is an empty pool."""
+    pool = Pool(root)
+    for path in sorted(root.glob("*/*/*.json")):
+        try:
+            record = read_record(path)
+            pool.records[record["identity"]] = record
+        except RecordError as error:
+            pool.damaged[path] = str(error)
+    return pool
+
+
+def records_digest(records: list[dict]) -> str:
+    """SHA-256 over the digests of the records, in an order of its own: says which records a table was made from."""
+    return hashlib.sha256("".join(sorted(record["record_sha256"] for record in records)).encode()).hexdigest()

@@ -1,0 +1,76 @@
+"""Checkpoints: two generations, each written atomically, verified and loaded without executing code."""
+
+import hashlib
+import io
+import os
+import pickle
+import warnings
+from pathlib import Path
+
+import torch
+
+from resnet.files import write_atomically
+
+NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+_MAGIC = b"resnet-checkpoint-1\n"
+
+
+class CheckpointError(Exception):
+    """A checkpoint that can't be used. The message names the file."""
+
+
+def save(folder: Path, state: dict) -> None:
+    """Make ``state`` the newest checkpoint in ``folder``; the newest until now becomes the previous one.
+
+    ``state`` holds tensors and plain Python values. A process killed at any moment leaves at least one whole
+    checkpoint, once there has been one. Raises OSError if the disk is full; the old checkpoints are then intact.
+    """
+    newest = folder / NEWEST
+    fresh = folder / "checkpoint.new.pt"
+    write_atomically(fresh, pack(state))
+    if newest.exists():
+        os.replace(newest, folder / PREVIOUS)
+    os.replace(fresh, newest)
+
+
+def load_latest(folder: Path, device="cpu") -> dict | None:
+    """The newest whole checkpoint in ``folder``, None if there is none; a damaged one is set aside with a warning."""
+    for path in (folder / NEWEST, folder / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            return load(path, device)
+        except CheckpointError as error:
+            damaged = path.with_suffix(".damaged")
+            os.replace(path, damaged)
+            warnings.warn(f"{error}; kept as {damaged.name}, going on from an older state", stacklevel=2)
+    return None
+
+
+def remove(folder: Path) -> None:
+    """Delete the checkpoints of a finished run."""
+    for name in (NEWEST, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def pack(state: dict) -> bytes:
+    """``state`` as the bytes of a checkpoint file: a line that names the format, a SHA-256, torch's own format."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getvalue()
+    return _MAGIC + hashlib.sha256(payload).digest() + payload
+
+
+def load(path: Path, device="cpu") -> dict:
+    """Read one checkpoint file. Raises CheckpointError if it is damaged or holds anything but tensors and values."""
+    content = path.read_bytes()
+    start = len(_MAGIC) + 32
+    if not content.startswith(_MAGIC):
+        raise CheckpointError(f"{path} is not a checkpoint of this program")
+    payload = content[start:]
+    if hashlib.sha256(payload).digest() != content[len(_MAGIC) : start]:
+        raise CheckpointError(f"{path} is damaged: its SHA-256 does not fit its content")
+    try:
+        return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{path} holds something other than tensors and plain values") from error

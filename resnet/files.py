@@ -1,0 +1,33 @@
+"""Files that are written whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes, exclusive: bool = False) -> None:
+    """Write ``content`` to ``path`` through a temporary file beside it, flushed to disk first.
+
+    Whoever reads ``path`` sees the old content or the new, never a part. With ``exclusive``, an existing file is
+    kept and FileExistsError raised. Raises OSError (a full disk, say) with the old content intact.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if exclusive:
+            os.link(temporary, path)  # unlike a rename, fails if the name is taken
+        else:
+            os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

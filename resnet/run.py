@@ -1,0 +1,80 @@
+"""A run: one model trained by one recipe on one data set with one seed, and the identity that follows."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+
+from resnet.models import changed_options
+from resnet.recipe import Recipe
+
+# Part of every identity. Raise it when a change of the code changes what a run gives: results of the old code then
+# belong to other runs.
+TRAINING_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is trained; see :mod:`resnet.models` for names and options.
+
+    ``train_images``: the first so many training images are used, the others held out for validation; None uses all.
+    """
+
+    model: str
+    recipe: Recipe = Recipe()
+    data: str = "cifar10"
+    seed: int = 0
+    model_options: dict = field(default_factory=dict, hash=False)
+    train_images: int | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "model_options", changed_options(self.model, self.model_options))
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed must be a whole number of at least 0, not {self.seed!r}")
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 (hex) of model, recipe, data and seed, the same in every Python process and version."""
+        decisive = {
+            "training_version": TRAINING_VERSION,
+            "model": self.model,
+            "model_options": self.model_options,
+            "recipe": self.recipe.changes(),
+            "data": self.data,
+            "train_images": self.train_images,
+            "seed": self.seed,
+        }
+        return hashlib.sha256(canonical_json(decisive)).hexdigest()
+
+    def __hash__(self):
+        return hash(self.identity)
+
+    @property
+    def short_id(self) -> str:
+        """The first 16 digits of the identity: names files and folders."""
+        return self.identity[:16]
+
+    def specification(self) -> dict:
+        """The whole specification, defaults written out, as plain JSON values."""
+        specification = asdict(self)
+        specification["recipe"]["milestones"] = list(self.recipe.milestones)
+        return {"training_version": TRAINING_VERSION, **specification}
+
+    @classmethod
+    def from_specification(cls, specification: dict) -> "Run":
+        """The run that :meth:`specification` was made of. Raises ValueError if this code trains it differently."""
+        values = dict(specification)
+        if (version := values.pop("training_version", None)) != TRAINING_VERSION:
+            raise ValueError(f"training version {version}, but this code has version {TRAINING_VERSION}")
+        try:
+            return cls(**{**values, "recipe": Recipe(**values["recipe"])})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not a run's specification: {error}") from error
+
+    def __str__(self) -> str:
+        options = "".join(f" {name}={value}" for name, value in self.model_options.items())
+        return f"{self.model}{options} seed {self.seed} ({self.data}, {self.short_id})"
+
+
+def canonical_json(value) -> bytes:
+    """``value`` as JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
