@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 
+from resnet.data import TRAIN_IMAGES
 from resnet.models import changed_options
 from resnet.recipe import Recipe
 
@@ -28,6 +29,13 @@ class Run:
 
     def __post_init__(self):
         object.__setattr__(self, "model_options", changed_options(self.model, self.model_options))
+        if self.data not in TRAIN_IMAGES:
+            raise ValueError(f"there is no data set {self.data!r}; the data sets are: {', '.join(TRAIN_IMAGES)}")
+        available = TRAIN_IMAGES[self.data]
+        if self.train_images is not None and not 0 < self.train_images <= available:
+            raise ValueError(f"{self.data} has {available} training images, so {self.train_images} can't be used")
+        if self.train_images == available:
+            object.__setattr__(self, "train_images", None)
         if not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed must be a whole number of at least 0, not {self.seed!r}")
 

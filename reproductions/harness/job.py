@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from reproductions.harness import provenance
-from reproductions.harness.records import SCHEMA, best_point, record_path, write_record
+from reproductions.harness.records import SCHEMA, RecordError, best_point, read_record, record_path, write_record
 from resnet import checkpoint
 from resnet.data import load
 from resnet.files import write_atomically
@@ -71,27 +71,76 @@ class Status:
             return None
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a launch ended. ``failures``: traceback or last words of each failed run. ``interrupted``: what there is
+    to say of a launch that was stopped, empty if it ran to its end."""
+
+    failures: dict[Run, str]
+    interrupted: str = ""
+
+
+class _StopFlag:
+    """Calls as the question whether a signal asked for a stop; ``signal`` is the first that did."""
+
+    signal: int | None = None
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+
 @contextmanager
-def stop_on_signals():
-    """A function that says whether SIGINT or SIGTERM has come; the handlers before are put back afterwards."""
-    stop = threading.Event()
+def stop_on_signals(*numbers: int):
+    """A flag that SIGINT, SIGTERM and ``numbers`` set; the handlers before are put back afterwards.
+
+    A second SIGINT raises KeyboardInterrupt: it does not wait for the checkpoint.
+    """
+    stop = _StopFlag()
     if threading.current_thread() is not threading.main_thread():
-        yield stop.is_set
+        yield stop
         return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def handle(number, frame):
-        if stop.is_set() and number == signal.SIGINT:  # a second Ctrl-C does not wait for the checkpoint
+        if stop.signal == number == signal.SIGINT:
             raise KeyboardInterrupt
-        stop.set()
+        stop.signal = stop.signal or number
 
-    for number in previous:
-        signal.signal(number, handle)
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, *numbers)}
     try:
-        yield stop.is_set
+        yield stop
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What submitit starts in a process of its own: :func:`execute`.
+
+    On submitit's signal (the time limit, preemption) it writes a checkpoint, then leaves the requeueing to submitit.
+    """
+
+    runs: list[Run]
+    place: Workplace
+    threads: int | None = None
+
+    def __call__(self) -> Outcome:
+        import submitit
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        requeue_signal = submitit.JobEnvironment()._usr_sig()
+        with stop_on_signals(requeue_signal) as stop:
+            outcome = execute(self.runs, self.place, stop)
+        if stop.signal == requeue_signal:
+            signal.raise_signal(requeue_signal)  # submitit's own handler, which is back in place
+        return outcome
+
+    def checkpoint(self):
+        """For submitit: what a requeued job does."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)
 
 
 def execute(
@@ -99,20 +148,24 @@ def execute(
     place: Workplace,
     stop_requested: Callable[[], bool],
     on_status: Callable[[Run, Status], None] = lambda run, status: None,
-) -> dict[Run, str]:
-    """Train the runs that have no record yet, one after another; returns the tracebacks of those that failed.
+) -> Outcome:
+    """Train the runs that have no record yet, one after another.
 
-    A run that fails does not stop the others. Raises Interrupted once ``stop_requested`` turns true, with the
-    current run resumable, and DataError if the data can't be had.
+    A run that fails does not stop the others; once ``stop_requested`` turns true, the current one writes a
+    checkpoint and no further one is begun. Raises DataError if the data can't be had.
     """
     failures: dict[Run, str] = {}
     data: dict[tuple, DeviceData] = {}
     device, code = default_device(), provenance.code_identity()
     for run in runs:
-        if record_path(place.records, run).exists():
+        if (path := record_path(place.records, run)).exists():
+            try:
+                read_record(path)
+            except RecordError as error:  # never trained over: what is there may be all that is left of a result
+                failures[run] = f"{error}\nMove the file away to train this run again."
             continue
         if stop_requested():
-            raise Interrupted("stopped before the next run; what is missing can be resumed")
+            return Outcome(failures, "stopped between two runs")
         key = (run.data, run.train_images)
         if key not in data:
             data = {key: DeviceData(load(run.data, place.data), run.train_images, device)}
@@ -128,11 +181,11 @@ def execute(
             _train_and_record(run, place, data[key], code, stop_requested, lambda progress: report("running", progress))
         except Interrupted as interrupted:
             report("stopped", message=str(interrupted))
-            raise
+            return Outcome(failures, str(interrupted))
         except Exception:  # whatever went wrong with this run, the others go on
             failures[run] = traceback.format_exc()
             _report_failure(report, failures[run])
-    return failures
+    return Outcome(failures)
 
 
 def _report_failure(report: Callable, text: str) -> None:

@@ -14,9 +14,10 @@ SOURCES = ("resnet", "reproductions")
 
 
 def _git(*arguments: str) -> str | None:
+    """What git prints; None where it fails."""
     try:
         command = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+        return subprocess.run(command, capture_output=True, check=True, timeout=30).stdout.decode()
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -35,8 +36,13 @@ def code_identity() -> dict:
     identity = {"commit": os.environ.get(COMMIT_VARIABLE), "modified": None, "resnet_sha256": sources_digest(files)}
     if (ROOT / ".git").exists() and (commit := _git("rev-parse", "HEAD")):
         changes = _git("status", "--porcelain", "--", *SOURCES)
-        identity |= {"commit": commit, "modified": None if changes is None else bool(changes)}
+        identity |= {"commit": commit.strip(), "modified": None if changes is None else bool(changes)}
     return identity
+
+
+def has_history() -> bool:
+    """Whether the repository is here with all its commits."""
+    return (ROOT / ".git").exists() and _git("rev-parse", "--is-shallow-repository") == "false\n"
 
 
 def committed_resnet_digest(commit: str) -> str | None:
@@ -46,9 +52,8 @@ def committed_resnet_digest(commit: str) -> str | None:
     names = _git("ls-tree", "-r", "--name-only", commit, "--", "resnet")
     if names is None:
         return None
-    python = [name for name in names.splitlines() if name.endswith(".py")]
-    show = (subprocess.run(["git", "-C", str(ROOT), "show", f"{commit}:{n}"], capture_output=True, check=True) for n in python)
-    return sources_digest({name: shown.stdout for name, shown in zip(python, show)})
+    shown = {name: _git("show", f"{commit}:{name}") for name in names.splitlines() if name.endswith(".py")}
+    return sources_digest({name: text.encode() for name, text in shown.items() if text is not None})
 
 
 def device_name(device: torch.device) -> str:

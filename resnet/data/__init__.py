@@ -5,9 +5,10 @@ from pathlib import Path
 from resnet.data import cifar, synthetic
 from resnet.data.dataset import DataError, ImageDataset
 
-__all__ = ["NAMES", "DataError", "ImageDataset", "load"]
+__all__ = ["TRAIN_IMAGES", "DataError", "ImageDataset", "load"]
 
-NAMES = ("cifar10", "synthetic")
+# The data sets' names, and how many training images each has.
+TRAIN_IMAGES = {"cifar10": cifar.SHAPES["train_labels"][0], "synthetic": synthetic.TRAIN_IMAGES}
 
 
 def load(name: str, folder: Path | str = "data", download: bool = True) -> ImageDataset:
@@ -21,4 +22,4 @@ def load(name: str, folder: Path | str = "data", download: bool = True) -> Image
         return cifar.load_cifar10(Path(folder), download)
     if name == "synthetic":
         return synthetic.make_synthetic()
-    raise ValueError(f"there is no data set {name!r}; the data sets are: {', '.join(NAMES)}")
+    raise ValueError(f"there is no data set {name!r}; the data sets are: {', '.join(TRAIN_IMAGES)}")

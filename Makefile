@@ -1,0 +1,36 @@
+# The user's commands; README.md explains them. Every target creates .venv and installs what it needs by itself.
+#
+#   make reproduce-cifar-table PROFILE=smoke
+#
+# PROFILE=paper|short|smoke  LAUNCHER=auto|inline|local|slurm  SEEDS=5  ROWS=resnet20,resnet56  DATA=dir  OUT=runs
+# TRAIN_IMAGES=45000  PRECISION=fp32|bf16  SLOTS=2  SLURM='slurm_partition=gpu timeout_min=600'  YES=1  DRY_RUN=1
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+OUT_FLAG = $(if $(OUT),--out '$(OUT)')
+FLAGS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(LAUNCHER),--launcher '$(LAUNCHER)') \
+	$(if $(SEEDS),--seeds '$(SEEDS)') $(if $(ROWS),--rows '$(ROWS)') $(if $(DATA),--data '$(DATA)') $(OUT_FLAG) \
+	$(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') $(if $(PRECISION),--precision '$(PRECISION)') \
+	$(if $(SLOTS),--slots '$(SLOTS)') $(if $(SLURM),--slurm $(SLURM)) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
+
+.PHONY: help venv test reproduce-cifar-table reproduce-degradation report check status list publish
+
+help: ; @sed -n 's/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST)); sed -n 's/^\.PHONY:/targets:/p' $(firstword $(MAKEFILE_LIST))
+
+reproduce-cifar-table: $(INSTALLED) ; @$(BIN)/python -m reproductions.cifar_table $(FLAGS)
+reproduce-degradation: $(INSTALLED) ; @$(BIN)/python -m reproductions.degradation $(FLAGS)
+
+report check list: $(INSTALLED) ; @$(BIN)/python -m reproductions $@
+status publish: $(INSTALLED) ; @$(BIN)/python -m reproductions $@ $(OUT_FLAG)
+
+venv: $(INSTALLED)
+test: $(INSTALLED) ; $(BIN)/python -m pytest
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@

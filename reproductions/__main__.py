@@ -1,0 +1,60 @@
+"""``python -m reproductions list|status|publish|report|check``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from reproductions.experiments import EXPERIMENTS
+from reproductions.harness import publish
+from reproductions.harness.cli import DEFAULT_OUT, PUBLISHED, show_files
+from reproductions.harness.provenance import ROOT
+from reproductions.harness.status import show_status
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m reproductions", description="The papers' tables.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="the experiments, their rows and commands")
+    status = commands.add_parser("status", help="how the runs in a folder stand")
+    publishing = commands.add_parser("publish", help="check finished records and copy them into results/")
+    for command in (status, publishing):
+        command.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder of the runs (default: runs)")
+    commands.add_parser("report", help="make the published tables and plots again from the committed records")
+    commands.add_parser("check", help="fail if a committed table, plot or the README differs from the records")
+    options = parser.parse_args(arguments)
+    console = Console(soft_wrap=True)
+
+    if options.command == "list":
+        for experiment in EXPERIMENTS:
+            rows = " ".join(row.key for row in experiment.rows("paper"))
+            console.print(f"{experiment.name}: {experiment.title} ({experiment.source})", highlight=False)
+            console.print(f"  make {experiment.target}    rows: {rows}", highlight=False)
+        return 0
+    if options.command == "status":
+        return show_status(EXPERIMENTS, options.out, console)
+    if options.command == "publish":
+        new, refused = publish.publish(options.out / "records", PUBLISHED)
+        for path in new:
+            console.print(f"published {path.relative_to(ROOT)}", highlight=False)
+        for path, reason in refused.items():
+            console.print(f"not published: {path}: {reason}", style="red", highlight=False, markup=False)
+        console.print(f"{len(new)} records published, {len(refused)} refused; next: make report, then commit results/")
+        return int(bool(refused))
+    if options.command == "report":
+        written, pool = publish.report(EXPERIMENTS, PUBLISHED, ROOT / publish.README)
+        show_files([path.relative_to(ROOT) for path in written])
+        for message in pool.damaged.values():
+            console.print(f"damaged record: {message}", style="red", highlight=False, markup=False)
+        return int(bool(pool.damaged))
+    problems = publish.check(EXPERIMENTS, PUBLISHED, ROOT / publish.README)
+    for problem in problems:
+        console.print(problem, style="red", highlight=False, markup=False)
+    if not problems:
+        console.print("every table, every plot and the README follow from the committed records")
+    return int(bool(problems))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

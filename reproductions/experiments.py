@@ -1,0 +1,5 @@
+"""All experiments, in the order in which they are listed. A new table's script is added here."""
+
+from reproductions import cifar_table, degradation
+
+EXPERIMENTS = (cifar_table.EXPERIMENT, degradation.EXPERIMENT)

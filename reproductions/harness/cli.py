@@ -1,0 +1,182 @@
+"""The command line of an experiment: ``python -m reproductions.cifar_table --profile paper --seeds 5``."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from reproductions.harness import cost, launchers, provenance
+from reproductions.harness.experiment import PROFILES, Experiment, Variant
+from reproductions.harness.job import Workplace
+from reproductions.harness.progress import Display
+from reproductions.harness.records import Pool, read_pool, record_path
+from reproductions.harness.report import write_report
+from resnet.data import DataError, load
+from resnet.recipe import PRECISIONS
+from resnet.run import Run
+
+PUBLISHED = provenance.ROOT / "results"
+DEFAULT_OUT, DEFAULT_DATA = Path("runs"), Path("data")
+EXIT_FAILED, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def parse(experiment: Experiment, arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m reproductions.{experiment.name}",
+        description=f"{experiment.title} ({experiment.source})",
+    )
+    add = parser.add_argument
+    add("--profile", choices=PROFILES, default="paper", help="how much of the protocol is run (default: paper)")
+    add("--launcher", choices=launchers.NAMES, default="auto", help="auto: in-process, or a queue on several GPUs")
+    add("--seeds", type=_positive, help="runs per row; default: 5 in the paper profile, 2 in the others")
+    add("--rows", type=lambda text: text.replace(",", " ").split(), help="only these rows, such as resnet20,resnet56")
+    add("--data", type=Path, default=DEFAULT_DATA, help="folder of CIFAR-10, downloaded if missing (default: data)")
+    add("--out", type=Path, default=DEFAULT_OUT, help="folder of records, tables and plots (default: runs)")
+    add("--train-images", type=_positive, help="train on the first so many images, hold out the others")
+    add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 on CUDA, fp32 elsewhere")
+    add("--slots", type=_positive, help="jobs at once with the local launcher (default: one per GPU or core)")
+    add("--slurm", type=_parameter, nargs="+", default=[], metavar="KEY=VALUE", help="such as slurm_partition=gpu")
+    add("--checkpoint-seconds", type=float, default=60, help="time between checkpoints (default: 60)")
+    add("--dry-run", action="store_true", help="list the runs and what they would cost, and train nothing")
+    add("--yes", action="store_true", help="train the paper profile without a GPU all the same")
+    options = parser.parse_args(arguments)
+    try:
+        options.variant = Variant(options.profile, options.train_images, options.precision)
+        options.seeds = options.seeds or experiment.seeds[options.profile]
+        options.runs = experiment.runs(options.variant, options.seeds, options.rows)
+    except ValueError as error:
+        parser.error(str(error))
+    return options
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _parameter(text: str) -> tuple[str, int | str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
+    return name, int(value) if value.isdigit() else value
+
+
+def run_experiment(experiment: Experiment, arguments: list[str] | None = None) -> int:
+    """Train what has no record yet, then make the tables and plots; returns the exit status.
+
+    0: all records are there. 1: a run failed or a record is damaged. 2: nothing was begun. 130: interrupted.
+    """
+    options = parse(experiment, arguments)
+    console = Console(stderr=True, soft_wrap=True)
+    place = Workplace(options.out, options.data, options.checkpoint_seconds)
+    pool, published = read_pool(place.records), read_pool(PUBLISHED / "records")
+    for message in (*pool.damaged.values(), *published.damaged.values()):
+        console.print(f"damaged record: {message}", style="red", highlight=False, markup=False)
+    missing = [run for run in options.runs if pool.get(run) is None]
+    try:
+        launcher, launch = launchers.choose(options.launcher)
+        if options.dry_run:
+            _dry_run(options.runs, missing, launcher, [pool, published])
+            return 0
+        if missing and _refuse_without_gpu(experiment, options, missing, launcher, [pool, published]):
+            return EXIT_REFUSED
+        if missing and launcher != "slurm":
+            _check_data(missing, place)
+        _say_plan(console, experiment, options, missing, launcher)
+        with Display(len(missing), console) as display:
+            outcome = launch(missing, place, display, launchers.Options(options.slots, dict(options.slurm)))
+    except (DataError, ValueError) as error:
+        console.print(str(error), style="red", highlight=False, markup=False)
+        return EXIT_REFUSED
+
+    pool = read_pool(place.records)
+    if any(pool.get(run) for run in options.runs):
+        show_files(write_report(experiment, options.variant, options.seeds, pool, published, place.out))
+    for run, text in outcome.failures.items():
+        console.print(f"\nfailed: {run}\n{text}", style="red", highlight=False, markup=False)
+    damaged = [run for run in options.runs if record_path(place.records, run) in pool.damaged]
+    if outcome.interrupted:
+        console.print(f"\n{outcome.interrupted}.\nThe same command goes on where this stopped.", highlight=False)
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if outcome.failures or damaged else 0
+
+
+def _check_data(runs: list[Run], place: Workplace) -> None:
+    """Load the data once before anything starts: a DataError is then shown once, and a download happens once."""
+    for name in {run.data for run in runs}:
+        load(name, place.data)
+
+
+def _say_plan(console: Console, experiment: Experiment, options, missing: list[Run], launcher: str) -> None:
+    recorded = len(options.runs) - len(missing)
+    text = f"{experiment.source}, {options.variant.heading}: {len(options.runs)} runs, {recorded} already recorded"
+    console.print(f"{text}; {launcher} launcher, records in {options.out / 'records'}", highlight=False, markup=False)
+
+
+def _dry_run(runs: list[Run], missing: list[Run], launcher: str, pools: list[Pool]) -> None:
+    """Print the runs and their cost."""
+    table = Table("run", "status", "images/s", "hours", title="dry run: nothing is trained")
+    rates, unit = _rates(missing, launcher, pools)
+    total = 0.0
+    for run in runs:
+        if run not in missing:
+            table.add_row(str(run), "recorded", "", "")
+        elif (rate := rates.get(run.model)) is None:
+            table.add_row(str(run), "to be trained", "not measured", "")
+        else:
+            total += rate.hours(run)
+            table.add_row(str(run), "to be trained", f"{rate.images_per_second:,.0f}", f"{rate.hours(run):.2f}")
+    console = Console(soft_wrap=True)
+    console.print(table)
+    known = sum(run.model in rates for run in missing)
+    console.print(f"{len(missing)} of {len(runs)} runs to be trained: {total:.2f} {unit}-hours for {known} of them")
+    for model, rate in rates.items():
+        console.print(f"  {model}: {rate.source}", highlight=False)
+    if known < len(missing):
+        console.print("no record tells the rate of the other models on a GPU yet; a dry run on that machine measures it")
+
+
+def _rates(runs: list[Run], launcher: str, pools: list[Pool]) -> tuple[dict[str, cost.Rate], str]:
+    """Rates for the runs where they would run, and the unit of the hours."""
+    import torch
+
+    if launcher == "slurm":
+        return cost.rates_elsewhere(runs, pools), "GPU"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return cost.rates_here(runs, pools, device), "GPU" if device.type == "cuda" else "CPU"
+
+
+def _refuse_without_gpu(experiment, options, missing: list[Run], launcher: str, pools: list[Pool]) -> bool:
+    """Whether this would be the paper's protocol on a CPU; says what it would take and what to do instead."""
+    import torch
+
+    if options.profile != "paper" or launcher == "slurm" or torch.cuda.is_available() or options.yes:
+        return False
+    rates, _ = _rates(missing, launcher, pools)
+    seconds = 3600 * sum(rates[run.model].hours(run) for run in missing)
+    print(f"The paper profile on this machine, which has no CUDA GPU, would take {seconds / 86400:.1f} days:")
+    for model, rate in rates.items():
+        count = sum(run.model == model for run in missing)
+        print(f"  {count} x {model} at {rate.images_per_second:,.0f} images per second ({rate.source})")
+    target = f"make {experiment.target}"
+    print(
+        "Nothing was started. Instead:\n"
+        f"  {target} PROFILE=smoke          synthetic data, minutes\n"
+        f"  {target} PROFILE=short          real data, 1,000 iterations, hours\n"
+        f"  {target} LAUNCHER=slurm SLURM='slurm_partition=gpu'   on a cluster\n"
+        "  make report                                  the published tables, seconds\n"
+        f"or start it all the same with --yes ({target} YES=1)."
+    )
+    return True
+
+
+def show_files(paths: list[Path]) -> None:
+    """Print the tables and name the plots."""
+    console = Console(soft_wrap=True)
+    for path in paths:
+        if path.suffix == ".md":
+            console.print(path.read_text(encoding="utf-8"), highlight=False, markup=False)
+    for path in paths:
+        console.print(f"wrote {path}", highlight=False, markup=False)

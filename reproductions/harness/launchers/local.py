@@ -1,0 +1,120 @@
+"""A queue of submitit jobs on this machine: one job per slot, a slot being a GPU or a processor core.
+
+submitit's own local executor starts everything at once and gives every job the first GPU.
+"""
+
+import os
+import signal
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import submitit
+import torch
+
+from reproductions.harness.job import Job, Outcome, Workplace, stop_on_signals
+from reproductions.harness.launchers import Options
+from reproductions.harness.progress import Display
+from resnet.run import Run
+
+_MONTH_MINUTES = 30 * 24 * 60  # submitit wants a time limit; a local job has none
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one job: a GPU, or a share of the processor's cores."""
+
+    number: int
+    gpu: int | None
+    threads: int | None
+
+    def __str__(self) -> str:
+        return f"GPU {self.gpu}" if self.gpu is not None else f"slot {self.number} ({self.threads} threads)"
+
+
+def find_slots(wanted: int | None, jobs: int) -> list[Slot]:
+    """The slots of this machine, at most as many as ``jobs``. Raises ValueError for an unusable number."""
+    if wanted is not None and wanted < 1:
+        raise ValueError(f"the number of slots must be at least 1, not {wanted}")
+    gpus = visible_gpus()
+    if gpus:
+        count = min(wanted or len(gpus), jobs)
+        return [Slot(number, gpus[number % len(gpus)], None) for number in range(count)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = min(wanted or cores, jobs)
+    return [Slot(number, None, max(1, cores // count)) for number in range(count)]
+
+
+def visible_gpus() -> list[int]:
+    """The numbers of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES wants them."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return list(range(torch.cuda.device_count()))
+    names = [name.strip() for name in listed.split(",") if name.strip()]
+    if not all(name.isdigit() for name in names):
+        raise ValueError(f"CUDA_VISIBLE_DEVICES={listed} must list GPUs by number for the local launcher")
+    return [int(name) for name in names]
+
+
+def launch(runs: list[Run], place: Workplace, display: Display, options: Options) -> Outcome:
+    """Keep one job per slot until all runs are done; SIGINT and SIGTERM stop the jobs at a checkpoint."""
+    if not runs:
+        return Outcome({})
+    waiting, failures = list(reversed(runs)), {}
+    free = list(reversed(find_slots(options.slots, len(runs))))
+    running: dict[Slot, tuple[Run, submitit.Job]] = {}
+    stopped = False
+    with stop_on_signals() as stop_requested:
+        while running or (waiting and not stopped):
+            while free and waiting and not stopped:
+                slot, run = free.pop(), waiting.pop()
+                running[slot] = (run, _submit(run, slot, place))
+                display.say(f"{run} on {slot}, log {running[slot][1].paths.stderr}")
+            time.sleep(_POLL_SECONDS)
+            display.poll(place, [run for run, _ in running.values()])
+            for slot, (run, job) in list(running.items()):
+                if job.done():
+                    del running[slot]
+                    free.append(slot)
+                    failures |= _failure(run, job)
+            if stop_requested() and not stopped:
+                stopped = True
+                for _, job in running.values():
+                    _ask_to_stop(job)
+    return Outcome(failures, f"{len(waiting)} runs not begun, the others stopped at a checkpoint" if stopped else "")
+
+
+def _submit(run: Run, slot: Slot, place: Workplace) -> submitit.Job:
+    executor = submitit.LocalExecutor(place.out / "work" / "jobs")
+    gpus = {"gpus_per_node": 1, "visible_gpus": (slot.gpu,)} if slot.gpu is not None else {}
+    executor.update_parameters(timeout_min=_MONTH_MINUTES, **gpus)
+    with _ignoring_ctrl_c():
+        return executor.submit(Job([run], place, slot.threads))
+
+
+@contextmanager
+def _ignoring_ctrl_c():
+    """Processes started inside don't die of the terminal's Ctrl-C: submitit's would kill its job a second later."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _ask_to_stop(job: submitit.Job) -> None:
+    try:
+        os.kill(int(job.job_id), signal.SIGTERM)  # submitit's local job id is a process that passes the signal on
+    except ProcessLookupError:
+        pass
+
+
+def _failure(run: Run, job: submitit.Job) -> dict[Run, str]:
+    """The run's failure, if it failed."""
+    try:
+        return job.result().failures
+    except submitit.core.utils.UncompletedJobError as error:  # the process died without a word of its own
+        return {run: str(error)}
+    except Exception as error:
+        return {run: f"{type(error).__name__}: {error}"}

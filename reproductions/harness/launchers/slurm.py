@@ -1,0 +1,55 @@
+"""SLURM job arrays through submitit: a job per run, requeued by its own checkpoint when its time is up."""
+
+import time
+
+import submitit
+
+from reproductions.harness.job import Job, Outcome, Status, Workplace, stop_on_signals
+from reproductions.harness.launchers import Options
+from reproductions.harness.progress import Display
+from reproductions.harness.records import record_path
+from resnet.run import Run
+
+_POLL_SECONDS = 2.0
+DEFAULTS = {"timeout_min": 240, "gpus_per_node": 1, "cpus_per_task": 4, "mem_gb": 16}
+
+
+def launch(runs: list[Run], place: Workplace, display: Display, options: Options) -> Outcome:
+    """Submit the runs as one array and show their progress; SIGINT detaches and leaves the jobs alone."""
+    if not runs:
+        return Outcome({})
+    executor = submitit.AutoExecutor(place.out.resolve() / "work" / "jobs", cluster="slurm")
+    executor.update_parameters(name="resnet", **{**DEFAULTS, **options.slurm})
+    absolute = Workplace(place.out.resolve(), place.data.resolve(), place.checkpoint_seconds)
+    with submitit.helpers.clean_env():  # a launch from inside another job must not inherit its identity
+        jobs = executor.submit_array([Job([run], absolute) for run in runs])
+    display.say(f"submitted {len(jobs)} jobs to SLURM: {jobs[0].job_id} to {jobs[-1].job_id}")
+    waiting = dict(zip(runs, jobs))
+    failures: dict[Run, str] = {}
+    with stop_on_signals() as stop_requested:
+        while waiting and not stop_requested():
+            time.sleep(_POLL_SECONDS)
+            display.poll(place, list(waiting))
+            for run, job in list(waiting.items()):
+                if record_path(place.records, run).exists():
+                    del waiting[run]
+                elif job.done():
+                    del waiting[run]
+                    failures |= _failure(run, job, place)
+    if waiting:
+        names = " ".join(sorted({job.job_id.split("_")[0] for job in jobs}))
+        return Outcome(failures, f"detached; the jobs go on (see squeue, cancel with: scancel {names})")
+    return Outcome(failures)
+
+
+def _failure(run: Run, job: submitit.Job, place: Workplace) -> dict[Run, str]:
+    """Why a job ended without a record; nothing if its record came in the meantime."""
+    if record_path(place.records, run).exists():
+        return {}
+    status = Status.read(place.work(run))
+    if status is not None and status.state == "failed":
+        return {run: status.message}
+    try:
+        return job.result().failures
+    except Exception as error:
+        return {run: f"job {job.job_id} ended as {job.state}: {error}"}

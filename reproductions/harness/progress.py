@@ -1,0 +1,124 @@
+"""Live progress of many runs: bars on a terminal, a line a minute elsewhere."""
+
+import sys
+import time
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from reproductions.harness.job import Status, Workplace
+from reproductions.harness.records import record_path
+from resnet.run import Run
+
+LINE_SECONDS = 60.0
+
+
+class Display:
+    """Shows how the runs of a launch stand; a context manager.
+
+    An in-process launcher calls :meth:`update`, one that starts processes :meth:`poll`. ``say`` prints a line
+    without disturbing the bars.
+    """
+
+    def __init__(self, total: int, console: Console | None = None):
+        self.total, self.done = total, 0
+        self.console = console or Console(file=sys.stderr)
+        self._statuses: dict[Run, Status] = {}
+        self._started = self._last_line = time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[info]}"))
+        self._bars = Progress(*columns, console=self.console) if self.console.is_terminal else None
+        self._tasks: dict[Run, int] = {}
+
+    def __enter__(self) -> "Display":
+        if self._bars is not None:
+            self._bars.start()
+            self._all = self._bars.add_task("all runs", total=self.total, info=f"0/{self.total}")
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False)
+
+    def update(self, run: Run, status: Status) -> None:
+        """Take note of a run's status."""
+        self._statuses[run] = status
+        progress = status.progress
+        if progress is not None and progress.iteration == progress.iterations:
+            self.finish(run)
+        elif status.state != "running":
+            self._forget(run)
+        self._show()
+
+    def poll(self, place: Workplace, runs: list[Run]) -> None:
+        """Read the statuses that the jobs of these runs have written."""
+        for run in runs:
+            if record_path(place.records, run).exists():
+                self.finish(run)
+            elif (status := Status.read(place.work(run))) is not None and status.state == "running":
+                self._statuses[run] = status
+        self._show()
+
+    def finish(self, run: Run) -> None:
+        """Count a run as done, once."""
+        status = self._statuses.get(run)
+        if status is None or status.state != "done":
+            self.done += 1
+            if self._bars is None:
+                self.say(f"{clock()} done {self.done}/{self.total}: {run}{_errors(status)}")
+        self._forget(run)
+        self._statuses[run] = Status("done", str(run), time.time())
+
+    def _forget(self, run: Run) -> None:
+        self._statuses.pop(run, None)
+        if self._bars is not None and run in self._tasks:
+            self._bars.remove_task(self._tasks.pop(run))
+
+    def _show(self) -> None:
+        running = {run: status for run, status in self._statuses.items() if status.progress is not None}
+        if self._bars is not None:
+            self._bars.update(self._all, completed=self.done, info=f"{self.done}/{self.total}{self._eta()}")
+            for run, status in running.items():
+                if run not in self._tasks:
+                    self._tasks[run] = self._bars.add_task(f"{run.model} seed {run.seed}", total=None, info="")
+                progress = status.progress
+                self._bars.update(
+                    self._tasks[run], completed=progress.iteration, total=progress.iterations, info=describe(status)
+                )
+        elif running and time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._last_line = time.monotonic()
+            for run, status in running.items():
+                self.say(f"{clock()} {self.done}/{self.total} done; {run.model} seed {run.seed}: {describe(status)}")
+
+    def _eta(self) -> str:
+        """Time left for all runs, by the runs finished so far."""
+        if not self.done or self.done == self.total:
+            return ""
+        elapsed = time.monotonic() - self._started
+        return f", about {duration(elapsed / self.done * (self.total - self.done))} left"
+
+
+def describe(status: Status) -> str:
+    """A running run in one line: iteration, errors, rate and time left."""
+    progress = status.progress
+    left = (progress.iterations - progress.iteration) / max(progress.steps_per_second, 1e-9)
+    text = f"{progress.iteration:,}/{progress.iterations:,}, {progress.steps_per_second:.1f} it/s"
+    return f"{text}{_errors(status)}, {duration(left)} left"
+
+
+def _errors(status: Status | None) -> str:
+    if status is None or status.progress is None or status.progress.test_error is None:
+        return ""
+    return f", test error {status.progress.test_error:.2f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss, days in front where there are any."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def clock() -> str:
+    return time.strftime("%H:%M:%S")

@@ -1,0 +1,138 @@
+"""From a user's records to the published results: publish, report, check."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from reproductions.harness import provenance
+from reproductions.harness.experiment import PROFILES, Experiment, Variant
+from reproductions.harness.plots import read_description
+from reproductions.harness.records import Pool, read_pool, record_path
+from reproductions.harness.report import write_report
+from resnet.data.cifar import KNOWN_COPIES
+from resnet.files import write_atomically
+from resnet.run import Run
+
+README = Path("README.md")
+_SECTION = re.compile(r"<!-- begin (results/tables/[\w-]+\.md) -->\n(.*?)<!-- end -->", re.DOTALL)
+
+
+def objections(record: dict, history: bool = True) -> list[str]:
+    """What keeps a valid record from being published; nothing if it may be.
+
+    Without ``history`` (a shallow clone, a tarball) the code is not compared with the commit that the record names.
+    """
+    code, data, found = record["code"], record["data"], []
+    if code["modified"]:
+        found.append("its code was modified or changed during the run")
+    committed = provenance.committed_resnet_digest(code["commit"] or "") if history else code["resnet_sha256"]
+    if committed is None:
+        found.append(f"its commit {code['commit']} is not in this repository")
+    elif committed != code["resnet_sha256"]:
+        found.append(f"its code is not that of commit {code['commit']}")
+    if data["name"] == "synthetic":
+        found.append("it is from synthetic data")
+    elif not data["official"] and data["sha256"] not in KNOWN_COPIES:
+        found.append(f"its data, SHA-256 {data['sha256']}, are neither the official files nor a known copy")
+    return found
+
+
+def publish(source: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
+    """Copy the records below ``source`` that may be published into ``results/records``.
+
+    Returns the new files, and for each record left out the reason. A published record is never replaced.
+    """
+    pool, published, new = read_pool(source), read_pool(results / "records"), []
+    refused: dict[Path, str] = dict(pool.damaged)
+    for record in pool.records.values():
+        run = Run.from_specification(record["specification"])
+        path, target = record_path(source, run), record_path(results / "records", run)
+        if (existing := published.get(run)) is not None:
+            if existing["record_sha256"] != record["record_sha256"]:
+                refused[path] = f"{target} is another record of the same run; published records are never replaced"
+        elif found := objections(record):
+            refused[path] = "; ".join(found)
+        else:
+            write_atomically(target, path.read_bytes(), exclusive=True)
+            new.append(target)
+    return new, refused
+
+
+def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool) -> list[Path]:
+    """Make the tables and plots of every experiment and profile that has published records."""
+    written = []
+    for experiment in experiments:
+        for profile in PROFILES:
+            variant, seeds = Variant(profile), published_seeds(experiment, profile, pool)
+            if seeds:
+                written += write_report(experiment, variant, seeds, pool, pool, results)
+    return written
+
+
+def published_seeds(experiment: Experiment, profile: str, pool: Pool) -> int:
+    """How many seeds a published table has room for: the default, or more if more are there; 0 if there are none."""
+    identities = {}
+    for row in experiment.rows(profile):
+        for seed in range(100):
+            identities[row.run(seed).identity] = seed
+    seeds = [identities[identity] for identity in pool.records if identity in identities]
+    return max(experiment.seeds[profile], max(seeds) + 1) if seeds else 0
+
+
+def report(experiments: Sequence[Experiment], results: Path, readme: Path) -> tuple[list[Path], Pool]:
+    """Make the published tables and plots anew, and the tables in the README from them."""
+    pool = read_pool(results / "records")
+    for folder in ("tables", "plots"):
+        shutil.rmtree(results / folder, ignore_errors=True)
+    written = write_published(experiments, results, pool)
+    if readme.exists():
+        readme.write_text(with_tables(readme.read_text(encoding="utf-8"), readme.parent), encoding="utf-8")
+    return written, pool
+
+
+def with_tables(text: str, root: Path) -> str:
+    """The README's text with each marked section replaced by the table it names, headings lowered by two levels."""
+
+    def section(match: re.Match) -> str:
+        path = root / match.group(1)
+        table = path.read_text(encoding="utf-8") if path.exists() else "No records yet.\n"
+        table = re.sub(r"^#", "###", table, flags=re.MULTILINE)
+        return f"<!-- begin {match.group(1)} -->\n{table}<!-- end -->"
+
+    return _SECTION.sub(section, text)
+
+
+def check(experiments: Sequence[Experiment], results: Path, readme: Path) -> list[str]:
+    """What is wrong with the committed results: nothing if every table, plot and the README follow from the records."""
+    pool = read_pool(results / "records")
+    problems, history = list(pool.damaged.values()), provenance.has_history()
+    for record in pool.records.values():
+        path = record_path(results / "records", Run.from_specification(record["specification"]))
+        problems += [f"{path}: {objection}" for objection in objections(record, history)]
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / "results"
+        write_published(experiments, fresh, pool)
+        for kind in ("tables", "plots"):
+            problems += _differences(results / kind, fresh / kind)
+        text = readme.read_text(encoding="utf-8")
+        if text != with_tables(text, fresh.parent):
+            problems.append(f"{readme}: a table differs from what the records give")
+    return [*problems, "make them again with: make report"] if problems else []
+
+
+def _differences(committed: Path, fresh: Path) -> list[str]:
+    """Files that are missing, left over or different; of a plot, whose pixels depend on fonts, its description."""
+    old, new = ({path.name: path for path in folder.glob("*")} for folder in (committed, fresh))
+    problems = [f"{committed / name}: missing" for name in sorted(set(new) - set(old))]
+    problems += [f"{committed / name}: no records give this file" for name in sorted(set(old) - set(new))]
+    for name in sorted(set(old) & set(new)):
+        same = (
+            read_description(old[name]) == read_description(new[name])
+            if name.endswith((".png", ".svg"))
+            else old[name].read_bytes() == new[name].read_bytes()
+        )
+        if not same:
+            problems.append(f"{committed / name}: differs from what the records give")
+    return problems

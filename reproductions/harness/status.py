@@ -1,0 +1,52 @@
+"""How the runs in a pool stand."""
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from reproductions.harness.experiment import PROFILES, Experiment, Variant
+from reproductions.harness.job import Status
+from reproductions.harness.progress import describe, duration
+from reproductions.harness.records import read_pool
+
+SILENT_SECONDS = 300  # a running job writes its status every second or, in a slow step, a little less often
+
+
+def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console) -> int:
+    """Print what is recorded, running, stopped and failed below ``out``; returns 1 if anything failed or is damaged."""
+    pool = read_pool(out / "records")
+    table = Table("experiment", "profile", "row", "done", "diverged", "errors, %")
+    for experiment in experiments:
+        for profile in PROFILES:
+            variant, seeds = Variant(profile), experiment.seeds[profile]
+            for result in experiment.results(variant, seeds, pool, pool):
+                if result.records:
+                    diverged = sum(record["status"] == "diverged" for record in result.records)
+                    errors = [record["final"]["test_error"] for record in result.records]
+                    shown = ", ".join("–" if error is None else f"{error:.2f}" for error in errors)
+                    done = f"{len(result.records)}/{seeds}"
+                    table.add_row(experiment.name, profile, result.row.key, done, str(diverged), shown)
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print(f"no records in {out / 'records'}", highlight=False)
+
+    failed = False
+    for folder in sorted(out.glob("work/*/status.json")):
+        status = Status.read(folder.parent)
+        if status is None:
+            continue
+        silent = time.time() - status.updated
+        if status.state == "running" and silent > SILENT_SECONDS:
+            text = f"no sign of life for {duration(silent)}; the same command goes on from its checkpoint"
+        elif status.state == "running":
+            text = f"running: {describe(status)}" if status.progress else "running"
+        else:
+            text = f"{status.state}: {status.message.strip().splitlines()[-1] if status.message.strip() else ''}"
+            failed |= status.state == "failed"
+        console.print(f"{status.run}: {text}", highlight=False, markup=False)
+    for message in pool.damaged.values():
+        console.print(f"damaged record: {message}", style="red", highlight=False, markup=False)
+    return int(failed or bool(pool.damaged))
