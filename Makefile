@@ -16,7 +16,7 @@ FLAGS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(LAUNCHER),--launcher '$(L
 	$(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') $(if $(PRECISION),--precision '$(PRECISION)') \
 	$(if $(SLOTS),--slots '$(SLOTS)') $(if $(SLURM),--slurm $(SLURM)) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
 
-.PHONY: help venv test reproduce-cifar-table reproduce-degradation report check status list publish
+.PHONY: help venv test bench reproduce-cifar-table reproduce-degradation report check status list publish
 
 help: ; @sed -n 's/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST)); sed -n 's/^\.PHONY:/targets:/p' $(firstword $(MAKEFILE_LIST))
 
@@ -28,6 +28,7 @@ status publish: $(INSTALLED) ; @$(BIN)/python -m reproductions $@ $(OUT_FLAG)
 
 venv: $(INSTALLED)
 test: $(INSTALLED) ; $(BIN)/python -m pytest
+bench: $(INSTALLED) ; $(BIN)/python -m benchmarks.throughput
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version)'

@@ -8,10 +8,11 @@ training error is below 80 %.
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
+from reproductions.harness import plots
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.harness.tables import Page
 from resnet.recipe import Recipe
 
 RECIPE = Recipe()
@@ -23,7 +24,7 @@ def recipe_for(profile: str, recipe: Recipe) -> Recipe:
     if profile == "short":
         return recipe.shortened(1_000, eval_interval=100)
     if profile == "smoke":
-        return replace(recipe.shortened(100, eval_interval=20, batch_size=32), warmup_window=10)
+        return recipe.shortened(120, eval_interval=20, batch_size=32, learning_rate=0.05, warmup_window=10)
     return recipe
 
 
@@ -44,8 +45,28 @@ def rows(profile: str) -> list[Row]:
 
 
 def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
-    """The table beside the paper's, and error against depth."""
-    raise NotImplementedError
+    """The table beside the paper's, error against depth, and learning curves."""
+    page = Page(experiment, variant, results, out)
+    columns = [
+        page.net(),
+        page.parameters(),
+        page.reported(),
+        page.published(),
+        page.reproduced(),
+        page.interval(),
+        page.best_of_n(),
+        page.best_over_curve(),
+        page.difference(),
+        page.verdict(),
+        page.other_implementations(),
+    ]
+    depth = plots.error_against_depth(results, variant)
+    curves = plots.learning_curves({"residual nets": results}, variant)
+    return [
+        *page.write(columns),
+        *plots.save(depth, page.plot_path("depth"), page.description),
+        *plots.save(curves, page.plot_path("curves"), page.description),
+    ]
 
 
 EXPERIMENT = Experiment(

@@ -10,7 +10,12 @@ import sys
 from pathlib import Path
 
 from reproductions.cifar_table import RECIPE, recipe_for
+from reproductions.harness import plots
+from reproductions.harness.comparisons import Difference
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.harness.tables import Page, differences_section
+
+KINDS = {"plain": "plain", "resnet": "ResNet"}
 
 
 def rows(profile: str) -> list[Row]:
@@ -25,14 +30,36 @@ def rows(profile: str) -> list[Row]:
             data="synthetic" if profile == "smoke" else "cifar10",
             reported=None if profile == "smoke" else f"{kind}{depth}",
         )
-        for kind, label in (("plain", "plain"), ("resnet", "ResNet"))
+        for kind, label in KINDS.items()
         for depth in depths
     ]
 
 
 def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
-    """The difference that depth makes, and the learning curves of Figure 6."""
-    raise NotImplementedError
+    """The errors, the difference that depth makes to them, and the learning curves of Figure 6."""
+    page = Page(experiment, variant, results, out)
+    plain, residual = ([r for r in results if r.row.key.startswith(kind)] for kind in KINDS)
+    columns = [
+        page.net(),
+        page.parameters(),
+        page.published("training_error"),
+        page.reproduced("training_error"),
+        page.reported(),
+        page.published("test_error"),
+        page.reproduced("test_error"),
+        page.other_implementations(),
+    ]
+    depth = [
+        Difference(deep=nets[-1], shallow=nets[0], metric=metric)
+        for nets in (plain, residual)
+        for metric in ("training_error", "test_error")
+    ]
+    curves = plots.learning_curves({"plain nets": plain, "residual nets": residual}, variant)
+    return [
+        *page.write(columns, [differences_section(depth)]),
+        page.write_differences(depth),
+        *plots.save(curves, page.plot_path("curves"), page.description),
+    ]
 
 
 EXPERIMENT = Experiment(

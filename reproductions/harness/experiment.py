@@ -68,12 +68,12 @@ class RowResult:
     """A row with the records that its runs have left, in the order of the seeds.
 
     ``records`` holds completed and diverged runs; ``published`` those of the project's own results, for comparison
-    (the same as ``records`` where the published table itself is made). ``seeds`` is how many were asked for.
+    (None where the published table itself is made). ``seeds`` is how many were asked for.
     """
 
     row: Row
     records: list[dict]
-    published: list[dict]
+    published: list[dict] | None
     seeds: int
 
 
@@ -92,6 +92,11 @@ class Experiment:
     report: Callable[["Experiment", Variant, list[RowResult], Path], list[Path]]
     seeds: dict[str, int] = field(default_factory=lambda: {"paper": 5, "short": 2, "smoke": 2})
 
+    @property
+    def target(self) -> str:
+        """The target of ``make`` that runs it."""
+        return f"reproduce-{self.name.replace('_', '-')}"
+
     def runs(self, variant: Variant, seeds: int, keys: list[str] | None = None) -> list[Run]:
         """All runs, a row's seeds 0, 1, 2, ... side by side. Raises ValueError for an unknown row."""
         rows = self.chosen_rows(variant, keys)
@@ -105,10 +110,11 @@ class Experiment:
         return [known[key] for key in known if keys is None or key in keys]
 
     def results(self, variant: Variant, seeds: int, pool: Pool, published: Pool) -> list[RowResult]:
-        """What ``pool`` and ``published`` hold for every row."""
+        """What ``pool`` and ``published`` hold for every row; they are the same pool for the published table itself."""
+        same = pool.root.resolve() == published.root.resolve()
         results = []
         for row in self.rows(variant.profile):
             runs = [variant.apply(row.run(seed)) for seed in range(seeds)]
             own, others = ([p.records[r.identity] for r in runs if p.get(r)] for p in (pool, published))
-            results.append(RowResult(row, own, others, seeds))
+            results.append(RowResult(row, own, None if same else others, seeds))
         return results

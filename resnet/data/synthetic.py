@@ -1,8 +1,7 @@
 """Ten classes of procedurally made images: for trying things out, never comparable with a real data set.
 
-A class is a shape; its colours, position, size, rotation and background vary at random, a second small shape and
-noise distract. A linear classifier stays near chance, a deeper net does better than a shallow one, and a small net
-learns it in a minute.
+A class is a shape. Its position, size, rotation, colours and background vary at random, and it is as often darker as
+brighter than the background, so that no single pixel says much about the class.
 """
 
 import numpy as np
@@ -12,6 +11,11 @@ from resnet.data.dataset import ImageDataset
 SIZE = 32
 TRAIN_IMAGES = 2_000
 TEST_IMAGES = 500
+RADIUS = 8.5, 12.0  # of the shape, in pixels
+ROTATION = 0.35  # radians, to either side
+CONTRAST = 0.4, 0.7  # between shape and background in each channel, in units of 0..1
+SLOPE = 0.15  # of the background's brightness, from the centre to a border
+NOISE = 0.04  # standard deviation
 
 
 def _shape_mask(kind: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -31,34 +35,43 @@ def _shape_mask(kind: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     )[kind]
 
 
-def _draw(rng: np.random.Generator, images: np.ndarray, kinds: np.ndarray, radius: tuple[float, float]) -> None:
-    """Paint one shape onto each of the images, float (N, 32, 32, 3) in 0..1, in place."""
-    n = len(images)
-    row, column = np.mgrid[:SIZE, :SIZE] + 0.5
-    size = rng.uniform(*radius, n)[:, None, None]
-    centre = rng.uniform(radius[1], SIZE - radius[1], (2, n))[:, :, None, None]
-    angle = rng.uniform(-0.5, 0.5, n)[:, None, None]
-    y, x = (row - centre[0]) / size, (column - centre[1]) / size
+def _background(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Changes of brightness along both directions, (n, 32, 32, 3)."""
+    ramp = np.linspace(-1, 1, SIZE, dtype=np.float32)
+    down, across = rng.uniform(-SLOPE, SLOPE, (2, n, 3)).astype(np.float32)
+    return ramp[:, None, None] * down[:, None, None] + ramp[:, None] * across[:, None, None]
+
+
+def _masks(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    """Where each image's shape is: bool (n, 32, 32)."""
+    n = len(labels)
+    size = rng.uniform(*RADIUS, n)
+    row, column = rng.uniform(RADIUS[1], SIZE - RADIUS[1], (2, n))
+    angle = rng.uniform(-ROTATION, ROTATION, n)
+    size, row, column, angle = (a.astype(np.float32)[:, None, None] for a in (size, row, column, angle))
+    pixels = np.arange(SIZE, dtype=np.float32) + 0.5
+    y, x = (pixels[:, None] - row) / size, (pixels - column) / size
     u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-    colour = rng.uniform(0, 1, (n, 3))
+    mask = np.empty((n, SIZE, SIZE), bool)
     for kind in range(10):
-        chosen = np.flatnonzero(kinds == kind)
-        mask = _shape_mask(kind, u[chosen], v[chosen])[..., None]
-        images[chosen] = np.where(mask, colour[chosen, None, None], images[chosen])
+        chosen = labels == kind
+        mask[chosen] = _shape_mask(kind, u[chosen], v[chosen])
+    return mask
+
+
+def _make(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, 32, 32, 3) and labels (n,), both uint8."""
+    labels = rng.permutation(np.arange(n) % 10).astype(np.uint8)
+    middle = rng.uniform(0.3, 0.7, (n, 1, 1, 3)).astype(np.float32)
+    sign = rng.choice([-0.5, 0.5], (n, 1, 1, 1))  # of all channels together: the shape is darker or brighter
+    difference = (sign * rng.uniform(*CONTRAST, (n, 1, 1, 3))).astype(np.float32)
+    images = np.where(_masks(rng, labels)[..., None], middle + difference, middle - difference + _background(rng, n))
+    images += NOISE * rng.standard_normal(images.shape, dtype=np.float32)
+    return (images.clip(0, 1) * 255).round().astype(np.uint8), labels
 
 
 def make_synthetic(train_images: int = TRAIN_IMAGES, test_images: int = TEST_IMAGES, seed: int = 0) -> ImageDataset:
     """A seeded data set with balanced classes; see the module's text."""
-
-    def make(n: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.Generator(np.random.PCG64([seed, stream]))
-        labels = rng.permutation(np.arange(n) % 10).astype(np.uint8)
-        slope = rng.uniform(-0.3, 0.3, (n, 2, 1, 1, 3)) * np.linspace(-1, 1, SIZE)[:, None]
-        images = rng.uniform(0, 1, (n, 1, 1, 3)) + slope[:, 0].reshape(n, SIZE, 1, 3) + slope[:, 1].reshape(n, 1, SIZE, 3)
-        _draw(rng, images, rng.integers(0, 10, n), (2.0, 4.0))
-        _draw(rng, images, labels, (7.0, 12.0))
-        images += rng.normal(0, 0.08, images.shape)
-        return (np.clip(images, 0, 1) * 255).astype(np.uint8), labels
-
-    train, test = make(train_images, 0), make(test_images, 1)
+    streams = (np.random.Generator(np.random.PCG64([seed, stream])) for stream in (0, 1))
+    train, test = (_make(rng, n) for rng, n in zip(streams, (train_images, test_images)))
     return ImageDataset("synthetic", *train, *test, official=True)

@@ -1,6 +1,8 @@
 """SLURM job arrays through submitit: a job per run, requeued by its own checkpoint when its time is up."""
 
+import os
 import time
+from contextlib import contextmanager
 
 import submitit
 
@@ -18,11 +20,8 @@ def launch(runs: list[Run], place: Workplace, display: Display, options: Options
     """Submit the runs as one array and show their progress; SIGINT detaches and leaves the jobs alone."""
     if not runs:
         return Outcome({})
-    executor = submitit.AutoExecutor(place.out.resolve() / "work" / "jobs", cluster="slurm")
-    executor.update_parameters(name="resnet", **{**DEFAULTS, **options.slurm})
     absolute = Workplace(place.out.resolve(), place.data.resolve(), place.checkpoint_seconds)
-    with submitit.helpers.clean_env():  # a launch from inside another job must not inherit its identity
-        jobs = executor.submit_array([Job([run], absolute) for run in runs])
+    jobs = _submit(runs, absolute, {**DEFAULTS, **options.slurm})
     display.say(f"submitted {len(jobs)} jobs to SLURM: {jobs[0].job_id} to {jobs[-1].job_id}")
     waiting = dict(zip(runs, jobs))
     failures: dict[Run, str] = {}
@@ -40,6 +39,27 @@ def launch(runs: list[Run], place: Workplace, display: Display, options: Options
         names = " ".join(sorted({job.job_id.split("_")[0] for job in jobs}))
         return Outcome(failures, f"detached; the jobs go on (see squeue, cancel with: scancel {names})")
     return Outcome(failures)
+
+
+def _submit(runs: list[Run], place: Workplace, parameters: dict) -> list[submitit.Job]:
+    """Submit one array. Raises ValueError with SLURM's or submitit's own words if it is not accepted."""
+    try:
+        executor = submitit.AutoExecutor(place.out / "work" / "jobs", cluster="slurm")
+        executor.update_parameters(name="resnet", **parameters)
+        with _outside_of_any_job():
+            return executor.submit_array([Job([run], place, parameters["cpus_per_task"]) for run in runs])
+    except (submitit.core.utils.FailedJobError, RuntimeError, NameError, TypeError) as error:
+        asked = " ".join(f"{name}={value}" for name, value in parameters.items())
+        raise ValueError(f"nothing was submitted to SLURM: {error}\nasked for: {asked}") from error
+
+
+@contextmanager
+def _outside_of_any_job():
+    """Without the identity of a job that this process may itself run in, but with the cluster's configuration."""
+    configuration = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
+    with submitit.helpers.clean_env():
+        os.environ.update(configuration)
+        yield
 
 
 def _failure(run: Run, job: submitit.Job, place: Workplace) -> dict[Run, str]:

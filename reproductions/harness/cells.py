@@ -1,0 +1,41 @@
+"""How numbers are written in a table. Errors are top-1, in percent; what is absent is a dash."""
+
+from reproductions.harness import statistics
+from reproductions.harness.samples import completed, final_errors
+from reproductions.harness.statistics import Interval
+
+NONE = "–"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return NONE if value is None else f"{value:z.{digits}f}"
+
+
+def signed(value: float | None) -> str:
+    """``+0.12``, ``−0.12``, and ``0.00`` without a sign."""
+    return NONE if value is None else "0.00" if round(value, 2) == 0 else f"{value:+.2f}".replace("-", "−")
+
+
+def interval(values: Interval | None, show=number) -> str:
+    return f"[{show(values.low)}, {show(values.high)}]" if values else NONE
+
+
+def mean_std(values: list[float]) -> str:
+    """``8.71 ± 0.12``; one value stands alone."""
+    return number(statistics.mean(values)) + (f" ± {number(statistics.std(values))}" if len(values) > 1 else "")
+
+
+def count(records: list[dict], seeds: int) -> str:
+    """``n = 5``, ``n = 3 of 5`` where seeds are missing, ``n = 4 of 5, 1 diverged``."""
+    n = len(completed(records))
+    lost = len(records) - n
+    return f"n = {n}{f' of {seeds}' if n < seeds else ''}{f', {lost} diverged' if lost else ''}"
+
+
+def errors(records: list[dict], seeds: int, metric: str = "test_error") -> str:
+    """Mean ± standard deviation of the final errors, with n: ``8.71 ± 0.12 (n = 5)``."""
+    return f"{mean_std(final_errors(records, metric))} ({count(records, seeds)})" if records else "no records"
+
+
+def p_value(value: float | None) -> str:
+    return NONE if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,130 @@
+"""Where the numbers of a table came from: papers, data, hardware, code, records, and the command that makes it again.
+
+No times and no paths of a machine: the same records give the same text.
+"""
+
+from collections import Counter
+
+from reproductions import reported
+from reproductions.harness.experiment import Experiment, RowResult, Variant
+from reproductions.harness.records import records_digest
+from reproductions.reported import Source
+
+
+def is_published(results: list[RowResult]) -> bool:
+    """Whether these results are the project's own published ones, with nothing to compare them with."""
+    return all(result.published is None for result in results)
+
+
+def command(experiment: Experiment, variant: Variant, results: list[RowResult]) -> str:
+    """What makes these files again."""
+    if is_published(results):
+        return "make report"
+    seeds = max(result.seeds for result in results)
+    values = {
+        "PROFILE": None if variant.profile == "paper" else variant.profile,
+        "SEEDS": None if seeds == experiment.seeds[variant.profile] else seeds,
+        "TRAIN_IMAGES": variant.train_images,
+        "PRECISION": None if variant.precision == "auto" else variant.precision,
+    }
+    return f"make {experiment.target}" + "".join(f" {name}={value}" for name, value in values.items() if value)
+
+
+def all_records(results: list[RowResult]) -> list[dict]:
+    return [record for result in results for record in result.records]
+
+
+def published_records(results: list[RowResult]) -> list[dict]:
+    return [record for result in results for record in result.published or []]
+
+
+def description(experiment: Experiment, variant: Variant, results: list[RowResult]) -> str:
+    """One line that says what a generated file shows, from which records, and how to make it again."""
+    own, compared = all_records(results), published_records(results)
+    origin = f"{counted(len(own), 'record')}, SHA-256 {records_digest(own)}"
+    if compared:
+        origin += f"; published here: {counted(len(compared), 'record')}, SHA-256 {records_digest(compared)}"
+    made = f"made again by: {command(experiment, variant, results)}"
+    return f"{experiment.title} ({experiment.source}); {variant.heading}; from {origin}; {made}"
+
+
+def reported_note(results: list[RowResult]) -> str:
+    """The papers whose numbers stand in the table, with table or figure."""
+    places: dict[Source, dict[str, None]] = {}
+    for value in (value for result in results for value in reported.in_paper(result.row.reported)):
+        places.setdefault(value.source, {})[value.where] = None
+    return "; ".join(f"{source.link}, *{source.title}*, {'; '.join(where)}" for source, where in places.items())
+
+
+def diverged_notes(results: list[RowResult]) -> list[str]:
+    lost = [
+        f"{result.row.label} seed {record['specification']['seed']} "
+        f"(found at iteration {record['final']['iteration']:,})"
+        for result in results
+        for record in result.records
+        if record["status"] == "diverged"
+    ]
+    return [f"Diverged, the loss not finite; counted, but in no mean: {', '.join(lost)}."] if lost else []
+
+
+def data_notes(records: list[dict]) -> list[str]:
+    """Which data, by the digest of their arrays; plain where they are not the official files."""
+    copies = Counter((r["data"]["name"], r["data"]["official"], r["data"]["sha256"]) for r in records)
+    notes = []
+    for (name, official, digest), n in sorted(copies.items()):
+        if name == "synthetic":
+            what = "synthetic images made by the code"
+        else:
+            said = "the official files of {}" if official else "a copy of {} that is **not the official files**"
+            what = said.format(name)
+        notes.append(f"Data: {counted(n, 'run')} on {what}, SHA-256 of the arrays `{digest}`.")
+    return notes
+
+
+def hardware_notes(records: list[dict]) -> list[str]:
+    """What the runs ran on, and for how long."""
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for record in records:
+        hardware, versions = record["hardware"], record["versions"]
+        device, software = hardware["device"], f"torch {versions['torch']}"
+        unit = "GPU" if hardware["type"] == "cuda" else "CPU"
+        if unit == "GPU":
+            software += f", CUDA {versions['cuda']}, cuDNN {versions['cudnn']}"
+        else:
+            device += f", {counted(hardware['threads'], 'thread')}"
+        groups.setdefault((unit, f"{device}; {record['precision']}; {software}"), []).append(record)
+    notes = []
+    for (unit, where), members in sorted(groups.items()):
+        hours = sum(record["timing"]["wall_seconds"] for record in members) / 3600
+        spent = f"{hours:.2f} {unit}-hours, the runs' wall times added up"
+        notes.append(f"Hardware: {counted(len(members), 'run')} on {where}; {spent}.")
+    return notes
+
+
+def code_note(records: list[dict]) -> str:
+    """Which commits, and which of the runs came from modified code."""
+    said = {True: ", **modified code**", None: ", not known whether modified", False: ""}
+    sources = Counter((r["code"]["commit"] or "", r["code"]["modified"]) for r in records)
+    parts = [
+        f"{f'commit {commit[:10]}' if commit else 'unknown commit'} ({counted(n, 'run')}{said[modified]})"
+        for (commit, modified), n in sorted(sources.items(), key=str)
+    ]
+    return f"Code: {'; '.join(parts)}."
+
+
+def records_notes(experiment: Experiment, variant: Variant, results: list[RowResult]) -> list[str]:
+    """From which records, and how to make the table again."""
+    own, compared = all_records(results), published_records(results)
+    notes = [
+        f"From {counted(len(own), 'record')}, SHA-256 over their digests `{records_digest(own)}`; "
+        f"made again by `{command(experiment, variant, results)}`."
+    ]
+    if compared:
+        origin = f"{counted(len(compared), 'record')} in `results/records`, SHA-256 over their digests"
+        notes.append(f"Published here: {origin} `{records_digest(compared)}`.")
+    return notes
+
+
+def counted(n: int, what: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"

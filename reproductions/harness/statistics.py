@@ -1,0 +1,92 @@
+"""What a few seeds say: means, spreads, intervals and tests.
+
+All take plain sequences of numbers and give None where the numbers are too few to say anything: a mean needs one, a
+standard deviation and everything built on it two. Normality of the seeds' errors is assumed throughout.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.special import stdtr, stdtrit  # distribution function of Student's t, and its inverse
+
+LEVEL = 0.95  # of every interval, unless told otherwise
+
+
+@dataclass(frozen=True)
+class Interval:
+    """From ``low`` to ``high``, both included."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class WelchTest:
+    """Welch's two-sided t-test of equal means.
+
+    ``difference`` is the first mean minus the second and ``interval`` its confidence interval; ``df`` are the
+    degrees of freedom by Welch and Satterthwaite; ``p`` is the two-sided p-value.
+    """
+
+    difference: float
+    interval: Interval
+    t: float
+    df: float
+    p: float
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """Arithmetic mean, correctly rounded; None of nothing."""
+    return statistics.mean(values) if values else None
+
+
+def std(values: Sequence[float]) -> float | None:
+    """Sample standard deviation (divided by n - 1); None of fewer than two values."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def t_quantile(df: float, level: float = LEVEL) -> float:
+    """The number that Student's t with ``df`` degrees of freedom exceeds in size with probability 1 - ``level``."""
+    return float(stdtrit(df, (1 + level) / 2))
+
+
+def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
+    """Two-sided t-interval of the mean; None of fewer than two values."""
+    n = len(values)
+    return _around(values, math.sqrt(1 / n), level) if n > 1 else None
+
+
+def prediction_interval(values: Sequence[float], k: int = 1, level: float = LEVEL) -> Interval | None:
+    """Where the mean of ``k`` further runs like these falls with probability ``level``.
+
+    mean ± t(n - 1) · s · sqrt(1/k + 1/n); None of fewer than two values.
+    """
+    n = len(values)
+    return _around(values, math.sqrt(1 / k + 1 / n), level) if n > 1 else None
+
+
+def _around(values: Sequence[float], factor: float, level: float) -> Interval:
+    centre, half = mean(values), t_quantile(len(values) - 1, level) * std(values) * factor
+    return Interval(centre - half, centre + half)
+
+
+def welch_test(a: Sequence[float], b: Sequence[float], level: float = LEVEL) -> WelchTest | None:
+    """Whether two samples of unequal variance have the same mean.
+
+    None if a sample has fewer than two values, or if neither varies: then there is no t.
+    """
+    if len(a) < 2 or len(b) < 2:
+        return None
+    from_a, from_b = std(a) ** 2 / len(a), std(b) ** 2 / len(b)  # squared standard errors of the means
+    if (squared := from_a + from_b) == 0:
+        return None
+    error, difference = math.sqrt(squared), mean(a) - mean(b)
+    df = squared**2 / (from_a**2 / (len(a) - 1) + from_b**2 / (len(b) - 1))
+    half = t_quantile(df, level) * error
+    t = difference / error
+    return WelchTest(difference, Interval(difference - half, difference + half), t, df, 2 * float(stdtr(df, -abs(t))))

@@ -1,0 +1,320 @@
+"""Tables of results: Markdown for readers, CSV for programs.
+
+A table is put together from columns; each brings its numbers for the CSV and the footnote that it needs. Errors are
+top-1, in percent. The same records give the same bytes.
+"""
+
+import csv
+import io
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+
+from reproductions import reported
+from reproductions.harness import footnotes, statistics
+from reproductions.harness.cells import NONE, errors, interval, mean_std, number, p_value, signed
+from reproductions.harness.comparisons import Difference, verdict
+from reproductions.harness.experiment import Experiment, RowResult, Variant
+from reproductions.harness.records import records_digest
+from reproductions.harness.samples import best_errors, completed, final_errors
+from reproductions.reported import Reported, Source
+from resnet.files import write_atomically
+from resnet.models import count_parameters, create_model
+
+METRICS = {"test_error": "test error", "training_error": "training error"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: a cell for every row, the same as numbers for the CSV, and a footnote. May be left out."""
+
+    heading: str
+    cells: list[str]
+    numbers: dict[str, list] = field(default_factory=dict)
+    note: str = ""
+    shown: bool = True
+
+
+@dataclass(frozen=True)
+class Page:
+    """The table of an experiment, with columns to choose from, and where its files belong below ``out``."""
+
+    experiment: Experiment
+    variant: Variant
+    results: list[RowResult]
+    out: Path
+
+    # ---------------------------------------------------------------------------------------------------- columns
+
+    def net(self) -> Column:
+        labels, keys = [r.row.label for r in self.results], [r.row.key for r in self.results]
+        note = (
+            "Errors are top-1, in percent: mean ± sample standard deviation over n seeds, after the last iteration "
+            f"({self._iterations})."
+        )
+        return Column("net", labels, {"row": keys, "net": labels}, note)
+
+    def parameters(self) -> Column:
+        counts = [_parameters(r) for r in self.results]
+        return Column("parameters", [f"{n:,}" for n in counts], {"parameters": counts})
+
+    def reported(self) -> Column:
+        """What the paper reports, each number with its kind."""
+        values = [reported.in_paper(r.row.reported) for r in self.results]
+        numbers = {
+            "reported": [float(t.value) if t else None for t in self._targets],
+            "reported_std": [float(t.std) if t and t.std is not None else None for t in self._targets],
+            "reported_kind": [t.kind if t else None for t in self._targets],
+            "reported_n": [t.n if t else None for t in self._targets],
+        }
+        cells = ["; ".join(value.described for value in row) or NONE for row in values]
+        note = f"Reported: {footnotes.reported_note(self.results)}."
+        return Column("test error, reported", cells, numbers, note, self._has_targets or any(values))
+
+    def reproduced(self, metric: str = "test_error") -> Column:
+        """The final error, mean ± std (n): the table's own."""
+        numbers = {
+            "n": [len(completed(r.records)) for r in self.results],
+            "seeds": [r.seeds for r in self.results],
+            "diverged": [len(r.records) - len(completed(r.records)) for r in self.results],
+            **_sample_numbers(metric, [final_errors(r.records, metric) for r in self.results]),
+        }
+        cells = [errors(r.records, r.seeds, metric) for r in self.results]
+        note = (
+            "The training error is the mean over the augmented training batches since the evaluation before "
+            f"({self._intervals} iterations)."
+        )
+        note = note if metric == "training_error" else ""
+        return Column(f"{METRICS[metric]}, {self._whose}", cells, numbers, note)
+
+    def published(self, metric: str = "test_error") -> Column:
+        """The same of the project's own results, beside a user's; synthetic data are never published."""
+        records = [r.published or [] for r in self.results]
+        cells = [errors(own, result.seeds, metric) for own, result in zip(records, self.results)]
+        numbers = {f"published_{metric}_n": [len(completed(own)) for own in records]}
+        numbers |= _sample_numbers(f"published_{metric}", [final_errors(own, metric) for own in records])
+        shown = not footnotes.is_published(self.results) and any(r.row.data != "synthetic" for r in self.results)
+        return Column(f"{METRICS[metric]}, published here", cells, numbers, shown=shown)
+
+    def interval(self) -> Column:
+        """The 95 % t-interval of the mean; its bounds are in the CSV already."""
+        cells = [interval(statistics.mean_interval(sample)) for sample in self._samples]
+        return Column("95 % t-interval", cells)
+
+    def best_of_n(self) -> Column:
+        best = [min(sample, default=None) for sample in self._samples]
+        return Column("best of n", [number(value) for value in best], {"best_of_n": best})
+
+    def best_over_curve(self) -> Column:
+        samples = [best_errors(r.records) for r in self.results]
+        numbers = {"best_over_curve_mean": [statistics.mean(s) for s in samples]}
+        numbers |= {"best_over_curve_std": [statistics.std(s) for s in samples]}
+        note = "Best over the curve: of each seed the lowest test error at any evaluation, so selected on the test set."
+        heading = "best over the curve (selected on the test set)"
+        return Column(heading, [mean_std(s) for s in samples], numbers, note)
+
+    def difference(self) -> Column:
+        """Reproduced minus reported, in percentage points; in the paper profile only."""
+        pairs = zip(self._samples, self._targets)
+        values = [statistics.mean(s) - float(t.value) if s and t else None for s, t in pairs]
+        shown = self._has_targets and self._comparable
+        return Column("difference from reported", [signed(v) for v in values], {"difference": values}, shown=shown)
+
+    def verdict(self) -> Column:
+        """Whether the reported number lies where further runs like these would."""
+        verdicts = [verdict(s, t, self.variant) for s, t in zip(self._samples, self._targets)]
+        missing = "none: n < 2" if self._comparable else "not comparable"
+        cells = [str(v) if v else missing if t else NONE for v, t in zip(verdicts, self._targets)]
+        numbers = {
+            "prediction_low": [v and v.interval.low for v in verdicts],
+            "prediction_high": [v and v.interval.high for v in verdicts],
+            "prediction_runs": [v and v.k for v in verdicts],
+            "reported_inside": [v and ("yes" if v.inside else "no") for v in verdicts],
+        }
+        note = (
+            "Verdict: where the reported number lies, seen from the 95 % prediction interval of one more run like "
+            "these, or of the mean of k more where it is a mean of k; inside, the two agree."
+        )
+        return Column("verdict: reported is", cells, numbers, note if self._comparable else "", self._has_targets)
+
+    def other_implementations(self) -> Column:
+        """Other implementations' numbers, with a letter for each source that the footnote explains."""
+        values = [reported.elsewhere(r.row.reported) for r in self.results]
+        used = {value.source for row in values for value in row}
+        sources = [source for source in dict.fromkeys(v.source for v in reported.load()) if source in used]
+        letters: dict[Source, str] = dict(zip(sources, "abcdefghijklmnopqrstuvwxyz"))
+        cells = ["; ".join(f"{value} ({letters[value.source]})" for value in row) or NONE for row in values]
+        numbers = {"other_implementations": ["; ".join(f"{v} {v.source.name}" for v in row) for row in values]}
+        explained = "; ".join(f"({letter}) {source.link}, {source.how}" for source, letter in letters.items())
+        note = f"Other implementations, test error: {explained}."
+        return Column("test error, other implementations", cells, numbers, note, bool(used))
+
+    # ------------------------------------------------------------------------------------------------------ files
+
+    def write(self, columns: list[Column], sections: list[str] | None = None) -> list[Path]:
+        """Write the Markdown, with ``sections`` between table and footnotes, and the CSV; returns both paths."""
+        columns = [column for column in columns if column.shown]
+        head = f"# {self.experiment.title}\n\n{self.experiment.source} · {self.variant.heading}\n"
+        table = markdown_table({column.heading: column.cells for column in columns})
+        notes = "".join(f"- {note}\n" for note in [*dict.fromkeys(c.note for c in columns if c.note), *self._origin()])
+        numbers = {name: values for column in columns for name, values in column.numbers.items()}
+        return [
+            _write(self._path("tables", ".md"), "\n".join([head, table, *(sections or []), notes])),
+            self.write_csv(numbers),
+        ]
+
+    def write_csv(self, numbers: dict[str, list], what: str = "") -> Path:
+        """Write columns of numbers, to six digits, an absent one empty.
+
+        Profile, records and command stand in columns too: so a line still says where it came from when it is put
+        together with others.
+        """
+        records = footnotes.all_records(self.results)
+        origin = {
+            "profile": self.variant.profile,
+            "protocol": self.variant.heading,
+            "records": len(records),
+            "records_sha256": records_digest(records),
+            "command": footnotes.command(self.experiment, self.variant, self.results),
+        }
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*numbers, *origin])
+        writer.writerows([*map(_csv_value, line), *origin.values()] for line in zip(*numbers.values(), strict=True))
+        return _write(self._path("tables", f"{what and '_'}{what}.csv"), text.getvalue())
+
+    def write_differences(self, differences: list[Difference]) -> Path:
+        """Write comparisons of two nets as a CSV of their own."""
+        tests = [difference.test for difference in differences]
+        numbers = {
+            "deep": [d.deep.row.key for d in differences],
+            "shallow": [d.shallow.row.key for d in differences],
+            "metric": [d.metric for d in differences],
+            "n_deep": [len(d.samples[0]) for d in differences],
+            "n_shallow": [len(d.samples[1]) for d in differences],
+            "difference": [d.difference for d in differences],
+            "low": [test and test.interval.low for test in tests],
+            "high": [test and test.interval.high for test in tests],
+            "t": [test and test.t for test in tests],
+            "df": [test and test.df for test in tests],
+            "p": [test and test.p for test in tests],
+        }
+        return self.write_csv(numbers, "differences")
+
+    def plot_path(self, what: str) -> Path:
+        """Where a plot belongs, without the suffix of its format."""
+        return self._path("plots", f"_{what}")
+
+    @property
+    def description(self) -> str:
+        """One line of what is shown, from which records, and how to make it again."""
+        return footnotes.description(self.experiment, self.variant, self.results)
+
+    def _path(self, folder: str, end: str) -> Path:
+        return self.out / folder / f"{self.experiment.name}{self.variant.suffix}{end}"
+
+    def _origin(self) -> list[str]:
+        records = footnotes.all_records(self.results)
+        notes = footnotes.diverged_notes(self.results)
+        notes += footnotes.data_notes(records + footnotes.published_records(self.results))
+        notes += [*footnotes.hardware_notes(records), footnotes.code_note(records)] if records else []
+        return notes + footnotes.records_notes(self.experiment, self.variant, self.results)
+
+    @cached_property
+    def _samples(self) -> list[list[float]]:
+        return [final_errors(result.records) for result in self.results]
+
+    @cached_property
+    def _targets(self) -> list[Reported | None]:
+        return [reported.target(result.row.reported) for result in self.results]
+
+    @property
+    def _has_targets(self) -> bool:
+        return any(self._targets)
+
+    @property
+    def _comparable(self) -> bool:
+        """Whether this is the paper's protocol."""
+        return self.variant.profile == "paper"
+
+    @property
+    def _whose(self) -> str:
+        return "reproduced" if footnotes.is_published(self.results) else "yours"
+
+    @property
+    def _iterations(self) -> str:
+        return _distinct(result.row.recipe.iterations for result in self.results)
+
+    @property
+    def _intervals(self) -> str:
+        return _distinct(result.row.recipe.eval_interval for result in self.results)
+
+
+def _distinct(values) -> str:
+    return " or ".join(f"{value:,}" for value in sorted(set(values)))
+
+
+def _parameters(result: RowResult) -> int:
+    """Number of trainable parameters of the row's model."""
+    if result.records:
+        return result.records[0]["parameters"]
+    return _count_parameters(result.row.model, tuple(result.row.model_options.items()))
+
+
+@cache
+def _count_parameters(model: str, options: tuple) -> int:
+    return count_parameters(create_model(model, **dict(options)))
+
+
+def differences_section(differences: list[Difference]) -> str:
+    """A table of differences with Welch's test, and what it means, under a heading."""
+    tests = [difference.test for difference in differences]
+    samples = [difference.samples for difference in differences]
+    table = markdown_table(
+        {
+            "nets": [f"{d.deep.row.label} − {d.shallow.row.label}" for d in differences],
+            "error": [METRICS[d.metric] for d in differences],
+            "n": [f"{len(deep)}, {len(shallow)}" for deep, shallow in samples],
+            "difference": [signed(d.difference) for d in differences],
+            "95 % interval": [interval(test and test.interval, signed) for test in tests],
+            "t": [number(test and test.t).replace("-", "−") for test in tests],
+            "df": [number(test and test.df, 1) for test in tests],
+            "p": [p_value(test and test.p) for test in tests],
+        }
+    )
+    return (
+        f"## What depth does\n\n{table}\nDeepest minus shallowest net, in percentage points: above 0, the deeper net "
+        "is worse. Welch's two-sided t-test with Welch–Satterthwaite degrees of freedom; it needs two runs of both.\n"
+    )
+
+
+def markdown_table(columns: dict[str, list[str]]) -> str:
+    """A table given by its columns, padded so that the text can be read as it is."""
+    filled = [[heading, *cells] for heading, cells in columns.items()]
+    widths = [max(map(len, cells)) for cells in filled]
+    padded = [[text.ljust(width) for text in cells] for cells, width in zip(filled, widths)]
+    heading, *lines = ["| " + " | ".join(line) + " |" for line in zip(*padded, strict=True)]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([heading, rule, *lines]) + "\n"
+
+
+def _sample_numbers(name: str, samples: list[list[float]]) -> dict[str, list]:
+    """Mean, standard deviation and 95 % t-interval of samples as columns that begin with ``name``."""
+    intervals = [statistics.mean_interval(sample) for sample in samples]
+    return {
+        f"{name}_mean": [statistics.mean(sample) for sample in samples],
+        f"{name}_std": [statistics.std(sample) for sample in samples],
+        f"{name}_low": [bounds and bounds.low for bounds in intervals],
+        f"{name}_high": [bounds and bounds.high for bounds in intervals],
+    }
+
+
+def _csv_value(value) -> str:
+    if isinstance(value, float):
+        return f"{value:z.6g}"
+    return "" if value is None else str(value)
+
+
+def _write(path: Path, text: str) -> Path:
+    write_atomically(path, text.encode())
+    return path

@@ -1,0 +1,123 @@
+"""Numbers that papers and other implementations report, from ``reported.toml``."""
+
+import tomllib
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+
+PATH = Path(__file__).with_name("reported.toml")
+ORIGINS = ("paper", "implementation")
+KINDS = ("single", "mean", "best", "median", "approximate", "below", "above")
+COUNTED = ("mean", "best", "median")  # kinds that are of n runs
+
+
+class ReportedError(ValueError):
+    """A number that isn't there, or a file that says something else than it may. The message names which."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A paper or another implementation; ``how`` says how an implementation measured."""
+
+    key: str
+    origin: str
+    name: str
+    title: str = ""
+    url: str = ""
+    how: str = ""
+
+    @property
+    def link(self) -> str:
+        """The name as a Markdown link."""
+        return f"[{self.name}]({self.url})" if self.url else self.name
+
+
+@dataclass(frozen=True)
+class Reported:
+    """One reported number. Decimals keep the digits as printed; ``unit`` is "%" for errors and accuracies.
+
+    ``kind`` is one of KINDS; ``n`` the number of runs of a mean, best or median; ``std`` that of a mean.
+    """
+
+    key: str
+    source: Source
+    data: str
+    metric: str
+    unit: str
+    kind: str
+    value: Decimal
+    std: Decimal | None = None
+    n: int | None = None
+    where: str = ""
+    note: str = ""
+    unconfirmed: bool = False
+
+    def __str__(self) -> str:
+        """The number as printed, with its standard deviation: ``6.61 ± 0.16``, ``≈ 9``, ``> 60``."""
+        sign = {"approximate": "≈ ", "below": "< ", "above": "> "}.get(self.kind, "")
+        spread = "" if self.std is None else f" ± {self.std}"
+        return f"{sign}{self.value}{spread}{' (unconfirmed)' if self.unconfirmed else ''}"
+
+    @property
+    def described(self) -> str:
+        """The number with its kind: ``8.75 (single)``, ``6.61 ± 0.16 (mean of 5)``, ``≈ 9 (read off a figure)``."""
+        meaning = {"approximate": "read off a figure", "below": "bound", "above": "bound"}.get(self.kind, self.kind)
+        return f"{self} ({meaning} of {self.n})" if self.n else f"{self} ({meaning})"
+
+
+@cache
+def load(path: Path = PATH) -> tuple[Reported, ...]:
+    """Every number of the file, in its order. Raises ReportedError for one that is not as the file's head says."""
+    numbers = []
+    for key, section in tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal).items():
+        try:
+            tables = section.pop("tables")
+            source = Source(key, **section)
+            for table in tables:
+                shared = {name: value for name, value in table.items() if name != "values"}
+                numbers += [_number(source, {**shared, **line}) for line in table["values"]]
+        except (TypeError, KeyError, ReportedError) as error:
+            raise ReportedError(f"{path.name}, section {key}: {error}") from error
+        if source.origin not in ORIGINS:
+            raise ReportedError(f"{path.name}, section {key}: origin must be one of {', '.join(ORIGINS)}")
+    return tuple(numbers)
+
+
+def _number(source: Source, values: dict) -> Reported:
+    """One line of the file, with what its table says."""
+    decimals = {name: Decimal(values[name]) for name in ("value", "std") if name in values}
+    number = Reported(source=source, **{**values, **decimals})
+    if number.kind not in KINDS:
+        raise ReportedError(f"{number.key}: kind must be one of {', '.join(KINDS)}, not {number.kind!r}")
+    if (number.kind in COUNTED) != (number.n is not None) or (number.std is not None and number.kind != "mean"):
+        raise ReportedError(f"{number.key}: {number.kind!r} with n = {number.n} and std = {number.std}")
+    return number
+
+
+def find(key: str, metric: str = "test error") -> list[Reported]:
+    """What is reported under ``key``, papers and implementations. Raises ReportedError for an unknown key."""
+    numbers = [number for number in load() if number.key == key]
+    if not numbers:
+        known = ", ".join(dict.fromkeys(number.key for number in load()))
+        raise ReportedError(f"nothing is reported under {key!r} in {PATH.name}; the keys are: {known}")
+    return [number for number in numbers if number.metric == metric]
+
+
+def in_paper(key: str | None, metric: str = "test error") -> list[Reported]:
+    """What papers report under ``key``; nothing for None."""
+    return [number for number in find(key, metric) if number.source.origin == "paper"] if key else []
+
+
+def elsewhere(key: str | None, metric: str = "test error") -> list[Reported]:
+    """What other implementations report under ``key``; nothing for None."""
+    return [number for number in find(key, metric) if number.source.origin == "implementation"] if key else []
+
+
+def target(key: str | None, metric: str = "test error") -> Reported | None:
+    """The paper's number that a reproduced mean is compared with: its mean if it gives one, else its single number.
+
+    None where the paper gives neither: a best of n or a reading of a figure is no fair target for a mean.
+    """
+    numbers = {number.kind: number for number in in_paper(key, metric)}
+    return numbers.get("mean") or numbers.get("single")

@@ -1,0 +1,101 @@
+"""Records as finished runs leave them, without training: for tests of what is made from records."""
+
+import math
+import random
+from pathlib import Path
+
+from reproductions.harness.experiment import Experiment, RowResult, Variant
+from reproductions.harness.records import SCHEMA, best_point, read_record, write_record
+from resnet.recipe import learning_rate_at
+from resnet.run import Run
+
+PARAMETERS = {"cifar_resnet20": 269_722, "cifar_resnet56": 853_018, "cifar_resnet110": 1_727_962}
+
+
+def make_record(run: Run, test_error: float, training_error: float = 5.0, diverged: bool = False, **changes) -> dict:
+    """A record of ``run`` that ends at the errors given (percent), with a curve that looks like a run's.
+
+    ``changes`` replace whole fields, or parts of sections.
+    """
+    draw = random.Random(run.seed)
+    iterations = [i for i in range(1, run.recipe.iterations + 1) if run.recipe.evaluates_after(i)]
+    curve = [_point(run, i, test_error, training_error, draw) for i in iterations]
+    if diverged:
+        curve = [*curve[:2], curve[2] | {"training_loss": None, "training_error": None, "test_error": None}]
+    else:
+        curve[-1] |= {"test_error": test_error, "training_error": training_error}
+    record = {
+        "schema": SCHEMA,
+        "identity": run.identity,
+        "specification": run.specification(),
+        "status": "diverged" if diverged else "completed",
+        "parameters": PARAMETERS.get(run.model, 1_000_000),
+        "curve": curve,
+        "final": curve[-1],
+        "best": best_point(curve),
+        "warmup_ended_at": None,
+        "weights_sha256": "0" * 64,
+        "precision": "bf16",
+        "timing": {
+            "wall_seconds": 3600.0,
+            "train_seconds": 3500.0,
+            "images_per_second": 2340.0,
+            "finished": "2026-01-01T00:00:00+00:00",
+        },
+        "hardware": {"type": "cuda", "device": "NVIDIA H200", "threads": 1},
+        "versions": {"python": "3.11.9", "torch": "2.11.0", "cuda": "13.0", "cudnn": 91200},
+        "code": {"commit": "c0ffee" + "0" * 34, "modified": False, "resnet_sha256": "1" * 64},
+        "data": {"name": run.data, "sha256": "2" * 64, "official": run.data != "synthetic"},
+        "interruptions": 0,
+    }
+    for name, value in changes.items():
+        record[name] = {**record[name], **value} if isinstance(value, dict) else value
+    return record
+
+
+def _point(run: Run, iteration: int, test_error: float, training_error: float, draw: random.Random) -> dict:
+    rate = learning_rate_at(run.recipe, iteration - 1, 0)
+    begun = 60 * math.exp(-12 * iteration / run.recipe.iterations)  # what the first iterations add
+    high = {0: 8, 1: 1.5}.get(round(-math.log10(rate * 10)), 0)  # what a high learning rate adds
+    return {
+        "iteration": iteration,
+        "learning_rate": rate,
+        "training_loss": 0.1 + 0.01 * begun,
+        "training_error": training_error + begun + high + draw.uniform(0, 0.4),
+        "test_error": test_error + begun + high + draw.uniform(0, 0.2) + draw.uniform(0, high / 2),
+    }
+
+
+def store(root: Path, *records: dict) -> list[dict]:
+    """Write records into the pool ``root``; returns them as they are read again, sealed."""
+    return [read_record(write_record(root, record)) for record in records]
+
+
+def make_results(
+    experiment: Experiment,
+    variant: Variant,
+    errors: dict[str, list[float | None]],
+    root: Path,
+    published: dict[str, list[float]] | None = None,
+    seeds: int | None = None,
+    training: dict[str, float] | None = None,
+    **changes,
+) -> list[RowResult]:
+    """Results whose rows end at the test errors given by row and seed; None is a run that diverged."""
+
+    def records(row, values, pool):
+        runs = [variant.apply(row.run(seed)) for seed in range(len(values))]
+        trained = (training or {}).get(row.key, 5.0)
+        made = zip(runs, values)
+        return store(pool, *(make_record(run, v or 9.0, trained, diverged=v is None, **changes) for run, v in made))
+
+    seeds = seeds or experiment.seeds[variant.profile]
+    return [
+        RowResult(
+            row,
+            records(row, errors.get(row.key, []), root / "own"),
+            None if published is None else records(row, published.get(row.key, []), root / "published"),
+            seeds,
+        )
+        for row in experiment.rows(variant.profile)
+    ]

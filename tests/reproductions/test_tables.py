@@ -1,0 +1,349 @@
+"""Tables made from records: their numbers, what they say of missing and lost runs, and where they came from."""
+
+import csv
+import re
+
+import pytest
+from fakes import make_record, make_results, store
+
+from reproductions import cifar_table, degradation, reported
+from reproductions.harness import cells, comparisons, plots, tables
+from reproductions.harness.experiment import Variant
+from reproductions.harness.records import read_pool, records_digest
+from reproductions.harness.report import write_report
+from resnet.models import count_parameters, create_model
+
+TABLE, DEGRADATION = cifar_table.EXPERIMENT, degradation.EXPERIMENT
+PAPER, SHORT, SMOKE = Variant("paper"), Variant("short"), Variant("smoke")
+ERRORS = {
+    "resnet20": [8.71, 8.55, 8.93, 8.60, 8.81],
+    "resnet32": [7.62, 7.70, 7.41],
+    "resnet44": [7.50, None, 7.31, 7.20, 7.05],
+    "resnet56": [7.02],
+    "resnet110": [],
+}
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch):
+    """Plots take most of the time and have tests of their own."""
+    monkeypatch.setattr(plots, "save", lambda figure, path, description: [])
+    monkeypatch.setattr(plots, "learning_curves", lambda panels, variant: None)
+    monkeypatch.setattr(plots, "error_against_depth", lambda results, variant: None)
+
+
+def report(experiment, variant, results, out):
+    return experiment.report(experiment, variant, results, out)
+
+
+def rows_of(path) -> list[dict[str, str]]:
+    """The first table of a Markdown file as dictionaries by heading."""
+    lines = [line for line in path.read_text().split("\n\n")[2].splitlines() if line.startswith("|")]
+    heading, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(heading, row, strict=True)) for row in rows]
+
+
+def numbers(path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def published(tmp_path):
+    """Files of the published table."""
+    return report(TABLE, PAPER, make_results(TABLE, PAPER, ERRORS, tmp_path / "pool"), tmp_path / "results")
+
+
+def test_heading_names_title_source_and_profile(published, tmp_path):
+    assert published[0].read_text().startswith(
+        "# CIFAR-10 test error of residual nets\n\nHe et al. 2015, Table 6 · the paper's protocol\n\n| net "
+    )
+    smoke = report(TABLE, SMOKE, make_results(TABLE, SMOKE, {}, tmp_path, published={}), tmp_path / "runs")
+    assert smoke[0].name == "cifar_table_smoke.md"
+    heading = smoke[0].read_text().splitlines()[2]
+    assert heading == "He et al. 2015, Table 6 · smoke profile: synthetic data, not comparable with the paper"
+
+
+def test_every_cell_of_a_complete_row(published):
+    assert rows_of(published[0])[0] == {
+        "net": "ResNet-20",
+        "parameters": "269,722",
+        "test error, reported": "8.75 (single)",
+        "test error, reproduced": "8.72 ± 0.15 (n = 5)",
+        "95 % t-interval": "[8.53, 8.91]",  # 8.72 ± 2.7764 · 0.15460 / sqrt(5)
+        "best of n": "8.55",
+        "best over the curve (selected on the test set)": "8.72 ± 0.15",
+        "difference from reported": "−0.03",
+        "verdict: reported is": "inside [8.25, 9.19] of 1 more run",  # 8.72 ± 2.7764 · 0.15460 · sqrt(6 / 5)
+        "test error, other implementations": "8.51 ± 0.22 (a); 8.27 (b); 8.29 (d); 8.586 ± 0.120 (e)",
+    }
+
+
+def test_missing_and_diverged_runs_are_said(published):
+    rows = {row["net"]: row for row in rows_of(published[0])}
+    assert rows["ResNet-32"]["test error, reproduced"] == "7.58 ± 0.15 (n = 3 of 5)"
+    assert rows["ResNet-44"]["test error, reproduced"] == "7.26 ± 0.19 (n = 4 of 5, 1 diverged)"
+    assert rows["ResNet-56"]["test error, reproduced"] == "7.02 (n = 1 of 5)"
+    assert rows["ResNet-56"]["95 % t-interval"] == "–"
+    assert rows["ResNet-56"]["verdict: reported is"] == "none: n < 2"
+    assert rows["ResNet-56"]["difference from reported"] == "+0.05"
+    assert rows["ResNet-110"]["test error, reproduced"] == "no records"
+    assert rows["ResNet-110"]["best of n"] == rows["ResNet-110"]["difference from reported"] == "–"
+    assert rows["ResNet-110"]["test error, reported"] == "6.61 ± 0.16 (mean of 5); 6.43 (best of 5)"
+    assert "in no mean: ResNet-44 seed 1 (found at iteration 3,000)." in published[0].read_text()
+
+
+def test_only_diverged_runs(tmp_path):
+    results = make_results(TABLE, PAPER, {"resnet20": [None, None]}, tmp_path)
+    written = report(TABLE, PAPER, results, tmp_path / "results")
+    assert rows_of(written[0])[0]["test error, reproduced"] == "– (n = 0 of 5, 2 diverged)"
+
+
+def test_no_records_at_all(tmp_path):
+    written = report(TABLE, PAPER, make_results(TABLE, PAPER, {}, tmp_path), tmp_path / "results")
+    assert [path.name for path in written] == ["cifar_table.md", "cifar_table.csv"]
+    assert {row["test error, reproduced"] for row in rows_of(written[0])} == {"no records"}
+    assert "- From 0 records" in written[0].read_text()
+
+
+def test_parameters_are_the_models_where_there_are_no_records(published):
+    assert count_parameters(create_model("cifar_resnet110")) == 1_727_962
+    assert rows_of(published[0])[4]["parameters"] == "1,727,962"
+
+
+def test_csv_holds_the_same_numbers_and_their_origin(published):
+    first, *_, last = numbers(published[1])
+    expected = {"row": "resnet20", "n": "5", "seeds": "5", "diverged": "0", "reported": "8.75", "profile": "paper"}
+    expected |= {"test_error_mean": "8.72", "test_error_std": "0.154596", "difference": "-0.03"}
+    expected |= {"prediction_runs": "1", "reported_inside": "yes"}
+    assert {name: first[name] for name in expected} == expected
+    assert (last["row"], last["n"], last["test_error_mean"], last["reported_kind"]) == ("resnet110", "0", "", "mean")
+    assert first["records"] == "14"
+    assert first["command"] == "make report"
+    assert first["records_sha256"] in published[0].read_text()
+
+
+def test_a_users_table_has_reported_published_and_yours(tmp_path):
+    results = make_results(TABLE, PAPER, {"resnet20": [8.9, 9.1]}, tmp_path, published=ERRORS, seeds=2)
+    path = report(TABLE, PAPER, results, tmp_path / "runs")[0]
+    row = rows_of(path)[0]
+    assert list(row)[2:5] == ["test error, reported", "test error, published here", "test error, yours"]
+    assert row["test error, published here"] == "8.72 ± 0.15 (n = 5)"
+    assert row["test error, yours"] == "9.00 ± 0.14 (n = 2)"
+    assert row["difference from reported"] == "+0.25"
+    text = path.read_text()
+    assert "made again by `make reproduce-cifar-table SEEDS=2`" in text
+    assert f"- From 2 records, SHA-256 over their digests `{records_digest(results[0].records)}`" in text
+    assert "- Published here: 14 records in `results/records`" in text
+
+
+def test_smoke_has_no_reported_columns(tmp_path):
+    results = make_results(TABLE, SMOKE, {"resnet8": [40.0, 42.0]}, tmp_path, published={})
+    path = report(TABLE, SMOKE, results, tmp_path / "runs")[0]
+    assert not re.search("reported|implementations|verdict|published", path.read_text())
+    assert rows_of(path)[0]["test error, yours"] == "41.00 ± 1.41 (n = 2)"
+    assert "synthetic images made by the code" in path.read_text()
+
+
+def test_short_is_not_comparable(tmp_path):
+    results = make_results(TABLE, SHORT, {"resnet20": [33.0, 34.8]}, tmp_path, published={})
+    path = report(TABLE, SHORT, results, tmp_path / "runs")[0]
+    row = rows_of(path)[0]
+    assert row["verdict: reported is"] == "not comparable"
+    assert row["test error, reported"] == "8.75 (single)"
+    assert "difference from reported" not in row
+    assert "made again by `make reproduce-cifar-table PROFILE=short`" in path.read_text()
+
+
+def test_departures_are_in_name_heading_and_command(tmp_path):
+    variant = Variant("paper", 45_000, "fp32")
+    results = make_results(TABLE, variant, {"resnet20": [8.9, 9.1]}, tmp_path, published={})
+    path = report(TABLE, variant, results, tmp_path / "runs")[0]
+    assert path.name == "cifar_table_45000-images_fp32.md"
+    assert "· the paper's protocol; 45,000 training images; fp32 throughout\n" in path.read_text()
+    assert "`make reproduce-cifar-table TRAIN_IMAGES=45000 PRECISION=fp32`" in path.read_text()
+
+
+# -------------------------------------------------------------------------------------------------------- verdicts
+
+
+def test_a_single_number_is_compared_with_one_more_run():
+    # 8.0 and 10.0: 9 ± 12.7062 · sqrt(2) · sqrt(3 / 2) = 9 ± 22.0078
+    single = reported.target("resnet20")
+    found = comparisons.verdict([8.0, 10.0], single, PAPER)
+    assert (found.k, found.reported, found.inside) == (1, 8.75, True)
+    assert found.interval.high == pytest.approx(9 + 22.0078, abs=1e-3)
+
+
+def test_a_mean_of_five_is_compared_with_the_mean_of_five_more():
+    sample = [6.7, 6.9, 6.8, 6.9, 6.7]  # 6.8 ± 2.7764 · 0.1 · sqrt(2/5) = 6.8 ± 0.1756: 6.61 lies below it
+    found = comparisons.verdict(sample, reported.target("resnet110"), PAPER)
+    assert (found.k, found.inside) == (5, False)
+    assert str(found) == "below [6.62, 6.98] of the mean of 5 more"  # one more run would be ± 0.3041, with 6.61 inside
+
+
+def test_the_side_on_which_a_reported_number_lies():
+    single = reported.target("resnet20")  # 8.75
+    assert str(comparisons.verdict([8.0, 8.1, 8.05], single, PAPER)).startswith("above [")
+    assert str(comparisons.verdict([9.0, 9.1, 9.05], single, PAPER)).startswith("below [")
+
+
+def test_ends_belong_to_the_interval():
+    single = reported.target("resnet20")
+    assert comparisons.verdict([8.75, 8.75], single, PAPER).inside  # both ends are the reported number itself
+    assert not comparisons.verdict([8.76, 8.76], single, PAPER).inside
+
+
+def test_where_there_is_no_verdict():
+    single = reported.target("resnet20")
+    assert comparisons.verdict([8.75], single, PAPER) is None
+    assert comparisons.verdict([], single, PAPER) is None
+    assert comparisons.verdict([8.7, 8.8], None, PAPER) is None
+    assert comparisons.verdict([8.7, 8.8], single, SHORT) is None
+
+
+# ------------------------------------------------------------------------------------------------------- footnotes
+
+
+def test_data_that_are_not_official_are_said(tmp_path):
+    copy = {"data": {"official": False, "sha256": "ab" * 32}}
+    results = make_results(TABLE, PAPER, {"resnet20": [8.9, 9.1]}, tmp_path, **copy)
+    text = report(TABLE, PAPER, results, tmp_path / "results")[0].read_text()
+    assert "2 runs on a copy of cifar10 that is **not the official files**" in text
+    assert f"SHA-256 of the arrays `{'ab' * 32}`" in text
+
+
+def test_official_data_are_said_too(published):
+    assert f"14 runs on the official files of cifar10, SHA-256 of the arrays `{'2' * 64}`" in published[0].read_text()
+
+
+def test_hardware_is_grouped_and_hours_added_up(tmp_path):
+    run = [PAPER.apply(TABLE.rows("paper")[0].run(seed)) for seed in range(3)]
+    cpu = {"hardware": {"type": "cpu", "device": "AMD EPYC", "threads": 2}, "precision": "fp32"}
+    cpu |= {"timing": {"wall_seconds": 1800.0}, "versions": {"cuda": None, "cudnn": None}}
+    store(tmp_path / "records", make_record(run[0], 8.7), make_record(run[1], 8.8), make_record(run[2], 8.9, **cpu))
+    pool = read_pool(tmp_path / "records")
+    text = write_report(TABLE, PAPER, 5, pool, pool, tmp_path)[0].read_text()
+    assert "2 runs on NVIDIA H200; bf16; torch 2.11.0, CUDA 13.0, cuDNN 91200; 2.00 GPU-hours" in text
+    assert "1 run on AMD EPYC, 2 threads; fp32; torch 2.11.0; 0.50 CPU-hours" in text
+
+
+def test_modified_and_unknown_code_is_said(tmp_path):
+    runs = [PAPER.apply(TABLE.rows("paper")[0].run(seed)) for seed in range(3)]
+    store(
+        tmp_path / "records",
+        make_record(runs[0], 8.7),
+        make_record(runs[1], 8.8, code={"modified": True}),
+        make_record(runs[2], 8.9, code={"commit": None, "modified": None}),
+    )
+    pool = read_pool(tmp_path / "records")
+    text = write_report(TABLE, PAPER, 5, pool, pool, tmp_path)[0].read_text()
+    assert "commit c0ffee0000 (1 run); commit c0ffee0000 (1 run, **modified code**)" in text
+    assert "unknown commit (1 run, not known whether modified)" in text
+
+
+def test_sources_are_named(published):
+    text = published[0].read_text()
+    assert "- Reported: [He et al. 2015](https://arxiv.org/abs/1512.03385), *Deep Residual" in text
+    name = "akamaster/pytorch_resnet_cifar10"
+    assert f"(b) [{name}](https://github.com/{name}), 1 run, 50,000 training images" in text
+
+
+# ---------------------------------------------------------------------------------------------------- the report step
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path):
+    make_results(TABLE, PAPER, ERRORS, tmp_path)
+    first, second = (
+        write_report(TABLE, PAPER, 5, read_pool(tmp_path / "own"), read_pool(tmp_path / "own"), tmp_path / name)
+        for name in ("one", "two")
+    )
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    assert str(tmp_path) not in first[0].read_text() + first[1].read_text()
+
+
+def test_another_record_changes_the_digest(tmp_path):
+    fewer = make_results(TABLE, PAPER, {"resnet20": [8.7, 8.8]}, tmp_path / "a")
+    more = make_results(TABLE, PAPER, {"resnet20": [8.7, 8.8, 8.9]}, tmp_path / "b")
+    digests = {numbers(report(TABLE, PAPER, r, tmp_path / "out")[1])[0]["records_sha256"] for r in (fewer, more)}
+    assert len(digests) == 2
+
+
+def test_a_damaged_record_is_not_counted(tmp_path):
+    make_results(TABLE, PAPER, {"resnet20": [8.7, 8.8]}, tmp_path)
+    path = next((tmp_path / "own").rglob("*.json"))
+    path.write_text(path.read_text().replace("8.7", "7.7").replace("8.8", "7.8"))
+    pool = read_pool(tmp_path / "own")
+    assert list(pool.damaged) == [path]
+    written = write_report(TABLE, PAPER, 5, pool, pool, tmp_path / "results")
+    assert rows_of(written[0])[0]["test error, reproduced"].endswith("(n = 1 of 5)")
+
+
+def test_the_pool_itself_makes_the_published_table_and_another_one_a_users(tmp_path):
+    make_results(TABLE, PAPER, {"resnet20": [8.7, 8.8]}, tmp_path, published={"resnet20": [8.6, 8.9]})
+    own, results = read_pool(tmp_path / "own"), read_pool(tmp_path / "published")
+    assert "published here" in write_report(TABLE, PAPER, 5, own, results, tmp_path / "runs")[0].read_text()
+    text = write_report(TABLE, PAPER, 5, results, read_pool(results.root), tmp_path / "results")[0].read_text()
+    assert "published here" not in text
+    assert "made again by `make report`" in text
+
+
+# -------------------------------------------------------------------------------------------------------- degradation
+
+
+def test_degradation_has_training_and_test_error_and_welchs_test(tmp_path):
+    errors = {"plain20": [9.6, 9.8, 9.7], "plain56": [12.5, 13.3, 12.9], "resnet20": [8.7, 8.8], "resnet56": [7.0]}
+    training = {"plain20": 5.5, "plain56": 10.5}
+    results = make_results(DEGRADATION, PAPER, errors, tmp_path, training=training)
+    written = report(DEGRADATION, PAPER, results, tmp_path / "results")
+    assert [path.name for path in written] == [
+        "degradation.md",
+        "degradation.csv",
+        "degradation_differences.csv",
+    ]
+    first = rows_of(written[0])[0]
+    assert first["training error, reproduced"] == "5.50 ± 0.00 (n = 3 of 5)"
+    assert first["test error, reproduced"] == "9.70 ± 0.10 (n = 3 of 5)"
+    assert first["test error, reported"] == "≈ 9 (read off a figure)"
+    assert first["test error, other implementations"] == "9.78 ± 0.13 (a); 9.74 (d)"
+    text = written[0].read_text()
+    assert "mean over the augmented training batches since the evaluation before (1,000 iterations)" in text
+    # difference 3.2, standard error sqrt((0.16 + 0.01) / 3) = 0.238048, df = 2 · 0.17² / (0.16² + 0.01²) = 2.249
+    by_net = {(row["deep"], row["metric"]): row for row in numbers(written[2])}
+    plain = by_net["plain56", "test_error"]
+    assert (plain["difference"], plain["n_deep"], plain["n_shallow"]) == ("3.2", "3", "3")
+    assert float(plain["t"]) == pytest.approx(3.2 / 0.238048, abs=1e-3)
+    assert float(plain["df"]) == pytest.approx(2.249, abs=1e-3)
+    assert "| plain-56 − plain-20   | test error     | 3, 3 | +3.20 " in text
+    assert by_net["plain56", "training_error"]["difference"] == "5"
+    lone = by_net["resnet56", "test_error"]
+    assert (lone["difference"], lone["p"], lone["t"]) == ("-1.75", "", "")  # one run of ResNet-56: no test
+
+
+def test_smoke_degradation_compares_its_own_depths(tmp_path):
+    written = report(DEGRADATION, SMOKE, make_results(DEGRADATION, SMOKE, {}, tmp_path, published={}), tmp_path)
+    pairs = {(row["deep"], row["shallow"]) for row in numbers(written[2])}
+    assert pairs == {("plain26", "plain8"), ("resnet26", "resnet8")}
+
+
+# ------------------------------------------------------------------------------------------------------------- cells
+
+
+def test_signed():
+    assert [cells.signed(v) for v in (0.126, -0.126, 0.001, -0.001, None)] == ["+0.13", "−0.13", "0.00", "0.00", "–"]
+
+
+def test_p_value():
+    assert [cells.p_value(v) for v in (0.5, 0.0014, 0.0009, None)] == ["0.500", "0.001", "< 0.001", "–"]
+
+
+def test_count():
+    assert cells.count([{"status": "completed"}] * 5, 5) == "n = 5"
+    assert cells.count([{"status": "completed"}] * 3, 5) == "n = 3 of 5"
+    assert cells.count([{"status": "diverged"}] * 5, 5) == "n = 0 of 5, 5 diverged"
+
+
+def test_markdown_table_is_padded():
+    assert tables.markdown_table({"net": ["A", "BBBB"], "n": ["1", "22"]}) == (
+        "| net  | n  |\n|------|----|\n| A    | 1  |\n| BBBB | 22 |\n"
+    )
