@@ -127,13 +127,14 @@ def markdown(results: dict) -> str:
     head = "| model | conventional loop, images/s | one run, images/s | ratio |\n|---|---|---|---|\n"
     lines = ""
     for result in results["models"]:
-        cells = [f"{statistics.median(r):,.0f} ({min(r):,.0f} to {max(r):,.0f})" for r in result["images_per_second"].values()]
+        rates = result["images_per_second"].values()
+        cells = [f"{statistics.median(r):,.0f} ({min(r):,.0f} to {max(r):,.0f})" for r in rates]
         lines += f"| {result['model']} | {' | '.join(cells)} | {result['ratio']:.2f} |\n"
     hardware, versions = results["hardware"], results["versions"]
     return (
         f"# Training throughput on {hardware['device']}\n\n{head}{lines}\n"
-        f"Median (lowest to highest) of {results['rounds']} rounds of {results['steps']} steps of batch {BATCH}, the loops in "
-        f"turn in one process; {hardware['threads']} threads, {results['workers']} DataLoader workers; the ratio is the "
+        f"Median (lowest to highest) of {results['rounds']} rounds of {results['steps']} steps of batch {BATCH}, the "
+        f"loops in turn in one process; {hardware['threads']} threads, {results['workers']} DataLoader workers; the ratio is the "
         f"median of the rounds' ratios. Python {versions['python']}, torch {versions['torch']}. Conventional: torchvision "
         "transforms in a DataLoader, fp32, eager, NCHW. Made again by `make bench`.\n"
     )

@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -25,12 +26,11 @@ def save(folder: Path, state: dict) -> None:
     ``state`` holds tensors and plain Python values. A process killed at any moment leaves at least one whole
     checkpoint, once there has been one. Raises OSError if the disk is full; the old checkpoints are then intact.
     """
-    newest = folder / NEWEST
-    fresh = folder / "checkpoint.new.pt"
+    fresh = folder / f"checkpoint.{os.getpid()}.new"  # a name of its own, should two processes train the same run
     write_atomically(fresh, pack(state))
-    if newest.exists():
-        os.replace(newest, folder / PREVIOUS)
-    os.replace(fresh, newest)
+    with suppress(FileNotFoundError):  # there is no newest one yet
+        os.replace(folder / NEWEST, folder / PREVIOUS)
+    os.replace(fresh, folder / NEWEST)
 
 
 def load_latest(folder: Path, device="cpu") -> dict | None:
@@ -49,8 +49,8 @@ def load_latest(folder: Path, device="cpu") -> dict | None:
 
 def remove(folder: Path) -> None:
     """Delete the checkpoints of a finished run."""
-    for name in (NEWEST, PREVIOUS):
-        (folder / name).unlink(missing_ok=True)
+    for path in (folder / NEWEST, folder / PREVIOUS, *folder.glob("checkpoint.*.new")):
+        path.unlink(missing_ok=True)
 
 
 def pack(state: dict) -> bytes:

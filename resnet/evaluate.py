@@ -9,7 +9,9 @@ BATCH = {"cpu": 250, "cuda": 2_500}  # images at once
 
 
 @torch.no_grad()
-def top1_error(model: nn.Module, images: Tensor, labels: Tensor, mean: Tensor, dtype: torch.dtype | None = None) -> float:
+def top1_error(
+    model: nn.Module, images: Tensor, labels: Tensor, mean: Tensor, dtype: torch.dtype | None = None
+) -> float:
     """Top-1 error in percent over uint8 images (N, H, W, C), each seen once, whole and unflipped.
 
     ``dtype`` is autocast's, None for fp32. The model is put into evaluation mode and back into the mode it was in.

@@ -1,5 +1,6 @@
 """How a network is trained: everything that decides a run's result except model, data and seed."""
 
+import math
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -40,23 +41,31 @@ class Recipe:
     eval_interval: int = 1_000
 
     def __post_init__(self):
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+        def check(condition: bool, name: str, wanted: str) -> None:
+            if not condition:
+                raise ValueError(f"recipe: {name} must be {wanted}, not {getattr(self, name)!r}")
+
+        # Equal numbers are made the same numbers, because 1 and 1.0 would give different identities.
         for name in ("learning_rate", "warmup_learning_rate", "warmup_until_error", "momentum", "weight_decay"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, float(getattr(self, name)))
+            value = getattr(self, name)
+            if value is not None or name != "warmup_learning_rate":
+                is_number = isinstance(value, (int, float)) and math.isfinite(value)
+                check(is_number and value >= 0, name, "a number of at least 0")
+                object.__setattr__(self, name, float(value))
         for name in ("iterations", "batch_size", "warmup_window", "eval_interval"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"recipe: {name} must be a whole number of at least 1, not {value!r}")
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"recipe: milestones must increase, not {self.milestones}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"recipe: precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+            check(type(value) is int and value >= 1, name, "a whole number of at least 1")
+        milestones = tuple(self.milestones)
+        check(all(m >= 0 and m % 1 == 0 for m in milestones), "milestones", "whole numbers of at least 0")
+        check(list(milestones) == sorted(set(milestones)), "milestones", "increasing")
+        object.__setattr__(self, "milestones", tuple(int(m) for m in milestones))
+        check(isinstance(self.augment, bool), "augment", "true or false")
+        check(self.precision in PRECISIONS, "precision", f"one of {', '.join(PRECISIONS)}")
 
     def changes(self) -> dict:
         """The fields that differ from the defaults, in a form that JSON keeps."""
-        plain = ((f.name, getattr(self, f.name), f.default) for f in fields(self))
-        return {name: list(value) if isinstance(value, tuple) else value for name, value, default in plain if value != default}
+        changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
 
     def shortened(self, iterations: int, eval_interval: int, **changes) -> "Recipe":
         """The same recipe in fewer iterations: the milestones move in proportion."""

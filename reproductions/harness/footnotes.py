@@ -9,6 +9,7 @@ from reproductions import reported
 from reproductions.harness.experiment import Experiment, RowResult, Variant
 from reproductions.harness.records import records_digest
 from reproductions.reported import Source
+from resnet.data.cifar import KNOWN_COPIES
 
 
 def is_published(results: list[RowResult]) -> bool:
@@ -76,7 +77,7 @@ def data_notes(records: list[dict]) -> list[str]:
             what = "synthetic images made by the code"
         else:
             said = "the official files of {}" if official else "a copy of {} that is **not the official files**"
-            what = said.format(name)
+            what = said.format(name) + (f" ({KNOWN_COPIES[digest]})" if digest in KNOWN_COPIES else "")
         notes.append(f"Data: {counted(n, 'run')} on {what}, SHA-256 of the arrays `{digest}`.")
     return notes
 

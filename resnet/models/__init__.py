@@ -42,9 +42,13 @@ def create_model(name: str, generator: torch.Generator | None = None, **options)
 def changed_options(name: str, options: dict) -> dict:
     """Those options of model ``name`` that differ from its defaults. Raises ValueError for an unknown one."""
     build, _ = _find(name)
-    defaults = {p.name: p.default for p in inspect.signature(build).parameters.values() if p.name not in ("depth", "generator")}
+    parameters = inspect.signature(build).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.name not in ("depth", "generator")}
     if unknown := sorted(set(options) - set(defaults)):
         raise ValueError(f"{name} has no option {', '.join(unknown)}; its options are: {', '.join(defaults)}")
+    for option, value in options.items():
+        if type(value) is not type(defaults[option]):
+            raise ValueError(f"{name}: {option} must be like {defaults[option]!r}, not {value!r}")
     return {option: value for option, value in options.items() if value != defaults[option]}
 
 

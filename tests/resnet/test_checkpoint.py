@@ -1,0 +1,175 @@
+"""Checkpoints: whatever happens to a file or a process, an older whole state is loaded and no code is executed."""
+
+import hashlib
+import io
+import os
+import pickle
+
+import pytest
+import torch
+
+from resnet import checkpoint
+from resnet.checkpoint import NEWEST, PREVIOUS, CheckpointError
+
+
+def state(number):
+    weights = torch.arange(100, dtype=torch.float32) + number
+    return {"iteration": number, "model": {"w": weights}, "curve": [{"loss": None, "error": 1.5}], "diverged": False}
+
+
+def newest(folder):
+    loaded = checkpoint.load_latest(folder)
+    return loaded and loaded["iteration"]
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def foreign(path):
+    torch.save(state(9), path)
+
+
+DAMAGES = pytest.mark.parametrize("damage", [truncate, flip_bit, empty, foreign])
+
+
+def test_round_trip(tmp_path):
+    checkpoint.save(tmp_path, state(3))
+    loaded = checkpoint.load_latest(tmp_path)
+    assert torch.equal(loaded["model"].pop("w"), state(3)["model"].pop("w"))
+    assert loaded == {**state(3), "model": {}}
+
+
+def test_nothing_there_is_none(tmp_path):
+    assert checkpoint.load_latest(tmp_path) is None
+    assert checkpoint.load_latest(tmp_path / "absent") is None
+
+
+def test_two_generations_are_kept(tmp_path):
+    for number in (1, 2, 3):
+        checkpoint.save(tmp_path, state(number))
+    assert sorted(os.listdir(tmp_path)) == sorted([NEWEST, PREVIOUS])
+    assert checkpoint.load(tmp_path / NEWEST)["iteration"] == 3
+    assert checkpoint.load(tmp_path / PREVIOUS)["iteration"] == 2
+
+
+@DAMAGES
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage):
+    for number in (1, 2):
+        checkpoint.save(tmp_path, state(number))
+    damage(tmp_path / NEWEST)
+    with pytest.warns(UserWarning, match=NEWEST):
+        assert newest(tmp_path) == 1
+    checkpoint.save(tmp_path, state(3))  # training goes on, and the older state is not lost to the damaged file
+    assert checkpoint.load(tmp_path / NEWEST)["iteration"] == 3
+    assert checkpoint.load(tmp_path / PREVIOUS)["iteration"] == 1
+
+
+@DAMAGES
+def test_two_damaged_checkpoints_are_none_with_a_warning_each(tmp_path, damage):
+    for number in (1, 2):
+        checkpoint.save(tmp_path, state(number))
+    damage(tmp_path / NEWEST)
+    damage(tmp_path / PREVIOUS)
+    with pytest.warns(UserWarning) as caught:
+        assert newest(tmp_path) is None
+    assert len(caught) == 2
+
+
+@DAMAGES
+def test_the_error_names_the_file(tmp_path, damage):
+    checkpoint.save(tmp_path, state(1))
+    damage(tmp_path / NEWEST)
+    with pytest.raises(CheckpointError, match=str(tmp_path / NEWEST)):
+        checkpoint.load(tmp_path / NEWEST)
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def torch_file(value):
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("dump", [pickle.dumps, torch_file])
+def test_code_in_a_checkpoint_is_not_executed(tmp_path, dump):
+    victim = tmp_path / "executed"
+    payload = dump({"iteration": Malicious(victim)})
+    path = tmp_path / NEWEST
+    path.write_bytes(b"resnet-checkpoint-1\n" + hashlib.sha256(payload).digest() + payload)
+    with pytest.raises(CheckpointError, match=str(path)):
+        checkpoint.load(path)
+    assert not victim.exists()
+    pickle.loads(pickle.dumps(Malicious(victim))).close()
+    assert victim.exists()  # it would have been
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_checkpoints(tmp_path, monkeypatch, function):
+    for number in (1, 2):
+        checkpoint.save(tmp_path, state(number))
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, full)
+        with pytest.raises(OSError, match="No space left"):
+            checkpoint.save(tmp_path, state(3))
+    assert checkpoint.load(tmp_path / NEWEST)["iteration"] == 2
+    assert checkpoint.load(tmp_path / PREVIOUS)["iteration"] == 1
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("completed", [0, 1, 2, 3])
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_killed_between_any_two_renames(tmp_path, monkeypatch, before, completed):
+    """``before`` checkpoints exist; the process dies after so many renames of the next."""
+    for number in range(1, before + 1):
+        checkpoint.save(tmp_path, state(number))
+    replace, done = os.replace, []
+
+    def dying(*paths):
+        if len(done) == completed:
+            raise Killed
+        done.append(paths)
+        replace(*paths)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dying)
+        try:
+            checkpoint.save(tmp_path, state(before + 1))
+            finished = True
+        except Killed:
+            finished = False
+    assert newest(tmp_path) == (before + 1 if finished else before or None)
+    checkpoint.save(tmp_path, state(9))
+    assert newest(tmp_path) == 9
+
+
+def test_remove_leaves_nothing(tmp_path):
+    for number in (1, 2):
+        checkpoint.save(tmp_path, state(number))
+    checkpoint.remove(tmp_path)
+    assert os.listdir(tmp_path) == []
+    checkpoint.remove(tmp_path)

@@ -1,0 +1,249 @@
+"""Data sets: damaged or missing files are errors that say what to do; the synthetic images are always the same."""
+
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+import urllib.error
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+import torchvision.datasets.cifar
+from torchvision.datasets import CIFAR10
+
+from resnet import data
+from resnet.data import DataError, cifar, synthetic
+from resnet.data.synthetic import make_synthetic
+
+SHAPES = {
+    "train_images": (50, 32, 32, 3),
+    "train_labels": (50,),
+    "test_images": (10, 32, 32, 3),
+    "test_labels": (10,),
+}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """CIFAR-10 with 50 and 10 images."""
+    monkeypatch.setattr(cifar, "SHAPES", SHAPES)
+
+
+def make_arrays():
+    rng = np.random.default_rng(0)
+    limit = {True: 10, False: 256}
+    return {name: rng.integers(0, limit["labels" in name], shape, dtype=np.uint8) for name, shape in SHAPES.items()}
+
+
+def write_archive(folder, **changes):
+    arrays = {name: array for name, array in (make_arrays() | changes).items() if array is not None}
+    np.savez_compressed(folder / "cifar10.npz", **arrays)
+    return folder / "cifar10.npz"
+
+
+def test_shapes_are_cifar10s():
+    assert cifar.SHAPES["train_images"] == (50_000, 32, 32, 3) and cifar.SHAPES["test_labels"] == (10_000,)
+    assert data.TRAIN_IMAGES["cifar10"] == 50_000
+
+
+def test_archive(small, tmp_path):
+    write_archive(tmp_path)
+    dataset, arrays = data.load("cifar10", tmp_path, download=False), make_arrays()
+    for name, array in arrays.items():
+        assert np.array_equal(getattr(dataset, name), array)
+    assert (dataset.name, dataset.num_classes, dataset.official) == ("cifar10", 10, False)
+    assert dataset.digest == hashlib.sha256(b"".join(arrays[name].tobytes() for name in SHAPES)).hexdigest()
+
+
+def test_digest_changes_with_a_single_pixel(small, tmp_path):
+    write_archive(tmp_path)
+    before = data.load("cifar10", tmp_path).digest
+    images = make_arrays()["test_images"]
+    images[3, 2, 1, 0] ^= 1
+    write_archive(tmp_path, test_images=images)
+    assert data.load("cifar10", tmp_path).digest != before
+
+
+LABELS = np.zeros(50, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"train_labels": None}, "no array train_labels"),
+        ({"train_labels": LABELS.astype(np.int64)}, "train_labels is int64"),
+        ({"train_labels": LABELS[:-1]}, r"train_labels is uint8 \(49,\), not uint8 \(50,\)"),
+        ({"train_labels": LABELS + 10}, "train_labels has a label 10"),
+        ({"test_images": np.zeros((10, 3, 32, 32), np.uint8)}, "test_images is uint8"),
+        ({"test_images": np.zeros((10, 32, 32, 3), np.float32)}, "test_images is float32"),
+        ({"train_images": np.array([{"a": "pickled object"}])}, "damaged"),
+    ],
+)
+def test_wrong_array_is_an_error_that_names_it(small, tmp_path, changes, problem):
+    path = write_archive(tmp_path, **changes)
+    with pytest.raises(DataError, match=problem) as caught:
+        data.load("cifar10", tmp_path, download=False)
+    assert str(path) in str(caught.value) and "replace the file, or remove it" in str(caught.value)
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-1_000])
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def not_an_archive(path):
+    path.write_bytes(b"<html>404 Not Found</html>")
+
+
+def a_single_array(path):
+    with path.open("wb") as file:
+        np.save(file, LABELS)
+
+
+def foreign_members(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in SHAPES:
+            archive.writestr(name, b"not an array")
+
+
+@pytest.mark.parametrize("damage", [truncated, flipped, emptied, not_an_archive, a_single_array, foreign_members])
+def test_damaged_archive_is_an_error_that_names_it(small, tmp_path, damage):
+    path = write_archive(tmp_path)
+    damage(path)
+    with pytest.raises(DataError, match="is damaged") as caught:
+        data.load("cifar10", tmp_path, download=False)
+    assert str(path) in str(caught.value) and "replace the file, or remove it" in str(caught.value)
+
+
+def test_code_in_an_archive_is_not_executed(small, tmp_path):
+    victim = tmp_path / "executed"
+
+    class Malicious:
+        def __reduce__(self):
+            return open, (str(victim), "w")
+
+    write_archive(tmp_path, train_images=np.array([Malicious()], dtype=object))
+    with pytest.raises(DataError):
+        data.load("cifar10", tmp_path, download=False)
+    assert not victim.exists()
+
+
+def test_missing_data_say_what_to_do(tmp_path):
+    with pytest.raises(DataError) as caught:
+        data.load("cifar10", tmp_path, download=False)
+    message = str(caught.value)
+    assert str(tmp_path / "cifar-10-batches-py") in message and "downloading is off" in message
+    assert "cifar-10-python.tar.gz" in message and "cifar10.npz" in message and "--data" in message
+
+
+def test_failed_download_says_what_to_do(tmp_path, monkeypatch):
+    def off_line(*arguments, **options):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(torchvision.datasets.cifar, "download_and_extract_archive", off_line)
+    with pytest.raises(DataError, match="could not be downloaded.*no network.*cifar-10-python.tar.gz"):
+        data.load("cifar10", tmp_path)
+
+
+@pytest.fixture
+def batches(tmp_path, monkeypatch):
+    """Files like the official ones, of ten images each, and torchvision's list of their checksums."""
+    folder, arrays = tmp_path / "cifar-10-batches-py", make_arrays()
+    folder.mkdir()
+
+    def write(name, content):
+        pickled = pickle.dumps(content)
+        (folder / name).write_bytes(pickled)
+        return [name, hashlib.md5(pickled).hexdigest()]
+
+    def batch(images, labels):
+        return {"data": images.transpose(0, 3, 1, 2).reshape(len(images), -1), "labels": labels.tolist()}
+
+    train = [
+        write(f"data_batch_{n + 1}", batch(*(arrays[name][10 * n : 10 * n + 10] for name in ("train_images", "train_labels"))))
+        for n in range(5)
+    ]
+    monkeypatch.setattr(CIFAR10, "train_list", train)
+    monkeypatch.setattr(CIFAR10, "test_list", [write("test_batch", batch(arrays["test_images"], arrays["test_labels"]))])
+    name, checksum = write("batches.meta", {"label_names": list("abcdefghij")})
+    monkeypatch.setattr(CIFAR10, "meta", {"filename": name, "key": "label_names", "md5": checksum})
+    return folder
+
+
+def test_official_files(batches):
+    dataset = data.load("cifar10", batches.parent, download=False)
+    for name, array in make_arrays().items():
+        assert np.array_equal(getattr(dataset, name), array)
+        assert getattr(dataset, name).dtype == np.uint8
+    assert dataset.official
+
+
+def test_the_same_arrays_have_the_same_digest_from_an_archive_and_from_official_files(batches, small, tmp_path):
+    official = data.load("cifar10", tmp_path, download=False)
+    write_archive(tmp_path)
+    archive = data.load("cifar10", tmp_path, download=False)
+    assert archive.digest == official.digest
+    assert official.official and not archive.official
+
+
+def test_damaged_official_file_is_an_error(batches):
+    truncated(batches / "data_batch_3")
+    with pytest.raises(DataError, match="missing or damaged") as caught:
+        data.load("cifar10", batches.parent, download=False)
+    assert str(batches) in str(caught.value)
+
+
+def test_unknown_name_lists_the_data_sets():
+    with pytest.raises(ValueError, match="'cifar100'.*cifar10, synthetic"):
+        data.load("cifar100")
+
+
+def test_synthetic_is_the_same_every_time():
+    first, again = make_synthetic(50, 20), make_synthetic(50, 20)
+    assert first.digest == again.digest != make_synthetic(50, 20, seed=1).digest
+    code = "from resnet.data.synthetic import make_synthetic; print(make_synthetic(50, 20).digest)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": "1"}
+    elsewhere = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert elsewhere.stdout.strip() == first.digest
+
+
+def test_synthetic_images():
+    dataset = data.load("synthetic")
+    assert (dataset.name, dataset.num_classes) == ("synthetic", 10)
+    assert dataset.train_images.shape == (synthetic.TRAIN_IMAGES, 32, 32, 3) and dataset.train_images.dtype == np.uint8
+    assert dataset.test_images.shape == (synthetic.TEST_IMAGES, 32, 32, 3)
+    assert data.TRAIN_IMAGES["synthetic"] == synthetic.TRAIN_IMAGES
+    assert np.bincount(dataset.train_labels).tolist() == 10 * [synthetic.TRAIN_IMAGES // 10]
+    assert np.bincount(dataset.test_labels).tolist() == 10 * [synthetic.TEST_IMAGES // 10]
+    both = np.concatenate([dataset.train_images, dataset.test_images])
+    assert len(np.unique(both.reshape(len(both), -1), axis=0)) == len(both)
+
+
+def test_synthetic_is_too_hard_for_a_linear_classifier():
+    """Least squares on all pixels, with the best of three penalties."""
+    dataset = make_synthetic()
+    train, test = (
+        torch.from_numpy(images).float().flatten(1) / 255 for images in (dataset.train_images, dataset.test_images)
+    )
+    train, test = train - train.mean(dim=0), test - train.mean(dim=0)
+    labels = torch.from_numpy(dataset.train_labels).long()
+    targets = torch.nn.functional.one_hot(labels).float() - 0.1
+    kernel = train @ train.T
+    errors = []
+    for penalty in (10.0, 100.0, 1_000.0):
+        weights = torch.linalg.solve(kernel + penalty * torch.eye(len(train)), targets)
+        answers = (test @ train.T @ weights).argmax(dim=1)
+        errors.append((answers != torch.from_numpy(dataset.test_labels)).float().mean().item())
+    assert min(errors) > 0.6

@@ -1,0 +1,206 @@
+"""Networks: the paper's parameter counts, torchvision's names, shortcuts against explicit statements."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from resnet.models import changed_options, count_parameters, create_model
+from resnet.models.cifar import Block, PadShortcut
+
+PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def images(n=2, seed=0):
+    return torch.randn(n, 3, 32, 32, generator=generator(seed))
+
+
+@pytest.mark.parametrize("kind", ["plain", "resnet"])
+@pytest.mark.parametrize(("depth", "parameters"), PARAMETERS.items())
+def test_parameter_count(kind, depth, parameters):
+    with torch.device("meta"):  # shapes only
+        assert count_parameters(create_model(f"cifar_{kind}{depth}")) == parameters
+
+
+@pytest.mark.parametrize("kind", ["plain", "resnet"])
+def test_conv_bias_adds_one_parameter_per_output_channel(kind):
+    channels = 16 + 6 * 16 + 6 * 32 + 6 * 64
+    assert count_parameters(create_model(f"cifar_{kind}20", conv_bias=True)) == PARAMETERS[20] + channels
+
+
+def test_projection_shortcuts_add_a_1x1_convolution_and_a_bn_each():
+    def projection(before, after):
+        return before * after + 2 * after
+
+    changing = projection(16, 32) + projection(32, 64)
+    same = 3 * projection(16, 16) + 2 * projection(32, 32) + 2 * projection(64, 64)
+    assert count_parameters(create_model("cifar_resnet20", shortcut="B")) == PARAMETERS[20] + changing
+    assert count_parameters(create_model("cifar_resnet20", shortcut="C")) == PARAMETERS[20] + changing + same
+
+
+def test_depth_counts_the_weighted_layers():
+    for depth in (8, 20, 56):
+        layers = [m for m in create_model(f"cifar_plain{depth}").modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+        assert len(layers) == depth
+
+
+def torchvision_keys():
+    return {key for key in ResNet(BasicBlock, [3, 3, 3, 1]).state_dict() if not key.startswith("layer4")}
+
+
+def test_state_dict_keys_are_torchvisions():
+    with_projections = torchvision_keys()
+    without = {key for key in with_projections if "downsample" not in key}
+    assert {"layer2.0.downsample.0.weight", "layer2.0.downsample.1.running_mean"} <= with_projections
+    assert set(create_model("cifar_resnet20", shortcut="B").state_dict()) == with_projections
+    assert set(create_model("cifar_resnet20").state_dict()) == without
+    assert set(create_model("cifar_plain20").state_dict()) == without
+
+
+def test_option_c_has_a_projection_in_every_block():
+    keys = create_model("cifar_resnet20", shortcut="C").state_dict()
+    for stage in (1, 2, 3):
+        for block in range(3):
+            assert f"layer{stage}.{block}.downsample.0.weight" in keys
+            assert f"layer{stage}.{block}.downsample.1.bias" in keys
+
+
+@pytest.mark.parametrize(("padding", "first"), [("end", 0), ("both", 8)])
+def test_option_a_shortcut_elementwise(padding, first):
+    x = torch.randn(2, 16, 7, 8, generator=generator())
+    out = PadShortcut(16, 32, stride=2, padding=padding)(x)
+    assert out.shape == (2, 32, 4, 4)
+    for channel in range(32):
+        for row in range(4):
+            for column in range(4):
+                source = channel - first
+                inside = 0 <= source < 16
+                expected = x[:, source, 2 * row, 2 * column] if inside else torch.zeros(2)
+                assert torch.equal(out[:, channel, row, column], expected)
+
+
+def test_shortcut_padding_is_passed_on_to_the_blocks():
+    for padding, before, after in (("end", 0, 32), ("both", 16, 16)):
+        shortcut = create_model("cifar_resnet20", shortcut_padding=padding).layer3[0].downsample
+        assert (shortcut.before, shortcut.after) == (before, after)
+
+
+def test_a_residual_block_with_its_branch_at_zero_is_the_identity():
+    block = Block(16, 16, 1, residual=True, downsample=None, conv_bias=False).eval()
+    nn.init.zeros_(block.bn2.weight)
+    x = torch.rand(2, 16, 8, 8, generator=generator())  # not negative: the last ReLU keeps it
+    assert torch.equal(block(x), x)
+
+
+def test_a_plain_block_with_its_branch_at_zero_is_zero():
+    block = Block(16, 16, 1, residual=False, downsample=None, conv_bias=False).eval()
+    nn.init.zeros_(block.bn2.weight)
+    assert not block(torch.rand(2, 16, 8, 8, generator=generator())).any()
+
+
+def test_a_block_by_its_formula():
+    downsample = PadShortcut(16, 32, 2, "end")
+    block = Block(16, 32, 2, residual=True, downsample=downsample, conv_bias=False).eval()
+    with torch.no_grad():
+        block.bn1.running_mean.uniform_(-1, 1, generator=generator())
+        block.bn2.weight.uniform_(0.5, 2, generator=generator())
+    x = torch.randn(2, 16, 8, 8, generator=generator())
+    y = torch.relu(block.bn1(nn.functional.conv2d(x, block.conv1.weight, stride=2, padding=1)))
+    y = block.bn2(nn.functional.conv2d(y, block.conv2.weight, padding=1))
+    expected = torch.relu(y + torch.cat([x[:, :, ::2, ::2], torch.zeros(2, 16, 4, 4)], dim=1))
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_twins_start_from_the_same_weights():
+    plain = create_model("cifar_plain20", generator=generator(3)).state_dict()
+    residual = create_model("cifar_resnet20", generator=generator(3)).state_dict()
+    assert list(plain) == list(residual)
+    assert all(torch.equal(plain[name], residual[name]) for name in plain)
+
+
+def test_weights_depend_on_the_generator_alone():
+    first = create_model("cifar_resnet8", generator=generator(3))
+    torch.manual_seed(99)
+    again, other = (create_model("cifar_resnet8", generator=generator(seed)) for seed in (3, 4))
+    assert torch.equal(first.conv1.weight, again.conv1.weight) and torch.equal(first.fc.weight, again.fc.weight)
+    assert not torch.equal(first.conv1.weight, other.conv1.weight)
+
+
+def test_he_initialisation():
+    model = create_model("cifar_resnet56", generator=generator(), conv_bias=True, shortcut="B")
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            expected = math.sqrt(2 / (module.out_channels * module.kernel_size[0] ** 2))
+            tolerance = 4 / math.sqrt(2 * module.weight.numel())  # 4 standard errors
+            assert module.weight.std().item() == pytest.approx(expected, rel=tolerance), name
+            assert abs(module.weight.mean().item()) < 4 * expected / math.sqrt(module.weight.numel()), name
+            assert not module.bias.any()
+        elif isinstance(module, nn.BatchNorm2d):
+            assert (module.weight == 1).all() and not module.bias.any()
+    assert not model.fc.bias.any()
+
+
+@pytest.mark.parametrize("options", [{}, {"shortcut": "B"}, {"shortcut": "C"}, {"shortcut_padding": "both"}])
+def test_output_shape_and_a_gradient_for_every_parameter(options):
+    model = create_model("cifar_resnet14", num_classes=7, conv_bias=True, generator=generator(), **options)
+    logits = model(images(4))
+    assert logits.shape == (4, 7)
+    nn.functional.cross_entropy(logits, torch.arange(4)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+
+
+def test_plain_net_gives_every_parameter_a_gradient():
+    model = create_model("cifar_plain8", generator=generator())
+    nn.functional.cross_entropy(model(images(4)), torch.arange(4)).backward()
+    assert all(parameter.grad.any() for parameter in model.parameters())
+
+
+def test_feature_maps_are_subsampled_twice():
+    model, shapes = create_model("cifar_resnet8", generator=generator()), []
+    for stage in (model.layer1, model.layer2, model.layer3):
+        stage.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape[1:])))
+    model(images())
+    assert shapes == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
+
+
+@pytest.mark.parametrize("name", ["resnet20", "cifar_resnet", "cifar_resnet20 ", "cifar_vgg16", "cifar_resnet-20", ""])
+def test_unknown_name_lists_the_models(name):
+    with pytest.raises(ValueError, match=r"cifar_plain\{6n\+2\}, cifar_resnet\{6n\+2\}"):
+        create_model(name)
+
+
+@pytest.mark.parametrize(("depth", "nearest"), [(0, 8), (2, 8), (7, 8), (19, 20), (100, 98)])
+def test_impossible_depth_names_the_nearest(depth, nearest):
+    with pytest.raises(ValueError, match=f"6n\\+2.*nearest is {nearest}"):
+        create_model(f"cifar_resnet{depth}")
+
+
+def test_unknown_option_lists_the_options():
+    with pytest.raises(ValueError, match="no option width.*shortcut, shortcut_padding, conv_bias, num_classes"):
+        create_model("cifar_resnet20", width=2)
+    with pytest.raises(ValueError, match="no option shortcut;.*conv_bias, num_classes"):
+        create_model("cifar_plain20", shortcut="A")
+
+
+@pytest.mark.parametrize("options", [{"shortcut": "D"}, {"shortcut_padding": "middle"}])
+def test_unknown_value_lists_the_values(options):
+    with pytest.raises(ValueError, match="must be one of '(A', 'B', 'C|end', 'both)'"):
+        create_model("cifar_resnet20", **options)
+
+
+@pytest.mark.parametrize("options", [{"shortcut": None}, {"conv_bias": 1}, {"num_classes": 10.0}])
+def test_value_of_another_type_is_an_error(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be like"):
+        create_model("cifar_resnet20", **options)
+
+
+def test_changed_options_leave_out_the_defaults():
+    assert changed_options("cifar_resnet20", {"shortcut": "A", "conv_bias": True}) == {"conv_bias": True}
+    assert changed_options("cifar_plain20", {"num_classes": 10}) == {}

@@ -1,0 +1,159 @@
+"""A run's identity: the same wherever it is computed, another one for whatever changes the result."""
+
+import os
+import subprocess
+import sys
+from dataclasses import fields, replace
+
+import pytest
+
+from resnet.recipe import Recipe
+from resnet.run import Run, canonical_json
+
+# An identity names records that exist. One that changes orphans them: raise resnet.run.TRAINING_VERSION only when
+# training itself has changed, and then replace these.
+PINNED = [
+    (Run("cifar_resnet20"), "2842d568023d987cd84b8d6d272071e930fa460cd4774a2071f830d9a24b4b63"),
+    (
+        Run("cifar_resnet110", Recipe(warmup_learning_rate=0.01), seed=4),
+        "c0703f4ffcc007628dad098023e413a26b9a6551235d10e8d5d170b87548c90f",
+    ),
+    (
+        Run("cifar_plain56", Recipe(iterations=1_000, milestones=(500, 750), eval_interval=100), seed=1, train_images=45_000),
+        "7eb215104009f284b1e7e39e247be0be221ef61392c0c5ea01965cc680750d9d",
+    ),
+    (
+        Run("cifar_resnet20", data="synthetic", model_options={"conv_bias": True, "shortcut": "B"}),
+        "410a78cfcbeb7baee468a9d3816a8e57e77a3b4c994f8476e6ecbccf6be15c4c",
+    ),
+]
+
+OTHER_RECIPES = {
+    "iterations": 1_000,
+    "batch_size": 64,
+    "learning_rate": 0.2,
+    "milestones": (1, 2),
+    "warmup_learning_rate": 0.01,
+    "warmup_until_error": 70.0,
+    "warmup_window": 10,
+    "momentum": 0.8,
+    "weight_decay": 5e-4,
+    "augment": False,
+    "precision": "fp32",
+    "eval_interval": 500,
+}
+OTHER_RUNS = {
+    "model": "cifar_resnet32",
+    "data": "synthetic",
+    "seed": 1,
+    "model_options": {"shortcut": "B"},
+    "train_images": 45_000,
+}
+
+
+@pytest.mark.parametrize(("run", "identity"), PINNED)
+def test_identity_is_pinned(run, identity):
+    assert run.identity == identity
+    assert run.short_id == identity[:16]
+
+
+def test_every_field_makes_another_identity():
+    assert set(OTHER_RECIPES) == {field.name for field in fields(Recipe)}
+    assert set(OTHER_RUNS) == {field.name for field in fields(Run)} - {"recipe"}
+    run = Run("cifar_resnet20")
+    others = [replace(run, **{name: value}) for name, value in OTHER_RUNS.items()]
+    others += [replace(run, recipe=replace(run.recipe, **{name: value})) for name, value in OTHER_RECIPES.items()]
+    assert len({run.identity, *(other.identity for other in others)}) == 1 + len(others)
+
+
+def test_defaults_written_out_make_the_same_identity():
+    defaults = {"shortcut": "A", "shortcut_padding": "end", "conv_bias": False, "num_classes": 10}
+    written_out = Run("cifar_resnet20", Recipe(iterations=64_000, momentum=0.9), "cifar10", 0, defaults, train_images=None)
+    assert written_out.identity == Run("cifar_resnet20").identity
+    assert written_out == Run("cifar_resnet20") and hash(written_out) == hash(Run("cifar_resnet20"))
+
+
+def test_all_training_images_written_out_make_the_same_identity():
+    assert Run("cifar_resnet20", train_images=50_000).identity == Run("cifar_resnet20").identity
+
+
+def test_equal_numbers_make_the_same_identity():
+    first = Run("cifar_resnet20", Recipe(learning_rate=1, milestones=(5, 6), warmup_learning_rate=1))
+    second = Run("cifar_resnet20", Recipe(learning_rate=1.0, milestones=[5.0, 6.0], warmup_learning_rate=1.0))
+    assert first.identity == second.identity
+
+
+def test_the_order_of_options_does_not_matter():
+    options = {"shortcut": "B", "conv_bias": True}
+    backwards = dict(reversed(options.items()))
+    first, second = Run("cifar_resnet20", model_options=options), Run("cifar_resnet20", model_options=backwards)
+    assert first.identity == second.identity
+
+
+def test_identity_is_the_same_in_other_processes():
+    code = (
+        "from resnet.run import Run; from resnet.recipe import Recipe; "
+        "print(Run('cifar_resnet20', Recipe(momentum=0.8), 'synthetic', 3, {'conv_bias': True, 'shortcut': 'B'}).identity)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], env={**environment, "PYTHONHASHSEED": seed}, stdout=subprocess.PIPE, text=True
+        )
+        for seed in ("1", "2")
+    ]
+    identities = {process.communicate(timeout=120)[0].strip() for process in processes}
+    options = {"shortcut": "B", "conv_bias": True}
+    assert identities == {Run("cifar_resnet20", Recipe(momentum=0.8), "synthetic", 3, options).identity}
+
+
+@pytest.mark.parametrize("run", [run for run, _ in PINNED])
+def test_specification_and_back(run):
+    specification = run.specification()
+    assert canonical_json(specification)  # plain values only
+    again = Run.from_specification(specification)
+    assert again == run and again.identity == run.identity
+
+
+def test_specification_has_the_defaults_written_out():
+    specification = Run("cifar_resnet20").specification()
+    assert specification["recipe"]["momentum"] == 0.9 and specification["data"] == "cifar10"
+
+
+def test_a_specification_that_this_code_does_not_understand_is_an_error():
+    specification = Run("cifar_resnet20").specification()
+    for change in (
+        {"training_version": 2},
+        {"training_version": None},
+        {"colour": "blue"},
+        {"recipe": {"nesterov": True}},
+        {"model": "vgg"},
+        {"recipe": None},
+    ):
+        with pytest.raises(ValueError):
+            Run.from_specification({**specification, **change})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"seed": -1},
+        {"seed": 0.5},
+        {"seed": True},
+        {"data": "cifar11"},
+        {"train_images": 0},
+        {"train_images": 50_001},
+        {"train_images": 100.5},
+        {"model_options": {"width": 2}},
+        {"model_options": {"conv_bias": 1}},
+        {"model_options": {"num_classes": 10.5}},
+    ],
+)
+def test_a_run_that_can_not_be_is_an_error(values):
+    with pytest.raises(ValueError):
+        Run("cifar_resnet20", **values)
+
+
+def test_canonical_json_refuses_what_json_does_not_have():
+    with pytest.raises(ValueError):
+        canonical_json({"loss": float("nan")})

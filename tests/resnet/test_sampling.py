@@ -1,0 +1,93 @@
+"""Data order and augmentation draws: seeded, without gaps, independent of interruptions and of one another."""
+
+import pytest
+import torch
+
+from resnet.data.sampling import Sampler, seeded_generator
+
+
+def indices(sampler, iterations):
+    return torch.cat([sampler.batch(iteration).index for iteration in range(iterations)])
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first, second))
+
+
+@pytest.mark.parametrize(("images", "batch_size"), [(10, 3), (12, 4), (7, 7), (5, 12), (1, 3)])
+def test_batches_are_consecutive_slices_of_permutations(images, batch_size):
+    sampler = Sampler(0, images, batch_size, augment=True)
+    epochs = 6
+    drawn = indices(sampler, epochs * images // batch_size)
+    for epoch in range(len(drawn) // images):
+        part = drawn[epoch * images : (epoch + 1) * images]
+        assert sorted(part.tolist()) == list(range(images))
+    for iteration in range(len(drawn) // batch_size):
+        assert len(sampler.batch(iteration).index) == batch_size
+
+
+def test_offsets_and_flips_stay_with_their_images():
+    sampler = Sampler(0, 10, 4, augment=True)
+    first, second, third = (Sampler(0, 10, 4, augment=True).epoch(n) for n in range(3))
+    for part in range(3):  # index, offset, flip
+        expected = torch.cat([first[part], second[part], third[part]])
+        assert torch.equal(torch.cat([sampler.batch(n)[part] for n in range(7)]), expected[:28])
+
+
+def test_epochs_differ():
+    sampler = Sampler(0, 100, 100, augment=True)
+    assert not torch.equal(sampler.batch(0).index, sampler.batch(1).index)
+    assert not torch.equal(sampler.batch(0).offset, sampler.batch(1).offset)
+
+
+def test_a_batch_depends_on_its_iteration_alone():
+    in_order = Sampler(5, 10, 4, augment=True)
+    batches = [in_order.batch(iteration) for iteration in range(12)]
+    jumping = Sampler(5, 10, 4, augment=True)
+    for iteration in (11, 3, 3, 0, 7, 11, 1):
+        assert same(jumping.batch(iteration), batches[iteration])
+        assert same(Sampler(5, 10, 4, augment=True).batch(iteration), batches[iteration])
+
+
+def test_global_random_state_does_not_matter():
+    torch.manual_seed(1)
+    first = Sampler(0, 50, 20, augment=True).batch(2)
+    torch.manual_seed(2)
+    assert same(first, Sampler(0, 50, 20, augment=True).batch(2))
+
+
+def test_the_order_is_the_same_with_and_without_augmentation():
+    with_it, without = (Sampler(0, 50, 20, augment=augment) for augment in (True, False))
+    assert torch.equal(indices(with_it, 8), indices(without, 8))
+    assert (without.batch(0).offset == 4).all() and not without.batch(0).flip.any()
+
+
+def test_the_order_does_not_depend_on_the_batch_size():
+    assert torch.equal(indices(Sampler(0, 30, 10, augment=True), 6), indices(Sampler(0, 30, 15, augment=True), 4))
+
+
+def test_seeds_differ():
+    first, second = (Sampler(seed, 100, 100, augment=True).batch(0) for seed in (0, 1))
+    assert not torch.equal(first.index, second.index)
+    assert not torch.equal(first.offset, second.offset)
+    assert not torch.equal(first.flip, second.flip)
+
+
+def test_streams_differ_from_one_another():
+    streams = [(0, "order", 0), (0, "augmentation", 0), (0, "initialisation"), (0, "order", 1), (1, "order", 0)]
+    drawn = [tuple(torch.randint(2**31, (4,), generator=seeded_generator(*stream)).tolist()) for stream in streams]
+    assert len(set(drawn)) == len(streams)
+
+
+def test_offsets_are_uniform_over_0_to_8_and_flips_are_fair():
+    draws = Sampler(0, 9_000, 9_000, augment=True).batch(0)
+    for direction in (0, 1):
+        counts = torch.bincount(draws.offset[:, direction], minlength=9)
+        assert len(counts) == 9
+        assert ((counts - 1_000).abs() < 4 * (1_000 * 8 / 9) ** 0.5).all()
+    assert abs(draws.flip.sum().item() - 4_500) < 4 * 9_000**0.5 / 2
+
+
+def test_no_images_is_an_error():
+    with pytest.raises(ValueError, match="no training images"):
+        Sampler(0, 0, 4, augment=True)
