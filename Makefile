@@ -16,7 +16,7 @@ FLAGS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(LAUNCHER),--launcher '$(L
 	$(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') $(if $(PRECISION),--precision '$(PRECISION)') \
 	$(if $(SLOTS),--slots '$(SLOTS)') $(if $(SLURM),--slurm $(SLURM)) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
 
-.PHONY: help venv test bench reproduce-cifar-table reproduce-degradation report check status list publish
+.PHONY: help venv test bench reproduce-cifar-table reproduce-degradation report check status list publish slurm-up slurm-down slurm-status
 
 help: ; @sed -n 's/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST)); sed -n 's/^\.PHONY:/targets:/p' $(firstword $(MAKEFILE_LIST))
 
@@ -25,6 +25,8 @@ reproduce-degradation: $(INSTALLED) ; @$(BIN)/python -m reproductions.degradatio
 
 report check list: $(INSTALLED) ; @$(BIN)/python -m reproductions $@
 status publish: $(INSTALLED) ; @$(BIN)/python -m reproductions $@ $(OUT_FLAG)
+
+slurm-up slurm-down slurm-status: ; @slurm/testcluster $(@:slurm-%=%)
 
 venv: $(INSTALLED)
 test: $(INSTALLED) ; $(BIN)/python -m pytest
