@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         return int(bool(refused))
     if options.command == "report":
         written, pool = publish.report(EXPERIMENTS, PUBLISHED, ROOT / publish.README)
-        show_files([path.relative_to(ROOT) for path in written])
+        show_files(written, ROOT)
         for message in pool.damaged.values():
             console.print(f"damaged record: {message}", style="red", highlight=False, markup=False)
         return int(bool(pool.damaged))

@@ -32,9 +32,10 @@ class Run:
         if self.data not in TRAIN_IMAGES:
             raise ValueError(f"there is no data set {self.data!r}; the data sets are: {', '.join(TRAIN_IMAGES)}")
         available = TRAIN_IMAGES[self.data]
-        if self.train_images is not None and not (type(self.train_images) is int and 0 < self.train_images <= available):
-            raise ValueError(f"{self.data} has {available} training images, so {self.train_images} can't be used")
-        if self.train_images == available:
+        count = self.train_images
+        if count is not None and (type(count) is not int or not 0 < count <= available):
+            raise ValueError(f"{self.data} has {available} training images, so {count} can't be used")
+        if count == available:
             object.__setattr__(self, "train_images", None)
         if type(self.seed) is not int or self.seed < 0:
             raise ValueError(f"seed must be a whole number of at least 0, not {self.seed!r}")

@@ -1,6 +1,7 @@
 """The command line of an experiment: ``python -m reproductions.cifar_table --profile paper --seeds 5``."""
 
 import argparse
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -30,14 +31,14 @@ def parse(experiment: Experiment, arguments: list[str] | None) -> argparse.Names
     add("--profile", choices=PROFILES, default="paper", help="how much of the protocol is run (default: paper)")
     add("--launcher", choices=launchers.NAMES, default="auto", help="auto: in-process, or a queue on several GPUs")
     add("--seeds", type=_positive, help="runs per row; default: 5 in the paper profile, 2 in the others")
-    add("--rows", type=lambda text: text.replace(",", " ").split(), help="only these rows, such as resnet20,resnet56")
+    add("--rows", type=_names, help="only these rows, such as resnet20,resnet56")
     add("--data", type=Path, default=DEFAULT_DATA, help="folder of CIFAR-10, downloaded if missing (default: data)")
     add("--out", type=Path, default=DEFAULT_OUT, help="folder of records, tables and plots (default: runs)")
     add("--train-images", type=_positive, help="train on the first so many images, hold out the others")
     add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 on CUDA, fp32 elsewhere")
     add("--slots", type=_positive, help="jobs at once with the local launcher (default: one per GPU or core)")
     add("--slurm", type=_parameter, nargs="+", default=[], metavar="KEY=VALUE", help="such as slurm_partition=gpu")
-    add("--checkpoint-seconds", type=float, default=60, help="time between checkpoints (default: 60)")
+    add("--checkpoint-seconds", type=_seconds, default=60, help="time between checkpoints (default: 60)")
     add("--dry-run", action="store_true", help="list the runs and what they would cost, and train nothing")
     add("--yes", action="store_true", help="train the paper profile without a GPU all the same")
     options = parser.parse_args(arguments)
@@ -48,6 +49,18 @@ def parse(experiment: Experiment, arguments: list[str] | None) -> argparse.Names
     except ValueError as error:
         parser.error(str(error))
     return options
+
+
+def _names(text: str) -> list[str]:
+    if not (names := text.replace(",", " ").split()):
+        raise argparse.ArgumentTypeError("no row is named")
+    return names
+
+
+def _seconds(text: str) -> float:
+    if not (value := float(text)) > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
 
 
 def _positive(text: str) -> int:
@@ -70,21 +83,32 @@ def run_experiment(experiment: Experiment, arguments: list[str] | None = None) -
     """
     options = parse(experiment, arguments)
     console = Console(stderr=True, soft_wrap=True)
+    try:
+        return _run(experiment, options, console)
+    except KeyboardInterrupt:
+        console.print("\nStopped at once. The same command goes on from the last checkpoints.", highlight=False)
+        return EXIT_INTERRUPTED
+
+
+def _run(experiment: Experiment, options: argparse.Namespace, console: Console) -> int:
     place = Workplace(options.out, options.data, options.checkpoint_seconds)
     pool, published = read_pool(place.records), read_pool(PUBLISHED / "records")
     for message in (*pool.damaged.values(), *published.damaged.values()):
         console.print(f"damaged record: {message}", style="red", highlight=False, markup=False)
-    missing = [run for run in options.runs if pool.get(run) is None]
+    damaged = _damaged(options.runs, pool)
+    missing = [run for run in options.runs if pool.get(run) is None and run not in damaged]
     try:
         launcher, launch = launchers.choose(options.launcher)
+        _check_flags(options, launcher)
         if options.dry_run:
-            _dry_run(options.runs, missing, launcher, [pool, published])
+            _dry_run(options.runs, missing, damaged, launcher, [pool, published])
             return 0
         if missing and _refuse_without_gpu(experiment, options, missing, launcher, [pool, published]):
             return EXIT_REFUSED
+        _check_writable(place.out)
         if missing and launcher != "slurm":
             _check_data(missing, place)
-        _say_plan(console, experiment, options, missing, launcher)
+        _say_plan(console, experiment, options, len(options.runs) - len(missing) - len(damaged), launcher)
         with Display(len(missing), console) as display:
             outcome = launch(missing, place, display, launchers.Options(options.slots, dict(options.slurm)))
     except (DataError, ValueError) as error:
@@ -96,11 +120,39 @@ def run_experiment(experiment: Experiment, arguments: list[str] | None = None) -
         show_files(write_report(experiment, options.variant, options.seeds, pool, published, place.out))
     for run, text in outcome.failures.items():
         console.print(f"\nfailed: {run}\n{text}", style="red", highlight=False, markup=False)
-    damaged = [run for run in options.runs if record_path(place.records, run) in pool.damaged]
+    for run, text in _damaged(options.runs, pool).items():
+        text = f"{text}\nMove the file away to train this run again."
+        console.print(f"\nnot trained: {run}\n{text}", style="red", highlight=False, markup=False)
     if outcome.interrupted:
-        console.print(f"\n{outcome.interrupted}.\nThe same command goes on where this stopped.", highlight=False)
+        text = f"\n{outcome.interrupted}.\nThe same command goes on where this stopped."
+        console.print(text, highlight=False, markup=False)
         return EXIT_INTERRUPTED
-    return EXIT_FAILED if outcome.failures or damaged else 0
+    return 0 if all(pool.get(run) for run in options.runs) and not outcome.failures else EXIT_FAILED
+
+
+def _damaged(runs: list[Run], pool: Pool) -> dict[Run, str]:
+    """Those of the runs whose record is damaged, with what is wrong: they are never trained over."""
+    paths = {run: record_path(pool.root, run) for run in runs}
+    return {run: pool.damaged[path] for run, path in paths.items() if path in pool.damaged}
+
+
+def _check_flags(options: argparse.Namespace, launcher: str) -> None:
+    """Raise ValueError for a flag that the launcher would leave out of account."""
+    if options.slurm and launcher != "slurm":
+        raise ValueError(f"--slurm has no meaning for the {launcher} launcher; add --launcher slurm")
+    if options.slots and launcher != "local":
+        raise ValueError(f"--slots has no meaning for the {launcher} launcher; add --launcher local")
+
+
+def _check_writable(out: Path) -> None:
+    """Raise ValueError unless files can be written below ``out``."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        text = f"{out} can't be written to ({error}); name another folder with --out (OUT= with make)"
+        raise ValueError(text) from error
 
 
 def _check_data(runs: list[Run], place: Workplace) -> None:
@@ -109,20 +161,19 @@ def _check_data(runs: list[Run], place: Workplace) -> None:
         load(name, place.data)
 
 
-def _say_plan(console: Console, experiment: Experiment, options, missing: list[Run], launcher: str) -> None:
-    recorded = len(options.runs) - len(missing)
+def _say_plan(console: Console, experiment: Experiment, options, recorded: int, launcher: str) -> None:
     text = f"{experiment.source}, {options.variant.heading}: {len(options.runs)} runs, {recorded} already recorded"
     console.print(f"{text}; {launcher} launcher, records in {options.out / 'records'}", highlight=False, markup=False)
 
 
-def _dry_run(runs: list[Run], missing: list[Run], launcher: str, pools: list[Pool]) -> None:
+def _dry_run(runs: list[Run], missing: list[Run], damaged: dict, launcher: str, pools: list[Pool]) -> None:
     """Print the runs and their cost."""
     table = Table("run", "status", "images/s", "hours", title="dry run: nothing is trained")
     rates, unit = _rates(missing, launcher, pools)
     total = 0.0
     for run in runs:
         if run not in missing:
-            table.add_row(str(run), "recorded", "", "")
+            table.add_row(str(run), "damaged record" if run in damaged else "recorded", "", "")
         elif (rate := rates.get(run.model)) is None:
             table.add_row(str(run), "to be trained", "not measured", "")
         else:
@@ -135,7 +186,7 @@ def _dry_run(runs: list[Run], missing: list[Run], launcher: str, pools: list[Poo
     for model, rate in rates.items():
         console.print(f"  {model}: {rate.source}", highlight=False)
     if known < len(missing):
-        console.print("no record tells the rate of the other models on a GPU yet; a dry run on that machine measures it")
+        console.print("no record tells the rates of the others on a GPU; a dry run where there is one measures them")
 
 
 def _rates(runs: list[Run], launcher: str, pools: list[Pool]) -> tuple[dict[str, cost.Rate], str]:
@@ -172,11 +223,12 @@ def _refuse_without_gpu(experiment, options, missing: list[Run], launcher: str, 
     return True
 
 
-def show_files(paths: list[Path]) -> None:
-    """Print the tables and name the plots."""
+def show_files(paths: list[Path], root: Path = Path()) -> None:
+    """Print the tables and name the files, relative to ``root`` where they are below it."""
     console = Console(soft_wrap=True)
     for path in paths:
         if path.suffix == ".md":
             console.print(path.read_text(encoding="utf-8"), highlight=False, markup=False)
     for path in paths:
-        console.print(f"wrote {path}", highlight=False, markup=False)
+        shown = path.relative_to(root) if path.is_relative_to(root) else path
+        console.print(f"wrote {shown}", highlight=False, markup=False)

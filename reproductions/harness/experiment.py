@@ -44,7 +44,8 @@ class Variant:
         return "; ".join(parts)
 
     def apply(self, run: Run) -> Run:
-        return replace(run, train_images=self.train_images, recipe=replace(run.recipe, precision=self.precision))
+        recipe = run.recipe if self.precision == "auto" else replace(run.recipe, precision=self.precision)
+        return replace(run, train_images=self.train_images, recipe=recipe)
 
 
 @dataclass(frozen=True)

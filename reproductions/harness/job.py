@@ -1,27 +1,40 @@
 """What runs on a device: trains runs one after another and leaves their records, whoever started it."""
 
+import fcntl
 import json
 import signal
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from reproductions.harness import provenance
-from reproductions.harness.records import SCHEMA, RecordError, best_point, read_record, record_path, write_record
+from reproductions.harness.records import (
+    SCHEMA,
+    RecordError,
+    best_point,
+    outcome,
+    read_record,
+    record_path,
+    write_record,
+)
 from resnet import checkpoint
 from resnet.data import load
 from resnet.files import write_atomically
 from resnet.models import count_parameters
 from resnet.run import Run
 from resnet.trainer import DeviceData, Interrupted, Progress, Trainer, default_device, train
+
+_CLAIM_SECONDS = 1.0  # between two looks at a run that another process trains
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,10 @@ class Workplace:
 
 @dataclass(frozen=True)
 class Status:
-    """How a run stands, as its job last wrote it: state is running, stopped or failed."""
+    """How a run stands, as its job last wrote it: state is running, stopped or failed.
+
+    A job tells, but does not write down, two more: waiting, for another process that trains this run, and done.
+    """
 
     state: str
     run: str
@@ -151,41 +167,72 @@ def execute(
 ) -> Outcome:
     """Train the runs that have no record yet, one after another.
 
-    A run that fails does not stop the others; once ``stop_requested`` turns true, the current one writes a
-    checkpoint and no further one is begun. Raises DataError if the data can't be had.
+    A run that fails does not stop the others, and one that another process trains is waited for; once
+    ``stop_requested`` turns true, the current one writes a checkpoint and no further one is begun. Raises DataError
+    if the data can't be had, and OSError if the run's folder can't be made.
     """
     failures: dict[Run, str] = {}
     data: dict[tuple, DeviceData] = {}
     device, code = default_device(), provenance.code_identity()
-    for run in runs:
-        if (path := record_path(place.records, run)).exists():
-            try:
-                read_record(path)
-            except RecordError as error:  # never trained over: what is there may be all that is left of a result
-                failures[run] = f"{error}\nMove the file away to train this run again."
-            continue
-        if stop_requested():
-            return Outcome(failures, "stopped between two runs")
-        key = (run.data, run.train_images)
-        if key not in data:
-            data = {key: DeviceData(load(run.data, place.data), run.train_images, device)}
-        folder = place.work(run)
-        folder.mkdir(parents=True, exist_ok=True)
-
-        def report(state: str, progress: Progress | None = None, message: str = "") -> None:
-            status = Status(state, str(run), time.time(), progress, message)
-            status.write(folder)
-            on_status(run, status)
-
-        try:
-            _train_and_record(run, place, data[key], code, stop_requested, lambda progress: report("running", progress))
-        except Interrupted as interrupted:
-            report("stopped", message=str(interrupted))
-            return Outcome(failures, str(interrupted))
-        except Exception:  # whatever went wrong with this run, the others go on
-            failures[run] = traceback.format_exc()
-            _report_failure(report, failures[run])
+    waiting = deque(runs)
+    while waiting:
+        run = waiting.popleft()
+        with _claim(place.work(run)) as claimed:
+            if record_path(place.records, run).exists():
+                try:
+                    on_status(run, _done(run, read_record(record_path(place.records, run))))
+                except RecordError as error:  # never trained over: it may be all that is left of a result
+                    failures[run] = f"{error}\nMove the file away to train this run again."
+            elif stop_requested():
+                return Outcome(failures, "stopped between two runs")
+            elif not claimed:
+                on_status(run, Status("waiting", str(run), time.time(), message="another process trains it"))
+                waiting.append(run)
+                time.sleep(_CLAIM_SECONDS)
+            else:
+                key = (run.data, run.train_images)
+                if key not in data:
+                    data = {key: DeviceData(load(run.data, place.data), run.train_images, device)}
+                report = partial(_report, run, place, on_status)
+                try:
+                    record = _train_and_record(run, place, data[key], code, stop_requested, partial(report, "running"))
+                    on_status(run, _done(run, record))
+                except Interrupted as interrupted:
+                    report("stopped", message=str(interrupted))
+                    return Outcome(failures, str(interrupted))
+                except Exception:  # whatever went wrong with this run, the others go on
+                    failures[run] = traceback.format_exc()
+                    _report_failure(report, failures[run])
     return Outcome(failures)
+
+
+@contextmanager
+def _claim(folder: Path) -> Iterator[bool]:
+    """Whether the run of this work folder is this process's to train; if so, it is no other's until the end.
+
+    The lock goes with the process, however it ends. Raises OSError if the folder can't be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            claimed = True
+        except BlockingIOError:
+            claimed = False
+        except OSError:  # a file system without locks
+            claimed = True
+        yield claimed
+
+
+def _done(run: Run, record: dict) -> Status:
+    return Status("done", str(run), time.time(), message=outcome(record))
+
+
+def _report(run: Run, place: Workplace, on_status: Callable, state: str, progress=None, message: str = "") -> None:
+    """Write down how the run stands, and tell."""
+    status = Status(state, str(run), time.time(), progress, message)
+    status.write(place.work(run))
+    on_status(run, status)
 
 
 def _report_failure(report: Callable, text: str) -> None:
@@ -195,21 +242,29 @@ def _report_failure(report: Callable, text: str) -> None:
         warnings.warn(f"the failure of a run could not be written down: {error}", stacklevel=2)
 
 
-def _train_and_record(run, place: Workplace, data: DeviceData, code: dict, stop_requested, on_progress) -> None:
+def _train_and_record(run, place: Workplace, data: DeviceData, code: dict, stop_requested, on_progress) -> dict:
     folder = place.work(run)
     starts = _note_start(folder, code)
     trainer = Trainer(run, data)
     timing = train(trainer, folder, place.checkpoint_seconds, on_progress, stop_requested)
     write_atomically(place.weights(run), checkpoint.pack(trainer.model.state_dict()))
-    write_record(place.records, make_record(trainer, timing, code, starts))
+    record = make_record(trainer, timing, code, starts)
+    write_record(place.records, record)
     checkpoint.remove(folder)
-    (folder / "status.json").unlink(missing_ok=True)
+    for name in ("status.json", "starts.json"):
+        (folder / name).unlink(missing_ok=True)
+    return record
 
 
 def _note_start(folder: Path, code: dict) -> list[dict]:
-    """Add this start to the run's list of starts, and return the list: it counts interruptions, SIGKILL too."""
+    """Add this start to the run's list of starts, and return the list: it counts interruptions, SIGKILL too.
+
+    The code of starts that left no checkpoint has no part in what comes out, and is forgotten.
+    """
     path = folder / "starts.json"
     starts = json.loads(path.read_text()) if path.exists() else []
+    if not any((folder / name).exists() for name in (checkpoint.NEWEST, checkpoint.PREVIOUS)):
+        starts = [{**start, "code": None} for start in starts]
     starts.append({"time": _now(), "code": code})
     write_atomically(path, json.dumps(starts).encode())
     return starts
@@ -218,7 +273,7 @@ def _note_start(folder: Path, code: dict) -> list[dict]:
 def make_record(trainer: Trainer, timing: dict, code: dict, starts: list[dict]) -> dict:
     """The record of a finished run; see :mod:`reproductions.harness.records` for the fields."""
     run, data, curve = trainer.run, trainer.data, trainer.curve
-    if any(start["code"] != code for start in starts):
+    if any(start["code"] not in (None, code) for start in starts):
         code = {**code, "modified": True}  # begun by one version of the code and ended by another
     rate = trainer.iteration * run.recipe.batch_size / timing["train_seconds"]
     return {
@@ -233,7 +288,11 @@ def make_record(trainer: Trainer, timing: dict, code: dict, starts: list[dict]) 
         "warmup_ended_at": trainer.warmup_ended_at,
         "weights_sha256": trainer.weights_digest(),
         "precision": trainer.precision,
-        "timing": {**{k: round(v, 3) for k, v in timing.items()}, "images_per_second": round(rate, 2), "finished": _now()},
+        "timing": {
+            **{name: round(seconds, 3) for name, seconds in timing.items()},
+            "images_per_second": round(rate, 2),
+            "finished": _now(),
+        },
         "hardware": provenance.hardware(trainer.device),
         "versions": provenance.versions(),
         "code": code,
@@ -243,4 +302,4 @@ def make_record(trainer: Trainer, timing: dict, code: dict, starts: list[dict]) 
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -2,13 +2,14 @@
 
 import sys
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from reproductions.harness.job import Status, Workplace
-from reproductions.harness.records import record_path
+from reproductions.harness.records import RecordError, outcome, read_record, record_path
 from resnet.run import Run
 
 LINE_SECONDS = 60.0
@@ -22,13 +23,19 @@ class Display:
     """
 
     def __init__(self, total: int, console: Console | None = None):
-        self.total, self.done = total, 0
+        self.total = total
         self.console = console or Console(file=sys.stderr)
-        self._statuses: dict[Run, Status] = {}
+        self._statuses: dict[Run, Status] = {}  # of the running ones
+        self._finished: set[Run] = set()
+        self._waiting: set[Run] = set()
         self._started = self._last_line = time.monotonic()
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[info]}"))
         self._bars = Progress(*columns, console=self.console) if self.console.is_terminal else None
         self._tasks: dict[Run, int] = {}
+
+    @property
+    def done(self) -> int:
+        return len(self._finished)
 
     def __enter__(self) -> "Display":
         if self._bars is not None:
@@ -45,32 +52,33 @@ class Display:
 
     def update(self, run: Run, status: Status) -> None:
         """Take note of a run's status."""
-        self._statuses[run] = status
-        progress = status.progress
-        if progress is not None and progress.iteration == progress.iterations:
-            self.finish(run)
-        elif status.state != "running":
+        if status.state == "done":
+            self._finish(run, status.message)
+        elif status.state == "waiting" and run not in self._waiting:
+            self._waiting.add(run)
+            self.say(f"{run}: {status.message}")
+        elif status.state == "running":
+            self._statuses[run] = status
+        else:
             self._forget(run)
         self._show()
 
     def poll(self, place: Workplace, runs: list[Run]) -> None:
         """Read the statuses that the jobs of these runs have written."""
         for run in runs:
-            if record_path(place.records, run).exists():
-                self.finish(run)
+            if (path := record_path(place.records, run)).exists():
+                with suppress(RecordError):  # a damaged one is its job's to report
+                    self._finish(run, outcome(read_record(path)))
             elif (status := Status.read(place.work(run))) is not None and status.state == "running":
                 self._statuses[run] = status
         self._show()
 
-    def finish(self, run: Run) -> None:
+    def _finish(self, run: Run, how: str) -> None:
         """Count a run as done, once."""
-        status = self._statuses.get(run)
-        if status is None or status.state != "done":
-            self.done += 1
-            if self._bars is None:
-                self.say(f"{clock()} done {self.done}/{self.total}: {run}{_errors(status)}")
         self._forget(run)
-        self._statuses[run] = Status("done", str(run), time.time())
+        if run not in self._finished:
+            self._finished.add(run)
+            self.say(f"{clock()} done {self.done}/{self.total}: {run}, {how}")
 
     def _forget(self, run: Run) -> None:
         self._statuses.pop(run, None)

@@ -49,10 +49,10 @@ def committed_resnet_digest(commit: str) -> str | None:
     """The digest that :func:`code_identity` gives for a clean checkout of ``commit``; None if it isn't known here."""
     if not commit or commit.startswith("-"):
         return None
-    names = _git("ls-tree", "-r", "--name-only", commit, "--", "resnet")
+    names = _git("ls-tree", "-r", "-z", "--name-only", commit, "--", "resnet")
     if names is None:
         return None
-    shown = {name: _git("show", f"{commit}:{name}") for name in names.splitlines() if name.endswith(".py")}
+    shown = {name: _git("show", f"{commit}:{name}") for name in names.split("\0") if name.endswith(".py")}
     return sources_digest({name: text.encode() for name, text in shown.items() if text is not None})
 
 

@@ -52,6 +52,8 @@ def publish(source: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
         if (existing := published.get(run)) is not None:
             if existing["record_sha256"] != record["record_sha256"]:
                 refused[path] = f"{target} is another record of the same run; published records are never replaced"
+        elif target in published.damaged:
+            refused[path] = f"{published.damaged[target]}; published records are never replaced"
         elif found := objections(record):
             refused[path] = "; ".join(found)
         else:
@@ -65,14 +67,14 @@ def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool
     written = []
     for experiment in experiments:
         for profile in PROFILES:
-            variant, seeds = Variant(profile), published_seeds(experiment, profile, pool)
+            variant, seeds = Variant(profile), recorded_seeds(experiment, profile, pool)
             if seeds:
                 written += write_report(experiment, variant, seeds, pool, pool, results)
     return written
 
 
-def published_seeds(experiment: Experiment, profile: str, pool: Pool) -> int:
-    """How many seeds a published table has room for: the default, or more if more are there; 0 if there are none."""
+def recorded_seeds(experiment: Experiment, profile: str, pool: Pool) -> int:
+    """How many seeds a table of these records has room for: the default, or more if more are there; 0 without any."""
     identities = {}
     for row in experiment.rows(profile):
         for seed in range(100):
@@ -116,7 +118,7 @@ def check(experiments: Sequence[Experiment], results: Path, readme: Path) -> lis
         write_published(experiments, fresh, pool)
         for kind in ("tables", "plots"):
             problems += _differences(results / kind, fresh / kind)
-        text = readme.read_text(encoding="utf-8")
+        text = readme.read_text(encoding="utf-8") if readme.exists() else ""
         if text != with_tables(text, fresh.parent):
             problems.append(f"{readme}: a table differs from what the records give")
     return [*problems, "make them again with: make report"] if problems else []
@@ -128,11 +130,15 @@ def _differences(committed: Path, fresh: Path) -> list[str]:
     problems = [f"{committed / name}: missing" for name in sorted(set(new) - set(old))]
     problems += [f"{committed / name}: no records give this file" for name in sorted(set(old) - set(new))]
     for name in sorted(set(old) & set(new)):
-        same = (
-            read_description(old[name]) == read_description(new[name])
-            if name.endswith((".png", ".svg"))
-            else old[name].read_bytes() == new[name].read_bytes()
-        )
-        if not same:
+        read = _description if name.endswith((".png", ".svg")) else Path.read_bytes
+        if read(old[name]) != read(new[name]):
             problems.append(f"{committed / name}: differs from what the records give")
     return problems
+
+
+def _description(path: Path) -> str | None:
+    """What a plot says of itself; None if it is no plot."""
+    try:
+        return read_description(path)
+    except (OSError, SyntaxError):  # not an image; not XML
+        return None

@@ -78,7 +78,7 @@ def read_record(path: Path) -> dict:
     """Read and check one record. Raises RecordError."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path} can't be read as a record: {error}") from error
     validate(record, path)
     return record
@@ -98,18 +98,19 @@ def validate(record: dict, path: Path) -> None:
             if isinstance(kind, dict):
                 check_fields(values[name], kind, f"{name}.")
             else:
-                right = isinstance(values[name], kind) and (kind is bool or not isinstance(values[name], bool) or bool in _kinds(kind))
+                right = isinstance(values[name], kind)
+                right &= not isinstance(values[name], bool) or bool in _kinds(kind)  # a bool is an int to Python
                 check(right, f"{where}{name} is {values[name]!r}")
 
     check(isinstance(record, dict), "it is not an object")
     check(record.get("schema") == SCHEMA, f"schema is {record.get('schema')!r}, not {SCHEMA}")
     check_fields(record, _FIELDS, "")
     check(set(record) == set(_FIELDS), f"unknown field {', '.join(sorted(set(record) - set(_FIELDS)))}")
-    check(seal(record)["record_sha256"] == record["record_sha256"], "its digest does not fit its content: it was edited or damaged")
     try:
-        run = Run.from_specification(record["specification"])
-    except ValueError as error:
+        digest, run = seal(record)["record_sha256"], Run.from_specification(record["specification"])
+    except ValueError as error:  # a number that is not finite, or a run that this code can't train
         raise RecordError(f"{path} is not a valid record: {error}") from error
+    check(digest == record["record_sha256"], "its digest does not fit its content: it was edited or damaged")
     check(run.identity == record["identity"], "its identity does not fit its specification")
     check(path.parts[-3:] == record_path(Path("x"), run).parts[-3:], f"it belongs at {record_path(Path('.'), run)}")
     check(record["status"] in ("completed", "diverged"), f"status is {record['status']!r}")
@@ -122,13 +123,19 @@ def validate(record: dict, path: Path) -> None:
     check(record["final"] == record["curve"][-1], "final is not the curve's last entry")
     check(record["best"] == best_point(record["curve"]), "best is not the curve's best entry")
     if record["status"] == "completed":
-        check(iterations[-1] == run.recipe.iterations, f"it ends at iteration {iterations[-1]} of {run.recipe.iterations}")
+        last = iterations[-1]
+        check(last == run.recipe.iterations, f"it ends at iteration {last} of {run.recipe.iterations}")
         finite = all(isinstance(v, _NUMBER) and math.isfinite(v) for point in record["curve"] for v in point.values())
         check(finite, "the curve of a completed run has a value that is not finite")
 
 
 def _kinds(kind) -> tuple:
     return kind if isinstance(kind, tuple) else (kind,)
+
+
+def outcome(record: dict) -> str:
+    """How the run ended, in a few words."""
+    return "diverged" if record["status"] == "diverged" else f"test error {record['final']['test_error']:.2f} %"
 
 
 def best_point(curve: list[dict]) -> dict:

@@ -9,6 +9,7 @@ from rich.table import Table
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
 from reproductions.harness.job import Status
 from reproductions.harness.progress import describe, duration
+from reproductions.harness.publish import recorded_seeds
 from reproductions.harness.records import read_pool
 
 SILENT_SECONDS = 300  # a running job writes its status every second or, in a slow step, a little less often
@@ -20,7 +21,7 @@ def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console
     table = Table("experiment", "profile", "row", "done", "diverged", "errors, %")
     for experiment in experiments:
         for profile in PROFILES:
-            variant, seeds = Variant(profile), experiment.seeds[profile]
+            variant, seeds = Variant(profile), recorded_seeds(experiment, profile, pool)
             for result in experiment.results(variant, seeds, pool, pool):
                 if result.records:
                     diverged = sum(record["status"] == "diverged" for record in result.records)
@@ -31,12 +32,14 @@ def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console
     if table.row_count:
         console.print(table)
     else:
-        console.print(f"no records in {out / 'records'}", highlight=False)
+        known = f"{len(pool.records)} records, none of them in a listed table," if pool.records else "no records"
+        console.print(f"{known} in {out / 'records'}", highlight=False, markup=False)
 
     failed = False
-    for folder in sorted(out.glob("work/*/status.json")):
-        status = Status.read(folder.parent)
-        if status is None:
+    recorded = {path.stem for path in (out / "records").glob("*/*/*.json")}
+    for folder in sorted(path.parent for path in out.glob("work/*/status.json")):
+        status = Status.read(folder)
+        if status is None or folder.name in recorded:  # the job was killed just after it wrote the record
             continue
         silent = time.time() - status.updated
         if status.state == "running" and silent > SILENT_SECONDS:

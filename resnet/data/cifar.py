@@ -39,8 +39,8 @@ def _read_archive(path: Path) -> dict[str, np.ndarray]:
             missing = [name for name in SHAPES if name not in archive.files]
             if missing:
                 raise DataError(f"{path} has no array {', '.join(missing)}; {remedy}")
-            arrays = {name: archive[name] for name in SHAPES}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            arrays = {name: np.asarray(archive[name]) for name in SHAPES}
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is damaged ({error}); {remedy}") from error
     for name, shape in SHAPES.items():
         array = arrays[name]

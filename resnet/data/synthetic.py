@@ -1,7 +1,11 @@
 """Ten classes of procedurally made images: for trying things out, never comparable with a real data set.
 
 A class is a shape. Its position, size, rotation, colours and background vary at random, and it is as often darker as
-brighter than the background, so that no single pixel says much about the class.
+brighter than the background, so that no single pixel says much about the class. Images are of every difficulty: the
+harder ones have smaller shapes turned further, less contrast, and more noise.
+
+Measured test errors, where guessing has 90 %: logistic regression on the pixels 80 % at the best of three penalties;
+after 1,200 iterations of batch 32 at learning rate 0.05, one seed, ResNet-8 8.8 % and ResNet-20 3.6 %.
 """
 
 import numpy as np
@@ -11,11 +15,13 @@ from resnet.data.dataset import ImageDataset
 SIZE = 32
 TRAIN_IMAGES = 2_000
 TEST_IMAGES = 500
-RADIUS = 8.5, 12.0  # of the shape, in pixels
-ROTATION = 0.35  # radians, to either side
-CONTRAST = 0.4, 0.7  # between shape and background in each channel, in units of 0..1
-SLOPE = 0.15  # of the background's brightness, from the centre to a border
-NOISE = 0.04  # standard deviation
+
+# For the easiest and the hardest images; a channel's brightness is in 0..1.
+CONTRAST = 0.65, 0.08  # between shape and background, and 20 % more or less in each channel
+NOISE = 0.03, 0.15  # standard deviation
+SMALLEST = 9.0, 6.0  # radius in pixels; the largest is 12
+ROTATION = 0.2, 1.5  # radians, to either side
+SLOPE = 0.1, 0.3  # of the background's brightness, from the centre to a border
 
 
 def _shape_mask(kind: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -35,19 +41,12 @@ def _shape_mask(kind: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     )[kind]
 
 
-def _background(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Changes of brightness along both directions, (n, 32, 32, 3)."""
-    ramp = np.linspace(-1, 1, SIZE, dtype=np.float32)
-    down, across = rng.uniform(-SLOPE, SLOPE, (2, n, 3)).astype(np.float32)
-    return ramp[:, None, None] * down[:, None, None] + ramp[:, None] * across[:, None, None]
-
-
-def _masks(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+def _masks(rng: np.random.Generator, labels: np.ndarray, smallest: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     """Where each image's shape is: bool (n, 32, 32)."""
     n = len(labels)
-    size = rng.uniform(*RADIUS, n)
-    row, column = rng.uniform(RADIUS[1], SIZE - RADIUS[1], (2, n))
-    angle = rng.uniform(-ROTATION, ROTATION, n)
+    size = rng.uniform(smallest, 12)
+    row, column = rng.uniform(size, SIZE - size, (2, n))
+    angle = rotation * rng.uniform(-1, 1, n)
     size, row, column, angle = (a.astype(np.float32)[:, None, None] for a in (size, row, column, angle))
     pixels = np.arange(SIZE, dtype=np.float32) + 0.5
     y, x = (pixels[:, None] - row) / size, (pixels - column) / size
@@ -62,11 +61,24 @@ def _masks(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
 def _make(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, 32, 32, 3) and labels (n,), both uint8."""
     labels = rng.permutation(np.arange(n) % 10).astype(np.uint8)
-    middle = rng.uniform(0.3, 0.7, (n, 1, 1, 3)).astype(np.float32)
-    sign = rng.choice([-0.5, 0.5], (n, 1, 1, 1))  # of all channels together: the shape is darker or brighter
-    difference = (sign * rng.uniform(*CONTRAST, (n, 1, 1, 3))).astype(np.float32)
-    images = np.where(_masks(rng, labels)[..., None], middle + difference, middle - difference + _background(rng, n))
-    images += NOISE * rng.standard_normal(images.shape, dtype=np.float32)
+    difficulty = (rng.uniform(0, 1, n) ** 3).astype(np.float32)  # most are easy
+
+    def for_each_image(easiest: float, hardest: float) -> np.ndarray:
+        return easiest + (hardest - easiest) * difficulty
+
+    def uniform(low: float, high: float, *shape: int) -> np.ndarray:
+        return rng.uniform(low, high, shape).astype(np.float32)
+
+    mask = _masks(rng, labels, for_each_image(*SMALLEST), for_each_image(*ROTATION))[..., None]
+    contrast, noise, slope = (for_each_image(*ab)[:, None, None, None] for ab in (CONTRAST, NOISE, SLOPE))
+    middle = uniform(0.3, 0.7, n, 1, 1, 3)
+    sign = rng.choice([-0.5, 0.5], (n, 1, 1, 1)).astype(np.float32)  # of all channels together: darker or brighter
+    difference = sign * contrast * uniform(0.8, 1.2, n, 1, 1, 3)
+    ramp = np.linspace(-1, 1, SIZE, dtype=np.float32)
+    down, across = slope * uniform(-1, 1, 2, n, 1, 1, 3)
+    background = middle - difference + ramp[:, None, None] * down + ramp[:, None] * across
+    images = np.where(mask, middle + difference, background)
+    images += noise * rng.standard_normal(images.shape, dtype=np.float32)
     return (images.clip(0, 1) * 255).round().astype(np.uint8), labels
 
 

@@ -102,13 +102,17 @@ class Malicious:
         return open, (str(self.path), "w")
 
 
+def plain_pickle(value):
+    return pickle.dumps(value, protocol=2)
+
+
 def torch_file(value):
     buffer = io.BytesIO()
     torch.save(value, buffer)
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("dump", [pickle.dumps, torch_file])
+@pytest.mark.parametrize("dump", [plain_pickle, torch_file])
 def test_code_in_a_checkpoint_is_not_executed(tmp_path, dump):
     victim = tmp_path / "executed"
     payload = dump({"iteration": Malicious(victim)})

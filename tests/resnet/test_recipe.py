@@ -69,7 +69,6 @@ def test_evaluated_at_every_interval_and_at_the_end():
         {"milestones": (100, 100)},
         {"milestones": (0.5,)},
         {"milestones": (-1,)},
-        {"learning_rate": 0},
         {"learning_rate": -0.1},
         {"learning_rate": float("nan")},
         {"learning_rate": "fast"},

@@ -19,7 +19,7 @@ PINNED = [
         "c0703f4ffcc007628dad098023e413a26b9a6551235d10e8d5d170b87548c90f",
     ),
     (
-        Run("cifar_plain56", Recipe(iterations=1_000, milestones=(500, 750), eval_interval=100), seed=1, train_images=45_000),
+        Run("cifar_plain56", Recipe().shortened(1_000, eval_interval=100), seed=1, train_images=45_000),
         "7eb215104009f284b1e7e39e247be0be221ef61392c0c5ea01965cc680750d9d",
     ),
     (
@@ -68,7 +68,7 @@ def test_every_field_makes_another_identity():
 
 def test_defaults_written_out_make_the_same_identity():
     defaults = {"shortcut": "A", "shortcut_padding": "end", "conv_bias": False, "num_classes": 10}
-    written_out = Run("cifar_resnet20", Recipe(iterations=64_000, momentum=0.9), "cifar10", 0, defaults, train_images=None)
+    written_out = Run("cifar_resnet20", Recipe(iterations=64_000, momentum=0.9), "cifar10", 0, defaults, None)
     assert written_out.identity == Run("cifar_resnet20").identity
     assert written_out == Run("cifar_resnet20") and hash(written_out) == hash(Run("cifar_resnet20"))
 
@@ -93,7 +93,8 @@ def test_the_order_of_options_does_not_matter():
 def test_identity_is_the_same_in_other_processes():
     code = (
         "from resnet.run import Run; from resnet.recipe import Recipe; "
-        "print(Run('cifar_resnet20', Recipe(momentum=0.8), 'synthetic', 3, {'conv_bias': True, 'shortcut': 'B'}).identity)"
+        "options = {'conv_bias': True, 'shortcut': 'B'}; "
+        "print(Run('cifar_resnet20', Recipe(momentum=0.8), 'synthetic', 3, options).identity)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     processes = [

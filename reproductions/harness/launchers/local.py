@@ -6,7 +6,7 @@ submitit's own local executor starts everything at once and gives every job the 
 import os
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import submitit
@@ -48,13 +48,13 @@ def find_slots(wanted: int | None, jobs: int) -> list[Slot]:
 
 def visible_gpus() -> list[int]:
     """The numbers of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES wants them."""
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is None:
-        return list(range(torch.cuda.device_count()))
+    listed, count = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()
+    if listed is None or count == 0:
+        return list(range(count))
     names = [name.strip() for name in listed.split(",") if name.strip()]
     if not all(name.isdigit() for name in names):
         raise ValueError(f"CUDA_VISIBLE_DEVICES={listed} must list GPUs by number for the local launcher")
-    return [int(name) for name in names]
+    return [int(name) for name in names][:count]
 
 
 def launch(runs: list[Run], place: Workplace, display: Display, options: Options) -> Outcome:
@@ -75,14 +75,16 @@ def launch(runs: list[Run], place: Workplace, display: Display, options: Options
             display.poll(place, [run for run, _ in running.values()])
             for slot, (run, job) in list(running.items()):
                 if job.done():
+                    display.poll(place, [run])
                     del running[slot]
                     free.append(slot)
-                    failures |= _failure(run, job)
-            if stop_requested() and not stopped:
+                    failures |= _failure(run, job, stopped)
+            if stop_requested():
                 stopped = True
-                for _, job in running.values():
+                for _, job in running.values():  # again and again: a job that is just starting may miss the first
                     _ask_to_stop(job)
-    return Outcome(failures, f"{len(waiting)} runs not begun, the others stopped at a checkpoint" if stopped else "")
+    left = f", {len(waiting)} runs not begun" if waiting else ""
+    return Outcome(failures, f"stopped at a checkpoint{left}" if stopped else "")
 
 
 def _submit(run: Run, slot: Slot, place: Workplace) -> submitit.Job:
@@ -104,17 +106,16 @@ def _ignoring_ctrl_c():
 
 
 def _ask_to_stop(job: submitit.Job) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(int(job.job_id), signal.SIGTERM)  # submitit's local job id is a process that passes the signal on
-    except ProcessLookupError:
-        pass
 
 
-def _failure(run: Run, job: submitit.Job) -> dict[Run, str]:
-    """The run's failure, if it failed."""
+def _failure(run: Run, job: submitit.Job, stopped: bool) -> dict[Run, str]:
+    """The run's failure, if it failed. ``stopped``: the job was asked to stop, so its end is none."""
     try:
-        return job.result().failures
+        outcome = job.result()
+        return outcome.failures or ({run: outcome.interrupted} if outcome.interrupted and not stopped else {})
     except submitit.core.utils.UncompletedJobError as error:  # the process died without a word of its own
-        return {run: str(error)}
+        return {} if stopped else {run: str(error)}
     except Exception as error:
         return {run: f"{type(error).__name__}: {error}"}

@@ -31,6 +31,7 @@ def launch(runs: list[Run], place: Workplace, display: Display, options: Options
             display.poll(place, list(waiting))
             for run, job in list(waiting.items()):
                 if record_path(place.records, run).exists():
+                    display.poll(place, [run])
                     del waiting[run]
                 elif job.done():
                     del waiting[run]

@@ -1,0 +1,65 @@
+"""Costs come from measured rates: from records of the same device and model, else from a few steps."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from fakes import make_record, store
+from tiny import TINY
+
+from reproductions.harness import cost, provenance
+from reproductions.harness.records import read_pool
+from resnet.recipe import Recipe
+from resnet.run import Run
+
+RUN = Run("cifar_resnet8", TINY, "synthetic")
+CPU = torch.device("cpu")
+
+
+def pool(root, rates, run=RUN, **hardware):
+    """Records of ``run``'s seeds with these rates, 10 % of the wall time spent beside training."""
+    hardware = {"type": "cuda", "device": "GPU X"} | hardware
+    records = []
+    for seed, rate in enumerate(rates):
+        timing = {"images_per_second": rate, "wall_seconds": 110.0, "train_seconds": 100.0}
+        records.append(make_record(replace(run, seed=seed), 20.0, hardware=hardware, timing=timing))
+    store(root, *records)
+    return read_pool(root)
+
+
+def test_hours_are_images_over_rate_times_overhead():
+    paper = Run("cifar_resnet20")
+    assert cost.Rate(1_000.0, 1.0, "").hours(paper) == pytest.approx(64_000 * 128 / 1_000 / 3_600)
+    assert cost.Rate(1_000.0, 1.5, "").hours(paper) == pytest.approx(1.5 * 64_000 * 128 / 1_000 / 3_600)
+
+
+def test_the_rate_is_the_median_of_the_records_of_all_pools(tmp_path):
+    first, second = pool(tmp_path / "1", [100.0, 900.0]), pool(tmp_path / "2", [300.0])
+    rate = cost.recorded_rate(RUN, [first, second])
+    assert rate.images_per_second == 300.0 and rate.overhead == pytest.approx(1.1)
+    assert rate.source == "3 records on GPU X"
+
+
+def test_records_of_another_device_model_or_batch_size_tell_nothing(tmp_path):
+    records = [pool(tmp_path, [100.0])]
+    assert cost.recorded_rate(RUN, records, device_name="GPU Y") is None
+    assert cost.recorded_rate(RUN, records, device_type="cpu") is None
+    assert cost.recorded_rate(replace(RUN, model="cifar_resnet14"), records) is None
+    assert cost.recorded_rate(replace(RUN, recipe=Recipe()), records) is None
+    longer = replace(RUN, recipe=replace(TINY, iterations=600))
+    assert cost.recorded_rate(longer, records, "GPU X", "cuda").images_per_second == 100.0
+
+
+def test_rates_here_are_recorded_ones_of_this_device_or_measured_now(tmp_path):
+    other = replace(RUN, model="cifar_plain8")
+    here = provenance.device_name(CPU)
+    rates = cost.rates_here([RUN, other], [pool(tmp_path, [123.0], device=here, type="cpu")], CPU)
+    assert rates["cifar_resnet8"].images_per_second == 123.0
+    assert rates["cifar_plain8"].source == f"measured now on {here}" and rates["cifar_plain8"].images_per_second > 0
+
+
+def test_rates_elsewhere_are_those_of_gpu_records_only(tmp_path):
+    other = replace(RUN, model="cifar_plain8")
+    pools = [pool(tmp_path / "gpu", [5_000.0]), pool(tmp_path / "cpu", [50.0], other, type="cpu", device="CPU")]
+    rates = cost.rates_elsewhere([RUN, other], pools)
+    assert {model: rate.images_per_second for model, rate in rates.items()} == {"cifar_resnet8": 5_000.0}

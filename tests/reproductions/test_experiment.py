@@ -1,0 +1,135 @@
+"""What the experiments declare: the paper's rows and recipes, and how a departure from them is named."""
+
+from dataclasses import replace
+
+import pytest
+from fakes import make_record, store
+from tiny import make_experiment
+
+from reproductions import cifar_table, degradation
+from reproductions.experiments import EXPERIMENTS
+from reproductions.harness.experiment import PROFILES, Variant
+from reproductions.harness.records import read_pool
+from resnet.recipe import Recipe, learning_rate_at
+
+PAPER = Variant("paper")
+
+
+def test_the_cifar_table_has_the_rows_of_table_6():
+    rows = cifar_table.rows("paper")
+    assert [row.model for row in rows] == [f"cifar_resnet{depth}" for depth in (20, 32, 44, 56, 110)]
+    assert [row.reported for row in rows] == [row.key for row in rows]
+    assert {row.data for row in rows} == {"cifar10"}
+
+
+def test_the_degradation_figure_has_plain_and_residual_nets_of_four_depths():
+    models = [row.model for row in degradation.rows("paper")]
+    assert models == [f"cifar_{kind}{depth}" for kind in ("plain", "resnet") for depth in (20, 32, 44, 56)]
+
+
+def test_every_row_of_the_paper_profile_follows_section_4_2_exactly():
+    for row in cifar_table.rows("paper") + degradation.rows("paper"):
+        recipe = row.recipe
+        assert (recipe.iterations, recipe.batch_size, recipe.milestones) == (64_000, 128, (32_000, 48_000)), row
+        assert (recipe.learning_rate, recipe.momentum, recipe.weight_decay) == (0.1, 0.9, 1e-4), row
+        assert recipe.augment and row.model_options == {}, row
+
+
+def test_only_resnet110_is_warmed_up():
+    warmed = [row for row in cifar_table.rows("paper") + degradation.rows("paper") if row.recipe.warmup_learning_rate]
+    assert [row.key for row in warmed] == ["resnet110"]
+    recipe = warmed[0].recipe
+    assert learning_rate_at(recipe, 0) == 0.01 and recipe.warmup_until_error == 80.0
+    assert learning_rate_at(recipe, 400, warmup_ended_at=400) == 0.1
+
+
+def test_the_short_profile_keeps_the_drops_in_proportion_on_real_data():
+    for row in cifar_table.rows("short") + degradation.rows("short"):
+        assert row.data == "cifar10" and row.recipe.batch_size == 128
+        assert (row.recipe.iterations, row.recipe.milestones) == (1_000, (500, 750))
+
+
+def test_the_smoke_profile_is_synthetic_and_compared_with_no_paper():
+    for row in cifar_table.rows("smoke") + degradation.rows("smoke"):
+        assert row.data == "synthetic" and row.reported is None and row.recipe.iterations <= 200
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_net_that_stands_in_both_tables_is_trained_once(profile):
+    table, figure = ({run.identity for run in e.runs(Variant(profile), 5)} for e in EXPERIMENTS)
+    models = {row.model for row in cifar_table.rows(profile) if not row.recipe.warmup_learning_rate}
+    assert len(models) == 4 and len(table & figure) == 4 * 5
+    assert len(table) == 25 and len(figure) == 40
+
+
+def test_no_run_of_one_profile_serves_another():
+    for experiment in EXPERIMENTS:
+        identities = [{run.identity for run in experiment.runs(Variant(profile), 5)} for profile in PROFILES]
+        assert not set.intersection(*identities) and len(set.union(*identities)) == sum(map(len, identities))
+
+
+def test_the_default_numbers_of_seeds():
+    assert all(experiment.seeds == {"paper": 5, "short": 2, "smoke": 2} for experiment in EXPERIMENTS)
+
+
+@pytest.mark.parametrize(
+    ("variant", "suffix", "said"),
+    [
+        (Variant(), "", "the paper's protocol"),
+        (Variant("smoke"), "_smoke", "synthetic data, not comparable with the paper"),
+        (Variant("short"), "_short", "1,000 iterations"),
+        (Variant(train_images=45_000), "_45000-images", "45,000 training images"),
+        (Variant("short", 45_000, "fp32"), "_short_45000-images_fp32", "fp32 throughout"),
+    ],
+)
+def test_a_variant_is_named_in_its_files_and_its_heading(variant, suffix, said):
+    assert variant.suffix == suffix and said in variant.heading
+
+
+def test_an_unknown_profile_is_an_error_that_lists_the_profiles():
+    with pytest.raises(ValueError, match="'long'.*paper, short, smoke"):
+        Variant("long")
+
+
+def test_an_unknown_row_is_an_error_that_lists_the_rows():
+    with pytest.raises(ValueError, match="no row resnet21, vgg; its rows are: resnet20, .*resnet110"):
+        cifar_table.EXPERIMENT.runs(PAPER, 1, ["resnet20", "resnet21", "vgg"])
+
+
+def test_chosen_rows_stand_in_the_order_of_the_table():
+    runs = cifar_table.EXPERIMENT.runs(PAPER, 2, ["resnet56", "resnet20"])
+    assert [(run.model, run.seed) for run in runs] == [
+        ("cifar_resnet20", 0),
+        ("cifar_resnet20", 1),
+        ("cifar_resnet56", 0),
+        ("cifar_resnet56", 1),
+    ]
+
+
+def test_all_training_images_are_the_default_and_fewer_are_another_run():
+    def identities(variant):
+        return [run.identity for run in cifar_table.EXPERIMENT.runs(variant, 1)]
+
+    assert identities(Variant(train_images=50_000)) == identities(PAPER)
+    assert not set(identities(Variant(train_images=45_000))) & set(identities(PAPER))
+
+
+def test_a_variant_leaves_alone_what_it_does_not_name():
+    experiment = make_experiment(replace(Recipe(), precision="fp32"))
+    assert experiment.runs(PAPER, 1)[0].recipe.precision == "fp32"
+    assert experiment.runs(Variant(precision="bf16"), 1)[0].recipe.precision == "bf16"
+
+
+def test_results_hold_the_records_of_the_seeds_asked_for_beside_the_published(tmp_path):
+    experiment = make_experiment()
+    runs = experiment.runs(PAPER, 3, ["resnet8"])
+    store(tmp_path / "own", *(make_record(run, 8.0 + run.seed) for run in runs[::-1]))
+    store(tmp_path / "published", make_record(runs[1], 7.0))
+    own, published = read_pool(tmp_path / "own"), read_pool(tmp_path / "published")
+
+    first, second = experiment.results(PAPER, 2, own, published)
+    assert [record["final"]["test_error"] for record in first.records] == [8.0, 9.0]
+    assert [record["final"]["test_error"] for record in first.published] == [7.0]
+    assert second.records == second.published == []
+    assert experiment.results(PAPER, 2, own, own)[0].published is None
+    assert experiment.results(Variant(precision="fp32"), 2, own, published)[0].records == []

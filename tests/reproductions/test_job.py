@@ -1,0 +1,249 @@
+"""Jobs: a run killed at any moment, however often, leaves the record that an undisturbed one leaves."""
+
+import fcntl
+import json
+import multiprocessing
+import random
+import time
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+
+from reproductions.harness import job, provenance
+from reproductions.harness.job import Status, Workplace, execute
+from reproductions.harness.records import read_record, record_path
+from resnet import checkpoint
+from resnet.data import DataError
+from resnet.data.synthetic import make_synthetic
+from resnet.recipe import Recipe
+from resnet.run import Run
+
+RECIPE = Recipe(
+    iterations=400,
+    batch_size=4,
+    learning_rate=0.05,
+    milestones=(200, 300),
+    warmup_learning_rate=0.01,
+    warmup_until_error=99.0,
+    warmup_window=30,
+    eval_interval=50,
+)
+CODE = {"commit": None, "modified": None, "resnet_sha256": "0" * 64}
+SHORT = Recipe(iterations=6, batch_size=4, milestones=(3,), eval_interval=2)
+
+
+def comparable_record(place, run):
+    """The run's record without what may differ after interruptions."""
+    record = read_record(record_path(place.records, run))
+    return {name: value for name, value in record.items() if name not in ("timing", "interruptions", "record_sha256")}
+
+
+def never():
+    return False
+
+
+def small_data(name, folder):
+    return make_synthetic(60, 20)
+
+
+def train_in_a_process_of_its_own(run, out):
+    torch.set_num_threads(1)
+    job.load, provenance.code_identity = small_data, lambda: CODE
+    warnings.simplefilter("error")  # no checkpoint is ever found damaged
+    outcome = execute([run], Workplace(out, out, checkpoint_seconds=0.05), never)
+    assert not outcome.failures, outcome.failures
+
+
+def test_killed_at_random_moments_it_leaves_the_same_record(tmp_path):
+    context = multiprocessing.get_context("forkserver")  # forks from a process that has imported torch already
+    context.set_forkserver_preload(["torch", "torchvision", "reproductions.harness.job"])
+    run, moments = Run("cifar_resnet8", RECIPE, "synthetic"), random.Random(0)
+
+    def start(out):
+        process = context.Process(target=train_in_a_process_of_its_own, args=(run, out))
+        process.start()
+        return process
+
+    def wait_for_news(process, path, since):
+        deadline = time.monotonic() + 60
+        while process.is_alive() and time.monotonic() < deadline:
+            if path.exists() and path.stat().st_mtime_ns != since:
+                return
+            time.sleep(0.002)
+
+    undisturbed, place = (Workplace(tmp_path / name, tmp_path) for name in ("undisturbed", "killed"))
+    process = start(undisturbed.out)
+    process.join(300)
+    assert process.exitcode == 0
+
+    newest, starts = place.work(run) / checkpoint.NEWEST, place.work(run) / "starts.json"
+    kills = 0
+    for number in range(6):
+        process = start(place.out)
+        # Most are killed some time after their first checkpoint, some while they start.
+        path = starts if number in (1, 4) else newest
+        wait_for_news(process, path, path.stat().st_mtime_ns if path.exists() else None)
+        time.sleep(moments.uniform(0, 0.1))
+        process.kill()
+        process.join()
+        kills += process.exitcode == -9
+    last = start(place.out)
+    last.join(300)
+    assert last.exitcode == 0 and kills >= 5
+
+    assert comparable_record(place, run) == comparable_record(undisturbed, run)
+    interruptions = [read_record(record_path(p.records, run))["interruptions"] for p in (undisturbed, place)]
+    assert interruptions == [0, kills]
+    expected, weights = (checkpoint.load(p.weights(run)) for p in (undisturbed, place))
+    assert all(torch.equal(expected[name], weights[name]) for name in expected)
+
+
+class Killed(BaseException):
+    """What a SIGKILL looks like to the code: nothing catches it."""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "load", small_data)
+    monkeypatch.setattr(provenance, "code_identity", lambda: CODE)
+    return Workplace(tmp_path, tmp_path)
+
+
+def synthetic_run(**values):
+    return Run("cifar_resnet8", SHORT, "synthetic", **values)
+
+
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [(job, "write_atomically"), (job, "make_record"), (job, "write_record"), (checkpoint, "remove")],
+)
+def test_killed_while_the_result_is_written_down(place, monkeypatch, module, function):
+    run, other = synthetic_run(), Workplace(place.out / "other", place.data)
+    execute([run], other, never)
+
+    def dies(*arguments):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, function, dies)
+        with pytest.raises(Killed):
+            execute([run], place, never)
+    assert not execute([run], place, never).failures
+    assert comparable_record(place, run) == comparable_record(other, run)
+
+
+def test_a_run_with_a_record_is_not_trained_again(place, monkeypatch):
+    run = synthetic_run()
+    execute([run], place, never)
+    before = record_path(place.records, run).read_bytes()
+    monkeypatch.setattr(job, "train", lambda *arguments: pytest.fail("trained again"))
+    assert not execute([run], place, never).failures
+    assert record_path(place.records, run).read_bytes() == before
+
+
+def test_a_finished_run_leaves_record_and_weights_but_no_checkpoint(place):
+    run = synthetic_run()
+    execute([run], place, never)
+    record = read_record(record_path(place.records, run))
+    assert record["status"] == "completed" and record["identity"] == run.identity and record["parameters"] == 75_290
+    assert record["data"] == {"name": "synthetic", "sha256": make_synthetic(60, 20).digest, "official": True}
+    assert [point["iteration"] for point in record["curve"]] == [2, 4, 6]
+    assert "fc.weight" in checkpoint.load(place.weights(run))
+    assert checkpoint.load_latest(place.work(run)) is None and Status.read(place.work(run)) is None
+
+
+def test_a_run_that_another_process_trains_is_waited_for(place, monkeypatch):
+    first, second = synthetic_run(seed=0), synthetic_run(seed=1)
+    place.work(first).mkdir(parents=True)
+    monkeypatch.setattr(job.time, "sleep", lambda seconds: None)
+    seen = []
+    with (place.work(first) / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def on_status(run, status):
+            seen.append((run.seed, status.state))
+            if (1, "done") in seen:
+                fcntl.flock(lock, fcntl.LOCK_UN)  # the other process ends without a record
+
+        assert not execute([first, second], place, never, on_status).failures
+    ends = [entry for entry in seen if entry[1] != "running"]
+    assert ends[:2] == [(0, "waiting"), (1, "done")] and ends[-1] == (0, "done")
+    assert all(record_path(place.records, run).exists() for run in (first, second))
+
+
+def test_a_diverged_run_is_recorded_as_such(place):
+    run = Run("cifar_resnet8", replace(SHORT, learning_rate=1e30), "synthetic")
+    assert not execute([run], place, never).failures
+    record = read_record(record_path(place.records, run))
+    assert record["status"] == "diverged" and record["final"]["test_error"] is None and record["best"] == {}
+
+
+def test_a_run_that_fails_does_not_stop_the_others(place, monkeypatch):
+    bad, good = synthetic_run(seed=0), synthetic_run(seed=1)
+    trainer = job.Trainer
+
+    def failing_trainer(run, data):
+        if run == bad:
+            raise RuntimeError("out of luck")
+        return trainer(run, data)
+
+    monkeypatch.setattr(job, "Trainer", failing_trainer)
+    outcome = execute([bad, good], place, never)
+    assert list(outcome.failures) == [bad] and "out of luck" in outcome.failures[bad]
+    assert Status.read(place.work(bad)).state == "failed"
+    assert record_path(place.records, good).exists() and not record_path(place.records, bad).exists()
+
+
+def test_a_checkpoint_that_can_not_be_written_fails_the_run_and_keeps_it_resumable(place, monkeypatch):
+    run = synthetic_run()
+    save, saves = checkpoint.save, []
+
+    def full(folder, state):
+        saves.append(state["iteration"])
+        if len(saves) == 3:
+            raise OSError(28, "No space left on device")
+        save(folder, state)
+
+    eager = Workplace(place.out, place.data, checkpoint_seconds=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", full)
+        assert "No space left" in execute([run], eager, never).failures[run]
+    assert checkpoint.load_latest(place.work(run))["iteration"] == 2
+    assert not execute([run], place, never).failures
+    alone = Workplace(place.out / "alone", place.data)
+    execute([run], alone, never)
+    assert comparable_record(place, run) == comparable_record(alone, run)
+
+
+def test_asked_to_stop_it_leaves_a_checkpoint_and_says_so(place):
+    run, other = synthetic_run(seed=0), synthetic_run(seed=1)
+    outcome = execute([run, other], place, iter([False, False, True]).__next__)
+    assert outcome.interrupted and not outcome.failures
+    assert checkpoint.load_latest(place.work(run))["iteration"] == 2
+    assert Status.read(place.work(run)).state == "stopped"
+    assert not place.work(other).exists()
+    execute([run], place, never)
+    assert read_record(record_path(place.records, run))["interruptions"] == 1
+
+
+def test_a_damaged_record_is_reported_and_not_trained_over(place):
+    run = synthetic_run()
+    execute([run], place, never)
+    path = record_path(place.records, run)
+    record = json.loads(path.read_text())
+    record["final"]["test_error"] = 0.5
+    path.write_text(json.dumps(record))
+    damaged = path.read_bytes()
+    outcome = execute([run], place, never)
+    assert str(path) in outcome.failures[run] and path.read_bytes() == damaged
+
+
+def test_missing_data_are_an_error(place, monkeypatch):
+    def missing(name, folder):
+        raise DataError("no data")
+
+    monkeypatch.setattr(job, "load", missing)
+    with pytest.raises(DataError, match="no data"):
+        execute([synthetic_run()], place, never)

@@ -1,0 +1,113 @@
+"""Which code a run used, by the commit, by whether it was modified, and by a digest of its own."""
+
+import subprocess
+
+import pytest
+import torch
+
+from reproductions.harness import provenance
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository with a commit of both packages, which provenance takes for its own. A path with a space."""
+    root = tmp_path / "a copy"
+    for name in ("resnet/run.py", "resnet/models/cifar.py", "reproductions/table.py", "README.md", "results/r.json"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"# {name}\n")
+    (root / "resnet" / "notes.txt").write_text("not code\n")
+    monkeypatch.setattr(provenance, "ROOT", root)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.delenv(provenance.COMMIT_VARIABLE, raising=False)
+    git(root, "init", "--quiet")
+    commit(root)
+    return root
+
+
+def git(root, *arguments):
+    who = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org"]
+    return subprocess.run(["git", "-C", root, *who, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def commit(root) -> str:
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message", "state")
+    return git(root, "rev-parse", "HEAD").strip()
+
+
+def test_a_clean_checkout_is_its_commit(repository):
+    head = git(repository, "rev-parse", "HEAD").strip()
+    identity = provenance.code_identity()
+    assert identity["commit"] == head and identity["modified"] is False
+    assert identity["resnet_sha256"] == provenance.committed_resnet_digest(head)
+
+
+@pytest.mark.parametrize("name", ["resnet/run.py", "reproductions/table.py", "resnet/new.py"])
+def test_a_change_of_the_code_is_a_modification(repository, name):
+    (repository / name).write_text("changed = True\n")
+    assert provenance.code_identity()["modified"] is True
+
+
+@pytest.mark.parametrize("name", ["results/r.json", "results/new.json", "README.md"])
+def test_a_change_of_anything_else_is_none(repository, name):
+    (repository / name).write_text("changed")
+    assert provenance.code_identity()["modified"] is False
+
+
+def test_the_digest_is_of_the_sources_of_resnet_alone(repository):
+    before = provenance.code_identity()["resnet_sha256"]
+    (repository / "reproductions" / "table.py").write_text("changed = True\n")
+    (repository / "resnet" / "notes.txt").write_text("changed\n")
+    assert provenance.code_identity()["resnet_sha256"] == before
+    (repository / "resnet" / "run.py").rename(repository / "resnet" / "walk.py")
+    assert provenance.code_identity()["resnet_sha256"] != before
+
+
+def test_older_commits_keep_their_digest(repository):
+    first = git(repository, "rev-parse", "HEAD").strip()
+    before = provenance.code_identity()["resnet_sha256"]
+    (repository / "resnet" / "models" / "größe.py").write_text("new = 'ü'\n", encoding="utf-8")
+    second = commit(repository)
+    assert provenance.committed_resnet_digest(first) == before
+    assert provenance.committed_resnet_digest(second) == provenance.code_identity()["resnet_sha256"] != before
+
+
+@pytest.mark.parametrize("commit", ["", "0" * 40, "nonsense", "--all", "-h"])
+def test_an_unknown_commit_has_no_digest(repository, commit):
+    assert provenance.committed_resnet_digest(commit) is None
+
+
+def test_code_copied_without_git_names_the_commit_by_a_variable(repository, monkeypatch):
+    (repository / ".git").rename(repository.parent / "elsewhere")
+    digest = provenance.code_identity()["resnet_sha256"]
+    assert provenance.code_identity() == {"commit": None, "modified": None, "resnet_sha256": digest}
+    monkeypatch.setenv(provenance.COMMIT_VARIABLE, "c0ffee")
+    assert provenance.code_identity() == {"commit": "c0ffee", "modified": None, "resnet_sha256": digest}
+    assert not provenance.has_history()
+
+
+def test_git_has_the_last_word_on_the_commit(repository, monkeypatch):
+    monkeypatch.setenv(provenance.COMMIT_VARIABLE, "c0ffee")
+    assert provenance.code_identity()["commit"] == git(repository, "rev-parse", "HEAD").strip()
+
+
+def test_a_machine_without_git_does_not_know_whether_the_code_was_modified(repository, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    identity = provenance.code_identity()
+    assert identity["commit"] is None and identity["modified"] is None and len(identity["resnet_sha256"]) == 64
+
+
+def test_a_shallow_clone_has_no_history(repository, monkeypatch):
+    assert provenance.has_history()
+    (repository / "README.md").write_text("second commit")
+    commit(repository)
+    shallow = repository.parent / "shallow"
+    git(repository, "clone", "--quiet", "--depth", "1", f"file://{repository}", str(shallow))
+    monkeypatch.setattr(provenance, "ROOT", shallow)
+    assert not provenance.has_history()
+
+
+def test_hardware_and_versions_are_named():
+    hardware, versions = provenance.hardware(torch.device("cpu")), provenance.versions()
+    assert hardware["type"] == "cpu" and hardware["device"] and hardware["threads"] == torch.get_num_threads()
+    assert versions["torch"] == torch.__version__ and versions["python"].count(".") == 2

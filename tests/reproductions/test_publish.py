@@ -1,0 +1,278 @@
+"""What may be published, and what the check of the committed results finds."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+from fakes import make_record, store
+
+from reproductions import cifar_table
+from reproductions.harness import plots, provenance, publish
+from reproductions.harness.experiment import Experiment, Row
+from reproductions.harness.records import read_pool, read_record, record_path, seal
+from reproductions.harness.tables import Page
+from resnet.data.cifar import KNOWN_COPIES
+from resnet.recipe import Recipe
+from resnet.run import Run
+
+RECIPE = Recipe().shortened(6, eval_interval=2)
+RUNS = [Run("cifar_resnet20", RECIPE, "cifar10", seed) for seed in range(3)]
+ROW = Row("resnet20", "ResNet-20", "cifar_resnet20", RECIPE)
+
+
+def report(experiment, variant, results, out):
+    """A table and a plot like the real ones, but made quickly."""
+    page = Page(experiment, variant, results, out)
+    files = page.write([page.net(), page.reproduced()])
+    return [*files, *plots.save(plots.error_against_depth(results, variant), page.plot_path("depth"), page.description)]
+
+
+EXPERIMENT = Experiment("tiny", "Tiny nets", "no paper", lambda profile: [ROW] if profile == "paper" else [], report)
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory):
+    """Two repositories, to be copied: with one commit of the code, no results and a README that shows a table; and
+    the same with two published records and what ``report`` makes of them."""
+    folder = tmp_path_factory.mktemp("repositories")
+    root = folder / "empty"
+    (root / "resnet").mkdir(parents=True)
+    (root / "resnet" / "run.py").write_text("code = 1\n")
+    (root / "README.md").write_text("# Tables\n\n<!-- begin results/tables/tiny.md -->\n<!-- end -->\n\nThe end.\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+        for command in ("init --quiet", "add --all", "-c user.name=A -c user.email=a@b commit --quiet --message first"):
+            subprocess.run(["git", "-C", root, *command.split()], check=True)
+        shutil.copytree(root, folder / "published")
+        patch.setattr(provenance, "ROOT", folder / "published")
+        code = provenance.code_identity()
+        records = (make_record(run, 8.5 + run.seed / 10, code=code) for run in RUNS[:2])
+        store(folder / "published" / "results" / "records", *records)
+        publish.report(*arguments(folder / "published"))
+    return folder
+
+
+def arguments(root):
+    """Those of ``report`` and ``check``."""
+    return [EXPERIMENT], root / "results", root / "README.md"
+
+
+@pytest.fixture
+def repository(states, tmp_path, monkeypatch):
+    return use(states / "empty", tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def published(states, tmp_path, monkeypatch):
+    return use(states / "published", tmp_path, monkeypatch)
+
+
+def use(state, tmp_path, monkeypatch):
+    root = tmp_path / "repository"
+    shutil.copytree(state, root)
+    monkeypatch.setattr(provenance, "ROOT", root)
+    return root
+
+
+@pytest.fixture
+def own(repository, tmp_path):
+    """Stores records of this repository's code in a user's pool: ``own(error, seed, **changes)``."""
+
+    def make(error=8.5, seed=0, run=None, **changes):
+        code = provenance.code_identity() | changes.pop("code", {})
+        return store(tmp_path / "runs", make_record(run or RUNS[seed], error, **{"code": code, **changes}))[0]
+
+    return make
+
+
+# ------------------------------------------------------------------------------------------------------------- publish
+
+
+def test_good_records_are_copied_as_they_are(repository, own, tmp_path):
+    own(8.5, 0), own(8.6, 1)
+    new, refused = publish.publish(tmp_path / "runs", repository / "results")
+    assert not refused and len(new) == 2
+    for path in new:
+        source = tmp_path / "runs" / path.relative_to(repository / "results" / "records")
+        assert path.read_bytes() == source.read_bytes()
+
+
+def test_publishing_again_is_no_error_and_does_nothing(repository, own, tmp_path):
+    own()
+    publish.publish(tmp_path / "runs", repository / "results")
+    assert publish.publish(tmp_path / "runs", repository / "results") == ([], {})
+
+
+def test_diverged_runs_are_published_too(repository, own, tmp_path):
+    own(diverged=True)
+    assert len(publish.publish(tmp_path / "runs", repository / "results")[0]) == 1
+
+
+KNOWN_COPY = {"sha256": next(iter(KNOWN_COPIES)), "official": False}
+SYNTHETIC = Run("cifar_resnet20", RECIPE, "synthetic")
+
+
+def test_a_known_copy_of_the_data_may_be_published(repository, own, tmp_path):
+    own(data=KNOWN_COPY)
+    assert len(publish.publish(tmp_path / "runs", repository / "results")[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"code": {"modified": True}}, "modified"),
+        ({"code": {"commit": "c0ffee"}}, "commit c0ffee is not in this repository"),
+        ({"code": {"commit": None, "modified": None}}, "commit None is not in this repository"),
+        ({"code": {"resnet_sha256": "1" * 64}}, "its code is not that of commit"),
+        ({"data": {"official": False}}, "neither the official files nor a known copy"),
+        ({"run": SYNTHETIC}, "synthetic"),
+    ],
+)
+def test_a_record_of_unknown_origin_is_refused_with_the_reason(repository, own, tmp_path, changes, reason):
+    own(8.5, 0, **changes)
+    good = own(8.6, 1)
+    new, refused = publish.publish(tmp_path / "runs", repository / "results")
+    assert [read_record(path) for path in new] == [good]
+    assert [reason in text for text in refused.values()] == [True]
+
+
+def test_a_damaged_record_is_refused(repository, own, tmp_path):
+    own()
+    path = record_path(tmp_path / "runs", RUNS[0])
+    path.write_text(path.read_text().replace("8.5", "5.8"))
+    new, refused = publish.publish(tmp_path / "runs", repository / "results")
+    assert not new and "edited or damaged" in refused[path]
+    assert not (repository / "results").exists()
+
+
+def test_a_published_record_is_never_replaced(repository, own, tmp_path):
+    target = record_path(repository / "results" / "records", RUNS[0])
+    own(8.5)
+    publish.publish(tmp_path / "runs", repository / "results")
+    before = target.read_bytes()
+    record_path(tmp_path / "runs", RUNS[0]).unlink()
+    own(6.5)
+    new, refused = publish.publish(tmp_path / "runs", repository / "results")
+    assert not new and "never replaced" in str(refused)
+    assert target.read_bytes() == before
+
+
+def test_not_even_a_damaged_published_record_is_replaced(repository, own, tmp_path):
+    own()
+    target = record_path(repository / "results" / "records", RUNS[0])
+    target.parent.mkdir(parents=True)
+    target.write_text("{")
+    new, refused = publish.publish(tmp_path / "runs", repository / "results")
+    assert not new and str(target) in str(refused) and target.read_text() == "{"
+
+
+# -------------------------------------------------------------------------------------------------------- report, check
+
+
+def test_what_report_has_made_passes_the_check(published):
+    assert publish.check(*arguments(published)) == []
+    readme = (published / "README.md").read_text()
+    assert "### Tiny nets" in readme and "8.55 ± 0.07 (n = 2 of 5)" in readme and readme.endswith("The end.\n")
+    files = {path.name for path in (published / "results").rglob("*.*") if path.suffix != ".json"}
+    assert files == {"tiny.md", "tiny.csv", "tiny_depth.png", "tiny_depth.svg"}
+
+
+def test_without_any_records_the_readme_says_so(repository):
+    assert publish.check(*arguments(repository)) != []
+    publish.report(*arguments(repository))
+    assert "No records yet." in (repository / "README.md").read_text()
+    assert publish.check(*arguments(repository)) == []
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def edit_a_record_and_its_digest(root):
+    path = record_path(root / "results" / "records", RUNS[1])
+    path.write_text(json.dumps(seal(json.loads(path.read_text().replace("8.6", "6.6")))))
+
+
+TAMPERING = {
+    "an edited table": (lambda root: edit(root / "results/tables/tiny.md", "8.55", "6.55"), "tiny.md: differs"),
+    "an edited CSV": (lambda root: edit(root / "results/tables/tiny.csv", "8.55", "6.55"), "tiny.csv: differs"),
+    "a missing table": (lambda root: (root / "results/tables/tiny.csv").unlink(), "tiny.csv: missing"),
+    "a missing plot": (lambda root: (root / "results/plots/tiny_depth.svg").unlink(), "tiny_depth.svg: missing"),
+    "a plot of other records": (
+        lambda root: edit(root / "results/plots/tiny_depth.svg", "2 records", "3 records"),
+        "tiny_depth.svg: differs",
+    ),
+    "a left-over table": (lambda root: (root / "results/tables/old.md").write_text("x"), "old.md: no records give"),
+    "a left-over plot": (lambda root: (root / "results/plots/old.png").write_text("x"), "old.png: no records give"),
+    "an edited record": (
+        lambda root: edit(record_path(root / "results" / "records", RUNS[1]), "8.6", "6.6"),
+        f"{RUNS[1].short_id}.json is not a valid record",
+    ),
+    "an edited record with a digest to match": (edit_a_record_and_its_digest, "tiny.md: differs"),
+    "a removed record": (
+        lambda root: record_path(root / "results" / "records", RUNS[1]).unlink(),
+        "tiny.md: differs",
+    ),
+    "a record in another place": (
+        lambda root: record_path(root / "results" / "records", RUNS[1]).rename(
+            record_path(root / "results" / "records", RUNS[2])
+        ),
+        "it belongs at",
+    ),
+    "an edited README": (
+        lambda root: edit(root / "README.md", "8.55 ± 0.07", "6.55 ± 0.07"),
+        "README.md: a table differs",
+    ),
+    "a plot that is no image": (
+        lambda root: (root / "results/plots/tiny_depth.png").write_text("x"),
+        "tiny_depth.png: differs",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERING)
+def test_the_check_finds(published, what):
+    tamper, message = TAMPERING[what]
+    tamper(published)
+    problems = publish.check(*arguments(published))
+    assert any(message in problem for problem in problems), problems
+    assert "make report" in problems[-1]
+
+
+def test_the_check_finds_a_record_of_modified_code_that_was_put_in_by_hand(published):
+    code = provenance.code_identity() | {"modified": True}
+    store(published / "results" / "records", make_record(RUNS[2], 5.0, code=code))
+    problems = publish.check(*arguments(published))
+    assert f"{RUNS[2].short_id}.json" in problems[0] and "modified" in problems[0]
+
+
+def test_report_leaves_out_a_damaged_record_and_tells_of_it(published):
+    path = record_path(published / "results" / "records", RUNS[1])
+    path.write_text("{")
+    _, pool = publish.report(*arguments(published))
+    assert list(pool.damaged) == [path] and "8.50 (n = 1 of 5)" in (published / "results/tables/tiny.md").read_text()
+
+
+def test_more_seeds_than_the_default_are_all_in_the_table(repository, own, tmp_path):
+    for seed in range(7):
+        own(8.0, run=Run("cifar_resnet20", RECIPE, "cifar10", seed))
+    publish.publish(tmp_path / "runs", repository / "results")
+    pool = read_pool(repository / "results" / "records")
+    assert publish.recorded_seeds(EXPERIMENT, "paper", pool) == 7
+    assert publish.recorded_seeds(EXPERIMENT, "short", pool) == 0
+
+
+def test_the_real_tables_come_out_byte_for_byte_the_same(tmp_path):
+    rows = {row.key: row for row in cifar_table.rows("short")}
+    for key in ("resnet20", "resnet56"):
+        runs = [rows[key].run(seed) for seed in range(2)]
+        store(tmp_path / "results" / "records", *(make_record(run, 30.0 + run.seed) for run in runs))
+    made = []
+    for _ in range(2):
+        files, _ = publish.report([cifar_table.EXPERIMENT], tmp_path / "results", tmp_path / "README.md")
+        made.append({path: path.read_bytes() for path in files if path.suffix in (".md", ".csv")})
+    assert made[0] == made[1] and {path.name for path in made[0]} == {"cifar_table_short.md", "cifar_table_short.csv"}
+    assert b"not comparable with the paper" in made[0][files[0]]

@@ -1,0 +1,371 @@
+"""Training against a plain loop; warm-up, divergence, held-out images; a resumed run equals an uninterrupted one."""
+
+import copy
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from resnet.data.synthetic import make_synthetic
+from resnet.evaluate import top1_error
+from resnet.recipe import Recipe
+from resnet.run import Run
+from resnet.trainer import DeviceData, Interrupted, Trainer, train
+
+RECIPE = Recipe(iterations=12, batch_size=8, milestones=(7, 9), eval_interval=4, precision="fp32")
+WARMED_UP = replace(RECIPE, warmup_learning_rate=0.01, warmup_window=3, warmup_until_error=99.0)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return make_synthetic(60, 30)
+
+
+@pytest.fixture(scope="module")
+def data(dataset):
+    return DeviceData(dataset, None, "cpu")
+
+
+def make_run(recipe=RECIPE, **values):
+    return Run("cifar_resnet8", recipe, "synthetic", **values)
+
+
+def train_to_the_end(run, data):
+    trainer = Trainer(run, data)
+    while not trainer.finished:
+        trainer.step()
+        if trainer.evaluation_due:
+            trainer.evaluate()
+    return trainer
+
+
+class PlainLoop:
+    """Training written for clarity: one image at a time, momentum SGD by its formula, contiguous NCHW tensors."""
+
+    def __init__(self, model, dataset, recipe):
+        self.model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+        self.dataset, self.recipe = dataset, recipe
+        self.mean = dataset.train_images.mean(axis=0, dtype=np.float64)
+        self.velocity = [torch.zeros_like(p) for p in self.model.parameters()]
+
+    def prepare(self, index, offset, flip):
+        image = np.zeros((40, 40, 3))
+        image[4:36, 4:36] = (self.dataset.train_images[index] - self.mean) / 255
+        image = image[offset[0] : offset[0] + 32, offset[1] : offset[1] + 32]
+        image = image[:, ::-1] if flip else image
+        return torch.tensor(image.transpose(2, 0, 1).copy(), dtype=torch.float32)
+
+    def step(self, draws, learning_rate):
+        images = torch.stack([self.prepare(*draw) for draw in zip(*(part.tolist() for part in draws))])
+        labels = torch.tensor([int(self.dataset.train_labels[i]) for i in draws.index])
+        logits = self.model(images)
+        loss = nn.CrossEntropyLoss()(logits, labels)
+        self.model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for weight, velocity in zip(self.model.parameters(), self.velocity):
+                velocity.mul_(self.recipe.momentum).add_(weight.grad + self.recipe.weight_decay * weight)
+                weight -= learning_rate * velocity
+        return loss.item(), 100 * (logits.argmax(dim=1) != labels).float().mean().item()
+
+
+def assert_weights_close(model, expected, rtol, atol):
+    weights = model.state_dict()
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(weights[name].cpu(), tensor, rtol=rtol, atol=atol, check_stride=False)
+
+
+def test_steps_equal_a_plain_loop(dataset, data):
+    recipe = replace(RECIPE, learning_rate=0.01, milestones=(3,), weight_decay=0.01, eval_interval=5)
+    trainer = Trainer(make_run(recipe, seed=3), data)
+    loop, measured = PlainLoop(trainer.model, dataset, recipe), []
+    for iteration, learning_rate in enumerate((0.01, 0.01, 0.01, 0.001, 0.001)):
+        measured.append(loop.step(trainer.sampler.batch(iteration), learning_rate))
+        trainer.step()
+        assert_weights_close(trainer.model, loop.model, rtol=1e-4, atol=1e-5)
+    trainer.evaluate()
+    (point,) = trainer.curve
+    losses, errors = np.array(measured).T
+    assert point["training_loss"] == pytest.approx(losses.mean(), rel=1e-4)
+    assert point["training_error"] == pytest.approx(errors.mean())
+    assert (point["iteration"], point["learning_rate"]) == (5, pytest.approx(0.001))
+
+
+def test_an_evaluation_counts_every_test_image_and_leaves_the_model_in_training_mode(dataset, data):
+    trainer = Trainer(make_run(), data)
+    trainer.step()
+    before = trainer.weights_digest()
+    trainer.evaluate()
+    assert trainer.model.training and trainer.weights_digest() == before
+    mean = dataset.train_images.mean(axis=0, dtype=np.float64)
+    model = copy.deepcopy(trainer.model).eval()
+    wrong = 0
+    for image, label in zip(dataset.test_images, dataset.test_labels):
+        x = torch.tensor((image - mean).transpose(2, 0, 1) / 255, dtype=torch.float32)[None]
+        wrong += model(x).argmax().item() != label
+    assert trainer.curve[0]["test_error"] == pytest.approx(100 * wrong / 30)
+
+
+def test_error_over_more_images_than_fit_into_one_batch():
+    class FirstPixel(nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.one_hot(x[:, 0, 0, 0].mul(255).round().long(), 10).float()
+
+    labels = torch.arange(613) % 10
+    images = labels.to(torch.uint8)[:, None, None, None].expand(-1, 32, 32, 3)
+    mean = torch.zeros(32, 32, 3)
+    assert top1_error(FirstPixel(), images, labels, mean) == 0
+    five_wrong = labels.where(torch.arange(613) > 4, 9)
+    assert top1_error(FirstPixel(), images, five_wrong, mean) == pytest.approx(100 * 5 / 613)
+
+
+def test_curve_has_a_point_per_interval(data):
+    trainer = train_to_the_end(make_run(), data)
+    assert [point["iteration"] for point in trainer.curve] == [4, 8, 12]
+    assert [point["learning_rate"] for point in trainer.curve] == pytest.approx([0.1, 0.01, 0.001])
+    assert all(0 <= point[name] <= 100 for point in trainer.curve for name in ("training_error", "test_error"))
+    assert not trainer.diverged and "validation_error" not in trainer.curve[0]
+
+
+def test_a_net_learns():
+    recipe = Recipe(iterations=60, batch_size=16, learning_rate=0.05, milestones=(45,), augment=False, eval_interval=15)
+    trainer = train_to_the_end(make_run(recipe), DeviceData(make_synthetic(32, 10), None, "cpu"))
+    errors = [point["training_error"] for point in trainer.curve]
+    assert errors[0] > 50 and errors[-1] < 30
+
+
+class Scripted(nn.Module):
+    """Says class 0, the right one, in the steps named, and class 1 in all others."""
+
+    def __init__(self, right):
+        super().__init__()
+        self.weight, self.right, self.step = nn.Parameter(torch.zeros(())), right, -1
+
+    def forward(self, x):
+        if self.training:
+            self.step += 1
+        answer = 0 if self.step in self.right else 1
+        return torch.eye(10)[answer].expand(len(x), 10) + self.weight
+
+
+@pytest.mark.parametrize(
+    ("right", "ended_at"),
+    [
+        (range(20), 5),  # looked at when the first whole window is over
+        ({0}, None),  # 80 %: not below it
+        ({0, 1}, 5),  # 60 %
+        ({4, 5}, None),  # one step in each of two windows
+        ({8, 9}, 10),
+        ({3, 10, 14}, 15),
+    ],
+)
+def test_warm_up_ends_when_the_error_over_a_window_is_below_the_limit(dataset, data, right, ended_at):
+    recipe = Recipe(
+        iterations=20, milestones=(18,), batch_size=8, eval_interval=1, warmup_learning_rate=0.01, warmup_window=5
+    )
+    all_zero = replace(dataset, train_labels=np.zeros_like(dataset.train_labels))
+    trainer = Trainer(make_run(recipe), DeviceData(all_zero, None, "cpu"))
+    trainer.model = Scripted(right)
+    while not trainer.finished:
+        trainer.step()
+        trainer.evaluate()
+    assert trainer.warmup_ended_at == ended_at
+    expected = [0.01] * 20 if ended_at is None else [0.01] * ended_at + [0.1] * (18 - ended_at) + [0.01] * 2
+    assert [point["learning_rate"] for point in trainer.curve] == pytest.approx(expected)
+
+
+def test_the_learning_rate_of_the_schedule_is_the_optimizers(data):
+    trainer = Trainer(make_run(WARMED_UP), data)
+    used = []
+    for _ in range(12):
+        trainer.step()
+        used.append(trainer.optimizer.param_groups[0]["lr"])
+    assert trainer.warmup_ended_at == 3
+    assert used == pytest.approx([0.01] * 3 + [0.1] * 4 + [0.01] * 2 + [0.001] * 3)
+
+
+def test_huge_learning_rate_diverges(data):
+    trainer = train_to_the_end(make_run(replace(RECIPE, learning_rate=1e30)), data)
+    assert trainer.diverged and trainer.finished and trainer.iteration == 4
+    (point,) = trainer.curve
+    assert point == {
+        "iteration": 4,
+        "learning_rate": 1e30,
+        "training_loss": None,
+        "training_error": None,
+        "test_error": None,
+    }
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_weights_that_are_not_finite_end_the_run_at_the_next_evaluation(data, value):
+    trainer = Trainer(make_run(), data)
+    for _ in range(4):
+        trainer.step()
+    trainer.evaluate()
+    with torch.no_grad():
+        trainer.model.fc.bias[0] = value
+    while not trainer.finished:
+        trainer.step()
+        if trainer.evaluation_due:
+            trainer.evaluate()
+    assert trainer.diverged and trainer.iteration == 8
+    assert trainer.curve[0]["training_loss"] is not None and trainer.curve[1]["training_loss"] is None
+
+
+def stop_at(trainer, iteration):
+    return lambda: trainer.iteration == iteration
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, WARMED_UP], ids=["plain", "warm-up"])
+def test_resumed_equals_uninterrupted(data, tmp_path, recipe):
+    run = make_run(recipe, seed=1)
+    whole = train_to_the_end(run, data)
+    assert (whole.warmup_ended_at is None) == (recipe is RECIPE)
+    for iteration in (1, 2, 3, 4, 5, 7, 8, 11):
+        folder = tmp_path / str(iteration)
+        interrupted = Trainer(run, data)
+        with pytest.raises(Interrupted, match=f"iteration {iteration};"):
+            train(interrupted, folder, stop_requested=stop_at(interrupted, iteration))
+        resumed = Trainer(run, data)
+        train(resumed, folder)
+        assert resumed.weights_digest() == whole.weights_digest(), iteration
+        assert resumed.curve == whole.curve and resumed.warmup_ended_at == whole.warmup_ended_at, iteration
+
+
+def test_interrupted_after_every_step(data, tmp_path):
+    run = make_run(WARMED_UP)
+    for iteration in range(1, 12):
+        trainer = Trainer(run, data)
+        with pytest.raises(Interrupted):
+            train(trainer, tmp_path, stop_requested=stop_at(trainer, iteration))
+    trainer = Trainer(run, data)
+    train(trainer, tmp_path)
+    whole = train_to_the_end(run, data)
+    assert (trainer.weights_digest(), trainer.curve) == (whole.weights_digest(), whole.curve)
+
+
+def test_train_equals_the_loop_by_hand_and_reports_progress(data, tmp_path):
+    trainer, seen = Trainer(make_run(), data), []
+    timing = train(trainer, tmp_path, on_progress=seen.append)
+    whole = train_to_the_end(make_run(), data)
+    assert (trainer.weights_digest(), trainer.curve) == (whole.weights_digest(), whole.curve)
+    assert [p.iteration for p in seen if p.iteration % 4 == 0] == [4, 8, 12]
+    assert seen[-1].iterations == 12 and seen[-1].test_error == trainer.curve[-1]["test_error"]
+    assert 0 < timing["train_seconds"] <= timing["wall_seconds"]
+
+
+def test_time_adds_up_over_interruptions(data, tmp_path, monkeypatch):
+    clock = iter(range(1_000_000))
+    monkeypatch.setattr("resnet.trainer.time.perf_counter", lambda: float(next(clock)))
+    trainer = Trainer(make_run(), data)
+    with pytest.raises(Interrupted):
+        train(trainer, tmp_path, checkpoint_seconds=1e9, stop_requested=stop_at(trainer, 6))
+    resumed = Trainer(make_run(), data)
+    timing = train(resumed, tmp_path, checkpoint_seconds=1e9)
+    alone = train(Trainer(make_run(), data), tmp_path / "alone", checkpoint_seconds=1e9)
+    for name in ("wall_seconds", "train_seconds"):
+        assert timing[name] == pytest.approx(alone[name], abs=5)
+
+
+def test_a_checkpoint_of_another_run_is_refused(dataset, data, tmp_path):
+    trainer = Trainer(make_run(), data)
+    with pytest.raises(Interrupted):
+        train(trainer, tmp_path, stop_requested=lambda: True)
+    other_data = DeviceData(make_synthetic(60, 30, seed=1), None, "cpu")
+    for other in (
+        Trainer(make_run(seed=1), data),
+        Trainer(make_run(replace(RECIPE, momentum=0.8)), data),
+        Trainer(make_run(), other_data),
+    ):
+        with pytest.raises(ValueError, match="the checkpoint's (run|data) is"):
+            train(other, tmp_path)
+
+
+def test_a_checkpoint_of_another_precision_is_refused(data):
+    state = Trainer(make_run(), data).state_dict()
+    with pytest.raises(ValueError, match="precision"):
+        Trainer(make_run(), data).load_state_dict({**state, "precision": "bf16"})
+
+
+def test_seeds_give_different_nets_and_the_same_seed_the_same(data):
+    weights = [train_to_the_end(make_run(seed=seed), data).weights_digest() for seed in (0, 1, 0)]
+    assert weights[0] == weights[2] != weights[1]
+
+
+def test_held_out_images_are_not_trained_on(dataset, data):
+    held_out = DeviceData(dataset, 48, "cpu")
+    used = dataset.train_images[:48]
+    np.testing.assert_allclose(held_out.mean.numpy(), used.mean(axis=0, dtype=np.float64), rtol=1e-6)
+    trainer = Trainer(make_run(train_images=48), held_out)
+    drawn = torch.cat([trainer.sampler.batch(iteration).index for iteration in range(12)])
+    assert set(drawn.tolist()) == set(range(48))
+    trainer.step()
+    trainer.evaluate()
+    model, mean = copy.deepcopy(trainer.model).eval(), used.mean(axis=0, dtype=np.float64)
+    rest = torch.tensor((dataset.train_images[48:] - mean).transpose(0, 3, 1, 2) / 255, dtype=torch.float32)
+    wrong = model(rest).argmax(dim=1).numpy() != dataset.train_labels[48:]
+    assert trainer.curve[0]["validation_error"] == pytest.approx(100 * wrong.mean())
+
+
+def test_held_out_images_change_nothing(dataset):
+    other = dataset.train_images.copy()
+    other[48:] = 255 - other[48:]
+    runs = [
+        train_to_the_end(make_run(train_images=48), DeviceData(replace(dataset, train_images=images), 48, "cpu"))
+        for images in (dataset.train_images, other)
+    ]
+    assert runs[0].weights_digest() == runs[1].weights_digest()
+    assert runs[0].curve[-1]["test_error"] == runs[1].curve[-1]["test_error"]
+
+
+@pytest.mark.parametrize("count", [0, 61, -1])
+def test_impossible_number_of_training_images(dataset, count):
+    with pytest.raises(ValueError, match="synthetic has 60 training images"):
+        DeviceData(dataset, count, "cpu")
+
+
+def test_data_of_another_name_are_refused(data):
+    with pytest.raises(ValueError, match="needs cifar10, but the data are synthetic"):
+        Trainer(Run("cifar_resnet8", RECIPE), data)
+
+
+def test_precision_on_the_cpu(data):
+    assert Trainer(make_run(replace(RECIPE, precision="auto")), data).precision == "fp32"
+    trainer = Trainer(make_run(replace(RECIPE, precision="bf16")), data)
+    trainer.step()
+    trainer.evaluate()
+    assert trainer.precision == "bf16" and trainer.curve[0]["training_loss"] == pytest.approx(2.3, abs=0.5)
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+
+
+def test_importing_a_trainer_does_not_import_the_harness_and_what_it_needs():
+    code = (
+        "import sys, resnet.trainer, resnet.models; "
+        "print([m for m in ('reproductions', 'submitit', 'pandas', 'matplotlib', 'scipy', 'rich') if m in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    shown = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert shown.strip() == "[]"
+
+
+@pytest.mark.gpu
+def test_cuda_in_fp32_agrees_with_the_cpu(dataset, data, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    recipe = replace(RECIPE, learning_rate=0.01)
+    on_cpu, on_gpu = Trainer(make_run(recipe), data), Trainer(make_run(recipe), DeviceData(dataset, None, "cuda"))
+    for _ in range(3):
+        on_cpu.step()
+        on_gpu.step()
+    assert_weights_close(on_gpu.model, on_cpu.model, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_cuda_default_is_bf16_and_learns(dataset):
+    trainer = train_to_the_end(make_run(replace(RECIPE, precision="auto")), DeviceData(dataset, None, "cuda"))
+    assert trainer.precision == "bf16" and not trainer.diverged
