@@ -17,11 +17,11 @@ TRAIN_IMAGES = 2_000
 TEST_IMAGES = 500
 
 # For the easiest and the hardest images; a channel's brightness is in 0..1.
-CONTRAST = 0.65, 0.08  # between shape and background, and 20 % more or less in each channel
+CONTRAST = 0.7, 0.08  # between shape and background, and 20 % more or less in each channel
 NOISE = 0.03, 0.15  # standard deviation
 SMALLEST = 9.0, 6.0  # radius in pixels; the largest is 12
-ROTATION = 0.2, 1.5  # radians, to either side
-SLOPE = 0.1, 0.3  # of the background's brightness, from the centre to a border
+ROTATION = 0.1, 1.5  # radians, to either side
+SLOPE = 0.05, 0.3  # of the background's brightness, from the centre to a border
 
 
 def _shape_mask(kind: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -61,7 +61,7 @@ def _masks(rng: np.random.Generator, labels: np.ndarray, smallest: np.ndarray, r
 def _make(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, 32, 32, 3) and labels (n,), both uint8."""
     labels = rng.permutation(np.arange(n) % 10).astype(np.uint8)
-    difficulty = (rng.uniform(0, 1, n) ** 3).astype(np.float32)  # most are easy
+    difficulty = (rng.uniform(0, 1, n) ** 4).astype(np.float32)  # most are easy
 
     def for_each_image(easiest: float, hardest: float) -> np.ndarray:
         return easiest + (hardest - easiest) * difficulty
