@@ -3,7 +3,7 @@
 #   make reproduce-cifar-table PROFILE=smoke
 #
 # PROFILE=paper|short|smoke  LAUNCHER=auto|inline|local|slurm  SEEDS=5  ROWS=resnet20,resnet56  DATA=dir  OUT=runs
-# TRAIN_IMAGES=45000  PRECISION=fp32|bf16  SLOTS=2  SLURM='slurm_partition=gpu timeout_min=600'  YES=1  DRY_RUN=1
+# TRAIN_IMAGES=45000  PRECISION=fp32|bf16  SLOTS=2  SLURM_PROFILE=mycluster  YES=1  DRY_RUN=1
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +14,7 @@ OUT_FLAG = $(if $(OUT),--out '$(OUT)')
 FLAGS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(LAUNCHER),--launcher '$(LAUNCHER)') \
 	$(if $(SEEDS),--seeds '$(SEEDS)') $(if $(ROWS),--rows '$(ROWS)') $(if $(DATA),--data '$(DATA)') $(OUT_FLAG) \
 	$(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') $(if $(PRECISION),--precision '$(PRECISION)') \
-	$(if $(SLOTS),--slots '$(SLOTS)') $(if $(SLURM),--slurm $(SLURM)) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
+	$(if $(SLOTS),--slots '$(SLOTS)') $(if $(SLURM_PROFILE),--slurm-profile '$(SLURM_PROFILE)') $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
 
 .PHONY: help venv test bench reproduce-cifar-table reproduce-degradation report check status list publish slurm-up slurm-down slurm-status
 

@@ -131,13 +131,14 @@ def markdown(results: dict) -> str:
         cells = [f"{statistics.median(r):,.0f} ({min(r):,.0f} to {max(r):,.0f})" for r in rates]
         lines += f"| {result['model']} | {' | '.join(cells)} | {result['ratio']:.2f} |\n"
     hardware, versions = results["hardware"], results["versions"]
-    return (
-        f"# Training throughput on {hardware['device']}\n\n{head}{lines}\n"
-        f"Median (lowest to highest) of {results['rounds']} rounds of {results['steps']} steps of batch {BATCH}, the "
-        f"loops in turn in one process; {hardware['threads']} threads, {results['workers']} DataLoader workers; the ratio is the "
-        f"median of the rounds' ratios. Python {versions['python']}, torch {versions['torch']}. Conventional: torchvision "
-        "transforms in a DataLoader, fp32, eager, NCHW. Made again by `make bench`.\n"
-    )
+    return f"""# Training throughput on {hardware["device"]}
+
+{head}{lines}
+Training images per second, median (lowest to highest) of {results["rounds"]} rounds of {results["steps"]} steps of
+batch {BATCH}, the loops in turn in one process; {hardware["threads"]} threads, {results["workers"]} DataLoader
+workers. The ratio is the median of the rounds' ratios. Conventional: torchvision transforms in a DataLoader, fp32,
+eager, NCHW. Python {versions["python"]}, torch {versions["torch"]}. Made again by `make bench`.
+"""
 
 
 def main() -> int:
@@ -150,7 +151,7 @@ def main() -> int:
     options = parser.parse_args()
     device = default_device()
     results = {
-        "hardware": provenance.hardware(device),
+        "hardware": provenance.hardware(device, torch.get_num_threads()),
         "versions": provenance.versions(),
         "code": provenance.code_identity(),
         "rounds": options.rounds,

@@ -10,9 +10,9 @@ training error is below 80 %.
 import sys
 from pathlib import Path
 
-from reproductions.harness import plots
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
-from reproductions.harness.tables import Page
+from reproductions.harness.reporting import plots
+from reproductions.harness.reporting.tables import Page
 from resnet.recipe import Recipe
 
 RECIPE = Recipe()

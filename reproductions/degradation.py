@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 from reproductions.cifar_table import RECIPE, recipe_for
-from reproductions.harness import plots
-from reproductions.harness.comparisons import Difference
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
-from reproductions.harness.tables import Page, differences_section
+from reproductions.harness.reporting import plots
+from reproductions.harness.reporting.comparisons import Difference
+from reproductions.harness.reporting.tables import Page, differences_section
 
 KINDS = {"plain": "plain", "resnet": "ResNet"}
 

@@ -4,6 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +93,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.recipe, self.model)
         images = len(data.train_labels)
         self.sampler = Sampler(run.seed, images, self.recipe.batch_size, self.recipe.augment, self.device)
+        self.threads = torch.get_num_threads()  # on a CPU, the order of sums and so the last bits depend on it
         self.iteration = 0
         self.warmup_ended_at: int | None = None
         self.curve: list[dict] = []
@@ -173,6 +175,7 @@ class Trainer:
             "run": self.run.identity,
             "data": self.data.digest,
             "precision": self.precision,
+            "threads": self.threads,
             "iteration": self.iteration,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -191,6 +194,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.iteration, self.warmup_ended_at = state["iteration"], state["warmup_ended_at"]
+        self.threads = state["threads"]
         self.curve, self.diverged = list(state["curve"]), state["diverged"]
         self._images_since_evaluation = state["images_since_evaluation"]
         for own, saved in zip((self._loss_sum, self._wrong, self._warmup_wrong), state["sums"]):
@@ -223,6 +227,23 @@ def train(
     if (state := checkpoint.load_latest(folder, trainer.device)) is not None:
         trainer.load_state_dict(state)
         timing = dict(state["timing"])
+    with _threads(trainer.threads):
+        return _train(trainer, folder, timing, checkpoint_seconds, on_progress, stop_requested)
+
+
+@contextmanager
+def _threads(count: int):
+    """Compute with so many threads: a run goes on with as many as it was begun with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train(trainer: Trainer, folder: Path, timing: dict, checkpoint_seconds, on_progress, stop_requested) -> dict:
+    """The loop of :func:`train`."""
 
     def synchronized_time() -> float:
         if trainer.device.type == "cuda":

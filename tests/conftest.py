@@ -1,9 +1,13 @@
 """What all tests share: GPU tests are skipped without a GPU, and the small nets of the tests run on one thread."""
 
+import os
+
 import pytest
 import torch
 
-torch.set_num_threads(1)  # a step of these nets is so short that threads mostly wait for one another
+# A step of these nets is so short that threads mostly wait for one another. The variable is for the tests' processes.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_collection_modifyitems(items):

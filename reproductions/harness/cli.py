@@ -2,17 +2,20 @@
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from reproductions.harness import cost, launchers, provenance
+from reproductions.harness import launching, provenance
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
-from reproductions.harness.job import Workplace
-from reproductions.harness.progress import Display
+from reproductions.harness.launching import cost
+from reproductions.harness.launching.profile import load_profile
+from reproductions.harness.launching.progress import Display
+from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import Pool, read_pool, record_path
-from reproductions.harness.report import write_report
+from reproductions.harness.reporting.report import write_report
 from resnet.data import DataError, load
 from resnet.recipe import PRECISIONS
 from resnet.run import Run
@@ -29,7 +32,7 @@ def parse(experiment: Experiment, arguments: list[str] | None) -> argparse.Names
     )
     add = parser.add_argument
     add("--profile", choices=PROFILES, default="paper", help="how much of the protocol is run (default: paper)")
-    add("--launcher", choices=launchers.NAMES, default="auto", help="auto: in-process, or a queue on several GPUs")
+    add("--launcher", choices=launching.NAMES, default="auto", help="auto: in-process, or a queue on several GPUs")
     add("--seeds", type=_positive, help="runs per row; default: 5 in the paper profile, 2 in the others")
     add("--rows", type=_names, help="only these rows, such as resnet20,resnet56")
     add("--data", type=Path, default=DEFAULT_DATA, help="folder of CIFAR-10, downloaded if missing (default: data)")
@@ -37,7 +40,7 @@ def parse(experiment: Experiment, arguments: list[str] | None) -> argparse.Names
     add("--train-images", type=_positive, help="train on the first so many images, hold out the others")
     add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 on CUDA, fp32 elsewhere")
     add("--slots", type=_positive, help="jobs at once with the local launcher (default: one per GPU or core)")
-    add("--slurm", type=_parameter, nargs="+", default=[], metavar="KEY=VALUE", help="such as slurm_partition=gpu")
+    add("--slurm-profile", metavar="NAME", help="what jobs ask SLURM for: slurm/profiles/NAME.toml")
     add("--checkpoint-seconds", type=_seconds, default=60, help="time between checkpoints (default: 60)")
     add("--dry-run", action="store_true", help="list the runs and what they would cost, and train nothing")
     add("--yes", action="store_true", help="train the paper profile without a GPU all the same")
@@ -46,6 +49,8 @@ def parse(experiment: Experiment, arguments: list[str] | None) -> argparse.Names
         options.variant = Variant(options.profile, options.train_images, options.precision)
         options.seeds = options.seeds or experiment.seeds[options.profile]
         options.runs = experiment.runs(options.variant, options.seeds, options.rows)
+        if all(run.train_images is None for run in options.runs):  # that many is all there are
+            options.variant = replace(options.variant, train_images=None)
     except ValueError as error:
         parser.error(str(error))
     return options
@@ -67,13 +72,6 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
-
-
-def _parameter(text: str) -> tuple[str, int | str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
-    return name, int(value) if value.isdigit() else value
 
 
 def run_experiment(experiment: Experiment, arguments: list[str] | None = None) -> int:
@@ -98,8 +96,9 @@ def _run(experiment: Experiment, options: argparse.Namespace, console: Console) 
     damaged = _damaged(options.runs, pool)
     missing = [run for run in options.runs if pool.get(run) is None and run not in damaged]
     try:
-        launcher, launch = launchers.choose(options.launcher)
+        launcher, launch = launching.choose(options.launcher)
         _check_flags(options, launcher)
+        launch_options = launching.Options(options.slots, load_profile(options.slurm_profile))
         if options.dry_run:
             _dry_run(options.runs, missing, damaged, launcher, [pool, published])
             return 0
@@ -110,14 +109,18 @@ def _run(experiment: Experiment, options: argparse.Namespace, console: Console) 
             _check_data(missing, place)
         _say_plan(console, experiment, options, len(options.runs) - len(missing) - len(damaged), launcher)
         with Display(len(missing), console) as display:
-            outcome = launch(missing, place, display, launchers.Options(options.slots, dict(options.slurm)))
+            outcome = launch(missing, place, display, launch_options)
     except (DataError, ValueError) as error:
         console.print(str(error), style="red", highlight=False, markup=False)
         return EXIT_REFUSED
 
     pool = read_pool(place.records)
     if any(pool.get(run) for run in options.runs):
-        show_files(write_report(experiment, options.variant, options.seeds, pool, published, place.out))
+        try:
+            show_files(write_report(experiment, options.variant, options.seeds, pool, published, place.out))
+        except OSError as error:  # a full disk, say: the records are there, and the same command tries again
+            console.print(f"the tables could not be written: {error}", style="red", highlight=False, markup=False)
+            return EXIT_FAILED
     for run, text in outcome.failures.items():
         console.print(f"\nfailed: {run}\n{text}", style="red", highlight=False, markup=False)
     for run, text in _damaged(options.runs, pool).items():
@@ -138,14 +141,16 @@ def _damaged(runs: list[Run], pool: Pool) -> dict[Run, str]:
 
 def _check_flags(options: argparse.Namespace, launcher: str) -> None:
     """Raise ValueError for a flag that the launcher would leave out of account."""
-    if options.slurm and launcher != "slurm":
-        raise ValueError(f"--slurm has no meaning for the {launcher} launcher; add --launcher slurm")
+    if options.slurm_profile and launcher != "slurm":
+        raise ValueError(f"--slurm-profile has no meaning for the {launcher} launcher; add --launcher slurm")
     if options.slots and launcher != "local":
         raise ValueError(f"--slots has no meaning for the {launcher} launcher; add --launcher local")
 
 
 def _check_writable(out: Path) -> None:
-    """Raise ValueError unless files can be written below ``out``."""
+    """Raise ValueError unless files can be written below ``out``, and it is not the published results."""
+    if out.resolve().is_relative_to(PUBLISHED):
+        raise ValueError(f"{out} is for published records; train elsewhere, then: python -m reproductions publish")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -180,7 +185,7 @@ def _dry_run(runs: list[Run], missing: list[Run], damaged: dict, launcher: str, 
             total += rate.hours(run)
             table.add_row(str(run), "to be trained", f"{rate.images_per_second:,.0f}", f"{rate.hours(run):.2f}")
     console = Console(soft_wrap=True)
-    console.print(table)
+    console.print(table, crop=False, width=max(console.width, 110))
     known = sum(run.model in rates for run in missing)
     console.print(f"{len(missing)} of {len(runs)} runs to be trained: {total:.2f} {unit}-hours for {known} of them")
     for model, rate in rates.items():
@@ -216,7 +221,7 @@ def _refuse_without_gpu(experiment, options, missing: list[Run], launcher: str, 
         "Nothing was started. Instead:\n"
         f"  {target} PROFILE=smoke          synthetic data, minutes\n"
         f"  {target} PROFILE=short          real data, 1,000 iterations, hours\n"
-        f"  {target} LAUNCHER=slurm SLURM='slurm_partition=gpu'   on a cluster\n"
+        f"  {target} LAUNCHER=slurm SLURM_PROFILE=mycluster   on a cluster\n"
         "  make report                                  the published tables, seconds\n"
         f"or start it all the same with --yes ({target} YES=1)."
     )

@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -45,6 +46,7 @@ def has_history() -> bool:
     return (ROOT / ".git").exists() and _git("rev-parse", "--is-shallow-repository") == "false\n"
 
 
+@cache
 def committed_resnet_digest(commit: str) -> str | None:
     """The digest that :func:`code_identity` gives for a clean checkout of ``commit``; None if it isn't known here."""
     if not commit or commit.startswith("-"):
@@ -68,8 +70,9 @@ def device_name(device: torch.device) -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
-def hardware(device: torch.device) -> dict:
-    return {"type": device.type, "device": device_name(device), "threads": torch.get_num_threads()}
+def hardware(device: torch.device, threads: int) -> dict:
+    """What a record says of the hardware; ``threads`` are the processor's that take part."""
+    return {"type": device.type, "device": device_name(device), "threads": threads}
 
 
 def versions() -> dict:

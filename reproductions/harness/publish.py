@@ -8,9 +8,9 @@ from pathlib import Path
 
 from reproductions.harness import provenance
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
-from reproductions.harness.plots import read_description
 from reproductions.harness.records import Pool, read_pool, record_path
-from reproductions.harness.report import write_report
+from reproductions.harness.reporting.plots import read_description
+from reproductions.harness.reporting.report import write_report
 from resnet.data.cifar import KNOWN_COPIES
 from resnet.files import write_atomically
 from resnet.run import Run

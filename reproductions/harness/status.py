@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
-from reproductions.harness.job import Status
-from reproductions.harness.progress import describe, duration
+from reproductions.harness.launching.progress import describe, duration
+from reproductions.harness.launching.workplace import Status
 from reproductions.harness.publish import recorded_seeds
 from reproductions.harness.records import read_pool
 

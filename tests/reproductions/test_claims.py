@@ -7,8 +7,10 @@ import pytest
 from fakes import make_record, store
 from tiny import TINY
 
-from reproductions.harness import job, provenance
-from reproductions.harness.job import Outcome, Workplace, execute
+from reproductions.harness import provenance
+from reproductions.harness.launching import job
+from reproductions.harness.launching.job import Outcome, execute
+from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import read_pool, read_record, record_path
 from resnet.run import Run
 
@@ -70,10 +72,9 @@ def test_a_run_trained_again_knows_nothing_of_the_first_time(place, monkeypatch)
 def test_code_that_changed_between_two_starts_counts_if_the_first_left_a_checkpoint(
     place, monkeypatch, checkpoint, modified
 ):
-    def code(commit):
-        monkeypatch.setattr(
-            provenance, "code_identity", lambda: {"commit": commit, "modified": False, "resnet_sha256": "1" * 64}
-        )
+    def code(digit):
+        identity = {"commit": digit * 40, "modified": False, "resnet_sha256": digit * 64}
+        monkeypatch.setattr(provenance, "code_identity", lambda: identity)
 
     code("a")
     stops = iter([False, False, True])

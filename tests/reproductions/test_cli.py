@@ -13,9 +13,10 @@ from tiny import TINY, make_experiment
 
 from reproductions import __main__ as main
 from reproductions import cifar_table
-from reproductions.harness import cli, launchers
+from reproductions.harness import cli, launching
 from reproductions.harness.experiment import Experiment, Variant
-from reproductions.harness.job import Outcome, Workplace
+from reproductions.harness.launching.job import Outcome
+from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import read_pool, record_path
 from resnet.recipe import Recipe
@@ -43,7 +44,7 @@ def launched(monkeypatch):
         launches.append(runs)
         return Outcome({})
 
-    monkeypatch.setattr(launchers, "choose", lambda name: ("inline" if name == "auto" else name, launch))
+    monkeypatch.setattr(launching, "choose", lambda name: ("inline" if name == "auto" else name, launch))
     return launches
 
 
@@ -124,7 +125,7 @@ def test_an_interrupted_launch_says_how_to_go_on(out, monkeypatch, capsys):
     def launch(runs, place, display, options):
         return Outcome({}, "stopped at iteration 3")
 
-    monkeypatch.setattr(launchers, "choose", lambda name: ("inline", launch))
+    monkeypatch.setattr(launching, "choose", lambda name: ("inline", launch))
     assert run(out) == 130
     assert "stopped at iteration 3.\nThe same command goes on" in capsys.readouterr().err
 
@@ -133,7 +134,7 @@ def test_a_second_ctrl_c_ends_at_once_without_a_traceback(out, monkeypatch, caps
     def launch(runs, place, display, options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(launchers, "choose", lambda name: ("inline", launch))
+    monkeypatch.setattr(launching, "choose", lambda name: ("inline", launch))
     assert run(out) == 130
     assert "goes on from the last checkpoints" in capsys.readouterr().err
 
@@ -155,7 +156,6 @@ def test_a_second_ctrl_c_ends_at_once_without_a_traceback(out, monkeypatch, caps
         (["--precision", "fp8"], "invalid choice: 'fp8'"),
         (["--checkpoint-seconds", "nan"], "not a number of seconds above 0"),
         (["--checkpoint-seconds", "-1"], "not a number of seconds above 0"),
-        (["--slurm", "gpu"], "not of the form KEY=VALUE"),
         (["--epochs", "3"], "unrecognized arguments"),
     ],
 )
@@ -166,7 +166,7 @@ def test_bad_arguments_are_refused_with_the_reason(out, launched, capsys, argume
     assert not launched and not out.exists()
 
 
-@pytest.mark.parametrize(("flag", "value"), [("--slots", "2"), ("--slurm", "slurm_partition=gpu")])
+@pytest.mark.parametrize(("flag", "value"), [("--slots", "2"), ("--slurm-profile", "example")])
 def test_a_flag_that_the_launcher_would_ignore_is_refused(out, launched, capsys, flag, value):
     assert run(out, flag, value) == 2
     assert f"{flag} has no meaning for the inline launcher" in capsys.readouterr().err and not launched

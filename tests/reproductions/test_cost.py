@@ -7,7 +7,8 @@ import torch
 from fakes import make_record, store
 from tiny import TINY
 
-from reproductions.harness import cost, provenance
+from reproductions.harness import provenance
+from reproductions.harness.launching import cost
 from reproductions.harness.records import read_pool
 from resnet.recipe import Recipe
 from resnet.run import Run
@@ -35,25 +36,27 @@ def test_hours_are_images_over_rate_times_overhead():
 
 def test_the_rate_is_the_median_of_the_records_of_all_pools(tmp_path):
     first, second = pool(tmp_path / "1", [100.0, 900.0]), pool(tmp_path / "2", [300.0])
-    rate = cost.recorded_rate(RUN, [first, second])
+    rate = cost.recorded_rate(RUN, [first, second], {})
     assert rate.images_per_second == 300.0 and rate.overhead == pytest.approx(1.1)
     assert rate.source == "3 records on GPU X"
 
 
 def test_records_of_another_device_model_or_batch_size_tell_nothing(tmp_path):
     records = [pool(tmp_path, [100.0])]
-    assert cost.recorded_rate(RUN, records, device_name="GPU Y") is None
-    assert cost.recorded_rate(RUN, records, device_type="cpu") is None
-    assert cost.recorded_rate(replace(RUN, model="cifar_resnet14"), records) is None
-    assert cost.recorded_rate(replace(RUN, recipe=Recipe()), records) is None
+    assert cost.recorded_rate(RUN, records, {"device": "GPU Y"}) is None
+    assert cost.recorded_rate(RUN, records, {"type": "cpu"}) is None
+    assert cost.recorded_rate(replace(RUN, model="cifar_resnet14"), records, {}) is None
+    assert cost.recorded_rate(replace(RUN, recipe=Recipe()), records, {}) is None
     longer = replace(RUN, recipe=replace(TINY, iterations=600))
-    assert cost.recorded_rate(longer, records, "GPU X", "cuda").images_per_second == 100.0
+    assert cost.recorded_rate(longer, records, {"device": "GPU X", "type": "cuda"}).images_per_second == 100.0
 
 
 def test_rates_here_are_recorded_ones_of_this_device_or_measured_now(tmp_path):
     other = replace(RUN, model="cifar_plain8")
     here = provenance.device_name(CPU)
-    rates = cost.rates_here([RUN, other], [pool(tmp_path, [123.0], device=here, type="cpu")], CPU)
+    rates = cost.rates_here(
+        [RUN, other], [pool(tmp_path, [123.0], device=here, type="cpu", threads=torch.get_num_threads())], CPU
+    )
     assert rates["cifar_resnet8"].images_per_second == 123.0
     assert rates["cifar_plain8"].source == f"measured now on {here}" and rates["cifar_plain8"].images_per_second > 0
 

@@ -11,8 +11,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from reproductions.harness import job, provenance
-from reproductions.harness.job import Status, Workplace, execute
+from reproductions.harness import provenance
+from reproductions.harness.launching import job
+from reproductions.harness.launching.job import execute
+from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import read_record, record_path
 from resnet import checkpoint
 from resnet.data import DataError
@@ -58,7 +60,7 @@ def train_in_a_process_of_its_own(run, out):
 
 def test_killed_at_random_moments_it_leaves_the_same_record(tmp_path):
     context = multiprocessing.get_context("forkserver")  # forks from a process that has imported torch already
-    context.set_forkserver_preload(["torch", "torchvision", "reproductions.harness.job"])
+    context.set_forkserver_preload(["torch", "torchvision", "reproductions.harness.launching.job"])
     run, moments = Run("cifar_resnet8", RECIPE, "synthetic"), random.Random(0)
 
     def start(out):

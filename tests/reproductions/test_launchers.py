@@ -16,10 +16,12 @@ import torch
 from fakes import make_record, store
 from rich.console import Console
 
-from reproductions.harness import cli, launchers
-from reproductions.harness.job import Outcome, Status, Workplace, execute
-from reproductions.harness.launchers import local, slurm
-from reproductions.harness.progress import Display
+from reproductions.harness import cli, launching
+from reproductions.harness.launching import local, slurm
+from reproductions.harness.launching.job import Outcome, execute
+from reproductions.harness.launching.profile import Profile
+from reproductions.harness.launching.progress import Display
+from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import read_pool
 from resnet.run import Run
@@ -79,7 +81,7 @@ def queue(tmp_path_factory):
     display = Watcher(len(RUNS))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "device_count", lambda: 0)
-        outcome = local.launch(RUNS, place, display, launchers.Options(slots=2))
+        outcome = local.launch(RUNS, place, display, launching.Options(slots=2))
     return place, display, outcome
 
 
@@ -117,7 +119,7 @@ def test_a_job_whose_process_dies_is_reported_and_the_others_finish(queue):
 
 def test_nothing_to_do_starts_nothing(tmp_path):
     for launcher in (local, slurm):
-        assert launcher.launch([], Workplace(tmp_path, tmp_path), Watcher(0), launchers.Options()) == Outcome({})
+        assert launcher.launch([], Workplace(tmp_path, tmp_path), Watcher(0), launching.Options()) == Outcome({})
     assert not list(tmp_path.iterdir())
 
 
@@ -223,7 +225,7 @@ def test_without_a_usable_gpu_the_slots_share_the_cores(machine, visible):
     machine(0, visible)
     slots = local.find_slots(3, 10)
     assert gpus(slots) == [None] * 3 and [slot.threads for slot in slots] == [2, 2, 2]
-    assert len(local.find_slots(None, 100)) == 8 and local.find_slots(None, 1)[0].threads == 8
+    assert len(local.find_slots(None, 100)) == 8 and local.find_slots(None, 1)[0].threads == 1
 
 
 def test_more_slots_than_cores_have_a_thread_each(machine):
@@ -240,12 +242,12 @@ def test_no_slots_are_an_error(machine):
 @pytest.mark.parametrize(("count", "name"), [(0, "inline"), (1, "inline"), (2, "local")])
 def test_auto_is_local_on_several_gpus_only(machine, count, name):
     machine(count)
-    assert launchers.choose("auto")[0] == name
+    assert launching.choose("auto")[0] == name
 
 
 def test_an_unknown_launcher_is_an_error_that_lists_them():
     with pytest.raises(ValueError, match="'cloud'.*auto, inline, local, slurm"):
-        launchers.choose("cloud")
+        launching.choose("cloud")
 
 
 # ---------------------------------------------------------------------------------------------------------------- SLURM
@@ -289,13 +291,13 @@ def cluster(monkeypatch):
 
 def launch(out, **parameters):
     place = Workplace(Path(out), Path("data"), checkpoint_seconds=7.0)
-    return slurm.launch(RUNS[:2], place, Watcher(2), launchers.Options(slurm=parameters))
+    return slurm.launch(RUNS[:2], place, Watcher(2), launching.Options(slurm=Profile(**parameters)))
 
 
 def test_slurm_gets_one_job_per_run_with_defaults_that_can_be_changed(cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cluster["on_submit"] = lambda job: store(job.place.records, make_record(job.runs[0], 50.0))
-    assert launch("runs", slurm_partition="gpu", timeout_min=600) == Outcome({})
+    assert launch("runs", partition="gpu", time_minutes=600) == Outcome({})
     assert cluster["cluster"] == "slurm"
     parameters = cluster["parameters"]
     assert parameters["slurm_partition"] == "gpu" and parameters["timeout_min"] == 600

@@ -5,10 +5,10 @@ from fakes import make_results
 from matplotlib.collections import PathCollection
 
 from reproductions import cifar_table, degradation
-from reproductions.harness import footnotes, plots
 from reproductions.harness.experiment import Variant
 from reproductions.harness.records import records_digest
-from reproductions.harness.samples import Curve, curve
+from reproductions.harness.reporting import footnotes, plots
+from reproductions.harness.reporting.samples import Curve, curve
 
 TABLE, DEGRADATION = cifar_table.EXPERIMENT, degradation.EXPERIMENT
 PAPER, SHORT = Variant("paper"), Variant("short")

@@ -7,9 +7,9 @@ from fakes import make_record, store
 from rich.console import Console
 from tiny import TINY
 
-from reproductions.harness import progress
-from reproductions.harness.job import Status, Workplace
-from reproductions.harness.progress import Display, describe, duration
+from reproductions.harness.launching import progress
+from reproductions.harness.launching.progress import Display, describe, duration
+from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import record_path
 from resnet.run import Run
 from resnet.trainer import Progress

@@ -8,10 +8,11 @@ import pytest
 from fakes import make_record, store
 
 from reproductions import cifar_table
-from reproductions.harness import plots, provenance, publish
+from reproductions.harness import provenance, publish
 from reproductions.harness.experiment import Experiment, Row
 from reproductions.harness.records import read_pool, read_record, record_path, seal
-from reproductions.harness.tables import Page
+from reproductions.harness.reporting import plots
+from reproductions.harness.reporting.tables import Page
 from resnet.data.cifar import KNOWN_COPIES
 from resnet.recipe import Recipe
 from resnet.run import Run

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from reproductions.harness import statistics
-from reproductions.harness.statistics import Interval
+from reproductions.harness.reporting import statistics
+from reproductions.harness.reporting.statistics import Interval
 
 ERRORS = [8.71, 8.55, 8.93, 8.60, 8.81]
 samples = st.lists(st.integers(500, 2_000).map(lambda n: n / 100), min_size=2, max_size=8)

@@ -9,7 +9,7 @@ from rich.console import Console
 from tiny import make_experiment
 
 from reproductions.harness.experiment import Variant
-from reproductions.harness.job import Status, Workplace
+from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import record_path
 from reproductions.harness.status import SILENT_SECONDS, show_status
 from resnet.trainer import Progress

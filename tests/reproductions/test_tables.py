@@ -7,10 +7,10 @@ import pytest
 from fakes import make_record, make_results, store
 
 from reproductions import cifar_table, degradation, reported
-from reproductions.harness import cells, comparisons, plots, tables
 from reproductions.harness.experiment import Variant
 from reproductions.harness.records import read_pool, records_digest
-from reproductions.harness.report import write_report
+from reproductions.harness.reporting import cells, comparisons, plots, tables
+from reproductions.harness.reporting.report import write_report
 from resnet.models import count_parameters, create_model
 
 TABLE, DEGRADATION = cifar_table.EXPERIMENT, degradation.EXPERIMENT
@@ -55,8 +55,12 @@ def published(tmp_path):
 
 
 def test_heading_names_title_source_and_profile(published, tmp_path):
-    assert published[0].read_text().startswith(
-        "# CIFAR-10 test error of residual nets\n\nHe et al. 2015, Table 6 · the paper's protocol\n\n| net "
+    assert (
+        published[0]
+        .read_text()
+        .startswith(
+            "# CIFAR-10 test error of residual nets\n\nHe et al. 2015, Table 6 · the paper's protocol\n\n| net "
+        )
     )
     smoke = report(TABLE, SMOKE, make_results(TABLE, SMOKE, {}, tmp_path, published={}), tmp_path / "runs")
     assert smoke[0].name == "cifar_table_smoke.md"
@@ -246,7 +250,7 @@ def test_sources_are_named(published):
     text = published[0].read_text()
     assert "- Reported: [He et al. 2015](https://arxiv.org/abs/1512.03385), *Deep Residual" in text
     name = "akamaster/pytorch_resnet_cifar10"
-    assert f"(b) [{name}](https://github.com/{name}), 1 run, 50,000 training images" in text
+    assert f"(b) [{name}](https://github.com/{name}), 1 run, best epoch on the test set, 50,000 training" in text
 
 
 # ---------------------------------------------------------------------------------------------------- the report step

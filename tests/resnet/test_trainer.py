@@ -238,6 +238,21 @@ def test_resumed_equals_uninterrupted(data, tmp_path, recipe):
         assert resumed.curve == whole.curve and resumed.warmup_ended_at == whole.warmup_ended_at, iteration
 
 
+def test_a_run_goes_on_with_as_many_threads_as_it_was_begun_with(data, tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(Trainer, "evaluate", lambda self: used.append(torch.get_num_threads()))
+    interrupted = Trainer(make_run(seed=1), data)
+    with pytest.raises(Interrupted):
+        train(interrupted, tmp_path, stop_requested=stop_at(interrupted, 1))
+    torch.set_num_threads(2)
+    try:
+        resumed = Trainer(make_run(seed=1), data)
+        train(resumed, tmp_path)
+        assert resumed.threads == 1 and set(used) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_interrupted_after_every_step(data, tmp_path):
     run = make_run(WARMED_UP)
     for iteration in range(1, 12):

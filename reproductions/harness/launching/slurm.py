@@ -6,14 +6,15 @@ from contextlib import contextmanager
 
 import submitit
 
-from reproductions.harness.job import Job, Outcome, Status, Workplace, stop_on_signals
-from reproductions.harness.launchers import Options
-from reproductions.harness.progress import Display
+from reproductions.harness.launching import Options
+from reproductions.harness.launching.job import Job, Outcome
+from reproductions.harness.launching.progress import Display
+from reproductions.harness.launching.signals import stop_on_signals
+from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import record_path
 from resnet.run import Run
 
 _POLL_SECONDS = 2.0
-DEFAULTS = {"timeout_min": 240, "gpus_per_node": 1, "cpus_per_task": 4, "mem_gb": 16}
 
 
 def launch(runs: list[Run], place: Workplace, display: Display, options: Options) -> Outcome:
@@ -21,7 +22,7 @@ def launch(runs: list[Run], place: Workplace, display: Display, options: Options
     if not runs:
         return Outcome({})
     absolute = Workplace(place.out.resolve(), place.data.resolve(), place.checkpoint_seconds)
-    jobs = _submit(runs, absolute, {**DEFAULTS, **options.slurm})
+    jobs = _submit(runs, absolute, options.slurm.submitit_parameters())
     display.say(f"submitted {len(jobs)} jobs to SLURM: {jobs[0].job_id} to {jobs[-1].job_id}")
     waiting = dict(zip(runs, jobs))
     failures: dict[Run, str] = {}

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import submitit
 import torch
 
-from reproductions.harness.job import Job, Outcome, Workplace, stop_on_signals
-from reproductions.harness.launchers import Options
-from reproductions.harness.progress import Display
+from reproductions.harness.launching import Options
+from reproductions.harness.launching.job import Job, Outcome
+from reproductions.harness.launching.progress import Display
+from reproductions.harness.launching.signals import STOPPING, stop_on_signals
+from reproductions.harness.launching.workplace import Workplace
 from resnet.run import Run
 
 _MONTH_MINUTES = 30 * 24 * 60  # submitit wants a time limit; a local job has none
@@ -42,8 +44,9 @@ def find_slots(wanted: int | None, jobs: int) -> list[Slot]:
         count = min(wanted or len(gpus), jobs)
         return [Slot(number, gpus[number % len(gpus)], None) for number in range(count)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = min(wanted or cores, jobs)
-    return [Slot(number, None, max(1, cores // count)) for number in range(count)]
+    # The threads of a slot don't depend on how many jobs there are: they decide the last bits of a result.
+    threads = max(1, cores // (wanted or cores))
+    return [Slot(number, None, threads) for number in range(min(wanted or cores, jobs))]
 
 
 def visible_gpus() -> list[int]:
@@ -65,7 +68,7 @@ def launch(runs: list[Run], place: Workplace, display: Display, options: Options
     free = list(reversed(find_slots(options.slots, len(runs))))
     running: dict[Slot, tuple[Run, submitit.Job]] = {}
     stopped = False
-    with stop_on_signals() as stop_requested:
+    with stop_on_signals(message=STOPPING) as stop_requested:
         while running or (waiting and not stopped):
             while free and waiting and not stopped:
                 slot, run = free.pop(), waiting.pop()

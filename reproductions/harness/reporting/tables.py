@@ -11,12 +11,12 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from reproductions import reported
-from reproductions.harness import footnotes, statistics
-from reproductions.harness.cells import NONE, errors, interval, mean_std, number, p_value, signed
-from reproductions.harness.comparisons import Difference, verdict
 from reproductions.harness.experiment import Experiment, RowResult, Variant
 from reproductions.harness.records import records_digest
-from reproductions.harness.samples import best_errors, completed, final_errors
+from reproductions.harness.reporting import footnotes, statistics
+from reproductions.harness.reporting.cells import NONE, errors, interval, mean_std, number, p_value, signed
+from reproductions.harness.reporting.comparisons import Difference, verdict
+from reproductions.harness.reporting.samples import best_errors, completed, final_errors
 from reproductions.reported import Reported, Source
 from resnet.files import write_atomically
 from resnet.models import count_parameters, create_model

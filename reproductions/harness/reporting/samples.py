@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from reproductions.harness import statistics
+from reproductions.harness.reporting import statistics
 
 
 def completed(records: list[dict]) -> list[dict]:

@@ -1,8 +1,8 @@
 """How numbers are written in a table. Errors are top-1, in percent; what is absent is a dash."""
 
-from reproductions.harness import statistics
-from reproductions.harness.samples import completed, final_errors
-from reproductions.harness.statistics import Interval
+from reproductions.harness.reporting import statistics
+from reproductions.harness.reporting.samples import completed, final_errors
+from reproductions.harness.reporting.statistics import Interval
 
 NONE = "–"
 

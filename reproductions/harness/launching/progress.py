@@ -8,7 +8,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from reproductions.harness.job import Status, Workplace
+from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import RecordError, outcome, read_record, record_path
 from resnet.run import Run
 

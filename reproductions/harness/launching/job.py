@@ -3,14 +3,13 @@
 import fcntl
 import json
 import signal
-import threading
 import time
 import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,8 @@ from pathlib import Path
 import torch
 
 from reproductions.harness import provenance
+from reproductions.harness.launching.signals import stop_on_signals
+from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import (
     SCHEMA,
     RecordError,
@@ -32,59 +33,9 @@ from resnet.data import load
 from resnet.files import write_atomically
 from resnet.models import count_parameters
 from resnet.run import Run
-from resnet.trainer import DeviceData, Interrupted, Progress, Trainer, default_device, train
+from resnet.trainer import DeviceData, Interrupted, Trainer, default_device, train
 
 _CLAIM_SECONDS = 1.0  # between two looks at a run that another process trains
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """Where a job finds data and leaves what it makes.
-
-    ``out`` has the shape of ``results/``: records/, tables/, plots/; besides, work/ with a folder per run
-    (checkpoints, progress, failure) and weights/ with the final weights.
-    """
-
-    out: Path
-    data: Path
-    checkpoint_seconds: float = 60.0
-
-    @property
-    def records(self) -> Path:
-        return self.out / "records"
-
-    def work(self, run: Run) -> Path:
-        return self.out / "work" / run.short_id
-
-    def weights(self, run: Run) -> Path:
-        return self.out / "weights" / f"{run.short_id}.pt"
-
-
-@dataclass(frozen=True)
-class Status:
-    """How a run stands, as its job last wrote it: state is running, stopped or failed.
-
-    A job tells, but does not write down, two more: waiting, for another process that trains this run, and done.
-    """
-
-    state: str
-    run: str
-    updated: float  # seconds since the epoch
-    progress: Progress | None = None
-    message: str = ""
-
-    def write(self, folder: Path) -> None:
-        write_atomically(folder / "status.json", json.dumps(asdict(self)).encode())
-
-    @classmethod
-    def read(cls, folder: Path) -> "Status | None":
-        """The status in a run's work folder; None if there is none or it can't be read."""
-        try:
-            values = json.loads((folder / "status.json").read_text())
-            progress = Progress(**values["progress"]) if values["progress"] else None
-            return cls(**{**values, "progress": progress})
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
 
 
 @dataclass(frozen=True)
@@ -94,39 +45,6 @@ class Outcome:
 
     failures: dict[Run, str]
     interrupted: str = ""
-
-
-class _StopFlag:
-    """Calls as the question whether a signal asked for a stop; ``signal`` is the first that did."""
-
-    signal: int | None = None
-
-    def __call__(self) -> bool:
-        return self.signal is not None
-
-
-@contextmanager
-def stop_on_signals(*numbers: int):
-    """A flag that SIGINT, SIGTERM and ``numbers`` set; the handlers before are put back afterwards.
-
-    A second SIGINT raises KeyboardInterrupt: it does not wait for the checkpoint.
-    """
-    stop = _StopFlag()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def handle(number, frame):
-        if stop.signal == number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.signal = stop.signal or number
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, *numbers)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)
@@ -174,6 +92,7 @@ def execute(
     failures: dict[Run, str] = {}
     data: dict[tuple, DeviceData] = {}
     device, code = default_device(), provenance.code_identity()
+    torch.backends.cudnn.deterministic = True  # so that a resumed run equals an uninterrupted one on a GPU, too
     waiting = deque(runs)
     while waiting:
         run = waiting.popleft()
@@ -273,7 +192,8 @@ def _note_start(folder: Path, code: dict) -> list[dict]:
 def make_record(trainer: Trainer, timing: dict, code: dict, starts: list[dict]) -> dict:
     """The record of a finished run; see :mod:`reproductions.harness.records` for the fields."""
     run, data, curve = trainer.run, trainer.data, trainer.curve
-    if any(start["code"] not in (None, code) for start in starts):
+    earlier = [start["code"] for start in starts if start["code"] is not None]
+    if any(old["modified"] or old["resnet_sha256"] != code["resnet_sha256"] for old in earlier):
         code = {**code, "modified": True}  # begun by one version of the code and ended by another
     rate = trainer.iteration * run.recipe.batch_size / timing["train_seconds"]
     return {
@@ -293,7 +213,7 @@ def make_record(trainer: Trainer, timing: dict, code: dict, starts: list[dict]) 
             "images_per_second": round(rate, 2),
             "finished": _now(),
         },
-        "hardware": provenance.hardware(trainer.device),
+        "hardware": provenance.hardware(trainer.device, trainer.threads),
         "versions": provenance.versions(),
         "code": code,
         "data": {"name": data.name, "sha256": data.digest, "official": data.official},

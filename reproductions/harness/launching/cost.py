@@ -28,16 +28,19 @@ class Rate:
         return run.recipe.iterations * run.recipe.batch_size / self.images_per_second * self.overhead / 3600
 
 
-def recorded_rate(run: Run, pools: list[Pool], device_name: str | None = None, device_type: str | None = None):
-    """The median rate of the records of this model on that device, None if there are none."""
+def recorded_rate(run: Run, pools: list[Pool], hardware: dict) -> Rate | None:
+    """The median rate of the records of this model, batch size and precision on such hardware, None without any.
+
+    ``hardware`` holds those of a record's fields that must agree: type, device, threads.
+    """
     matching = [
         record
         for pool in pools
         for record in pool.records.values()
         if record["specification"]["model"] == run.model
         and record["specification"]["recipe"]["batch_size"] == run.recipe.batch_size
-        and device_name in (None, record["hardware"]["device"])
-        and device_type in (None, record["hardware"]["type"])
+        and record["specification"]["recipe"]["precision"] == run.recipe.precision
+        and hardware.items() <= record["hardware"].items()
     ]
     if not matching:
         return None
@@ -72,14 +75,14 @@ def measured_rate(run: Run, device: torch.device, steps: int = 2) -> Rate:
 
 def rates_here(runs: list[Run], pools: list[Pool], device: torch.device) -> dict[str, Rate]:
     """A rate for each model of the runs on this machine's device."""
-    name, rates = provenance.device_name(device), {}
+    hardware, rates = provenance.hardware(device, torch.get_num_threads()), {}
     for run in runs:
         if run.model not in rates:
-            rates[run.model] = recorded_rate(run, pools, device_name=name) or measured_rate(run, device)
+            rates[run.model] = recorded_rate(run, pools, hardware) or measured_rate(run, device)
     return rates
 
 
 def rates_elsewhere(runs: list[Run], pools: list[Pool]) -> dict[str, Rate]:
     """A rate for each model of the runs that some record has on a CUDA GPU."""
-    found = {run.model: recorded_rate(run, pools, device_type="cuda") for run in runs}
+    found = {run.model: recorded_rate(run, pools, {"type": "cuda"}) for run in runs}
     return {model: rate for model, rate in found.items() if rate is not None}

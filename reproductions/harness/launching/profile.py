@@ -3,7 +3,6 @@
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import UnionType
 
 from reproductions.harness.provenance import ROOT
 
@@ -67,7 +66,7 @@ def load_profile(name: str | None, folder: Path = FOLDER) -> Profile:
             raise ValueError(f"{path}: there is no key {key!r}; the keys are: {', '.join(accepted)}")
         kind = accepted[key]
         if isinstance(value, bool) or not isinstance(value, kind):
-            wanted = "a text" if isinstance(kind, UnionType) else {int: "a whole number", list: "a list", dict: "a table"}[kind]
+            wanted = {int: "a whole number", list: "a list", dict: "a table"}.get(kind, "a text")
             raise ValueError(f"{path}: {key} must be {wanted}, not {value!r}")
         if isinstance(value, int) and value < (0 if key == "gpus" else 1):
             raise ValueError(f"{path}: {key} is {value}, too small")

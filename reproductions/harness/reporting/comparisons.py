@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from reproductions.harness import cells, statistics
 from reproductions.harness.experiment import RowResult, Variant
-from reproductions.harness.samples import final_errors
-from reproductions.harness.statistics import Interval
+from reproductions.harness.reporting import cells, statistics
+from reproductions.harness.reporting.samples import final_errors
+from reproductions.harness.reporting.statistics import Interval
 from reproductions.reported import Reported
 
 

@@ -18,9 +18,9 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from reproductions import reported
-from reproductions.harness import statistics
 from reproductions.harness.experiment import RowResult, Variant
-from reproductions.harness.samples import Curve, completed, curve, final_errors
+from reproductions.harness.reporting import statistics
+from reproductions.harness.reporting.samples import Curve, completed, curve, final_errors
 from resnet.files import write_atomically
 
 # Those of Okabe and Ito's colours that show on white; every colour has a marker that tells it apart in grey.
