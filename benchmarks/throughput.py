@@ -1,6 +1,6 @@
 """Training throughput of one run, beside a loop written as the field usually writes it.
 
-    python -m benchmarks.throughput --models cifar_resnet20 --rounds 5 --steps 20
+    python -m benchmarks.throughput --models cifar_resnet20 --rounds 5 --steps 10
 
 Both are measured in this process, in turn, on the same random images: (1) the conventional loop, torchvision's
 transforms per image in a DataLoader with workers, fp32, eager, NCHW; (2) one run of ``resnet.trainer``. Writes
@@ -145,7 +145,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["cifar_resnet20", "cifar_resnet56"])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=provenance.ROOT / "results" / "benchmarks")
     options = parser.parse_args()
