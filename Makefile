@@ -22,7 +22,7 @@ FLAGS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(LAUNCHER),--launcher '$(L
 
 .PHONY: help venv test bench reproduce-cifar-table reproduce-degradation report check status list publish slurm-up slurm-down slurm-status
 
-help: ; @sed -n 's/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST)); sed -n 's/^\.PHONY:/targets:/p' $(firstword $(MAKEFILE_LIST))
+help: ; @sed -n '/^$$/q;s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST)); sed -n 's/^\.PHONY:/targets:/p' $(firstword $(MAKEFILE_LIST))
 
 reproduce-cifar-table: $(INSTALLED) ; @$(BIN)/python -m reproductions.cifar_table $(FLAGS)
 reproduce-degradation: $(INSTALLED) ; @$(BIN)/python -m reproductions.degradation $(FLAGS)

@@ -134,10 +134,10 @@ def markdown(results: dict) -> str:
     return f"""# Training throughput on {hardware["device"]}
 
 {head}{lines}
-Training images per second, median (lowest to highest) of {results["rounds"]} rounds of {results["steps"]} steps of
-batch {BATCH}, the loops in turn in one process; {hardware["threads"]} threads, {results["workers"]} DataLoader
-workers. The ratio is the median of the rounds' ratios. Conventional: torchvision transforms in a DataLoader, fp32,
-eager, NCHW. Python {versions["python"]}, torch {versions["torch"]}. Made again by `make bench`.
+Training images per second at batch {BATCH}: median (lowest to highest) of {results["rounds"]} rounds of
+{results["steps"]} steps, the loops in turn in one process; {hardware["threads"]} threads and {results["workers"]}
+DataLoader workers. The ratio is the median of the rounds' ratios. Conventional: torchvision transforms in a
+DataLoader, fp32, eager, NCHW. Python {versions["python"]}, torch {versions["torch"]}. Made again by `make bench`.
 """
 
 

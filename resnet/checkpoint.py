@@ -49,7 +49,8 @@ def load_latest(folder: Path, device="cpu") -> dict | None:
 
 def remove(folder: Path) -> None:
     """Delete the checkpoints of a finished run."""
-    for path in (folder / NEWEST, folder / PREVIOUS, *folder.glob("checkpoint.*.new")):
+    unfinished = (*folder.glob("checkpoint.*.new"), *folder.glob(".checkpoint.*.tmp"))
+    for path in (folder / NEWEST, folder / PREVIOUS, *unfinished):
         path.unlink(missing_ok=True)
 
 

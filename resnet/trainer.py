@@ -50,7 +50,7 @@ class DeviceData:
             dataset.official,
         )
         self.device = torch.device(device)
-        self.mean = images[:count].double().mean(dim=0).float().to(device)
+        self.mean = (images[:count].sum(dim=0).double() / count).float().to(device)
         self.padded_mean = pad(self.mean)
         self.train_images, self.train_labels = pad(images[:count]).to(device), labels[:count].to(device)
         self.held_out = count < available
