@@ -13,7 +13,6 @@ import json
 import re
 import statistics
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from resnet.files import write_atomically
 from resnet.models import create_model
 from resnet.recipe import Recipe
 from resnet.run import Run
-from resnet.trainer import DeviceData, Trainer, default_device
+from resnet.trainer import DeviceData, Trainer, default_device, synchronized_time
 
 IMAGES = 10_000  # enough that no image is likely to be cached twice in a round
 BATCH = 128
@@ -96,15 +95,10 @@ class OneRun:
 
 
 def images_per_second(loop, steps: int, device: torch.device) -> float:
-    def synchronized_time() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    start = synchronized_time()
+    start = synchronized_time(device)
     for _ in range(steps):
         loop.step()
-    return steps * BATCH / (synchronized_time() - start)
+    return steps * BATCH / (synchronized_time(device) - start)
 
 
 def measure(model: str, rounds: int, steps: int, device: torch.device, workers: int) -> dict:

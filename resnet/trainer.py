@@ -30,6 +30,13 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def synchronized_time(device: torch.device) -> float:
+    """Seconds on a clock, once the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 class DeviceData:
     """A data set on a device: uint8 images, int64 labels, and the mean training image in units of 0..255.
 
@@ -244,18 +251,12 @@ def _threads(count: int):
 
 def _train(trainer: Trainer, folder: Path, timing: dict, checkpoint_seconds, on_progress, stop_requested) -> dict:
     """The loop of :func:`train`."""
-
-    def synchronized_time() -> float:
-        if trainer.device.type == "cuda":
-            torch.cuda.synchronize(trainer.device)
-        return time.perf_counter()
-
-    started = last_checkpoint = last_progress = segment = synchronized_time()
+    started = last_checkpoint = last_progress = segment = synchronized_time(trainer.device)
     first_iteration, wall_before = trainer.iteration, timing["wall_seconds"]
     while not trainer.finished:
         trainer.step()
         if evaluated := trainer.evaluation_due:
-            timing["train_seconds"] += synchronized_time() - segment
+            timing["train_seconds"] += synchronized_time(trainer.device) - segment
             trainer.evaluate()
             segment = time.perf_counter()
         now = time.perf_counter()
@@ -264,14 +265,14 @@ def _train(trainer: Trainer, folder: Path, timing: dict, checkpoint_seconds, on_
             on_progress(_progress(trainer, (trainer.iteration - first_iteration) / (now - started)))
         stop = stop_requested() and not trainer.finished
         if stop or (now - last_checkpoint >= checkpoint_seconds and not trainer.finished):
-            last_checkpoint = synchronized_time()
+            last_checkpoint = synchronized_time(trainer.device)
             timing["train_seconds"] += last_checkpoint - segment
             timing["wall_seconds"] = wall_before + last_checkpoint - started
             checkpoint.save(folder, {**trainer.state_dict(), "timing": timing})
             segment = time.perf_counter()
         if stop:
             raise Interrupted(f"{trainer.run} stopped at iteration {trainer.iteration}; it can be resumed")
-    timing["wall_seconds"] = wall_before + synchronized_time() - started
+    timing["wall_seconds"] = wall_before + synchronized_time(trainer.device) - started
     return timing
 
 

@@ -158,7 +158,7 @@ def test_a_stopped_launch_goes_on_where_it_was_and_ends_with_the_same_weights(
     assert process.returncode == cli.EXIT_INTERRUPTED, said
     assert "The same command goes on where this stopped" in said and "failed" not in said
     assert not running(tmp_path / "runs"), "no job goes on"
-    assert len(weights(tmp_path / "runs")) < SEEDS and list(tmp_path.glob("runs/work/*/checkpoint.pt"))
+    assert len(weights(tmp_path / "runs")) < SEEDS and list((tmp_path / "runs").glob("work/*/checkpoint.pt"))
 
     experiment = tiny.make_experiment(tiny.longer(LONGER), depths=(8,))
     assert cli.run_experiment(experiment, [*flags[:6], "--launcher", "inline"]) == 0

@@ -1,7 +1,6 @@
 """What a launch will cost, from measured rates: those in records of the same device, else a few steps taken here."""
 
 import statistics
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from reproductions.harness import provenance
 from reproductions.harness.records import Pool
 from resnet.data import ImageDataset
 from resnet.run import Run
-from resnet.trainer import DeviceData, Trainer
+from resnet.trainer import DeviceData, Trainer, synchronized_time
 
 _EVALUATION_SHARE = 1.1  # wall time over training time where no record tells
 
@@ -59,16 +58,10 @@ def measured_rate(run: Run, device: torch.device, steps: int = 2) -> Rate:
     data = ImageDataset(run.data, images, labels, images[:1], labels[:1], official=False)
     trainer = Trainer(Run(run.model, run.recipe, run.data, run.seed, run.model_options), DeviceData(data, None, device))
     trainer.step()  # the first step also prepares the device's kernels
-
-    def synchronized_time() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    start = synchronized_time()
+    start = synchronized_time(device)
     for _ in range(steps):
         trainer.step()
-    seconds = synchronized_time() - start
+    seconds = synchronized_time(device) - start
     rate = steps * run.recipe.batch_size / seconds
     return Rate(rate, _EVALUATION_SHARE, f"measured now on {provenance.device_name(device)}")
 
