@@ -8,7 +8,7 @@ NONE = "–"
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    return NONE if value is None else f"{value:z.{digits}f}"
+    return NONE if value is None else f"{value:z.{digits}f}".replace("-", "−")
 
 
 def signed(value: float | None) -> str:

@@ -277,7 +277,7 @@ def differences_section(differences: list[Difference]) -> str:
             "n": [f"{len(deep)}, {len(shallow)}" for deep, shallow in samples],
             "difference": [signed(d.difference) for d in differences],
             "95 % interval": [interval(test and test.interval, signed) for test in tests],
-            "t": [number(test and test.t).replace("-", "−") for test in tests],
+            "t": [number(test and test.t) for test in tests],
             "df": [number(test and test.df, 1) for test in tests],
             "p": [p_value(test and test.p) for test in tests],
         }
