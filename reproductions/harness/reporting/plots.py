@@ -257,7 +257,8 @@ def error_against_depth(results: list[RowResult], variant: Variant) -> Figure | 
         axis.grid(axis="y", color="#DDDDDD", linewidth=0.6)
         axis.set_axisbelow(True)
         axis.margins(y=0.12)
-        axis.set_ylim(bottom=max(0.0, axis.get_ylim()[0]))  # an interval from two seeds may reach below 0 %
+        low, high = axis.get_ylim()
+        axis.set_ylim(max(0.0, low), min(100.0, high))  # an interval from two seeds may reach further
         figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=min(3, len(legend)))
         return figure
 
