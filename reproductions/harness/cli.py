@@ -19,6 +19,7 @@ from reproductions.harness.reporting.report import write_report
 from resnet.data import DataError, load
 from resnet.recipe import PRECISIONS
 from resnet.run import Run
+from resnet.trainer import default_device
 
 PUBLISHED = provenance.ROOT / "results"
 DEFAULT_OUT, DEFAULT_DATA = Path("runs"), Path("data")
@@ -196,19 +197,15 @@ def _dry_run(runs: list[Run], missing: list[Run], damaged: dict, launcher: str, 
 
 def _rates(runs: list[Run], launcher: str, pools: list[Pool]) -> tuple[dict[str, cost.Rate], str]:
     """Rates for the runs where they would run, and the unit of the hours."""
-    import torch
-
     if launcher == "slurm":
         return cost.rates_elsewhere(runs, pools), "GPU"
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     return cost.rates_here(runs, pools, device), "GPU" if device.type == "cuda" else "CPU"
 
 
 def _refuse_without_gpu(experiment, options, missing: list[Run], launcher: str, pools: list[Pool]) -> bool:
     """Whether this would be the paper's protocol on a CPU; says what it would take and what to do instead."""
-    import torch
-
-    if options.profile != "paper" or launcher == "slurm" or torch.cuda.is_available() or options.yes:
+    if options.profile != "paper" or launcher == "slurm" or default_device().type == "cuda" or options.yes:
         return False
     rates, _ = _rates(missing, launcher, pools)
     seconds = 3600 * sum(rates[run.model].hours(run) for run in missing)

@@ -1,7 +1,7 @@
 """What a launch will cost, from measured rates: those in records of the same device, else a few steps taken here."""
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ def measured_rate(run: Run, device: torch.device, steps: int = 2) -> Rate:
     images = rng.integers(0, 256, (1_024, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(1_024, dtype=np.uint8) % 10
     data = ImageDataset(run.data, images, labels, images[:1], labels[:1], official=False)
-    trainer = Trainer(Run(run.model, run.recipe, run.data, run.seed, run.model_options), DeviceData(data, None, device))
+    trainer = Trainer(replace(run, train_images=None), DeviceData(data, None, device))
     trainer.step()  # the first step also prepares the device's kernels
     start = synchronized_time(device)
     for _ in range(steps):

@@ -97,9 +97,9 @@ def execute(
     while waiting:
         run = waiting.popleft()
         with _claim(place.work(run)) as claimed:
-            if record_path(place.records, run).exists():
+            if (path := record_path(place.records, run)).exists():
                 try:
-                    on_status(run, _done(run, read_record(record_path(place.records, run))))
+                    on_status(run, _done(run, read_record(path)))
                 except RecordError as error:  # never trained over: it may be all that is left of a result
                     failures[run] = f"{error}\nMove the file away to train this run again."
             elif stop_requested():

@@ -114,13 +114,8 @@ def describe(status: Status) -> str:
     progress = status.progress
     left = (progress.iterations - progress.iteration) / max(progress.steps_per_second, 1e-9)
     text = f"{progress.iteration:,}/{progress.iterations:,}, {progress.steps_per_second:.1f} it/s"
-    return f"{text}{_errors(status)}, {duration(left)} left"
-
-
-def _errors(status: Status | None) -> str:
-    if status is None or status.progress is None or status.progress.test_error is None:
-        return ""
-    return f", test error {status.progress.test_error:.2f} %"
+    error = "" if progress.test_error is None else f", test error {progress.test_error:.2f} %"
+    return f"{text}{error}, {duration(left)} left"
 
 
 def duration(seconds: float) -> str:
