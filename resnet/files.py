@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes, exclusive: bool = False) -> None:
-    """Write ``content`` to ``path`` through a temporary file beside it, flushed to disk first.
+def write_atomically(path: Path, content: bytes, exclusive: bool = False, durable: bool = True) -> None:
+    """Write ``content`` to ``path`` through a temporary file beside it, unless not ``durable`` flushed to disk first.
 
     Whoever reads ``path`` sees the old content or the new, never a part. With ``exclusive``, an existing file is
     kept and FileExistsError raised. Raises OSError (a full disk, say) with the old content intact.
@@ -17,14 +17,27 @@ def write_atomically(path: Path, content: bytes, exclusive: bool = False) -> Non
         with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), 0o666 & ~_umask())
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         if exclusive:
-            os.link(temporary, path)  # unlike a rename, fails if the name is taken
+            _link(temporary, path)
         else:
             os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _link(temporary: str, path: Path) -> None:
+    """Give the file the name ``path``, unless it is taken: FileExistsError."""
+    try:
+        os.link(temporary, path)  # fails if the name is taken, unlike a rename
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links, where looking first is the best there is
+        if path.exists():
+            raise FileExistsError(f"{path} exists") from None
+        os.replace(temporary, path)
 
 
 def _umask() -> int:

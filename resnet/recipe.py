@@ -90,11 +90,19 @@ def learning_rate_at(recipe: Recipe, iteration: int, warmup_ended_at: int | None
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.SGD:
-    """SGD over all parameters; its learning rate is set before each step."""
-    return torch.optim.SGD(
+    """SGD over all parameters; its learning rate is set before each step.
+
+    The velocities start as zeros instead of being made by the first step, which comes to the same; so all steps are
+    alike, and any of them can be recorded and replayed.
+    """
+    optimizer = torch.optim.SGD(
         model.parameters(),
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         fused=True,
     )
+    if recipe.momentum:
+        for parameter in model.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer

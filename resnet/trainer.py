@@ -1,33 +1,60 @@
-"""Training one run on one device: exactly resumable, and the same whether or not it was interrupted."""
+"""One run on one device, a step at a time: what it is made of, and how it is put down and taken up again."""
 
+import copy
 import hashlib
 import math
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
 import torch.nn.functional as F
 
-from resnet import checkpoint
 from resnet.data import ImageDataset
 from resnet.data.augment import crop_and_flip, pad
 from resnet.data.sampling import Sampler, seeded_generator
-from resnet.evaluate import top1_error
+from resnet.distributed import ALONE, Group, synchronize_batch_norm
+from resnet.evaluate import count_wrong
 from resnet.models import create_model
 from resnet.recipe import learning_rate_at, make_optimizer
 from resnet.run import Run
 
-
-class Interrupted(Exception):
-    """Training was asked to stop; a checkpoint was written first."""
+_WARM_UP_STEPS = 3  # before a CUDA graph is recorded: libraries choose their kernels and memory in the first steps
 
 
-def default_device() -> torch.device:
-    """The current CUDA device if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def find_device(name: str = "auto") -> torch.device:
+    """The device of that name; "auto" is the current CUDA device if there is one, else the CPU. Raises ValueError."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    usable = ["cpu", *(f"cuda:{number}" for number in range(count))]
+    if name in ("auto", "cuda") and count:
+        return torch.device("cuda", torch.cuda.current_device())
+    if name == "auto":
+        return torch.device("cpu")
+    if name in usable:
+        return torch.device(name)
+    reason = "" if count else f" (no CUDA GPU: {why_no_cuda()})"
+    raise ValueError(f"there is no device {name!r}; the devices here are: {', '.join(usable)}{reason}")
+
+
+def why_no_cuda() -> str:
+    """Why PyTorch finds no CUDA GPU, in its own words where it has some."""
+    if torch.version.cuda is None:
+        return "this PyTorch was built without CUDA"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).split(". ")[0].strip()
+    return "none is visible" if torch.cuda.device_count() == 0 else ""
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """The precision that "auto" is on this device: bf16 where a GPU has it, else fp32. Raises ValueError."""
+    has_bf16 = device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bf16" and not has_bf16:
+        name = torch.cuda.get_device_name(device)
+        raise ValueError(f"{name} has no bf16 arithmetic; train with precision fp32, or auto, which then is fp32")
+    if precision == "auto":
+        return "bf16" if device.type == "cuda" and has_bf16 else "fp32"
+    return precision
 
 
 def synchronized_time(device: torch.device) -> float:
@@ -66,16 +93,9 @@ class DeviceData:
         self.test_labels = torch.from_numpy(dataset.test_labels).long().to(device)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is: errors in percent, None before the first evaluation; rate in steps per second."""
-
-    iteration: int
-    iterations: int
-    learning_rate: float
-    training_error: float | None
-    test_error: float | None
-    steps_per_second: float
+def _make_stream(device: torch.device) -> "torch.cuda.Stream | None":
+    """A stream of a run's own; a CPU has none."""
+    return torch.cuda.Stream(device) if device.type == "cuda" else None
 
 
 class Trainer:
@@ -85,18 +105,27 @@ class Trainer:
     and training_error (mean over the augmented batches since the evaluation before), test_error, and
     validation_error where images are held out; errors in percent, None where the loss was not finite.
     ``diverged`` is set at the evaluation that finds the training loss not finite; the run ends there.
+
+    On a CUDA device the whole step is recorded as a CUDA graph and replayed, on a stream of the run's own: a step
+    costs the host one launch, and the runs of a device share it without waiting for one another. :meth:`step` and
+    :meth:`begin_evaluation` only give the device work; :meth:`mark` and :meth:`reached` tell when it is done.
+    Kernels are deterministic ones, and fp32 is not TF32.
+
+    In a ``group`` of several processes every one has a trainer of the same run and calls the same methods; each works
+    on its part of every batch, BN statistics are the whole batch's, and steps are not recorded.
     """
 
-    def __init__(self, run: Run, data: DeviceData):
+    def __init__(self, run: Run, data: DeviceData, group: Group = ALONE):
         if run.data != data.name:
             raise ValueError(f"the run needs {run.data}, but the data are {data.name}")
         self.run, self.recipe, self.data, self.device = run, run.recipe, data, data.device
-        precision = run.recipe.precision
-        self.precision = precision if precision != "auto" else ("bf16" if self.device.type == "cuda" else "fp32")
+        self.precision = resolve_precision(run.recipe.precision, self.device)
         self._autocast = {"bf16": torch.bfloat16, "fp32": None}[self.precision]
         options = {"num_classes": data.num_classes, **run.model_options}
         model = create_model(run.model, generator=seeded_generator(run.seed, "initialisation"), **options)
-        self.model = model.to(self.device, memory_format=torch.channels_last).train()
+        model = model.to(self.device, memory_format=torch.channels_last).train()
+        self.group, self._part = group, group.share(self.recipe.batch_size)
+        self.model = synchronize_batch_norm(model, group)
         self.optimizer = make_optimizer(self.recipe, self.model)
         images = len(data.train_labels)
         self.sampler = Sampler(run.seed, images, self.recipe.batch_size, self.recipe.augment, self.device)
@@ -111,6 +140,14 @@ class Trainer:
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._wrong = torch.zeros((), dtype=torch.int64, device=self.device)
         self._warmup_wrong = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._counts: torch.Tensor | None = None  # of the evaluation that was begun
+        # A graph keeps the numbers it was recorded with, so there the learning rate is one more tensor.
+        self._stream = _make_stream(self.device)
+        self._learning_rate = torch.zeros((), device=self.device) if self._stream else None
+        self._filled: float | None = None  # what it was last set to
+        self._graph: torch.cuda.CUDAGraph | None = None
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self.device))
 
     @property
     def finished(self) -> bool:
@@ -123,35 +160,85 @@ class Trainer:
 
     def step(self) -> None:
         """Take one training step. The caller evaluates when :attr:`evaluation_due` says so, before the next step."""
-        draws = self.sampler.batch(self.iteration)
+        with self._on_stream():
+            self.sampler.load(self.iteration)
+            self._set_learning_rate(self.learning_rate)
+            if self._stream is None or self.group.size > 1:
+                self._compute()
+            else:
+                self._graph = self._graph or self._record()
+                self._graph.replay()
+        self.iteration += 1
+        self._images_since_evaluation += self.recipe.batch_size
+        warming_up = self.recipe.warmup_learning_rate is not None and self.warmup_ended_at is None
+        if warming_up and self.iteration % self.recipe.warmup_window == 0:
+            self._look_at_warmup()
+
+    def _compute(self) -> None:
+        """The work of one step: for the device alone, the same operations on the same memory every time."""
+        draws = self.sampler.take().part(self._part)
         images = crop_and_flip(self.data.train_images, self.data.padded_mean, *draws)
         labels = self.data.train_labels[draws.index]
-        self._last_learning_rate = self.learning_rate
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._last_learning_rate
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, dtype=self._autocast, enabled=self._autocast is not None):
             logits = self.model(images)
         loss = F.cross_entropy(logits.float(), labels)
-        loss.backward()
+        share = len(labels) / self.recipe.batch_size
+        (loss if share == 1 else loss * share).backward()
+        self.group.sum_gradients(self.model)
         self.optimizer.step()
 
         wrong = (logits.detach().argmax(dim=1) != labels).sum()
         self._loss_sum += loss.detach() * len(labels)
         self._wrong += wrong
-        self._images_since_evaluation += len(labels)
-        self.iteration += 1
-        if self.recipe.warmup_learning_rate is not None and self.warmup_ended_at is None:
-            self._watch_warmup(wrong)
+        if self.recipe.warmup_learning_rate is not None:
+            self._warmup_wrong += wrong
 
-    def _watch_warmup(self, wrong: torch.Tensor) -> None:
+    def _set_learning_rate(self, value: float) -> None:
+        self._last_learning_rate = value
+        if self._learning_rate is not None and value != self._filled:
+            self._learning_rate.fill_(value)
+            self._filled = value
+        for group in self.optimizer.param_groups:
+            group["lr"] = value if self._learning_rate is None else self._learning_rate
+
+    def _record(self) -> "torch.cuda.CUDAGraph":
+        """The step as a CUDA graph; the steps taken to prepare it are taken back."""
+        before = copy.deepcopy(self.state_dict())
+        for _ in range(_WARM_UP_STEPS):
+            self._compute()
+        self.load_state_dict(before)
+        self._set_learning_rate(self.learning_rate)
+        self.optimizer.zero_grad()  # so that the gradients belong to the graph
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self._stream):
+            self._compute()
+        return graph
+
+    def _look_at_warmup(self) -> None:
         """End the warm-up if the training error over the last whole window is low enough."""
-        self._warmup_wrong += wrong
-        if self.iteration % self.recipe.warmup_window == 0:
-            error = 100 * self._warmup_wrong.item() / (self.recipe.warmup_window * self.recipe.batch_size)
-            if error < self.recipe.warmup_until_error:
-                self.warmup_ended_at = self.iteration
+        with self._on_stream():
+            self.group.sum_(self._warmup_wrong)
+            wrong = self._warmup_wrong.item()
             self._warmup_wrong.zero_()
+        if 100 * wrong / (self.recipe.warmup_window * self.recipe.batch_size) < self.recipe.warmup_until_error:
+            self.warmup_ended_at = self.iteration
+
+    def mark(self) -> "torch.cuda.Event | None":
+        """A point behind all work that the device was given for this run so far."""
+        return None if self._stream is None else self._stream.record_event()
+
+    def reached(self, mark: "torch.cuda.Event | None") -> bool:
+        """Whether the device has come as far as a :meth:`mark`; a CPU always has."""
+        return mark is None or mark.query()
+
+    def _on_stream(self) -> AbstractContextManager:
+        if self._stream is None:
+            return nullcontext()
+        stack = ExitStack()
+        stack.enter_context(torch.cuda.stream(self._stream))
+        stack.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
+        return stack
 
     @property
     def evaluation_due(self) -> bool:
@@ -160,24 +247,58 @@ class Trainer:
 
     def evaluate(self) -> None:
         """Add a point to the curve."""
-        loss = self._loss_sum.item() / self._images_since_evaluation
-        self.diverged = not math.isfinite(loss)
-        data, point = self.data, {"iteration": self.iteration, "learning_rate": self._last_learning_rate}
-        point["training_loss"] = None if self.diverged else loss
-        point["training_error"] = None if self.diverged else 100 * self._wrong.item() / self._images_since_evaluation
-        if data.held_out:
-            point["validation_error"] = self._error(data.validation_images, data.validation_labels)
-        point["test_error"] = self._error(data.test_images, data.test_labels)
-        self.curve.append(point)
-        self._images_since_evaluation = 0
-        self._loss_sum.zero_()
-        self._wrong.zero_()
+        self.begin_evaluation()
+        self.finish_evaluation()
 
-    def _error(self, images: torch.Tensor, labels: torch.Tensor) -> float | None:
-        return None if self.diverged else top1_error(self.model, images, labels, self.data.mean, self._autocast)
+    def begin_evaluation(self) -> None:
+        """Give the device the work of an evaluation; no step may follow before :meth:`finish_evaluation`."""
+        data = self.data
+        parts = [(data.test_images, data.test_labels)]
+        parts += [(data.validation_images, data.validation_labels)] if data.held_out else []
+        with self._on_stream():
+            wrong = [self._count_wrong(*part) for part in parts]
+            counts = torch.stack([count.double() for count in (self._loss_sum, self._wrong, *wrong)])
+            self.group.sum_(counts)
+            self._counts = counts.to("cpu", non_blocking=True)
+            self._loss_sum.zero_()
+            self._wrong.zero_()
+
+    def _count_wrong(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """This process's part of the wrong answers."""
+        part = self.group.share(len(labels))
+        return count_wrong(self.model, images[part], labels[part], self.data.mean, self._autocast)
+
+    def finish_evaluation(self) -> None:
+        """Add the point of the evaluation that was begun to the curve."""
+        self._wait()
+        loss_sum, wrong, test_wrong, *validation_wrong = self._counts.tolist()
+        loss = loss_sum / self._images_since_evaluation
+        self.diverged = not math.isfinite(loss)
+        point = {
+            "iteration": self.iteration,
+            "learning_rate": self._last_learning_rate,
+            "training_loss": loss,
+            "training_error": 100 * wrong / self._images_since_evaluation,
+        }
+        if validation_wrong:
+            point["validation_error"] = 100 * validation_wrong[0] / len(self.data.validation_labels)
+        point["test_error"] = 100 * test_wrong / len(self.data.test_labels)
+        measured = ("iteration", "learning_rate") if self.diverged else point
+        self.curve.append({name: value if name in measured else None for name, value in point.items()})
+        self._images_since_evaluation, self._counts = 0, None
+
+    def _wait(self) -> None:
+        """Until the device has done all work of this run."""
+        if self._stream is not None:
+            self._stream.synchronize()
 
     def state_dict(self) -> dict:
-        """Everything that the rest of the run depends on, as tensors and plain values."""
+        """Everything that the rest of the run depends on, as tensors and plain values; the same in all processes."""
+        self._wait()
+        sums = [self._loss_sum, self._wrong, self._warmup_wrong]
+        if self.group.size > 1:
+            sums = [part.clone() for part in sums]
+            self.group.sum_(*sums)
         return {
             "run": self.run.identity,
             "data": self.data.digest,
@@ -190,7 +311,7 @@ class Trainer:
             "curve": self.curve,
             "diverged": self.diverged,
             "images_since_evaluation": self._images_since_evaluation,
-            "sums": [self._loss_sum, self._wrong, self._warmup_wrong],
+            "sums": sums,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -198,91 +319,25 @@ class Trainer:
         for name, here in (("run", self.run.identity), ("data", self.data.digest), ("precision", self.precision)):
             if state[name] != here:
                 raise ValueError(f"the checkpoint's {name} is {state[name]}, but this run's is {here}")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.iteration, self.warmup_ended_at = state["iteration"], state["warmup_ended_at"]
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with self._on_stream():
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            for own, saved in zip((self._loss_sum, self._wrong, self._warmup_wrong), state["sums"]):
+                own.copy_(saved if self.group.rank == 0 else torch.zeros_like(saved))
+            self.iteration, self.warmup_ended_at = state["iteration"], state["warmup_ended_at"]
+            self.sampler.seek(self.iteration)
         self.threads = state["threads"]
         self.curve, self.diverged = list(state["curve"]), state["diverged"]
         self._images_since_evaluation = state["images_since_evaluation"]
-        for own, saved in zip((self._loss_sum, self._wrong, self._warmup_wrong), state["sums"]):
-            own.copy_(saved)
+        self._graph = None  # it works on the optimizer's old state
 
     def weights_digest(self) -> str:
         """SHA-256 of all weights and buffers: equal if and only if two networks are equal bit for bit."""
+        self._wait()
         digest = hashlib.sha256()
         for name, tensor in self.model.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().numpy())
         return digest.hexdigest()
-
-
-def train(
-    trainer: Trainer,
-    folder: Path,
-    checkpoint_seconds: float = 60.0,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-    stop_requested: Callable[[], bool] = lambda: False,
-) -> dict:
-    """Train to the end, from the newest checkpoint in ``folder`` if there is one.
-
-    A checkpoint is written about every ``checkpoint_seconds``, ``on_progress`` called about once a second. Where
-    ``stop_requested`` turns true, a checkpoint is written and Interrupted raised. Returns the time it took, all
-    starts together, less what a killed process did after its last checkpoint: wall_seconds, and train_seconds
-    without evaluations and checkpoints. OSError while a checkpoint is written ends the training.
-    """
-    timing = {"wall_seconds": 0.0, "train_seconds": 0.0}
-    if (state := checkpoint.load_latest(folder, trainer.device)) is not None:
-        trainer.load_state_dict(state)
-        timing = dict(state["timing"])
-    with _threads(trainer.threads):
-        return _train(trainer, folder, timing, checkpoint_seconds, on_progress, stop_requested)
-
-
-@contextmanager
-def _threads(count: int):
-    """Compute with so many threads: a run goes on with as many as it was begun with."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _train(trainer: Trainer, folder: Path, timing: dict, checkpoint_seconds, on_progress, stop_requested) -> dict:
-    """The loop of :func:`train`."""
-    started = last_checkpoint = last_progress = segment = synchronized_time(trainer.device)
-    first_iteration, wall_before = trainer.iteration, timing["wall_seconds"]
-    while not trainer.finished:
-        trainer.step()
-        if evaluated := trainer.evaluation_due:
-            timing["train_seconds"] += synchronized_time(trainer.device) - segment
-            trainer.evaluate()
-            segment = time.perf_counter()
-        now = time.perf_counter()
-        if evaluated or now - last_progress >= 1:
-            last_progress = now
-            on_progress(_progress(trainer, (trainer.iteration - first_iteration) / (now - started)))
-        stop = stop_requested() and not trainer.finished
-        if stop or (now - last_checkpoint >= checkpoint_seconds and not trainer.finished):
-            last_checkpoint = synchronized_time(trainer.device)
-            timing["train_seconds"] += last_checkpoint - segment
-            timing["wall_seconds"] = wall_before + last_checkpoint - started
-            checkpoint.save(folder, {**trainer.state_dict(), "timing": timing})
-            segment = time.perf_counter()
-        if stop:
-            raise Interrupted(f"{trainer.run} stopped at iteration {trainer.iteration}; it can be resumed")
-    timing["wall_seconds"] = wall_before + synchronized_time(trainer.device) - started
-    return timing
-
-
-def _progress(trainer: Trainer, steps_per_second: float) -> Progress:
-    last = trainer.curve[-1] if trainer.curve else {}
-    return Progress(
-        trainer.iteration,
-        trainer.recipe.iterations,
-        trainer.learning_rate,
-        last.get("training_error"),
-        last.get("test_error"),
-        steps_per_second,
-    )

@@ -64,3 +64,20 @@ def test_permissions_are_those_of_an_ordinary_file(tmp_path, mask, expected):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == expected
+
+
+def test_exclusive_without_links(tmp_path, monkeypatch):
+    def no_links(source, target):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    write_atomically(tmp_path / "a", b"first", exclusive=True)
+    with pytest.raises(FileExistsError):
+        write_atomically(tmp_path / "a", b"second", exclusive=True)
+    assert (tmp_path / "a").read_bytes() == b"first" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_not_durable_is_whole_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda handle: pytest.fail("flushed to disk"))
+    write_atomically(tmp_path / "a", b"content", durable=False)
+    assert (tmp_path / "a").read_bytes() == b"content"

@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from resnet.data.sampling import Sampler
 from resnet.data.synthetic import make_synthetic
 from resnet.evaluate import top1_error
 from resnet.recipe import Recipe
 from resnet.run import Run
-from resnet.trainer import DeviceData, Interrupted, Trainer, train
+from resnet.trainer import DeviceData, Trainer, find_device, resolve_precision, why_no_cuda
+from resnet.training import Interrupted, train, training
 
 RECIPE = Recipe(iterations=12, batch_size=8, milestones=(7, 9), eval_interval=4, precision="fp32")
 WARMED_UP = replace(RECIPE, warmup_learning_rate=0.01, warmup_window=3, warmup_until_error=99.0)
@@ -83,9 +85,10 @@ def assert_weights_close(model, expected, rtol, atol):
 def test_steps_equal_a_plain_loop(dataset, data):
     recipe = replace(RECIPE, learning_rate=0.01, milestones=(3,), weight_decay=0.01, eval_interval=5)
     trainer = Trainer(make_run(recipe, seed=3), data)
+    order = Sampler(3, 60, recipe.batch_size, augment=True)
     loop, measured = PlainLoop(trainer.model, dataset, recipe), []
     for iteration, learning_rate in enumerate((0.01, 0.01, 0.01, 0.001, 0.001)):
-        measured.append(loop.step(trainer.sampler.batch(iteration), learning_rate))
+        measured.append(loop.step(order.batch(iteration), learning_rate))
         trainer.step()
         assert_weights_close(trainer.model, loop.model, rtol=1e-4, atol=1e-5)
     trainer.evaluate()
@@ -240,7 +243,8 @@ def test_resumed_equals_uninterrupted(data, tmp_path, recipe):
 
 def test_a_run_goes_on_with_as_many_threads_as_it_was_begun_with(data, tmp_path, monkeypatch):
     used = []
-    monkeypatch.setattr(Trainer, "evaluate", lambda self: used.append(torch.get_num_threads()))
+    step = Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda self: used.append(torch.get_num_threads()) or step(self))
     interrupted = Trainer(make_run(seed=1), data)
     with pytest.raises(Interrupted):
         train(interrupted, tmp_path, stop_requested=stop_at(interrupted, 1))
@@ -277,15 +281,37 @@ def test_train_equals_the_loop_by_hand_and_reports_progress(data, tmp_path):
 
 def test_time_adds_up_over_interruptions(data, tmp_path, monkeypatch):
     clock = iter(range(1_000_000))
-    monkeypatch.setattr("resnet.trainer.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("resnet.training.time.perf_counter", lambda: float(next(clock)))
     trainer = Trainer(make_run(), data)
     with pytest.raises(Interrupted):
         train(trainer, tmp_path, checkpoint_seconds=1e9, stop_requested=stop_at(trainer, 6))
     resumed = Trainer(make_run(), data)
     timing = train(resumed, tmp_path, checkpoint_seconds=1e9)
     alone = train(Trainer(make_run(), data), tmp_path / "alone", checkpoint_seconds=1e9)
-    for name in ("wall_seconds", "train_seconds"):
+    for name in ("wall_seconds", "train_seconds", "device_seconds"):
         assert timing[name] == pytest.approx(alone[name], abs=5)
+
+
+def test_a_run_that_shares_its_device_took_its_share_of_the_time(data, tmp_path, monkeypatch):
+    clock = iter(range(1_000_000))
+    monkeypatch.setattr("resnet.training.time.perf_counter", lambda: float(next(clock)))
+    timings = []
+    for others in (0, 3):
+        parts = training(Trainer(make_run(), data), tmp_path / str(others), 1e9, neighbours=lambda n=others: n)
+        timings.append(to_the_end(parts))
+    alone, shared = timings
+    assert (alone["packed_with"], shared["packed_with"]) == (0, 3)
+    assert alone["device_seconds"] == pytest.approx(alone["wall_seconds"], abs=5)
+    assert shared["device_seconds"] == pytest.approx(alone["device_seconds"] / 4, abs=5)
+
+
+def to_the_end(parts):
+    """What a generator returns."""
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            return end.value
 
 
 def test_a_checkpoint_of_another_run_is_refused(dataset, data, tmp_path):
@@ -318,7 +344,8 @@ def test_held_out_images_are_not_trained_on(dataset, data):
     used = dataset.train_images[:48]
     np.testing.assert_allclose(held_out.mean.numpy(), used.mean(axis=0, dtype=np.float64), rtol=1e-6)
     trainer = Trainer(make_run(train_images=48), held_out)
-    drawn = torch.cat([trainer.sampler.batch(iteration).index for iteration in range(12)])
+    order = Sampler(0, 48, RECIPE.batch_size, augment=True)
+    drawn = torch.cat([order.batch(iteration).index for iteration in range(12)])
     assert set(drawn.tolist()) == set(range(48))
     trainer.step()
     trainer.evaluate()
@@ -357,6 +384,108 @@ def test_precision_on_the_cpu(data):
     trainer.evaluate()
     assert trainer.precision == "bf16" and trainer.curve[0]["training_loss"] == pytest.approx(2.3, abs=0.5)
     assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+
+
+# ------------------------------------------------------------------------------------------------- device and precision
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """Sets how many CUDA GPUs torch tells of, which one is current, and whether they have bf16."""
+
+    def devices(count, current=0, has_bf16=True):
+        def supported(including_emulation=True):  # by way of fp32, and slowly, every GPU can
+            return has_bf16 or including_emulation
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: f"GPU X at {device}")
+
+    return devices
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("auto", "cuda:1"), ("cuda", "cuda:1"), ("cuda:0", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")],
+)
+def test_a_device_is_found_by_its_name(cuda, name, found):
+    cuda(2, current=1)
+    assert find_device(name) == torch.device(found)
+
+
+def test_auto_is_the_processor_where_there_is_no_gpu(cuda):
+    cuda(0)
+    assert find_device() == find_device("auto") == find_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda:2", "cuda:-1", "cuda:01", "CUDA", "mps", "cpu:0", "", "2"])
+def test_an_unknown_device_is_an_error_that_lists_those_there_are(cuda, name):
+    cuda(2)
+    with pytest.raises(ValueError) as error:
+        find_device(name)
+    assert str(error.value) == f"there is no device {name!r}; the devices here are: cpu, cuda:0, cuda:1"
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+def test_a_gpu_that_is_not_there_is_an_error_that_says_why(cuda, monkeypatch, name):
+    cuda(0)
+    monkeypatch.setattr("resnet.trainer.why_no_cuda", lambda: "no driver")
+    with pytest.raises(ValueError, match=f"no device '{name}'; the devices here are: cpu .no CUDA GPU: no driver."):
+        find_device(name)
+
+
+def raising(error):
+    def fail():
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("version", "init", "said"),
+    [
+        (None, raising(AssertionError("Torch not compiled with CUDA enabled")), "this PyTorch was built without CUDA"),
+        (
+            "13.0",
+            raising(RuntimeError("Found no NVIDIA driver. Please check\nthat you have one.")),
+            "Found no NVIDIA driver",
+        ),
+        ("13.0", raising(RuntimeError("No CUDA GPUs are available")), "No CUDA GPUs are available"),
+        ("13.0", lambda: None, "none is visible"),
+    ],
+    ids=["built without", "no driver", "none available", "none visible"],
+)
+def test_it_is_said_why_there_is_no_cuda(cuda, monkeypatch, version, init, said):
+    cuda(0)
+    monkeypatch.setattr(torch.version, "cuda", version)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    assert why_no_cuda() == said
+
+
+@pytest.mark.parametrize(
+    ("device", "has_bf16", "precision", "resolved"),
+    [
+        ("cuda:0", True, "auto", "bf16"),
+        ("cuda:0", True, "bf16", "bf16"),
+        ("cuda:0", True, "fp32", "fp32"),
+        ("cuda:0", False, "auto", "fp32"),
+        ("cuda:0", False, "fp32", "fp32"),
+        ("cpu", False, "auto", "fp32"),
+        ("cpu", False, "bf16", "bf16"),
+        ("cpu", False, "fp32", "fp32"),
+    ],
+)
+def test_auto_precision_is_bf16_on_a_gpu_that_has_it_and_fp32_elsewhere(cuda, device, has_bf16, precision, resolved):
+    cuda(1, has_bf16=has_bf16)
+    assert resolve_precision(precision, torch.device(device)) == resolved
+
+
+def test_bf16_is_refused_on_a_gpu_without_it(cuda):
+    cuda(1, has_bf16=False)
+    with pytest.raises(ValueError, match="^GPU X at cuda:0 has no bf16 arithmetic; train with precision fp32, or auto"):
+        resolve_precision("bf16", torch.device("cuda:0"))
 
 
 def test_importing_a_trainer_does_not_import_the_harness_and_what_it_needs():

@@ -1,0 +1,162 @@
+"""Training a run to its end: evaluations, checkpoints, progress; exactly resumable."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from resnet import checkpoint
+from resnet.models import count_parameters
+from resnet.trainer import Trainer
+
+# A CUDA device is given so many steps at once, and so many times before it has done the first of them: enough that
+# it never waits for the host, and little enough that it stops soon when asked.
+BURST, AHEAD = {"cpu": 1, "cuda": 4}, 2
+POLL_SECONDS = 5e-5  # between two looks at a device that has enough to do
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; a checkpoint was written first."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: errors in percent, None before the first evaluation; rate in steps per second."""
+
+    iteration: int
+    iterations: int
+    learning_rate: float
+    training_error: float | None
+    test_error: float | None
+    steps_per_second: float
+
+
+def train(
+    trainer: Trainer,
+    folder: Path,
+    checkpoint_seconds: float = 60.0,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> dict:
+    """Train one run alone to its end; the arguments, the errors and what is returned are those of :func:`training`."""
+    parts = training(trainer, folder, checkpoint_seconds, on_progress, stop_requested)
+    while True:
+        try:
+            if not next(parts):
+                time.sleep(POLL_SECONDS)
+        except StopIteration as end:
+            return end.value
+
+
+def training(
+    trainer: Trainer,
+    folder: Path,
+    checkpoint_seconds: float = 60.0,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    stop_requested: Callable[[], bool] = lambda: False,
+    neighbours: Callable[[], int] = lambda: 0,
+) -> Generator[int, None, dict]:
+    """Train to the end in small parts, from the newest checkpoint in ``folder`` if there is one.
+
+    Between two parts it yields the work that it gave the device since the last time, as images times weights (to
+    which the FLOPs of nets of one family are in proportion): 0 if the device has still enough to do. So several
+    trainings can take turns on one device without any of them waiting for it.
+
+    A checkpoint is written about every ``checkpoint_seconds``, ``on_progress`` called about once a second. Where
+    ``stop_requested`` turns true, a checkpoint is written and Interrupted raised. Returns how it was trained:
+    wall_seconds, and train_seconds without evaluations and checkpoints, of all starts together less what a killed
+    process did after its last checkpoint; device_seconds, its share of the device's time, where ``neighbours`` other
+    runs had theirs; packed_with, the most others at once.
+    OSError while a checkpoint is written ends the training. In a group of processes, rank 0 alone reads and writes.
+    """
+    history = {"wall_seconds": 0.0, "train_seconds": 0.0, "device_seconds": 0.0, "packed_with": 0}
+    group = trainer.group
+    state = checkpoint.load_latest(folder, trainer.device) if group.rank == 0 else None
+    if (state := group.broadcast(state, trainer.device)) is not None:
+        trainer.load_state_dict(state)
+        history |= state["history"]
+    burst = BURST[trainer.device.type]
+    first_iteration, wall_before = trainer.iteration, history["wall_seconds"]
+    started = last_checkpoint = last_progress = segment = shared = time.perf_counter()
+    work_per_step = trainer.recipe.batch_size * count_parameters(trainer.model)
+    marks: deque = deque()
+    while not trainer.finished:
+        before = trainer.iteration
+        with _threads(trainer.threads):
+            for _ in range(burst):
+                trainer.step()
+                if trainer.evaluation_due:
+                    break
+        marks.append(trainer.mark())
+        stop = group.any(stop_requested())
+        save = stop or group.any(time.perf_counter() - last_checkpoint >= checkpoint_seconds)
+        yield (trainer.iteration - before) * work_per_step
+        yield from _reached(trainer, marks, 0 if save or trainer.evaluation_due else AHEAD - 1)
+        if evaluated := trainer.evaluation_due:
+            history["train_seconds"] += time.perf_counter() - segment
+            with _threads(trainer.threads):
+                trainer.begin_evaluation()
+            marks.append(trainer.mark())
+            yield from _reached(trainer, marks, 0)
+            trainer.finish_evaluation()
+            segment = time.perf_counter()
+        now = time.perf_counter()
+        others = neighbours()
+        history["packed_with"] = max(history["packed_with"], others)
+        history["device_seconds"] += (now - shared) / (1 + others)
+        shared = now
+        if evaluated or now - last_progress >= 1:
+            last_progress = now
+            on_progress(_progress(trainer, (trainer.iteration - first_iteration) / (now - started)))
+        if save and not trainer.finished:
+            last_checkpoint = now
+            history["train_seconds"] += now - segment
+            history["wall_seconds"] = wall_before + now - started
+            state = {**trainer.state_dict(), "history": history}
+            if group.rank == 0:
+                checkpoint.save(folder, state)
+            group.barrier()  # a process that ends may take the others with it
+            segment = time.perf_counter()
+            if stop:
+                raise Interrupted(f"{trainer.run} stopped at iteration {trainer.iteration}; it can be resumed")
+    history["wall_seconds"] = wall_before + time.perf_counter() - started
+    return history
+
+
+def _reached(trainer: Trainer, marks: deque, left: int) -> Generator[int, None, None]:
+    """Yield until the device has come to all but ``left`` of the marks, the newest ones; the others are removed."""
+    while len(marks) > left:
+        if trainer.reached(marks[0]):
+            marks.popleft()
+        else:
+            yield 0
+
+
+@contextmanager
+def _threads(count: int):
+    """Compute with so many threads: a run goes on with as many as it was begun with."""
+    before = torch.get_num_threads()
+    if count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _progress(trainer: Trainer, steps_per_second: float) -> Progress:
+    last = trainer.curve[-1] if trainer.curve else {}
+    return Progress(
+        trainer.iteration,
+        trainer.recipe.iterations,
+        trainer.learning_rate,
+        last.get("training_error"),
+        last.get("test_error"),
+        steps_per_second,
+    )

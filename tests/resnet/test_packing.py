@@ -1,0 +1,424 @@
+"""Runs in a pack: each ends as if it were alone; the pack fills up, shrinks where memory ends, and finds its size."""
+
+import itertools
+from collections import deque
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from resnet import packing
+from resnet.data.synthetic import make_synthetic
+from resnet.packing import Pack
+from resnet.recipe import Recipe
+from resnet.run import Run
+from resnet.trainer import DeviceData, Trainer
+from resnet.training import Interrupted, train, training
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(iterations=12, batch_size=8, milestones=(7, 9), eval_interval=5, precision="fp32")
+WARMED_UP = replace(RECIPE, warmup_learning_rate=0.01, warmup_window=3, warmup_until_error=99.0)
+RUNS = [
+    Run("cifar_resnet8", RECIPE, "synthetic", seed=0),
+    Run("cifar_resnet14", WARMED_UP, "synthetic"),
+    Run("cifar_plain8", replace(RECIPE, iterations=7, eval_interval=3), "synthetic", seed=2),
+    Run("cifar_resnet8", replace(RECIPE, learning_rate=1e30), "synthetic", seed=3),  # diverges
+    Run("cifar_resnet8", RECIPE, "synthetic", seed=4),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data():
+    return DeviceData(make_synthetic(60, 30), None, "cpu")
+
+
+class Crowd(Pack):
+    """A pack that lets runs take turns on a CPU, too, as they do on a GPU."""
+
+    def __init__(self, limit):
+        super().__init__(CPU)
+        self.limit = limit
+
+
+def train_packed(pack, trainers, folder, **options):
+    """Train them in the pack; returns the history of each."""
+    histories, waiting = {}, deque(trainers)
+
+    def one(trainer):
+        histories[trainer] = yield from training(trainer, folder / trainer.run.short_id, **options)
+
+    pack.train(lambda: one(waiting.popleft()) if waiting else None)
+    return histories
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 8])
+def test_a_run_in_a_pack_ends_as_if_it_were_alone(data, tmp_path, limit):
+    alone, packed = ([Trainer(run, data) for run in RUNS] for _ in range(2))
+    for trainer in alone:
+        train(trainer, tmp_path / "alone" / trainer.run.short_id)
+    pack = Crowd(limit)
+    histories = train_packed(pack, packed, tmp_path, neighbours=lambda: pack.neighbours)
+    for one, other in zip(alone, packed):
+        assert one.weights_digest() == other.weights_digest()
+        assert (one.curve, one.diverged, one.warmup_ended_at) == (other.curve, other.diverged, other.warmup_ended_at)
+    assert packed[3].diverged and len(packed[3].curve) == 1 and packed[1].warmup_ended_at == 3
+    assert max(history["packed_with"] for history in histories.values()) == min(limit, len(RUNS)) - 1
+
+
+def test_packed_runs_that_are_interrupted_go_on_as_if_they_were_not(data, tmp_path):
+    alone = [Trainer(run, data) for run in RUNS]
+    for trainer in alone:
+        train(trainer, tmp_path / "alone" / trainer.run.short_id)
+    turns = itertools.count()
+    stops = {9, 23, 24, 40}
+    for _ in range(6):
+        trainers = [Trainer(run, data) for run in RUNS]
+        waiting = deque(trainers)
+
+        def one(trainer):
+            try:
+                folder = tmp_path / trainer.run.short_id
+                yield from training(trainer, folder, stop_requested=lambda: next(turns) in stops)
+            except Interrupted:
+                pass
+
+        Crowd(3).train(lambda waiting=waiting, one=one: one(waiting.popleft()) if waiting else None)
+    assert next(turns) > max(stops)
+    assert [t.weights_digest() for t in trainers] == [t.weights_digest() for t in alone]
+    assert [t.curve for t in trainers] == [t.curve for t in alone]
+
+
+def test_a_cpu_trains_one_after_another_whatever_the_limit():
+    for limit in (None, 1, 7):
+        assert Pack(CPU, limit).limit == 1
+
+
+@pytest.mark.parametrize("limit", [0, -3])
+def test_an_impossible_limit_is_refused(limit):
+    with pytest.raises(ValueError, match=f"at least 1, not {limit}"):
+        Pack(CPU, limit)
+
+
+# --------------------------------------------------------------------------------------------------- members by script
+
+
+def scripted(parts, log=None, name=None):
+    for part in parts:
+        if log is not None:
+            log.append(name)
+        if isinstance(part, Exception):
+            raise part
+        yield part
+
+
+def test_places_are_filled_again_when_a_run_ends():
+    most, waiting = [], deque([3, 1, 1, 5, 2])
+    pack = Crowd(2)
+
+    def one(length):
+        for _ in range(length):
+            most.append(pack.neighbours + 1)
+            yield 1
+
+    pack.train(lambda: one(waiting.popleft()) if waiting else None)
+    assert not waiting and len(most) == 12 and max(most) == 2
+
+
+def test_members_take_turns():
+    log, waiting = [], deque("ab")
+    Crowd(2).train(lambda: scripted([1, 1, 1], log, waiting.popleft()) if waiting else None)
+    assert "".join(log) == "ababab"
+
+
+def test_a_pack_out_of_memory_goes_on_with_fewer_and_says_so():
+    said, ended, waiting = [], [], deque(range(5))
+    pack = Crowd(4)
+    pack._say = said.append
+
+    def one(number):
+        for _ in range(4):
+            if pack.neighbours >= 2:  # memory for two
+                waiting.append(number)
+                raise torch.OutOfMemoryError
+            yield 1
+        ended.append(number)
+
+    pack.train(lambda: one(waiting.popleft()) if waiting else None)
+    assert sorted(ended) == [0, 1, 2, 3, 4] and pack.limit == 2
+    assert "going on with" in said[0]
+
+
+def test_an_exception_that_a_run_lets_through_ends_the_training():
+    waiting = deque([[1, 1], [KeyError("x")]])
+    with pytest.raises(KeyError):
+        Crowd(2).train(lambda: scripted(waiting.popleft()) if waiting else None)
+
+
+# ------------------------------------------------------------------------------------------------- how many at once
+
+
+class FakeDevice:
+    """A device whose speed with n runs, and memory per run, are given; time passes with each round of a pack."""
+
+    def __init__(self, monkeypatch, speed, memory=1.0, total=140.0):
+        self.now, self.speed, self.memory, self.total, self.count = 0.0, speed, memory, total, 0
+        monkeypatch.setattr(packing.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", self.mem_get_info)
+
+    def mem_get_info(self, device):
+        return self.total - self.memory * self.count, self.total
+
+    def find(self, runs=200):
+        """The number of runs at once that a pack settles on."""
+        said, waiting = [], runs
+        pack = Pack(torch.device("cuda"), say=said.append)
+
+        def one():
+            for _ in range(400):
+                self.count = pack.neighbours + 1
+                self.now += 0.1 / self.count
+                yield self.speed(self.count) * 0.1 / self.count
+
+        def begin():
+            nonlocal waiting
+            waiting -= 1
+            return one() if waiting >= 0 else None
+
+        pack.train(begin)
+        return pack.limit, said
+
+
+def test_a_pack_grows_as_long_as_all_runs_together_get_faster(monkeypatch):
+    limit, said = FakeDevice(monkeypatch, lambda n: min(n, 8)).find()
+    assert limit == 8 and "8 at once" in said[0]
+    assert FakeDevice(monkeypatch, lambda n: n).find()[0] >= 64
+    assert FakeDevice(monkeypatch, lambda n: 1.0).find()[0] == 1
+
+
+def test_a_pack_grows_as_long_as_memory_suffices(monkeypatch):
+    assert FakeDevice(monkeypatch, lambda n: n, memory=6.0).find()[0] == 16  # 32 would need 192 of 112
+
+
+def test_few_runs_leave_the_number_open(monkeypatch):
+    limit, said = FakeDevice(monkeypatch, lambda n: n).find(runs=3)
+    assert limit <= 4 and not said
+
+
+# ------------------------------------------------------------------------------------------- what a CUDA graph can keep
+
+
+class Operations(TorchDispatchMode):
+    """Notes the operations of a step with the shapes and places of what they work on."""
+
+    def __init__(self):
+        super().__init__()
+        self.names, self.lines = [], []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        tensors = [a for a in torch.utils._pytree.tree_leaves((arguments, keywords)) if isinstance(a, torch.Tensor)]
+        self.names.append(str(function))
+        self.lines.append((str(function), [(tuple(t.shape), t.dtype) for t in tensors]))
+        return function(*arguments, **(keywords or {}))
+
+
+# They make the host wait for the device, depend on values for their shapes, bring in values of the host, or draw.
+UNRECORDABLE = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "lift_fresh", "random", "randint")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("run", RUNS[:3], ids=lambda run: run.model)
+def test_all_steps_are_the_same_operations_and_a_graph_can_keep_them(data, run, precision):
+    """Over learning-rate drops, the end of the warm-up, an epoch's end and evaluations."""
+    run = replace(run, recipe=replace(run.recipe, precision=precision))
+    trainer, steps = Trainer(run, data), []
+    compute = trainer._compute
+
+    def watched():
+        with Operations() as operations:
+            compute()
+        steps.append(operations)
+
+    trainer._compute = watched
+    while not trainer.finished:
+        trainer.step()
+        if trainer.evaluation_due:
+            trainer.evaluate()
+    assert len(steps) == run.recipe.iterations and len(steps[0].lines) > 50
+    assert not [name for name in steps[0].names for word in UNRECORDABLE if word in name]
+    assert all(step.lines == steps[0].lines for step in steps)
+
+
+def test_a_step_works_on_the_same_memory_every_time(data):
+    trainer = Trainer(RUNS[1], data)
+
+    def places():
+        state = [trainer._loss_sum, trainer._wrong, trainer._warmup_wrong, *trainer.model.state_dict().values()]
+        state += [trainer.sampler._next, *trainer.sampler._draws]
+        state += [values["momentum_buffer"] for values in trainer.optimizer.state.values()]
+        return [tensor.data_ptr() for tensor in state]
+
+    before = places()
+    while not trainer.finished:
+        trainer.step()
+        if trainer.evaluation_due:
+            trainer.evaluate()
+        assert places() == before
+
+
+class PretendedStream:
+    """In the place of a CUDA stream: a CPU has done everything at once."""
+
+    def wait_stream(self, other):
+        pass
+
+    def synchronize(self):
+        pass
+
+    def record_event(self):
+        return None
+
+
+class PretendedGraph:
+    """In the place of a CUDA graph: keeps the step that was recorded, and takes it when it is replayed."""
+
+    recording = None
+
+    def __init__(self):
+        self.steps = []
+
+    def replay(self):
+        for compute in self.steps:
+            compute()
+
+
+@pytest.fixture
+def pretended_cuda(monkeypatch):
+    """Trainers record their steps and replay them, as on a GPU, where recording computes nothing."""
+
+    @contextmanager
+    def graph(recorded, stream):
+        PretendedGraph.recording = recorded
+        yield
+        PretendedGraph.recording = None
+
+    compute = Trainer._compute
+
+    def watched(trainer):
+        if PretendedGraph.recording is None:
+            compute(trainer)
+        else:
+            assert all(parameter.grad is None for parameter in trainer.model.parameters())
+            PretendedGraph.recording.steps.append(lambda: compute(trainer))
+
+    monkeypatch.setattr(Trainer, "_compute", watched)
+    monkeypatch.setattr("resnet.trainer._make_stream", lambda device: PretendedStream())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: PretendedStream())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", PretendedGraph)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+
+
+def test_recording_and_replaying_changes_nothing(data, tmp_path, request):
+    expected = [Trainer(run, data) for run in RUNS]
+    for trainer in expected:
+        train(trainer, tmp_path / "expected" / trainer.run.short_id)
+    request.getfixturevalue("pretended_cuda")
+    recorded = [Trainer(run, data) for run in RUNS]
+    train_packed(Crowd(3), recorded, tmp_path)
+    for one, other in zip(expected, recorded):
+        assert isinstance(other._graph, PretendedGraph) and len(other._graph.steps) == 1
+        assert one.weights_digest() == other.weights_digest(), str(one.run)
+        assert (one.curve, one.warmup_ended_at) == (other.curve, other.warmup_ended_at)
+
+
+def test_a_recorded_run_that_is_interrupted_records_again(data, tmp_path, pretended_cuda):
+    for run in RUNS[:2]:
+        whole = Trainer(run, data)
+        train(whole, tmp_path / "whole")
+        for iteration in range(1, run.recipe.iterations):
+            trainer = Trainer(run, data)
+            with pytest.raises(Interrupted):
+                train(trainer, tmp_path / run.short_id, stop_requested=lambda t=trainer, i=iteration: t.iteration == i)
+        resumed = Trainer(run, data)
+        train(resumed, tmp_path / run.short_id)
+        assert (resumed.weights_digest(), resumed.curve) == (whole.weights_digest(), whole.curve)
+
+
+# ------------------------------------------------------------------------------------------------------------ on a GPU
+
+
+@pytest.fixture(scope="module")
+def gpu_data():
+    return DeviceData(make_synthetic(512, 100), None, "cuda")
+
+
+def gpu_runs(iterations=40):
+    recipe = Recipe(iterations=iterations, batch_size=128, milestones=(17, 30), eval_interval=13)
+    warmed_up = replace(recipe, warmup_learning_rate=0.01, warmup_window=7, warmup_until_error=99.9)
+    return [Run("cifar_resnet20", recipe, "synthetic"), Run("cifar_resnet56", warmed_up, "synthetic", 1),
+            Run("cifar_plain20", recipe, "synthetic", 2)]  # fmt: skip
+
+
+@pytest.mark.gpu
+def test_cuda_a_run_in_a_pack_ends_as_if_it_were_alone(gpu_data, tmp_path):
+    alone, packed = ([Trainer(run, gpu_data) for run in gpu_runs()] for _ in range(2))
+    for trainer in alone:
+        train(trainer, tmp_path / "alone" / trainer.run.short_id)
+    train_packed(Pack(torch.device("cuda"), 3), packed, tmp_path)
+    for one, other in zip(alone, packed):
+        assert (one.weights_digest(), one.curve) == (other.weights_digest(), other.curve), str(one.run)
+
+
+@pytest.mark.gpu
+def test_cuda_resumed_equals_uninterrupted(gpu_data, tmp_path):
+    for run in gpu_runs():
+        whole = Trainer(run, gpu_data)
+        train(whole, tmp_path / "whole")
+        interrupted = Trainer(run, gpu_data)
+        with pytest.raises(Interrupted):
+            train(interrupted, tmp_path / run.short_id, stop_requested=lambda t=interrupted: t.iteration >= 20)
+        resumed = Trainer(run, gpu_data)
+        train(resumed, tmp_path / run.short_id)
+        assert (resumed.weights_digest(), resumed.curve) == (whole.weights_digest(), whole.curve)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("steps", [1, 20])
+def test_cuda_graph_equals_the_same_steps_without_one(gpu_data, steps):
+    """The recorded step against the same one launched kernel by kernel."""
+    for run in gpu_runs():
+        recorded, launched = Trainer(run, gpu_data), Trainer(run, gpu_data)
+        launched._record = lambda trainer=launched: Launched(trainer)
+        for _ in range(steps):
+            recorded.step()
+            launched.step()
+        assert recorded.weights_digest() == launched.weights_digest()
+
+
+class Launched:
+    """In the place of a CUDA graph: computes instead of replaying."""
+
+    def __init__(self, trainer):
+        self.replay = trainer._compute
+
+
+@pytest.mark.gpu
+def test_cuda_out_of_memory_makes_the_pack_smaller(gpu_data, tmp_path):
+    torch.cuda.set_per_process_memory_fraction(0.02)
+    try:
+        said, trainers = [], [Trainer(replace(gpu_runs()[1], seed=seed), gpu_data) for seed in range(12)]
+        waiting = deque(trainers)
+
+        def one(trainer):
+            try:
+                yield from training(trainer, tmp_path / trainer.run.short_id)
+            except torch.OutOfMemoryError:
+                waiting.append(Trainer(trainer.run, gpu_data))
+                raise
+
+        Pack(torch.device("cuda"), 12, said.append).train(lambda: one(waiting.popleft()) if waiting else None)
+        assert said
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
