@@ -1,162 +1,259 @@
-"""Training throughput of one run, beside a loop written as the field usually writes it.
+"""Training throughput: the conventional loop, one run of ours, packed runs, and the floor that the device sets.
 
-    python -m benchmarks.throughput --models cifar_resnet20 --rounds 5 --steps 10
+    python -m benchmarks.throughput
+    python -m benchmarks.throughput --models cifar_resnet20 --rounds 5 --seconds 3
+    python -m benchmarks.throughput --pack 2 4 8 --no-table             # on a GPU
 
-Both are measured in this process, in turn, on the same random images: (1) the conventional loop, torchvision's
-transforms per image in a DataLoader with workers, fp32, eager, NCHW; (2) one run of ``resnet.trainer``. Writes
-``results/benchmarks/throughput-<device>.md`` and ``.json``: training images per second, median, lowest and highest
-over the rounds, and the median of the rounds' ratios.
+All are measured in this process, in turn, on the same random images: (1) the conventional loop, torchvision's
+transforms per image in a DataLoader with workers, fp32, eager, NCHW; (2) one run of ``resnet.trainer``; on a GPU (3)
+packs of such runs, with their memory and energy; beside (4) the floor, see :mod:`benchmarks.floor`. Then, on a GPU,
+mixed packs of Table 6's runs: how long all of them take. Writes ``results/benchmarks/throughput-<device>.md`` and
+``.json`` after each model, so that what was measured stays when it is stopped.
 """
 
 import argparse
-import json
-import re
-import statistics
+import os
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 
+from benchmarks import markdown, packs
+from benchmarks.conventional import ConventionalLoop
+from benchmarks.energy import energy_meter
+from benchmarks.floor import Limits, floor, measure_limits
+from benchmarks.measuring import BATCH, IMAGES, Loop, measure_in_turn, random_images, ratio
+from benchmarks.packs import Built, build_packs, measured_run
+from benchmarks.results import CONVENTIONAL, ModelResult, Results, Row, TableResult, TableRow, judged, write_results
+from reproductions import cifar_table
 from reproductions.harness import provenance
 from resnet.data import ImageDataset
-from resnet.files import write_atomically
 from resnet.models import create_model
-from resnet.recipe import Recipe
 from resnet.run import Run
-from resnet.trainer import DeviceData, Trainer, default_device, synchronized_time
+from resnet.trainer import DeviceData, Trainer, find_device, resolve_precision, synchronized_time
 
-IMAGES = 10_000  # enough that no image is likely to be cached twice in a round
-BATCH = 128
-
-
-class ArrayDataset(Dataset):
-    """Images of an array as torchvision's CIFAR10 gives them: PIL images through a transform."""
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray, transform):
-        self.images, self.labels, self.transform = images, labels, transform
-        self.to_image = transforms.ToPILImage()
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int):
-        return self.transform(self.to_image(self.images[index])), int(self.labels[index])
+TABLE_SEEDS = 5
+_DEFAULTS = {  # by the type of device
+    "cpu": {"models": ["cifar_resnet20", "cifar_resnet56"], "pack": [], "seconds": 3.0, "table": False},
+    "cuda": {
+        "models": ["cifar_resnet20", "cifar_resnet56", "cifar_resnet110"],
+        "pack": [2, 4, 8, 16, 32],
+        "seconds": 0.6,
+        "table": True,
+    },
+}
 
 
-class ConventionalLoop:
-    """The loop of most public CIFAR-10 training scripts."""
+def measure_model(
+    model: str,
+    widths: list[int],
+    dataset: ImageDataset,
+    device: torch.device,
+    rounds: int,
+    seconds: float,
+    workers: int,
+    say: Callable[[str], None] = lambda text: None,
+) -> ModelResult:
+    """The conventional loop, one run and packs of ``widths``, in turn."""
+    packs.free_unused(device)
+    before = packs.reserved(device)
+    data = DeviceData(dataset, None, device)
+    runs = [measured_run(Run(model, seed=seed)) for seed in range(max(widths, default=1))]
+    built = build_packs(runs, [1, *widths], data, before, say)
 
-    name = "conventional loop"
+    # Only now: a graph can't be recorded while the DataLoader's thread pins memory.
+    packs.free_unused(device)
+    before = packs.reserved(device)
+    images, labels = dataset.train_images, dataset.train_labels
+    conventional = ConventionalLoop(model, images, labels, BATCH, device, workers)
+    conventional.advance(2)
+    conventional_memory = packs.memory_gib(device, before)
 
-    def __init__(self, model: str, images: np.ndarray, labels: np.ndarray, device: torch.device, workers: int):
-        self.device = device
-        self.model = create_model(model).to(device).train()
-        self.criterion = nn.CrossEntropyLoss()
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-        augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
-        normalize = transforms.Normalize((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-        dataset = ArrayDataset(images, labels, transforms.Compose([*augment, normalize]))
-        self.loader = DataLoader(
-            dataset, BATCH, shuffle=True, drop_last=True, num_workers=workers, pin_memory=device.type == "cuda",
-            persistent_workers=workers > 0,
-        )  # fmt: skip
-        self.batches = iter(self.loader)
+    loops: dict[str, Loop] = {CONVENTIONAL: conventional}
+    loops |= {_name(pack): pack.pack for pack in built if pack.pack is not None}
+    say(f"measuring {len(loops)} loops, {rounds} rounds")
+    rates = measure_in_turn(loops, rounds, seconds, device, energy_meter(device))
 
-    def step(self) -> None:
-        try:
-            images, labels = next(self.batches)
-        except StopIteration:
-            self.batches = iter(self.loader)
-            images, labels = next(self.batches)
-        images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-        self.optimizer.zero_grad()
-        loss = self.criterion(self.model(images), labels)
-        loss.backward()
-        self.optimizer.step()
-        loss.item()  # logged at every step, as usual
-
-
-class OneRun:
-    """One run of this project."""
-
-    name = "one run"
-
-    def __init__(self, model: str, images: np.ndarray, labels: np.ndarray, device: torch.device):
-        data = ImageDataset("cifar10", images, labels, images[:1], labels[:1], official=False)
-        recipe = Recipe(eval_interval=64_000)
-        self.trainer = Trainer(Run(model, recipe), DeviceData(data, None, device))
-
-    def step(self) -> None:
-        self.trainer.step()
-
-
-def images_per_second(loop, steps: int, device: torch.device) -> float:
-    start = synchronized_time(device)
-    for _ in range(steps):
-        loop.step()
-    return steps * BATCH / (synchronized_time(device) - start)
+    rows = [Row(CONVENTIONAL, 1, rates[CONVENTIONAL], conventional_memory, 1.0)]
+    for pack in built:
+        if pack.pack is None:
+            rows.append(Row("packed", pack.width, left_out=pack.left_out))
+            continue
+        own = rates[_name(pack)]
+        rows.append(
+            Row(
+                "one run" if pack.width == 1 else "packed",
+                pack.width,
+                own,
+                pack.memory_gib,
+                ratio(own, rates[CONVENTIONAL]),
+            )
+        )
+    return ModelResult(model, tuple(rows))
 
 
-def measure(model: str, rounds: int, steps: int, device: torch.device, workers: int) -> dict:
-    """Rates of both loops, a round each in turn, after a warm-up of both."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
-    labels = rng.integers(0, 10, IMAGES, dtype=np.uint8)
-    loops = [ConventionalLoop(model, images, labels, device, workers), OneRun(model, images, labels, device)]
-    for loop in loops:
-        images_per_second(loop, 3, device)
-    rates: dict[str, list[float]] = {loop.name: [] for loop in loops}
-    for _ in range(rounds):
-        for loop in loops:
-            rates[loop.name].append(round(images_per_second(loop, steps, device), 1))
-    ratios = [ours / conventional for conventional, ours in zip(*rates.values())]
-    return {"model": model, "images_per_second": rates, "ratio": round(statistics.median(ratios), 2)}
+def _name(built: Built) -> str:
+    return f"packed {built.width}"
 
 
-def markdown(results: dict) -> str:
-    head = "| model | conventional loop, images/s | one run, images/s | ratio |\n|---|---|---|---|\n"
-    lines = ""
-    for result in results["models"]:
-        rates = result["images_per_second"].values()
-        cells = [f"{statistics.median(r):,.0f} ({min(r):,.0f} to {max(r):,.0f})" for r in rates]
-        lines += f"| {result['model']} | {' | '.join(cells)} | {result['ratio']:.2f} |\n"
-    hardware, versions = results["hardware"], results["versions"]
-    return f"""# Training throughput on {hardware["device"]}
-
-{head}{lines}
-Training images per second at batch {BATCH}: median (lowest to highest) of {results["rounds"]} rounds of
-{results["steps"]} steps, the loops in turn in one process; {hardware["threads"]} threads and {results["workers"]}
-DataLoader workers. The ratio is the median of the rounds' ratios. Conventional: torchvision transforms in a
-DataLoader, fp32, eager, NCHW. Python {versions["python"]}, torch {versions["torch"]}. Made again by `make bench`.
-"""
+def table_runs(seeds: int = TABLE_SEEDS) -> list[Run]:
+    """The runs of Table 6, all nets of one seed after another."""
+    return [Run(row.model, row.recipe, seed=seed) for seed in range(seeds) for row in cifar_table.rows("paper")]
 
 
-def main() -> int:
+def measure_table(
+    runs: list[Run],
+    seeds_at_once: list[int],
+    dataset: ImageDataset,
+    device: torch.device,
+    rounds: int,
+    seconds: float,
+    say: Callable[[str], None] = lambda text: None,
+) -> TableResult:
+    """How long ``runs`` take (all nets of one seed after another), by the rates of mixed packs of them."""
+    packs.free_unused(device)
+    before = packs.reserved(device)
+    data = DeviceData(dataset, None, device)
+    nets = list(dict.fromkeys(run.model for run in runs))
+    widths = [len(nets) * seeds for seeds in seeds_at_once]
+    built = build_packs([measured_run(run) for run in runs], widths, data, before, say)
+    loops: dict[str, Loop] = {_name(pack): pack.pack for pack in built if pack.pack is not None}
+    say(f"measuring {len(loops)} mixed packs, {rounds} rounds")
+    rates = measure_in_turn(loops, rounds, seconds, device, energy_meter(device))
+
+    images = sum(run.recipe.iterations * run.recipe.batch_size for run in runs)
+    rows = []
+    for pack in built:
+        row = TableRow(pack.width // len(nets), pack.width, left_out=pack.left_out)
+        if pack.pack is not None:
+            own = rates[_name(pack)]
+            row = replace(row, rates=own, memory_gib=pack.memory_gib, minutes=images / own.median / 60)
+        rows.append(row)
+
+    say("measuring evaluations")
+    evaluations = runs[0].recipe.iterations // runs[0].recipe.eval_interval
+    one_of_each = built[0].pack.trainers[: len(nets)] if built[0].pack else []
+    evaluation = sum(_evaluation_seconds(trainer) for trainer in one_of_each)
+    return TableResult(
+        tuple(nets),
+        len(runs),
+        runs[0].recipe.iterations,
+        evaluations,
+        tuple(rows),
+        evaluation * evaluations * (len(runs) // len(nets)) / 60,
+    )
+
+
+def floor_minutes(runs: list[Run], limits: Limits) -> float:
+    """Training of all runs at the floor's rate."""
+    floors = {model: floor(model, BATCH, limits).seconds for model in {run.model for run in runs}}
+    return sum(run.recipe.iterations * floors[run.model] for run in runs) / 60
+
+
+def _evaluation_seconds(trainer: Trainer) -> float:
+    """Of the second evaluation: the first one also prepares kernels."""
+    for _ in range(2):
+        trainer.step()
+        start = synchronized_time(trainer.device)
+        trainer.evaluate()
+        seconds = synchronized_time(trainer.device) - start
+    return seconds
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line, with the device's defaults filled in and ``device`` a torch.device."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["cifar_resnet20", "cifar_resnet56"])
+    parser.add_argument("--device", default="auto", help="default: the GPU if there is one, else the CPU")
+    parser.add_argument("--models", nargs="+", help="default: ResNet-20 and 56, on a GPU also 110")
+    parser.add_argument("--pack", nargs="*", type=int, metavar="N", help="runs at once (default on a GPU: 2 to 32)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seconds", type=float, help="of a round of one loop (default: 0.6 on a GPU, else 3)")
+    parser.add_argument("--workers", type=int, default=_processors(), help="of the DataLoader (default: all cores)")
+    parser.add_argument("--images", type=int, default=IMAGES, help="training images of the random data set")
+    parser.add_argument("--table", action=argparse.BooleanOptionalAction, help="mixed packs of Table 6 (on a GPU)")
+    parser.add_argument("--table-seeds", nargs="+", type=int, default=[1, 2, TABLE_SEEDS], metavar="N",
+                        help="seeds of each net of Table 6 at once")  # fmt: skip
     parser.add_argument("--out", type=Path, default=provenance.ROOT / "results" / "benchmarks")
-    options = parser.parse_args()
-    device = default_device()
-    results = {
-        "hardware": provenance.hardware(device, torch.get_num_threads()),
-        "versions": provenance.versions(),
-        "code": provenance.code_identity(),
-        "rounds": options.rounds,
-        "steps": options.steps,
-        "workers": options.workers,
-        "models": [measure(m, options.rounds, options.steps, device, options.workers) for m in options.models],
-    }
-    name = re.sub(r"\W+", "-", results["hardware"]["device"].lower()).strip("-")
-    write_atomically(options.out / f"throughput-{name}.json", json.dumps(results, indent=1).encode() + b"\n")
-    write_atomically(options.out / f"throughput-{name}.md", markdown(results).encode())
-    print(markdown(results))
+    options = parser.parse_args(argv)
+    try:
+        device = options.device = find_device(options.device)
+    except ValueError as error:
+        parser.error(str(error))
+    for name, value in _DEFAULTS[device.type].items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    if device.type != "cuda" and (options.pack or options.table):
+        parser.error("--pack and --table need a CUDA GPU: on a CPU runs train one after another")
+    if options.rounds < 1 or options.seconds <= 0 or options.workers < 0 or options.images < BATCH:
+        parser.error(f"--rounds, --seconds and --workers must be positive, --images at least {BATCH}")
+    if any(width < 2 for width in options.pack):
+        parser.error("--pack: a pack has at least 2 runs; one run is measured anyway")
+    if not all(1 <= seeds <= TABLE_SEEDS for seeds in options.table_seeds):
+        parser.error(f"--table-seeds: from 1 to {TABLE_SEEDS}")
+    for model in options.models:
+        try:
+            with torch.device("meta"):
+                create_model(model)
+        except ValueError as error:
+            parser.error(str(error))
+    return options
+
+
+def _processors() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    options, started = _arguments(argv), time.perf_counter()
+    device = options.device
+
+    def say(text: str) -> None:
+        print(f"{time.perf_counter() - started:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+    precision = resolve_precision("auto", device)
+    say(f"measuring what {provenance.device_name(device)} can do")
+    dataset = random_images(options.images)
+    results = Results(
+        hardware=provenance.hardware(device, torch.get_num_threads()),
+        versions=provenance.versions(),
+        code=provenance.code_identity(),
+        batch=BATCH,
+        rounds=options.rounds,
+        seconds=options.seconds,
+        workers=options.workers,
+        limits=measure_limits(device, precision),
+    )
+
+    def keep(results: Results, **changes) -> Results:
+        """Measure the limits once more, judge everything by the best of them, and write it."""
+        results = replace(results, **changes, limits=results.limits.best(measure_limits(device, precision)))
+        judged_models = tuple(judged(result, results.limits, BATCH) for result in results.models)
+        results = replace(results, models=judged_models)
+        if results.table:
+            results = replace(
+                results, table=replace(results.table, floor_minutes=floor_minutes(table_runs(), results.limits))
+            )
+        write_results(options.out, results, markdown.page(results))
+        return results
+
+    for model in options.models:
+        result = measure_model(
+            model, options.pack, dataset, device, options.rounds, options.seconds, options.workers,
+            say=lambda text, model=model: say(f"{model}: {text}"),
+        )  # fmt: skip
+        results = keep(results, models=(*results.models, result))
+    if options.table:
+        result = measure_table(
+            table_runs(), options.table_seeds, dataset, device, options.rounds, options.seconds,
+            say=lambda text: say(f"Table 6: {text}"),
+        )  # fmt: skip
+        results = keep(results, table=result)
+    say("done")
+    print(markdown.page(results))
     return 0
 
 

@@ -1,0 +1,178 @@
+"""Ways to train small nets on one large GPU, measured one after another: what each of them brings.
+
+    python -m benchmarks.alternatives
+    python -m benchmarks.alternatives --models cifar_resnet20 --kinds streams processes mps
+
+The order: eager fp32 with data on the device; bf16 channels-last; the whole step as a CUDA graph; several processes,
+without and with CUDA's Multi-Process Service; graphs on streams of one process, which is what is kept
+(``resnet.packing``); torch.compile inside the graphs; seeds as groups of convolutions. Every kind is measured in a
+process of its own, so that one that fails, or takes too long, is a row with its reason. Writes
+``results/benchmarks/alternatives-<device>.md`` and ``.json`` after each kind. On a GPU only.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from benchmarks import markdown
+from benchmarks.measuring import IMAGES, Rates, random_images
+from benchmarks.processes import ROOT, Unavailable, last_line, measure_processes, mps
+from benchmarks.results import write
+from benchmarks.variants import KINDS, Measured, Setting
+from reproductions.harness import provenance
+from resnet.trainer import DeviceData, find_device
+
+PROCESSES = (2, 4, 8)
+ORDER = ("eager", "graph", "processes", "mps", "streams", "compiled", "grouped")
+ROW = "ROW "  # marks a child's results among whatever libraries print
+
+
+def measure_kind(
+    kind: str, models: list[str], rounds: int, seconds: float, device: str, images: int, limit: float
+) -> list[Measured]:
+    """The rows of one kind, measured in other processes in at most ``limit`` seconds (of each number of processes)."""
+    common = {"rounds": rounds, "seconds": seconds, "device": device, "images": images}
+    if kind == "processes":
+        return _numbers_of_processes("processes, one run each", models, None, timeout=limit, **common)
+    if kind == "mps":
+        name = "processes, one run each, under MPS"
+        try:
+            with mps() as variables:
+                return _numbers_of_processes(name, models, variables, timeout=limit, **common)
+        except Unavailable as error:
+            return [Measured(name, None, max(PROCESSES), failed=str(error))]
+    command = [sys.executable, "-m", "benchmarks.alternatives", "--only", kind, "--models", *models]
+    for name, value in common.items():
+        command += [f"--{name}", str(value)]
+    return _rows_of(kind, command, limit)
+
+
+def _rows_of(kind: str, command: list[str], limit: float) -> list[Measured]:
+    """The rows that a child prints, and one more if it fails."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        try:
+            code = subprocess.run(command, cwd=ROOT, stdout=out, stderr=errors, timeout=limit).returncode
+            reason = last_line(errors) if code else None
+        except subprocess.TimeoutExpired:
+            reason = f"not done within {limit:.0f} s"
+        out.seek(0)
+        rows = [from_json(line.removeprefix(ROW)) for line in out if line.startswith(ROW)]
+    return rows if reason is None else [*rows, Measured(kind, None, 1, failed=reason)]
+
+
+def _numbers_of_processes(name: str, models: list[str], variables: dict | None, **common) -> list[Measured]:
+    rows = []
+    for count in PROCESSES:
+        try:
+            rows += measure_processes(name, count, models, variables=variables, **common)
+        except Unavailable as error:
+            rows.append(Measured(name, None, count, failed=str(error)))
+    return rows
+
+
+def to_json(row: Measured) -> str:
+    return json.dumps(asdict(row))
+
+
+def from_json(text: str) -> Measured:
+    values = json.loads(text)
+    if values["rates"] is not None:
+        rates = {name: tuple(v) if isinstance(v, list) else v for name, v in values["rates"].items()}
+        values["rates"] = Rates(**rates)
+    return Measured(**values)
+
+
+def page(results: dict, rows: list[Measured]) -> str:
+    """The results as Markdown: a table for each model, each rate beside the first one's."""
+    parts = [f"# Ways to train small nets on {results['hardware']['device']}\n"]
+    for model in dict.fromkeys(row.model for row in rows if row.model):
+        own = [row for row in rows if row.model == model]
+        first = next((row.rates.median for row in own if row.rates), None)
+        cells = [
+            (
+                row.name,
+                str(row.runs),
+                markdown.spread(row.rates.images_per_second) if row.rates else f"failed: {row.failed}",
+                markdown.number(row.rates.median / first, 2) if row.rates else markdown.NOTHING,
+            )
+            for row in own
+        ]
+        table = markdown.table(("", "runs", "images/s", "× the first"), cells)
+        parts.append(f"## {model}\n\n{table}")
+    if failed := [row for row in rows if row.model is None]:
+        lines = "".join(f"- {row.name}, {row.runs}: {row.failed}\n" for row in failed)
+        parts.append(f"## Not measured\n\n{lines}")
+    text = f"""Training images per second of all runs together at batch 128: median (lowest to highest) of
+        {results["rounds"]} rounds of about {results["seconds"]:g} s. Kinds are measured one after another, each in a
+        process of its own; what shares a kind, in turn. Graphs train as resnet.trainer does. "Convolutions only" has
+        no data, shortcuts, loss or optimizer and compares with nothing but itself.
+        {markdown.versions_sentence(results["versions"], results["code"])} Made again by
+        `python -m benchmarks.alternatives`."""
+    parts.append(markdown.paragraph(text))
+    return "\n".join(parts)
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["cifar_resnet20", "cifar_resnet56"])
+    parser.add_argument("--kinds", nargs="+", choices=ORDER, default=ORDER)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of a round")
+    parser.add_argument("--limit", type=float, default=180.0, help="seconds that a kind may take")
+    parser.add_argument("--images", type=int, default=IMAGES, help="training images of the random data set")
+    parser.add_argument("--out", type=Path, default=provenance.ROOT / "results" / "benchmarks")
+    parser.add_argument("--only", choices=KINDS, help=argparse.SUPPRESS)
+    parser.add_argument("--device", default="auto", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def measure_here(options: argparse.Namespace) -> None:
+    """What a child does: measure one kind in this process and print its rows."""
+    data = DeviceData(random_images(options.images, 1), None, find_device(options.device))
+    setting = Setting(data, options.rounds, options.seconds)
+    for model in options.models:
+        for row in KINDS[options.only](model, setting):
+            print(ROW + to_json(row), flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = _arguments(argv)
+    if options.only:
+        measure_here(options)
+        return 0
+    try:
+        device = find_device(options.device)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if device.type != "cuda":
+        print("error: the alternatives are ways to fill a CUDA GPU, and there is none here", file=sys.stderr)
+        return 2
+    results = {
+        "hardware": provenance.hardware(device, torch.get_num_threads()),
+        "versions": provenance.versions(),
+        "code": provenance.code_identity(),
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+    }
+    rows, started = [], time.perf_counter()
+    for kind in (kind for kind in ORDER if kind in options.kinds):
+        print(f"{time.perf_counter() - started:6.1f} s  measuring {kind}", file=sys.stderr, flush=True)
+        rows += measure_kind(
+            kind, options.models, options.rounds, options.seconds, options.device, options.images, options.limit
+        )
+        values = {**results, "alternatives": [asdict(row) for row in rows]}
+        write(options.out, "alternatives", results["hardware"]["device"], values, page(results, rows))
+    print(page(results, rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

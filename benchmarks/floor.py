@@ -1,0 +1,115 @@
+"""The least time a training step can take on a device, by the device's own measured rates."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from resnet.models.complexity import training_bytes, training_flops
+from resnet.trainer import synchronized_time
+
+# Edge of the square matrices and bytes of the buffer: large enough that a device reaches its best rate and no cache
+# holds the buffer; each measured so often, and the best taken, because a floor is what can be reached.
+MATRIX = {"cuda": (4_096, 8_192), "cpu": (1_024, 2_048)}
+CONVOLUTION = (8, 256, 32)  # images, channels and pixels along a side of a 3x3 convolution, on a CPU
+BUFFER = {"cuda": 2**30, "cpu": 2**28}
+TIMES = {"cuda": 10, "cpu": 4}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a device can do: FLOP/s of matrix products in ``precision``, and bytes/s (read + written) of a copy."""
+
+    precision: str
+    flops_per_second: float
+    bytes_per_second: float
+
+    def best(self, other: "Limits") -> "Limits":
+        """The higher of two measurements: what disturbs one only ever makes it lower."""
+        flops = max(self.flops_per_second, other.flops_per_second)
+        return Limits(self.precision, flops, max(self.bytes_per_second, other.bytes_per_second))
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Least seconds of a training step of one run, and what they follow from.
+
+    bytes_with_cache, seconds_with_cache: if a cache held all that passes between neighbouring layers.
+    """
+
+    flops: int
+    bytes: int
+    bytes_with_cache: int
+    seconds: float
+    seconds_with_cache: float
+    limited_by: str
+
+    def fraction(self, images_per_second: float, batch: int) -> float:
+        """How much of the rate that the floor allows is reached."""
+        return images_per_second * self.seconds / batch
+
+    def fraction_with_cache(self, images_per_second: float, batch: int) -> float:
+        return images_per_second * self.seconds_with_cache / batch
+
+
+def measure_limits(device: torch.device, precision: str, sizes: tuple[int, ...] = (), buffer: int = 0) -> Limits:
+    """Matrix rate and copy bandwidth of the device, the best of some measurements.
+
+    On a CPU the matrix rate is also taken from a large convolution: PyTorch computes the two with different libraries,
+    and on some processors the one for matrix products reaches only half of what the other does.
+
+    ``precision`` is "bf16" or "fp32" (without TF32, as in training). ``sizes`` of the square matrices and bytes of
+    the ``buffer`` are this device's of MATRIX and BUFFER unless given.
+    """
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    flops = 0.0
+    for size in sizes or MATRIX[device.type]:
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        out = torch.empty_like(a)
+        seconds = _best_seconds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), device)
+        flops = max(flops, 2 * size**3 / seconds)
+    if device.type == "cpu":
+        flops = max(flops, _convolution_rate(dtype, *CONVOLUTION))
+    source = torch.zeros(buffer or BUFFER[device.type], dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    seconds = _best_seconds(lambda: target.copy_(source), device)
+    return Limits(precision, flops, 2 * source.numel() / seconds)
+
+
+@torch.no_grad()
+def _convolution_rate(dtype: torch.dtype, images: int, channels: int, pixels: int) -> float:
+    """FLOP/s of a 3x3 convolution that keeps its input's shape, in channels-last memory."""
+    x = torch.randn(images, channels, pixels, pixels, dtype=dtype).to(memory_format=torch.channels_last)
+    weight = torch.randn(channels, channels, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
+    flops = 2 * x.numel() * channels * 9
+    return flops / _best_seconds(lambda: F.conv2d(x, weight, padding=1), torch.device("cpu"))
+
+
+def _best_seconds(work, device: torch.device) -> float:
+    """Seconds of one call of ``work``: of some bursts of calls, the shortest."""
+    work()
+    shortest, calls = float("inf"), TIMES[device.type]
+    for _ in range(TIMES[device.type]):
+        start = synchronized_time(device)
+        for _ in range(calls):
+            work()
+        shortest = min(shortest, (synchronized_time(device) - start) / calls)
+    return shortest
+
+
+def floor(model: str, batch: int, limits: Limits, options: dict | None = None) -> Floor:
+    """The floor of a training step of ``batch`` images 32x32: the longer of arithmetic and memory traffic.
+
+    FLOPs are those of convolutions computed directly; an algorithm with fewer multiplications could go below.
+    """
+    flops = batch * training_flops(model, options)
+    traffic = training_bytes(model, batch, {"bf16": 2, "fp32": 4}[limits.precision], options)
+    arithmetic, memory = flops / limits.flops_per_second, traffic.total / limits.bytes_per_second
+    return Floor(
+        flops=flops,
+        bytes=traffic.total,
+        bytes_with_cache=traffic.with_cache,
+        seconds=max(arithmetic, memory),
+        seconds_with_cache=max(arithmetic, traffic.with_cache / limits.bytes_per_second),
+        limited_by="FLOPs" if arithmetic >= memory else "bytes",
+    )

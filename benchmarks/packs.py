@@ -1,0 +1,144 @@
+"""Runs of ours, alone and packed, to be measured: packs of growing width with the memory that each takes."""
+
+import gc
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from resnet.run import Run
+from resnet.trainer import DeviceData, Trainer, synchronized_time
+from resnet.training import AHEAD, BURST, POLL_SECONDS
+
+GIB = 2**30
+_ROOM = 0.95  # of the free memory may be asked for
+
+
+def feed(trainers: list[Trainer], steps: int) -> None:
+    """Give the device so many steps of each trainer, in turn and not far ahead; it may be done with them later."""
+    left, marks = [steps] * len(trainers), [deque() for _ in trainers]
+    while any(left):
+        worked = False
+        for number, trainer in enumerate(trainers):
+            own = marks[number]
+            while own and trainer.reached(own[0]):
+                own.popleft()
+            if left[number] and len(own) < AHEAD:
+                burst = min(BURST["cuda"], left[number])
+                for _ in range(burst):
+                    trainer.step()
+                left[number] -= burst
+                own.append(trainer.mark())
+                worked = True
+        if not worked:
+            time.sleep(POLL_SECONDS)
+
+
+class Pack:
+    """Trainers that take their steps together."""
+
+    settling = 4
+
+    def __init__(self, trainers: list[Trainer]):
+        self.trainers, self.runs = trainers, len(trainers)
+
+    def advance(self, steps: int) -> None:
+        feed(self.trainers, steps)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A pack and the memory reserved for it and its data, GiB (None on a CPU); or why it was left out."""
+
+    width: int
+    pack: Pack | None
+    memory_gib: float | None = None
+    left_out: str | None = None
+
+
+def measured_run(run: Run) -> Run:
+    """The same work a step as for most of the run: without evaluations, and with the warm-up over.
+
+    On images without meaning a warm-up that waits for the training error would never end.
+    """
+    recipe = replace(run.recipe, eval_interval=run.recipe.iterations, warmup_learning_rate=None)
+    return replace(run, recipe=recipe)
+
+
+def build_packs(
+    runs: list[Run], widths: list[int], data: DeviceData, reserved_before: int, say: Callable[[str], None]
+) -> list[Built]:
+    """Packs of the first so many ``runs`` for each of ``widths``, smallest first; each contains the one before.
+
+    So all can be measured in turn, with no more memory than the largest needs. What does not fit is left out.
+    ``reserved_before``: bytes that were reserved on the device before ``data`` were put there. Raises ValueError for a
+    width that is not 1 to len(runs).
+    """
+    device, trainers, built = data.device, [], []
+    if not all(1 <= width <= len(runs) for width in widths):
+        raise ValueError(f"widths {widths} of {len(runs)} runs")
+    full = None  # why no more fit
+    for width in sorted(set(widths)):
+        full = full or _no_room(device, reserved_before, len(trainers), width)
+        if full is None:
+            say(f"preparing {width} run{'s' if width > 1 else ''}")
+            full = _grow(trainers, runs[:width], data)
+        if full is not None:
+            say(f"{width} runs left out: {full}")
+            built.append(Built(width, None, left_out=full))
+            continue
+        built.append(Built(width, Pack(list(trainers)), memory_gib(device, reserved_before)))
+    return built
+
+
+def _grow(trainers: list[Trainer], runs: list[Run], data: DeviceData) -> str | None:
+    """Add a trainer for each run that has none; if the memory does not suffice, add none and say so."""
+    before = len(trainers)
+    try:
+        for run in runs[before:]:
+            trainers.append(Trainer(run, data))
+            trainers[-1].step()  # the first step reserves what all others need
+        synchronized_time(data.device)
+    except torch.OutOfMemoryError as error:
+        reason = f"out of memory: {str(error).splitlines()[0]}"
+    else:
+        return None
+    del trainers[before:]
+    free_unused(data.device)
+    return reason
+
+
+def _no_room(device: torch.device, reserved_before: int, present: int, width: int) -> str | None:
+    """Why ``width`` runs will not fit, judged by those present, so that the attempt isn't made; None if they may."""
+    if device.type != "cuda" or not present:
+        return None
+    each = (torch.cuda.memory_reserved(device) - reserved_before) / present
+    needed, (free, _) = each * (width - present), torch.cuda.mem_get_info(device)
+    if needed <= _ROOM * free:
+        return None
+    return f"needs about {needed / GIB:.0f} GiB more, {free / GIB:.0f} GiB are free"
+
+
+def memory_gib(device: torch.device, reserved_before: int) -> float | None:
+    """GiB reserved at the peak on a GPU since :func:`reserved`, beyond what was before; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    return round((torch.cuda.max_memory_reserved(device) - reserved_before) / GIB, 2)
+
+
+def reserved(device: torch.device) -> int:
+    """Bytes reserved now on a GPU, from where peaks count from here on; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_reserved(device)
+
+
+def free_unused(device: torch.device) -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()

@@ -1,0 +1,152 @@
+"""Several processes with one run each on the same device, with or without CUDA's Multi-Process Service (MPS).
+
+python -m benchmarks.processes --models cifar_resnet20      # one such process; it waits for a line on its input
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks.measuring import BATCH, IMAGES, Rates, random_images
+from benchmarks.packs import Pack, measured_run
+from benchmarks.variants import Measured
+from resnet.run import Run
+from resnet.trainer import DeviceData, Trainer, find_device, synchronized_time
+
+ROOT = Path(__file__).resolve().parents[1]
+CONTROL = "nvidia-cuda-mps-control"
+BURST = 40  # steps between two looks at the clock, on a GPU
+READY, MEASURED = "READY", "MEASURED "
+
+
+class Unavailable(Exception):
+    """What is to be measured does not exist here, or failed."""
+
+
+@contextmanager
+def mps() -> Iterator[dict[str, str]]:
+    """Environment variables of an MPS daemon of our own, which is stopped afterwards. Raises Unavailable."""
+    if (control := shutil.which(CONTROL)) is None:
+        raise Unavailable(f"{CONTROL} isn't installed")
+    with tempfile.TemporaryDirectory() as folder:
+        # With its own folders it neither meets nor disturbs another daemon, and needs no privileges.
+        variables = {"CUDA_MPS_PIPE_DIRECTORY": f"{folder}/pipe", "CUDA_MPS_LOG_DIRECTORY": f"{folder}/log"}
+        for path in variables.values():
+            os.mkdir(path)
+        environment = os.environ | variables
+        try:
+            # Not captured: the daemon would keep the pipes open, and we would wait for their end.
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "timeout": 30}
+            subprocess.run([control, "-d"], env=environment, check=True, **quiet)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise Unavailable(f"{CONTROL} did not start: {error}") from error
+        try:
+            yield variables
+        finally:
+            subprocess.run([control], input=b"quit\n", env=environment, timeout=60, check=False)
+
+
+def measure_processes(
+    name: str,
+    count: int,
+    models: list[str],
+    rounds: int,
+    seconds: float,
+    device: str = "auto",
+    images: int = IMAGES,
+    variables: dict[str, str] | None = None,
+    timeout: float = 180.0,
+) -> list[Measured]:
+    """Images per second of ``count`` processes together, for each model in turn. Raises Unavailable if one fails."""
+    command = [sys.executable, "-m", "benchmarks.processes", "--models", *models, "--rounds", str(rounds)]
+    command += ["--seconds", str(seconds), "--device", device, "--images", str(images)]
+    with ExitStack() as stack:
+        errors = stack.enter_context(tempfile.TemporaryFile("w+"))
+        workers = []
+        timer = threading.Timer(timeout, lambda: [worker.kill() for worker in workers])
+        for _ in range(count):
+            worker = subprocess.Popen(
+                command, cwd=ROOT, env=os.environ | (variables or {}), text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            )  # fmt: skip
+            stack.enter_context(worker)
+            stack.callback(worker.kill)
+            workers.append(worker)
+        timer.start()
+        stack.callback(timer.cancel)
+
+        def answers(marker: str) -> list[str]:
+            """The next line with the marker of each; other lines are not ours."""
+            found = []
+            for worker in workers:
+                line = next((line for line in worker.stdout if line.startswith(marker)), None)
+                if line is None:
+                    reason = "took too long" if not timer.is_alive() else last_line(errors)
+                    raise Unavailable(f"a process ended: {reason}")
+                found.append(line.removeprefix(marker))
+            return found
+
+        results = []
+        for model in models:
+            answers(READY)
+            rates, steps = [], 0
+            for _ in range(rounds):
+                for worker in workers:
+                    worker.stdin.write("go\n")
+                    worker.stdin.flush()
+                measured = [json.loads(answer) for answer in answers(MEASURED)]
+                rates.append(round(sum(each["steps"] * BATCH / each["seconds"] for each in measured), 1))
+                steps = max(each["steps"] for each in measured)
+            results.append(Measured(name, model, count, Rates(steps, tuple(rates))))
+        return results
+
+
+def last_line(errors) -> str:
+    """The last line that says something of a file of error messages."""
+    errors.seek(0)
+    lines = [line.strip() for line in errors if line.strip()]
+    return lines[-1] if lines else "no message"
+
+
+def work(models: list[str], rounds: int, seconds: float, device_name: str, images: int) -> None:
+    """One process: for each model prepare a run, say so, and take steps for a while at each line on the input."""
+    device = find_device(device_name)
+    data = DeviceData(random_images(images, 1), None, device)
+    burst = BURST if device.type == "cuda" else 1
+    for model in models:
+        pack = Pack([Trainer(measured_run(Run(model)), data)])
+        pack.advance(pack.settling if device.type == "cuda" else 1)
+        synchronized_time(device)
+        print(READY, flush=True)
+        for _ in range(rounds):
+            sys.stdin.readline()
+            steps, taken, start = 0, 0.0, synchronized_time(device)
+            while taken < seconds:
+                pack.advance(burst)
+                steps += burst
+                taken = synchronized_time(device) - start
+            print(MEASURED + json.dumps({"steps": steps, "seconds": taken}), flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--images", type=int, default=IMAGES)
+    options = parser.parse_args(argv)
+    work(options.models, options.rounds, options.seconds, options.device, options.images)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

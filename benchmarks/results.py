@@ -1,0 +1,115 @@
+"""What the throughput benchmark found, and its two files."""
+
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from benchmarks.floor import Floor, Limits, floor
+from benchmarks.measuring import Rates
+from resnet.files import write_atomically
+
+CONVENTIONAL = "conventional loop"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A loop: its rates, and the memory reserved for it (GiB; None on a CPU); or why it was left out.
+
+    ratio: to the conventional loop, the median of the rounds' ratios. of_floor, of_floor_with_cache: the fraction of
+    the rate that the floor allows; None where they have no meaning.
+    """
+
+    name: str
+    runs: int
+    rates: Rates | None = None
+    memory_gib: float | None = None
+    ratio: float | None = None
+    of_floor: float | None = None
+    of_floor_with_cache: float | None = None
+    left_out: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """``floor`` is None until :func:`judged`."""
+
+    model: str
+    rows: tuple[Row, ...]
+    floor: Floor | None = None
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A mixed pack of Table 6, ``seeds`` of each net at once, and the minutes of training all runs at its rate."""
+
+    seeds: int
+    runs: int
+    rates: Rates | None = None
+    memory_gib: float | None = None
+    minutes: float | None = None
+    left_out: str | None = None
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """Table 6: ``runs`` in all. evaluation_minutes: all evaluations, one after another, with the device to themselves.
+
+    floor_minutes: training at the floor's rate, None until it is known.
+    """
+
+    models: tuple[str, ...]
+    runs: int
+    iterations: int
+    evaluations: int
+    rows: tuple[TableRow, ...]
+    evaluation_minutes: float
+    floor_minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """hardware, versions, code: see :mod:`reproductions.harness.provenance`."""
+
+    hardware: dict
+    versions: dict
+    code: dict
+    batch: int
+    rounds: int
+    seconds: float
+    workers: int
+    limits: Limits
+    models: tuple[ModelResult, ...] = ()
+    table: TableResult | None = None
+
+
+def judged(result: ModelResult, limits: Limits, batch: int) -> ModelResult:
+    """The result beside the floor that follows from a device's limits; the conventional loop is not judged."""
+    least = floor(result.model, batch, limits)
+    rows = [
+        row
+        if row.rates is None or row.name == CONVENTIONAL
+        else replace(
+            row,
+            of_floor=least.fraction(row.rates.median, batch),
+            of_floor_with_cache=least.fraction_with_cache(row.rates.median, batch),
+        )
+        for row in result.rows
+    ]
+    return replace(result, rows=tuple(rows), floor=least)
+
+
+def file_name(kind: str, device: str) -> str:
+    """Such as throughput-nvidia-h200, without an ending."""
+    return f"{kind}-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}"
+
+
+def write(folder: Path, kind: str, device: str, values: dict, text: str) -> None:
+    """Write the values as JSON and the text as Markdown into ``folder``."""
+    name = file_name(kind, device)
+    write_atomically(folder / f"{name}.json", json.dumps(values, indent=1).encode() + b"\n")
+    write_atomically(folder / f"{name}.md", text.encode())
+
+
+def write_results(folder: Path, results: Results, text: str) -> None:
+    write(folder, "throughput", results.hardware["device"], asdict(results), text)

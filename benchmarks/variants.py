@@ -1,0 +1,209 @@
+"""Other ways to train these nets than the one kept, to be measured beside it: eager, compiled, grouped."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from benchmarks.measuring import BATCH, Loop, Rates, measure_in_turn
+from benchmarks.packs import Pack, build_packs, measured_run, reserved
+from resnet.data.augment import crop_and_flip
+from resnet.data.sampling import Sampler
+from resnet.models import create_model
+from resnet.run import Run
+from resnet.trainer import DeviceData, Trainer
+
+STREAMS = (2, 4, 8, 16)
+COMPILED = (1, 4)  # each run is compiled anew where the compiler finds no cached code
+GROUPS = (4, 8)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One alternative for one model; ``model`` is None where it failed for all of them, ``failed`` says why."""
+
+    name: str
+    model: str | None
+    runs: int
+    rates: Rates | None = None
+    failed: str | None = None
+
+
+class EagerLoop:
+    """A step written plainly, on data that lie on the device: fp32 in NCHW, or bf16 autocast in channels-last.
+
+    fp32 is what PyTorch makes of it by default, so TF32 in a GPU's convolutions.
+    """
+
+    runs, settling = 1, 2
+
+    def __init__(self, model: str, data: DeviceData, bf16: bool):
+        self.data, self.bf16, self.iteration = data, bf16, 0
+        layout = torch.channels_last if bf16 else torch.contiguous_format
+        self.model = create_model(model).to(data.device, memory_format=layout).train()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+        self.sampler = Sampler(0, len(data.train_labels), BATCH, True, data.device)
+
+    def step(self) -> None:
+        draws = self.sampler.batch(self.iteration)
+        images = crop_and_flip(self.data.train_images, self.data.padded_mean, *draws)
+        images = images if self.bf16 else images.contiguous()
+        with torch.autocast(self.data.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            logits = self.model(images)
+        self.optimizer.zero_grad()
+        F.cross_entropy(logits.float(), self.data.train_labels[draws.index]).backward()
+        self.optimizer.step()
+        self.iteration += 1
+
+    def advance(self, steps: int) -> None:
+        for _ in range(steps):
+            self.step()
+
+
+def convolution_stack(depth: int, seeds: int) -> nn.Sequential:
+    """The 3x3 convolutions with BN and ReLU of ``seeds`` plain nets of 6n+2 layers, side by side in the channels.
+
+    Maps (N, 3 * seeds, 32, 32) to (N, 64 * seeds, 8, 8). Shortcuts, pooling and the last layer cost little and are
+    left out, to see what grouped convolutions alone would bring.
+    """
+    layers, inside = [], 3
+    blocks = (depth - 2) // 6
+    shapes = [(16, 1), *[(16, 1)] * (2 * blocks)]
+    for channels in (32, 64):
+        shapes += [(channels, 2), *[(channels, 1)] * (2 * blocks - 1)]
+    for channels, stride in shapes:
+        layers += [
+            nn.Conv2d(inside * seeds, channels * seeds, 3, stride, padding=1, bias=False, groups=seeds),
+            nn.BatchNorm2d(channels * seeds),
+            nn.ReLU(inplace=True),
+        ]
+        inside = channels
+    return nn.Sequential(*layers)
+
+
+class Stacks:
+    """Forward and backward passes of the convolution stacks of several seeds, in bf16 and channels-last.
+
+    ``grouped``: as one stack of grouped convolutions; else as separate stacks. On a GPU every stack is a CUDA graph
+    on a stream of its own.
+    """
+
+    settling = 2
+
+    def __init__(self, depth: int, seeds: int, grouped: bool, device: torch.device):
+        self.runs, self.device = seeds, device
+        together = seeds if grouped else 1
+        self.replays = [self._prepare(depth, together) for _ in range(seeds // together)]
+
+    def _prepare(self, depth: int, seeds: int) -> Callable[[], None]:
+        stack = convolution_stack(depth, seeds).to(self.device, memory_format=torch.channels_last)
+        images = torch.randn(BATCH, 3 * seeds, 32, 32, device=self.device).to(memory_format=torch.channels_last)
+
+        def work() -> None:
+            stack.zero_grad()
+            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                out = stack(images)
+            out.float().square().mean().backward()
+
+        return recorded(work, self.device)
+
+    def advance(self, steps: int) -> None:
+        for _ in range(steps):
+            for replay in self.replays:
+                replay()
+
+
+def recorded(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """``work`` as a CUDA graph on a stream of its own; on a CPU, itself."""
+    if device.type != "cuda":
+        return work
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            work()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        work()
+
+    def replay() -> None:
+        with torch.cuda.stream(stream):
+            graph.replay()
+
+    replay.keeps = work  # whose tensors the graph reads and writes
+    return replay
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all alternatives are measured with. ``compiler``: torch.compile's backend."""
+
+    data: DeviceData
+    rounds: int
+    seconds: float
+    compiler: str = "inductor"
+
+    def measure(self, loops: dict[str, Loop]) -> dict[str, Rates]:
+        return measure_in_turn(loops, self.rounds, self.seconds, self.data.device)
+
+
+def eager(model: str, setting: Setting) -> Iterator[Measured]:
+    """Data on the device in fp32 and NCHW; then bf16 and channels-last."""
+    names = {False: "eager, fp32, NCHW, data on the device", True: "eager, bf16, channels-last"}
+    loops = {name: EagerLoop(model, setting.data, bf16) for bf16, name in names.items()}
+    for name, rates in setting.measure(loops).items():
+        yield Measured(name, model, 1, rates)
+
+
+def graph(model: str, setting: Setting) -> Iterator[Measured]:
+    """The whole step as a graph: one run."""
+    return _packed("whole-step graph", [1], model, setting)
+
+
+def streams(model: str, setting: Setting) -> Iterator[Measured]:
+    """Several such runs on streams of one process."""
+    return _packed("graphs on streams of one process", list(STREAMS), model, setting)
+
+
+def _packed(name: str, widths: list[int], model: str, setting: Setting) -> Iterator[Measured]:
+    runs = [measured_run(Run(model, seed=seed)) for seed in range(max(widths))]
+    built = build_packs(runs, widths, setting.data, reserved(setting.data.device), lambda text: None)
+    rates = setting.measure({str(each.width): each.pack for each in built if each.pack is not None})
+    for each in built:
+        yield Measured(name, model, each.width, rates.get(str(each.width)), each.left_out)
+
+
+def compiled(model: str, setting: Setting) -> Iterator[Measured]:
+    """torch.compile'd nets inside the graphs."""
+    trainers, loops = [], {}
+    for seed in range(max(COMPILED)):
+        trainers.append(Trainer(measured_run(Run(model, seed=seed)), setting.data))
+        trainers[-1].model.compile(backend=setting.compiler)
+    for count in COMPILED:
+        loops[str(count)] = Pack(trainers[:count])
+    for count, rates in setting.measure(loops).items():
+        yield Measured("torch.compile in the graphs", model, int(count), rates)
+
+
+def grouped(model: str, setting: Setting) -> Iterator[Measured]:
+    """Seeds as groups of one stack of convolutions, beside separate stacks."""
+    depth, device = create_model(model).depth, setting.data.device
+    for seeds in GROUPS:
+        names = {
+            False: "convolutions only, forward and backward: separate, on streams",
+            True: "convolutions only, forward and backward: grouped",
+        }
+        loops = {name: Stacks(depth, seeds, together, device) for together, name in names.items()}
+        for name, rates in setting.measure(loops).items():
+            yield Measured(name, model, seeds, rates)
+
+
+KINDS: dict[str, Callable[[str, Setting], Iterator[Measured]]] = {
+    "eager": eager,
+    "graph": graph,
+    "streams": streams,
+    "compiled": compiled,
+    "grouped": grouped,
+}
