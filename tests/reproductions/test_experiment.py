@@ -6,7 +6,7 @@ import pytest
 from fakes import make_record, store
 from tiny import make_experiment
 
-from reproductions import cifar_table, degradation
+from reproductions import cifar_table, degradation, precision
 from reproductions.experiments import EXPERIMENTS
 from reproductions.harness.experiment import PROFILES, Variant
 from reproductions.harness.records import read_pool
@@ -56,7 +56,8 @@ def test_the_smoke_profile_is_synthetic_and_compared_with_no_paper():
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_net_that_stands_in_both_tables_is_trained_once(profile):
-    table, figure = ({run.identity for run in e.runs(Variant(profile), 5)} for e in EXPERIMENTS)
+    both = (cifar_table.EXPERIMENT, degradation.EXPERIMENT)
+    table, figure = ({run.identity for run in e.runs(Variant(profile), 5)} for e in both)
     models = {row.model for row in cifar_table.rows(profile) if not row.recipe.warmup_learning_rate}
     assert len(models) == 4 and len(table & figure) == 4 * 5
     assert len(table) == 25 and len(figure) == 40
@@ -133,3 +134,11 @@ def test_results_hold_the_records_of_the_seeds_asked_for_beside_the_published(tm
     assert second.records == second.published == []
     assert experiment.results(PAPER, 2, own, own)[0].published is None
     assert experiment.results(Variant(precision="fp32"), 2, own, published)[0].records == []
+
+
+def test_the_fast_row_of_the_precision_table_is_the_cifar_tables_own():
+    fast, full = precision.rows("paper")
+    (own,) = [row for row in cifar_table.rows("paper") if row.key == "resnet20"]
+    assert fast.run(3).identity == own.run(3).identity != full.run(3).identity
+    assert full.recipe.precision == "fp32"
+    assert [row.recipe.precision for row in precision.rows("smoke")] == ["bf16", "fp32"]

@@ -100,3 +100,24 @@ def test_welch_changes_sign_with_the_order(a, b):
         assert forth.difference == -back.difference
         assert forth.interval.low == pytest.approx(-back.interval.high)
         assert forth.p == pytest.approx(back.p)
+
+
+@given(samples, samples, st.floats(0.01, 20))
+def test_equivalence_is_two_of_scipys_one_sided_tests(a, b, margin):
+    test = statistics.equivalence_test(a, b, margin)
+    if statistics.std(a) == statistics.std(b) == 0:
+        assert test is None
+        return
+    below = stats.ttest_ind([x + margin for x in a], b, equal_var=False, alternative="greater").pvalue
+    above = stats.ttest_ind([x - margin for x in a], b, equal_var=False, alternative="less").pvalue
+    assert test.p == pytest.approx(max(below, above), rel=1e-4, abs=1e-9)
+    inside = -margin < test.interval.low and test.interval.high < margin
+    assert test.equivalent == inside or test.p == pytest.approx(0.05, abs=1e-6)
+
+
+def test_equivalence_needs_a_margin_wider_than_what_the_seeds_leave_open():
+    a, b = [8.1, 8.3, 8.2, 8.4, 8.0], [8.2, 8.3, 8.3, 8.1, 8.2]
+    assert statistics.equivalence_test(a, b, 0.5).equivalent
+    assert not statistics.equivalence_test(a, b, 0.1).equivalent
+    assert not statistics.equivalence_test(a, [x + 0.6 for x in b], 0.5).equivalent
+    assert statistics.equivalence_test(a, b[:1], 0.5) is None

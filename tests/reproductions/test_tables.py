@@ -6,7 +6,7 @@ import re
 import pytest
 from fakes import make_record, make_results, store
 
-from reproductions import cifar_table, degradation, reported
+from reproductions import cifar_table, degradation, precision, reported
 from reproductions.harness.experiment import Variant
 from reproductions.harness.records import read_pool, records_digest
 from reproductions.harness.reporting import cells, comparisons, plots, tables
@@ -351,3 +351,27 @@ def test_markdown_table_is_padded():
     assert tables.markdown_table({"net": ["A", "BBBB"], "n": ["1", "22"]}) == (
         "| net  | n  |\n|------|----|\n| A    | 1  |\n| BBBB | 22 |\n"
     )
+
+
+# ---------------------------------------------------------------------------------------------------------- precision
+
+
+def precision_page(root, fast, full, **changes):
+    results = make_results(precision.EXPERIMENT, Variant("paper"), {"fast": fast, "fp32": full}, root, **changes)
+    files = precision.report(precision.EXPERIMENT, Variant("paper"), results, root)
+    assert [path.name for path in files] == ["precision.md", "precision.csv"]
+    return files[0].read_text()
+
+
+def test_equivalence_of_two_precisions_is_shown_or_not(tmp_path):
+    fast, full = [8.1, 8.3, 8.2, 8.4, 8.0], [8.2, 8.3, 8.3, 8.1, 8.2]
+    text = precision_page(tmp_path / "near", fast, full, timing={"packed_with": 24})
+    assert "## Equivalence within 0.5 points" in text and "| yes" in text and "Shown: the 90 % interval" in text
+    assert "| 24 " in text and "**" not in text.split("Equivalence")[1].split("- Errors")[0]
+    text = precision_page(tmp_path / "far", fast, [x + 0.6 for x in full])
+    assert "| not shown" in text and "Not shown: the 90 % interval" in text
+    assert "Not shown: it needs two runs of both rows." in precision_page(tmp_path / "few", fast, full[:1])
+
+
+def test_rows_of_one_precision_are_said_to_compare_nothing(tmp_path):
+    assert "compares nothing" in precision_page(tmp_path, [8.0, 8.1], [8.0, 8.1])  # all fakes are bf16

@@ -7,7 +7,7 @@ from collections import Counter
 
 from reproductions import reported
 from reproductions.harness.experiment import Experiment, RowResult, Variant
-from reproductions.harness.records import records_digest
+from reproductions.harness.records import device_seconds, records_digest
 from reproductions.reported import Source
 from resnet.data.cifar import KNOWN_COPIES
 
@@ -93,11 +93,15 @@ def hardware_notes(records: list[dict]) -> list[str]:
             software += f", CUDA {versions['cuda']}, cuDNN {versions['cudnn']}"
         else:
             device += f", {counted(hardware['threads'], 'thread')}"
+        if (processes := hardware.get("processes", 1)) > 1:
+            device += f", {processes} processes a run"
         groups.setdefault((unit, f"{device}; {record['precision']}; {software}"), []).append(record)
     notes = []
     for (unit, where), members in sorted(groups.items()):
-        hours = sum(record["timing"]["wall_seconds"] for record in members) / 3600
-        spent = f"{hours:.2f} {unit}-hours, the runs' wall times added up"
+        hours = sum(device_seconds(record) for record in members) / 3600
+        most = 1 + max(record["timing"].get("packed_with", 0) for record in members)
+        how = "the runs' wall times added up" if most == 1 else f"up to {most} runs at once on a {unit}"
+        spent = f"{hours:.2f} {unit}-hours, {how}"
         notes.append(f"Hardware: {counted(len(members), 'run')} on {where}; {spent}.")
     return notes
 

@@ -40,6 +40,22 @@ class WelchTest:
     p: float
 
 
+@dataclass(frozen=True)
+class EquivalenceTest:
+    """Two one-sided tests (Schuirmann 1987) of whether two means differ by less than ``margin``.
+
+    ``difference`` is the first mean minus the second, ``interval`` its confidence interval of level 1 - 2 alpha,
+    ``p`` the larger p-value of the two tests. The means are shown equivalent if p < alpha, which is to say if the
+    interval lies within the margin.
+    """
+
+    difference: float
+    interval: Interval
+    margin: float
+    p: float
+    equivalent: bool
+
+
 def mean(values: Sequence[float]) -> float | None:
     """Arithmetic mean, correctly rounded; None of nothing."""
     return statistics.mean(values) if values else None
@@ -90,3 +106,19 @@ def welch_test(a: Sequence[float], b: Sequence[float], level: float = LEVEL) -> 
     half = t_quantile(df, level) * error
     t = difference / error
     return WelchTest(difference, Interval(difference - half, difference + half), t, df, 2 * float(stdtr(df, -abs(t))))
+
+
+def equivalence_test(
+    a: Sequence[float], b: Sequence[float], margin: float, alpha: float = 1 - LEVEL
+) -> EquivalenceTest | None:
+    """Whether two samples of unequal variance have means less than ``margin`` apart, by Welch's t.
+
+    None where Welch's test says nothing: too few values, or none that vary.
+    """
+    welch = welch_test(a, b, 1 - 2 * alpha)
+    if welch is None:
+        return None
+    error = (welch.interval.high - welch.difference) / t_quantile(welch.df, 1 - 2 * alpha)
+    below, above = ((welch.difference + side * margin) / error for side in (1, -1))
+    p = max(float(stdtr(welch.df, -below)), float(stdtr(welch.df, above)))
+    return EquivalenceTest(welch.difference, welch.interval, margin, p, p < alpha)

@@ -58,6 +58,16 @@ class Page:
         counts = [_parameters(r) for r in self.results]
         return Column("parameters", [f"{n:,}" for n in counts], {"parameters": counts})
 
+    def precision(self) -> Column:
+        texts = [", ".join(sorted({record["precision"] for record in r.records})) or NONE for r in self.results]
+        return Column("precision", texts, {"precision": texts})
+
+    def packed(self) -> Column:
+        """With how many other runs the row's runs shared their device."""
+        others = [[record["timing"].get("packed_with", 0) for record in r.records] for r in self.results]
+        texts = [_distinct(counts) if counts else NONE for counts in others]
+        return Column("others on the device", texts, {"packed_with": texts})
+
     def reported(self) -> Column:
         """What the paper reports, each number with its kind."""
         values = [reported.in_paper(r.row.reported) for r in self.results]
@@ -285,6 +295,34 @@ def differences_section(differences: list[Difference]) -> str:
     return (
         f"## What depth does\n\n{table}\nDeepest minus shallowest net, in percentage points: above 0, the deeper net "
         "is worse. Welch's two-sided t-test with Welch–Satterthwaite degrees of freedom; it needs two runs of both.\n"
+    )
+
+
+def equivalence_section(fast: RowResult, full: RowResult, margin: float) -> str:
+    """Whether two rows' test errors are less than ``margin`` percentage points apart, under a heading."""
+    samples = [final_errors(result.records) for result in (fast, full)]
+    test = statistics.equivalence_test(*samples, margin)
+    if test is None:
+        said = "Not shown: it needs two runs of both rows."
+    else:
+        said = "Shown" if test.equivalent else "Not shown"
+        said += f": the 90 % interval of the difference is {interval(test.interval, signed)}, p = {p_value(test.p)}."
+    table = markdown_table(
+        {
+            "rows": [f"{fast.row.label} − {full.row.label}"],
+            "n": [f"{len(samples[0])}, {len(samples[1])}"],
+            "difference": [signed(test and test.difference)],
+            "90 % interval": [interval(test and test.interval, signed)],
+            "margin": [f"± {margin:g}"],
+            "p": [p_value(test and test.p)],
+            "equivalent": [NONE if test is None else "yes" if test.equivalent else "not shown"],
+        }
+    )
+    same = {record["precision"] for result in (fast, full) for record in result.records}
+    note = "\nBoth rows have the same precision here, so this compares nothing.\n" if len(same) == 1 else ""
+    return (
+        f"## Equivalence within {margin:g} points\n\n{table}{note}\n{said} Two one-sided Welch tests (TOST) at the 5 % "
+        "level of the mean test errors, in percentage points; equivalent if the interval lies within the margin.\n"
     )
 
 

@@ -1,0 +1,52 @@
+"""Whether the fast way of training costs accuracy: ResNet-20 in bf16 beside ResNet-20 in fp32.
+
+    python -m reproductions.precision --profile paper --seeds 5
+
+On a GPU the runs of all tables train in bf16, packed; the fp32 row is the same recipe in full precision (without
+TF32). Two one-sided tests ask whether the mean errors differ by less than half a point. The bf16 row's runs are those
+of the CIFAR-10 table: what it has trained already is used here.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from reproductions.cifar_table import RECIPE, recipe_for
+from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.harness.reporting.tables import Page, equivalence_section
+
+MARGIN = 0.5  # percentage points of test error
+
+
+def rows(profile: str) -> list[Row]:
+    """ResNet-20 as all tables train it, and in fp32; on a CPU's profiles in bf16 and fp32; smoke: ResNet-8."""
+    smoke = profile == "smoke"
+    model, label = ("cifar_resnet8", "ResNet-8") if smoke else ("cifar_resnet20", "ResNet-20")
+    recipe, data = recipe_for(profile, RECIPE), "synthetic" if smoke else "cifar10"
+    fast = recipe if profile == "paper" else replace(recipe, precision="bf16")  # which a CPU would not choose itself
+    return [
+        Row("fast", f"{label}, fast", model, fast, data),
+        Row("fp32", f"{label}, fp32", model, replace(recipe, precision="fp32"), data),
+    ]
+
+
+def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+    """The errors with the precision and the packs that they come from, and whether they are equivalent."""
+    page = Page(experiment, variant, results, out)
+    columns = [page.net(), page.precision(), page.packed(), page.published(), page.reproduced(), page.interval()]
+    fast, full = results
+    return page.write(columns, [equivalence_section(fast, full, MARGIN)])
+
+
+EXPERIMENT = Experiment(
+    name="precision",
+    title="ResNet-20 trained fast and in full precision",
+    source="He et al. 2015, section 4.2, in two precisions",
+    rows=rows,
+    report=report,
+)
+
+if __name__ == "__main__":
+    from reproductions.harness.cli import run_experiment
+
+    sys.exit(run_experiment(EXPERIMENT))
