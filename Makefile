@@ -3,7 +3,8 @@
 #   make reproduce-cifar-table PROFILE=smoke
 #
 # PROFILE=paper|short|smoke  LAUNCHER=auto|inline|local|slurm  SEEDS=5  ROWS=resnet20,resnet56  DATA=dir  OUT=runs
-# TRAIN_IMAGES=45000  PRECISION=fp32|bf16  SLOTS=2  SLURM_PROFILE=mycluster  YES=1  DRY_RUN=1
+# TRAIN_IMAGES=45000  PRECISION=fp32|bf16  DEVICE=cuda:1  PACK=auto|8  SLOTS=2  YES=1  DRY_RUN=1
+# SLURM_PROFILE=mycluster  DETACH=1  (to cancel its jobs: make cancel EXPERIMENT=cifar_table)
 
 # Threads that wait for one another spin for a while, which on a busy machine makes training several times slower
 # than it need be: 1,000 turns instead of GNU OpenMP's 30 billion cost an idle machine little. Results don't change.
@@ -18,16 +19,20 @@ OUT_FLAG = $(if $(OUT),--out '$(OUT)')
 FLAGS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(LAUNCHER),--launcher '$(LAUNCHER)') \
 	$(if $(SEEDS),--seeds '$(SEEDS)') $(if $(ROWS),--rows '$(ROWS)') $(if $(DATA),--data '$(DATA)') $(OUT_FLAG) \
 	$(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') $(if $(PRECISION),--precision '$(PRECISION)') \
-	$(if $(SLOTS),--slots '$(SLOTS)') $(if $(SLURM_PROFILE),--slurm-profile '$(SLURM_PROFILE)') $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
+	$(if $(DEVICE),--device '$(DEVICE)') $(if $(PACK),--pack '$(PACK)') $(if $(DETACH),--detach) \
+	$(if $(SLOTS),--slots '$(SLOTS)') $(if $(SLURM_PROFILE),--slurm-profile '$(SLURM_PROFILE)') \
+	$(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
 
-.PHONY: help venv test bench reproduce-cifar-table reproduce-degradation report check status list publish slurm-up slurm-down slurm-status
+.PHONY: help venv test bench reproduce-cifar-table reproduce-degradation reproduce-precision report check status cancel list publish slurm-up slurm-down slurm-status
 
 help: ; @sed -n '/^$$/q;s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST)); sed -n 's/^\.PHONY:/targets:/p' $(firstword $(MAKEFILE_LIST))
 
 reproduce-cifar-table: $(INSTALLED) ; @$(BIN)/python -m reproductions.cifar_table $(FLAGS)
 reproduce-degradation: $(INSTALLED) ; @$(BIN)/python -m reproductions.degradation $(FLAGS)
+reproduce-precision: $(INSTALLED) ; @$(BIN)/python -m reproductions.precision $(FLAGS)
 
 report check list: $(INSTALLED) ; @$(BIN)/python -m reproductions $@
+cancel: $(INSTALLED) ; @$(BIN)/python -m reproductions cancel $(if $(EXPERIMENT),'$(EXPERIMENT)') $(OUT_FLAG)
 status publish: $(INSTALLED) ; @$(BIN)/python -m reproductions $@ $(OUT_FLAG)
 
 slurm-up slurm-down slurm-status: ; @slurm/testcluster $(@:slurm-%=%)
@@ -39,5 +44,5 @@ bench: $(INSTALLED) ; $(BIN)/python -m benchmarks.throughput
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,bench]'
 	@touch $@

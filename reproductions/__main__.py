@@ -1,4 +1,4 @@
-"""``python -m reproductions list|status|publish|report|check``."""
+"""``python -m reproductions list|status|cancel|publish|report|check``."""
 
 import argparse
 import sys
@@ -8,7 +8,8 @@ from rich.console import Console
 
 from reproductions.experiments import EXPERIMENTS
 from reproductions.harness import publish
-from reproductions.harness.cli import DEFAULT_OUT, PUBLISHED, show_files
+from reproductions.harness.cli import DEFAULT_OUT, EXIT_REFUSED, PUBLISHED, show_files
+from reproductions.harness.launching import submissions
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.status import show_status
 
@@ -19,7 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("list", help="the experiments, their rows and commands")
     status = commands.add_parser("status", help="how the runs in a folder stand")
     publishing = commands.add_parser("publish", help="check finished records and copy them into results/")
-    for command in (status, publishing):
+    cancelling = commands.add_parser("cancel", help="cancel an experiment's jobs on SLURM; checkpoints stay")
+    cancelling.add_argument("experiment", choices=[experiment.name for experiment in EXPERIMENTS])
+    for command in (status, publishing, cancelling):
         command.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder of the runs (default: runs)")
     commands.add_parser("report", help="make the published tables and plots again from the committed records")
     commands.add_parser("check", help="fail if a committed table, plot or the README differs from the records")
@@ -34,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.command == "status":
         return show_status(EXPERIMENTS, options.out, console)
+    if options.command == "cancel":
+        return cancel(options.experiment, options.out, console)
     if options.command == "publish":
         new, refused = publish.publish(options.out / "records", PUBLISHED)
         for path in new:
@@ -54,6 +59,18 @@ def main(arguments: list[str] | None = None) -> int:
     if not problems:
         console.print("every table, every plot and the README follow from the committed records")
     return int(bool(problems))
+
+
+def cancel(experiment: str, out: Path, console: Console) -> int:
+    """Cancel the jobs that were submitted for an experiment from the folder ``out``; returns 2 if SLURM refuses."""
+    try:
+        jobs = submissions.cancel(experiment, out)
+    except ValueError as error:
+        console.print(str(error), style="red", highlight=False, markup=False)
+        return EXIT_REFUSED
+    cancelled = f"cancelled {len(jobs)} jobs of {experiment}: {', '.join(jobs)}; a launch goes on where they were"
+    console.print(cancelled if jobs else f"{experiment} has no jobs from {out}", highlight=False, markup=False)
+    return 0
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from reproductions.harness.reporting.report import write_report
 from resnet.data import DataError, load
 from resnet.recipe import PRECISIONS
 from resnet.run import Run
-from resnet.trainer import default_device
+from resnet.trainer import find_device, resolve_precision, why_no_cuda
 
 PUBLISHED = provenance.ROOT / "results"
 DEFAULT_OUT, DEFAULT_DATA = Path("runs"), Path("data")
@@ -40,8 +40,12 @@ def parse(experiment: Experiment, arguments: list[str] | None) -> argparse.Names
     add("--out", type=Path, default=DEFAULT_OUT, help="folder of records, tables and plots (default: runs)")
     add("--train-images", type=_positive, help="train on the first so many images, hold out the others")
     add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 on CUDA, fp32 elsewhere")
+    add("--pack", type=_pack, help="runs at once on a GPU: auto (default) or a number; a CPU trains one by one")
+    add("--device", default="auto", help="auto (default): a CUDA GPU if there is one; or cpu, cuda, cuda:1")
     add("--slots", type=_positive, help="jobs at once with the local launcher (default: one per GPU or core)")
     add("--slurm-profile", metavar="NAME", help="what jobs ask SLURM for: slurm/profiles/NAME.toml")
+    add("--detach", action="store_true", help="return when the jobs are submitted to SLURM")
+    add("--max-starts", type=_positive, help="jobs a run may bring down before it is given up (default: 5)")
     add("--checkpoint-seconds", type=_seconds, default=60, help="time between checkpoints (default: 60)")
     add("--dry-run", action="store_true", help="list the runs and what they would cost, and train nothing")
     add("--yes", action="store_true", help="train the paper profile without a GPU all the same")
@@ -67,6 +71,10 @@ def _seconds(text: str) -> float:
     if not (value := float(text)) > 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value
+
+
+def _pack(text: str) -> int | None:
+    return None if text == "auto" else _positive(text)
 
 
 def _positive(text: str) -> int:
@@ -97,17 +105,26 @@ def _run(experiment: Experiment, options: argparse.Namespace, console: Console) 
     damaged = _damaged(options.runs, pool)
     missing = [run for run in options.runs if pool.get(run) is None and run not in damaged]
     try:
-        launcher, launch = launching.choose(options.launcher)
+        launcher, launch = launching.choose(options.launcher, options.device)
         _check_flags(options, launcher)
-        launch_options = launching.Options(options.slots, load_profile(options.slurm_profile))
+        _check_device(options, launcher)
+        slurm = load_profile(options.slurm_profile)
+        launch_options = launching.Options(
+            slots=options.slots,
+            pack=options.pack,
+            device=options.device,
+            slurm=slurm,
+            max_starts=options.max_starts or launching.Options.max_starts,
+            detach=options.detach,
+            experiment=experiment.name,
+        )
         if options.dry_run:
-            _dry_run(options.runs, missing, damaged, launcher, [pool, published])
+            _dry_run(options, missing, damaged, launcher, [pool, published])
             return 0
         if missing and _refuse_without_gpu(experiment, options, missing, launcher, [pool, published]):
             return EXIT_REFUSED
         _check_writable(place.out)
-        if missing and launcher != "slurm":
-            _check_data(missing, place)
+        _check_data(missing, place)
         _say_plan(console, experiment, options, len(options.runs) - len(missing) - len(damaged), launcher)
         with Display(len(missing), console) as display:
             outcome = launch(missing, place, display, launch_options)
@@ -127,6 +144,9 @@ def _run(experiment: Experiment, options: argparse.Namespace, console: Console) 
     for run, text in _damaged(options.runs, pool).items():
         text = f"{text}\nMove the file away to train this run again."
         console.print(f"\nnot trained: {run}\n{text}", style="red", highlight=False, markup=False)
+    if outcome.detached:
+        console.print(f"\n{outcome.detached}", highlight=False, markup=False)
+        return 0 if options.detach else EXIT_INTERRUPTED
     if outcome.interrupted:
         text = f"\n{outcome.interrupted}.\nThe same command goes on where this stopped."
         console.print(text, highlight=False, markup=False)
@@ -144,8 +164,23 @@ def _check_flags(options: argparse.Namespace, launcher: str) -> None:
     """Raise ValueError for a flag that the launcher would leave out of account."""
     if options.slurm_profile and launcher != "slurm":
         raise ValueError(f"--slurm-profile has no meaning for the {launcher} launcher; add --launcher slurm")
+    if options.detach and launcher != "slurm":
+        raise ValueError(f"--detach has no meaning for the {launcher} launcher; add --launcher slurm")
     if options.slots and launcher != "local":
         raise ValueError(f"--slots has no meaning for the {launcher} launcher; add --launcher local")
+    if options.max_starts and launcher == "inline":
+        raise ValueError("--max-starts has no meaning for the inline launcher; add --launcher local or slurm")
+
+
+def _check_device(options: argparse.Namespace, launcher: str) -> None:
+    """Raise ValueError for a device that isn't here, or that can't compute in the precision asked for."""
+    if launcher == "slurm":  # the device is elsewhere
+        return
+    if launcher == "local" and ":" in options.device:
+        raise ValueError(f"--device {options.device} has no meaning for the local launcher, which uses every device; "
+                         "name those it may use in CUDA_VISIBLE_DEVICES")  # fmt: skip
+    for precision in {run.recipe.precision for run in options.runs}:
+        resolve_precision(precision, find_device(options.device))
 
 
 def _check_writable(out: Path) -> None:
@@ -162,20 +197,34 @@ def _check_writable(out: Path) -> None:
 
 
 def _check_data(runs: list[Run], place: Workplace) -> None:
-    """Load the data once before anything starts: a DataError is then shown once, and a download happens once."""
+    """Load the data once before anything starts or is submitted: a DataError is then shown once, a download happens
+    once, and compute nodes need no network."""
     for name in {run.data for run in runs}:
         load(name, place.data)
 
 
 def _say_plan(console: Console, experiment: Experiment, options, recorded: int, launcher: str) -> None:
     text = f"{experiment.source}, {options.variant.heading}: {len(options.runs)} runs, {recorded} already recorded"
-    console.print(f"{text}; {launcher} launcher, records in {options.out / 'records'}", highlight=False, markup=False)
+    where = "" if launcher == "slurm" else f" on {_device_text(options)}"
+    text += f"; {launcher} launcher{where}, records in {options.out / 'records'}"
+    console.print(text, highlight=False, markup=False)
 
 
-def _dry_run(runs: list[Run], missing: list[Run], damaged: dict, launcher: str, pools: list[Pool]) -> None:
+def _device_text(options: argparse.Namespace) -> str:
+    """The device, and why it is not a GPU if nobody asked for a CPU; what of the flags it takes no notice of."""
+    device = find_device(options.device)
+    if device.type == "cuda":
+        return provenance.device_name(device)
+    reason = f" (no CUDA GPU: {why_no_cuda()})" if options.device == "auto" else ""
+    packed = ", which trains one run at a time whatever --pack says" if (options.pack or 1) > 1 else ""
+    return f"the CPU{reason}{packed}"
+
+
+def _dry_run(options, missing: list[Run], damaged: dict, launcher: str, pools: list[Pool]) -> None:
     """Print the runs and their cost."""
+    runs = options.runs
     table = Table("run", "status", "images/s", "hours", title="dry run: nothing is trained")
-    rates, unit = _rates(missing, launcher, pools)
+    rates, unit = _rates(missing, launcher, options, pools)
     total = 0.0
     for run in runs:
         if run not in missing:
@@ -195,21 +244,22 @@ def _dry_run(runs: list[Run], missing: list[Run], damaged: dict, launcher: str, 
         console.print("no record tells the rates of the others on a GPU; a dry run where there is one measures them")
 
 
-def _rates(runs: list[Run], launcher: str, pools: list[Pool]) -> tuple[dict[str, cost.Rate], str]:
+def _rates(runs: list[Run], launcher: str, options, pools: list[Pool]) -> tuple[dict[str, cost.Rate], str]:
     """Rates for the runs where they would run, and the unit of the hours."""
     if launcher == "slurm":
         return cost.rates_elsewhere(runs, pools), "GPU"
-    device = default_device()
+    device = find_device(options.device)
     return cost.rates_here(runs, pools, device), "GPU" if device.type == "cuda" else "CPU"
 
 
 def _refuse_without_gpu(experiment, options, missing: list[Run], launcher: str, pools: list[Pool]) -> bool:
     """Whether this would be the paper's protocol on a CPU; says what it would take and what to do instead."""
-    if options.profile != "paper" or launcher == "slurm" or default_device().type == "cuda" or options.yes:
+    if options.profile != "paper" or launcher == "slurm" or find_device(options.device).type == "cuda" or options.yes:
         return False
-    rates, _ = _rates(missing, launcher, pools)
+    rates, _ = _rates(missing, launcher, options, pools)
     seconds = 3600 * sum(rates[run.model].hours(run) for run in missing)
-    print(f"The paper profile on this machine, which has no CUDA GPU, would take {seconds / 86400:.1f} days:")
+    where = "this machine, which has no CUDA GPU," if options.device == "auto" else "the CPU"
+    print(f"The paper profile on {where} would take {seconds / 86400:.1f} days:")
     for model, rate in rates.items():
         count = sum(run.model == model for run in missing)
         print(f"  {count} x {model} at {rate.images_per_second:,.0f} images per second ({rate.source})")

@@ -1,6 +1,7 @@
 """Which code, software and hardware a run used."""
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -12,6 +13,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT_VARIABLE = "RESNET_COMMIT"  # names the commit where the code was copied without its .git
 SOURCES = ("resnet", "reproductions")
+SOURCE_SUFFIXES = (".py", ".toml")
+CODE_FILE = "CODE.json"  # in a copy of the code: which code it is
 
 
 def _git(*arguments: str) -> str | None:
@@ -31,14 +34,61 @@ def sources_digest(files: dict[str, bytes]) -> str:
     return digest.hexdigest()
 
 
+def source_files(root: Path | None = None) -> dict[str, bytes]:
+    """The code that decides results and reports, and the numbers it reads, by paths relative to the repository.
+
+    Raises OSError if one can't be read.
+    """
+    root = ROOT if root is None else root
+    paths = (path for package in SOURCES for path in (root / package).rglob("*") if path.suffix in SOURCE_SUFFIXES)
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths if path.is_file()}
+
+
+def resnet_digest(files: dict[str, bytes]) -> str:
+    """The digest of the package resnet, which decides results, among these source files."""
+    return sources_digest({n: text for n, text in files.items() if n.startswith("resnet/") and n.endswith(".py")})
+
+
 def code_identity() -> dict:
-    """The commit, whether the sources differ from it, and a digest of the package resnet, which decides results."""
-    files = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in (ROOT / "resnet").rglob("*.py")}
-    identity = {"commit": os.environ.get(COMMIT_VARIABLE), "modified": None, "resnet_sha256": sources_digest(files)}
-    if (ROOT / ".git").exists() and (commit := _git("rev-parse", "HEAD")):
-        changes = _git("status", "--porcelain", "--", *SOURCES)
-        identity |= {"commit": commit.strip(), "modified": None if changes is None else bool(changes)}
+    """The commit, whether the sources differ from it, and a digest of the package resnet, which decides results.
+
+    A copy made for jobs (:mod:`reproductions.harness.launching.snapshot`) says itself which code it is; one that was
+    changed since counts as modified.
+    """
+    files = source_files()
+    identity = {
+        "commit": os.environ.get(COMMIT_VARIABLE),
+        "modified": None,
+        "resnet_sha256": resnet_digest(files),
+    }
+    if (ROOT / ".git").exists():
+        if commit := _git("rev-parse", "HEAD"):
+            changes = _git("status", "--porcelain", "--", *SOURCES)
+            identity |= {"commit": commit.strip(), "modified": None if changes is None else bool(changes)}
+    elif (ROOT / CODE_FILE).exists():
+        identity |= _described_code(files)
     return identity
+
+
+def describe_code(identity: dict, files: dict[str, bytes]) -> bytes:
+    """What CODE.json in a copy of these files says: their identity, and a digest of them all."""
+    return json.dumps({**identity, "sources_sha256": sources_digest(files)}, indent=1).encode()
+
+
+def _described_code(files: dict[str, bytes]) -> dict:
+    """The commit and whether the code is modified, by CODE.json; modified where the files aren't those it was for."""
+    try:
+        described = json.loads((ROOT / CODE_FILE).read_text())
+        commit, modified, digest = (described[name] for name in ("commit", "modified", "sources_sha256"))
+    except (OSError, ValueError, TypeError, KeyError):
+        return {"commit": None, "modified": True}
+    return {"commit": commit, "modified": modified if digest == sources_digest(files) else True}
+
+
+def describe(code: dict) -> str:
+    """A code identity in a few words."""
+    commit = f"commit {code['commit'][:12]}" if code["commit"] else "no commit"
+    return f"{commit}{', modified' if code['modified'] else ''} (resnet {code['resnet_sha256'][:12]})"
 
 
 def has_history() -> bool:
@@ -70,9 +120,9 @@ def device_name(device: torch.device) -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
-def hardware(device: torch.device, threads: int) -> dict:
-    """What a record says of the hardware; ``threads`` are the processor's that take part."""
-    return {"type": device.type, "device": device_name(device), "threads": threads}
+def hardware(device: torch.device, threads: int, processes: int = 1) -> dict:
+    """What a record says of the hardware: each of ``processes`` had such a device and so many processor threads."""
+    return {"type": device.type, "device": device_name(device), "threads": threads, "processes": processes}
 
 
 def versions() -> dict:

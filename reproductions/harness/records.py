@@ -9,7 +9,7 @@ from pathlib import Path
 from resnet.files import write_atomically
 from resnet.run import Run, canonical_json
 
-SCHEMA = 1
+SCHEMA = 2
 _NUMBER, _OPTIONAL = (int, float), (int, float, type(None))
 
 # Every field of a record with its type; nested dictionaries are sections. Errors are top-1, in percent.
@@ -29,9 +29,11 @@ _FIELDS = {
         "wall_seconds": _NUMBER,
         "train_seconds": _NUMBER,  # without evaluations and checkpoints
         "images_per_second": _NUMBER,  # training images over train_seconds
+        "device_seconds": _NUMBER,  # the run's share of the device's time: wall time over the runs that shared it
+        "packed_with": int,  # the most other runs at once on the device
         "finished": str,  # UTC, ISO 8601
     },
-    "hardware": {"type": str, "device": str, "threads": int},
+    "hardware": {"type": str, "device": str, "threads": int, "processes": int},
     "versions": {"python": str, "torch": str, "cuda": (str, type(None)), "cudnn": (int, type(None))},
     "code": {
         "commit": (str, type(None)),
@@ -42,6 +44,7 @@ _FIELDS = {
     "interruptions": int,
     "record_sha256": str,  # of the record without this field
 }
+_SINCE_SCHEMA_2 = {"timing": ["device_seconds", "packed_with"], "hardware": ["processes"]}
 _POINT = {"iteration": int, "learning_rate": _NUMBER, "training_loss": _OPTIONAL, "training_error": _OPTIONAL}
 _POINT |= {"test_error": _OPTIONAL}
 
@@ -103,8 +106,8 @@ def validate(record: dict, path: Path) -> None:
                 check(right, f"{where}{name} is {values[name]!r}")
 
     check(isinstance(record, dict), "it is not an object")
-    check(record.get("schema") == SCHEMA, f"schema is {record.get('schema')!r}, not {SCHEMA}")
-    check_fields(record, _FIELDS, "")
+    check(record.get("schema") in (1, SCHEMA), f"schema is {record.get('schema')!r}, not {SCHEMA}")
+    check_fields(record, _fields(record["schema"]), "")
     check(set(record) == set(_FIELDS), f"unknown field {', '.join(sorted(set(record) - set(_FIELDS)))}")
     try:
         digest, run = seal(record)["record_sha256"], Run.from_specification(record["specification"])
@@ -129,8 +132,25 @@ def validate(record: dict, path: Path) -> None:
         check(finite, "the curve of a completed run has a value that is not finite")
 
 
+def _fields(schema: int) -> dict:
+    """The fields of a record of this schema."""
+    if schema == SCHEMA:
+        return _FIELDS
+    older = {name: dict(_FIELDS[name]) for name in _SINCE_SCHEMA_2}
+    for section, names in _SINCE_SCHEMA_2.items():
+        for name in names:
+            del older[section][name]
+    return _FIELDS | older
+
+
 def _kinds(kind) -> tuple:
     return kind if isinstance(kind, tuple) else (kind,)
+
+
+def device_seconds(record: dict) -> float:
+    """How much of a device's time the run took, of all its devices together."""
+    timing = record["timing"]  # the first schema knew neither packs nor several processes
+    return timing.get("device_seconds", timing["wall_seconds"]) * record["hardware"].get("processes", 1)
 
 
 def outcome(record: dict) -> str:

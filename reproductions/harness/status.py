@@ -1,18 +1,24 @@
 """How the runs in a pool stand."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
+from reproductions.harness.launching import queue
+from reproductions.harness.launching.claims import owned
 from reproductions.harness.launching.progress import describe, duration
+from reproductions.harness.launching.submissions import Submission, last_words, read_submissions
 from reproductions.harness.launching.workplace import Status
 from reproductions.harness.publish import recorded_seeds
 from reproductions.harness.records import read_pool
+from resnet import checkpoint
 
 SILENT_SECONDS = 300  # a running job writes its status every second or, in a slow step, a little less often
+LAST_LINES = 5  # of what a failed run said
 
 
 def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console) -> int:
@@ -35,21 +41,80 @@ def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console
         known = f"{len(pool.records)} records, none of them in a listed table," if pool.records else "no records"
         console.print(f"{known} in {out / 'records'}", highlight=False, markup=False)
 
-    failed = False
-    recorded = {path.stem for path in (out / "records").glob("*/*/*.json")}
-    for folder in sorted(path.parent for path in out.glob("work/*/status.json")):
-        status = Status.read(folder)
-        if status is None or folder.name in recorded:  # the job was killed just after it wrote the record
-            continue
-        silent = time.time() - status.updated
-        if status.state == "running" and silent > SILENT_SECONDS:
-            text = f"no sign of life for {duration(silent)}; the same command goes on from its checkpoint"
-        elif status.state == "running":
-            text = f"running: {describe(status)}" if status.progress else "running"
-        else:
-            text = f"{status.state}: {status.message.strip().splitlines()[-1] if status.message.strip() else ''}"
-            failed |= status.state == "failed"
-        console.print(f"{status.run}: {text}", highlight=False, markup=False)
+    standings = find_standings(out, {path.stem for path in (out / "records").glob("*/*/*.json")})
+    for standing in standings:
+        console.print(f"{standing.run}: {standing.state}{standing.text}", highlight=False, markup=False)
     for message in pool.damaged.values():
         console.print(f"damaged record: {message}", style="red", highlight=False, markup=False)
-    return int(failed or bool(pool.damaged))
+    return int(bool(pool.damaged) or any(standing.state == "failed" for standing in standings))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a run without a record stands. state: running, queued, stopped, waiting or failed; text: what more is
+    known, after a colon or a comma."""
+
+    run: str
+    state: str
+    text: str
+
+
+def find_standings(out: Path, recorded: set[str]) -> list[Standing]:
+    """How the runs below ``out`` stand that are not in ``recorded`` (short ids), by what their jobs wrote and by SLURM.
+
+    Where SLURM's queue can't be asked, files alone tell.
+    """
+    submissions = [s for s in read_submissions(out) if set(s.runs) - recorded]
+    living = queue.jobs({job for submission in submissions for job in submission.jobs}) if submissions else {}
+    newest = {run: submission for submission in submissions for run in submission.runs}
+    names = {run: submission.runs[run] for run, submission in newest.items()}
+    for path in out.glob("work/*/status.json"):
+        if (status := Status.read(path.parent)) is not None:
+            names.setdefault(path.parent.name, status.run)
+    endings: dict[str, str] = {}  # by job: SLURM is asked once for one that several runs have in common
+    left = sorted(((name, run) for run, name in names.items() if run not in recorded))
+    return [_standing(name, out / "work" / run, newest.get(run), living, endings) for name, run in left]
+
+
+def _standing(
+    name: str, folder: Path, submission: Submission | None, living: dict | None, endings: dict[str, str]
+) -> Standing:
+    status = Status.read(folder)
+    progress = status.progress if status is not None else None
+    if owned(folder):
+        silent = time.time() - status.updated if status is not None else 0
+        note = f" (silent for {duration(silent)})" if silent > SILENT_SECONDS else ""
+        running = status is not None and status.state == "running" and progress is not None
+        return Standing(name, "running", f": {describe(status)}{note}" if running else ", just started")
+    jobs = [] if submission is None or not living else [living[job] for job in submission.jobs if job in living]
+    if status is not None and status.state == "failed" and not (jobs and status.launch != submission.launch):
+        return Standing(name, "failed", ": " + "\n  ".join(status.message.strip().splitlines()[-LAST_LINES:]))
+    resumable = any((folder / kept).exists() for kept in (checkpoint.NEWEST, checkpoint.PREVIOUS))
+    begun = _begun(name, status) if resumable else ""
+    own = submission.job_of(folder.name) if submission is not None else None
+    if jobs:  # any of them may train it; its own would begin with it
+        shown = [living[own]] if own in living else jobs[:3]
+        states = ", ".join(f"{job.id} {job.state.lower()}{_reason(job.reason)}" for job in shown)
+        return Standing(name, "queued", f"{begun}: {states}{' …' if len(jobs) > 3 and own not in living else ''}")
+    if own is not None and living is None:
+        return Standing(name, "queued", f" as {own} or ended{begun} (SLURM's queue can't be asked)")
+    again = "the same command goes on from its checkpoint" if resumable else "the same command begins it"
+    if own is not None:
+        if own not in endings:
+            endings[own] = last_words(submission, folder.name)
+        return Standing(name, "waiting", f"{begun}; no job is left for it ({endings[own]}); {again}")
+    return Standing(name, "stopped", f"{begun}; {again}")
+
+
+def _begun(name: str, status: Status | None) -> str:
+    """How far a run with a checkpoint had come that nobody trains now."""
+    if status is None:
+        return ""
+    if status.progress is not None:
+        return f", {status.progress.iteration:,} of {status.progress.iterations:,} iterations done"
+    said = status.message.removeprefix(f"{name} stopped ").removesuffix("; it can be resumed")
+    return f", {said}" if status.state == "stopped" and said else ""
+
+
+def _reason(reason: str) -> str:
+    return "" if reason in ("", "None") else f" ({reason})"

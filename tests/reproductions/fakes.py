@@ -40,9 +40,10 @@ def make_record(run: Run, test_error: float, training_error: float = 5.0, diverg
             "wall_seconds": 3600.0,
             "train_seconds": 3500.0,
             "images_per_second": 2340.0,
+            "packed_with": 0,
             "finished": "2026-01-01T00:00:00+00:00",
         },
-        "hardware": {"type": "cuda", "device": "NVIDIA H200", "threads": 1},
+        "hardware": {"type": "cuda", "device": "NVIDIA H200", "threads": 1, "processes": 1},
         "versions": {"python": "3.11.9", "torch": "2.11.0", "cuda": "13.0", "cudnn": 91200},
         "code": {"commit": "c0ffee" + "0" * 34, "modified": False, "resnet_sha256": "1" * 64},
         "data": {"name": run.data, "sha256": "2" * 64, "official": run.data != "synthetic"},
@@ -50,6 +51,7 @@ def make_record(run: Run, test_error: float, training_error: float = 5.0, diverg
     }
     for name, value in changes.items():
         record[name] = {**record[name], **value} if isinstance(value, dict) else value
+    record["timing"].setdefault("device_seconds", record["timing"]["wall_seconds"])
     return record
 
 

@@ -1,6 +1,10 @@
 """One process trains a run, whatever else is launched on the same folder; what others left behind does no harm."""
 
 import json
+import multiprocessing
+import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -8,10 +12,12 @@ from fakes import make_record, store
 from tiny import TINY
 
 from reproductions.harness import provenance
-from reproductions.harness.launching import job
-from reproductions.harness.launching.job import Outcome, execute
-from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.launching import claims, job
+from reproductions.harness.launching.claims import claim, claim_number, owned
+from reproductions.harness.launching.job import Outcome, Way, execute
+from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import read_pool, read_record, record_path
+from resnet import checkpoint
 from resnet.run import Run
 
 RUNS = [Run("cifar_resnet8", TINY, "synthetic", seed) for seed in range(2)]
@@ -23,11 +29,125 @@ def place(tmp_path, monkeypatch):
     return Workplace(tmp_path, Path("data"))
 
 
-def test_a_run_can_be_claimed_once_at_a_time(place):
-    with job._claim(place.work(RUNS[0])) as first, job._claim(place.work(RUNS[0])) as second:
-        assert first and not second
-    with job._claim(place.work(RUNS[0])) as again, job._claim(place.work(RUNS[1])) as other:
-        assert again and other
+def elsewhere(folder, number=1, **values):
+    """A claim that a process on another machine made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = {"host": "elsewhere", "boot": "x", "processes": "y", "pid": 1, "started": "1", "slurm_job": None}
+    path = folder / f"owner.{number}"
+    path.write_text(json.dumps(owner | values))
+    return path
+
+
+# -------------------------------------------------------------------------------------------------------- single claims
+
+
+def test_a_run_can_be_claimed_once_at_a_time(tmp_path):
+    with claim(tmp_path / "a") as first:
+        assert not first.lost and owned(tmp_path / "a")
+        assert claim(tmp_path / "a") is None
+        with claim(tmp_path / "b"):
+            assert owned(tmp_path / "b")
+    assert not owned(tmp_path / "a")
+    with claim(tmp_path / "a"):
+        assert claim_number(tmp_path / "a") == 2
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["owner.2"], "older claims are gone"
+
+
+def die_with_a_claim(folder):
+    claim(folder)
+    os._exit(1)
+
+
+def test_the_claim_of_a_process_that_died_here_is_taken_over_at_once(tmp_path):
+    process = multiprocessing.get_context("fork").Process(target=die_with_a_claim, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert claim_number(tmp_path) == 1 and not owned(tmp_path)
+    with claim(tmp_path) as taken:
+        assert taken is not None and claim_number(tmp_path) == 2
+
+
+def test_a_process_that_has_the_number_of_the_dead_owner_is_not_taken_for_it(tmp_path):
+    with claim(tmp_path):
+        mine = json.loads((tmp_path / "owner.1").read_text())
+    elsewhere(tmp_path, 2, **{**mine, "started": "12345"})
+    assert not owned(tmp_path)
+
+
+def test_a_claim_elsewhere_holds_as_long_as_it_is_touched(tmp_path):
+    path = elsewhere(tmp_path)
+    assert owned(tmp_path, stale_seconds=60) and claim(tmp_path, 60) is None
+    os.utime(path, (time.time() - 61,) * 2)
+    assert not owned(tmp_path, stale_seconds=60)
+    with claim(tmp_path, 60):
+        assert claim_number(tmp_path) == 2
+
+
+def test_an_owner_touches_its_claim(tmp_path):
+    with claim(tmp_path, stale_seconds=0.24) as mine:
+        os.utime(mine.path, (0, 0))
+        wait_until(lambda: mine.path.stat().st_mtime > 0)
+
+
+def test_an_owner_that_was_taken_for_dead_notices_and_leaves_the_new_claim_alone(tmp_path):
+    with claim(tmp_path, stale_seconds=0.24) as mine:
+        elsewhere(tmp_path, 2)
+        wait_until(lambda: mine.lost)
+    assert json.loads((tmp_path / "owner.2").read_text())["host"] == "elsewhere"
+
+
+def test_a_requeued_job_takes_over_from_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    elsewhere(tmp_path, slurm_job="8")
+    assert owned(tmp_path)
+    elsewhere(tmp_path, slurm_job="7")
+    assert not owned(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\0"])
+def test_a_claim_that_can_not_be_read_counts_by_its_age(tmp_path, content):
+    (tmp_path / "owner.3").write_text(content)
+    assert owned(tmp_path) and claim(tmp_path) is None
+    os.utime(tmp_path / "owner.3", (0, 0))
+    with claim(tmp_path):
+        assert claim_number(tmp_path) == 4
+
+
+def test_where_processes_can_not_be_looked_up_only_touching_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "_machine", lambda: {"host": "here", "boot": None, "processes": None})
+    mine = claim(tmp_path, 60)
+    mine._over.set()
+    assert owned(tmp_path, 60)
+    os.utime(mine.path, (0, 0))
+    assert not owned(tmp_path, 60)
+
+
+def test_of_many_that_want_a_run_at_the_same_moment_one_gets_it(tmp_path):
+    for attempt in range(20):
+        barrier, got = threading.Barrier(8), []
+
+        def want(folder, barrier=barrier, got=got):
+            barrier.wait()
+            got.append(claim(folder))
+
+        threads = [threading.Thread(target=want, args=(tmp_path / str(attempt),)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        winners = [one for one in got if one is not None]
+        assert len(winners) == 1
+        winners[0].release()
+
+
+def wait_until(condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+# ---------------------------------------------------------------------------------------------------------- whole runs
 
 
 def test_a_run_that_another_process_trains_is_waited_for_while_the_others_are_trained(place):
@@ -38,18 +158,85 @@ def test_a_run_that_another_process_trains_is_waited_for_while_the_others_are_tr
         if seen.count((0, "waiting")) == 2:  # the other process is done
             store(place.records, make_record(RUNS[0], 20.0))
 
-    with job._claim(place.work(RUNS[0])):
+    with claim(place.work(RUNS[0])):
         assert execute(RUNS, place, lambda: False, on_status) == Outcome({})
     records = {r["specification"]["seed"]: r for r in read_pool(place.records).records.values()}
     assert records[0]["weights_sha256"] == "0" * 64, "the other process's record"
     assert records[1]["weights_sha256"] != "0" * 64 and seen[0] == (0, "waiting") and seen[-1] == (0, "done")
 
 
+def test_a_job_leaves_the_runs_that_others_train_to_them(place):
+    with claim(place.work(RUNS[0])):
+        assert execute(RUNS, place, lambda: False, way=Way(wait=False)) == Outcome({})
+    assert [r["specification"]["seed"] for r in read_pool(place.records).records.values()] == [1]
+
+
 def test_waiting_for_another_process_can_be_stopped(place):
     stop = []
-    with job._claim(place.work(RUNS[0])):
+    with claim(place.work(RUNS[0])):
         outcome = execute(RUNS[:1], place, lambda: bool(stop), lambda run, status: stop.append(True))
     assert outcome.interrupted and not read_pool(place.records).records
+
+
+def test_a_run_that_was_taken_over_is_stopped_and_its_new_owner_waited_for(place, monkeypatch):
+    place = Workplace(place.out, place.data, stale_seconds=0.24)
+    taken = []
+
+    def on_status(run, status):
+        if status.state == "running" and not taken:
+            taken.append(elsewhere(place.work(run), 2))
+            wait_until(lambda: place.work(run) in lost)
+        if status.state == "waiting":  # the new owner ends
+            store(place.records, make_record(run, 20.0))
+
+    lost = []
+    beat = claims.Claim._beat
+
+    def watched(self, seconds):
+        beat(self, seconds)
+        lost.append(self.path.parent)
+
+    monkeypatch.setattr(claims.Claim, "_beat", watched)
+    assert execute(RUNS[:1], place, lambda: False, on_status) == Outcome({})
+    assert read_record(record_path(place.records, RUNS[0]))["weights_sha256"] == "0" * 64
+
+
+def test_a_run_that_failed_in_this_launch_is_not_begun_again_by_another_job(place, monkeypatch):
+    place.work(RUNS[0]).mkdir(parents=True)
+    Status("failed", "run", 0.0, message="out of luck", launch="a").write(place.work(RUNS[0]))
+    assert execute(RUNS[:1], place, lambda: False, way=Way(launch="a")).failures == {RUNS[0]: "out of luck"}
+    assert execute(RUNS[:1], place, lambda: False, way=Way(launch="b")) == Outcome({}), "another launch tries again"
+
+
+class Killed(BaseException):
+    """What a SIGKILL looks like to the code: nothing catches it."""
+
+
+def test_a_run_that_never_gets_further_is_given_up_and_the_others_go_on(place, monkeypatch):
+    def dies(*arguments, **more):
+        raise Killed
+
+    way = Way(wait=False, launch="a", max_starts=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "training", dies)
+        for _ in range(3):
+            with pytest.raises(Killed):
+                execute(RUNS, place, lambda: False, way=way)
+    outcome = execute(RUNS, place, lambda: False, way=way)
+    assert "given up: 3 starts" in outcome.failures[RUNS[0]] and RUNS[1] not in outcome.failures
+    assert execute(RUNS, place, lambda: False, way=Way(launch="b")) == Outcome({}), "another launch tries again"
+    assert read_record(record_path(place.records, RUNS[0]))["interruptions"] == 3
+
+
+def test_starts_that_get_further_are_not_counted(place):
+    way, stop = Way(wait=False, launch="a"), iter([False, False, True] * 100)
+    eager = Workplace(place.out, place.data, checkpoint_seconds=0)
+    starts = 0
+    while not record_path(place.records, RUNS[0]).exists():
+        assert not execute(RUNS[:1], eager, lambda: next(stop), way=way).failures
+        starts += 1
+        assert starts < 50
+    assert starts > 2
 
 
 def train_again(place, run):
@@ -68,9 +255,9 @@ def test_a_run_trained_again_knows_nothing_of_the_first_time(place, monkeypatch)
     assert record["interruptions"] == 0 and record["code"] == code
 
 
-@pytest.mark.parametrize(("checkpoint", "modified"), [(True, True), (False, False)])
+@pytest.mark.parametrize(("has_checkpoint", "modified"), [(True, True), (False, False)])
 def test_code_that_changed_between_two_starts_counts_if_the_first_left_a_checkpoint(
-    place, monkeypatch, checkpoint, modified
+    place, monkeypatch, has_checkpoint, modified
 ):
     def code(digit):
         identity = {"commit": digit * 40, "modified": False, "resnet_sha256": digit * 64}
@@ -78,10 +265,10 @@ def test_code_that_changed_between_two_starts_counts_if_the_first_left_a_checkpo
 
     code("a")
     stops = iter([False, False, True])
-    execute(RUNS[:1], place, lambda: next(stops))
-    assert (place.work(RUNS[0]) / "checkpoint.pt").exists()
-    if not checkpoint:
-        (place.work(RUNS[0]) / "checkpoint.pt").unlink()
+    execute(RUNS[:1], place, lambda: next(stops, True))
+    assert (place.work(RUNS[0]) / checkpoint.NEWEST).exists()
+    if not has_checkpoint:
+        (place.work(RUNS[0]) / checkpoint.NEWEST).unlink()
     code("b")
     execute(RUNS[:1], place, lambda: False)
     record = read_record(record_path(place.records, RUNS[0]))
@@ -90,7 +277,7 @@ def test_code_that_changed_between_two_starts_counts_if_the_first_left_a_checkpo
 
 def test_the_list_of_starts_goes_with_the_work_that_it_is_of(place):
     stops = iter([False, False, True])
-    execute(RUNS[:1], place, lambda: next(stops))
+    execute(RUNS[:1], place, lambda: next(stops, True))
     assert len(json.loads((place.work(RUNS[0]) / "starts.json").read_text())) == 1
     execute(RUNS[:1], place, lambda: False)
-    assert [path.name for path in place.work(RUNS[0]).iterdir()] == ["lock"]
+    assert [path.name for path in place.work(RUNS[0]).iterdir()] == ["owner.2"]

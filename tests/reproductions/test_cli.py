@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,10 @@ from reproductions import __main__ as main
 from reproductions import cifar_table
 from reproductions.harness import cli, launching
 from reproductions.harness.experiment import Experiment, Variant
+from reproductions.harness.launching import queue
 from reproductions.harness.launching.job import Outcome
+from reproductions.harness.launching.profile import load_profile
+from reproductions.harness.launching.submissions import Submission
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import read_pool, record_path
@@ -35,17 +39,43 @@ def out(tmp_path):
     return tmp_path / "my runs"
 
 
+class Launches(list):
+    """The runs of each launch, the options of the last one, and what a launch comes to."""
+
+    options: launching.Options
+    outcome = Outcome({})
+
+    def launch(self, runs, place, display, options):
+        self.append(runs)
+        self.options = options
+        return self.outcome
+
+
 @pytest.fixture
 def launched(monkeypatch):
-    """A launcher that only takes note of the runs it is given; returns the list of its launches."""
-    launches = []
-
-    def launch(runs, place, display, options):
-        launches.append(runs)
-        return Outcome({})
-
-    monkeypatch.setattr(launching, "choose", lambda name: ("inline" if name == "auto" else name, launch))
+    """A launcher, with any name, that only takes note of what it is given."""
+    launches = Launches()
+    monkeypatch.setattr(
+        launching, "choose", lambda name, device: ("inline" if name == "auto" else name, launches.launch)
+    )
     return launches
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
+def old_gpu(monkeypatch):
+    """A GPU without bf16, as far as torch tells; returns its name."""
+    name = "NVIDIA Tesla V100"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: name)
+    return name
 
 
 def run(out, *arguments, experiment=TINY_EXPERIMENT):
@@ -101,13 +131,24 @@ def test_a_launch_that_leaves_a_run_without_record_is_no_success(out, launched):
 
 def test_one_failing_run_does_not_stop_the_others_and_its_traceback_is_shown(out, capsys):
     failing, other = TINY_EXPERIMENT.runs(SMOKE, 1)
-    (Workplace(out, out).work(failing) / "starts.json").mkdir(parents=True)
+    Workplace(out, out).weights(failing).mkdir(parents=True)
     assert run(out) == 1
     printed = capsys.readouterr()
     assert list(read_pool(out / "records").records) == [other.identity]
     assert f"failed: {failing}" in printed.err and "Traceback" in printed.err and "IsADirectoryError" in printed.err
     assert "resnet14: 1 of 1" in printed.out
-    assert "failed" in status(out, capsys)
+    said = status(out, capsys)
+    assert f"{failing}: failed: " in said and "IsADirectoryError" in said
+
+
+def test_a_run_that_cannot_be_begun_does_not_stop_the_others_and_says_why(out, capsys):
+    failing, other = TINY_EXPERIMENT.runs(SMOKE, 1)
+    starts = Workplace(out, out).work(failing) / "starts.json"
+    starts.mkdir(parents=True)
+    assert run(out) == 1
+    assert list(read_pool(out / "records").records) == [other.identity]
+    said = capsys.readouterr().err
+    assert f"failed: {failing}\n" in said and str(starts) in said and "Traceback" not in said
 
 
 def test_a_damaged_record_is_named_and_not_trained_over(out, launched, capsys):
@@ -121,22 +162,80 @@ def test_a_damaged_record_is_named_and_not_trained_over(out, launched, capsys):
     assert "resnet8: 0 of 1" in printed.out
 
 
-def test_an_interrupted_launch_says_how_to_go_on(out, monkeypatch, capsys):
-    def launch(runs, place, display, options):
-        return Outcome({}, "stopped at iteration 3")
-
-    monkeypatch.setattr(launching, "choose", lambda name: ("inline", launch))
+def test_an_interrupted_launch_says_how_to_go_on(out, launched, capsys):
+    launched.outcome = Outcome({}, "stopped at iteration 3")
     assert run(out) == 130
     assert "stopped at iteration 3.\nThe same command goes on" in capsys.readouterr().err
 
 
-def test_a_second_ctrl_c_ends_at_once_without_a_traceback(out, monkeypatch, capsys):
-    def launch(runs, place, display, options):
+def test_a_second_ctrl_c_ends_at_once_without_a_traceback(out, launched, monkeypatch, capsys):
+    def launch(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(launching, "choose", lambda name: ("inline", launch))
+    monkeypatch.setattr(launched, "launch", launch)
     assert run(out) == 130
     assert "goes on from the last checkpoints" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "code"), [(["--detach"], 0), ([], 130)], ids=["asked for", "Ctrl-C"])
+def test_a_launch_whose_jobs_go_on_without_it_says_how_to_come_back(out, launched, capsys, flags, code):
+    launched.outcome = Outcome({}, detached="The jobs 12 go on: type this")
+    assert run(out, "--launcher", "slurm", *flags) == code
+    said = capsys.readouterr().err
+    assert said.endswith("The jobs 12 go on: type this\n") and "goes on where this stopped" not in said
+
+
+# -------------------------------------------------------------------------------------------- what the launcher is told
+
+
+def test_a_launcher_is_told_the_defaults(out, launched):
+    run(out)
+    assert launched.options == launching.Options(experiment="tiny") and launched.options.max_starts == 5
+
+
+def test_a_launcher_is_told_what_the_flags_say(out, launched):
+    flags = ["--slots", "3", "--pack", "2", "--device", "cpu", "--max-starts", "4"]
+    run(out, "--launcher", "local", *flags)
+    assert launched.options == launching.Options(slots=3, pack=2, device="cpu", max_starts=4, experiment="tiny")
+
+
+def test_pack_auto_leaves_the_number_to_the_device(out, launched):
+    run(out, "--pack", "auto")
+    assert launched.options.pack is None
+
+
+def test_a_cluster_gets_the_named_profile(out, launched):
+    run(out, "--launcher", "slurm", "--slurm-profile", "example", "--detach")
+    assert launched.options.slurm == load_profile("example") and launched.options.detach
+
+
+def test_the_device_decides_which_launcher_auto_is(out, launched, monkeypatch):
+    asked = []
+    monkeypatch.setattr(launching, "choose", lambda *names: asked.append(names) or ("inline", launched.launch))
+    run(out, "--device", "cpu")
+    assert asked == [("auto", "cpu")]
+
+
+PACKS_NOT = "trains one run at a time whatever --pack says"
+
+
+def test_packing_is_said_to_have_no_effect_on_a_processor(out, launched, capsys):
+    run(out, "--device", "cpu", "--pack", "4")
+    assert f"inline launcher on the CPU, which {PACKS_NOT}, records in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [[], ["--pack", "1"], ["--pack", "auto"]])
+def test_nothing_is_said_of_packing_that_nobody_asked_for(out, launched, capsys, flags):
+    run(out, "--device", "cpu", *flags)
+    assert "inline launcher on the CPU, records in" in capsys.readouterr().err
+
+
+def test_training_on_a_processor_says_why_unless_it_was_asked_for(out, no_gpu, launched, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "why_no_cuda", lambda: "no driver")
+    run(out)
+    assert "inline launcher on the CPU (no CUDA GPU: no driver), records in" in capsys.readouterr().err
+    run(out, "--device", "cpu")
+    assert "no driver" not in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused
@@ -156,6 +255,10 @@ def test_a_second_ctrl_c_ends_at_once_without_a_traceback(out, monkeypatch, caps
         (["--precision", "fp8"], "invalid choice: 'fp8'"),
         (["--checkpoint-seconds", "nan"], "not a number of seconds above 0"),
         (["--checkpoint-seconds", "-1"], "not a number of seconds above 0"),
+        (["--pack", "0"], "'0' is not a whole number of at least 1"),
+        (["--pack", "many"], "'many' is not a whole number"),
+        (["--max-starts", "0"], "'0' is not a whole number of at least 1"),
+        (["--slots", "0"], "'0' is not a whole number of at least 1"),
         (["--epochs", "3"], "unrecognized arguments"),
     ],
 )
@@ -166,10 +269,49 @@ def test_bad_arguments_are_refused_with_the_reason(out, launched, capsys, argume
     assert not launched and not out.exists()
 
 
-@pytest.mark.parametrize(("flag", "value"), [("--slots", "2"), ("--slurm-profile", "example")])
-def test_a_flag_that_the_launcher_would_ignore_is_refused(out, launched, capsys, flag, value):
-    assert run(out, flag, value) == 2
-    assert f"{flag} has no meaning for the inline launcher" in capsys.readouterr().err and not launched
+@pytest.mark.parametrize(
+    ("launcher", "flag", "value"),
+    [
+        ("inline", "--slots", ["2"]),
+        ("slurm", "--slots", ["2"]),
+        ("inline", "--slurm-profile", ["example"]),
+        ("local", "--slurm-profile", ["example"]),
+        ("inline", "--detach", []),
+        ("local", "--detach", []),
+        ("inline", "--max-starts", ["2"]),
+        ("local", "--device", ["cuda:1"]),
+    ],
+)
+def test_a_flag_that_the_launcher_would_ignore_is_refused(out, launched, capsys, launcher, flag, value):
+    assert run(out, "--launcher", launcher, flag, *value) == 2
+    said = capsys.readouterr().err
+    assert re.search(rf"{flag} (cuda:1 )?has no meaning for the {launcher} launcher", said) and not launched
+
+
+@pytest.mark.parametrize("name", ["gpu0", "cuda:7", "cuda", "CPU", ""])
+def test_a_device_that_is_not_here_is_refused_with_those_that_are(out, no_gpu, launched, monkeypatch, capsys, name):
+    monkeypatch.setattr("resnet.trainer.why_no_cuda", lambda: "no driver")
+    assert run(out, "--device", name) == 2
+    said = capsys.readouterr().err
+    assert f"there is no device {name!r}; the devices here are: cpu (no CUDA GPU: no driver)" in said and not launched
+
+
+def test_a_device_of_a_cluster_is_not_looked_for_here(out, no_gpu, launched):
+    run(out, "--launcher", "slurm", "--device", "cuda")
+    assert launched.options.device == "cuda"
+
+
+def test_bf16_on_a_gpu_without_it_is_refused_before_anything_is_trained(out, old_gpu, launched, capsys):
+    assert run(out, "--precision", "bf16") == 2
+    assert f"{old_gpu} has no bf16 arithmetic" in capsys.readouterr().err and not launched
+    run(out)
+    assert f"inline launcher on {old_gpu}, records in" in capsys.readouterr().err and launched
+
+
+def test_an_unknown_cluster_profile_is_refused_with_those_there_are(out, launched, capsys):
+    assert run(out, "--launcher", "slurm", "--slurm-profile", "nowhere") == 2
+    said = capsys.readouterr().err
+    assert "'nowhere'" in said and "example" in said and not launched
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_trained(tmp_path, launched, capsys):
@@ -200,11 +342,6 @@ def test_a_damaged_archive_is_refused_by_its_name(out, tmp_path, launched, capsy
 PAPER = make_experiment(Recipe(batch_size=8))  # 64,000 iterations
 
 
-@pytest.fixture
-def no_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
-
 def test_the_paper_profile_without_a_gpu_stops_with_days_and_commands(out, no_gpu, launched, capsys):
     assert run(out, "--profile", "paper", experiment=PAPER) == 2
     said = capsys.readouterr().out
@@ -213,6 +350,12 @@ def test_the_paper_profile_without_a_gpu_stops_with_days_and_commands(out, no_gp
     for command in ("PROFILE=smoke", "PROFILE=short", "LAUNCHER=slurm", "make report", "--yes"):
         assert command in said
     assert not launched and not out.exists()
+
+
+def test_a_processor_that_was_asked_for_is_refused_all_the_same(out, launched, capsys):
+    assert run(out, "--profile", "paper", "--device", "cpu", experiment=PAPER) == 2
+    said = capsys.readouterr().out
+    assert re.search(r"The paper profile on the CPU would take \d+\.\d days", said) and not launched
 
 
 def test_yes_overrides(out, no_gpu, launched):
@@ -237,6 +380,11 @@ def test_a_dry_run_lists_runs_and_cost_and_trains_nothing(out, launched, capsys)
     assert re.search(r"resnet8 seed 1[^│]*│ to be trained +│ [\d,]+ ", said)
     assert re.search(r"1 of 2 runs to be trained: \d+\.\d\d [CG]PU-hours", said)
     assert not launched and not (out / "work").exists()
+
+
+def test_a_dry_run_counts_the_hours_of_the_device_asked_for(out, launched, capsys):
+    assert run(out, "--dry-run", "--rows", "resnet8", "--device", "cpu") == 0
+    assert re.search(r"1 of 1 runs to be trained: \d+\.\d\d CPU-hours", capsys.readouterr().out)
 
 
 def test_a_dry_run_for_a_cluster_takes_the_rate_of_gpu_records(out, launched, capsys):
@@ -278,6 +426,62 @@ def test_every_listed_target_is_in_the_makefile():
     for experiment in main.EXPERIMENTS:
         assert f"{experiment.target}: " in makefile
         assert f"reproductions.{experiment.name} $(FLAGS)" in makefile
+
+
+LIVING = {id: queue.QueuedJob(id, "PENDING", "Priority") for id in ("12_0", "12_1", "14")}
+
+
+@pytest.fixture
+def submitted(out, monkeypatch):
+    """Jobs of two experiments in a queue where some have ended; returns the list of cancelled ones."""
+    arrays = {"cifar_table": ["12_0", "12_1", "13_0"], "degradation": ["14"]}
+    for experiment, jobs in arrays.items():
+        logs = {job: "log" for job in jobs}
+        Submission(experiment, experiment, logs, {"a": "run"}, time.time()).write(Workplace(out, out))
+    cancelled = []
+    monkeypatch.setattr(queue, "check_reachable", lambda: None)
+    monkeypatch.setattr(queue, "jobs", lambda ids: {id: job for id, job in LIVING.items() if id in ids})
+    monkeypatch.setattr(queue, "cancel", lambda ids: cancelled.extend(ids))
+    return cancelled
+
+
+def test_cancel_cancels_the_living_jobs_of_one_experiment(out, submitted, capsys):
+    assert main.main(["cancel", "cifar_table", "--out", str(out)]) == 0
+    assert sorted(submitted) == ["12_0", "12_1"]
+    assert "cancelled 2 jobs of cifar_table: 12_0, 12_1; a launch goes on" in capsys.readouterr().out
+
+
+def test_cancel_says_when_there_is_nothing_to_cancel(out, submitted, monkeypatch, tmp_path, capsys):
+    assert main.main(["cancel", "cifar_table", "--out", str(tmp_path / "elsewhere")]) == 0
+    assert f"cifar_table has no jobs from {tmp_path / 'elsewhere'}" in capsys.readouterr().out
+    monkeypatch.setattr(queue, "jobs", lambda ids: {})
+    assert main.main(["cancel", "cifar_table", "--out", str(out)]) == 0
+    assert f"cifar_table has no jobs from {out}" in capsys.readouterr().out and not submitted
+
+
+def refuse(*arguments):
+    raise ValueError("in SLURM's words: no")
+
+
+@pytest.mark.parametrize(
+    ("function", "answer", "said"),
+    [
+        ("check_reachable", refuse, "in SLURM's words: no"),
+        ("jobs", lambda ids: None, "does not say which jobs are still there (squeue failed); nothing was cancelled"),
+        ("cancel", refuse, "in SLURM's words: no"),
+    ],
+)
+def test_cancel_is_refused_where_slurm_does_not_answer(out, submitted, monkeypatch, capsys, function, answer, said):
+    monkeypatch.setattr(queue, function, answer)
+    assert main.main(["cancel", "cifar_table", "--out", str(out)]) == 2
+    assert said in capsys.readouterr().out and not submitted
+
+
+@pytest.mark.parametrize("arguments", [["cancel"], ["cancel", "table9"]])
+def test_cancel_wants_the_name_of_an_experiment(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main.main(arguments)
+    assert ended.value.code == 2 and "experiment" in capsys.readouterr().err
 
 
 def test_publish_reports_what_it_refuses(out, capsys):

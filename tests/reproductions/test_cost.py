@@ -41,10 +41,28 @@ def test_the_rate_is_the_median_of_the_records_of_all_pools(tmp_path):
     assert rate.source == "3 records on GPU X"
 
 
+def test_the_rate_of_runs_that_shared_a_device_is_that_of_all_of_them(tmp_path):
+    timing = {"images_per_second": 100.0, "wall_seconds": 110.0, "train_seconds": 100.0, "packed_with": 3}
+    record = make_record(RUN, 20.0, hardware={"device": "GPU X"}, timing={**timing, "device_seconds": 27.5})
+    store(tmp_path, record)
+    rate = cost.recorded_rate(RUN, [read_pool(tmp_path)], {"type": "cuda"})
+    assert rate.images_per_second == pytest.approx(400.0) and rate.overhead == pytest.approx(1.1)
+
+
+def test_records_of_the_first_schema_were_alone_on_their_device(tmp_path):
+    record = make_record(RUN, 20.0, schema=1)
+    del record["timing"]["packed_with"], record["timing"]["device_seconds"], record["hardware"]["processes"]
+    store(tmp_path, record)
+    hardware = provenance.hardware(CPU, 1) | {"type": "cuda", "device": "NVIDIA H200"}
+    rate = cost.recorded_rate(RUN, [read_pool(tmp_path)], hardware)
+    assert rate.images_per_second == pytest.approx(record["timing"]["images_per_second"])
+
+
 def test_records_of_another_device_model_or_batch_size_tell_nothing(tmp_path):
     records = [pool(tmp_path, [100.0])]
     assert cost.recorded_rate(RUN, records, {"device": "GPU Y"}) is None
     assert cost.recorded_rate(RUN, records, {"type": "cpu"}) is None
+    assert cost.recorded_rate(RUN, records, {"processes": 2}) is None
     assert cost.recorded_rate(replace(RUN, model="cifar_resnet14"), records, {}) is None
     assert cost.recorded_rate(replace(RUN, recipe=Recipe()), records, {}) is None
     longer = replace(RUN, recipe=replace(TINY, iterations=600))

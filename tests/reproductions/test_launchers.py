@@ -1,12 +1,15 @@
 """Launchers: the same records whoever starts the jobs, failures kept apart, and a stop that can be resumed."""
 
 import io
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import cloudpickle
 import pytest
@@ -16,11 +19,14 @@ import torch
 from fakes import make_record, store
 from rich.console import Console
 
-from reproductions.harness import cli, launching
-from reproductions.harness.launching import local, slurm
-from reproductions.harness.launching.job import Outcome, execute
+from reproductions.harness import cli, launching, provenance
+from reproductions.harness.launching import inline, local, slurm
+from reproductions.harness.launching.claims import claim, owned
+from reproductions.harness.launching.job import Job, Outcome, Way, execute
 from reproductions.harness.launching.profile import Profile
 from reproductions.harness.launching.progress import Display
+from reproductions.harness.launching.queue import QueuedJob
+from reproductions.harness.launching.submissions import read_submissions
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import read_pool
@@ -31,35 +37,43 @@ FAILING, DYING = RUNS[2:]
 
 
 class Watched(Workplace):
-    """A workplace in which one run fails and another's process dies, and every process notes when it was at work."""
+    """A workplace in which one run fails and another's process dies, and every process notes when it was at work and
+    which runs it came to the end of."""
 
     def work(self, run):
-        notes = self.out / "times" / str(os.getpid())
-        notes.parent.mkdir(parents=True, exist_ok=True)
-        with notes.open("a") as file:
-            file.write(f"{time.time()}\n")
+        self.note("times", time.time())
         return super().work(run)
 
     def weights(self, run):
+        self.note("ends", run.seed)
         if run.seed == FAILING.seed:
             raise RuntimeError("this run fails")
         if run.seed == DYING.seed:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().weights(run)
 
+    def note(self, kind, value):
+        notes = self.out / kind / str(os.getpid())
+        notes.parent.mkdir(parents=True, exist_ok=True)
+        with notes.open("a") as file:
+            file.write(f"{value}\n")
+
+    def notes(self, kind):
+        """What the jobs' processes noted, by process."""
+        found = {path.name: [float(line) for line in path.read_text().split()] for path in (self.out / kind).iterdir()}
+        found.pop(str(os.getpid()), None)  # the launcher's own
+        return found
+
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a job's process can't import this file
 
 
 class Watcher(Display):
-    """Notes how many jobs the launcher had at once, and what it said of them."""
+    """Notes what the launcher said of its jobs."""
 
     def __init__(self, total):
         super().__init__(total, Console(file=io.StringIO()))
-        self.most, self.said = 0, []
-
-    def poll(self, place, runs):
-        self.most = max(self.most, len(runs))
+        self.said = []
 
     def say(self, text):
         self.said.append(text)
@@ -74,47 +88,57 @@ def weights(out):
 # ------------------------------------------------------------------------------------------------------ the local queue
 
 
+STARTS = 2
+
+
 @pytest.fixture(scope="module")
-def queue(tmp_path_factory):
+def local_launch(tmp_path_factory):
     """Four runs on two slots, one failing and one dying: place, display, outcome."""
     place = Watched(tmp_path_factory.mktemp("local queue"), Path("data"))
     display = Watcher(len(RUNS))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "device_count", lambda: 0)
-        outcome = local.launch(RUNS, place, display, launching.Options(slots=2))
+        outcome = local.launch(RUNS, place, display, launching.Options(slots=2, max_starts=STARTS))
     return place, display, outcome
 
 
-def test_the_local_queue_leaves_the_records_of_the_inline_launcher(queue, tmp_path):
+def test_the_local_queue_leaves_the_records_of_the_inline_launcher(local_launch, tmp_path):
     place = Workplace(tmp_path, Path("data"))
     assert execute(RUNS[:2], place, lambda: False) == Outcome({})
-    assert weights(queue[0].out) == weights(tmp_path) and len(weights(tmp_path)) == 2
+    assert weights(local_launch[0].out) == weights(tmp_path) and len(weights(tmp_path)) == 2
 
 
-def test_the_local_queue_never_has_more_jobs_than_slots(queue):
-    place, display, _ = queue
-    assert display.most == 2
-    spans = [[float(line) for line in notes.read_text().split()] for notes in (place.out / "times").iterdir()]
-    spans = [(span[0], span[-1]) for span in spans]
-    assert len(spans) == len(RUNS), "every run has a process of its own"
+def test_the_local_queue_never_has_more_jobs_than_slots(local_launch):
+    place, _, _ = local_launch
+    spans = [(min(times), max(times)) for times in place.notes("times").values()]
     assert max(sum(first <= start <= last for first, last in spans) for start, _ in spans) <= 2
 
 
-def test_the_local_queue_says_which_slot_and_log_a_run_got(queue):
-    _, display, _ = queue
-    assert len(display.said) == 4 and "slot 0" in display.said[0] and "slot 1" in display.said[1]
-    assert Path(display.said[0].split(", log ")[1]).exists()
+def test_a_job_of_the_local_queue_trains_one_run_after_another(local_launch):
+    ends = [set(seeds) for seeds in local_launch[0].notes("ends").values()]
+    assert max(len(seeds) for seeds in ends) >= 2
+    assert sorted(seed for seeds in ends for seed in seeds - {DYING.seed}) == [0, 1, FAILING.seed]
 
 
-def test_a_failing_run_in_the_local_queue_is_reported_with_its_traceback(queue):
-    place, _, outcome = queue
+def test_the_local_queue_says_which_slot_a_job_got_its_log_and_when_it_dies(local_launch):
+    _, display, _ = local_launch
+    logs = [text for text in display.said if ": log " in text]
+    assert "slot 0" in logs[0] and "slot 1" in logs[1] and 3 <= len(logs) <= 2 + STARTS
+    assert all(Path(text.split(": log ")[1]).exists() for text in logs)
+    assert sum("the job's process died" in text for text in display.said) == STARTS
+
+
+def test_a_failing_run_in_the_local_queue_is_reported_with_its_traceback(local_launch):
+    place, _, outcome = local_launch
     assert "Traceback" in outcome.failures[FAILING] and "RuntimeError: this run fails" in outcome.failures[FAILING]
     assert Status.read(Workplace.work(place, FAILING)).state == "failed"
 
 
-def test_a_job_whose_process_dies_is_reported_and_the_others_finish(queue):
-    _, _, outcome = queue
-    assert set(outcome.failures) == {FAILING, DYING} and outcome.failures[DYING] and not outcome.interrupted
+def test_a_run_whose_processes_die_without_progress_is_given_up_and_the_others_finish(local_launch):
+    place, _, outcome = local_launch
+    assert set(outcome.failures) == {FAILING, DYING} and not outcome.interrupted
+    assert f"given up: {STARTS} starts did not come as far as a checkpoint" in outcome.failures[DYING]
+    assert sum(seeds.count(DYING.seed) for seeds in place.notes("ends").values()) == STARTS
 
 
 def test_nothing_to_do_starts_nothing(tmp_path):
@@ -158,6 +182,7 @@ def test_a_stopped_launch_goes_on_where_it_was_and_ends_with_the_same_weights(
     assert process.returncode == cli.EXIT_INTERRUPTED, said
     assert "The same command goes on where this stopped" in said and "failed" not in said
     assert not running(tmp_path / "runs"), "no job goes on"
+    assert not any(owned(path) for path in (tmp_path / "runs" / "work").iterdir())
     assert len(weights(tmp_path / "runs")) < SEEDS and list((tmp_path / "runs").glob("work/*/checkpoint.pt"))
 
     experiment = tiny.make_experiment(tiny.longer(LONGER), depths=(8,))
@@ -179,7 +204,7 @@ def wait_until(condition, seconds=120):
         time.sleep(0.01)
 
 
-# ---------------------------------------------------------------------------------------------------------------- slots
+# -------------------------------------------------------------------------- the local queue, with jobs made of thin air
 
 
 @pytest.fixture
@@ -194,6 +219,245 @@ def machine(monkeypatch):
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
 
     return make
+
+
+class ThinJob:
+    """A job of the local queue: nothing has claimed a run for it yet when ``end`` is called, to end it at last."""
+
+    job_id = "0"
+
+    def __init__(self, job, slot, end):
+        self.job, self.slot, self.end = job, slot, end
+        self.paths = SimpleNamespace(stderr=f"log of {slot}")
+
+    @property
+    def first(self):
+        return self.job.runs[self.job.first]
+
+    def done(self):
+        return self.end is not None
+
+
+@pytest.fixture
+def thin(machine, monkeypatch):
+    """Takes the place of processes: the list of the jobs that were started, which end as ``thin.end`` says."""
+
+    class Jobs(list):
+        end = None  # a function of the job; without it, jobs go on
+
+        def submit(self, job, slot):
+            self.append(ThinJob(job, slot, self.end))
+            return self[-1]
+
+    jobs = Jobs()
+    machine(0)
+    monkeypatch.setattr(local, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(local, "_submit", jobs.submit)
+    monkeypatch.setattr(local, "_result", lambda job: job.end(job))
+    return jobs
+
+
+def record_all(job):
+    """Train every run of the job's launch that nobody has claimed."""
+    for run in job.job.runs:
+        if not owned(job.job.place.work(run)):
+            store(job.job.place.records, make_record(run, 50.0))
+    return Outcome({})
+
+
+def die(job):
+    raise local._Died("its last words")
+
+
+def die_in_mid_run(job):
+    claim(job.job.place.work(job.first)).release()
+    die(job)
+
+
+def raise_an_error(job):
+    claim(job.job.place.work(job.first)).release()
+    raise submitit.core.utils.FailedJobError("no such device")
+
+
+def start(place, runs=RUNS, **options):
+    return local.launch(runs, place, Watcher(len(runs)), launching.Options(**options))
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Workplace(tmp_path, Path("data"))
+
+
+def test_a_job_may_train_any_run_of_the_launch_and_begins_with_its_own(thin, place):
+    thin.end = record_all
+    assert start(place, slots=2, pack=3, device="cpu", max_starts=4) == Outcome({})
+    assert [job.first for job in thin] == RUNS[:2]
+    for job in (thin_job.job for thin_job in thin):
+        assert job.runs == RUNS and job.place == place and job.threads == 4 and job.code == provenance.code_identity()
+        assert (job.way.pack, job.way.device, job.way.max_starts, job.way.wait) == (3, "cpu", 4, False)
+    assert len({job.job.way.launch for job in thin}) == 1 and thin[0].job.way.launch
+
+
+@pytest.mark.parametrize(
+    ("gpus", "pack", "firsts"),
+    [(2, None, [0, 1]), (2, 2, [0, 2]), (2, 3, [0, 3]), (2, 4, [0]), (0, 4, [0, 1])],
+    ids=["as many as a GPU is good for", "two on each", "three and one", "one GPU will do", "a processor packs not"],
+)
+def test_no_more_gpus_are_used_than_the_runs_fill(thin, machine, place, gpus, pack, firsts):
+    machine(gpus)
+    queue = local._Queue(RUNS, place, Watcher(4), launching.Options(slots=2, pack=pack))
+    for _ in range(3):  # jobs take a while to claim what they were started for
+        queue.begin()
+    assert [job.first for job in thin] == [RUNS[number] for number in firsts]
+
+
+def test_a_run_that_was_claimed_and_given_up_again_is_there_for_another_slot(thin, place):
+    queue = local._Queue(RUNS[:2], place, Watcher(2), launching.Options(slots=2))
+    with claim(place.work(RUNS[0])), claim(place.work(RUNS[1])):
+        queue.begin()
+        assert not thin
+    queue.begin()
+    with claim(place.work(RUNS[0])):
+        queue.begin()
+    thin[1].end = lambda job: Outcome({})
+    queue.collect()
+    queue.begin()
+    assert [(job.slot.number, job.first) for job in thin] == [(0, RUNS[0]), (1, RUNS[1]), (1, RUNS[0])]
+
+
+def test_a_job_that_dies_has_a_successor(thin, place):
+    ends = iter([die_in_mid_run, die_in_mid_run, die_in_mid_run, die_in_mid_run, record_all])
+    thin.end = lambda job: next(ends)(job)
+    assert start(place, slots=1) == Outcome({}) and len(thin) == 5
+
+
+def test_a_slot_whose_jobs_die_before_they_begin_a_run_is_not_used_again(thin, place):
+    thin.end = die
+    outcome = start(place, slots=1)
+    assert len(thin) == 3
+    assert outcome.failures == dict.fromkeys(RUNS, "slot 0 (8 threads): its last words")
+
+
+def test_a_job_that_raises_an_error_has_no_successor(thin, place):
+    thin.end = raise_an_error
+    outcome = start(place, slots=2)
+    assert len(thin) == 2 and set(outcome.failures) == set(RUNS) and "no such device" in outcome.failures[RUNS[0]]
+
+
+def test_one_slot_of_no_use_leaves_the_work_to_the_others(thin, place):
+    thin.end = lambda job: raise_an_error(job) if job.slot.number == 0 else record_all(job)
+    assert start(place, slots=2) == Outcome({})
+
+
+def test_a_failure_that_could_not_be_written_down_is_not_tried_again(thin, place):
+    def fail(job):
+        store(place.records, *(make_record(run, 50.0) for run in RUNS if run != FAILING))
+        return Outcome({FAILING: "no space left"})
+
+    thin.end = fail
+    assert start(place, slots=1) == Outcome({FAILING: "no space left"}) and len(thin) == 1
+
+
+def test_the_failures_of_another_launch_are_tried_again(thin, place):
+    Status("failed", "run", 0.0, message="of old", launch="another").write(place.work(FAILING))
+    thin.end = record_all
+    assert start(place, slots=1) == Outcome({}) and len(weights(place.out)) == len(RUNS)
+
+
+def test_a_job_that_cannot_be_started_is_a_failure_with_the_reason(thin, place, monkeypatch):
+    def submit(job, slot):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(local, "_submit", submit)
+    outcome = start(place, slots=2)
+    assert set(outcome.failures) == set(RUNS) and "No space left on device" in outcome.failures[RUNS[0]]
+
+
+def test_the_runs_of_another_launch_are_waited_for(thin, place, monkeypatch):
+    thin.end = record_all
+    display = Watcher(len(RUNS))
+    other = claim(place.work(RUNS[0]))
+    polls = []
+
+    def poll(*arguments):
+        polls.append(len(thin))
+        if len(polls) == 5:
+            store(place.records, make_record(RUNS[0], 50.0))
+            other.release()
+
+    display.poll = poll
+    assert local.launch(RUNS, place, display, launching.Options(slots=2)) == Outcome({})
+    assert len(polls) >= 5 and len(thin) == 2, "there is nothing to start a job for"
+
+
+@pytest.fixture
+def stop(monkeypatch):
+    """Stops the launch at its next look; ``stop.told`` are the jobs that were asked to."""
+    flag = SimpleNamespace(now=False, told=[])
+
+    @contextmanager
+    def stopping(*numbers, message=""):
+        yield lambda: flag.now
+
+    monkeypatch.setattr(local, "stop_on_signals", stopping)
+    monkeypatch.setattr(os, "kill", lambda number, sent: flag.told.append((number, sent)))
+    return flag
+
+
+def test_a_launch_that_is_stopped_asks_its_jobs_until_they_end(thin, place, stop):
+    display, polls = Watcher(4), []
+
+    def poll(*arguments):
+        polls.append(len(stop.told))
+        stop.now = True
+        if len(polls) == 4:
+            for job in thin:
+                job.end = lambda job: Outcome({}, "stopped at iteration 3")
+
+    display.poll = poll
+    outcome = local.launch(RUNS, place, display, launching.Options(slots=2))
+    assert outcome == Outcome({}, "stopped at a checkpoint") and len(thin) == 2
+    assert stop.told == [(0, signal.SIGTERM)] * 6
+
+
+def test_a_stop_that_finds_everything_done_is_none(thin, place, stop):
+    def finish(job):
+        stop.now = True
+        return record_all(job)
+
+    thin.end = finish
+    assert start(place, slots=1) == Outcome({})
+
+
+def test_a_stopped_launch_tells_of_runs_that_go_on_elsewhere(thin, place, stop):
+    def finish(job):
+        stop.now = True
+        return record_all(job)
+
+    thin.end = finish
+    with claim(place.work(RUNS[0])):
+        assert "1 runs go on in processes of another launch" in start(place, slots=1).interrupted
+
+
+def test_a_process_that_died_leaves_the_end_of_its_log_and_is_not_waited_for(tmp_path):
+    job = SimpleNamespace(paths=SimpleNamespace(result_pickle=tmp_path / "result", stderr=tmp_path / "log"))
+    with pytest.raises(local._Died, match="log ends:$"):
+        local._result(job)
+    job.paths.stderr.write_text("".join(f"line {number}\n" for number in range(100)))
+    with pytest.raises(local._Died, match=f"{job.paths.stderr} ends:\n(line \\d+\n){{19}}line 99$"):
+        local._result(job)
+
+
+def test_the_result_of_an_earlier_process_of_the_same_number_is_not_taken_for_the_jobs(place, monkeypatch):
+    paths = submitit.core.utils.JobPaths(place.jobs, "7")
+    place.jobs.mkdir(parents=True)
+    paths.result_pickle.write_bytes(b"of old")
+    monkeypatch.setattr(submitit.LocalExecutor, "submit", lambda self, job: SimpleNamespace(paths=paths))
+    local._submit(Job(RUNS, place, Way()), local.Slot(0, None, 1))
+    assert not paths.result_pickle.exists()
+
+
+# ---------------------------------------------------------------------------------------------------------------- slots
 
 
 def gpus(slots):
@@ -233,6 +497,12 @@ def test_more_slots_than_cores_have_a_thread_each(machine):
     assert [slot.threads for slot in local.find_slots(5, 5)] == [1] * 5
 
 
+def test_gpus_are_no_slots_where_the_processor_is_asked_for(machine):
+    machine(2)
+    assert gpus(local.find_slots(None, 10, "cpu")) == [None] * 8
+    assert gpus(local.find_slots(None, 10, "cuda")) == [0, 1]
+
+
 def test_no_slots_are_an_error(machine):
     machine(0)
     with pytest.raises(ValueError, match="at least 1, not 0"):
@@ -242,7 +512,18 @@ def test_no_slots_are_an_error(machine):
 @pytest.mark.parametrize(("count", "name"), [(0, "inline"), (1, "inline"), (2, "local")])
 def test_auto_is_local_on_several_gpus_only(machine, count, name):
     machine(count)
-    assert launching.choose("auto")[0] == name
+    assert launching.choose("auto")[0] == launching.choose("auto", "cuda")[0] == name
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_auto_is_inline_where_one_device_is_named(machine, device):
+    machine(2)
+    assert launching.choose("auto", device)[0] == "inline"
+
+
+@pytest.mark.parametrize(("name", "module"), [("inline", inline), ("local", local), ("slurm", slurm)])
+def test_a_launcher_is_chosen_by_its_name(name, module):
+    assert launching.choose(name) == (name, module.launch)
 
 
 def test_an_unknown_launcher_is_an_error_that_lists_them():
@@ -253,85 +534,290 @@ def test_an_unknown_launcher_is_an_error_that_lists_them():
 # ---------------------------------------------------------------------------------------------------------------- SLURM
 
 
-class FakeJob:
-    job_id, state = "12_0", "TIMEOUT"
+class FakeCluster:
+    """SLURM and submitit's executor for it. ``submissions``: what was submitted, an array each. ``living``: the ids of
+    the jobs in the queue, or None where it does not answer; ``look`` is called before each answer."""
 
-    def __init__(self, job):
-        self.job = job
+    def __init__(self):
+        self.submissions, self.living, self.looks = [], set(), 0
+        self.look = lambda: None
 
-    def done(self):
-        return True
+    def jobs(self, ids):
+        self.looks += 1
+        assert self.looks < 1000, "nothing comes of it"
+        self.look()
+        return None if self.living is None else {id: QueuedJob(id, "RUNNING", "None") for id in self.living & set(ids)}
 
-    def result(self):
-        raise submitit.core.utils.UncompletedJobError("no output")
+    def submit(self, executor, jobs):
+        array = 12 + len(self.submissions)
+        ids = [f"{array}_{number}" for number in range(len(jobs))]
+        launch = jobs[0].way.launch
+        self.submissions.append(SimpleNamespace(**vars(executor), jobs=jobs, launch=launch, environment={**os.environ}))
+        self.living |= set(ids)
+        return [SimpleNamespace(job_id=id, paths=SimpleNamespace(stderr=executor.folder / f"{id}.err")) for id in ids]
 
 
 @pytest.fixture
-def cluster(monkeypatch):
-    """Takes the place of submitit's executor: what it was given, and what each job does when it is submitted."""
-    seen = {"on_submit": lambda job: None}
+def cluster(monkeypatch, tmp_path):
+    fake = FakeCluster()
 
-    class FakeExecutor:
-        def __init__(self, folder, cluster):
-            seen.update(folder=folder, cluster=cluster)
+    class Executor:
+        def __init__(self, folder, cluster, slurm_max_num_timeout):
+            self.folder, self.cluster, self.timeouts = folder, cluster, slurm_max_num_timeout
 
         def update_parameters(self, **parameters):
-            seen.update(parameters=parameters)
+            self.parameters = parameters
 
         def submit_array(self, jobs):
-            seen.update(jobs=jobs, environment=dict(os.environ))
-            for job in jobs:
-                seen["on_submit"](job)
-            return [FakeJob(job) for job in jobs]
+            return fake.submit(self, jobs)
 
-    monkeypatch.setattr(submitit, "AutoExecutor", FakeExecutor)
+    monkeypatch.setattr(submitit, "AutoExecutor", Executor)
+    monkeypatch.setattr(slurm.queue, "check_reachable", lambda: None)
+    monkeypatch.setattr(slurm.queue, "jobs", fake.jobs)
+    monkeypatch.setattr(slurm.queue, "ending", lambda job: f"TIMEOUT of {job}")
+    monkeypatch.setattr(slurm, "take", lambda folder: folder / "the copy")
     monkeypatch.setattr(slurm, "_POLL_SECONDS", 0.0)
-    return seen
+    monkeypatch.setattr(slurm, "_QUEUE_SECONDS", 0.0)
+    return fake
 
 
-def launch(out, **parameters):
+def launch(out, runs=RUNS[:2], display=None, **options):
     place = Workplace(Path(out), Path("data"), checkpoint_seconds=7.0)
-    return slurm.launch(RUNS[:2], place, Watcher(2), launching.Options(slurm=Profile(**parameters)))
+    return slurm.launch(runs, place, display or Watcher(len(runs)), launching.Options(**options))
+
+
+def submit(out, runs=RUNS[:2], **options):
+    """Launch, and leave the jobs alone."""
+    assert launch(out, runs, detach=True, **options).detached
+
+
+def train(place, *runs):
+    store(place.records, *(make_record(run, 50.0) for run in runs))
+
+
+def fail(place, run, submission, message="its traceback"):
+    Status("failed", str(run), 0.0, message=message, launch=submission.launch).write(place.work(run))
 
 
 def test_slurm_gets_one_job_per_run_with_defaults_that_can_be_changed(cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    cluster["on_submit"] = lambda job: store(job.place.records, make_record(job.runs[0], 50.0))
-    assert launch("runs", partition="gpu", time_minutes=600) == Outcome({})
-    assert cluster["cluster"] == "slurm"
-    parameters = cluster["parameters"]
-    assert parameters["slurm_partition"] == "gpu" and parameters["timeout_min"] == 600
-    assert parameters["gpus_per_node"] == 1 and parameters["name"]
-    assert [job.runs for job in cluster["jobs"]] == [[run] for run in RUNS[:2]]
-    place = cluster["jobs"][0].place
-    assert place.out == tmp_path / "runs" and place.data == tmp_path / "data" and place.checkpoint_seconds == 7.0
-    assert cluster["folder"] == tmp_path / "runs" / "work" / "jobs"
+    cluster.look = lambda: train(Workplace(tmp_path / "runs", tmp_path), *RUNS[:2])
+    profile = Profile(partition="gpu", time_minutes=600, cpus=3)
+    assert launch("runs", slurm=profile, experiment="table", device="cuda", max_starts=2) == Outcome({})
+    (submitted,) = cluster.submissions
+    assert submitted.cluster == "slurm" and submitted.timeouts > 1_000
+    asked = {"slurm_partition": "gpu", "timeout_min": 600, "gpus_per_node": 1, "name": "resnet-table"}
+    assert asked.items() <= submitted.parameters.items()
+    assert [job.runs[job.first] for job in submitted.jobs] == RUNS[:2]
+    for job in submitted.jobs:
+        place = job.place
+        assert job.runs == RUNS[:2] and job.threads == 3 and job.code == provenance.code_identity()
+        assert place.out == tmp_path / "runs" and place.data == tmp_path / "data" and place.checkpoint_seconds == 7.0
+        assert (job.way.device, job.way.max_starts, job.way.wait) == ("cuda", 2, False)
+    assert submitted.folder == tmp_path / "runs" / "work" / "jobs" and submitted.folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("pack", "firsts"), [(None, [0, 1, 2, 3]), (1, [0, 1, 2, 3]), (2, [0, 2]), (3, [0, 3]), (9, [0])]
+)
+def test_slurm_gets_one_job_per_pack(cluster, tmp_path, pack, firsts):
+    submit(tmp_path, RUNS, pack=pack)
+    (submitted,) = cluster.submissions
+    assert [job.first for job in submitted.jobs] == firsts and {job.way.pack for job in submitted.jobs} == {pack}
+    assert all(job.runs == RUNS for job in submitted.jobs)
+
+
+def test_jobs_run_the_copy_of_the_code_after_the_profiles_own_setup(cluster, tmp_path):
+    submit(tmp_path / "my $runs", slurm=Profile(setup=["module load cuda"]))
+    where = f"'{tmp_path / 'my $runs' / 'work' / 'code' / 'the copy'}'"
+    setup = ["module load cuda", f"cd {where}", f"export PYTHONPATH={where}"]
+    assert cluster.submissions[0].parameters["slurm_setup"] == setup
 
 
 def test_a_launch_from_inside_a_job_does_not_pass_its_identity_on(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
-    launch(tmp_path)
-    assert "SLURM_JOB_ID" not in cluster["environment"]
-    assert cluster["environment"]["SLURM_CONF"] == "/etc/slurm.conf"
+    submit(tmp_path)
+    environment = cluster.submissions[0].environment
+    assert "SLURM_JOB_ID" not in environment and environment["SLURM_CONF"] == "/etc/slurm.conf"
 
 
-def test_a_slurm_job_that_ends_without_a_record_is_a_failure_with_its_state(cluster, tmp_path):
+def test_what_was_submitted_is_written_down(cluster, tmp_path):
+    display = Watcher(2)
+    submit(tmp_path, display=display, experiment="table")
+    assert display.said == ["submitted 2 jobs to SLURM: 12"]
+    (submission,) = read_submissions(tmp_path)
+    assert submission.experiment == "table" and submission.launch == cluster.submissions[0].launch
+    assert submission.jobs == {id: str(tmp_path / "work" / "jobs" / f"{id}.err") for id in ("12_0", "12_1")}
+    assert submission.runs == {run.short_id: str(run) for run in RUNS[:2]}
+
+
+# ------------------------------------------------------------------------------------------------ SLURM, the same again
+
+
+def test_a_launch_while_the_jobs_live_submits_nothing_and_waits_for_them(cluster, tmp_path):
+    submit(tmp_path)
+    cluster.look = lambda: cluster.looks == 3 and train(Workplace(tmp_path, tmp_path), *RUNS[:2])
+    display = Watcher(2)
+    assert launch(tmp_path, display=display) == Outcome({})
+    assert len(cluster.submissions) == 1 and cluster.looks >= 3
+    assert "2 runs have jobs already: 12" in display.said
+
+
+def test_only_runs_that_no_job_is_there_for_are_submitted(cluster, tmp_path):
+    submit(tmp_path)
+    display = Watcher(4)
+    submit(tmp_path, RUNS, display=display)
+    assert [job.runs for job in cluster.submissions[1].jobs] == [RUNS[2:]] * 2
+    assert display.said == ["2 runs have jobs already: 12", "submitted 2 jobs to SLURM: 13"]
+
+
+def test_runs_whose_jobs_have_all_ended_are_submitted_again(cluster, tmp_path):
+    submit(tmp_path)
+    cluster.living.clear()
+    submit(tmp_path)
+    assert [job.runs for job in cluster.submissions[1].jobs] == [RUNS[:2]] * 2
+
+
+def test_a_run_that_failed_while_other_jobs_of_its_launch_live_is_submitted_again(cluster, tmp_path):
+    submit(tmp_path)
+    fail(Workplace(tmp_path, tmp_path), RUNS[0], cluster.submissions[0])
+    submit(tmp_path)
+    assert [job.runs for job in cluster.submissions[1].jobs] == [RUNS[:1]]
+    submit(tmp_path)
+    assert len(cluster.submissions) == 2, "now it has a job again"
+
+
+def test_of_two_launches_at_once_one_waits_until_the_other_has_submitted(cluster, tmp_path, monkeypatch):
+    first = claim(tmp_path / "work" / "submissions")
+
+    def sleep(seconds):
+        assert not cluster.submissions
+        first.release()
+
+    monkeypatch.setattr(slurm, "time", SimpleNamespace(sleep=sleep, time=time.time, monotonic=time.monotonic))
+    submit(tmp_path)
+    assert len(cluster.submissions) == 1
+
+
+# -------------------------------------------------------------------------------------------------- SLURM, what ends it
+
+
+def test_runs_that_no_job_is_left_for_are_failures_with_the_jobs_last_words(cluster, tmp_path):
+    def look():
+        (tmp_path / "work" / "jobs" / "12_0.err").write_text("a line\nslurmstepd: error: out of memory\n")
+        cluster.living.clear()
+
+    cluster.look = look
     outcome = launch(tmp_path)
-    assert set(outcome.failures) == set(RUNS[:2]) and "ended as TIMEOUT: no output" in outcome.failures[RUNS[0]]
+    assert set(outcome.failures) == set(RUNS[:2]) and not outcome.detached
+    first, second = (outcome.failures[run] for run in RUNS[:2])
+    assert first.startswith("no job is left that trains it\n") and "slurmstepd: error: out of memory" in first
+    assert "TIMEOUT of 12_0" in first and "TIMEOUT of 12_1" in second and "no log" in second
+
+
+def test_a_job_that_slurm_does_not_show_for_a_moment_is_not_given_up(cluster, tmp_path):
+    answers = itertools.chain([set(), {"12_1"}] * 5, [None, set(), None, {"12_0"}])
+
+    def look():
+        cluster.living = next(answers, None)
+        if cluster.looks == 20:
+            train(Workplace(tmp_path, tmp_path), *RUNS[:2])
+
+    cluster.look = look
+    assert launch(tmp_path) == Outcome({}) and cluster.looks == 20
+
+
+def test_the_living_jobs_of_one_launch_may_train_any_of_its_runs(cluster, tmp_path):
+    def look():
+        cluster.living.discard("12_0")
+        if cluster.looks == 5:
+            train(Workplace(tmp_path, tmp_path), *RUNS[:2])
+
+    cluster.look = look
+    assert launch(tmp_path) == Outcome({})
 
 
 def test_the_traceback_of_a_failed_run_comes_back_from_slurm(cluster, tmp_path):
-    cluster["on_submit"] = lambda job: Status("failed", "run", 0.0, message="its traceback").write(
-        job.place.work(job.runs[0])
-    )
-    assert launch(tmp_path).failures[RUNS[1]] == "its traceback"
+    place = Workplace(tmp_path, tmp_path)
+
+    def look():
+        fail(place, RUNS[1], cluster.submissions[0])
+        if cluster.looks == 3:
+            train(place, RUNS[0])
+
+    cluster.look = look
+    assert launch(tmp_path) == Outcome({RUNS[1]: "its traceback"}) and cluster.looks == 3
 
 
-def test_a_parameter_that_slurm_refuses_is_an_error_with_its_words(cluster, tmp_path, monkeypatch):
-    def refuse(self, **parameters):
-        raise NameError("unknown parameter partition")
+def test_a_failure_of_an_earlier_launch_is_none_of_this_one(cluster, tmp_path):
+    place = Workplace(tmp_path, tmp_path)
+    fail(place, RUNS[0], SimpleNamespace(launch="of old"))
+    cluster.look = lambda: train(place, *RUNS[:2])
+    assert launch(tmp_path) == Outcome({})
 
-    monkeypatch.setattr(submitit.AutoExecutor, "update_parameters", refuse)
-    with pytest.raises(ValueError, match="nothing was submitted to SLURM: unknown parameter(.|\n)*partition=gpu"):
-        launch(tmp_path, partition="gpu")
+
+@pytest.mark.parametrize(("flags", "code"), [(["--detach"], 0), ([], 130)], ids=["--detach", "Ctrl-C"])
+def test_a_launch_that_leaves_its_jobs_alone_says_what_to_type(cluster, tmp_path, monkeypatch, capsys, flags, code):
+    monkeypatch.setattr(cli, "PUBLISHED", tmp_path / "published")
+    cluster.look = lambda: os.kill(os.getpid(), signal.SIGINT)
+    out = tmp_path / "my runs"
+    arguments = ["--profile", "smoke", "--seeds", "1", "--launcher", "slurm", "--out", str(out), *flags]
+    assert cli.run_experiment(tiny.make_experiment(), arguments) == code
+    assert cluster.looks == (not flags) and cluster.living == {"12_0", "12_1"}
+    said = capsys.readouterr().err
+    assert "The jobs 12 go on without this command. The same command again waits" in said
+    assert f"python -m reproductions status --out '{out}'" in said
+    assert f"python -m reproductions cancel tiny --out '{out}'" in said and "Traceback" not in said
+
+
+def test_a_detached_launch_of_runs_with_jobs_submits_nothing_and_says_the_same(cluster, tmp_path):
+    submit(tmp_path)
+    assert "The jobs 12 go on" in launch(tmp_path, detach=True).detached and len(cluster.submissions) == 1
+
+
+# ----------------------------------------------------------------------------------------------- SLURM, what is refused
+
+
+def test_a_cluster_that_can_not_be_reached_is_refused_before_anything_is_written(cluster, tmp_path, monkeypatch):
+    def unreachable():
+        raise ValueError("in SLURM's words: no")
+
+    monkeypatch.setattr(slurm.queue, "check_reachable", unreachable)
+    with pytest.raises(ValueError, match="in SLURM's words: no"):
+        launch(tmp_path)
+    assert not cluster.submissions and not list(tmp_path.iterdir())
+
+
+def test_nothing_is_submitted_twice_because_slurm_does_not_answer(cluster, tmp_path):
+    submit(tmp_path)
+    cluster.living = None
+    with pytest.raises(ValueError, match="does not say which of the earlier jobs are still there"):
+        launch(tmp_path)
+    assert len(cluster.submissions) == 1
+    cluster.living = set()
+    submit(tmp_path)
+    assert len(cluster.submissions) == 2, "the next launch is not kept waiting"
+
+
+@pytest.mark.parametrize("method", ["update_parameters", "submit_array"])
+@pytest.mark.parametrize("error", [NameError, RuntimeError, submitit.core.utils.FailedJobError])
+def test_what_slurm_refuses_is_an_error_with_its_words_and_what_was_asked(
+    cluster, tmp_path, monkeypatch, method, error
+):
+    def refuse(self, *arguments, **parameters):
+        raise error("invalid partition")
+
+    monkeypatch.setattr(submitit.AutoExecutor, method, refuse)
+    with pytest.raises(ValueError, match="nothing was submitted to SLURM: invalid partition(.|\n)*slurm_partition=gpu"):
+        launch(tmp_path, slurm=Profile(partition="gpu"))
+    assert not read_submissions(tmp_path)
+
+
+def test_a_folder_for_jobs_that_others_can_write_to_is_refused(cluster, tmp_path):
+    (tmp_path / "work" / "jobs").mkdir(parents=True)
+    (tmp_path / "work" / "jobs").chmod(0o777)
+    for launcher in (local, slurm):
+        with pytest.raises(ValueError, match="other users can write to"):
+            launcher.launch(RUNS, Workplace(tmp_path, tmp_path), Watcher(4), launching.Options())
+    assert not cluster.submissions

@@ -1,5 +1,7 @@
 """Cluster profiles say what a job asks SLURM for, and are refused with file, key and what is accepted."""
 
+import json
+
 import pytest
 
 from reproductions.harness.launching.profile import FOLDER, Profile, load_profile
@@ -28,6 +30,68 @@ def test_a_profile_in_the_words_of_submitit(tmp_path):
     assert parameters["slurm_additional_parameters"] == {"exclude": "node1", "mail-user": "me@example.org"}
 
 
+def test_gpus_cores_and_memory_are_for_each_process_of_a_run(tmp_path):
+    (tmp_path / "wide.toml").write_text("nodes = 2\ntasks_per_node = 4\ngpus = 1\ncpus = 8\nmemory_gb = 10\n")
+    profile = load_profile("wide", tmp_path)
+    parameters = profile.submitit_parameters()
+    assert profile.processes == 8 and Profile().processes == 1
+    assert parameters["nodes"] == 2 and parameters["tasks_per_node"] == 4
+    assert parameters["gpus_per_node"] == 4 and parameters["cpus_per_task"] == 8 and parameters["mem_gb"] == 40
+    assert "gpus_per_node" not in Profile(gpus=0).submitit_parameters()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'constraint = "(a100&ib)|[rack1*2|rack2]"',
+        'mail_user = "me+jobs@example.org"\nmail_type = "END,TIME_LIMIT_80"',
+        'partition = "gpu,gpu-long"\naccount = "group/project_1"\nqos = "normal"',
+        '[extra]\nexclude = "node[13-17]"\ngres = "gpu:a100:1"\nnice = 100\ncomment = "it\'s $HOME; two words"',
+    ],
+)
+def test_what_clusters_need_is_accepted(tmp_path, text):
+    (tmp_path / "mine.toml").write_text(text)
+    load_profile("mine", tmp_path)
+
+
+@pytest.mark.parametrize("key", ["partition", "account", "qos", "constraint", "mail_user", "mail_type"])
+@pytest.mark.parametrize(
+    "value", ["a b", "a\n#SBATCH --wrap=x", "a;b", "$(id)", "`id`", "'", '"', "a>b", "-x", "", "a#"]
+)
+def test_a_name_that_could_be_more_than_one_word_is_refused(tmp_path, key, value):
+    (tmp_path / "bad.toml").write_text(f"{key} = {json.dumps(value)}")
+    with pytest.raises(ValueError, match=rf"bad\.toml: {key} is .* must be one word"):
+        load_profile("bad", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("array", "output", "error", "job-name", "signal", "open-mode", "wckey", "requeue", "no-requeue", "chdir"),
+        *("partition", "outp", "time", "mem-per-cpu", "nodes", "ntasks", "cpus-per-task", "gpus", "mail-type"),
+        *("export", "clusters"),
+    ],
+)
+def test_options_that_the_profile_or_the_jobs_set_are_not_for_extra(tmp_path, key):
+    (tmp_path / "bad.toml").write_text(f'[extra]\n{key} = "x"')
+    with pytest.raises(ValueError, match=rf"bad\.toml: extra.{key} is not for \[extra\]"):
+        load_profile("bad", tmp_path)
+
+
+@pytest.mark.parametrize("key", ["--exclude", "Exclude", "job_name", "nice=1", "a b", "a\nb", "", "größe", "exclude "])
+def test_what_is_no_option_is_refused(tmp_path, key):
+    (tmp_path / "bad.toml").write_text(f'[extra]\n{json.dumps(key, ensure_ascii=False)} = "x"', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"bad\.toml: extra\.'.*is no option of sbatch"):
+        load_profile("bad", tmp_path)
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\r", "a\u2028b", "\u0007"])
+def test_a_value_of_more_than_one_line_is_refused(tmp_path, value):
+    (tmp_path / "bad.toml").write_text(f"[extra]\ncomment = {json.dumps(value)}")
+    with pytest.raises(ValueError, match=r"bad\.toml: extra\.comment is .* must be one line"):
+        load_profile("bad", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -36,6 +100,8 @@ def test_a_profile_in_the_words_of_submitit(tmp_path):
         ("gpus = true", "gpus must be a whole number"),
         ("gpus = -1", "gpus is -1, too small"),
         ("cpus = 0", "cpus is 0, too small"),
+        ("nodes = 0", "nodes is 0, too small"),
+        ("tasks_per_node = -1", "tasks_per_node is -1, too small"),
         ("partition = 1", "partition must be a text"),
         ('setup = "module load"', "setup must be a list"),
         ("setup = [1]", "setup must be a list of texts"),
@@ -50,7 +116,9 @@ def test_a_bad_profile_is_refused_with_file_and_key(tmp_path, text, message):
         load_profile("bad", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "../profiles/example", ""])
-def test_an_unknown_profile_lists_what_there_is(name):
+@pytest.mark.parametrize(
+    "name", ["nowhere", "../profiles/example", "example/../example", str(FOLDER / "example"), "example.toml", ""]
+)
+def test_an_unknown_profile_or_one_outside_of_the_folder_lists_what_there_is(name):
     with pytest.raises(ValueError, match="there is no cluster profile .* example, testcluster"):
         load_profile(name)

@@ -12,7 +12,7 @@ from reproductions.harness.launching.progress import Display, describe, duration
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import record_path
 from resnet.run import Run
-from resnet.trainer import Progress
+from resnet.training import Progress
 
 RUNS = [Run("cifar_resnet8", TINY, "synthetic", seed) for seed in range(2)]
 

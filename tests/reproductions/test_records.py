@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import TINY
 
+from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import (
+    SCHEMA,
     RecordError,
+    device_seconds,
     read_pool,
     read_record,
     record_path,
@@ -100,7 +103,14 @@ DAMAGE = {
     "bool for a number": lambda r: r["timing"].update(wall_seconds=True),
     "null for a number": lambda r: r["timing"].update(images_per_second=None),
     "list for a section": lambda r: r.update(code=[]),
-    "another schema": lambda r: r.update(schema=2),
+    "a schema to come": lambda r: r.update(schema=SCHEMA + 1),
+    "no schema": lambda r: r.update(schema=0),
+    "schema that is a float": lambda r: r.update(schema=float(SCHEMA)),
+    "schema that is a bool": lambda r: r.update(schema=True),
+    "schema that is a list": lambda r: r.update(schema=[1]),
+    "schema 2 without its neighbours": lambda r: r["timing"].pop("packed_with"),
+    "schema 2 without its share of the device": lambda r: r["timing"].pop("device_seconds"),
+    "schema 2 without its processes": lambda r: r["hardware"].pop("processes"),
     "unknown status": lambda r: r.update(status="finished"),
     "identity of another run": lambda r: r.update(identity="0" * 64),
     "specification of another run": lambda r: r["specification"].update(seed=2),
@@ -212,6 +222,49 @@ def test_any_edit_of_one_value_is_refused(tmp_path_factory, leaf, value):
     else:
         with pytest.raises(RecordError, match=str(path)):
             read_record(path)
+
+
+# --------------------------------------------------------------------------------------------------------- first schema
+
+
+def as_of_schema_1(record):
+    """The record as it was written before runs shared devices."""
+    record = copy.deepcopy(record) | {"schema": 1}
+    del record["timing"]["packed_with"], record["timing"]["device_seconds"], record["hardware"]["processes"]
+    return seal(record)
+
+
+def test_a_record_of_the_first_schema_is_still_valid(tmp_path, record):
+    older = as_of_schema_1(record)
+    assert SCHEMA == 2 and read_record(put(tmp_path, older)) == older
+    assert read_pool(tmp_path).get(RUN) == older
+
+
+def test_a_record_of_the_first_schema_with_the_number_of_the_second_is_refused(tmp_path, record):
+    path = put(tmp_path, seal(as_of_schema_1(record) | {"schema": 2}))
+    with pytest.raises(RecordError, match=f"{path}.*timing.device_seconds, packed_with missing"):
+        read_record(path)
+
+
+@pytest.mark.parametrize("damage", ["missing field of a section", "bool for a number", "list for a section"])
+def test_damage_to_a_record_of_the_first_schema_is_an_error_too(tmp_path, record, damage):
+    older = as_of_schema_1(record)
+    DAMAGE[damage](older)
+    path = put(tmp_path, seal(older))
+    with pytest.raises(RecordError, match=str(path)):
+        read_record(path)
+
+
+def test_the_committed_records_are_valid():
+    pool = read_pool(ROOT / "results" / "records")
+    assert not pool.damaged and {record["schema"] for record in pool.records.values()} <= {1, 2}
+    assert any(record["schema"] == 1 for record in pool.records.values())
+
+
+def test_a_run_took_its_share_of_every_device_it_was_on(tmp_path, record):
+    shared = make_record(RUN, 8.5, timing={"device_seconds": 450.0, "packed_with": 7}, hardware={"processes": 2})
+    assert device_seconds(seal(shared)) == 900.0
+    assert device_seconds(as_of_schema_1(record)) == record["timing"]["wall_seconds"] == device_seconds(record)
 
 
 # ---------------------------------------------------------------------------------------------------------------- pool

@@ -1,4 +1,4 @@
-"""The status of a folder of runs: what is recorded, running, silent, stopped, failed and damaged."""
+"""The status of a folder of runs: what is recorded, running, queued, waiting, stopped, failed and damaged."""
 
 import io
 import time
@@ -9,10 +9,15 @@ from rich.console import Console
 from tiny import make_experiment
 
 from reproductions.harness.experiment import Variant
+from reproductions.harness.launching import queue
+from reproductions.harness.launching.claims import claim
+from reproductions.harness.launching.queue import QueuedJob
+from reproductions.harness.launching.submissions import Submission
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import record_path
-from reproductions.harness.status import SILENT_SECONDS, show_status
-from resnet.trainer import Progress
+from reproductions.harness.status import LAST_LINES, SILENT_SECONDS, Standing, find_standings, show_status
+from resnet import checkpoint
+from resnet.training import Progress
 
 EXPERIMENT = make_experiment()
 RUNS = EXPERIMENT.runs(Variant("smoke"), 2)
@@ -30,9 +35,24 @@ def show(place, *experiments):
     return code, console.file.getvalue()
 
 
-def write(place, state, age=0.0, message="", run=RUNS[0]):
+def write(place, state, age=0.0, message="", run=RUNS[0], launch=""):
     progress = Progress(3, 6, 0.1, None, 40.0, 2.0) if state == "running" else None
-    Status(state, str(run), time.time() - age, progress, message).write(place.work(run))
+    Status(state, str(run), time.time() - age, progress, message, launch).write(place.work(run))
+
+
+def keep_checkpoint(place, run=RUNS[0]):
+    checkpoint.save(place.work(run), {})
+
+
+def standings(place, recorded=()):
+    """How the runs stand, by their names; that each is named once is checked."""
+    found = find_standings(place.out, set(recorded))
+    assert len({standing.run for standing in found}) == len(found)
+    return {standing.run: (standing.state, standing.text) for standing in found}
+
+
+def stands(place, run=RUNS[0]):
+    return standings(place)[str(run)]
 
 
 def test_an_empty_or_absent_folder_has_no_records(place):
@@ -56,26 +76,87 @@ def test_records_of_no_listed_table_are_counted(place):
     assert "1 records, none of them in a listed table" in show(place, make_experiment(data="cifar10"))[1]
 
 
+# --------------------------------------------------------------------------------------- runs that SLURM has no part in
+
+
 @pytest.mark.parametrize(
-    ("state", "age", "message", "code", "said"),
+    ("age", "silence"), [(1, ""), (SILENT_SECONDS + 60, " (silent for 0:06:00)")], ids=["just written", "silent"]
+)
+def test_a_run_that_a_living_process_has_claimed_is_running(place, age, silence):
+    write(place, "running", age)
+    with claim(place.work(RUNS[0])):
+        text = f": 3/6, 2.0 it/s, test error 40.00 %, 0:00:02 left{silence}"
+        assert standings(place) == {str(RUNS[0]): ("running", text)}
+        assert show(place)[0] == 0 and f"{RUNS[0]}: running{text}\n" in show(place)[1]
+
+
+@pytest.mark.parametrize("before", ["stopped", "failed"])
+def test_a_claimed_run_of_which_only_its_past_is_known_has_just_started(place, before):
+    write(place, before, SILENT_SECONDS + 60, "its past")
+    with claim(place.work(RUNS[0])):
+        assert stands(place) == ("running", ", just started")
+
+
+@pytest.mark.parametrize(
+    ("kept", "text"),
     [
-        ("running", 1, "", 0, "running: 3/6, 2.0 it/s, test error 40.00 %"),
-        ("running", SILENT_SECONDS + 60, "", 0, "no sign of life for 0:06:00; the same command goes on"),
-        ("stopped", 1, "stopped at iteration 3; it can be resumed", 0, "stopped: stopped at iteration 3"),
-        ("failed", 1, "Traceback:\n...\nOSError: disk full\n", 1, "failed: OSError: disk full"),
-        ("failed", 1, "", 1, "failed: "),
+        (True, ", 3 of 6 iterations done; the same command goes on from its checkpoint"),
+        (False, "; the same command begins it"),
+    ],
+    ids=["with a checkpoint", "without"],
+)
+def test_a_run_whose_process_was_killed_is_stopped(place, kept, text):
+    claim(place.work(RUNS[0])).release()
+    write(place, "running")
+    if kept:
+        keep_checkpoint(place)
+    assert stands(place) == ("stopped", text) and show(place)[0] == 0
+
+
+def test_a_run_that_was_asked_to_stop_says_where(place):
+    keep_checkpoint(place)
+    write(place, "stopped", message=f"{RUNS[0]} stopped at iteration 3; it can be resumed")
+    assert stands(place) == ("stopped", ", at iteration 3; the same command goes on from its checkpoint")
+
+
+def test_the_previous_checkpoint_will_do(place):
+    keep_checkpoint(place)
+    (place.work(RUNS[0]) / checkpoint.NEWEST).rename(place.work(RUNS[0]) / checkpoint.PREVIOUS)
+    write(place, "stopped")
+    assert "goes on from its checkpoint" in stands(place)[1]
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("OSError: disk full\n", ": OSError: disk full"),
+        ("", ": "),
+        ("".join(f"line {n}\n" for n in range(9)), ": line 4\n  line 5\n  line 6\n  line 7\n  line 8"),
     ],
 )
-def test_unfinished_runs_are_told_in_a_line(place, state, age, message, code, said):
-    write(place, state, age, message)
-    shown, text = show(place)
-    assert shown == code and f"{RUNS[0]}: {said}" in text
+def test_a_failed_run_is_shown_with_its_last_lines(place, message, text):
+    write(place, "failed", message=message)
+    code, shown = show(place)
+    assert stands(place) == ("failed", text) and text.count("\n") < LAST_LINES
+    assert code == 1 and f"{RUNS[0]}: failed{text}\n" in shown
+
+
+def test_runs_are_in_the_order_of_their_names(place):
+    for run in reversed(RUNS):
+        write(place, "stopped", run=run)
+    assert list(standings(place)) == sorted(str(run) for run in RUNS)
+
+
+def test_slurm_is_not_asked_where_nothing_was_submitted(place, monkeypatch):
+    monkeypatch.setattr(queue, "jobs", lambda ids: pytest.fail("asked"))
+    write(place, "stopped")
+    assert stands(place)[0] == "stopped"
 
 
 def test_what_a_job_killed_after_its_record_left_behind_is_not_shown(place):
     store(place.records, make_record(RUNS[0], 20.0))
     write(place, "running", SILENT_SECONDS + 60)
-    assert "no sign of life" not in show(place)[1]
+    assert standings(place, [RUNS[0].short_id]) == {} and str(RUNS[0]) not in show(place)[1]
 
 
 def test_a_status_that_cannot_be_read_is_left_out(place):
@@ -90,3 +171,125 @@ def test_a_damaged_record_is_named(place):
     path.write_text("{")
     code, text = show(place)
     assert code == 1 and f"damaged record: {path}" in text
+
+
+# ---------------------------------------------------------------------------------------------- runs submitted to SLURM
+
+
+@pytest.fixture
+def slurm(place, monkeypatch):
+    """Sets what SLURM's queue answers: a list of jobs, each with its state and reason, or None for no answer."""
+
+    def answer(*jobs, silent=False):
+        living = {id: QueuedJob(id, state, reason) for id, state, reason in jobs}
+        monkeypatch.setattr(
+            "reproductions.harness.status.queue.jobs",
+            lambda ids: None if silent else {id: job for id, job in living.items() if id in ids},
+        )
+
+    monkeypatch.setattr(queue, "ending", lambda job: "TIMEOUT")
+    answer()
+    return answer
+
+
+def submit(place, runs=RUNS, launch="a", array=12, submitted=1.0):
+    """As if these runs had been submitted, a job each."""
+    jobs = {f"{array}_{number}": str(place.jobs / f"{array}_{number}.err") for number in range(len(runs))}
+    names = {run.short_id: str(run) for run in runs}
+    Submission(launch, "tiny", jobs, names, submitted).write(place)
+
+
+def test_a_run_with_a_job_in_the_queue_is_queued(place, slurm):
+    submit(place)
+    slurm(("12_0", "PENDING", "Priority"), ("12_1", "RUNNING", "None"))
+    assert stands(place, RUNS[0]) == ("queued", ": 12_0 pending (Priority)")
+    assert stands(place, RUNS[1]) == ("queued", ": 12_1 running")
+    assert show(place)[0] == 0
+
+
+def test_a_requeued_run_is_queued_with_what_is_done(place, slurm):
+    submit(place)
+    write(place, "running")
+    keep_checkpoint(place)
+    slurm(("12_0", "PENDING", "BeginTime"))
+    assert stands(place) == ("queued", ", 3 of 6 iterations done: 12_0 pending (BeginTime)")
+
+
+def test_any_job_of_the_submission_may_train_a_run_whose_own_has_ended(place, slurm):
+    submit(place)
+    slurm(*((f"12_{number}", "RUNNING", "") for number in range(1, len(RUNS))))
+    jobs = [f"12_{number} running" for number in range(1, len(RUNS))]
+    assert stands(place) == ("queued", f": {', '.join(jobs)}")
+    submit(place, EXPERIMENT.runs(Variant("smoke"), 4), array=13, launch="b", submitted=2.0)
+    slurm(*((f"13_{number}", "RUNNING", "") for number in range(1, 8)))
+    assert stands(place) == ("queued", ": 13_1 running, 13_2 running, 13_3 running …")
+
+
+def test_a_submitted_run_that_is_claimed_is_running(place, slurm):
+    submit(place)
+    write(place, "running")
+    slurm(("12_0", "RUNNING", ""))
+    with claim(place.work(RUNS[0])):
+        assert stands(place)[0] == "running"
+
+
+def test_a_run_that_no_job_is_left_for_is_waiting_and_says_how_its_job_ended(place, slurm):
+    submit(place)
+    place.jobs.mkdir(parents=True)
+    (place.jobs / "12_0.err").write_text("before\nits last words\n")
+    write(place, "running")
+    keep_checkpoint(place)
+    state, text = stands(place)
+    assert state == "waiting" and text.startswith(", 3 of 6 iterations done; no job is left for it (job 12_0 ")
+    assert "TIMEOUT" in text and "its last words" in text
+    assert text.endswith("; the same command goes on from its checkpoint") and show(place)[0] == 0
+    assert stands(place, RUNS[1])[1].endswith("; the same command begins it")
+
+
+def test_slurm_is_asked_once_how_a_job_ended_that_several_runs_have_in_common(place, slurm, monkeypatch):
+    asked = []
+    monkeypatch.setattr(queue, "ending", asked.append)
+    names = {run.short_id: str(run) for run in RUNS}
+    Submission("a", "tiny", {"12_0": "log"}, names, 1.0).write(place)
+    assert {state for state, _ in standings(place).values()} == {"waiting"} and asked == ["12_0"]
+
+
+def test_where_slurm_does_not_answer_the_files_alone_tell(place, slurm, monkeypatch):
+    monkeypatch.setattr(queue, "ending", lambda job: pytest.fail("asked, in vain and slowly"))
+    submit(place)
+    write(place, "running", run=RUNS[1])
+    keep_checkpoint(place, RUNS[1])
+    write(place, "failed", message="out of luck", run=RUNS[2])
+    write(place, "running", run=RUNS[3])
+    slurm(silent=True)
+    with claim(place.work(RUNS[3])):
+        found = standings(place)
+    unknown = "(SLURM's queue can't be asked)"
+    assert found[str(RUNS[0])] == ("queued", f" as 12_0 or ended {unknown}")
+    assert found[str(RUNS[1])] == ("queued", f" as 12_1 or ended, 3 of 6 iterations done {unknown}")
+    assert found[str(RUNS[2])] == ("failed", ": out of luck") and found[str(RUNS[3])][0] == "running"
+
+
+def test_a_failed_run_that_was_submitted_again_is_queued(place, slurm):
+    submit(place)
+    write(place, "failed", message="out of luck", launch="a")
+    slurm(("12_1", "RUNNING", ""), ("13_0", "PENDING", "Resources"))
+    assert stands(place) == ("failed", ": out of luck"), "the jobs of its launch leave it alone"
+    submit(place, RUNS[:1], "b", 13, submitted=2.0)
+    assert stands(place) == ("queued", ": 13_0 pending (Resources)")
+    slurm()
+    assert stands(place) == ("failed", ": out of luck"), "nobody has begun it since"
+
+
+def test_recorded_runs_of_a_submission_are_left_out(place, slurm):
+    submit(place)
+    assert list(standings(place, [run.short_id for run in RUNS[1:]])) == [str(RUNS[0])]
+    assert standings(place, [run.short_id for run in RUNS]) == {}
+
+
+def test_a_standing_is_a_line(place, slurm):
+    submit(place, RUNS[:1])
+    slurm(("12_0", "PENDING", "Priority"))
+    (standing,) = find_standings(place.out, set())
+    assert standing == Standing(str(RUNS[0]), "queued", ": 12_0 pending (Priority)")
+    assert f"{RUNS[0]}: queued: 12_0 pending (Priority)\n" in show(place)[1]

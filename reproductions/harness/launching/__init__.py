@@ -1,4 +1,4 @@
-"""Three ways to start the same job: in this process, on this machine's slots, on a SLURM cluster.
+"""Three ways to start the same work: in this process, on this machine's slots, on a SLURM cluster.
 
 A launcher is a function ``launch(runs, place, display, options)`` that trains the runs that have no record yet and
 returns an :class:`~reproductions.harness.launching.job.Outcome`; whatever it starts calls ``job.execute``.
@@ -12,22 +12,32 @@ from reproductions.harness.launching.profile import Profile
 
 @dataclass(frozen=True)
 class Options:
-    """``slots``: jobs at once of the local queue, None for one per GPU or processor core. ``slurm``: what a job asks
-    SLURM for."""
+    """What a launcher is told besides the runs.
+
+    slots: jobs at once of the local queue, None for one per GPU or processor core. pack: runs at once on a device,
+    None for as many as it is good for. device: "auto", or a name such as cpu or cuda:1. slurm: what a job asks SLURM
+    for. max_starts: a run that was begun so often without getting further is given up. detach: return when the jobs
+    are submitted. experiment: names the jobs.
+    """
 
     slots: int | None = None
+    pack: int | None = None
+    device: str = "auto"
     slurm: Profile = Profile()
+    max_starts: int = 5
+    detach: bool = False
+    experiment: str = "runs"
 
 
 NAMES = ("auto", "inline", "local", "slurm")
 
 
-def choose(name: str) -> tuple[str, Callable]:
+def choose(name: str, device: str = "auto") -> tuple[str, Callable]:
     """The launcher of that name, imported only when needed; "auto" is local on several GPUs, else inline."""
     if name == "auto":
         import torch
 
-        name = "local" if torch.cuda.device_count() > 1 else "inline"
+        name = "local" if torch.cuda.device_count() > 1 and device in ("auto", "cuda") else "inline"
     if name == "inline":
         from reproductions.harness.launching.inline import launch
     elif name == "local":

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from reproductions.harness import provenance
-from reproductions.harness.records import Pool
+from reproductions.harness.records import Pool, device_seconds
 from resnet.data import ImageDataset
 from resnet.run import Run
 from resnet.trainer import DeviceData, Trainer, synchronized_time
@@ -17,7 +17,8 @@ _EVALUATION_SHARE = 1.1  # wall time over training time where no record tells
 
 @dataclass(frozen=True)
 class Rate:
-    """Training images per second of a model on a device; ``overhead`` is wall time over training time."""
+    """Training images per second of a model on a device, of all runs together that share it; ``overhead`` is wall
+    time over training time."""
 
     images_per_second: float
     overhead: float
@@ -39,12 +40,15 @@ def recorded_rate(run: Run, pools: list[Pool], hardware: dict) -> Rate | None:
         if record["specification"]["model"] == run.model
         and record["specification"]["recipe"]["batch_size"] == run.recipe.batch_size
         and record["specification"]["recipe"]["precision"] == run.recipe.precision
-        and hardware.items() <= record["hardware"].items()
+        and hardware.items() <= ({"processes": 1} | record["hardware"]).items()
     ]
     if not matching:
         return None
     timings = [record["timing"] for record in matching]
-    rate = statistics.median(timing["images_per_second"] for timing in timings)
+    rate = statistics.median(
+        record["timing"]["images_per_second"] * record["timing"]["wall_seconds"] / device_seconds(record)
+        for record in matching
+    )
     overhead = statistics.median(timing["wall_seconds"] / timing["train_seconds"] for timing in timings)
     devices = ", ".join(sorted({record["hardware"]["device"] for record in matching}))
     return Rate(rate, overhead, f"{len(matching)} records on {devices}")

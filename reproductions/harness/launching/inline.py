@@ -1,7 +1,7 @@
-"""One run after another in this process."""
+"""The runs in this process: on a GPU side by side, on a CPU one after another."""
 
 from reproductions.harness.launching import Options
-from reproductions.harness.launching.job import Outcome, execute
+from reproductions.harness.launching.job import Outcome, Way, execute
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.signals import STOPPING, stop_on_signals
 from reproductions.harness.launching.workplace import Workplace
@@ -10,4 +10,5 @@ from resnet.run import Run
 
 def launch(runs: list[Run], place: Workplace, display: Display, options: Options) -> Outcome:
     with stop_on_signals(message=STOPPING) as stop_requested:
-        return execute(runs, place, stop_requested, display.update)
+        way = Way(options.pack, options.device)
+        return execute(runs, place, stop_requested, display.update, way, display.say)

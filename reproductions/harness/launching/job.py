@@ -1,14 +1,15 @@
-"""What runs on a device: trains runs one after another and leaves their records, whoever started it."""
+"""What runs on a device: trains runs, as many at once as it is good for, and leaves their records."""
 
-import fcntl
 import json
+import os
 import signal
+import sys
 import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,6 +18,7 @@ from pathlib import Path
 import torch
 
 from reproductions.harness import provenance
+from reproductions.harness.launching.claims import Claim, claim
 from reproductions.harness.launching.signals import stop_on_signals
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import (
@@ -29,44 +31,82 @@ from reproductions.harness.records import (
     write_record,
 )
 from resnet import checkpoint
-from resnet.data import load
+from resnet.data import DataError, load
+from resnet.distributed import ALONE, Group, join, local_device, port_for
 from resnet.files import write_atomically
 from resnet.models import count_parameters
+from resnet.packing import Pack
 from resnet.run import Run
-from resnet.trainer import DeviceData, Interrupted, Trainer, default_device, train
+from resnet.trainer import DeviceData, Trainer, find_device
+from resnet.training import Interrupted, training
 
-_CLAIM_SECONDS = 1.0  # between two looks at a run that another process trains
+_CLAIM_SECONDS = 1.0  # between two looks at runs that other processes train
+
+
+class GivenUp(Exception):
+    """A run that was begun again and again without getting any further."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a launch ended. ``failures``: traceback or last words of each failed run. ``interrupted``: what there is
-    to say of a launch that was stopped, empty if it ran to its end."""
+    """How a launch ended.
+
+    failures: traceback or last words of each failed run. interrupted: what there is to say of a launch that was
+    stopped. detached: what there is to say of one whose jobs go on without it. Both are empty if it ran to its end.
+    """
 
     failures: dict[Run, str]
     interrupted: str = ""
+    detached: str = ""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How runs are trained: what decides where and when, but not what comes out.
+
+    pack: at most so many at once on the device, None for as many as it is good for. device: a name for
+    :func:`resnet.trainer.find_device`. wait: for runs that other processes train, until they have a record; without
+    it they are left to them. launch: what all jobs of one launch have in common. max_starts: a run that a launch has
+    begun so often from the same checkpoint, without getting further, is given up.
+    """
+
+    pack: int | None = None
+    device: str = "auto"
+    wait: bool = True
+    launch: str = ""
+    max_starts: int = 5
 
 
 @dataclass(frozen=True)
 class Job:
-    """What submitit starts in a process of its own: :func:`execute`.
+    """What submitit starts in a process of its own: :func:`execute`, beginning with the run number ``first``.
 
-    On submitit's signal (the time limit, preemption) it writes a checkpoint, then leaves the requeueing to submitit.
+    It may train any of the launch's runs, so what another job leaves undone is done. ``code`` is the identity of the
+    code that was submitted: a job that finds another one raises RuntimeError.
+
+    On submitit's signal (the time limit, preemption) it writes checkpoints, then leaves the requeueing to submitit.
     """
 
     runs: list[Run]
     place: Workplace
+    way: Way
+    first: int = 0
     threads: int | None = None
+    code: dict | None = None
 
     def __call__(self) -> Outcome:
         import submitit
 
+        self._check_code()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        requeue_signal = submitit.JobEnvironment()._usr_sig()
-        with stop_on_signals(requeue_signal) as stop:
-            outcome = execute(self.runs, self.place, stop)
-        if stop.signal == requeue_signal:
+        environment = submitit.JobEnvironment()
+        requeue_signal = environment._usr_sig()
+        runs = [*self.runs[self.first :], *self.runs[: self.first]]
+        with stop_on_signals(requeue_signal) as stop, join_tasks(environment, self.way.device) as group:
+            outcome = execute(runs, self.place, stop, way=self.way, group=group)
+            stopped = group.any(stop.signal == requeue_signal)
+        if stopped and group.rank == 0:
             signal.raise_signal(requeue_signal)  # submitit's own handler, which is back in place
         return outcome
 
@@ -76,126 +116,253 @@ class Job:
 
         return submitit.helpers.DelayedSubmission(self)
 
+    def _check_code(self) -> None:
+        here = provenance.code_identity()
+        if self.code is not None and here != self.code:
+            submitted, found = (provenance.describe(code) for code in (self.code, here))
+            raise RuntimeError(f"the job was submitted with {submitted}, but here is {found}; launch it again")
+
 
 def execute(
     runs: list[Run],
     place: Workplace,
     stop_requested: Callable[[], bool],
     on_status: Callable[[Run, Status], None] = lambda run, status: None,
+    way: Way = Way(),
+    say: Callable[[str], None] = lambda text: None,
+    group: Group = ALONE,
 ) -> Outcome:
-    """Train the runs that have no record yet, one after another.
+    """Train the runs that have no record yet, in this order, side by side where the device is good for it.
 
-    A run that fails does not stop the others, and one that another process trains is waited for; once
-    ``stop_requested`` turns true, the current one writes a checkpoint and no further one is begun. Raises DataError
-    if the data can't be had, and OSError if the run's folder can't be made.
+    A run that fails does not stop the others, and no run is trained that another process trains; once
+    ``stop_requested`` turns true, those in training write a checkpoint and no further one is begun. Raises ValueError
+    for an unusable device, and OSError if a run's folder can't be made.
+
+    The processes of a ``group`` train every run together, one after another: rank 0 says which, and alone claims runs
+    and writes. An exception in one of them is raised after it was written down, because the others can't go on.
     """
-    failures: dict[Run, str] = {}
-    data: dict[tuple, DeviceData] = {}
-    device, code = default_device(), provenance.code_identity()
-    torch.backends.cudnn.deterministic = True  # so that a resumed run equals an uninterrupted one on a GPU, too
-    waiting = deque(runs)
-    while waiting:
-        run = waiting.popleft()
-        with _claim(place.work(run)) as claimed:
-            if (path := record_path(place.records, run)).exists():
-                try:
-                    on_status(run, _done(run, read_record(path)))
-                except RecordError as error:  # never trained over: it may be all that is left of a result
-                    failures[run] = f"{error}\nMove the file away to train this run again."
-            elif stop_requested():
-                return Outcome(failures, "stopped between two runs")
-            elif not claimed:
-                on_status(run, Status("waiting", str(run), time.time(), message="another process trains it"))
-                waiting.append(run)
-                time.sleep(_CLAIM_SECONDS)
+    worker = _Worker(runs, place, stop_requested, on_status, way, say, group)
+    return worker.work()
+
+
+class _Worker:
+    """The state of :func:`execute`: which runs are left, and how the others ended."""
+
+    def __init__(self, runs, place: Workplace, stop_requested, on_status, way: Way, say, group: Group):
+        self.runs, self.waiting = list(runs), deque(runs)
+        self.place, self.stop_requested, self.on_status, self.way = place, stop_requested, on_status, way
+        self.device, self.code, self.group = find_device(way.device), provenance.code_identity(), group
+        self.pack = Pack(self.device, way.pack if group.size == 1 else 1, say)
+        self.failures: dict[Run, str] = {}
+        self.interrupted = ""
+        self._data: dict[tuple, DeviceData] = {}
+        self._next_look = 0.0
+
+    def work(self) -> Outcome:
+        self.pack.train(self._begin)
+        while self.waiting and self.way.wait and not self.stop_requested():
+            time.sleep(_CLAIM_SECONDS)
+            self.pack.train(self._begin)
+        if self.waiting and self.stop_requested():
+            self.interrupted = self.interrupted or "stopped between two runs"
+        return Outcome(self.failures, self.interrupted)
+
+    def _begin(self) -> Generator[int, None, None] | None:
+        """The next run that is this process's to train, in small parts; None if there is none now."""
+        begun = self._claim_next() if self.group.rank == 0 else None
+        number = self.group.broadcast(-1 if begun is None else self.runs.index(begun.run))
+        if begun is None and number >= 0:
+            begun = _Begun(self.runs[number], None, [])
+        return None if begun is None else self._train(begun)
+
+    def _claim_next(self) -> "_Begun | None":
+        """The next run that no other process trains, claimed; those that have ended are not looked at again."""
+        if time.monotonic() < self._next_look or self.interrupted or self.stop_requested():
+            return None
+        for _ in range(len(self.waiting)):
+            run = self.waiting.popleft()
+            if self._has_ended(run):
+                continue
+            claimed = claim(self.place.work(run), self.place.stale_seconds)
+            if claimed is None:
+                message = "another process trains it"
+                self.on_status(run, Status("waiting", str(run), time.time(), message=message))
+                self.waiting.append(run)
+            elif self._has_ended(run):  # while it was being claimed
+                claimed.release()
+            elif (begun := self._note_start(run, claimed)) is not None:
+                return begun
+        self._next_look = time.monotonic() + _CLAIM_SECONDS
+        return None
+
+    def _note_start(self, run: Run, claimed: Claim) -> "_Begun | None":
+        """Write down that the run is begun; None, and the claim given up, where it can't be."""
+        with ExitStack() as stack:
+            stack.enter_context(claimed)
+            try:
+                begun = _Begun(run, claimed, _note_start(self.place.work(run), self.code, self.way))
+            except (GivenUp, OSError) as error:
+                failure = str(error)
             else:
-                key = (run.data, run.train_images)
-                if key not in data:
-                    data = {key: DeviceData(load(run.data, place.data), run.train_images, device)}
-                report = partial(_report, run, place, on_status)
-                try:
-                    record = _train_and_record(run, place, data[key], code, stop_requested, partial(report, "running"))
-                    on_status(run, _done(run, record))
-                except Interrupted as interrupted:
-                    report("stopped", message=str(interrupted))
-                    return Outcome(failures, str(interrupted))
-                except Exception:  # whatever went wrong with this run, the others go on
-                    failures[run] = traceback.format_exc()
-                    _report_failure(report, failures[run])
-    return Outcome(failures)
+                stack.pop_all()
+                return begun
+        self._fail(run, failure)
+        return None
+
+    def _has_ended(self, run: Run) -> bool:
+        """Whether the run has a record, or another job of the same launch saw it fail."""
+        if (path := record_path(self.place.records, run)).exists():
+            try:
+                self.on_status(run, _done(run, read_record(path)))
+            except RecordError as error:  # never trained over: it may be all that is left of a result
+                self.failures[run] = f"{error}\nMove the file away to train this run again."
+            return True
+        status = Status.read(self.place.work(run))
+        if status is not None and status.state == "failed" and self.way.launch and status.launch == self.way.launch:
+            self.failures[run] = status.message
+            return True
+        return False
+
+    def _train(self, begun: "_Begun") -> Generator[int, None, None]:
+        """Train the run in small parts and see to it that its end is known."""
+        run, claimed = begun.run, begun.claimed
+        with claimed or nullcontext():
+            try:
+                record = yield from self._train_and_record(begun)
+                self.on_status(run, _done(run, record))
+            except Interrupted as interrupted:
+                if claimed is not None and claimed.lost:
+                    self.waiting.append(run)
+                else:
+                    self.interrupted = str(interrupted)
+                    self._report(run, "stopped", message=str(interrupted))
+            except torch.OutOfMemoryError:
+                if self.pack.neighbours:  # there will be more memory when they have ended
+                    self.waiting.append(run)
+                    raise
+                self._fail(run, traceback.format_exc())
+            except DataError as error:
+                self._fail(run, str(error))
+            except Exception:  # whatever went wrong with this run, the others go on
+                self._fail(run, traceback.format_exc())
+
+    def _train_and_record(self, begun: "_Begun") -> Generator[int, None, dict]:
+        run, folder = begun.run, self.place.work(begun.run)
+        trainer = Trainer(run, self._data_of(run), self.group)
+        history = yield from training(
+            trainer,
+            folder,
+            self.place.checkpoint_seconds,
+            on_progress=partial(self._report, run, "running"),
+            stop_requested=lambda: (begun.claimed is not None and begun.claimed.lost) or self.stop_requested(),
+            neighbours=lambda: self.pack.neighbours,
+        )
+        record = make_record(trainer, history, self.code, begun.starts)
+        if self.group.rank == 0:
+            write_atomically(self.place.weights(run), checkpoint.pack(trainer.model.state_dict()))
+            path = write_record(self.place.records, record)
+            checkpoint.remove(folder)
+            for name in ("status.json", "starts.json"):
+                (folder / name).unlink(missing_ok=True)
+            _remove_unfinished(path, self.place.weights(run), folder / "status.json", folder / "starts.json")
+        return record
+
+    def _data_of(self, run: Run) -> DeviceData:
+        key = (run.data, run.train_images)
+        if key not in self._data:
+            self._data = {key: DeviceData(load(run.data, self.place.data), run.train_images, self.device)}
+        return self._data[key]
+
+    def _fail(self, run: Run, text: str) -> None:
+        """Write down that the run failed; in the middle of an exception and of a group, let it through."""
+        self.failures[run] = text
+        try:
+            self._report(run, "failed", message=text)
+        except OSError as error:  # a full disk, say: the traceback is still shown at the end
+            warnings.warn(f"the failure of a run could not be written down: {error}", stacklevel=2)
+        if self.group.size > 1 and (error := sys.exception()) is not None:
+            raise error
+
+    def _report(self, run: Run, state: str, progress=None, message: str = "") -> None:
+        """Write down how the run stands, and tell."""
+        if self.group.rank != 0:
+            return
+        status = Status(state, str(run), time.time(), progress, message, self.way.launch)
+        status.write(self.place.work(run))
+        self.on_status(run, status)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A run that is being begun: its claim (None where another process of the group has it), and all its starts."""
+
+    run: Run
+    claimed: Claim | None
+    starts: list[dict]
 
 
 @contextmanager
-def _claim(folder: Path) -> Iterator[bool]:
-    """Whether the run of this work folder is this process's to train; if so, it is no other's until the end.
+def join_tasks(environment, device: str) -> Iterator[Group]:
+    """The group of a job's tasks, by submitit's JobEnvironment: alone, if the job has one task.
 
-    The lock goes with the process, however it ends. Raises OSError if the folder can't be made.
+    Raises RuntimeError if the tasks don't find each other.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            claimed = True
-        except BlockingIOError:
-            claimed = False
-        except OSError:  # a file system without locks
-            claimed = True
-        yield claimed
+    if environment.num_tasks == 1:
+        yield ALONE
+        return
+    # srun is called on the job's first node, where rank 0 is; names of nodes may not resolve, addresses do.
+    address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", environment.hostnames[0])
+    restart, own = int(os.environ.get("SLURM_RESTART_COUNT", 0)), local_device(environment.local_rank)
+    job = int(os.environ["SLURM_JOB_ID"])
+    with join(
+        address,
+        port_for(job, restart),
+        environment.global_rank,
+        environment.num_tasks,
+        torch.device("cpu") if device == "cpu" else own,
+        name=f"{job}.{restart}",
+    ) as group:
+        yield group
 
 
 def _done(run: Run, record: dict) -> Status:
     return Status("done", str(run), time.time(), message=outcome(record))
 
 
-def _report(run: Run, place: Workplace, on_status: Callable, state: str, progress=None, message: str = "") -> None:
-    """Write down how the run stands, and tell."""
-    status = Status(state, str(run), time.time(), progress, message)
-    status.write(place.work(run))
-    on_status(run, status)
-
-
-def _report_failure(report: Callable, text: str) -> None:
-    try:
-        report("failed", message=text)
-    except OSError as error:  # a full disk, say: the traceback is still shown at the end
-        warnings.warn(f"the failure of a run could not be written down: {error}", stacklevel=2)
-
-
-def _train_and_record(run, place: Workplace, data: DeviceData, code: dict, stop_requested, on_progress) -> dict:
-    folder = place.work(run)
-    starts = _note_start(folder, code)
-    trainer = Trainer(run, data)
-    timing = train(trainer, folder, place.checkpoint_seconds, on_progress, stop_requested)
-    write_atomically(place.weights(run), checkpoint.pack(trainer.model.state_dict()))
-    record = make_record(trainer, timing, code, starts)
-    write_record(place.records, record)
-    checkpoint.remove(folder)
-    for name in ("status.json", "starts.json"):
-        (folder / name).unlink(missing_ok=True)
-    return record
-
-
-def _note_start(folder: Path, code: dict) -> list[dict]:
+def _note_start(folder: Path, code: dict, way: Way) -> list[dict]:
     """Add this start to the run's list of starts, and return the list: it counts interruptions, SIGKILL too.
 
-    The code of starts that left no checkpoint has no part in what comes out, and is forgotten.
+    The code of starts that left no checkpoint has no part in what comes out, and is forgotten. Raises GivenUp
+    where this launch has begun the run ``way.max_starts`` times from the same checkpoint.
     """
-    path = folder / "starts.json"
+    path, newest = folder / "starts.json", folder / checkpoint.NEWEST
     starts = json.loads(path.read_text()) if path.exists() else []
-    if not any((folder / name).exists() for name in (checkpoint.NEWEST, checkpoint.PREVIOUS)):
+    if not newest.exists() and not (folder / checkpoint.PREVIOUS).exists():
         starts = [{**start, "code": None} for start in starts]
-    starts.append({"time": _now(), "code": code})
+    begun_from = newest.stat().st_mtime_ns if newest.exists() else None
+    same = [start for start in starts if (start["launch"], start["checkpoint"]) == (way.launch, begun_from)]
+    if way.launch and len(same) >= way.max_starts:
+        times = ", ".join(start["time"] for start in same)
+        raise GivenUp(f"given up: {len(same)} starts did not come as far as a checkpoint ({times})")
+    starts.append({"time": _now(), "code": code, "launch": way.launch, "checkpoint": begun_from})
     write_atomically(path, json.dumps(starts).encode())
     return starts
 
 
-def make_record(trainer: Trainer, timing: dict, code: dict, starts: list[dict]) -> dict:
+def _remove_unfinished(*paths: Path) -> None:
+    """Delete what processes that were killed while they wrote these files have left beside them."""
+    for path in paths:
+        for unfinished in path.parent.glob(f".{path.name}.*.tmp"):
+            unfinished.unlink(missing_ok=True)
+
+
+def make_record(trainer: Trainer, history: dict, code: dict, starts: list[dict]) -> dict:
     """The record of a finished run; see :mod:`reproductions.harness.records` for the fields."""
     run, data, curve = trainer.run, trainer.data, trainer.curve
     earlier = [start["code"] for start in starts if start["code"] is not None]
     if any(old["modified"] or old["resnet_sha256"] != code["resnet_sha256"] for old in earlier):
         code = {**code, "modified": True}  # begun by one version of the code and ended by another
-    rate = trainer.iteration * run.recipe.batch_size / timing["train_seconds"]
+    rate = trainer.iteration * run.recipe.batch_size / history["train_seconds"]
     return {
         "schema": SCHEMA,
         "identity": run.identity,
@@ -209,11 +376,14 @@ def make_record(trainer: Trainer, timing: dict, code: dict, starts: list[dict]) 
         "weights_sha256": trainer.weights_digest(),
         "precision": trainer.precision,
         "timing": {
-            **{name: round(seconds, 3) for name, seconds in timing.items()},
+            "wall_seconds": round(history["wall_seconds"], 3),
+            "train_seconds": round(history["train_seconds"], 3),
+            "device_seconds": round(history["device_seconds"], 3),
             "images_per_second": round(rate, 2),
+            "packed_with": history["packed_with"],
             "finished": _now(),
         },
-        "hardware": provenance.hardware(trainer.device, trainer.threads),
+        "hardware": provenance.hardware(trainer.device, trainer.threads, trainer.group.size),
         "versions": provenance.versions(),
         "code": code,
         "data": {"name": data.name, "sha256": data.digest, "official": data.official},

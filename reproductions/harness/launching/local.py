@@ -1,26 +1,34 @@
-"""A queue of submitit jobs on this machine: one job per slot, a slot being a GPU or a processor core.
+"""submitit jobs on this machine: one per slot, a slot being a GPU or a share of the processor's cores.
 
-submitit's own local executor starts everything at once and gives every job the first GPU.
+A slot's job takes one run after another from those that are left, on a GPU several at once. submitit's own local
+executor would start everything at once and give every job the first GPU.
 """
 
 import os
 import signal
 import time
+import uuid
+from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import submitit
 import torch
 
+from reproductions.harness import provenance
 from reproductions.harness.launching import Options
-from reproductions.harness.launching.job import Job, Outcome
+from reproductions.harness.launching.claims import claim_number, owned
+from reproductions.harness.launching.job import Job, Outcome, Way
+from reproductions.harness.launching.private import check_private
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.signals import STOPPING, stop_on_signals
-from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.launching.workplace import Workplace, failures, left
 from resnet.run import Run
 
 _MONTH_MINUTES = 30 * 24 * 60  # submitit wants a time limit; a local job has none
 _POLL_SECONDS = 0.5
+_FALSE_STARTS = 3  # jobs in a row that died before they began a run: the slot is of no use
+_LOG_LINES = 20  # shown of a job that died
 
 
 @dataclass(frozen=True)
@@ -35,11 +43,11 @@ class Slot:
         return f"GPU {self.gpu}" if self.gpu is not None else f"slot {self.number} ({self.threads} threads)"
 
 
-def find_slots(wanted: int | None, jobs: int) -> list[Slot]:
+def find_slots(wanted: int | None, jobs: int, device: str = "auto") -> list[Slot]:
     """The slots of this machine, at most as many as ``jobs``. Raises ValueError for an unusable number."""
     if wanted is not None and wanted < 1:
         raise ValueError(f"the number of slots must be at least 1, not {wanted}")
-    gpus = visible_gpus()
+    gpus = [] if device == "cpu" else visible_gpus()
     if gpus:
         count = min(wanted or len(gpus), jobs)
         return [Slot(number, gpus[number % len(gpus)], None) for number in range(count)]
@@ -61,41 +69,132 @@ def visible_gpus() -> list[int]:
 
 
 def launch(runs: list[Run], place: Workplace, display: Display, options: Options) -> Outcome:
-    """Keep one job per slot until all runs are done; SIGINT and SIGTERM stop the jobs at a checkpoint."""
+    """Keep a job on every slot while there are runs to begin; SIGINT and SIGTERM stop the jobs at a checkpoint.
+
+    Where a job dies, another one goes on from its runs' checkpoints; a run that never gets further is given up. Runs
+    that another launch trains are waited for.
+    """
     if not runs:
         return Outcome({})
-    waiting, failures = list(reversed(runs)), {}
-    free = list(reversed(find_slots(options.slots, len(runs))))
-    running: dict[Slot, tuple[Run, submitit.Job]] = {}
-    stopped = False
+    check_private(place.jobs)
+    queue = _Queue(runs, place, display, options)
     with stop_on_signals(message=STOPPING) as stop_requested:
-        while running or (waiting and not stopped):
-            while free and waiting and not stopped:
-                slot, run = free.pop(), waiting.pop()
-                running[slot] = (run, _submit(run, slot, place))
-                display.say(f"{run} on {slot}, log {running[slot][1].paths.stderr}")
+        while queue.running or (queue.usable and not stop_requested() and queue.left()):
+            if not stop_requested():
+                queue.begin()
             time.sleep(_POLL_SECONDS)
-            display.poll(place, [run for run, _ in running.values()])
-            for slot, (run, job) in list(running.items()):
-                if job.done():
-                    display.poll(place, [run])
-                    del running[slot]
-                    free.append(slot)
-                    failures |= _failure(run, job, stopped)
-            if stop_requested():
-                stopped = True
-                for _, job in running.values():  # again and again: a job that is just starting may miss the first
-                    _ask_to_stop(job)
-    left = f", {len(waiting)} runs not begun" if waiting else ""
-    return Outcome(failures, f"stopped at a checkpoint{left}" if stopped else "")
+            display.poll(place, runs)
+            queue.collect()
+            if stop_requested():  # again and again: a job that is just starting may miss the first
+                queue.ask_to_stop()
+        stopped = stop_requested()
+    undone = queue.left()
+    found = queue.failures | failures(runs, place, queue.way.launch)
+    if not stopped:
+        return Outcome(dict.fromkeys(undone, queue.last_words) | found)
+    elsewhere = sum(owned(place.work(run), place.stale_seconds) for run in undone)
+    note = f"; {elsewhere} runs go on in processes of another launch" if elsewhere else ""
+    return Outcome(found, f"stopped at a checkpoint{note}" if undone else "")
 
 
-def _submit(run: Run, slot: Slot, place: Workplace) -> submitit.Job:
-    executor = submitit.LocalExecutor(place.out / "work" / "jobs")
+class _Queue:
+    """The slots of a launch and their jobs."""
+
+    def __init__(self, runs: list[Run], place: Workplace, display: Display, options: Options):
+        self.runs, self.place, self.display = runs, place, display
+        self.way = Way(options.pack, options.device, wait=False, launch=uuid.uuid4().hex, max_starts=options.max_starts)
+        self.code = provenance.code_identity()
+        self.usable = find_slots(options.slots, len(runs), options.device)
+        self.running: dict[Slot, submitit.Job] = {}
+        self.failures: dict[Run, str] = {}
+        self.last_words = ""  # of the last job that died
+        self._deaths: Counter[Slot] = Counter()  # of jobs in a row that had not begun a run
+        self._claims: dict[Slot, int] = {}  # when the slot's job was started
+        self._promised: dict[Run, Slot] = {}  # runs that a job was started for and has not claimed yet
+        self._stopping = False
+
+    def left(self) -> list[Run]:
+        """The runs that have neither a record nor failed; the folder of one that failed may not be writable."""
+        return [run for run in left(self.runs, self.place, self.way.launch) if run not in self.failures]
+
+    def begin(self) -> None:
+        """Start a job on each free slot, as long as there are runs that no living process has claimed."""
+        promised = self._promised.items()
+        self._promised = {run: slot for run, slot in promised if slot in self.running and not self._owned(run)}
+        free = [slot for slot in self.usable if slot not in self.running]
+        waiting = [run for run in self.left() if run not in self._promised and not self._owned(run)] if free else []
+        for slot in free:
+            if not waiting:
+                return
+            count = (self.way.pack or 1) if slot.gpu is not None else 1  # a processor trains one by one
+            job = Job(self.runs, self.place, self.way, self.runs.index(waiting[0]), slot.threads, self.code)
+            self._claims[slot] = self._count_claims()
+            try:
+                self.running[slot] = _submit(job, slot)
+            except OSError as error:  # a full disk, say: the other jobs go on
+                self.last_words = f"{slot}: no job could be started: {error}"
+                self.usable.remove(slot)
+                continue
+            self._promised |= dict.fromkeys(waiting[:count], slot)
+            del waiting[:count]
+            self.display.say(f"{slot}: log {self.running[slot].paths.stderr}")
+
+    def collect(self) -> None:
+        """Take note of the jobs that have ended."""
+        for slot, job in list(self.running.items()):
+            if not job.done():
+                continue
+            del self.running[slot]
+            try:
+                self.failures |= _result(job).failures
+                self._deaths[slot] = 0
+            except _Died as death:
+                self.last_words = f"{slot}: {death}"
+                self._deaths[slot] = self._deaths[slot] + 1 if self._claims[slot] == self._count_claims() else 0
+                if not self._stopping:
+                    self.display.say(f"{slot}: the job's process died")
+            except Exception as error:  # of the job itself: what it can't do now it can't do later
+                self.last_words = f"{slot}: {error}"
+                self._deaths[slot] = _FALSE_STARTS
+            if self._deaths[slot] >= _FALSE_STARTS:
+                self.usable.remove(slot)
+
+    def ask_to_stop(self) -> None:
+        self._stopping = True
+        for job in self.running.values():
+            with suppress(ProcessLookupError):
+                os.kill(int(job.job_id), signal.SIGTERM)  # submitit's local job id: a process that passes it on
+
+    def _owned(self, run: Run) -> bool:
+        return owned(self.place.work(run), self.place.stale_seconds)
+
+    def _count_claims(self) -> int:
+        return sum(claim_number(self.place.work(run)) for run in self.runs)
+
+
+class _Died(Exception):
+    """A job's process ended without a word of its own; the message is the end of its log."""
+
+
+def _submit(job: Job, slot: Slot) -> submitit.Job:
+    executor = submitit.LocalExecutor(job.place.jobs)
     gpus = {"gpus_per_node": 1, "visible_gpus": (slot.gpu,)} if slot.gpu is not None else {}
     executor.update_parameters(timeout_min=_MONTH_MINUTES, **gpus)
     with _ignoring_ctrl_c():
-        return executor.submit(Job([run], place, slot.threads))
+        submitted = executor.submit(job)
+    # submitit names files by process numbers: another launch's job, in another container, may have had the same one.
+    submitted.paths.result_pickle.unlink(missing_ok=True)
+    return submitted
+
+
+def _result(job: submitit.Job) -> Outcome:
+    """What a job that has ended returned or raised, without submitit's wait for what a dead one will never write."""
+    if job.paths.result_pickle.exists():
+        return job.result()
+    lines = []
+    with suppress(OSError):
+        lines = job.paths.stderr.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+    raise _Died("\n".join([f"the job's process died; its log {job.paths.stderr} ends:", *lines]))
 
 
 @contextmanager
@@ -106,19 +205,3 @@ def _ignoring_ctrl_c():
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def _ask_to_stop(job: submitit.Job) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(int(job.job_id), signal.SIGTERM)  # submitit's local job id is a process that passes the signal on
-
-
-def _failure(run: Run, job: submitit.Job, stopped: bool) -> dict[Run, str]:
-    """The run's failure, if it failed. ``stopped``: the job was asked to stop, so its end is none."""
-    try:
-        outcome = job.result()
-        return outcome.failures or ({run: outcome.interrupted} if outcome.interrupted and not stopped else {})
-    except submitit.core.utils.UncompletedJobError as error:  # the process died without a word of its own
-        return {} if stopped else {run: str(error)}
-    except Exception as error:
-        return {run: f"{type(error).__name__}: {error}"}

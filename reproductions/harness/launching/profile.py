@@ -1,5 +1,6 @@
 """Cluster profiles: what a job asks SLURM for, from ``slurm/profiles/<name>.toml``."""
 
+import re
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -8,15 +9,51 @@ from reproductions.harness.provenance import ROOT
 
 FOLDER = ROOT / "slurm" / "profiles"
 
+# These become lines "#SBATCH --partition=…" of the job's script: one word each, of characters that mean nothing there.
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,:@%/+-]*", re.ASCII)
+_FEATURES = re.compile(r"[A-Za-z0-9_\[(][A-Za-z0-9_.,:@%/+&|*()\[\]=-]*", re.ASCII)
+_SHAPES = {
+    "partition": _WORD,
+    "account": _WORD,
+    "qos": _WORD,
+    "constraint": _FEATURES,
+    "mail_user": _WORD,
+    "mail_type": _WORD,
+}
+_OPTION = re.compile(r"[a-z][a-z-]*", re.ASCII)
+# Options of sbatch that are not for [extra]: by the profile's key that sets them, or as the jobs' own.
+_BY_KEY = {
+    **{name.replace("_", "-"): name for name in _SHAPES},
+    **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket", "ntasks-per-gpu"), "gpus"),
+    **dict.fromkeys(("cpus-per-task", "cpus-per-gpu"), "cpus"),
+    **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "memory_gb"),
+    **dict.fromkeys(("ntasks", "ntasks-per-node"), "tasks_per_node"),
+    "nodes": "nodes",
+    "time": "time_minutes",
+    "signal": "signal_seconds",
+}
+_OWN = {
+    *("array", "chdir", "error", "export", "export-file", "input", "job-name", "open-mode", "output", "wckey"),
+    *("requeue", "no-requeue", "wrap", "wait", "test-only", "parsable", "quiet", "help", "usage", "version"),
+    *("cluster", "clusters", "uid", "gid"),
+}
+
 
 @dataclass(frozen=True)
 class Profile:
-    """What a job asks for; ``slurm/profiles/example.toml`` explains the keys. None leaves it to the cluster."""
+    """What a job asks for; ``slurm/profiles/example.toml`` explains the keys. None leaves it to the cluster.
+
+    A job is one run. It is ``nodes`` × ``tasks_per_node`` processes, and each of them has ``gpus`` GPUs, ``cpus``
+    cores and ``memory_gb`` GB; the GPUs of a node are visible to all its processes, which choose by their local rank.
+    ``setup`` are lines of shell that the job's script runs as they stand: they are the profile's author's own code.
+    """
 
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
+    nodes: int = 1
+    tasks_per_node: int = 1
     gpus: int = 1
     cpus: int = 4
     memory_gb: int = 16
@@ -28,19 +65,27 @@ class Profile:
     mail_type: str | None = None
     extra: dict = field(default_factory=dict)
 
+    @property
+    def processes(self) -> int:
+        """How many processes train one run together."""
+        return self.nodes * self.tasks_per_node
+
     def submitit_parameters(self) -> dict:
-        """The same in the words of submitit's AutoExecutor."""
+        """The same in the words of submitit's AutoExecutor, for which GPUs and memory are those of a node."""
         named = {name: getattr(self, name) for name in ("partition", "account", "qos", "constraint")}
         extra = {**self.extra, "mail-user": self.mail_user, "mail-type": self.mail_type}
         return {
-            "gpus_per_node": self.gpus,
+            "nodes": self.nodes,
+            "tasks_per_node": self.tasks_per_node,
             "cpus_per_task": self.cpus,
-            "mem_gb": self.memory_gb,
+            "mem_gb": self.memory_gb * self.tasks_per_node,
             "timeout_min": self.time_minutes,
             "slurm_signal_delay_s": self.signal_seconds,
             "slurm_array_parallelism": self.array_parallelism,
             "slurm_setup": self.setup,
             "slurm_additional_parameters": {name: value for name, value in extra.items() if value is not None},
+            # None asked for is not the same as 0 of them, which would stand beside a gres of [extra].
+            **({"gpus_per_node": self.gpus * self.tasks_per_node} if self.gpus else {}),
             **{f"slurm_{name}": value for name, value in named.items() if value is not None},
         }
 
@@ -73,9 +118,28 @@ def load_profile(name: str | None, folder: Path = FOLDER) -> Profile:
     profile = Profile(**values)
     if not all(isinstance(line, str) for line in profile.setup):
         raise ValueError(f"{path}: setup must be a list of texts, not {profile.setup!r}")
+    for key, shape in _SHAPES.items():
+        if (value := getattr(profile, key)) is not None and not shape.fullmatch(value):
+            raise ValueError(
+                f"{path}: {key} is {value!r}, but must be one word without blanks, quotes or signs of shell"
+            )
     for key, value in profile.extra.items():
-        if isinstance(value, bool) or not isinstance(value, (str, int)):
-            raise ValueError(f"{path}: extra.{key} must be a text or a whole number, not {value!r}")
+        _check_extra(path, key, value)
     if 60 * profile.time_minutes <= profile.signal_seconds:
         raise ValueError(f"{path}: signal_seconds is {profile.signal_seconds}, longer than time_minutes")
     return profile
+
+
+def _check_extra(path: Path, key: str, value) -> None:
+    """Refuse an option that could change what the profile's own keys and the jobs rely on."""
+    if not _OPTION.fullmatch(key):
+        raise ValueError(f"{path}: extra.{key!r} is no option of sbatch: write its long name, without dashes in front")
+    # sbatch takes the beginning of an option's name for the whole.
+    if meant := [option for option in sorted(_BY_KEY) if option.startswith(key)]:
+        raise ValueError(f"{path}: extra.{key} is not for [extra]: the key {_BY_KEY[meant[0]]} sets it")
+    if any(option.startswith(key) for option in _OWN):
+        raise ValueError(f"{path}: extra.{key} is not for [extra]: the jobs need it as it is")
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError(f"{path}: extra.{key} must be a text or a whole number, not {value!r}")
+    if not str(value).isprintable():  # a line break would begin another line of the job's script
+        raise ValueError(f"{path}: extra.{key} is {value!r}, but must be one line of text")

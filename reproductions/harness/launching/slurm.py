@@ -1,58 +1,125 @@
-"""SLURM job arrays through submitit: a job per run, requeued by its own checkpoint when its time is up."""
+"""SLURM job arrays through submitit: jobs that take runs from those that are left, and are requeued when time is up."""
 
 import os
+import shlex
 import time
+import uuid
 from contextlib import contextmanager
 
 import submitit
 
-from reproductions.harness.launching import Options
-from reproductions.harness.launching.job import Job, Outcome
+from reproductions.harness import provenance
+from reproductions.harness.launching import Options, queue
+from reproductions.harness.launching.claims import claim
+from reproductions.harness.launching.job import Job, Outcome, Way
+from reproductions.harness.launching.private import check_private
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.signals import stop_on_signals
-from reproductions.harness.launching.workplace import Status, Workplace
-from reproductions.harness.records import record_path
+from reproductions.harness.launching.snapshot import take
+from reproductions.harness.launching.submissions import Submission, last_words, read_submissions
+from reproductions.harness.launching.workplace import Workplace, failures, left
 from resnet.run import Run
 
 _POLL_SECONDS = 2.0
+_QUEUE_SECONDS = 15.0  # between two questions to SLURM
+_NEVER = 10**6  # times out so often before submitit gives a job up
 
 
 def launch(runs: list[Run], place: Workplace, display: Display, options: Options) -> Outcome:
-    """Submit the runs as one array and show their progress; SIGINT detaches and leaves the jobs alone."""
+    """Submit the runs that no job is there for, and show how all of them get on; SIGINT leaves the jobs alone.
+
+    Raises ValueError with SLURM's own words where it can't be reached or does not accept what is asked.
+    """
     if not runs:
         return Outcome({})
-    absolute = Workplace(place.out.resolve(), place.data.resolve(), place.checkpoint_seconds)
-    jobs = _submit(runs, absolute, options.slurm.submitit_parameters())
-    display.say(f"submitted {len(jobs)} jobs to SLURM: {jobs[0].job_id} to {jobs[-1].job_id}")
-    waiting = dict(zip(runs, jobs))
-    failures: dict[Run, str] = {}
+    queue.check_reachable()
+    place = Workplace(place.out.resolve(), place.data.resolve(), place.checkpoint_seconds, place.stale_seconds)
+    with _one_at_a_time(place):
+        plan = _underway(runs, place)
+        if plan:
+            display.say(f"{len(plan)} runs have jobs already: {_ids(plan)}")
+        if missing := [run for run in runs if run not in plan]:
+            submission = _submit(missing, place, options)
+            plan |= dict.fromkeys(missing, submission)
+            display.say(f"submitted {len(submission.jobs)} jobs to SLURM: {_ids({missing[0]: submission})}")
+    if options.detach:
+        return Outcome({}, detached=_farewell(plan, place, options))
     with stop_on_signals() as stop_requested:
-        while waiting and not stop_requested():
-            time.sleep(_POLL_SECONDS)
-            display.poll(place, list(waiting))
-            for run, job in list(waiting.items()):
-                if record_path(place.records, run).exists():
-                    display.poll(place, [run])
-                    del waiting[run]
-                elif job.done():
-                    del waiting[run]
-                    failures |= _failure(run, job, place)
-    if waiting:
-        names = " ".join(sorted({job.job_id.split("_")[0] for job in jobs}))
-        return Outcome(failures, f"detached; the jobs go on (see squeue, cancel with: scancel {names})")
-    return Outcome(failures)
+        ended = _watch(plan, place, display, stop_requested)
+    found = {}
+    for run, submission in plan.items():
+        found |= failures([run], place, submission.launch)
+    return Outcome(ended | found, detached=_farewell(plan, place, options) if stop_requested() else "")
 
 
-def _submit(runs: list[Run], place: Workplace, parameters: dict) -> list[submitit.Job]:
+def _watch(plan: dict[Run, Submission], place: Workplace, display: Display, stop_requested) -> dict[Run, str]:
+    """Wait for the end of the runs; returns those that no job is left for, with the last words of their jobs."""
+    next_question, silent = time.monotonic() + _QUEUE_SECONDS, 0
+    while not stop_requested():
+        time.sleep(_POLL_SECONDS)
+        display.poll(place, list(plan))
+        remaining = [run for run, submission in plan.items() if left([run], place, submission.launch)]
+        if not remaining:
+            return {}
+        if time.monotonic() >= next_question:
+            next_question = time.monotonic() + _QUEUE_SECONDS
+            living = queue.jobs({job for run in remaining for job in plan[run].jobs})
+            # Twice, because SLURM may not show a job for a moment, nor the file system its last file.
+            silent = silent + 1 if living is not None and not living else 0
+            if silent == 2:
+                return {
+                    run: f"no job is left that trains it\n{last_words(plan[run], run.short_id)}" for run in remaining
+                }
+    return {}
+
+
+def _underway(runs: list[Run], place: Workplace) -> dict[Run, Submission]:
+    """The runs that have jobs from an earlier launch, in which they have not failed."""
+    earlier = [submission for submission in read_submissions(place.out) if any(map(submission.covers, runs))]
+    living = queue.jobs({job for submission in earlier for job in submission.jobs}) if earlier else {}
+    if living is None:
+        raise ValueError("SLURM does not say which of the earlier jobs are still there (squeue failed); try again")
+    plan = {}
+    for submission in earlier:
+        if any(job in living for job in submission.jobs):
+            plan |= {
+                run: submission for run in runs if submission.covers(run) and left([run], place, submission.launch)
+            }
+    return plan
+
+
+def _submit(runs: list[Run], place: Workplace, options: Options) -> Submission:
     """Submit one array. Raises ValueError with SLURM's or submitit's own words if it is not accepted."""
+    check_private(place.jobs)
+    code = take(place.out / "work" / "code")
+    way = Way(options.pack, options.device, wait=False, launch=uuid.uuid4().hex, max_starts=options.max_starts)
+    parameters = options.slurm.submitit_parameters()
+    where = shlex.quote(str(code))
+    parameters["slurm_setup"] = [*parameters["slurm_setup"], f"cd {where}", f"export PYTHONPATH={where}"]
+    identity, threads = provenance.code_identity(), parameters["cpus_per_task"]
+    firsts = range(0, len(runs), options.pack or 1)
     try:
-        executor = submitit.AutoExecutor(place.out / "work" / "jobs", cluster="slurm")
-        executor.update_parameters(name="resnet", **parameters)
+        executor = submitit.AutoExecutor(place.jobs, cluster="slurm", slurm_max_num_timeout=_NEVER)
+        executor.update_parameters(name=f"resnet-{options.experiment}", **parameters)
         with _outside_of_any_job():
-            return executor.submit_array([Job([run], place, parameters["cpus_per_task"]) for run in runs])
+            jobs = executor.submit_array([Job(runs, place, way, first, threads, identity) for first in firsts])
     except (submitit.core.utils.FailedJobError, RuntimeError, NameError, TypeError) as error:
         asked = " ".join(f"{name}={value}" for name, value in parameters.items())
         raise ValueError(f"nothing was submitted to SLURM: {error}\nasked for: {asked}") from error
+    logs = {job.job_id: str(job.paths.stderr) for job in jobs}
+    names = {run.short_id: str(run) for run in runs}
+    submission = Submission(way.launch, options.experiment, logs, names, time.time())
+    submission.write(place)
+    return submission
+
+
+@contextmanager
+def _one_at_a_time(place: Workplace):
+    """Of two launches on the same folder, one looks at what is underway when the other has submitted."""
+    while (turn := claim(place.out / "work" / "submissions", place.stale_seconds)) is None:
+        time.sleep(_POLL_SECONDS)
+    with turn:
+        yield
 
 
 @contextmanager
@@ -64,14 +131,14 @@ def _outside_of_any_job():
         yield
 
 
-def _failure(run: Run, job: submitit.Job, place: Workplace) -> dict[Run, str]:
-    """Why a job ended without a record; nothing if its record came in the meantime."""
-    if record_path(place.records, run).exists():
-        return {}
-    status = Status.read(place.work(run))
-    if status is not None and status.state == "failed":
-        return {run: status.message}
-    try:
-        return job.result().failures
-    except Exception as error:
-        return {run: f"job {job.job_id} ended as {job.state}: {error}"}
+def _ids(plan: dict[Run, Submission]) -> str:
+    """The numbers of the job arrays."""
+    return ", ".join(sorted({job.split("_")[0] for submission in plan.values() for job in submission.jobs}))
+
+
+def _farewell(plan: dict[Run, Submission], place: Workplace, options: Options) -> str:
+    return (
+        f"The jobs {_ids(plan)} go on without this command. The same command again waits for their end.\n"
+        f"How they stand: python -m reproductions status --out {shlex.quote(str(place.out))}\n"
+        f"Cancel them: python -m reproductions cancel {options.experiment} --out {shlex.quote(str(place.out))}"
+    )

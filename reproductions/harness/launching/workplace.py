@@ -4,9 +4,11 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from reproductions.harness.launching.claims import STALE_SECONDS
+from reproductions.harness.records import record_path
 from resnet.files import write_atomically
 from resnet.run import Run
-from resnet.trainer import Progress
+from resnet.training import Progress
 
 
 @dataclass(frozen=True)
@@ -14,16 +16,23 @@ class Workplace:
     """Where a job finds data and leaves what it makes.
 
     ``out`` has the shape of ``results/``: records/, tables/, plots/; besides, work/ with a folder per run
-    (checkpoints, progress, failure) and weights/ with the final weights.
+    (checkpoints, progress, failure) and weights/ with the final weights. ``stale_seconds``: an owner of a run on
+    another machine that was silent for so long is dead.
     """
 
     out: Path
     data: Path
     checkpoint_seconds: float = 60.0
+    stale_seconds: float = STALE_SECONDS
 
     @property
     def records(self) -> Path:
         return self.out / "records"
+
+    @property
+    def jobs(self) -> Path:
+        """submitit's folder: what jobs are given and give back, and their logs."""
+        return self.out / "work" / "jobs"
 
     def work(self, run: Run) -> Path:
         return self.out / "work" / run.short_id
@@ -44,9 +53,11 @@ class Status:
     updated: float  # seconds since the epoch
     progress: Progress | None = None
     message: str = ""
+    launch: str = ""  # what the jobs of one launch have in common
 
     def write(self, folder: Path) -> None:
-        write_atomically(folder / "status.json", json.dumps(asdict(self)).encode())
+        # Written once a second for each run: worth no flush, which takes a while and the device waits for.
+        write_atomically(folder / "status.json", json.dumps(asdict(self)).encode(), durable=False)
 
     @classmethod
     def read(cls, folder: Path) -> "Status | None":
@@ -57,3 +68,17 @@ class Status:
             return cls(**{**values, "progress": progress})
         except (OSError, ValueError, TypeError, KeyError):
             return None
+
+
+def left(runs: list[Run], place: Workplace, launch: str) -> list[Run]:
+    """Those of the runs that have neither a record nor failed in this launch."""
+    unrecorded = [run for run in runs if not record_path(place.records, run).exists()]
+    return [run for run in unrecorded if run not in failures(unrecorded, place, launch)]
+
+
+def failures(runs: list[Run], place: Workplace, launch: str) -> dict[Run, str]:
+    """What the jobs of this launch wrote down of the runs that failed."""
+    statuses = {run: Status.read(place.work(run)) for run in runs}
+    return {
+        run: s.message for run, s in statuses.items() if s is not None and s.state == "failed" and s.launch == launch
+    }

@@ -1,0 +1,153 @@
+"""Who trains a run: one process at a time, wherever the processes are that share its folder.
+
+A claim is a file, ``owner.<number>``, made exclusively: of two processes that want the same number one gets it, and
+the highest number owns the run. The owner touches its file as long as it lives. Whoever finds the owner dead, or
+gone, makes the file with the next number. Nothing but exclusive creation, renaming and the times of files is needed,
+so a network file system will do.
+"""
+
+import json
+import os
+import socket
+import tempfile
+import threading
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from resnet.files import write_atomically
+
+STALE_SECONDS = 120.0  # an owner on another machine that was silent for so long is dead; NFS may hide a touch for 60
+_BEATS = 12  # touches in that time
+
+
+class Claim:
+    """A run that is this process's to train; a context manager that gives it up at the end.
+
+    ``lost`` turns true when another process took it over because this one seemed dead: training must then stop.
+    """
+
+    def __init__(self, path: Path, stale_seconds: float):
+        self.path, self.lost = path, False
+        self._over = threading.Event()
+        self._heart = threading.Thread(target=self._beat, args=(stale_seconds / _BEATS,), daemon=True)
+        self._heart.start()
+
+    def _beat(self, seconds: float) -> None:
+        while not self._over.wait(seconds):
+            with suppress(OSError):  # of a file system that is away for a moment
+                os.utime(self.path)
+                self.lost = _newest(self.path.parent) != self.path
+                if self.lost:
+                    return
+
+    def __enter__(self) -> "Claim":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give the run up: from now on any process may claim it."""
+        self._over.set()
+        self._heart.join()
+        if not self.lost:
+            with suppress(OSError):  # without it the others wait until the claim is stale
+                write_atomically(self.path, json.dumps({"released": True}).encode())
+
+
+def claim(folder: Path, stale_seconds: float = STALE_SECONDS) -> Claim | None:
+    """Claim the run of this work folder; None if a living process has it. Raises OSError if a file can't be made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    newest = _newest(folder)
+    if newest is not None and owned(folder, stale_seconds):
+        return None
+    path = folder / f"owner.{_number(newest) + 1}"
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:  # another process was faster
+        return None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(json.dumps({**_this_process(), "slurm_job": _slurm_job()}).encode())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    for other in folder.glob("owner.*"):
+        if _number(other) < _number(path):
+            other.unlink(missing_ok=True)
+    return Claim(path, stale_seconds)
+
+
+def owned(folder: Path, stale_seconds: float = STALE_SECONDS) -> bool:
+    """Whether a living process has claimed the run of this work folder."""
+    path = _newest(folder)
+    if path is None:
+        return False
+    try:
+        silent = _time_there(folder) - path.stat().st_mtime
+        owner = json.loads(path.read_text())
+    except FileNotFoundError:  # taken over this moment
+        return True
+    except ValueError:  # being written, or its writer died
+        return silent < stale_seconds
+    if not isinstance(owner, dict):
+        return silent < stale_seconds
+    if owner.get("released"):
+        return False
+    if owner.get("boot") is not None and _place(owner) == _place(_this_process()):
+        return owner.get("started") is not None and _start_of(owner.get("pid")) == owner["started"]
+    if owner.get("slurm_job") is not None and owner["slurm_job"] == _slurm_job():
+        return False  # SLURM has one living process of a job: the other one was there before a requeue
+    return silent < stale_seconds
+
+
+def claim_number(folder: Path) -> int:
+    """How often the run of this work folder was claimed."""
+    return _number(_newest(folder))
+
+
+def _newest(folder: Path) -> Path | None:
+    return max(folder.glob("owner.*"), key=_number, default=None)
+
+
+def _number(path: Path | None) -> int:
+    suffix = "" if path is None else path.suffix[1:]
+    return int(suffix) if suffix.isdigit() else 0
+
+
+def _time_there(folder: Path) -> float:
+    """The time by the clock of the file system, which may differ from this machine's."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime
+
+
+def _slurm_job() -> str | None:
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def _this_process() -> dict:
+    return {**_machine(), "pid": os.getpid(), "started": _start_of(os.getpid())}
+
+
+def _place(owner: dict) -> tuple:
+    """Where the process numbers of an owner are valid."""
+    return owner.get("host"), owner.get("boot"), owner.get("processes")
+
+
+@cache
+def _machine() -> dict:
+    boot, processes = None, None
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        processes = os.readlink("/proc/self/ns/pid")  # containers count their processes for themselves
+    return {"host": socket.gethostname(), "boot": boot, "processes": processes}
+
+
+def _start_of(process: int) -> str | None:
+    """When a living process of this machine was started, in the kernel's own units; None if there is none."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]

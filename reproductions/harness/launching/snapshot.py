@@ -1,0 +1,63 @@
+"""A copy of the code that jobs run, so that a job started later runs what was submitted, whatever is edited since."""
+
+import hashlib
+import os
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
+
+from reproductions.harness import provenance
+from reproductions.harness.launching.private import check_private
+from resnet.files import write_atomically
+
+
+def take(folder: Path) -> Path:
+    """Copy the code into ``folder/<digest>`` and return that folder; an equal copy there is used again.
+
+    The digest, 16 hexadecimal digits, is of all the code and of the commit it came from. A process started with the
+    copy as working directory and first in PYTHONPATH runs it, and records name the code that was copied. Raises
+    ValueError, with what to do, if an equal copy has been changed, if the code is edited while it is copied, or if
+    others can write to ``folder``; OSError if the copy can't be written.
+    """
+    identity = provenance.code_identity()
+    files = provenance.source_files()
+    if identity != provenance.code_identity() or identity["resnet_sha256"] != provenance.resnet_digest(files):
+        raise ValueError("the code was edited while it was copied for the jobs; start again")
+    files[provenance.CODE_FILE] = provenance.describe_code(identity, files)
+    snapshot = folder / hashlib.sha256(files[provenance.CODE_FILE]).hexdigest()[:16]
+    check_private(folder)
+    if not snapshot.exists():
+        _write(files, snapshot)
+    _verify(files, snapshot)
+    return snapshot
+
+
+def _write(files: dict[str, bytes], snapshot: Path) -> None:
+    """Write the files into a folder that appears whole or not at all."""
+    temporary = Path(tempfile.mkdtemp(dir=snapshot.parent, prefix=f".{snapshot.name}.", suffix=".tmp"))
+    try:
+        for name, content in files.items():
+            write_atomically(temporary / name, content)
+        try:
+            os.rename(temporary, snapshot)
+        except OSError:
+            if not snapshot.exists():  # else another launch was faster
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _verify(files: dict[str, bytes], snapshot: Path) -> None:
+    try:
+        present = provenance.source_files(snapshot)
+        present[provenance.CODE_FILE] = (snapshot / provenance.CODE_FILE).read_bytes()
+    except OSError as error:
+        present = {str(error): b""}
+    if present != files:
+        names = sorted(name for name in present.keys() | files.keys() if present.get(name) != files.get(name))
+        shown = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+        raise ValueError(
+            f"{snapshot} is not the copy of the code it was ({shown}); "
+            f"when no job uses it any more, remove it: rm -r {shlex.quote(str(snapshot))}"
+        )

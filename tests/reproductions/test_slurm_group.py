@@ -1,0 +1,73 @@
+"""One run on two nodes of a real SLURM: its processes find each other, and a requeued job goes on as it was."""
+
+import io
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from reproductions.harness.launching import Options, queue, slurm
+from reproductions.harness.launching.job import Outcome, execute
+from reproductions.harness.launching.profile import Profile
+from reproductions.harness.launching.progress import Display
+from reproductions.harness.launching.submissions import read_submissions
+from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.records import read_record, record_path
+from resnet import checkpoint
+from resnet.recipe import Recipe
+from resnet.run import Run
+
+pytestmark = pytest.mark.slurm
+
+TWO_NODES = Profile(partition="low", gpus=0, cpus=1, memory_gb=2, time_minutes=30, signal_seconds=20, nodes=2)
+SHORT = Run("cifar_resnet8", Recipe(iterations=8, batch_size=11, milestones=(5,), eval_interval=4), "synthetic")
+LONG = Run("cifar_resnet8", Recipe(iterations=400, batch_size=8, milestones=(200,), eval_interval=50), "synthetic")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(slurm, "_POLL_SECONDS", 0.3)
+    monkeypatch.setattr(slurm, "_QUEUE_SECONDS", 1.0)
+
+
+def launch(run, out):
+    place = Workplace(out, Path("data"), checkpoint_seconds=0.5)
+    outcome = slurm.launch([run], place, Display(1, Console(file=io.StringIO())), Options(slurm=TWO_NODES))
+    assert outcome == Outcome({}), outcome.failures
+    return place, read_record(record_path(place.records, run))
+
+
+def test_two_nodes_give_what_one_process_gives(cluster, tmp_path):
+    place, record = launch(SHORT, tmp_path / "two")
+    assert record["hardware"]["processes"] == 2 and record["interruptions"] == 0
+    alone = Workplace(tmp_path / "one", Path("data"))
+    assert execute([SHORT], alone, lambda: False) == Outcome({})
+    expected, weights = (checkpoint.load(p.weights(SHORT)) for p in (alone, place))
+    torch.testing.assert_close(weights, expected, rtol=2e-3, atol=2e-3, check_stride=False)
+    assert record["final"]["training_loss"] == pytest.approx(
+        read_record(record_path(alone.records, SHORT))["final"]["training_loss"], rel=1e-3
+    )
+
+
+def test_a_requeued_job_on_two_nodes_goes_on_as_if_nothing_had_been(cluster, tmp_path):
+    _, undisturbed = launch(LONG, tmp_path / "undisturbed")
+    place = Workplace(tmp_path / "requeued", Path("data"))
+    disturbed = threading.Thread(target=tell_in_mid_run, args=(place,))
+    disturbed.start()
+    _, record = launch(LONG, place.out)
+    disturbed.join()
+    assert record["interruptions"] == 1 and undisturbed["interruptions"] == 0
+    assert record["weights_sha256"] == undisturbed["weights_sha256"] and record["curve"] == undisturbed["curve"]
+
+
+def tell_in_mid_run(place):
+    """Send the signal that SLURM sends before the time is up, once the run has a checkpoint."""
+    end = time.monotonic() + 120
+    while not (place.work(LONG) / checkpoint.NEWEST).exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    (job,) = queue.jobs(job for submission in read_submissions(place.out) for job in submission.jobs)
+    subprocess.run(["scancel", "--signal=USR2", job], check=True)
