@@ -28,6 +28,13 @@ def write_atomically(path: Path, content: bytes, exclusive: bool = False, durabl
         Path(temporary).unlink(missing_ok=True)
 
 
+def remove_unfinished(*paths: Path) -> None:
+    """Delete what processes that were killed while they wrote these files have left beside them."""
+    for path in paths:
+        for unfinished in path.parent.glob(f".{path.name}.*.tmp"):
+            unfinished.unlink(missing_ok=True)
+
+
 def _link(temporary: str, path: Path) -> None:
     """Give the file the name ``path``, unless it is taken: FileExistsError."""
     try:

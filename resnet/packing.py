@@ -35,9 +35,14 @@ class Pack:
         self._trial = _Trial(device) if limit is None and device.type == "cuda" else None
 
     @property
+    def size(self) -> int:
+        """How many runs train now."""
+        return len(self._members)
+
+    @property
     def neighbours(self) -> int:
         """How many other runs each run has on the device now."""
-        return max(0, len(self._members) - 1)
+        return max(0, self.size - 1)
 
     def train(self, begin: Callable[[], Generator[int, None, None] | None]) -> None:
         """Train until no run is left.
@@ -47,24 +52,32 @@ class Pack:
         leaves the pack, which is smaller from then on. Any other exception of a run is its own to handle: if it lets
         one through, this ends the training of all.
         """
-        while self._fill(begin) or self._members:
-            work, ended, memory_sufficed = 0, False, True
-            for member in list(self._members):
-                try:
-                    work += next(member)
-                    continue
-                except StopIteration:
-                    pass
-                except torch.OutOfMemoryError:
-                    memory_sufficed = False
-                self._members.remove(member)
-                ended = True
-            if not memory_sufficed:
-                self._shrink()
-            elif self._trial is not None:
-                self._grow(work, ended)
-            if not work and not ended:
-                time.sleep(POLL_SECONDS)
+        try:
+            while self._fill(begin) or self._members:
+                self._turn()
+        finally:
+            for member in self._members:
+                member.close()
+
+    def _turn(self) -> None:
+        """Let every run take its turn."""
+        work, ended, memory_sufficed = 0, False, True
+        for member in list(self._members):
+            try:
+                work += next(member)
+                continue
+            except StopIteration:
+                pass
+            except torch.OutOfMemoryError:
+                memory_sufficed = False
+            self._members.remove(member)
+            ended = True
+        if not memory_sufficed:
+            self._shrink()
+        elif self._trial is not None:
+            self._grow(work, ended)
+        if not work and not ended:
+            time.sleep(POLL_SECONDS)
 
     def _fill(self, begin: Callable[[], Generator[int, None, None] | None]) -> bool:
         """Begin runs while there is room; whether one was begun."""

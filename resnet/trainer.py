@@ -48,7 +48,7 @@ def why_no_cuda() -> str:
 
 def resolve_precision(precision: str, device: torch.device) -> str:
     """The precision that "auto" is on this device: bf16 where a GPU has it, else fp32. Raises ValueError."""
-    has_bf16 = device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+    has_bf16 = device.type == "cpu" or torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
     if precision == "bf16" and not has_bf16:
         name = torch.cuda.get_device_name(device)
         raise ValueError(f"{name} has no bf16 arithmetic; train with precision fp32, or auto, which then is fp32")

@@ -39,11 +39,11 @@ class Cluster:
 
 def pytest_collection_modifyitems(items):
     missing = {"gpu": None if torch.cuda.is_available() else "needs a CUDA GPU"}
-    if any("slurm" in item.keywords for item in items):
+    if any(item.get_closest_marker("slurm") for item in items):
         missing["slurm"] = why_no_cluster()
     for item in items:
         for marker, reason in missing.items():
-            if reason and marker in item.keywords:
+            if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 

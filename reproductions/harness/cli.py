@@ -1,6 +1,7 @@
 """The command line of an experiment: ``python -m reproductions.cifar_table --profile paper --seeds 5``."""
 
 import argparse
+import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.table import Table
 from reproductions.harness import launching, provenance
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
 from reproductions.harness.launching import cost
+from reproductions.harness.launching.job import DeviceLost
 from reproductions.harness.launching.profile import load_profile
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.workplace import Workplace
@@ -131,6 +133,10 @@ def _run(experiment: Experiment, options: argparse.Namespace, console: Console) 
     except (DataError, ValueError) as error:
         console.print(str(error), style="red", highlight=False, markup=False)
         return EXIT_REFUSED
+    except DeviceLost as error:
+        text = f"{error}\nThe same command goes on from the last checkpoints."
+        console.print(text, style="red", highlight=False, markup=False)
+        return EXIT_FAILED
 
     pool = read_pool(place.records)
     if any(pool.get(run) for run in options.runs):
@@ -175,6 +181,8 @@ def _check_flags(options: argparse.Namespace, launcher: str) -> None:
 def _check_device(options: argparse.Namespace, launcher: str) -> None:
     """Raise ValueError for a device that isn't here, or that can't compute in the precision asked for."""
     if launcher == "slurm":  # the device is elsewhere
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device):
+            raise ValueError(f"--device {options.device} is none of auto, cpu, cuda, cuda:0, cuda:1, ...")
         return
     if launcher == "local" and ":" in options.device:
         raise ValueError(f"--device {options.device} has no meaning for the local launcher, which uses every device; "

@@ -14,10 +14,11 @@ from tiny import TINY
 from reproductions.harness import provenance
 from reproductions.harness.launching import claims, job
 from reproductions.harness.launching.claims import claim, claim_number, owned
-from reproductions.harness.launching.job import Outcome, Way, execute
+from reproductions.harness.launching.job import DeviceLost, Outcome, Way, execute
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import read_pool, read_record, record_path
 from resnet import checkpoint
+from resnet.packing import Pack
 from resnet.run import Run
 
 RUNS = [Run("cifar_resnet8", TINY, "synthetic", seed) for seed in range(2)]
@@ -226,6 +227,52 @@ def test_a_run_that_never_gets_further_is_given_up_and_the_others_go_on(place, m
     assert "given up: 3 starts" in outcome.failures[RUNS[0]] and RUNS[1] not in outcome.failures
     assert execute(RUNS, place, lambda: False, way=Way(launch="b")) == Outcome({}), "another launch tries again"
     assert read_record(record_path(place.records, RUNS[0]))["interruptions"] == 3
+
+
+def test_a_run_that_got_nowhere_is_tried_again_without_neighbours(place, monkeypatch):
+    class Crowd(Pack):  # lets runs take turns, as on a GPU
+        def __init__(self, device, limit, say):
+            super().__init__(device)
+            self.limit = 4
+
+    def dies(trainer, *arguments, **more):
+        yield 1
+        if trainer.run == RUNS[1]:
+            raise Killed
+        yield from training(trainer, *arguments, **more)
+
+    companions = []
+
+    def watched(trainer, *arguments, neighbours, **more):
+        companions.append((trainer.run.seed, neighbours()))
+        return (yield from training(trainer, *arguments, neighbours=neighbours, **more))
+
+    training, way = job.training, Way(wait=False, launch="a", max_starts=3)
+    runs = [*RUNS, Run("cifar_resnet8", TINY, "synthetic", 2)]
+    monkeypatch.setattr(job, "Pack", Crowd)
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "training", dies)
+        with pytest.raises(Killed):
+            execute(runs, place, lambda: False, way=way)
+    assert not read_pool(place.records).records, "all went down with it"
+    monkeypatch.setattr(job, "training", watched)
+    monkeypatch.setattr(job, "_CLAIM_SECONDS", 1e-4)
+    assert execute(runs, place, lambda: False, way=way) == Outcome({})
+    assert {seed for seed, _ in companions} == {0, 1, 2} and not any(others for _, others in companions)
+
+
+def test_an_error_that_leaves_the_device_useless_ends_the_job_and_not_the_other_runs(place, monkeypatch):
+    def fails(*arguments, **more):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "training", fails)
+        patch.setattr(job._Worker, "_device_is_lost", lambda worker: True)
+        with pytest.raises(DeviceLost, match="illegal memory access"):
+            execute(RUNS, place, lambda: False)
+    assert not [run for run in RUNS if Status.read(place.work(run)) is not None], "none is marked as failed"
+    assert execute(RUNS, place, lambda: False) == Outcome({})
 
 
 def test_starts_that_get_further_are_not_counted(place):

@@ -73,7 +73,7 @@ def old_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: name)
     return name
 
@@ -437,7 +437,7 @@ def submitted(out, monkeypatch):
     arrays = {"cifar_table": ["12_0", "12_1", "13_0"], "degradation": ["14"]}
     for experiment, jobs in arrays.items():
         logs = {job: "log" for job in jobs}
-        Submission(experiment, experiment, logs, {"a": "run"}, time.time()).write(Workplace(out, out))
+        Submission(experiment, experiment, logs, {"a": "run"}, 1, time.time()).write(Workplace(out, out))
     cancelled = []
     monkeypatch.setattr(queue, "check_reachable", lambda: None)
     monkeypatch.setattr(queue, "jobs", lambda ids: {id: job for id, job in LIVING.items() if id in ids})

@@ -439,6 +439,34 @@ def test_a_stopped_launch_tells_of_runs_that_go_on_elsewhere(thin, place, stop):
         assert "1 runs go on in processes of another launch" in start(place, slots=1).interrupted
 
 
+def test_a_launch_that_ends_at_once_does_not_leave_its_jobs_behind(thin, place, stop, monkeypatch):
+    display = Watcher(4)
+
+    def poll(*arguments):
+        raise KeyboardInterrupt
+
+    def hear(*arguments):
+        stop.told.append(arguments)
+        if len(stop.told) == 6:  # jobs that are just starting don't hear the first
+            for job in thin:
+                job.end = lambda job: Outcome({}, "stopped")
+
+    display.poll = poll
+    monkeypatch.setattr(os, "kill", hear)
+    with pytest.raises(KeyboardInterrupt):
+        local.launch(RUNS, place, display, launching.Options(slots=2))
+    assert stop.told == [(0, signal.SIGTERM)] * 6
+
+
+def test_jobs_that_do_not_stop_are_not_waited_for_for_long(thin, place, stop, monkeypatch):
+    monkeypatch.setattr(local, "_DISMISS_SECONDS", 0.1)
+    display = Watcher(4)
+    display.poll = lambda *arguments: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        local.launch(RUNS, place, display, launching.Options(slots=2))
+    assert stop.told
+
+
 def test_a_process_that_died_leaves_the_end_of_its_log_and_is_not_waited_for(tmp_path):
     job = SimpleNamespace(paths=SimpleNamespace(result_pickle=tmp_path / "result", stderr=tmp_path / "log"))
     with pytest.raises(local._Died, match="log ends:$"):

@@ -196,7 +196,7 @@ def submit(place, runs=RUNS, launch="a", array=12, submitted=1.0):
     """As if these runs had been submitted, a job each."""
     jobs = {f"{array}_{number}": str(place.jobs / f"{array}_{number}.err") for number in range(len(runs))}
     names = {run.short_id: str(run) for run in runs}
-    Submission(launch, "tiny", jobs, names, submitted).write(place)
+    Submission(launch, "tiny", jobs, names, 1, submitted).write(place)
 
 
 def test_a_run_with_a_job_in_the_queue_is_queued(place, slurm):
@@ -250,7 +250,7 @@ def test_slurm_is_asked_once_how_a_job_ended_that_several_runs_have_in_common(pl
     asked = []
     monkeypatch.setattr(queue, "ending", asked.append)
     names = {run.short_id: str(run) for run in RUNS}
-    Submission("a", "tiny", {"12_0": "log"}, names, 1.0).write(place)
+    Submission("a", "tiny", {"12_0": "log"}, names, len(RUNS), 1.0).write(place)
     assert {state for state, _ in standings(place).values()} == {"waiting"} and asked == ["12_0"]
 
 

@@ -394,13 +394,10 @@ def cuda(monkeypatch):
     """Sets how many CUDA GPUs torch tells of, which one is current, and whether they have bf16."""
 
     def devices(count, current=0, has_bf16=True):
-        def supported(including_emulation=True):  # by way of fp32, and slowly, every GPU can
-            return has_bf16 or including_emulation
-
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0) if has_bf16 else (7, 5))
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: f"GPU X at {device}")
 
     return devices

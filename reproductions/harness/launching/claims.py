@@ -11,6 +11,7 @@ import os
 import socket
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -117,9 +118,12 @@ def _number(path: Path | None) -> int:
 
 
 def _time_there(folder: Path) -> float:
-    """The time by the clock of the file system, which may differ from this machine's."""
-    with tempfile.TemporaryFile(dir=folder) as file:
-        return os.fstat(file.fileno()).st_mtime
+    """The time by the clock of the file system, which may differ from this machine's; that, where we can't write."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return time.time()
 
 
 def _slurm_job() -> str | None:

@@ -1,6 +1,5 @@
 """What runs on a device: trains runs, as many at once as it is good for, and leaves their records."""
 
-import json
 import os
 import signal
 import sys
@@ -11,20 +10,17 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 import torch
 
 from reproductions.harness import provenance
 from reproductions.harness.launching.claims import Claim, claim
+from reproductions.harness.launching.recording import GivenUp, begun_in_vain, make_record, note_start
 from reproductions.harness.launching.signals import stop_on_signals
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import (
-    SCHEMA,
     RecordError,
-    best_point,
     outcome,
     read_record,
     record_path,
@@ -33,8 +29,7 @@ from reproductions.harness.records import (
 from resnet import checkpoint
 from resnet.data import DataError, load
 from resnet.distributed import ALONE, Group, join, local_device, port_for
-from resnet.files import write_atomically
-from resnet.models import count_parameters
+from resnet.files import remove_unfinished, write_atomically
 from resnet.packing import Pack
 from resnet.run import Run
 from resnet.trainer import DeviceData, Trainer, find_device
@@ -43,8 +38,8 @@ from resnet.training import Interrupted, training
 _CLAIM_SECONDS = 1.0  # between two looks at runs that other processes train
 
 
-class GivenUp(Exception):
-    """A run that was begun again and again without getting any further."""
+class DeviceLost(Exception):
+    """After an error the device can't be used by this process any more; its runs have their checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +99,11 @@ class Job:
         requeue_signal = environment._usr_sig()
         runs = [*self.runs[self.first :], *self.runs[: self.first]]
         with stop_on_signals(requeue_signal) as stop, join_tasks(environment, self.way.device) as group:
-            outcome = execute(runs, self.place, stop, way=self.way, group=group)
+            try:
+                outcome = execute(runs, self.place, stop, way=self.way, group=group)
+            except DeviceLost:
+                traceback.print_exc()
+                os._exit(1)  # like a process that was killed: another one may find the device well
             stopped = group.any(stop.signal == requeue_signal)
         if stopped and group.rank == 0:
             signal.raise_signal(requeue_signal)  # submitit's own handler, which is back in place
@@ -136,7 +135,7 @@ def execute(
 
     A run that fails does not stop the others, and no run is trained that another process trains; once
     ``stop_requested`` turns true, those in training write a checkpoint and no further one is begun. Raises ValueError
-    for an unusable device, and OSError if a run's folder can't be made.
+    for an unusable device, DeviceLost if it became unusable, and OSError if a run's folder can't be made.
 
     The processes of a ``group`` train every run together, one after another: rank 0 says which, and alone claims runs
     and writes. An exception in one of them is raised after it was written down, because the others can't go on.
@@ -157,6 +156,7 @@ class _Worker:
         self.interrupted = ""
         self._data: dict[tuple, DeviceData] = {}
         self._next_look = 0.0
+        self._alone: Run | None = None  # in training, and suspected of bringing processes down
 
     def work(self) -> Outcome:
         self.pack.train(self._begin)
@@ -176,12 +176,24 @@ class _Worker:
         return None if begun is None else self._train(begun)
 
     def _claim_next(self) -> "_Begun | None":
-        """The next run that no other process trains, claimed; those that have ended are not looked at again."""
+        """The next run that no other process trains, claimed; those that have ended are not looked at again.
+
+        A run that got nowhere when it was begun before has no neighbours, which it may have brought down, until it
+        has a checkpoint.
+        """
         if time.monotonic() < self._next_look or self.interrupted or self.stop_requested():
             return None
+        if self._alone is not None and self._is_suspected(self._alone):
+            self._next_look = time.monotonic() + _CLAIM_SECONDS
+            return None
+        self._alone = None
         for _ in range(len(self.waiting)):
             run = self.waiting.popleft()
             if self._has_ended(run):
+                continue
+            suspected = self._is_suspected(run)
+            if suspected and self.pack.size:
+                self.waiting.append(run)
                 continue
             claimed = claim(self.place.work(run), self.place.stale_seconds)
             if claimed is None:
@@ -191,17 +203,22 @@ class _Worker:
             elif self._has_ended(run):  # while it was being claimed
                 claimed.release()
             elif (begun := self._note_start(run, claimed)) is not None:
+                self._alone = run if suspected else None
                 return begun
         self._next_look = time.monotonic() + _CLAIM_SECONDS
         return None
 
+    def _is_suspected(self, run: Run) -> bool:
+        return begun_in_vain(self.place.work(run), self.way.launch) > 0
+
     def _note_start(self, run: Run, claimed: Claim) -> "_Begun | None":
         """Write down that the run is begun; None, and the claim given up, where it can't be."""
+        way, folder = self.way, self.place.work(run)
         with ExitStack() as stack:
             stack.enter_context(claimed)
             try:
-                begun = _Begun(run, claimed, _note_start(self.place.work(run), self.code, self.way))
-            except (GivenUp, OSError) as error:
+                begun = _Begun(run, claimed, note_start(folder, self.code, way.launch, way.max_starts))
+            except (GivenUp, OSError, ValueError) as error:
                 failure = str(error)
             else:
                 stack.pop_all()
@@ -243,8 +260,21 @@ class _Worker:
                 self._fail(run, traceback.format_exc())
             except DataError as error:
                 self._fail(run, str(error))
-            except Exception:  # whatever went wrong with this run, the others go on
+            except Exception as error:  # whatever went wrong with this run, the others go on
+                if self._device_is_lost():
+                    raise DeviceLost(f"the device answers nothing but errors any more: {error}") from error
                 self._fail(run, traceback.format_exc())
+            finally:
+                self._alone = None
+
+    def _device_is_lost(self) -> bool:
+        """Whether the device answers nothing but errors from now on: another process may find it well."""
+        if self.device.type == "cuda":
+            try:
+                torch.cuda.synchronize(self.device)
+            except RuntimeError:
+                return True
+        return False
 
     def _train_and_record(self, begun: "_Begun") -> Generator[int, None, dict]:
         run, folder = begun.run, self.place.work(begun.run)
@@ -262,9 +292,10 @@ class _Worker:
             write_atomically(self.place.weights(run), checkpoint.pack(trainer.model.state_dict()))
             path = write_record(self.place.records, record)
             checkpoint.remove(folder)
-            for name in ("status.json", "starts.json"):
-                (folder / name).unlink(missing_ok=True)
-            _remove_unfinished(path, self.place.weights(run), folder / "status.json", folder / "starts.json")
+            notes = [folder / "status.json", folder / "starts.json"]
+            for note in notes:
+                note.unlink(missing_ok=True)
+            remove_unfinished(path, self.place.weights(run), *notes)
         return record
 
     def _data_of(self, run: Run) -> DeviceData:
@@ -327,69 +358,3 @@ def join_tasks(environment, device: str) -> Iterator[Group]:
 
 def _done(run: Run, record: dict) -> Status:
     return Status("done", str(run), time.time(), message=outcome(record))
-
-
-def _note_start(folder: Path, code: dict, way: Way) -> list[dict]:
-    """Add this start to the run's list of starts, and return the list: it counts interruptions, SIGKILL too.
-
-    The code of starts that left no checkpoint has no part in what comes out, and is forgotten. Raises GivenUp
-    where this launch has begun the run ``way.max_starts`` times from the same checkpoint.
-    """
-    path, newest = folder / "starts.json", folder / checkpoint.NEWEST
-    starts = json.loads(path.read_text()) if path.exists() else []
-    if not newest.exists() and not (folder / checkpoint.PREVIOUS).exists():
-        starts = [{**start, "code": None} for start in starts]
-    begun_from = newest.stat().st_mtime_ns if newest.exists() else None
-    same = [start for start in starts if (start["launch"], start["checkpoint"]) == (way.launch, begun_from)]
-    if way.launch and len(same) >= way.max_starts:
-        times = ", ".join(start["time"] for start in same)
-        raise GivenUp(f"given up: {len(same)} starts did not come as far as a checkpoint ({times})")
-    starts.append({"time": _now(), "code": code, "launch": way.launch, "checkpoint": begun_from})
-    write_atomically(path, json.dumps(starts).encode())
-    return starts
-
-
-def _remove_unfinished(*paths: Path) -> None:
-    """Delete what processes that were killed while they wrote these files have left beside them."""
-    for path in paths:
-        for unfinished in path.parent.glob(f".{path.name}.*.tmp"):
-            unfinished.unlink(missing_ok=True)
-
-
-def make_record(trainer: Trainer, history: dict, code: dict, starts: list[dict]) -> dict:
-    """The record of a finished run; see :mod:`reproductions.harness.records` for the fields."""
-    run, data, curve = trainer.run, trainer.data, trainer.curve
-    earlier = [start["code"] for start in starts if start["code"] is not None]
-    if any(old["modified"] or old["resnet_sha256"] != code["resnet_sha256"] for old in earlier):
-        code = {**code, "modified": True}  # begun by one version of the code and ended by another
-    rate = trainer.iteration * run.recipe.batch_size / history["train_seconds"]
-    return {
-        "schema": SCHEMA,
-        "identity": run.identity,
-        "specification": run.specification(),
-        "status": "diverged" if trainer.diverged else "completed",
-        "parameters": count_parameters(trainer.model),
-        "curve": curve,
-        "final": curve[-1],
-        "best": best_point(curve),
-        "warmup_ended_at": trainer.warmup_ended_at,
-        "weights_sha256": trainer.weights_digest(),
-        "precision": trainer.precision,
-        "timing": {
-            "wall_seconds": round(history["wall_seconds"], 3),
-            "train_seconds": round(history["train_seconds"], 3),
-            "device_seconds": round(history["device_seconds"], 3),
-            "images_per_second": round(rate, 2),
-            "packed_with": history["packed_with"],
-            "finished": _now(),
-        },
-        "hardware": provenance.hardware(trainer.device, trainer.threads, trainer.group.size),
-        "versions": provenance.versions(),
-        "code": code,
-        "data": {"name": data.name, "sha256": data.digest, "official": data.official},
-        "interruptions": len(starts) - 1,
-    }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

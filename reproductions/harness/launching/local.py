@@ -27,6 +27,7 @@ from resnet.run import Run
 
 _MONTH_MINUTES = 30 * 24 * 60  # submitit wants a time limit; a local job has none
 _POLL_SECONDS = 0.5
+_DISMISS_SECONDS = 3.0  # enough for jobs to start, stop at a checkpoint and end
 _FALSE_STARTS = 3  # jobs in a row that died before they began a run: the slot is of no use
 _LOG_LINES = 20  # shown of a job that died
 
@@ -79,14 +80,18 @@ def launch(runs: list[Run], place: Workplace, display: Display, options: Options
     check_private(place.jobs)
     queue = _Queue(runs, place, display, options)
     with stop_on_signals(message=STOPPING) as stop_requested:
-        while queue.running or (queue.usable and not stop_requested() and queue.left()):
-            if not stop_requested():
-                queue.begin()
-            time.sleep(_POLL_SECONDS)
-            display.poll(place, runs)
-            queue.collect()
-            if stop_requested():  # again and again: a job that is just starting may miss the first
-                queue.ask_to_stop()
+        try:
+            while queue.running or (queue.usable and not stop_requested() and queue.left()):
+                if not stop_requested():
+                    queue.begin()
+                time.sleep(_POLL_SECONDS)
+                display.poll(place, runs)
+                queue.collect()
+                if stop_requested():  # again and again: a job that is just starting may miss the first
+                    queue.ask_to_stop()
+        except BaseException:  # a second Ctrl-C, say, which jobs that are just starting don't hear
+            queue.dismiss()
+            raise
         stopped = stop_requested()
     undone = queue.left()
     found = queue.failures | failures(runs, place, queue.way.launch)
@@ -164,6 +169,14 @@ class _Queue:
         for job in self.running.values():
             with suppress(ProcessLookupError):
                 os.kill(int(job.job_id), signal.SIGTERM)  # submitit's local job id: a process that passes it on
+
+    def dismiss(self) -> None:
+        """Ask the jobs to stop for a moment, and leave those alone that take longer."""
+        end = time.monotonic() + _DISMISS_SECONDS
+        while self.running and time.monotonic() < end:
+            self.ask_to_stop()
+            time.sleep(_POLL_SECONDS / 5)
+            self.collect()
 
     def _owned(self, run: Run) -> bool:
         return owned(self.place.work(run), self.place.stale_seconds)

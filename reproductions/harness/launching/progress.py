@@ -71,6 +71,8 @@ class Display:
                     self._finish(run, outcome(read_record(path)))
             elif (status := Status.read(place.work(run))) is not None and status.state == "running":
                 self._statuses[run] = status
+            else:
+                self._forget(run)
         self._show()
 
     def _finish(self, run: Run, how: str) -> None:

@@ -97,7 +97,8 @@ def _submit(runs: list[Run], place: Workplace, options: Options) -> Submission:
     where = shlex.quote(str(code))
     parameters["slurm_setup"] = [*parameters["slurm_setup"], f"cd {where}", f"export PYTHONPATH={where}"]
     identity, threads = provenance.code_identity(), parameters["cpus_per_task"]
-    firsts = range(0, len(runs), options.pack or 1)
+    pack = options.pack if options.pack and options.slurm.processes == 1 else 1  # several processes train one by one
+    firsts = range(0, len(runs), pack)
     try:
         executor = submitit.AutoExecutor(place.jobs, cluster="slurm", slurm_max_num_timeout=_NEVER)
         executor.update_parameters(name=f"resnet-{options.experiment}", **parameters)
@@ -108,7 +109,7 @@ def _submit(runs: list[Run], place: Workplace, options: Options) -> Submission:
         raise ValueError(f"nothing was submitted to SLURM: {error}\nasked for: {asked}") from error
     logs = {job.job_id: str(job.paths.stderr) for job in jobs}
     names = {run.short_id: str(run) for run in runs}
-    submission = Submission(way.launch, options.experiment, logs, names, time.time())
+    submission = Submission(way.launch, options.experiment, logs, names, pack, time.time())
     submission.write(place)
     return submission
 

@@ -16,14 +16,15 @@ class Submission:
     """One job array.
 
     launch: what its jobs have in common. jobs: their ids, each with the file that has its last words. runs: the
-    short ids of the runs that its jobs train, any job any of them, each with its name. submitted: seconds since the
-    epoch.
+    short ids of the runs that its jobs train, any job any of them, each with its name; a job begins with every
+    ``pack``-th. submitted: seconds since the epoch.
     """
 
     launch: str
     experiment: str
     jobs: dict[str, str]
     runs: dict[str, str]
+    pack: int
     submitted: float
 
     def write(self, place: Workplace) -> None:
@@ -34,8 +35,7 @@ class Submission:
 
     def job_of(self, run: str) -> str:
         """The job that begins with the run (a short id), or with one shortly before it."""
-        place = list(self.runs).index(run) * len(self.jobs) // len(self.runs)
-        return list(self.jobs)[place]
+        return list(self.jobs)[list(self.runs).index(run) // self.pack]
 
 
 def read_submissions(out: Path) -> list[Submission]:

@@ -73,7 +73,8 @@ class Status:
 def left(runs: list[Run], place: Workplace, launch: str) -> list[Run]:
     """Those of the runs that have neither a record nor failed in this launch."""
     unrecorded = [run for run in runs if not record_path(place.records, run).exists()]
-    return [run for run in unrecorded if run not in failures(unrecorded, place, launch)]
+    failed = failures(unrecorded, place, launch)
+    return [run for run in unrecorded if run not in failed]
 
 
 def failures(runs: list[Run], place: Workplace, launch: str) -> dict[Run, str]:
