@@ -23,7 +23,7 @@ FLAGS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(LAUNCHER),--launcher '$(L
 	$(if $(SLOTS),--slots '$(SLOTS)') $(if $(SLURM_PROFILE),--slurm-profile '$(SLURM_PROFILE)') \
 	$(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
 
-.PHONY: help venv test bench reproduce-cifar-table reproduce-degradation reproduce-precision report check status cancel list publish slurm-up slurm-down slurm-status
+.PHONY: help venv test bench reliability reproduce-cifar-table reproduce-degradation reproduce-precision report check status cancel list publish slurm-up slurm-down slurm-status
 
 help: ; @sed -n '/^$$/q;s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST)); sed -n 's/^\.PHONY:/targets:/p' $(firstword $(MAKEFILE_LIST))
 
@@ -40,6 +40,7 @@ slurm-up slurm-down slurm-status: ; @slurm/testcluster $(@:slurm-%=%)
 venv: $(INSTALLED)
 test: $(INSTALLED) ; $(BIN)/python -m pytest
 bench: $(INSTALLED) ; $(BIN)/python -m benchmarks.throughput
+reliability: $(INSTALLED) ; $(BIN)/python -m pytest tests/faults --reliability results/reliability.md
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version)'

@@ -229,3 +229,18 @@ def test_missing_data_are_a_failure_without_a_traceback(place, monkeypatch):
 
     monkeypatch.setattr(job, "load", missing)
     assert execute([synthetic_run()], place, never).failures == {synthetic_run(): "no data"}
+
+
+def test_a_run_that_can_not_be_claimed_fails_and_the_others_are_trained(place, monkeypatch):
+    first, second = synthetic_run(seed=0), synthetic_run(seed=1)
+    claim = job.claim
+
+    def full(folder, *arguments):
+        if folder == place.work(first):
+            raise OSError(28, "No space left on device")
+        return claim(folder, *arguments)
+
+    monkeypatch.setattr(job, "claim", full)
+    outcome = execute([first, second], place, never)
+    assert list(outcome.failures) == [first] and "can't be begun: [Errno 28] No space left" in outcome.failures[first]
+    assert record_path(place.records, second).exists()

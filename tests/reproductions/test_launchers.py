@@ -3,6 +3,7 @@
 import io
 import itertools
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -590,8 +591,9 @@ def cluster(monkeypatch, tmp_path):
     fake = FakeCluster()
 
     class Executor:
-        def __init__(self, folder, cluster, slurm_max_num_timeout):
+        def __init__(self, folder, cluster, slurm_max_num_timeout, slurm_python):
             self.folder, self.cluster, self.timeouts = folder, cluster, slurm_max_num_timeout
+            assert slurm_python.endswith(sys.executable) and "USR2" in slurm_python
 
         def update_parameters(self, **parameters):
             self.parameters = parameters
@@ -742,6 +744,25 @@ def test_runs_that_no_job_is_left_for_are_failures_with_the_jobs_last_words(clus
     first, second = (outcome.failures[run] for run in RUNS[:2])
     assert first.startswith("no job is left that trains it\n") and "slurmstepd: error: out of memory" in first
     assert "TIMEOUT of 12_0" in first and "TIMEOUT of 12_1" in second and "no log" in second
+
+
+def test_jobs_of_an_earlier_launch_that_were_about_to_end_are_replaced(cluster, tmp_path):
+    submit(tmp_path)
+
+    def look():
+        if len(cluster.submissions) == 1 and cluster.looks > 2:  # they are found, and then gone
+            cluster.living.clear()
+        if len(cluster.submissions) == 2:
+            train(Workplace(tmp_path, tmp_path), *RUNS[:2])
+
+    cluster.look = look
+    assert launch(tmp_path) == Outcome({}) and len(cluster.submissions) == 2
+
+
+def test_a_job_is_deaf_to_slurms_signal_until_it_can_handle_it(tmp_path):
+    script = "import signal; signal.raise_signal(signal.SIGUSR2); print('alive')"
+    line = f"{slurm._DEAF_PYTHON} -u -c {shlex.quote(script)}"  # as in submitit's script
+    assert subprocess.run(["bash", "-c", line], capture_output=True, text=True).stdout == "alive\n"
 
 
 def test_a_job_that_slurm_does_not_show_for_a_moment_is_not_given_up(cluster, tmp_path):

@@ -135,7 +135,7 @@ def execute(
 
     A run that fails does not stop the others, and no run is trained that another process trains; once
     ``stop_requested`` turns true, those in training write a checkpoint and no further one is begun. Raises ValueError
-    for an unusable device, DeviceLost if it became unusable, and OSError if a run's folder can't be made.
+    for an unusable device, and DeviceLost if it became unusable.
 
     The processes of a ``group`` train every run together, one after another: rank 0 says which, and alone claims runs
     and writes. An exception in one of them is raised after it was written down, because the others can't go on.
@@ -195,7 +195,11 @@ class _Worker:
             if suspected and self.pack.size:
                 self.waiting.append(run)
                 continue
-            claimed = claim(self.place.work(run), self.place.stale_seconds)
+            try:
+                claimed = claim(self.place.work(run), self.place.stale_seconds)
+            except OSError as error:  # a full or read-only disk
+                self._fail(run, f"the run can't be begun: {error}")
+                continue
             if claimed is None:
                 message = "another process trains it"
                 self.on_status(run, Status("waiting", str(run), time.time(), message=message))

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 import time
 import uuid
 from contextlib import contextmanager
@@ -18,11 +19,14 @@ from reproductions.harness.launching.signals import stop_on_signals
 from reproductions.harness.launching.snapshot import take
 from reproductions.harness.launching.submissions import Submission, last_words, read_submissions
 from reproductions.harness.launching.workplace import Workplace, failures, left
+from reproductions.harness.records import record_path
 from resnet.run import Run
 
 _POLL_SECONDS = 2.0
 _QUEUE_SECONDS = 15.0  # between two questions to SLURM
 _NEVER = 10**6  # times out so often before submitit gives a job up
+# SLURM's signal would end a process that has not come as far as submitit's handler for it, and the job with it.
+_DEAF_PYTHON = f'sh -c \'trap "" USR2; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
 
 
 def launch(runs: list[Run], place: Workplace, display: Display, options: Options) -> Outcome:
@@ -34,22 +38,38 @@ def launch(runs: list[Run], place: Workplace, display: Display, options: Options
         return Outcome({})
     queue.check_reachable()
     place = Workplace(place.out.resolve(), place.data.resolve(), place.checkpoint_seconds, place.stale_seconds)
+    own: set[str] = set()  # what this launch has submitted
+    with stop_on_signals() as stop_requested:
+        while True:
+            plan = _submit_missing(runs, place, display, options, own)
+            if options.detach:
+                return Outcome({}, detached=_farewell(plan, place, options))
+            ended = _watch(plan, place, display, stop_requested)
+            # Jobs that this launch found may have been about to end, as those of a node that was lost.
+            if stop_requested() or all(plan[run].launch in own for run in ended):
+                break
+    found = {}
+    for token in {submission.launch for submission in plan.values()} | own:
+        found |= failures(runs, place, token)
+    return Outcome(ended | found, detached=_farewell(plan, place, options) if stop_requested() else "")
+
+
+def _submit_missing(
+    runs: list[Run], place: Workplace, display: Display, options: Options, own: set[str]
+) -> dict[Run, Submission]:
+    """See to it that there are jobs for all runs that have no record; returns which submission trains which run."""
     with _one_at_a_time(place):
         plan = _underway(runs, place)
         if plan:
             display.say(f"{len(plan)} runs have jobs already: {_ids(plan)}")
-        if missing := [run for run in runs if run not in plan]:
+        ended = {run for token in own for run in failures(runs, place, token)}
+        ended |= {run for run in runs if record_path(place.records, run).exists()}
+        if missing := [run for run in runs if run not in plan and run not in ended]:
             submission = _submit(missing, place, options)
+            own.add(submission.launch)
             plan |= dict.fromkeys(missing, submission)
             display.say(f"submitted {len(submission.jobs)} jobs to SLURM: {_ids({missing[0]: submission})}")
-    if options.detach:
-        return Outcome({}, detached=_farewell(plan, place, options))
-    with stop_on_signals() as stop_requested:
-        ended = _watch(plan, place, display, stop_requested)
-    found = {}
-    for run, submission in plan.items():
-        found |= failures([run], place, submission.launch)
-    return Outcome(ended | found, detached=_farewell(plan, place, options) if stop_requested() else "")
+    return plan
 
 
 def _watch(plan: dict[Run, Submission], place: Workplace, display: Display, stop_requested) -> dict[Run, str]:
@@ -100,7 +120,9 @@ def _submit(runs: list[Run], place: Workplace, options: Options) -> Submission:
     pack = options.pack if options.pack and options.slurm.processes == 1 else 1  # several processes train one by one
     firsts = range(0, len(runs), pack)
     try:
-        executor = submitit.AutoExecutor(place.jobs, cluster="slurm", slurm_max_num_timeout=_NEVER)
+        executor = submitit.AutoExecutor(
+            place.jobs, cluster="slurm", slurm_max_num_timeout=_NEVER, slurm_python=_DEAF_PYTHON
+        )
         executor.update_parameters(name=f"resnet-{options.experiment}", **parameters)
         with _outside_of_any_job():
             jobs = executor.submit_array([Job(runs, place, way, first, threads, identity) for first in firsts])
