@@ -79,7 +79,9 @@ class Launch:
         arguments = ["--profile", "smoke", "--seeds", str(setting.seeds), "--out", str(out), "--device", "cpu"]
         if "--checkpoint-seconds" not in flags:
             arguments += ["--checkpoint-seconds", str(CHECKPOINT_SECONDS)]
-        self.process = CONTEXT.Process(target=_launch, args=(setting, [*arguments, *flags], self.log, before))
+        # The server that forks may have been started before there was a cluster: it has another environment.
+        started = (setting, [*arguments, *flags], self.log, before, {**os.environ})
+        self.process = CONTEXT.Process(target=_launch, args=started)
         self._before = self._news()
         self.process.start()
 
@@ -129,12 +131,15 @@ class Launch:
         self.end()
 
 
-def _launch(setting: Setting, arguments: list[str], log: Path, before: Callable[[], None] | None) -> None:
+def _launch(
+    setting: Setting, arguments: list[str], log: Path, before: Callable[[], None] | None, environment: dict[str, str]
+) -> None:
     os.setsid()  # what it starts is in its group, too
     file = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    os.environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    os.environ.clear()
+    os.environ |= environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     torch.set_num_threads(1)
     if before is not None:
         before()
