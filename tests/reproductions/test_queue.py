@@ -51,7 +51,7 @@ def test_an_array_from_the_queue_to_its_end(cluster):
         queue.cancel([array])
     wait_until(lambda: queue.jobs([array]) == {})
     wait_until(lambda: all((queue.ending(f"{array}_{n}") or "").startswith("CANCELLED") for n in (0, 1, 2, 4)))
-    assert queue.ending(f"{array}_3") is None, "SLURM has forgotten it"
+    assert queue.ending(f"{array}_3") in (None, "CANCELLED by 0")  # of one that never began SLURM may know nothing
     queue.cancel([array])  # once more, without complaint
 
 
