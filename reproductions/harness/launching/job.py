@@ -18,7 +18,7 @@ from reproductions.harness import provenance
 from reproductions.harness.launching.claims import Claim, claim
 from reproductions.harness.launching.recording import GivenUp, begun_in_vain, make_record, note_start
 from reproductions.harness.launching.signals import stop_on_signals
-from reproductions.harness.launching.workplace import Status, Workplace
+from reproductions.harness.launching.workplace import Status, Workplace, failures
 from reproductions.harness.records import (
     RecordError,
     outcome,
@@ -238,11 +238,9 @@ class _Worker:
             except RecordError as error:  # never trained over: it may be all that is left of a result
                 self.failures[run] = f"{error}\nMove the file away to train this run again."
             return True
-        status = Status.read(self.place.work(run))
-        if status is not None and status.state == "failed" and self.way.launch and status.launch == self.way.launch:
-            self.failures[run] = status.message
-            return True
-        return False
+        failed = failures([run], self.place, self.way.launch) if self.way.launch else {}
+        self.failures |= failed
+        return run in failed
 
     def _train(self, begun: "_Begun") -> Generator[int, None, None]:
         """Train the run in small parts and see to it that its end is known."""

@@ -17,7 +17,7 @@ from reproductions.harness.launching.private import check_private
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.signals import stop_on_signals
 from reproductions.harness.launching.snapshot import take
-from reproductions.harness.launching.submissions import Submission, last_words, read_submissions
+from reproductions.harness.launching.submissions import Submission, last_words, read_submissions, submissions_folder
 from reproductions.harness.launching.workplace import Workplace, failures, left
 from reproductions.harness.records import record_path
 from resnet.run import Run
@@ -139,7 +139,7 @@ def _submit(runs: list[Run], place: Workplace, options: Options) -> Submission:
 @contextmanager
 def _one_at_a_time(place: Workplace):
     """Of two launches on the same folder, one looks at what is underway when the other has submitted."""
-    while (turn := claim(place.out / "work" / "submissions", place.stale_seconds)) is None:
+    while (turn := claim(submissions_folder(place.out), place.stale_seconds)) is None:
         time.sleep(_POLL_SECONDS)
     with turn:
         yield

@@ -1,4 +1,4 @@
-"""What was submitted to SLURM, written down in ``OUT/work/submissions``: which jobs there are, and for which runs."""
+"""What was submitted to SLURM, written down among what is underway: which jobs there are, and for which runs."""
 
 import json
 from contextlib import suppress
@@ -28,7 +28,7 @@ class Submission:
     submitted: float
 
     def write(self, place: Workplace) -> None:
-        write_atomically(_folder(place.out) / f"{self.launch}.json", json.dumps(asdict(self)).encode())
+        write_atomically(submissions_folder(place.out) / f"{self.launch}.json", json.dumps(asdict(self)).encode())
 
     def covers(self, run: Run) -> bool:
         return run.short_id in self.runs
@@ -41,7 +41,7 @@ class Submission:
 def read_submissions(out: Path) -> list[Submission]:
     """All submissions from this folder, the oldest first; a file that can't be read is left out."""
     found = []
-    for path in _folder(out).glob("*.json"):
+    for path in submissions_folder(out).glob("*.json"):
         try:
             found.append(Submission(**json.loads(path.read_text())))
         except (OSError, ValueError, TypeError):
@@ -74,5 +74,6 @@ def last_words(submission: Submission, run: str) -> str:
     return f"job {job} ended{f' as {ending}' if ending else ''}: {said}"
 
 
-def _folder(out: Path) -> Path:
+def submissions_folder(out: Path) -> Path:
+    """Where the submissions from the folder ``out`` are written down."""
     return out / "work" / "submissions"
