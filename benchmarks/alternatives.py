@@ -27,7 +27,8 @@ from benchmarks.processes import ROOT, Unavailable, last_line, measure_processes
 from benchmarks.results import write
 from benchmarks.variants import KINDS, Measured, Setting
 from reproductions.harness import provenance
-from resnet.trainer import DeviceData, find_device
+from resnet.data.resident import ResidentData
+from resnet.trainer import find_device
 
 PROCESSES = (2, 4, 8)
 ORDER = ("eager", "graph", "processes", "mps", "streams", "compiled", "grouped")
@@ -135,7 +136,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def measure_here(options: argparse.Namespace) -> None:
     """What a child does: measure one kind in this process and print its rows."""
-    data = DeviceData(random_images(options.images, 1), None, find_device(options.device))
+    data = ResidentData(random_images(options.images, 1), None, find_device(options.device))
     setting = Setting(data, options.rounds, options.seconds)
     for model in options.models:
         for row in KINDS[options.only](model, setting):

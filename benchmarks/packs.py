@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from resnet.data.resident import ResidentData
 from resnet.run import Run
-from resnet.trainer import DeviceData, Trainer, synchronized_time
+from resnet.trainer import Trainer, synchronized_time
 from resnet.training import AHEAD, BURST, POLL_SECONDS
 
 GIB = 2**30
@@ -68,7 +69,7 @@ def measured_run(run: Run) -> Run:
 
 
 def build_packs(
-    runs: list[Run], widths: list[int], data: DeviceData, reserved_before: int, say: Callable[[str], None]
+    runs: list[Run], widths: list[int], data: ResidentData, reserved_before: int, say: Callable[[str], None]
 ) -> list[Built]:
     """Packs of the first so many ``runs`` for each of ``widths``, smallest first; each contains the one before.
 
@@ -93,7 +94,7 @@ def build_packs(
     return built
 
 
-def _grow(trainers: list[Trainer], runs: list[Run], data: DeviceData) -> str | None:
+def _grow(trainers: list[Trainer], runs: list[Run], data: ResidentData) -> str | None:
     """Add a trainer for each run that has none; if the memory does not suffice, add none and say so."""
     before = len(trainers)
     try:

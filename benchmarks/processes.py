@@ -18,8 +18,9 @@ from pathlib import Path
 from benchmarks.measuring import BATCH, IMAGES, Rates, random_images
 from benchmarks.packs import Pack, measured_run
 from benchmarks.variants import Measured
+from resnet.data.resident import ResidentData
 from resnet.run import Run
-from resnet.trainer import DeviceData, Trainer, find_device, synchronized_time
+from resnet.trainer import Trainer, find_device, synchronized_time
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTROL = "nvidia-cuda-mps-control"
@@ -119,7 +120,7 @@ def last_line(errors) -> str:
 def work(models: list[str], rounds: int, seconds: float, device_name: str, images: int) -> None:
     """One process: for each model prepare a run, say so, and take steps for a while at each line on the input."""
     device = find_device(device_name)
-    data = DeviceData(random_images(images, 1), None, device)
+    data = ResidentData(random_images(images, 1), None, device)
     burst = BURST if device.type == "cuda" else 1
     for model in models:
         pack = Pack([Trainer(measured_run(Run(model)), data)])

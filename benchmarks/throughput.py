@@ -31,9 +31,10 @@ from benchmarks.results import CONVENTIONAL, ModelResult, Results, Row, TableRes
 from reproductions import cifar_table
 from reproductions.harness import provenance
 from resnet.data import ImageDataset
+from resnet.data.resident import ResidentData
 from resnet.models import create_model
 from resnet.run import Run
-from resnet.trainer import DeviceData, Trainer, find_device, resolve_precision, synchronized_time
+from resnet.trainer import Trainer, find_device, resolve_precision, synchronized_time
 
 TABLE_SEEDS = 5
 _DEFAULTS = {  # by the type of device
@@ -60,7 +61,7 @@ def measure_model(
     """The conventional loop, one run and packs of ``widths``, in turn."""
     packs.free_unused(device)
     before = packs.reserved(device)
-    data = DeviceData(dataset, None, device)
+    data = ResidentData(dataset, None, device)
     runs = [measured_run(Run(model, seed=seed)) for seed in range(max(widths, default=1))]
     built = build_packs(runs, [1, *widths], data, before, say)
 
@@ -116,7 +117,7 @@ def measure_table(
     """How long ``runs`` take (all nets of one seed after another), by the rates of mixed packs of them."""
     packs.free_unused(device)
     before = packs.reserved(device)
-    data = DeviceData(dataset, None, device)
+    data = ResidentData(dataset, None, device)
     nets = list(dict.fromkeys(run.model for run in runs))
     widths = [len(nets) * seeds for seeds in seeds_at_once]
     built = build_packs([measured_run(run) for run in runs], widths, data, before, say)

@@ -10,10 +10,12 @@ from torch import nn
 from benchmarks.measuring import BATCH, Loop, Rates, measure_in_turn
 from benchmarks.packs import Pack, build_packs, measured_run, reserved
 from resnet.data.augment import crop_and_flip
+from resnet.data.resident import ResidentData
 from resnet.data.sampling import Sampler
 from resnet.models import create_model
+from resnet.recipe import Recipe
 from resnet.run import Run
-from resnet.trainer import DeviceData, Trainer
+from resnet.trainer import Trainer
 
 STREAMS = (2, 4, 8, 16)
 COMPILED = (1, 4)  # each run is compiled anew where the compiler finds no cached code
@@ -39,12 +41,12 @@ class EagerLoop:
 
     runs, settling = 1, 2
 
-    def __init__(self, model: str, data: DeviceData, bf16: bool):
+    def __init__(self, model: str, data: ResidentData, bf16: bool):
         self.data, self.bf16, self.iteration = data, bf16, 0
         layout = torch.channels_last if bf16 else torch.contiguous_format
         self.model = create_model(model).to(data.device, memory_format=layout).train()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-        self.sampler = Sampler(0, len(data.train_labels), BATCH, True, data.device)
+        self.sampler = Sampler(0, len(data.train_labels), Recipe(batch_size=BATCH), data.device)
 
     def step(self) -> None:
         draws = self.sampler.batch(self.iteration)
@@ -140,7 +142,7 @@ def recorded(work: Callable[[], None], device: torch.device) -> Callable[[], Non
 class Setting:
     """What all alternatives are measured with. ``compiler``: torch.compile's backend."""
 
-    data: DeviceData
+    data: ResidentData
     rounds: int
     seconds: float
     compiler: str = "inductor"

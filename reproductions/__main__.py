@@ -1,4 +1,4 @@
-"""``python -m reproductions list|status|cancel|publish|report|check``."""
+"""``python -m reproductions list|models|status|cancel|publish|report|check``."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from reproductions.architectures import architectures_table
 from reproductions.experiments import EXPERIMENTS
 from reproductions.harness import publish
 from reproductions.harness.cli import DEFAULT_OUT, EXIT_REFUSED, PUBLISHED, show_files
@@ -18,6 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m reproductions", description="The papers' tables.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the experiments, their rows and commands")
+    commands.add_parser("models", help="the papers' networks, their parameters and multiply-adds")
     status = commands.add_parser("status", help="how the runs in a folder stand")
     publishing = commands.add_parser("publish", help="check finished records and copy them into results/")
     cancelling = commands.add_parser("cancel", help="cancel an experiment's jobs on SLURM; checkpoints stay")
@@ -34,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
             rows = " ".join(row.key for row in experiment.rows("paper"))
             console.print(f"{experiment.name}: {experiment.title} ({experiment.source})", highlight=False)
             console.print(f"  make {experiment.target}    rows: {rows}", highlight=False)
+        return 0
+    if options.command == "models":
+        console.print(architectures_table(), highlight=False, markup=False, end="")
         return 0
     if options.command == "status":
         return show_status(EXPERIMENTS, options.out, console)

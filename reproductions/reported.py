@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 
 PATH = Path(__file__).with_name("reported.toml")
-ORIGINS = ("paper", "implementation")
-KINDS = ("single", "mean", "best", "median", "approximate", "below", "above")
-COUNTED = ("mean", "best", "median")  # kinds that are of n runs
+ORIGINS = ("paper", "report", "implementation")
+KINDS = ("single", "mean", "best", "median", "whole", "approximate", "below", "above")
+COUNTED = ("mean", "best", "median")  # kinds that are of n runs; that of a mean is not always stated
 
 
 class ReportedError(ValueError):
@@ -18,7 +18,7 @@ class ReportedError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """A paper or another implementation; ``how`` says how an implementation measured."""
+    """A paper, a report of a smaller system, or another implementation, of which ``how`` says how it measured."""
 
     key: str
     origin: str
@@ -37,7 +37,8 @@ class Source:
 class Reported:
     """One reported number. Decimals keep the digits as printed; ``unit`` is "%" for errors and accuracies.
 
-    ``kind`` is one of KINDS; ``n`` the number of runs of a mean, best or median; ``std`` that of a mean.
+    ``kind`` is one of KINDS; ``n`` the number of runs of a mean, best or median, None for a mean whose source does not
+    state it; ``std`` that of a mean.
     """
 
     key: str
@@ -62,7 +63,9 @@ class Reported:
     @property
     def described(self) -> str:
         """The number with its kind: ``8.75 (single)``, ``6.61 ± 0.16 (mean of 5)``, ``≈ 9 (read off a figure)``."""
-        meaning = {"approximate": "read off a figure", "below": "bound", "above": "bound"}.get(self.kind, self.kind)
+        meanings = {"approximate": "read off a figure", "whole": "in whole percent", "below": "bound", "above": "bound"}
+        meanings["mean"] = "mean" if self.n else "mean, number of runs not stated"
+        meaning = meanings.get(self.kind, self.kind)
         return f"{self} ({meaning} of {self.n})" if self.n else f"{self} ({meaning})"
 
 
@@ -90,7 +93,8 @@ def _number(source: Source, values: dict) -> Reported:
     number = Reported(source=source, **{**values, **decimals})
     if number.kind not in KINDS:
         raise ReportedError(f"{number.key}: kind must be one of {', '.join(KINDS)}, not {number.kind!r}")
-    if (number.kind in COUNTED) != (number.n is not None) or (number.std is not None and number.kind != "mean"):
+    wrong = number.kind not in COUNTED if number.n is not None else number.kind in ("best", "median")
+    if wrong or (number.std is not None and number.kind != "mean"):
         raise ReportedError(f"{number.key}: {number.kind!r} with n = {number.n} and std = {number.std}")
     return number
 
@@ -105,8 +109,8 @@ def find(key: str, metric: str = "test error") -> list[Reported]:
 
 
 def in_paper(key: str | None, metric: str = "test error") -> list[Reported]:
-    """What papers report under ``key``; nothing for None."""
-    return [number for number in find(key, metric) if number.source.origin == "paper"] if key else []
+    """What papers, or reports of a smaller system, say under ``key``; nothing for None."""
+    return [number for number in find(key, metric) if number.source.origin != "implementation"] if key else []
 
 
 def elsewhere(key: str | None, metric: str = "test error") -> list[Reported]:
@@ -115,9 +119,10 @@ def elsewhere(key: str | None, metric: str = "test error") -> list[Reported]:
 
 
 def target(key: str | None, metric: str = "test error") -> Reported | None:
-    """The paper's number that a reproduced mean is compared with: its mean if it gives one, else its single number.
+    """The paper's number that a reproduced mean is compared with: its mean if it gives one, else its one number.
 
-    None where the paper gives neither: a best of n or a reading of a figure is no fair target for a mean.
+    None where the paper gives neither: a best of n or a reading of a figure is no fair target for a mean. Nor is a mean
+    of an unknown number of runs, because how far it may lie from another mean depends on that number.
     """
-    numbers = {number.kind: number for number in in_paper(key, metric)}
-    return numbers.get("mean") or numbers.get("single")
+    numbers = {number.kind: number for number in in_paper(key, metric) if number.kind != "mean" or number.n}
+    return numbers.get("mean") or numbers.get("single") or numbers.get("whole")

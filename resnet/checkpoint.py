@@ -62,6 +62,12 @@ def pack(state: dict) -> bytes:
     return _MAGIC + hashlib.sha256(payload).digest() + payload
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file begins as :func:`pack` makes them."""
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
 def load(path: Path, device="cpu") -> dict:
     """Read one checkpoint file. Raises CheckpointError if it is damaged or holds anything but tensors and values."""
     content = path.read_bytes()

@@ -4,21 +4,22 @@ Every process holds the same weights and draws the same global batches. It works
 
     loss = mean loss over the part * (images of the part / images of the batch)
 
-so that losses and gradients only need to be summed over the processes, however unequal the parts are. BN layers take
-their statistics over the whole batch (:func:`synchronize_batch_norm`). What is left is rounding: sums are added up in
-another order. With :data:`ALONE`, the group of one process, all of this does nothing.
+so that losses and gradients only need to be summed over the processes, however unequal the parts are. What BN takes its
+statistics over does not depend on the processes either (:mod:`resnet.normalization`). What is left is rounding: sums
+are added up in another order. With :data:`ALONE`, the group of one process, all of this does nothing.
 """
 
 import io
 import socket
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,6 @@ class Group:
             dist.all_reduce(flat)
             for tensor, total in zip(members, flat.split([tensor.numel() for tensor in members])):
                 tensor.copy_(total.view(tensor.shape))
-
-    def sum_gradients(self, model: nn.Module) -> None:
-        """Sum the gradients of all parameters: call after the last backward pass and before the optimizer's step."""
-        self.sum_(*(parameter.grad for parameter in model.parameters() if parameter.grad is not None))
 
     def any(self, flag: bool) -> bool:
         """Whether ``flag`` is true in any process. The host waits for the other hosts, but not for the devices."""
@@ -154,6 +151,27 @@ def _connect(address: str, port: int, rank: int, size: int, device: torch.device
         ) from error
 
 
+def distribute(model: nn.Module, group: Group) -> nn.Module:
+    """``model`` in DistributedDataParallel: its backward pass leaves gradients summed over the processes of ``group``.
+
+    Parameters stay the model's own; buffers are left alone. With one process, the model as it is. DDP would by itself
+    take means. It arranges its exchanges anew after the first backward pass, and with them the order of sums of three
+    and more numbers: for results that don't depend on where training is interrupted, every start must take one pass
+    that does not count.
+    """
+    if group.size == 1:
+        return model
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # its successor is new
+        parallel = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+    parallel.register_comm_hook(None, _sum_gradients)
+    return parallel
+
+
+def _sum_gradients(_, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda future: future.value()[0])
+
+
 def port_for(job: int, restart: int = 0) -> int:
     """A port in 10000..29999, below those that Linux hands out itself, for a start of a SLURM job.
 
@@ -174,110 +192,3 @@ def local_device(local_rank: int) -> torch.device:
     if local_rank >= count:
         raise ValueError(f"process {local_rank} (from 0) of this machine has no GPU of its own: there are {count}")
     return torch.device("cuda", local_rank)
-
-
-def synchronize_batch_norm(model: nn.Module, group: Group) -> nn.Module:
-    """``model`` with BN layers that, in training, take their statistics over the whole batch of ``group``.
-
-    Layers are replaced; parameters and buffers stay the same objects with the same state-dict keys, so an optimizer
-    may be made before or after. On CUDA the layers are torch's ``SyncBatchNorm``; elsewhere :class:`WholeBatchNorm`.
-    With one process, the model as it is.
-    """
-    if group.size == 1:
-        return model
-    if next(model.parameters()).device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return _with_whole_batch_norm(model, group)
-
-
-def _with_whole_batch_norm(module: nn.Module, group: Group) -> nn.Module:
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return WholeBatchNorm(module, group)
-    for name, child in module.named_children():
-        setattr(module, name, _with_whole_batch_norm(child, group))
-    return module
-
-
-class WholeBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """``layer``, a BN layer, with statistics over the whole batch of a group: for CPUs, where torch has no such layer.
-
-    Takes (N, C, ...) and gives the same shape and dtype. Like BatchNorm it normalises with the biased variance and
-    keeps a running estimate with the unbiased one. In evaluation mode it is ``layer``.
-    """
-
-    def __init__(self, layer: nn.modules.batchnorm._BatchNorm, group: Group):
-        super().__init__(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-        self.weight, self.bias, self.group = layer.weight, layer.bias, group
-        self.running_mean, self.running_var = layer.running_mean, layer.running_var
-        self.num_batches_tracked = layer.num_batches_tracked
-        self.train(layer.training)
-
-    def _check_input_dim(self, x: Tensor) -> None:
-        if x.dim() < 2:
-            raise ValueError(f"expected (N, C, ...), got {x.dim()} dimensions")
-
-    def forward(self, x: Tensor) -> Tensor:
-        self._check_input_dim(x)
-        if not self.training:
-            return super().forward(x)
-        with torch.no_grad():
-            count, mean, variance = _moments(x, self.group)
-            if self.track_running_stats:
-                self.num_batches_tracked += 1
-                new = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-                self.running_mean.lerp_(mean.to(self.running_mean), new)
-                self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var), new)
-        return _Normalize.apply(x, self.weight, self.bias, count, mean, variance, self.eps, self.group)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """``x`` with at least the precision of float32."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _moments(x: Tensor, group: Group) -> tuple[int, Tensor, Tensor]:
-    """Over all of the batch but the channels: number of values, mean and biased variance (C,), the last two float64.
-
-    Combined from each process's mean and sum of squared deviations from it, not from squares (Chan, Golub, LeVeque
-    1979): exact to rounding also where the mean is large beside the deviations.
-    """
-    variance, mean = torch.var_mean(_wide(x), dim=[d for d in range(x.dim()) if d != 1], correction=0)
-    own = torch.cat([torch.tensor([x.numel() // x.shape[1]]), mean, variance]).double()
-    parts = [torch.empty_like(own) for _ in range(group.size)]
-    dist.all_gather(parts, own)
-    counts, means, variances = torch.stack(parts).split([1, len(mean), len(mean)], dim=1)
-    count = counts.sum()
-    mean = (counts * means).sum(dim=0) / count
-    variance = (counts * (variances + (means - mean).square())).sum(dim=0) / count
-    return int(count), mean, variance
-
-
-class _Normalize(torch.autograd.Function):
-    """(x - mean) / sqrt(variance + eps) * weight + bias, where mean and variance depend on every process's x.
-
-    The backward pass is that of BN (Ioffe and Szegedy 2015, section 3) for the sum of all processes' losses: its two
-    sums run over the whole batch. The gradients of weight and bias are this process's part, to be summed like those
-    of all other parameters.
-    """
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, count, mean, variance, eps, group):
-        dtype = _wide(x).dtype
-        mean, variance = mean.to(dtype), variance.to(dtype)
-        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
-        ctx.count, ctx.group = count, group
-        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        x, weight, mean, scale = ctx.saved_tensors
-        shape, others = (1, -1, *[1] * (x.dim() - 2)), [d for d in range(x.dim()) if d != 1]
-        gradient, normalized = _wide(gradient), (_wide(x) - mean.view(shape)) * scale.view(shape)
-        for_bias, for_weight = gradient.sum(others), (gradient * normalized).sum(others)
-        whole = torch.stack([for_bias, for_weight])
-        ctx.group.sum_(whole)
-        offset, slope = (whole / ctx.count).unbind()
-        for_x = scale.view(shape) * (gradient - offset.view(shape) - normalized * slope.view(shape))
-        if weight is None:
-            return for_x.to(x.dtype), *[None] * 7
-        return (for_x * weight.view(shape)).to(x.dtype), for_weight.to(weight), for_bias.to(weight), *[None] * 5

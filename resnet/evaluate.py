@@ -1,35 +1,55 @@
-"""The error of a network on a set of images."""
+"""The errors of a network on a set of images."""
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from resnet.data.augment import subtract_mean
+from resnet import recipe as recipes
+from resnet.data.dataset import Data
+from resnet.recipe import Recipe
 
-BATCH = {"cpu": 250, "cuda": 2_500}  # images at once
+TESTS = ("center", *recipes.TESTS)
+Views = Tensor | list[Tensor]  # images (n, C, H, W), or several views of the same n images, of any sizes
 
 
 @torch.no_grad()
 def count_wrong(
-    model: nn.Module, images: Tensor, labels: Tensor, mean: Tensor, dtype: torch.dtype | None = None
+    model: nn.Module, batches: Iterable[tuple[Views, Tensor]], dtype: torch.dtype | None = None, top5: bool = False
 ) -> Tensor:
-    """How many of the uint8 images (N, H, W, C), each seen once, whole and unflipped, are not classified right.
+    """How many images are not classified right, and with ``top5`` how many have the right class not among the first 5.
 
-    An int64 scalar on the images' device: the host does not wait for it. ``dtype`` is autocast's, None for fp32. The
-    model is put into evaluation mode and back into the mode it was in.
+    ``batches`` gives images (n, C, H, W) and labels (n,), as :meth:`resnet.data.Data.tests` does; where it gives
+    several views of the images, the predictions (softmax) for them are averaged. Returns int64 (1,) or (2,) on the
+    images' device: the host does not wait for it. ``dtype`` is autocast's, None for fp32. The model is put into
+    evaluation mode and back into the mode it was in.
     """
     training = model.training
     model.eval()
-    wrong = torch.zeros((), dtype=torch.int64, device=images.device)
-    size = BATCH[images.device.type]
-    with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
-        for batch, answers in zip(images.split(size), labels.split(size)):
-            wrong += (model(subtract_mean(batch, mean)).argmax(dim=1) != answers).sum()
+    counts = []
+    for images, labels in batches:
+        with torch.autocast(labels.device.type, dtype=dtype, enabled=dtype is not None):
+            scores = model(images) if isinstance(images, Tensor) else _mean_prediction(model, images)
+        counts.append([(scores.argmax(dim=1) != labels).sum()])
+        if top5:
+            best = scores.topk(min(5, scores.shape[1])).indices
+            counts[-1].append((best != labels[:, None]).all(dim=1).sum())
     model.train(training)
-    return wrong
+    return sum(torch.stack(batch) for batch in counts)
 
 
-def top1_error(
-    model: nn.Module, images: Tensor, labels: Tensor, mean: Tensor, dtype: torch.dtype | None = None
-) -> float:
-    """Top-1 error in percent over the images; see :func:`count_wrong`."""
-    return 100 * count_wrong(model, images, labels, mean, dtype).item() / len(labels)
+def _mean_prediction(model: nn.Module, views: list[Tensor]) -> Tensor:
+    """The prediction (n, K) averaged over the views of n images."""
+    return sum(model(images).float().softmax(dim=1) for images in views) / len(views)
+
+
+def count_wrong_in(
+    test: str, model: nn.Module, data: Data, recipe: Recipe, part: slice = slice(None), dtype: torch.dtype | None = None
+) -> Tensor:
+    """What :func:`count_wrong` gives, top-1 and top-5, of images ``part`` of an image folder's test set.
+
+    ``test`` is one of TESTS: "center" looks at the square in each image's centre, as evaluations in a training do, the
+    others are the recipe's further tests; of the ``recipe`` only ``image_size`` matters. Raises ValueError.
+    """
+    views = data.tests("test", part, recipe) if test == "center" else data.views(test, part, recipe)
+    return count_wrong(model, views, dtype, top5=True)

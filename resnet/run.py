@@ -4,8 +4,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 
-from resnet.data import TRAIN_IMAGES
-from resnet.models import changed_options
+from resnet.data import FOLDERS, IMAGE_SHAPES, TRAIN_IMAGES
+from resnet.models import changed_options, image_channels
 from resnet.recipe import Recipe
 
 # Part of every identity. Raise it when a change of the code changes what a run gives: results of the old code then
@@ -18,6 +18,7 @@ class Run:
     """What is trained; see :mod:`resnet.models` for names and options.
 
     ``train_images``: the first so many training images are used, the others held out for validation; None uses all.
+    ``teacher``: a run on the same data, from whose final network this one is distilled at ``recipe.temperature``.
     """
 
     model: str
@@ -26,6 +27,7 @@ class Run:
     seed: int = 0
     model_options: dict = field(default_factory=dict, hash=False)
     train_images: int | None = None
+    teacher: "Run | None" = None
 
     def __post_init__(self):
         object.__setattr__(self, "model_options", changed_options(self.model, self.model_options))
@@ -39,6 +41,31 @@ class Run:
             object.__setattr__(self, "train_images", None)
         if type(self.seed) is not int or self.seed < 0:
             raise ValueError(f"seed must be a whole number of at least 0, not {self.seed!r}")
+        self._check_channels()
+        self._check_crop()
+        self._check_teacher()
+
+    def _check_channels(self) -> None:
+        *_, channels = IMAGE_SHAPES.get(self.data, (3,))  # images from files are in colour
+        if channels != (wanted := image_channels(self.model)):
+            raise ValueError(
+                f"{self.model} takes {wanted} channel(s) of an image, but those of {self.data} have {channels}"
+            )
+
+    def _check_crop(self) -> None:
+        crop, is_folder = self.recipe.crop, self.data in FOLDERS
+        if is_folder == (crop == "pad"):
+            what, wanted = ("an image folder", "scale or area") if is_folder else ("a set of small images", "pad")
+            raise ValueError(f"{self.data} is {what}: the recipe's crop must be {wanted}, not {crop!r}")
+        if is_folder and self.train_images is not None:
+            raise ValueError(f"no training images of {self.data} can be held out: its folder has its own test images")
+
+    def _check_teacher(self) -> None:
+        if (self.teacher is None) != (self.recipe.temperature is None):
+            have, lack = ("temperature", "teacher") if self.teacher is None else ("teacher", "temperature")
+            raise ValueError(f"distillation needs a teacher and a temperature: there is a {have}, but no {lack}")
+        if self.teacher is not None and self.teacher.data != self.data:
+            raise ValueError(f"the teacher was trained on {self.teacher.data}, so it can't teach {self.data}")
 
     @property
     def identity(self) -> str:
@@ -52,6 +79,8 @@ class Run:
             "train_images": self.train_images,
             "seed": self.seed,
         }
+        if self.teacher is not None:
+            decisive["teacher"] = self.teacher.identity
         return hashlib.sha256(canonical_json(decisive)).hexdigest()
 
     def __hash__(self):
@@ -65,7 +94,9 @@ class Run:
     def specification(self) -> dict:
         """The whole specification, defaults written out, as plain JSON values."""
         specification = asdict(self)
-        specification["recipe"]["milestones"] = list(self.recipe.milestones)
+        for name in ("milestones", "tests"):
+            specification["recipe"][name] = list(specification["recipe"][name])
+        specification["teacher"] = self.teacher and self.teacher.specification()
         return {"training_version": TRAINING_VERSION, **specification}
 
     @classmethod
@@ -75,7 +106,8 @@ class Run:
         if (version := values.pop("training_version", None)) != TRAINING_VERSION:
             raise ValueError(f"training version {version}, but this code has version {TRAINING_VERSION}")
         try:
-            return cls(**{**values, "recipe": Recipe(**values["recipe"])})
+            teacher = values.get("teacher") and cls.from_specification(values["teacher"])
+            return cls(**{**values, "recipe": Recipe(**values["recipe"]), "teacher": teacher})
         except (TypeError, KeyError) as error:
             raise ValueError(f"not a run's specification: {error}") from error
 

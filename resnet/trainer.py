@@ -4,18 +4,20 @@ import copy
 import hashlib
 import math
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
-import torch.nn.functional as F
+from torch import Tensor, nn
 
-from resnet.data import ImageDataset
-from resnet.data.augment import crop_and_flip, pad
-from resnet.data.sampling import Sampler, seeded_generator
-from resnet.distributed import ALONE, Group, synchronize_batch_norm
+from resnet.data import Data
+from resnet.data.sampling import seeded_generator
+from resnet.distributed import ALONE, Group, distribute
 from resnet.evaluate import count_wrong
+from resnet.losses import cross_entropy, distillation_loss, mix, mixing_weight, partners
 from resnet.models import create_model
-from resnet.recipe import learning_rate_at, make_optimizer
+from resnet.normalization import RunningEstimates, synchronize_batch_norm
+from resnet.recipe import Recipe, learning_rate_at, make_optimizer
 from resnet.run import Run
 
 _WARM_UP_STEPS = 3  # before a CUDA graph is recorded: libraries choose their kernels and memory in the first steps
@@ -64,35 +66,6 @@ def synchronized_time(device: torch.device) -> float:
     return time.perf_counter()
 
 
-class DeviceData:
-    """A data set on a device: uint8 images, int64 labels, and the mean training image in units of 0..255.
-
-    Several runs on the same device and with as many training images can share one. Raises ValueError if the data
-    set has fewer images than ``train_images``.
-    """
-
-    def __init__(self, dataset: ImageDataset, train_images: int | None, device: torch.device | str):
-        available = len(dataset.train_images)
-        count = available if train_images is None else train_images
-        if not 0 < count <= available:
-            raise ValueError(f"{dataset.name} has {available} training images, so {count} of them can't be used")
-        images, labels = torch.from_numpy(dataset.train_images), torch.from_numpy(dataset.train_labels).long()
-        self.name, self.num_classes, self.digest, self.official = (
-            dataset.name,
-            dataset.num_classes,
-            dataset.digest,
-            dataset.official,
-        )
-        self.device = torch.device(device)
-        self.mean = (images[:count].sum(dim=0).double() / count).float().to(device)
-        self.padded_mean = pad(self.mean)
-        self.train_images, self.train_labels = pad(images[:count]).to(device), labels[:count].to(device)
-        self.held_out = count < available
-        self.validation_images, self.validation_labels = images[count:].to(device), labels[count:].to(device)
-        self.test_images = torch.from_numpy(dataset.test_images).to(device)
-        self.test_labels = torch.from_numpy(dataset.test_labels).long().to(device)
-
-
 def _make_stream(device: torch.device) -> "torch.cuda.Stream | None":
     """A stream of a run's own; a CPU has none."""
     return torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -102,8 +75,9 @@ class Trainer:
     """One run, advanced a step at a time.
 
     ``curve`` has one entry per evaluation: iteration (steps taken), learning_rate (of the last step), training_loss
-    and training_error (mean over the augmented batches since the evaluation before), test_error, and
-    validation_error where images are held out; errors in percent, None where the loss was not finite.
+    and training_error (mean over the augmented batches since the evaluation before), test_error, test_top5_error
+    where the data have it, and validation_error where images are held out; errors in percent, None where the loss was
+    not finite. A mixed image's training error is the mean of those for its two labels, weighted as they are.
     ``diverged`` is set at the evaluation that finds the training loss not finite; the run ends there.
 
     On a CUDA device the whole step is recorded as a CUDA graph and replayed, on a stream of the run's own: a step
@@ -112,23 +86,31 @@ class Trainer:
     Kernels are deterministic ones, and fp32 is not TF32.
 
     In a ``group`` of several processes every one has a trainer of the same run and calls the same methods; each works
-    on its part of every batch, BN statistics are the whole batch's, and steps are not recorded.
+    on its part of every batch, BN statistics are the whole batch's (or, where the recipe has a ``batch_norm_size``,
+    those of the groups of so many images that a batch is made of), and steps are not recorded.
+
+    ``teacher``: the state dict of the network that ``run.teacher`` ended with, for a run that has one.
     """
 
-    def __init__(self, run: Run, data: DeviceData, group: Group = ALONE):
+    def __init__(self, run: Run, data: Data, group: Group = ALONE, teacher: dict | None = None):
         if run.data != data.name:
             raise ValueError(f"the run needs {run.data}, but the data are {data.name}")
+        if (run.teacher is None) != (teacher is None):
+            raise ValueError("the weights of a run's teacher must be given if, and only if, it has a teacher")
         self.run, self.recipe, self.data, self.device = run, run.recipe, data, data.device
         self.precision = resolve_precision(run.recipe.precision, self.device)
-        self._autocast = {"bf16": torch.bfloat16, "fp32": None}[self.precision]
-        options = {"num_classes": data.num_classes, **run.model_options}
-        model = create_model(run.model, generator=seeded_generator(run.seed, "initialisation"), **options)
-        model = model.to(self.device, memory_format=torch.channels_last).train()
-        self.group, self._part = group, group.share(self.recipe.batch_size)
-        self.model = synchronize_batch_norm(model, group)
+        self._autocast = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[self.precision]
+        model = self._create_model(run, seeded_generator(run.seed, "initialisation")).train()
+        grouped = self.recipe.batch_norm_size is not None
+        self.group, groups = group, _groups(self.recipe, group)
+        self.model = model if grouped else synchronize_batch_norm(model, group)
+        self._estimates = RunningEstimates(self.model, self.recipe, group) if grouped else None
+        self._parallel = distribute(self.model, group)
+        self._teacher = None if teacher is None else self._create_teacher(run.teacher, teacher)
+        self.teacher_digest = None if teacher is None else digest_of_weights(teacher)
         self.optimizer = make_optimizer(self.recipe, self.model)
-        images = len(data.train_labels)
-        self.sampler = Sampler(run.seed, images, self.recipe.batch_size, self.recipe.augment, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.batches = data.batches(run.seed, self.recipe, groups)
         self.threads = torch.get_num_threads()  # on a CPU, the order of sums and so the last bits depend on it
         self.iteration = 0
         self.warmup_ended_at: int | None = None
@@ -138,16 +120,28 @@ class Trainer:
         self._images_since_evaluation = 0
         # Sums on the device, read only at evaluations: a step never waits for the host.
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self._wrong = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._wrong = torch.zeros((), dtype=torch.float64, device=self.device)
         self._warmup_wrong = torch.zeros((), dtype=torch.int64, device=self.device)
         self._counts: torch.Tensor | None = None  # of the evaluation that was begun
         # A graph keeps the numbers it was recorded with, so there the learning rate is one more tensor.
         self._stream = _make_stream(self.device)
         self._learning_rate = torch.zeros((), device=self.device) if self._stream else None
         self._filled: float | None = None  # what it was last set to
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._mixing_weight = torch.ones((), device=self.device)
+        self._prepared = False
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}  # by the number of images
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
+
+    def _create_model(self, run: Run, generator: torch.Generator | None = None) -> nn.Module:
+        options = {"num_classes": self.data.num_classes, **run.model_options}
+        model = create_model(run.model, generator=generator, **options)
+        return model.to(self.device, memory_format=torch.channels_last)
+
+    def _create_teacher(self, run: Run, weights: dict) -> nn.Module:
+        teacher = self._create_model(run)
+        teacher.load_state_dict(weights)
+        return teacher.eval().requires_grad_(False)
 
     @property
     def finished(self) -> bool:
@@ -161,37 +155,64 @@ class Trainer:
     def step(self) -> None:
         """Take one training step. The caller evaluates when :attr:`evaluation_due` says so, before the next step."""
         with self._on_stream():
-            self.sampler.load(self.iteration)
+            self.batches.load(self.iteration)
             self._set_learning_rate(self.learning_rate)
+            if self.recipe.mixup:
+                self._mixing_weight.fill_(mixing_weight(self.run.seed, self.iteration, self.recipe.mixup))
+            size = self.batches.size(self.iteration)
+            if self.group.size > 1 and not self._prepared:
+                self._prepare(1)
             if self._stream is None or self.group.size > 1:
-                self._compute()
+                self._compute(size)
             else:
-                self._graph = self._graph or self._record()
-                self._graph.replay()
+                self._graphs = self._graphs or self._record()
+                self._graphs[size].replay()
         self.iteration += 1
-        self._images_since_evaluation += self.recipe.batch_size
+        self._images_since_evaluation += size
         warming_up = self.recipe.warmup_learning_rate is not None and self.warmup_ended_at is None
         if warming_up and self.iteration % self.recipe.warmup_window == 0:
             self._look_at_warmup()
 
-    def _compute(self) -> None:
-        """The work of one step: for the device alone, the same operations on the same memory every time."""
-        draws = self.sampler.take().part(self._part)
-        images = crop_and_flip(self.data.train_images, self.data.padded_mean, *draws)
-        labels = self.data.train_labels[draws.index]
+    def _compute(self, size: int) -> None:
+        """The work of a step on ``size`` images: for the device alone, the same operations on the same memory."""
         self.optimizer.zero_grad()
-        with torch.autocast(self.device.type, dtype=self._autocast, enabled=self._autocast is not None):
-            logits = self.model(images)
-        loss = F.cross_entropy(logits.float(), labels)
-        share = len(labels) / self.recipe.batch_size
-        (loss if share == 1 else loss * share).backward()
-        self.group.sum_gradients(self.model)
-        self.optimizer.step()
+        if self._estimates is not None:
+            self._estimates.begin_batch()
+        for last, (images, labels) in _mark_last(self.batches.take(size)):
+            # The processes' gradients are summed while those of the last images are computed.
+            with nullcontext() if last or self._parallel is self.model else self._parallel.no_sync():
+                self._accumulate(images, labels, len(labels) / size)
+            if self._estimates is not None:
+                self._estimates.end_group()
+        if self._estimates is not None:
+            self._estimates.end_batch()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
-        wrong = (logits.detach().argmax(dim=1) != labels).sum()
+    def _accumulate(self, images: Tensor, labels: Tensor, share: float) -> None:
+        """Add these images, a share of the batch, to the gradients, and what they say of the network to the sums."""
+        recipe, weight = self.recipe, self._mixing_weight if self.recipe.mixup else None
+        if weight is not None:
+            images = mix(images, weight)
+            other_labels = labels[partners(len(labels), self.device)]
+        with torch.autocast(self.device.type, dtype=self._autocast, enabled=self._autocast is not None):
+            logits = self._parallel(images)
+            with torch.no_grad():
+                taught = None if self._teacher is None else self._teacher(images)
+        loss = cross_entropy(logits, labels, recipe.label_smoothing)
+        if weight is not None:
+            loss = weight * loss + (1 - weight) * cross_entropy(logits, other_labels, recipe.label_smoothing)
+        if taught is not None:
+            loss = loss + distillation_loss(logits, taught, recipe.temperature)
+        self.scaler.scale(loss if share == 1 else loss * share).backward()
+
+        answers = logits.detach().argmax(dim=1)
+        wrong = (answers != labels).sum()
+        if weight is not None:
+            wrong = weight * wrong + (1 - weight) * (answers != other_labels).sum()
         self._loss_sum += loss.detach() * len(labels)
         self._wrong += wrong
-        if self.recipe.warmup_learning_rate is not None:
+        if recipe.warmup_learning_rate is not None:
             self._warmup_wrong += wrong
 
     def _set_learning_rate(self, value: float) -> None:
@@ -202,18 +223,26 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = value if self._learning_rate is None else self._learning_rate
 
-    def _record(self) -> "torch.cuda.CUDAGraph":
-        """The step as a CUDA graph; the steps taken to prepare it are taken back."""
+    def _prepare(self, steps: int) -> None:
+        """Take so many steps and take them back: the first ones make choices that later ones keep to."""
         before = copy.deepcopy(self.state_dict())
-        for _ in range(_WARM_UP_STEPS):
-            self._compute()
+        for size in self.batches.sizes:
+            for _ in range(steps):
+                self._compute(size)
         self.load_state_dict(before)
         self._set_learning_rate(self.learning_rate)
-        self.optimizer.zero_grad()  # so that the gradients belong to the graph
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
-            self._compute()
-        return graph
+        self._prepared = True
+
+    def _record(self) -> dict[int, "torch.cuda.CUDAGraph"]:
+        """The step as CUDA graphs, one for each size of a batch."""
+        self._prepare(_WARM_UP_STEPS)
+        graphs = {}
+        for size in self.batches.sizes:
+            self.optimizer.zero_grad()  # so that the gradients belong to the graph
+            graphs[size] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graphs[size], stream=self._stream):
+                self._compute(size)
+        return graphs
 
     def _look_at_warmup(self) -> None:
         """End the warm-up if the training error over the last whole window is low enough."""
@@ -252,26 +281,24 @@ class Trainer:
 
     def begin_evaluation(self) -> None:
         """Give the device the work of an evaluation; no step may follow before :meth:`finish_evaluation`."""
-        data = self.data
-        parts = [(data.test_images, data.test_labels)]
-        parts += [(data.validation_images, data.validation_labels)] if data.held_out else []
         with self._on_stream():
-            wrong = [self._count_wrong(*part) for part in parts]
-            counts = torch.stack([count.double() for count in (self._loss_sum, self._wrong, *wrong)])
+            wrong = [self._count_wrong(which) for which in self.data.test_images]
+            counts = torch.cat([torch.stack([self._loss_sum, self._wrong]), *wrong])
             self.group.sum_(counts)
             self._counts = counts.to("cpu", non_blocking=True)
             self._loss_sum.zero_()
             self._wrong.zero_()
 
-    def _count_wrong(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _count_wrong(self, which: str) -> Tensor:
         """This process's part of the wrong answers."""
-        part = self.group.share(len(labels))
-        return count_wrong(self.model, images[part], labels[part], self.data.mean, self._autocast)
+        part = self.group.share(self.data.test_images[which])
+        batches = self.data.tests(which, part, self.recipe)
+        return count_wrong(self.model, batches, self._autocast, self.data.top5).double()
 
     def finish_evaluation(self) -> None:
         """Add the point of the evaluation that was begun to the curve."""
         self._wait()
-        loss_sum, wrong, test_wrong, *validation_wrong = self._counts.tolist()
+        loss_sum, wrong, *test_wrong = self._counts.tolist()
         loss = loss_sum / self._images_since_evaluation
         self.diverged = not math.isfinite(loss)
         point = {
@@ -280,12 +307,28 @@ class Trainer:
             "training_loss": loss,
             "training_error": 100 * wrong / self._images_since_evaluation,
         }
-        if validation_wrong:
-            point["validation_error"] = 100 * validation_wrong[0] / len(self.data.validation_labels)
-        point["test_error"] = 100 * test_wrong / len(self.data.test_labels)
+        names = [f"{which}{kind}" for which in self.data.test_images for kind in self._error_kinds]
+        images = [count for count in self.data.test_images.values() for _ in self._error_kinds]
+        point |= {name: 100 * count / of for name, count, of in zip(names, test_wrong, images)}
         measured = ("iteration", "learning_rate") if self.diverged else point
         self.curve.append({name: value if name in measured else None for name, value in point.items()})
         self._images_since_evaluation, self._counts = 0, None
+
+    @property
+    def _error_kinds(self) -> tuple[str, ...]:
+        return ("_error", "_top5_error") if self.data.top5 else ("_error",)
+
+    def final_tests(self) -> dict[str, dict[str, float]]:
+        """Errors in percent in the recipe's further tests of the network: test_error and test_top5_error of each."""
+        errors, count = {}, self.data.test_images["test"]
+        for kind in self.recipe.tests:
+            with self._on_stream():
+                views = self.data.views(kind, self.group.share(count), self.recipe)
+                wrong = count_wrong(self.model, views, self._autocast, top5=True)
+                self.group.sum_(wrong)
+            top1, top5 = (100 * number / count for number in wrong.tolist())
+            errors[kind] = {"test_error": top1, "test_top5_error": top5}
+        return errors
 
     def _wait(self) -> None:
         """Until the device has done all work of this run."""
@@ -303,10 +346,12 @@ class Trainer:
             "run": self.run.identity,
             "data": self.data.digest,
             "precision": self.precision,
+            "teacher": self.teacher_digest,
             "threads": self.threads,
             "iteration": self.iteration,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "warmup_ended_at": self.warmup_ended_at,
             "curve": self.curve,
             "diverged": self.diverged,
@@ -315,8 +360,9 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from :meth:`state_dict`. Raises ValueError if it belongs to another run, data or precision."""
-        for name, here in (("run", self.run.identity), ("data", self.data.digest), ("precision", self.precision)):
+        """Go on from :meth:`state_dict`. Raises ValueError if it is of another run, data, precision or teacher."""
+        own = {"run": self.run.identity, "data": self.data.digest, "precision": self.precision}
+        for name, here in (own | {"teacher": self.teacher_digest}).items():
             if state[name] != here:
                 raise ValueError(f"the checkpoint's {name} is {state[name]}, but this run's is {here}")
         if self._stream is not None:
@@ -324,20 +370,54 @@ class Trainer:
         with self._on_stream():
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
             for own, saved in zip((self._loss_sum, self._wrong, self._warmup_wrong), state["sums"]):
                 own.copy_(saved if self.group.rank == 0 else torch.zeros_like(saved))
             self.iteration, self.warmup_ended_at = state["iteration"], state["warmup_ended_at"]
-            self.sampler.seek(self.iteration)
+            self.batches.seek(self.iteration)
         self.threads = state["threads"]
         self.curve, self.diverged = list(state["curve"]), state["diverged"]
         self._images_since_evaluation = state["images_since_evaluation"]
-        self._graph = None  # it works on the optimizer's old state
+        self._graphs = {}  # they work on the optimizer's old state
 
     def weights_digest(self) -> str:
         """SHA-256 of all weights and buffers: equal if and only if two networks are equal bit for bit."""
         self._wait()
-        digest = hashlib.sha256()
-        for name, tensor in self.model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.cpu().contiguous().numpy())
-        return digest.hexdigest()
+        return digest_of_weights(self.model.state_dict())
+
+
+def digest_of_weights(state: dict[str, Tensor]) -> str:
+    """SHA-256 of a network's state dict."""
+    digest = hashlib.sha256()
+    for name, tensor in state.items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def _groups(recipe: Recipe, group: Group) -> list[slice]:
+    """The rows of every batch that this process works on, as many at once as BN takes its statistics over.
+
+    Without a ``batch_norm_size`` that is its part of the batch, which BN looks beyond. Raises ValueError where the
+    batch can't be split over the processes.
+    """
+    if recipe.last_batch == "use" and group.size > 1:
+        raise ValueError("a smaller last batch can't be split over several processes; use last_batch carry or drop")
+    unit = recipe.batch_norm_size or (2 if recipe.mixup else 1)  # which is not split; mixup pairs neighbours
+    if recipe.batch_size < unit * group.size:
+        raise ValueError(f"a batch of {recipe.batch_size} images in parts of {unit} can't be split over {group.size} "
+                         f"processes: use at most {recipe.batch_size // unit} processes")  # fmt: skip
+    part = group.share(recipe.batch_size // unit)
+    if recipe.batch_norm_size is None:
+        return [slice(unit * part.start, unit * part.stop)]
+    return [slice(unit * number, unit * (number + 1)) for number in range(part.start, part.stop)]
+
+
+def _mark_last(items: Iterable) -> Iterator[tuple[bool, tuple]]:
+    """The items, each with whether it is the last one."""
+    items = iter(items)
+    item = next(items)
+    for following in items:
+        yield False, item
+        item = following
+    yield True, item

@@ -3,6 +3,8 @@
 import argparse
 import re
 import tempfile
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,27 +20,38 @@ from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import Pool, read_pool, record_path
 from reproductions.harness.reporting.report import write_report
-from resnet.data import DataError, load
+from resnet.data import FOLDERS, DataError, load
+from resnet.data.folder import check_images_once
 from resnet.recipe import PRECISIONS
 from resnet.run import Run
 from resnet.trainer import find_device, resolve_precision, why_no_cuda
 
 PUBLISHED = provenance.ROOT / "results"
 DEFAULT_OUT, DEFAULT_DATA = Path("runs"), Path("data")
+_CPU_HOURS = 2  # that the paper profile may take on a CPU without --yes
 EXIT_FAILED, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 130
 
 
-def parse(experiment: Experiment, arguments: list[str] | None) -> argparse.Namespace:
+def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[str] | None) -> argparse.Namespace:
+    """The command line's options, among them ``experiment``: the one for the data set that they name."""
+    experiment = _choose_experiment(experiments, arguments)
     parser = argparse.ArgumentParser(
-        prog=f"python -m reproductions.{experiment.name}",
+        prog=f"python -m reproductions.{experiment.script}",
         description=f"{experiment.title} ({experiment.source})",
     )
     add = parser.add_argument
+    if not isinstance(experiments, Experiment):
+        _add_dataset(parser, experiments)
     add("--profile", choices=PROFILES, default="paper", help="how much of the protocol is run (default: paper)")
     add("--launcher", choices=launching.NAMES, default="auto", help="auto: in-process, or a queue on several GPUs")
-    add("--seeds", type=_positive, help="runs per row; default: 5 in the paper profile, 2 in the others")
+    add("--seeds", type=_positive, help=f"runs per row; default: {_default_seeds(experiment)}")
     add("--rows", type=_names, help="only these rows, such as resnet20,resnet56")
-    add("--data", type=Path, default=DEFAULT_DATA, help="folder of CIFAR-10, downloaded if missing (default: data)")
+    add(
+        "--data",
+        type=Path,
+        default=DEFAULT_DATA,
+        help="folder of the data; CIFAR-10 and MNIST are downloaded if missing (default: data)",
+    )
     add("--out", type=Path, default=DEFAULT_OUT, help="folder of records, tables and plots (default: runs)")
     add("--train-images", type=_positive, help="train on the first so many images, hold out the others")
     add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 on CUDA, fp32 elsewhere")
@@ -50,8 +63,9 @@ def parse(experiment: Experiment, arguments: list[str] | None) -> argparse.Names
     add("--max-starts", type=_positive, help="jobs a run may bring down before it is given up (default: 5)")
     add("--checkpoint-seconds", type=_seconds, default=60, help="time between checkpoints (default: 60)")
     add("--dry-run", action="store_true", help="list the runs and what they would cost, and train nothing")
-    add("--yes", action="store_true", help="train the paper profile without a GPU all the same")
+    add("--yes", action="store_true", help="train the paper profile without a GPU all the same, however long it takes")
     options = parser.parse_args(arguments)
+    options.experiment = experiment
     try:
         options.variant = Variant(options.profile, options.train_images, options.precision)
         options.seeds = options.seeds or experiment.seeds[options.profile]
@@ -61,6 +75,26 @@ def parse(experiment: Experiment, arguments: list[str] | None) -> argparse.Names
     except ValueError as error:
         parser.error(str(error))
     return options
+
+
+def _choose_experiment(experiments: Experiment | Mapping[str, Experiment], arguments: list[str] | None) -> Experiment:
+    """The experiment for the data set that the arguments name, of a script that has several."""
+    if isinstance(experiments, Experiment):
+        return experiments
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_dataset(parser, experiments)
+    name = parser.parse_known_args(arguments)[0].dataset
+    return experiments.get(name, next(iter(experiments.values())))  # a wrong name is refused by the whole parser
+
+
+def _add_dataset(parser: argparse.ArgumentParser, experiments: Mapping[str, Experiment]) -> None:
+    first = next(iter(experiments))
+    parser.add_argument("--dataset", choices=experiments, default=first, help=f"what is trained on (default: {first})")
+
+
+def _default_seeds(experiment: Experiment) -> str:
+    """``5 in the paper profile, 2 in the others``"""
+    return f"{experiment.seeds['paper']} in the paper profile, {experiment.seeds['smoke']} in the others"
 
 
 def _names(text: str) -> list[str]:
@@ -85,15 +119,17 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def run_experiment(experiment: Experiment, arguments: list[str] | None = None) -> int:
+def run_experiment(experiments: Experiment | Mapping[str, Experiment], arguments: list[str] | None = None) -> int:
     """Train what has no record yet, then make the tables and plots; returns the exit status.
+
+    A script with several experiments, one per data set, gives them by what ``--dataset`` calls them, its default first.
 
     0: all records are there. 1: a run failed or a record is damaged. 2: nothing was begun. 130: interrupted.
     """
-    options = parse(experiment, arguments)
+    options = parse(experiments, arguments)
     console = Console(stderr=True, soft_wrap=True)
     try:
-        return _run(experiment, options, console)
+        return _run(options.experiment, options, console)
     except KeyboardInterrupt:
         console.print("\nStopped at once. The same command goes on from the last checkpoints.", highlight=False)
         return EXIT_INTERRUPTED
@@ -126,7 +162,7 @@ def _run(experiment: Experiment, options: argparse.Namespace, console: Console) 
         if missing and _refuse_without_gpu(experiment, options, missing, launcher, [pool, published]):
             return EXIT_REFUSED
         _check_writable(place.out)
-        _check_data(missing, place)
+        _check_data(missing, place, console)
         _say_plan(console, experiment, options, len(options.runs) - len(missing) - len(damaged), launcher)
         with Display(len(missing), console) as display:
             outcome = launch(missing, place, display, launch_options)
@@ -204,11 +240,14 @@ def _check_writable(out: Path) -> None:
         raise ValueError(text) from error
 
 
-def _check_data(runs: list[Run], place: Workplace) -> None:
+def _check_data(runs: list[Run], place: Workplace, console: Console) -> None:
     """Load the data once before anything starts or is submitted: a DataError is then shown once, a download happens
-    once, and compute nodes need no network."""
-    for name in {run.data for run in runs}:
-        load(name, place.data)
+    once, and compute nodes need no network. Image folders are looked through for files that can't be read, once."""
+    for name in sorted({run.data for run in runs}):
+        dataset = load(name, place.data)
+        if name in FOLDERS:
+            with console.status(f"looking through the files of {dataset.root}"):
+                check_images_once(dataset, place.out / "work" / "data")
 
 
 def _say_plan(console: Console, experiment: Experiment, options, recorded: int, launcher: str) -> None:
@@ -237,22 +276,23 @@ def _dry_run(options, missing: list[Run], damaged: dict, launcher: str, pools: l
     for run in runs:
         if run not in missing:
             table.add_row(str(run), "damaged record" if run in damaged else "recorded", "", "")
-        elif (rate := rates.get(run.model)) is None:
+        elif (rate := rates.get(cost.work_of(run))) is None:
             table.add_row(str(run), "to be trained", "not measured", "")
         else:
             total += rate.hours(run)
             table.add_row(str(run), "to be trained", f"{rate.images_per_second:,.0f}", f"{rate.hours(run):.2f}")
     console = Console(soft_wrap=True)
     console.print(table, crop=False, width=max(console.width, 110))
-    known = sum(run.model in rates for run in missing)
+    known = sum(cost.work_of(run) in rates for run in missing)
     console.print(f"{len(missing)} of {len(runs)} runs to be trained: {total:.2f} {unit}-hours for {known} of them")
-    for model, rate in rates.items():
-        console.print(f"  {model}: {rate.source}", highlight=False)
+    for work, rate in rates.items():
+        console.print(f"  {work}: {rate.source}", highlight=False, markup=False)
     if known < len(missing):
-        console.print("no record tells the rates of the others on a GPU; a dry run where there is one measures them")
+        console.print("no record tells the rates of the others on a GPU; a dry run where there is one measures those "
+                      "that don't read image folders")  # fmt: skip
 
 
-def _rates(runs: list[Run], launcher: str, options, pools: list[Pool]) -> tuple[dict[str, cost.Rate], str]:
+def _rates(runs: list[Run], launcher: str, options, pools: list[Pool]) -> tuple[dict[cost.Work, cost.Rate], str]:
     """Rates for the runs where they would run, and the unit of the hours."""
     if launcher == "slurm":
         return cost.rates_elsewhere(runs, pools), "GPU"
@@ -261,21 +301,26 @@ def _rates(runs: list[Run], launcher: str, options, pools: list[Pool]) -> tuple[
 
 
 def _refuse_without_gpu(experiment, options, missing: list[Run], launcher: str, pools: list[Pool]) -> bool:
-    """Whether this would be the paper's protocol on a CPU; says what it would take and what to do instead."""
+    """Whether this would be the paper's protocol on a CPU for many hours; says how many and what to do instead."""
     if options.profile != "paper" or launcher == "slurm" or find_device(options.device).type == "cuda" or options.yes:
         return False
     rates, _ = _rates(missing, launcher, options, pools)
-    seconds = 3600 * sum(rates[run.model].hours(run) for run in missing)
+    works = Counter(work for run in missing if (work := cost.work_of(run)) in rates)
+    seconds = 3600 * sum(rates[cost.work_of(run)].hours(run) for run in missing if cost.work_of(run) in rates)
+    if seconds <= 3600 * _CPU_HOURS and works.total() == len(missing):
+        return False
     where = "this machine, which has no CUDA GPU," if options.device == "auto" else "the CPU"
-    print(f"The paper profile on {where} would take {seconds / 86400:.1f} days:")
-    for model, rate in rates.items():
-        count = sum(run.model == model for run in missing)
-        print(f"  {count} x {model} at {rate.images_per_second:,.0f} images per second ({rate.source})")
+    if rates:
+        print(f"The paper profile on {where} would take {seconds / 86400:.1f} days:")
+        for work, rate in rates.items():
+            print(f"  {works[work]} x {work} at {rate.images_per_second:,.0f} images per second ({rate.source})")
+    else:
+        print(f"The paper profile is too much for {where.rstrip(',')}.")
     target = f"make {experiment.target}"
     print(
         "Nothing was started. Instead:\n"
         f"  {target} PROFILE=smoke          synthetic data, minutes\n"
-        f"  {target} PROFILE=short          real data, 1,000 iterations, hours\n"
+        f"  {target} PROFILE=short          real data, fewer iterations\n"
         f"  {target} LAUNCHER=slurm SLURM_PROFILE=mycluster   on a cluster\n"
         "  make report                                  the published tables, seconds\n"
         f"or start it all the same with --yes ({target} YES=1)."

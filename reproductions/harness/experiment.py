@@ -10,7 +10,7 @@ from resnet.run import Run
 
 PROFILES = {
     "paper": "the paper's protocol",
-    "short": "short profile: real data, 1,000 iterations, not comparable with the paper",
+    "short": "short profile: real data, fewer iterations, not comparable with the paper",
     "smoke": "smoke profile: synthetic data, not comparable with the paper",
 }
 
@@ -44,13 +44,26 @@ class Variant:
         return "; ".join(parts)
 
     def apply(self, run: Run) -> Run:
+        """The run as this variant trains it, and its teacher too."""
         recipe = run.recipe if self.precision == "auto" else replace(run.recipe, precision=self.precision)
-        return replace(run, train_images=self.train_images, recipe=recipe)
+        teacher = run.teacher and self.apply(run.teacher)
+        train_images = run.train_images if self.train_images is None else self.train_images
+        return replace(run, train_images=train_images, recipe=recipe, teacher=teacher)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a model and a recipe. ``reported`` is its key in ``reported.toml``, if it has one."""
+    """One line of a table: a model and a recipe. ``reported`` is its key in ``reported.toml``, if it has one.
+
+    ``teacher``: a row whose run with seed 0 is the teacher from which the runs of all seeds are distilled, one for all
+    as in Bag of Tricks, section 5.3.
+
+    ``train_images``: a row that trains on the first so many images holds the others out.
+
+    ``after``: the key of the row that this one adds something to, if the table is a ladder. It need not be the line
+    above: in Table 6 of Bag of Tricks distillation and mixup are each added to label smoothing, and distillation to
+    mixup then.
+    """
 
     key: str
     label: str
@@ -59,9 +72,13 @@ class Row:
     data: str = "cifar10"
     model_options: dict = field(default_factory=dict, hash=False)
     reported: str | None = None
+    teacher: "Row | None" = None
+    after: str | None = None
+    train_images: int | None = None
 
     def run(self, seed: int) -> Run:
-        return Run(self.model, self.recipe, self.data, seed, self.model_options)
+        teacher = self.teacher and self.teacher.run(0)
+        return Run(self.model, self.recipe, self.data, seed, self.model_options, self.train_images, teacher)
 
 
 @dataclass(frozen=True)
@@ -69,13 +86,15 @@ class RowResult:
     """A row with the records that its runs have left, in the order of the seeds.
 
     ``records`` holds completed and diverged runs; ``published`` those of the project's own results, for comparison
-    (None where the published table itself is made). ``seeds`` is how many were asked for.
+    (None where the published table itself is made). ``seeds`` is how many were asked for. ``teacher`` is the record of
+    the teacher's run, None if the row has no teacher or that no record.
     """
 
     row: Row
     records: list[dict]
     published: list[dict] | None
     seeds: int
+    teacher: dict | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +102,8 @@ class Experiment:
     """One table or figure of a paper.
 
     ``rows`` gives the rows of a profile. ``report`` writes tables and plots from the rows' results below a folder
-    and returns the files, tables (``.md``) first.
+    and returns the files, tables (``.md``) first. A script with several experiments, one per data set, is named in
+    ``script``; ``dataset`` is what the command line calls the experiment's, None for the script's first.
     """
 
     name: str
@@ -92,16 +112,27 @@ class Experiment:
     rows: Callable[[str], list[Row]]
     report: Callable[["Experiment", Variant, list[RowResult], Path], list[Path]]
     seeds: dict[str, int] = field(default_factory=lambda: {"paper": 5, "short": 2, "smoke": 2})
+    script: str = ""
+    dataset: str | None = None
+
+    def __post_init__(self):
+        if not self.script:
+            object.__setattr__(self, "script", self.name)
 
     @property
     def target(self) -> str:
-        """The target of ``make`` that runs it."""
-        return f"reproduce-{self.name.replace('_', '-')}"
+        """What ``make`` takes to run it: a target, and the data set if that is not the script's first."""
+        dataset = f" DATASET={self.dataset}" if self.dataset else ""
+        return f"reproduce-{self.script.replace('_', '-')}{dataset}"
 
     def runs(self, variant: Variant, seeds: int, keys: list[str] | None = None) -> list[Run]:
-        """All runs, a row's seeds 0, 1, 2, ... side by side. Raises ValueError for an unknown row."""
+        """All runs, each once: teachers first, then a row's seeds 0, 1, 2, ... side by side.
+
+        Raises ValueError for an unknown row.
+        """
         rows = self.chosen_rows(variant, keys)
-        return [variant.apply(row.run(seed)) for row in rows for seed in range(seeds)]
+        runs = [variant.apply(row.run(seed)) for row in rows for seed in range(seeds)]
+        return list(dict.fromkeys([run.teacher for run in runs if run.teacher is not None] + runs))
 
     def chosen_rows(self, variant: Variant, keys: list[str] | None) -> list[Row]:
         rows = self.rows(variant.profile)
@@ -117,5 +148,6 @@ class Experiment:
         for row in self.rows(variant.profile):
             runs = [variant.apply(row.run(seed)) for seed in range(seeds)]
             own, others = ([p.records[r.identity] for r in runs if p.get(r)] for p in (pool, published))
-            results.append(RowResult(row, own, None if same else others, seeds))
+            teacher = pool.get(runs[0].teacher) if runs and runs[0].teacher else None
+            results.append(RowResult(row, own, None if same else others, seeds, teacher))
         return results

@@ -11,7 +11,7 @@ from reproductions.harness.experiment import PROFILES, Experiment, Variant
 from reproductions.harness.records import Pool, read_pool, record_path
 from reproductions.harness.reporting.plots import read_description
 from reproductions.harness.reporting.report import write_report
-from resnet.data.cifar import KNOWN_COPIES
+from resnet.data import KNOWN_COPIES
 from resnet.files import write_atomically
 from resnet.run import Run
 
@@ -32,7 +32,7 @@ def objections(record: dict, history: bool = True) -> list[str]:
         found.append(f"its commit {code['commit']} is not in this repository")
     elif committed != code["resnet_sha256"]:
         found.append(f"its code is not that of commit {code['commit']}")
-    if data["name"] == "synthetic":
+    if data["name"].startswith("synthetic"):
         found.append("it is from synthetic data")
     elif not data["official"] and data["sha256"] not in KNOWN_COPIES:
         found.append(f"its data, SHA-256 {data['sha256']}, are neither the official files nor a known copy")
@@ -74,9 +74,12 @@ def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool
 
 
 def recorded_seeds(experiment: Experiment, profile: str, pool: Pool) -> int:
-    """How many seeds a table of these records has room for: the default, or more if more are there; 0 without any."""
-    identities = {}
-    for row in experiment.rows(profile):
+    """How many seeds a table of these records has room for: the default, or more if more are there; 0 without any.
+
+    Where rows are compared with others, it takes records of those: what they are compared with says nothing alone.
+    """
+    identities, rows = {}, experiment.rows(profile)
+    for row in [row for row in rows if row.after] or rows:
         for seed in range(100):
             identities[row.run(seed).identity] = seed
     seeds = [identities[identity] for identity in pool.records if identity in identities]

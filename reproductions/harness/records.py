@@ -9,7 +9,7 @@ from pathlib import Path
 from resnet.files import write_atomically
 from resnet.run import Run, canonical_json
 
-SCHEMA = 2
+SCHEMA = 3
 _NUMBER, _OPTIONAL = (int, float), (int, float, type(None))
 
 # Every field of a record with its type; nested dictionaries are sections. Errors are top-1, in percent.
@@ -24,6 +24,8 @@ _FIELDS = {
     "best": dict,  # the entry with the lowest test error: selected on the test set
     "warmup_ended_at": (int, type(None)),  # first iteration at the full learning rate, None without warm-up
     "weights_sha256": str,
+    "teacher_sha256": (str, type(None)),  # of the weights of the run's teacher, None without one
+    "tests": dict,  # errors of the recipe's further tests of the final network, each a section like "ten_crop"
     "precision": str,
     "timing": {
         "wall_seconds": _NUMBER,
@@ -44,7 +46,12 @@ _FIELDS = {
     "interruptions": int,
     "record_sha256": str,  # of the record without this field
 }
-_SINCE_SCHEMA_2 = {"timing": ["device_seconds", "packed_with"], "hardware": ["processes"]}
+# What each schema brought, as a path of names: older records don't have it.
+_SINCE = {
+    2: [("timing", "device_seconds"), ("timing", "packed_with"), ("hardware", "processes")],
+    3: [("teacher_sha256",), ("tests",)],
+}
+_TEST = {"test_error": _NUMBER, "test_top5_error": _NUMBER}
 _POINT = {"iteration": int, "learning_rate": _NUMBER, "training_loss": _OPTIONAL, "training_error": _OPTIONAL}
 _POINT |= {"test_error": _OPTIONAL}
 
@@ -106,9 +113,11 @@ def validate(record: dict, path: Path) -> None:
                 check(right, f"{where}{name} is {values[name]!r}")
 
     check(isinstance(record, dict), "it is not an object")
-    check(record.get("schema") in (1, SCHEMA), f"schema is {record.get('schema')!r}, not {SCHEMA}")
-    check_fields(record, _fields(record["schema"]), "")
-    check(set(record) == set(_FIELDS), f"unknown field {', '.join(sorted(set(record) - set(_FIELDS)))}")
+    schema = record.get("schema")
+    check(type(schema) is int and 1 <= schema <= SCHEMA, f"schema is {schema!r}, not {SCHEMA}")
+    fields = _fields(schema)
+    check_fields(record, fields, "")
+    check(set(record) == set(fields), f"unknown field {', '.join(sorted(set(record) - set(fields)))}")
     try:
         digest, run = seal(record)["record_sha256"], Run.from_specification(record["specification"])
     except ValueError as error:  # a number that is not finite, or a run that this code can't train
@@ -125,7 +134,12 @@ def validate(record: dict, path: Path) -> None:
     check(iterations == sorted(set(iterations)), "the curve's iterations don't increase")
     check(record["final"] == record["curve"][-1], "final is not the curve's last entry")
     check(record["best"] == best_point(record["curve"]), "best is not the curve's best entry")
+    tests = record.get("tests", {})
+    for name, errors in tests.items():
+        check_fields(errors, _TEST, f"tests.{name}.")
     if record["status"] == "completed":
+        check(set(tests) == set(run.recipe.tests), f"it has the tests {sorted(tests)}, not {sorted(run.recipe.tests)}")
+        check((record.get("teacher_sha256") is None) == (run.teacher is None), "its teacher is not its specification's")
         last = iterations[-1]
         check(last == run.recipe.iterations, f"it ends at iteration {last} of {run.recipe.iterations}")
         finite = all(isinstance(v, _NUMBER) and math.isfinite(v) for point in record["curve"] for v in point.values())
@@ -134,13 +148,11 @@ def validate(record: dict, path: Path) -> None:
 
 def _fields(schema: int) -> dict:
     """The fields of a record of this schema."""
-    if schema == SCHEMA:
-        return _FIELDS
-    older = {name: dict(_FIELDS[name]) for name in _SINCE_SCHEMA_2}
-    for section, names in _SINCE_SCHEMA_2.items():
-        for name in names:
-            del older[section][name]
-    return _FIELDS | older
+    fields = {name: dict(kind) if isinstance(kind, dict) else kind for name, kind in _FIELDS.items()}
+    for path in (path for since, paths in _SINCE.items() if since > schema for path in paths):
+        *section, name = path
+        del (fields[section[0]] if section else fields)[name]
+    return fields
 
 
 def _kinds(kind) -> tuple:

@@ -1,25 +1,78 @@
-"""Data sets by name, as uint8 arrays with a digest that says which copy they are."""
+"""Data sets by name, and how they get onto a device: small images in memory, large ones from a folder."""
 
 from pathlib import Path
 
-from resnet.data import cifar, synthetic
-from resnet.data.dataset import DataError, ImageDataset
+import torch
 
-__all__ = ["TRAIN_IMAGES", "DataError", "ImageDataset", "load"]
+from resnet.data import cifar, folder, mnist, synthetic
+from resnet.data.dataset import Data, DataError, ImageDataset
+from resnet.data.folder import FolderData, FolderDataset
+from resnet.data.resident import ResidentData
+
+__all__ = [
+    "FOLDERS",
+    "IMAGE_SHAPES",
+    "KNOWN_COPIES",
+    "TRAIN_IMAGES",
+    "Data",
+    "DataError",
+    "FolderDataset",
+    "ImageDataset",
+    "load",
+    "place",
+]
 
 # The data sets' names, and how many training images each has.
-TRAIN_IMAGES = {"cifar10": cifar.SHAPES["train_labels"][0], "synthetic": synthetic.TRAIN_IMAGES}
+TRAIN_IMAGES = {
+    "cifar10": cifar.SHAPES["train_labels"][0],
+    "mnist": mnist.SHAPES["train_labels"][0],
+    "synthetic": synthetic.TRAIN_IMAGES,
+    "synthetic_mnist": synthetic.TRAIN_IMAGES,
+    **{name: counts.train_images for name, counts in folder.EXPECTED.items()},
+}
+# Those that are held in memory: their images' height, width and channels.
+IMAGE_SHAPES = {
+    "cifar10": cifar.SHAPES["train_images"][1:],
+    "mnist": (mnist.SIZE, mnist.SIZE, 1),
+    "synthetic": (synthetic.SIZE, synthetic.SIZE, 3),
+    "synthetic_mnist": (mnist.SIZE, mnist.SIZE, 1),
+}
+FOLDERS = tuple(folder.EXPECTED)  # those that are read from a folder of image files while a run trains
+# Copies other than the official files that are known, by the digest of their arrays, and how they differ.
+KNOWN_COPIES = cifar.KNOWN_COPIES | mnist.KNOWN_COPIES
 
 
-def load(name: str, folder: Path | str = "data", download: bool = True) -> ImageDataset:
+def load(name: str, directory: Path | str = "data", download: bool = True) -> ImageDataset | FolderDataset:
     """Load the data set ``name``.
 
-    cifar10: from ``folder/cifar10.npz`` if that exists, else from torchvision's files in ``folder``, which are
-    downloaded if they are missing and ``download`` is true. synthetic: made by the code; ``folder`` is not used.
+    cifar10, mnist: from ``directory/cifar10.npz`` or ``mnist.npz`` if that exists, else from torchvision's files in
+    ``directory``, which are downloaded if they are missing and ``download`` is true.
+    synthetic, synthetic_mnist (grey, of MNIST's size): made by the code; ``directory`` is not used.
+    imagenet: the list of the files below ``directory/imagenet/train`` and ``val``, a folder per class in each.
+    synthetic_imagenet: such a folder in small, made by the code in ``directory`` if it is not there.
     Raises DataError, which names the file and says what to do, and ValueError for an unknown name.
     """
+    directory = Path(directory)
     if name == "cifar10":
-        return cifar.load_cifar10(Path(folder), download)
+        return cifar.load_cifar10(directory, download)
+    if name == "mnist":
+        return mnist.load_mnist(directory, download)
     if name == "synthetic":
         return synthetic.make_synthetic()
+    if name == "synthetic_mnist":
+        return synthetic.make_synthetic(pixels=mnist.SIZE, channels=1, name=name)
+    if name in FOLDERS:
+        return folder.load_folder(name, directory)
     raise ValueError(f"there is no data set {name!r}; the data sets are: {', '.join(TRAIN_IMAGES)}")
+
+
+def place(
+    dataset: ImageDataset | FolderDataset, train_images: int | None, device: torch.device | str, workers: int = 0
+) -> Data:
+    """The data set for training on a device, with the first ``train_images`` images (None: all) to train on.
+
+    ``workers``: processes that read an image folder's files; 0 reads them in this one. Raises ValueError.
+    """
+    if isinstance(dataset, FolderDataset):
+        return FolderData(dataset, torch.device(device), workers)
+    return ResidentData(dataset, train_images, torch.device(device))

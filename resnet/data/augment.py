@@ -11,13 +11,15 @@ def pad(images: Tensor) -> Tensor:
     return torch.nn.functional.pad(images, (0, 0, PADDING, PADDING, PADDING, PADDING))
 
 
-def crop_and_flip(padded: Tensor, padded_mean: Tensor, index: Tensor, offset: Tensor, flip: Tensor) -> Tensor:
-    """A batch of cropped and flipped images, less the mean image.
+def crop_and_flip(
+    padded: Tensor, padded_mean: Tensor, index: Tensor, offset: Tensor, flip: Tensor, scale: float | Tensor = 1 / 255
+) -> Tensor:
+    """A batch of cropped and flipped images, less the mean image, times ``scale`` (which may be one per channel).
 
     padded: uint8 (N, H + 8, W + 8, C), the padded data set. padded_mean: float32 (H + 8, W + 8, C), the padded mean
     image in units of 0..255: the mean is subtracted before the crop, so the border is zero. index: int64 (B,).
     offset: int64 (B, 2), row and column of the crop's corner, each 0..8. flip: bool (B,).
-    Returns float32 (B, C, H, W) in channels-last memory, in units of 0..1.
+    Returns float32 (B, C, H, W) in channels-last memory, by default in units of 0..1.
     """
     height, width = padded.shape[1] - 2 * PADDING, padded.shape[2] - 2 * PADDING
     rows = offset[:, :1] + torch.arange(height, device=padded.device)  # (B, H)
@@ -25,9 +27,9 @@ def crop_and_flip(padded: Tensor, padded_mean: Tensor, index: Tensor, offset: Te
     columns = offset[:, 1:] + torch.where(flip[:, None], width - 1 - columns, columns)  # (B, W)
     rows, columns = rows[:, :, None], columns[:, None, :]
     images = padded[index[:, None, None], rows, columns].float() - padded_mean[rows, columns]
-    return images.mul_(1 / 255).permute(0, 3, 1, 2)
+    return images.mul_(scale).permute(0, 3, 1, 2)
 
 
-def subtract_mean(images: Tensor, mean: Tensor) -> Tensor:
-    """uint8 (B, H, W, C) less the mean image, as float32 (B, C, H, W) in channels-last memory, in units of 0..1."""
-    return ((images.float() - mean) * (1 / 255)).permute(0, 3, 1, 2)
+def subtract_mean(images: Tensor, mean: Tensor, scale: float | Tensor = 1 / 255) -> Tensor:
+    """uint8 (B, H, W, C) less the mean image, times ``scale``, as float32 (B, C, H, W) in channels-last memory."""
+    return ((images.float() - mean) * scale).permute(0, 3, 1, 2)

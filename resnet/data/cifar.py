@@ -1,11 +1,10 @@
 """CIFAR-10 from torchvision's files or from one NumPy archive."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from resnet.data.archive import read_archive
 from resnet.data.dataset import DataError, ImageDataset
 
 ARCHIVE = "cifar10.npz"
@@ -28,28 +27,8 @@ def load_cifar10(folder: Path, download: bool = True) -> ImageDataset:
     """CIFAR-10 (Krizhevsky 2009) from ``folder``; see :func:`resnet.data.load`. Raises DataError."""
     archive = folder / ARCHIVE
     if archive.exists():
-        return ImageDataset("cifar10", **_read_archive(archive), official=False)
+        return ImageDataset("cifar10", **read_archive(archive, SHAPES), official=False)
     return ImageDataset("cifar10", **_read_torchvision(folder, download), official=True)
-
-
-def _read_archive(path: Path) -> dict[str, np.ndarray]:
-    remedy = f"replace the file, or remove it to have the official files downloaded to {path.parent}"
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [name for name in SHAPES if name not in archive.files]
-            if missing:
-                raise DataError(f"{path} has no array {', '.join(missing)}; {remedy}")
-            arrays = {name: np.asarray(archive[name]) for name in SHAPES}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is damaged ({error}); {remedy}") from error
-    for name, shape in SHAPES.items():
-        array = arrays[name]
-        if array.shape != shape or array.dtype != np.uint8:
-            found = f"{array.dtype} {array.shape}"
-            raise DataError(f"{path}: {name} is {found}, not uint8 {shape}; {remedy}")
-        if name.endswith("labels") and array.max() > 9:
-            raise DataError(f"{path}: {name} has a label {array.max()}, but the classes are 0 to 9; {remedy}")
-    return arrays
 
 
 def _read_torchvision(folder: Path, download: bool) -> dict[str, np.ndarray]:

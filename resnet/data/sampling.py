@@ -4,16 +4,27 @@ import hashlib
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from resnet.data.augment import PADDING
+from resnet.recipe import Recipe
 
 
 def seeded_generator(seed: int, *stream) -> torch.Generator:
     """A CPU generator for one named stream of a run, such as ``("order", epoch)``: independent of all others."""
+    return torch.Generator().manual_seed(_derived_seed(seed, stream))
+
+
+def seeded_numbers(seed: int, *stream) -> np.random.Generator:
+    """The same for distributions that PyTorch has no generator for."""
+    return np.random.default_rng(_derived_seed(seed, stream))
+
+
+def _derived_seed(seed: int, stream: tuple) -> int:
     text = "/".join(map(str, (seed, *stream)))
-    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big"))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
 class Draws(NamedTuple):
@@ -28,24 +39,31 @@ class Draws(NamedTuple):
 
 
 class Sampler:
-    """Batches of a run: random permutations of the training images, one after another without a gap.
+    """Batches of a run: random permutations of the training images, one after another.
 
-    Every batch is full; one that spans two epochs takes the end of the first permutation and the beginning of the
-    next, so all images are used equally often. Each epoch's draws come from generators seeded with (seed, stream,
-    epoch) on the CPU: a batch depends on its iteration alone, not on where training was interrupted or on which
-    device.
+    Without a gap where ``recipe.last_batch`` is "carry": a batch that spans two epochs takes the end of the first
+    permutation and the beginning of the next, so all images are used equally often; "drop" and "use" begin a new batch
+    with each epoch. Each epoch's draws come from generators seeded with (seed, stream, epoch) on the CPU: a batch
+    depends on its iteration alone, not on where training was interrupted or on which device.
 
     The draws of the epochs in use lie on ``device``, where a counter says which batch is next. So :meth:`take` is
     work for the device alone and can be recorded once and replayed, and :meth:`load`, on the host, moves an epoch's
     draws there when its first batch is near.
     """
 
-    def __init__(self, seed: int, images: int, batch_size: int, augment: bool, device: torch.device | str = "cpu"):
+    def __init__(self, seed: int, images: int, recipe: Recipe, device: torch.device | str = "cpu"):
+        batch_size = recipe.batch_size
         if images < 1:
             raise ValueError("there are no training images")
-        self.seed, self.images, self.batch_size, self.augment = seed, images, batch_size, augment
+        if recipe.last_batch == "drop" and images < batch_size:
+            raise ValueError(
+                f"{images} training images don't make a batch of {batch_size}, and smaller ones are dropped"
+            )
+        self.seed, self.images, self.recipe = seed, images, recipe
+        self._epoch_images = images - images % batch_size if recipe.last_batch == "drop" else images
+        self.sizes = tuple(sorted({self.size(0), self.size(images // batch_size)}, reverse=True))
         self._loaded: list[int | None] = [None] * (math.ceil(batch_size / images) + 1)  # the epochs of a batch
-        self._places = len(self._loaded) * images
+        self._places = len(self._loaded) * self._epoch_images
         self._draws = Draws(
             torch.zeros(self._places, dtype=torch.int64, device=device),
             torch.zeros(self._places, 2, dtype=torch.int64, device=device),
@@ -57,35 +75,50 @@ class Sampler:
     def epoch(self, number: int) -> Draws:
         """The draws of epoch ``number`` (from 0) on the CPU."""
         index = torch.randperm(self.images, generator=seeded_generator(self.seed, "order", number))
-        if self.augment:
+        if self.recipe.augment:
             augmentation = seeded_generator(self.seed, "augmentation", number)
-            offset = torch.randint(2 * PADDING + 1, (self.images, 2), generator=augmentation)
-            return Draws(index, offset, torch.randint(2, (self.images,), generator=augmentation).bool())
-        return Draws(index, torch.full((self.images, 2), PADDING), torch.zeros(self.images, dtype=torch.bool))
+            offset = torch.randint(self.recipe.crop_offsets, (self.images, 2), generator=augmentation)
+            draws = Draws(index, offset, torch.randint(2, (self.images,), generator=augmentation).bool())
+        else:
+            draws = Draws(index, torch.full((self.images, 2), PADDING), torch.zeros(self.images, dtype=torch.bool))
+        return draws.part(slice(self._epoch_images))
+
+    def size(self, iteration: int) -> int:
+        """How many images the batch of training step ``iteration`` (the first is 0) has."""
+        start, end = self._start(iteration), self._start(iteration + 1)
+        return end - start
+
+    def _start(self, iteration: int) -> int:
+        """How many images the steps before ``iteration`` have taken."""
+        batch_size = self.recipe.batch_size
+        if self.recipe.last_batch == "use":
+            epoch, step = divmod(iteration, math.ceil(self.images / batch_size))
+            return epoch * self.images + step * batch_size
+        return iteration * batch_size
 
     def seek(self, iteration: int) -> None:
-        """Make the batch of training step ``iteration`` (the first is 0) the next one."""
-        self._next.fill_(iteration * self.batch_size % self._places)
+        """Make the batch of training step ``iteration`` the next one."""
+        self._next.fill_(self._start(iteration) % self._places)
 
     def load(self, iteration: int) -> None:
         """Have the draws of training step ``iteration`` on the device, in the place of epochs that are over."""
-        start = iteration * self.batch_size
-        for number in range(start // self.images, (start + self.batch_size - 1) // self.images + 1):
+        count = self._epoch_images
+        for number in range(self._start(iteration) // count, (self._start(iteration + 1) - 1) // count + 1):
             place = number % len(self._loaded)
             if self._loaded[place] != number:
                 self._loaded[place] = number
                 for buffer, drawn in zip(self._draws, self.epoch(number)):
                     drawn = drawn.pin_memory() if buffer.is_cuda else drawn  # else the copy would wait for the device
-                    buffer[place * self.images : (place + 1) * self.images].copy_(drawn, non_blocking=True)
+                    buffer[place * count : (place + 1) * count].copy_(drawn, non_blocking=True)
 
-    def take(self) -> Draws:
-        """The next batch, on the device; its draws must have been loaded."""
-        places = (self._next + self._range) % self._places
-        self._next.add_(self.batch_size).remainder_(self._places)
+    def take(self, size: int) -> Draws:
+        """The next batch, of ``size`` images, on the device; its draws must have been loaded."""
+        places = (self._next + self._range[:size]) % self._places
+        self._next.add_(size).remainder_(self._places)
         return Draws(*(drawn[places] for drawn in self._draws))
 
     def batch(self, iteration: int) -> Draws:
         """The draws of training step ``iteration``; the next batch is the one after it."""
         self.seek(iteration)
         self.load(iteration)
-        return self.take()
+        return self.take(self.size(iteration))

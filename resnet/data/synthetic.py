@@ -6,6 +6,8 @@ harder ones have smaller shapes turned further, less contrast, and more noise.
 
 Measured test errors, where guessing has 90 %: logistic regression on the pixels 78 % at the best of three penalties;
 after 1,200 iterations of batch 32 at learning rate 0.05, one seed, ResNet-8 6.2 % and ResNet-20 3.6 %.
+
+They can be made in other sizes and in grey, as a stand-in for MNIST.
 """
 
 import numpy as np
@@ -41,25 +43,27 @@ def _shape_mask(kind: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     )[kind]
 
 
-def _masks(rng: np.random.Generator, labels: np.ndarray, smallest: np.ndarray, rotation: np.ndarray) -> np.ndarray:
-    """Where each image's shape is: bool (n, 32, 32)."""
+def _masks(
+    rng: np.random.Generator, labels: np.ndarray, smallest: np.ndarray, rotation: np.ndarray, pixels: int
+) -> np.ndarray:
+    """Where each image's shape is: bool (n, pixels, pixels)."""
     n = len(labels)
     size = rng.uniform(smallest, 12)
-    row, column = rng.uniform(size, SIZE - size, (2, n))
+    row, column = rng.uniform(size, pixels - size, (2, n))
     angle = rotation * rng.uniform(-1, 1, n)
     size, row, column, angle = (a.astype(np.float32)[:, None, None] for a in (size, row, column, angle))
-    pixels = np.arange(SIZE, dtype=np.float32) + 0.5
-    y, x = (pixels[:, None] - row) / size, (pixels - column) / size
+    places = np.arange(pixels, dtype=np.float32) + 0.5
+    y, x = (places[:, None] - row) / size, (places - column) / size
     u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-    mask = np.empty((n, SIZE, SIZE), bool)
+    mask = np.empty((n, pixels, pixels), bool)
     for kind in range(10):
         chosen = labels == kind
         mask[chosen] = _shape_mask(kind, u[chosen], v[chosen])
     return mask
 
 
-def _make(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, 32, 32, 3) and labels (n,), both uint8."""
+def _make(rng: np.random.Generator, n: int, pixels: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, pixels, pixels, channels) and labels (n,), both uint8."""
     labels = rng.permutation(np.arange(n) % 10).astype(np.uint8)
     difficulty = (rng.uniform(0, 1, n) ** 4).astype(np.float32)  # most are easy
 
@@ -69,21 +73,28 @@ def _make(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
     def uniform(low: float, high: float, *shape: int) -> np.ndarray:
         return rng.uniform(low, high, shape).astype(np.float32)
 
-    mask = _masks(rng, labels, for_each_image(*SMALLEST), for_each_image(*ROTATION))[..., None]
+    mask = _masks(rng, labels, for_each_image(*SMALLEST), for_each_image(*ROTATION), pixels)[..., None]
     contrast, noise, slope = (for_each_image(*ab)[:, None, None, None] for ab in (CONTRAST, NOISE, SLOPE))
-    middle = uniform(0.3, 0.7, n, 1, 1, 3)
+    middle = uniform(0.3, 0.7, n, 1, 1, channels)
     sign = rng.choice([-0.5, 0.5], (n, 1, 1, 1)).astype(np.float32)  # of all channels together: darker or brighter
-    difference = sign * contrast * uniform(0.8, 1.2, n, 1, 1, 3)
-    ramp = np.linspace(-1, 1, SIZE, dtype=np.float32)
-    down, across = slope * uniform(-1, 1, 2, n, 1, 1, 3)
+    difference = sign * contrast * uniform(0.8, 1.2, n, 1, 1, channels)
+    ramp = np.linspace(-1, 1, pixels, dtype=np.float32)
+    down, across = slope * uniform(-1, 1, 2, n, 1, 1, channels)
     background = middle - difference + ramp[:, None, None] * down + ramp[:, None] * across
     images = np.where(mask, middle + difference, background)
     images += noise * rng.standard_normal(images.shape, dtype=np.float32)
     return (images.clip(0, 1) * 255).round().astype(np.uint8), labels
 
 
-def make_synthetic(train_images: int = TRAIN_IMAGES, test_images: int = TEST_IMAGES, seed: int = 0) -> ImageDataset:
-    """A seeded data set with balanced classes; see the module's text."""
+def make_synthetic(
+    train_images: int = TRAIN_IMAGES,
+    test_images: int = TEST_IMAGES,
+    seed: int = 0,
+    pixels: int = SIZE,
+    channels: int = 3,
+    name: str = "synthetic",
+) -> ImageDataset:
+    """A seeded data set with balanced classes; see the module's text. Images have (pixels, pixels, channels)."""
     streams = (np.random.Generator(np.random.PCG64([seed, stream])) for stream in (0, 1))
-    train, test = (_make(rng, n) for rng, n in zip(streams, (train_images, test_images)))
-    return ImageDataset("synthetic", *train, *test, official=True)
+    train, test = (_make(rng, n, pixels, channels) for rng, n in zip(streams, (train_images, test_images)))
+    return ImageDataset(name, *train, *test, official=True)

@@ -1,48 +1,83 @@
-"""Networks by name: ``create_model("cifar_resnet20", shortcut="A")``."""
+"""Networks by name: ``create_model("cifar_resnet20", shortcut="A")``, ``create_model("resnet50", variant="d")``."""
 
 import inspect
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from resnet.models import cifar
+from resnet.models import cifar, imagenet, mnist
 
-__all__ = ["changed_options", "cifar", "count_parameters", "create_model"]
+__all__ = [
+    "changed_options",
+    "cifar",
+    "count_parameters",
+    "create_model",
+    "image_channels",
+    "image_size",
+    "imagenet",
+    "mnist",
+]
 
-# One line per family: a pattern whose group is the depth, and the function that builds that depth.
-_FAMILIES = {
-    r"cifar_plain(\d+)": ("cifar_plain{6n+2}", cifar.plain),
-    r"cifar_resnet(\d+)": ("cifar_resnet{6n+2}", cifar.resnet),
-}
+
+@dataclass(frozen=True)
+class _Family:
+    """Nets that one function builds: what messages call them, a pattern of their names whose group, if it has one, is
+    the depth that the function takes first, and the size and channels of the images that they were made for.
+    """
+
+    shown: str
+    pattern: str
+    build: Callable[..., nn.Module]
+    image_size: int
+    image_channels: int = 3
 
 
-def _find(name: str):
-    """The builder and depth behind a model's name. Raises ValueError."""
-    for pattern, (_, build) in _FAMILIES.items():
-        if match := re.fullmatch(pattern, name):
-            return build, int(match.group(1))
-    families = ", ".join(shown for shown, _ in _FAMILIES.values())
-    raise ValueError(f"there is no model {name!r}; the models are: {families} for n = 1, 2, 3, ... (8, 14, 20, ...)")
+def _imagenet_family(name: str, depths, build) -> _Family:
+    shown = ", ".join(f"{name}{depth}" for depth in depths)
+    return _Family(shown, rf"{name}({'|'.join(map(str, depths))})", build, imagenet.IMAGE_SIZE)
+
+
+_FAMILIES = (
+    _Family("cifar_plain{6n+2}", r"cifar_plain(\d+)", cifar.plain, cifar.IMAGE_SIZE),
+    _Family("cifar_resnet{6n+2}", r"cifar_resnet(\d+)", cifar.resnet, cifar.IMAGE_SIZE),
+    _Family("cifar_bottleneck{9n+2}", r"cifar_bottleneck(\d+)", cifar.bottleneck, cifar.IMAGE_SIZE),
+    _imagenet_family("plain", imagenet.PLAIN_DEPTHS, imagenet.plain),
+    _imagenet_family("resnet", imagenet.BLOCKS, imagenet.resnet),
+    _Family("mnist_residual", "mnist_residual", mnist.residual, mnist.IMAGE_SIZE, image_channels=1),
+)
+
+
+def _find(name: str) -> tuple[_Family, tuple[int, ...]]:
+    """The family and depth (none for a single net) behind a model's name. Raises ValueError."""
+    for family in _FAMILIES:
+        if match := re.fullmatch(family.pattern, name):
+            return family, tuple(map(int, match.groups()))
+    families = ", ".join(family.shown for family in _FAMILIES)
+    raise ValueError(f"there is no model {name!r}; the models are: {families}, with n = 1, 2, 3, ...")
 
 
 def create_model(name: str, generator: torch.Generator | None = None, **options) -> nn.Module:
     """Build a network with initialised weights, drawn from ``generator`` if one is given.
 
-    ``name`` is ``cifar_plain{6n+2}`` or ``cifar_resnet{6n+2}`` for any n >= 1 (He et al. 2015, section 4.2).
-    The options are the keyword arguments of :func:`resnet.models.cifar.resnet` and
-    :func:`resnet.models.cifar.plain`. The network maps float images (N, 3, H, W) to logits (N, num_classes).
+    ``name`` is ``cifar_plain{6n+2}``, ``cifar_resnet{6n+2}`` or ``cifar_bottleneck{9n+2}`` for any n >= 1,
+    ``plain18``, ``plain34``, ``resnet18``, ``resnet34``, ``resnet50``, ``resnet101``, ``resnet152`` or
+    ``mnist_residual``. The options are the keyword arguments of the functions in :mod:`resnet.models.cifar`,
+    :mod:`resnet.models.imagenet` and :mod:`resnet.models.mnist`. The network maps float images (N, C, H, W) to logits
+    (N, num_classes), with the C of :func:`image_channels`.
 
     Raises ValueError for an unknown name, depth or option, and lists what there is.
     """
-    build, depth = _find(name)
-    return build(depth, generator=generator, **changed_options(name, options))
+    family, depth = _find(name)
+    return family.build(*depth, generator=generator, **changed_options(name, options))
 
 
 def changed_options(name: str, options: dict) -> dict:
     """Those options of model ``name`` that differ from its defaults. Raises ValueError for an unknown one."""
-    build, _ = _find(name)
-    parameters = inspect.signature(build).parameters.values()
+    family, _ = _find(name)
+    parameters = inspect.signature(family.build).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.name not in ("depth", "generator")}
     if unknown := sorted(set(options) - set(defaults)):
         raise ValueError(f"{name} has no option {', '.join(unknown)}; its options are: {', '.join(defaults)}")
@@ -50,6 +85,18 @@ def changed_options(name: str, options: dict) -> dict:
         if type(value) is not type(defaults[option]):
             raise ValueError(f"{name}: {option} must be like {defaults[option]!r}, not {value!r}")
     return {option: value for option, value in options.items() if value != defaults[option]}
+
+
+def image_size(name: str) -> int:
+    """Pixels along a side of the images that a model was made for. Raises ValueError for an unknown model."""
+    family, _ = _find(name)
+    return family.image_size
+
+
+def image_channels(name: str) -> int:
+    """Channels of the images that a model takes. Raises ValueError for an unknown model."""
+    family, _ = _find(name)
+    return family.image_channels
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -13,7 +13,8 @@ from benchmarks.alternatives import from_json, measure_kind, to_json
 from benchmarks.measuring import Rates, random_images
 from benchmarks.processes import Unavailable, measure_processes, mps
 from benchmarks.variants import EagerLoop, Measured, Setting, Stacks, convolution_stack
-from resnet.trainer import DeviceData, find_device
+from resnet.data.resident import ResidentData
+from resnet.trainer import find_device
 
 CPU = torch.device("cpu")
 QUICK = {"rounds": 1, "seconds": 0.001, "device": "cpu", "images": 256}
@@ -21,7 +22,7 @@ QUICK = {"rounds": 1, "seconds": 0.001, "device": "cpu", "images": 256}
 
 @pytest.fixture(scope="module")
 def setting():
-    return Setting(DeviceData(random_images(256, 1), None, CPU), 1, 0.001, compiler="eager")
+    return Setting(ResidentData(random_images(256, 1), None, CPU), 1, 0.001, compiler="eager")
 
 
 @pytest.fixture(autouse=True)
@@ -172,5 +173,5 @@ def test_the_page_compares_with_the_first():
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["eager", "graph", "streams", "grouped"])
 def test_every_kind_can_be_measured_on_a_gpu(kind):
-    setting = Setting(DeviceData(random_images(256, 1), None, find_device()), 1, 0.01)
+    setting = Setting(ResidentData(random_images(256, 1), None, find_device()), 1, 0.01)
     assert all(row.rates.median > 0 for row in variants.KINDS[kind]("cifar_resnet8", setting))

@@ -8,9 +8,9 @@ import torch
 from benchmarks import measuring, packs
 from benchmarks.measuring import Rates, measure_in_turn, random_images, ratio
 from benchmarks.packs import build_packs, feed, measured_run
+from resnet.data.resident import ResidentData
 from resnet.recipe import Recipe
 from resnet.run import Run
-from resnet.trainer import DeviceData
 
 CPU = torch.device("cpu")
 
@@ -49,7 +49,7 @@ def test_every_trainer_takes_its_steps_in_turn_and_not_far_ahead():
 
 @pytest.fixture(scope="module")
 def data():
-    return DeviceData(random_images(256, 10), None, CPU)
+    return ResidentData(random_images(256, 10), None, CPU)
 
 
 def runs(count):

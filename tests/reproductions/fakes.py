@@ -35,6 +35,8 @@ def make_record(run: Run, test_error: float, training_error: float = 5.0, diverg
         "best": best_point(curve),
         "warmup_ended_at": None,
         "weights_sha256": "0" * 64,
+        "teacher_sha256": "0" * 64 if run.teacher else None,
+        "tests": {name: {"test_error": test_error, "test_top5_error": test_error / 4} for name in run.recipe.tests},
         "precision": "bf16",
         "timing": {
             "wall_seconds": 3600.0,
@@ -58,7 +60,8 @@ def make_record(run: Run, test_error: float, training_error: float = 5.0, diverg
 def _point(run: Run, iteration: int, test_error: float, training_error: float, draw: random.Random) -> dict:
     rate = learning_rate_at(run.recipe, iteration - 1, 0)
     begun = 60 * math.exp(-12 * iteration / run.recipe.iterations)  # what the first iterations add
-    high = {0: 8, 1: 1.5}.get(round(-math.log10(rate * 10)), 0)  # what a high learning rate adds
+    drops = round(-math.log10(rate / run.recipe.peak_learning_rate))
+    high = {0: 8, 1: 1.5}.get(drops, 0)  # what a high learning rate adds
     return {
         "iteration": iteration,
         "learning_rate": rate,

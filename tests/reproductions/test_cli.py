@@ -339,7 +339,7 @@ def test_a_damaged_archive_is_refused_by_its_name(out, tmp_path, launched, capsy
 # ------------------------------------------------------------------------------------------- paper profile without GPU
 
 
-PAPER = make_experiment(Recipe(batch_size=8))  # 64,000 iterations
+PAPER = make_experiment(Recipe(iterations=640_000))
 
 
 def test_the_paper_profile_without_a_gpu_stops_with_days_and_commands(out, no_gpu, launched, capsys):
@@ -356,6 +356,11 @@ def test_a_processor_that_was_asked_for_is_refused_all_the_same(out, launched, c
     assert run(out, "--profile", "paper", "--device", "cpu", experiment=PAPER) == 2
     said = capsys.readouterr().out
     assert re.search(r"The paper profile on the CPU would take \d+\.\d days", said) and not launched
+
+
+def test_what_a_cpu_does_in_minutes_is_not_refused(out, no_gpu, launched):
+    run(out, "--profile", "paper", experiment=make_experiment(TINY))
+    assert len(launched[0]) == 2
 
 
 def test_yes_overrides(out, no_gpu, launched):
@@ -396,7 +401,7 @@ def test_a_dry_run_for_a_cluster_takes_the_rate_of_gpu_records(out, launched, ca
     assert run(out, "--dry-run", "--launcher", "slurm", experiment=experiment) == 0
     said = capsys.readouterr().out
     assert "2 of 2 runs to be trained: 2.00 GPU-hours for 1 of them" in said
-    assert "cifar_resnet8: 1 records on NVIDIA H200" in said and "not measured" in said
+    assert "cifar_resnet8, batch 8: 1 records on NVIDIA H200" in said and "not measured" in said
 
 
 def test_a_dry_run_shows_a_damaged_record(out, launched, capsys):
@@ -404,6 +409,45 @@ def test_a_dry_run_shows_a_damaged_record(out, launched, capsys):
     damage(out)
     assert run(out, "--dry-run") == 0
     assert "damaged record" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------ a script with two data sets
+
+TWO = {
+    "first": make_experiment(depths=(8,)),
+    "second": replace(make_experiment(depths=(14,)), name="tiny_second", script="tiny", dataset="second",
+                      seeds={"paper": 3, "short": 2, "smoke": 1}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "models"),
+    [([], ["cifar_resnet8"]), (["--dataset", "first"], ["cifar_resnet8"]), (["--dataset=second"], ["cifar_resnet14"])],
+)
+def test_the_dataset_chooses_the_experiment(out, launched, arguments, models):
+    run(out, *arguments, experiment=TWO)
+    assert [r.model for r in launched[0]] == models
+    assert launched.options.experiment == ("tiny_second" if "--dataset=second" in arguments else "tiny")
+
+
+def test_an_unknown_dataset_is_refused_and_one_experiment_takes_none(out, launched, capsys):
+    for experiment, complaint in ((TWO, "invalid choice: 'third'"), (TINY_EXPERIMENT, "unrecognized arguments")):
+        with pytest.raises(SystemExit) as ended:
+            run(out, "--dataset", "third", experiment=experiment)
+        assert ended.value.code == 2 and complaint in capsys.readouterr().err
+    assert not launched
+
+
+def test_help_names_the_data_sets_and_the_seeds_of_the_one_chosen(capsys):
+    for arguments, seeds in (
+        ([], "5 in the paper profile, 2 in"),
+        (["--dataset", "second"], "3 in the paper profile, 1 in"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.run_experiment(TWO, [*arguments, "--help"])
+        said = " ".join(capsys.readouterr().out.split())
+        assert ended.value.code == 0 and "--dataset {first,second}" in said and seeds in said
+        assert "python -m reproductions.tiny " in said
 
 
 # ---------------------------------------------------------------------------------------------- python -m reproductions
@@ -423,9 +467,23 @@ def test_list_names_every_experiment_with_its_target_and_rows(capsys):
 
 def test_every_listed_target_is_in_the_makefile():
     makefile = (ROOT / "Makefile").read_text()
+    phony = " ".join(re.findall(r"^\.PHONY: (.*)", makefile, re.MULTILINE)).split()
     for experiment in main.EXPERIMENTS:
-        assert f"{experiment.target}: " in makefile
-        assert f"reproductions.{experiment.name} $(FLAGS)" in makefile
+        target, *dataset = experiment.target.split()
+        assert f"{target}: " in makefile and target in phony
+        assert f"reproductions.{experiment.script} $(FLAGS)" in makefile
+        assert dataset == ([f"DATASET={experiment.dataset}"] if experiment.dataset else [])
+    assert "--dataset '$(DATASET)'" in makefile
+
+
+def test_one_target_makes_all_tables_of_bag_of_tricks_one_after_another():
+    made = subprocess.run(
+        ["make", "--dry-run", "--always-make", "--old-file=.venv/.installed", "reproduce-bag-of-tricks",
+         "DATASET=imagenet", "PROFILE=smoke"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    scripts = re.findall(r"-m reproductions\.(\w+) --profile 'smoke' +--dataset 'imagenet'", made.stdout)
+    assert scripts == [f"bag_of_tricks_{table}" for table in ("efficient", "tweaks", "refinements")]
 
 
 LIVING = {id: queue.QueuedJob(id, "PENDING", "Priority") for id in ("12_0", "12_1", "14")}

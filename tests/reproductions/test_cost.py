@@ -52,6 +52,7 @@ def test_the_rate_of_runs_that_shared_a_device_is_that_of_all_of_them(tmp_path):
 def test_records_of_the_first_schema_were_alone_on_their_device(tmp_path):
     record = make_record(RUN, 20.0, schema=1)
     del record["timing"]["packed_with"], record["timing"]["device_seconds"], record["hardware"]["processes"]
+    del record["teacher_sha256"], record["tests"]
     store(tmp_path, record)
     hardware = provenance.hardware(CPU, 1) | {"type": "cuda", "device": "NVIDIA H200"}
     rate = cost.recorded_rate(RUN, [read_pool(tmp_path)], hardware)
@@ -75,12 +76,38 @@ def test_rates_here_are_recorded_ones_of_this_device_or_measured_now(tmp_path):
     rates = cost.rates_here(
         [RUN, other], [pool(tmp_path, [123.0], device=here, type="cpu", threads=torch.get_num_threads())], CPU
     )
-    assert rates["cifar_resnet8"].images_per_second == 123.0
-    assert rates["cifar_plain8"].source == f"measured now on {here}" and rates["cifar_plain8"].images_per_second > 0
+    assert rates[cost.work_of(RUN)].images_per_second == 123.0
+    assert (
+        rates[cost.work_of(other)].source == f"measured now on {here}"
+        and rates[cost.work_of(other)].images_per_second > 0
+    )
 
 
 def test_rates_elsewhere_are_those_of_gpu_records_only(tmp_path):
     other = replace(RUN, model="cifar_plain8")
     pools = [pool(tmp_path / "gpu", [5_000.0]), pool(tmp_path / "cpu", [50.0], other, type="cpu", device="CPU")]
     rates = cost.rates_elsewhere([RUN, other], pools)
-    assert {model: rate.images_per_second for model, rate in rates.items()} == {"cifar_resnet8": 5_000.0}
+    assert {work: rate.images_per_second for work, rate in rates.items()} == {cost.work_of(RUN): 5_000.0}
+
+
+def test_what_the_cost_of_an_image_depends_on():
+    taught = replace(RUN, recipe=replace(TINY, temperature=4.0), teacher=Run("cifar_resnet14", TINY, "synthetic"))
+    others = [
+        replace(RUN, model_options={"shortcut": "B"}),
+        replace(RUN, recipe=replace(TINY, precision="fp16")),
+        replace(RUN, recipe=replace(TINY, batch_size=16)),
+        taught,
+    ]
+    assert len({cost.work_of(run) for run in (RUN, *others)}) == 5
+    assert cost.work_of(replace(RUN, seed=5, recipe=replace(TINY, learning_rate=1.0))) == cost.work_of(RUN)
+    assert str(cost.work_of(taught)) == "cifar_resnet8, batch 8, taught by cifar_resnet14"
+    assert str(cost.work_of(others[0])) == "cifar_resnet8 shortcut=B, batch 8"
+
+
+def test_a_student_and_a_large_batch_are_measured_and_an_image_folder_is_not():
+    taught = replace(RUN, recipe=replace(TINY, temperature=4.0), teacher=Run("cifar_resnet14", TINY, "synthetic"))
+    large = replace(RUN, recipe=Recipe(batch_size=4_096, batch_norm_size=1_024))
+    folder = Run("resnet18", Recipe(crop="area"), "imagenet")
+    rates = cost.rates_here([taught, large, folder], [], CPU)
+    assert set(rates) == {cost.work_of(taught), cost.work_of(large)}
+    assert all(rate.images_per_second > 0 for rate in rates.values())

@@ -166,10 +166,10 @@ def test_a_run_that_fails_does_not_stop_the_others(place, monkeypatch):
     bad, good = synthetic_run(seed=0), synthetic_run(seed=1)
     trainer = job.Trainer
 
-    def failing_trainer(run, data, group):
+    def failing_trainer(run, *others):
         if run == bad:
             raise RuntimeError("out of luck")
-        return trainer(run, data, group)
+        return trainer(run, *others)
 
     monkeypatch.setattr(job, "Trainer", failing_trainer)
     outcome = execute([bad, good], place, never)

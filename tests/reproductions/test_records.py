@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from fakes import make_record, store
@@ -22,6 +23,7 @@ from reproductions.harness.records import (
     seal,
     write_record,
 )
+from resnet.recipe import Recipe
 from resnet.run import Run
 
 RUN = Run("cifar_resnet20", TINY, "cifar10", seed=1)
@@ -224,25 +226,55 @@ def test_any_edit_of_one_value_is_refused(tmp_path_factory, leaf, value):
             read_record(path)
 
 
-# --------------------------------------------------------------------------------------------------------- first schema
+# -------------------------------------------------------------------------------------------------------- older schemas
+
+
+def as_of_schema_2(record):
+    """The record as it was written before runs had teachers and further tests."""
+    record = copy.deepcopy(record) | {"schema": 2}
+    del record["teacher_sha256"], record["tests"]
+    return seal(record)
 
 
 def as_of_schema_1(record):
     """The record as it was written before runs shared devices."""
-    record = copy.deepcopy(record) | {"schema": 1}
+    record = as_of_schema_2(record) | {"schema": 1}
     del record["timing"]["packed_with"], record["timing"]["device_seconds"], record["hardware"]["processes"]
     return seal(record)
 
 
-def test_a_record_of_the_first_schema_is_still_valid(tmp_path, record):
-    older = as_of_schema_1(record)
-    assert SCHEMA == 2 and read_record(put(tmp_path, older)) == older
+@pytest.mark.parametrize("as_of", [as_of_schema_1, as_of_schema_2])
+def test_a_record_of_an_older_schema_is_still_valid(tmp_path, record, as_of):
+    older = as_of(record)
+    assert SCHEMA == 3 and read_record(put(tmp_path, older)) == older
     assert read_pool(tmp_path).get(RUN) == older
 
 
-def test_a_record_of_the_first_schema_with_the_number_of_the_second_is_refused(tmp_path, record):
-    path = put(tmp_path, seal(as_of_schema_1(record) | {"schema": 2}))
-    with pytest.raises(RecordError, match=f"{path}.*timing.device_seconds, packed_with missing"):
+def test_a_record_of_an_older_schema_has_none_of_the_newer_fields(tmp_path, record):
+    path = put(tmp_path, seal(as_of_schema_2(record) | {"tests": {}}))
+    with pytest.raises(RecordError, match="unknown field tests"):
+        read_record(path)
+
+
+def test_tests_and_teacher_are_those_of_the_specification(tmp_path):
+    taught = Run("cifar_resnet20", replace(RUN.recipe, temperature=20), teacher=RUN)
+    tested = Run("resnet18", Recipe(crop="area", tests=("ten_crop",)), "imagenet")
+    for run, change, said in (
+        (taught, {"teacher_sha256": None}, "teacher is not its specification's"),
+        (RUN, {"teacher_sha256": "0" * 64}, "teacher is not its specification's"),
+        (RUN, {"tests": {"ten_crop": {"test_error": 1.0, "test_top5_error": 0.1}}}, "tests .'ten_crop'., not .."),
+        (tested, {"tests": {"ten_crop": {"test_error": 1.0, "test_top5_error": None}}}, "test_top5_error is None"),
+        (tested, {"tests": {"ten_crop": {"test_error": 1.0}}}, "test_top5_error missing"),
+    ):
+        record = make_record(run, 8.5)
+        write_record(tmp_path / "valid", record)
+        with pytest.raises(RecordError, match=said):
+            write_record(tmp_path / "not valid", record | change)
+
+
+def test_a_record_of_the_first_schema_with_the_number_of_the_newest_is_refused(tmp_path, record):
+    path = put(tmp_path, seal(as_of_schema_1(record) | {"schema": 3}))
+    with pytest.raises(RecordError, match=f"{path}.*teacher_sha256, tests missing"):
         read_record(path)
 
 

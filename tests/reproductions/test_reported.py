@@ -4,8 +4,21 @@ from collections import Counter
 
 import pytest
 
-from reproductions import cifar_table, degradation, reported
+from reproductions import reported
+from reproductions.experiments import EXPERIMENTS
 from reproductions.reported import ReportedError
+
+ACCURACIES = ["top-1 accuracy", "top-5 accuracy"]
+
+
+def printed(metrics: list[str], lines: dict[str, str]) -> dict[tuple[str, str], list[str]]:
+    """Lines of single numbers, one for each of the metrics, by key."""
+    return {
+        (key, metric): [f"{value} (single)"]
+        for key, line in lines.items()
+        for metric, value in zip(metrics, line.split(), strict=True)
+    }
+
 
 # (key, metric) of a source: as printed. Written down a second time, so that a slip of the pen in the file shows.
 PRINTED = {
@@ -26,7 +39,101 @@ PRINTED = {
         ("plain20", "test error"): ["≈ 9 (read off a figure)"],
         ("plain56", "test error"): ["≈ 13 (read off a figure)"],
         ("plain110", "test error"): ["> 60 (bound)"],
+        **printed(
+            ["top-1 error, 10-crop"],
+            {
+                "imagenet_plain18": "27.94",
+                "imagenet_plain34": "28.54",
+                "imagenet_resnet18": "27.88",
+                "imagenet_resnet34a": "25.03",
+            },
+        ),
+        ("imagenet_plain34", "top-5 error, 10-crop"): ["10.02 (single)"],
+        ("imagenet_resnet34a", "top-5 error, 10-crop"): ["7.76 (single)"],
+        **printed(
+            ["top-1 error, 10-crop", "top-5 error, 10-crop", "top-1 error, multi-scale", "top-5 error, multi-scale"],
+            {
+                "imagenet_resnet34b": "24.52 7.46 21.84 5.71",
+                "imagenet_resnet34c": "24.19 7.40 21.53 5.60",
+                "imagenet_resnet50": "22.85 6.71 20.74 5.25",
+                "imagenet_resnet101": "21.75 6.05 19.87 4.60",
+                "imagenet_resnet152": "21.43 5.71 19.38 4.49",
+            },
+        ),
     },
+    "bot2018": {
+        **printed(
+            ACCURACIES,
+            {
+                "bot_baseline_resnet50": "75.87 92.70",
+                "bot_baseline_inception_v3": "77.32 93.43",
+                "bot_baseline_mobilenet": "69.03 88.71",
+                "bot_reference_resnet50": "75.3 92.2",
+                "bot_efficient_256_scaling": "75.87 92.70",
+                "bot_efficient_256_warmup": "76.03 92.81",
+                "bot_efficient_256_zero_gamma": "76.19 93.03",
+                "bot_efficient_256_no_bias_decay": "76.16 92.97",
+                "bot_efficient_256_fp16": "76.15 93.09",
+                "bot_efficient_1024_scaling": "75.17 92.54",
+                "bot_efficient_1024_warmup": "75.93 92.84",
+                "bot_efficient_1024_zero_gamma": "76.37 92.96",
+                "bot_efficient_1024_no_bias_decay": "76.03 92.86",
+                "bot_efficient_1024_fp16": "76.21 92.97",
+                "bot_refined_efficient": "77.16 93.52",
+                "bot_refined_cosine": "77.91 93.81",
+                "bot_refined_smoothing": "78.31 94.09",
+                "bot_refined_distilled": "78.67 94.36",
+                "bot_refined_mixup": "79.15 94.58",
+                "bot_refined_mixup_distilled": "79.29 94.63",
+            },
+        ),
+        ("bot_reference_inception_v3", "top-1 accuracy"): ["78.8 (unconfirmed) (single)"],
+        ("bot_reference_inception_v3", "top-5 accuracy"): ["94.4 (unconfirmed) (single)"],
+        ("bot_reference_mobilenet", "top-1 accuracy"): ["70.6 (unconfirmed) (single)"],
+        ("bot_efficient_256_scaling", "time per epoch"): ["13.3 (single)"],
+        ("bot_efficient_1024_fp16", "time per epoch"): ["4.4 (single)"],
+        **printed(
+            ["parameters", "FLOPs", *ACCURACIES],
+            {
+                "bot_resnet50": "25 3.8 76.21 92.97",
+                "bot_resnet50b": "25 4.1 76.66 93.28",
+                "bot_resnet50c": "25 4.3 76.87 93.48",
+                "bot_resnet50d": "25 4.3 77.16 93.52",
+            },
+        ),
+        **printed(
+            ["top-1 accuracy", "mAP", "pixel accuracy", "mIoU"],
+            {
+                "bot_transfer_b_standard": "76.14 77.54 78.08 37.05",
+                "bot_transfer_d_efficient": "77.16 78.30 78.88 38.88",
+                "bot_transfer_cosine": "77.91 79.23 79.25 39.33",
+                "bot_transfer_smoothing": "78.34 80.71 78.64 38.75",
+                "bot_transfer_distilled": "78.67 80.96 78.97 38.90",
+                "bot_transfer_mixup": "79.16 81.10 78.47 37.99",
+                "bot_transfer_mixup_distilled": "79.29 81.33 78.72 38.40",
+            },
+        ),
+    },
+    "bot2019": {
+        (f"bot_refined_{step}", metric): [f"{value} ± {std} (mean, number of runs not stated)"]
+        for step, values in {
+            "efficient": ("77.26 0.07", "93.53 0.05"),
+            "cosine": ("77.73 0.13", "93.82 0.08"),
+            "smoothing": ("78.37 0.09", "94.10 0.03"),
+            "distilled": ("78.63 0.04", "94.38 0.03"),
+            "mixup": ("79.01 0.09", "94.57 0.02"),
+            "mixup_distilled": ("79.33 0.07", "94.66 0.03"),
+        }.items()
+        for metric, (value, std) in zip(ACCURACIES, map(str.split, values))
+    },
+    "mnist_report": {
+        ("mnist_residual_epoch1", "top-1 accuracy"): ["96 (in whole percent)"],
+        ("mnist_residual_epoch3", "top-1 accuracy"): ["98 (in whole percent)"],
+    },
+    "kaiminghe": printed(
+        ["top-1 error, 1-crop", "top-5 error, 1-crop"],
+        {"imagenet_resnet50": "24.7 7.8", "imagenet_resnet101": "23.6 7.1", "imagenet_resnet152": "23.0 6.7"},
+    ),
     "nabla0001": {
         ("resnet20", "test error"): ["8.51 ± 0.22 (mean of 5)"],
         ("resnet56", "test error"): ["7.40 ± 0.27 (mean of 5)"],
@@ -73,10 +180,13 @@ def test_every_number_is_as_printed():
 
 def test_every_number_says_where_it_is_from():
     for number in reported.load():
-        assert number.data == "CIFAR-10"
-        assert number.unit == ("million" if number.metric == "parameters" else "%")
-        assert number.where if number.source.origin == "paper" else number.source.how
-        assert number.source.url.startswith("https://") or number.source.key == "pytorch_option_a"
+        large = {"ImageNet", "PASCAL VOC", "ADE20K"}
+        data = {"imagenet": large, "bot": large, "mnist": {"MNIST"}}.get(number.key.split("_")[0], {"CIFAR-10"})
+        assert number.data in data
+        units = {"parameters": "million", "FLOPs": "billion", "time per epoch": "minutes"}
+        assert number.unit == units.get(number.metric, "%")
+        assert number.source.how if number.source.origin == "implementation" else number.where
+        assert number.source.url.startswith("https://") or number.source.key in ("pytorch_option_a", "mnist_report")
 
 
 def test_no_source_gives_the_same_number_twice():
@@ -93,6 +203,12 @@ def test_a_mean_is_compared_with_a_mean():
     assert reported.target(None) is None
 
 
+def test_a_mean_of_an_unknown_number_of_runs_is_no_target():
+    both = reported.in_paper("bot_refined_mixup", "top-1 accuracy")
+    assert [(n.source.key, n.kind, n.n) for n in both] == [("bot2018", "single", None), ("bot2019", "mean", None)]
+    assert reported.target("bot_refined_mixup", "top-1 accuracy") is both[0]
+
+
 def test_papers_and_implementations_are_kept_apart():
     assert [str(n) for n in reported.in_paper("resnet56")] == ["6.97"]
     sources = [number.source.key for number in reported.elsewhere("resnet56")]
@@ -101,10 +217,13 @@ def test_papers_and_implementations_are_kept_apart():
     assert reported.in_paper(None) == reported.elsewhere(None) == []
 
 
-@pytest.mark.parametrize("experiment", [cifar_table.EXPERIMENT, degradation.EXPERIMENT], ids=lambda e: e.name)
-def test_every_row_of_the_paper_profile_is_known(experiment):
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
+def test_every_key_of_a_row_is_known(experiment):
+    metric = "top-1 accuracy" if experiment.name.startswith("bag_of_tricks") else "test error"
     for row in experiment.rows("paper"):
-        assert reported.find(row.reported)
+        assert experiment.name in ("precision", "mnist_residual") or reported.find(row.reported, metric)
+        if metric == "top-1 accuracy":
+            assert reported.target(row.reported, metric)
 
 
 def test_unknown_key_is_an_error_that_lists_what_there_is():
@@ -120,6 +239,7 @@ HEAD = '[a]\norigin = "paper"\nname = "A"\n[[a.tables]]\ndata = "d"\nmetric = "t
     [
         ('{ key = "x", kind = "guess", value = 1.0 }', "kind must be one of"),
         ('{ key = "x", kind = "best", value = 1.0 }', "'best' with n = None"),
+        ('{ key = "x", kind = "median", value = 1.0 }', "'median' with n = None"),
         ('{ key = "x", kind = "single", value = 1.0, n = 5 }', "'single' with n = 5"),
         ('{ key = "x", kind = "single", value = 1.0, std = 0.1 }', "std = 0.1"),
         ('{ key = "x", kind = "single" }', "value"),

@@ -18,6 +18,7 @@ from reproductions.harness.launching.submissions import read_submissions
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import read_record, record_path
 from resnet import checkpoint
+from resnet.data import load
 from resnet.recipe import Recipe
 from resnet.run import Run
 
@@ -71,3 +72,23 @@ def tell_in_mid_run(place):
         time.sleep(0.05)
     (job,) = queue.jobs(job for submission in read_submissions(place.out) for job in submission.jobs)
     subprocess.run(["scancel", "--signal=USR2", job], check=True)
+
+
+FILES = Run(
+    "resnet18",
+    Recipe(iterations=6, batch_size=8, milestones=(4,), eval_interval=3, batch_norm_size=2, crop="area", image_size=32,
+           colour_jitter=0.4, pca_noise=0.1, tests=("ten_crop",)),
+    "synthetic_imagenet",
+)  # fmt: skip
+
+
+def test_a_run_on_two_nodes_that_reads_image_files_finishes(cluster, tmp_path):
+    load(FILES.data, tmp_path)  # as the command line does before it submits
+    place = Workplace(tmp_path / "out", tmp_path, checkpoint_seconds=0.5)
+    display = Display(1, Console(file=io.StringIO()))
+    outcome = slurm.launch([FILES], place, display, Options(slurm=TWO_NODES))
+    assert outcome == Outcome({}), outcome.failures
+    record = read_record(record_path(place.records, FILES))
+    assert record["hardware"]["processes"] == 2 and record["final"]["iteration"] == 6
+    assert set(record["final"]) >= {"test_error", "test_top5_error"} and set(record["tests"]) == {"ten_crop"}
+    assert all(0 <= error <= 100 for error in record["tests"]["ten_crop"].values())

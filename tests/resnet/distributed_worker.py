@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from resnet.distributed import join, synchronize_batch_norm
+from resnet.distributed import distribute, join
 from resnet.models import create_model
+from resnet.normalization import synchronize_batch_norm
 
 BATCH, STEPS = 11, 20
 
@@ -37,14 +38,14 @@ def sgd_steps(group, dtype):
     keys = list(model.state_dict())
     model = synchronize_batch_norm(model, group)
     assert list(model.state_dict()) == keys
+    parallel = distribute(model, group)
     losses, first_gradients = [], None
     part = group.share(BATCH)
     for step in range(STEPS):
         images, labels = make_batch(step, dtype)
         model.zero_grad()
-        loss = F.cross_entropy(model(images[part]), labels[part]) * ((part.stop - part.start) / BATCH)
+        loss = F.cross_entropy(parallel(images[part]), labels[part]) * ((part.stop - part.start) / BATCH)
         loss.backward()
-        group.sum_gradients(model)
         first_gradients = first_gradients or {name: p.grad.clone() for name, p in model.named_parameters()}
         with torch.no_grad():  # written out: importing torch's optimizers takes longer than all of these steps
             for parameter, velocity in zip(model.parameters(), velocities):
@@ -72,7 +73,7 @@ def one_layer(group, dtype, offset=0.0, momentum=0.1, affine=True):
     output = layer(mine)
     output = layer(mine)  # a second time, for the running statistics
     (output * weights[part].to(dtype)).sum().backward()
-    group.sum_gradients(layer)
+    group.sum_(*(parameter.grad for parameter in layer.parameters()))
     return {
         "output": output.detach(),
         "gradient": mine.grad,

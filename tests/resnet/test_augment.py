@@ -5,6 +5,7 @@ import torch
 
 from resnet.data.augment import crop_and_flip, pad, subtract_mean
 from resnet.data.sampling import Sampler
+from resnet.recipe import Recipe
 
 
 def slow_crop_and_flip(image, mean, row, column, flip):
@@ -63,7 +64,7 @@ def test_centre_crop_without_flip_is_the_image_as_it_is_evaluated():
 
 def test_batches_are_in_channels_last_memory():
     images, mean = (torch.from_numpy(array) for array in make_images())
-    draws = Sampler(0, 6, 4, augment=True).batch(0)
+    draws = Sampler(0, 6, Recipe(batch_size=4)).batch(0)
     batch = crop_and_flip(pad(images), pad(mean), *draws)
     assert batch.shape == (4, 3, 32, 32) and batch.dtype == torch.float32
     assert batch.is_contiguous(memory_format=torch.channels_last)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from resnet.models import count_parameters, create_model
+from resnet.models import count_parameters, create_model, image_size
 from resnet.models.complexity import Traffic, multiply_adds, training_bytes, training_flops
 
 # Maps of 32, 16 and 8 pixels with 16, 32 and 64 channels.
@@ -74,6 +74,54 @@ def test_shortcuts_are_left_out_so_that_it_stays_a_lower_bound():
 
 def test_traffic_adds_up():
     assert Traffic(saved=1, passing=10, parameters=100).total == 111
+
+
+def test_images_have_the_size_that_the_model_was_made_for():
+    for name in ("cifar_bottleneck11", "resnet18"):
+        size = image_size(name)
+        assert multiply_adds(name) == multiply_adds(name, size=size)
+        assert training_flops(name) == training_flops(name, size=size)
+        assert training_bytes(name, 2, 4) == training_bytes(name, 2, 4, size=size)
+    assert multiply_adds("resnet18") > 30 * multiply_adds("resnet18", size=32)
+
+
+@pytest.mark.parametrize("variant", ["original", "c", "d"])
+def test_training_an_imagenet_net_is_three_forward_passes_too(variant):
+    options = {"variant": variant}
+    first = 3 * 112**2 * (64 * 49 if variant == "original" else 32 * 9)
+    assert training_flops("resnet50", options) == 2 * (3 * multiply_adds("resnet50", options) - first)
+
+
+# Inputs and outputs of ResNet-18's convolutions at 224 pixels: maps of 56, 28, 14 and 7 with 64 to 512 channels.
+STAGES = [64 * 2**i * (56 // 2**i) ** 2 for i in range(4)]
+STEM = 64 * 112**2
+
+
+def test_bytes_with_a_max_pooled_stem_equal_a_count_by_hand():
+    """ResNet-18: four convolutions in each stage, the first of them with the stage before's output as its input."""
+    outputs = STEM + 4 * sum(STAGES) + sum(STAGES[1:])  # the last: projections
+    inputs = 4 * STAGES[0] + sum(before + 3 * own for before, own in zip(STAGES, STAGES[1:]))
+    traffic = training_bytes("resnet18", batch=3, activation_bytes=4)
+    assert traffic.saved == 3 * (2 * outputs * 4 + 2 * 3 * 224**2)
+    assert traffic.passing == 3 * 4 * inputs * 4
+    assert traffic.parameters == 5 * 4 * 11_689_512
+
+
+def test_an_averaged_input_shares_the_reading_of_the_convolution_beside_it():
+    """A tensor of its own, but not one that has to pass through memory: as many bytes as without the average."""
+    for name in ("resnet18", "resnet50", "cifar_bottleneck20"):
+        strided, averaged = (training_bytes(name, 4, 2, {"variant": variant}) for variant in "cd")
+        assert averaged == strided
+
+
+def test_a_stride_in_a_1x1_convolution_reads_a_quarter():
+    """Original bottlenecks overlook three of four pixels where a map is halved; the width of the maps is b's too."""
+    original, b = (training_bytes("cifar_bottleneck11", 1, 1, {"variant": variant}) for variant in ("original", "b"))
+    halved = {32: (64, 32), 16: (128, 64)}  # pixels: channels of the input, width of the bottleneck
+    read = sum(channels * pixels**2 * 3 // 4 for pixels, (channels, _) in halved.items())
+    wider = sum(width * pixels**2 * 3 // 4 for pixels, (_, width) in halved.items())
+    assert b.passing - original.passing == 4 * (read + wider)
+    assert b.saved - original.saved == 2 * wider
 
 
 def test_unknown_models_are_refused():

@@ -207,7 +207,7 @@ def test_damaged_official_file_is_an_error(batches):
 
 
 def test_unknown_name_lists_the_data_sets():
-    with pytest.raises(ValueError, match="'cifar100'.*cifar10, synthetic"):
+    with pytest.raises(ValueError, match="'cifar100'.*cifar10, mnist, synthetic"):
         data.load("cifar100")
 
 

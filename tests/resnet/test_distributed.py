@@ -11,8 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from resnet.distributed import ALONE, Group, WholeBatchNorm, join, local_device, port_for, synchronize_batch_norm
+from resnet.distributed import ALONE, Group, distribute, join, local_device, port_for
 from resnet.models import create_model
+from resnet.normalization import WholeBatchNorm, synchronize_batch_norm
 
 
 def free_port():
@@ -142,7 +143,7 @@ def test_alone_does_nothing():
     assert synchronize_batch_norm(model, ALONE) is model and list(model.modules()) == layers
     tensor, value = torch.ones(3), object()
     ALONE.sum_(tensor)
-    ALONE.sum_gradients(model)
+    assert distribute(model, ALONE) is model
     ALONE.barrier()
     assert tensor.tolist() == [1, 1, 1] and ALONE.broadcast(value) is value
     assert ALONE.share(7) == slice(0, 7) and ALONE.any(True) and not ALONE.any(False)

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models import resnet as torchvisions
 
 from resnet.models import changed_options, count_parameters, create_model
-from resnet.models.cifar import Block, PadShortcut
+from resnet.models.blocks import BasicBlock, PadShortcut
 
 PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
 
@@ -51,7 +51,11 @@ def test_depth_counts_the_weighted_layers():
 
 
 def torchvision_keys():
-    return {key for key in ResNet(BasicBlock, [3, 3, 3, 1]).state_dict() if not key.startswith("layer4")}
+    return {
+        key
+        for key in torchvisions.ResNet(torchvisions.BasicBlock, [3, 3, 3, 1]).state_dict()
+        if not key.startswith("layer4")
+    }
 
 
 def test_state_dict_keys_are_torchvisions():
@@ -92,21 +96,21 @@ def test_shortcut_padding_is_passed_on_to_the_blocks():
 
 
 def test_a_residual_block_with_its_branch_at_zero_is_the_identity():
-    block = Block(16, 16, 1, residual=True, downsample=None, conv_bias=False).eval()
+    block = BasicBlock(16, 16, 1, residual=True, downsample=None, conv_bias=False).eval()
     nn.init.zeros_(block.bn2.weight)
     x = torch.rand(2, 16, 8, 8, generator=generator())  # not negative: the last ReLU keeps it
     assert torch.equal(block(x), x)
 
 
 def test_a_plain_block_with_its_branch_at_zero_is_zero():
-    block = Block(16, 16, 1, residual=False, downsample=None, conv_bias=False).eval()
+    block = BasicBlock(16, 16, 1, residual=False, downsample=None, conv_bias=False).eval()
     nn.init.zeros_(block.bn2.weight)
     assert not block(torch.rand(2, 16, 8, 8, generator=generator())).any()
 
 
 def test_a_block_by_its_formula():
     downsample = PadShortcut(16, 32, 2, "end")
-    block = Block(16, 32, 2, residual=True, downsample=downsample, conv_bias=False).eval()
+    block = BasicBlock(16, 32, 2, residual=True, downsample=downsample, conv_bias=False).eval()
     with torch.no_grad():
         block.bn1.running_mean.uniform_(-1, 1, generator=generator())
         block.bn2.weight.uniform_(0.5, 2, generator=generator())
@@ -146,6 +150,13 @@ def test_he_initialisation():
     assert not model.fc.bias.any()
 
 
+def test_he_initialisation_in_its_forward_form():
+    model = create_model("cifar_resnet20", initialization="fan_in", generator=torch.Generator().manual_seed(0))
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels > 3:
+            assert module.weight.std().item() == pytest.approx((2 / (9 * module.in_channels)) ** 0.5, rel=0.05)
+
+
 @pytest.mark.parametrize("options", [{}, {"shortcut": "B"}, {"shortcut": "C"}, {"shortcut_padding": "both"}])
 def test_output_shape_and_a_gradient_for_every_parameter(options):
     model = create_model("cifar_resnet14", num_classes=7, conv_bias=True, generator=generator(), **options)
@@ -183,7 +194,9 @@ def test_impossible_depth_names_the_nearest(depth, nearest):
 
 
 def test_unknown_option_lists_the_options():
-    with pytest.raises(ValueError, match="no option width.*shortcut, shortcut_padding, conv_bias, num_classes"):
+    with pytest.raises(
+        ValueError, match="no option width.*shortcut, shortcut_padding, conv_bias, num_classes, zero_gamma"
+    ):
         create_model("cifar_resnet20", width=2)
     with pytest.raises(ValueError, match="no option shortcut;.*conv_bias, num_classes"):
         create_model("cifar_plain20", shortcut="A")
@@ -204,3 +217,20 @@ def test_value_of_another_type_is_an_error(options):
 def test_changed_options_leave_out_the_defaults():
     assert changed_options("cifar_resnet20", {"shortcut": "A", "conv_bias": True}) == {"conv_bias": True}
     assert changed_options("cifar_plain20", {"num_classes": 10}) == {}
+    assert changed_options("cifar_resnet20", {"zero_gamma": False}) == {}
+
+
+# What a generator seeded with 0 gave when these nets were first published: the sum and the sum of absolute values of
+# all weights. Records of runs are of nets that start so.
+DRAWN = {
+    ("cifar_plain20", ()): (631.570561151962, 14934.23368592421),
+    ("cifar_resnet56", ()): (1924.2913211214182, 47033.51415600967),
+    ("cifar_resnet20", (("shortcut", "C"), ("conv_bias", True))): (919.711608845455, 17434.19570712243),
+}
+
+
+@pytest.mark.parametrize(("name", "options"), DRAWN)
+def test_weights_are_those_of_the_published_runs(name, options):
+    model = create_model(name, generator=generator(), **dict(options))
+    weights = torch.cat([parameter.detach().flatten().double() for parameter in model.parameters()])
+    assert (weights.sum().item(), weights.abs().sum().item()) == pytest.approx(DRAWN[name, options], rel=1e-6)

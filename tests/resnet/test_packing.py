@@ -10,28 +10,50 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnet import packing
+from resnet.data.resident import ResidentData
 from resnet.data.synthetic import make_synthetic
+from resnet.models import create_model
 from resnet.packing import Pack
 from resnet.recipe import Recipe
 from resnet.run import Run
-from resnet.trainer import DeviceData, Trainer
+from resnet.trainer import Trainer
 from resnet.training import Interrupted, train, training
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(iterations=12, batch_size=8, milestones=(7, 9), eval_interval=5, precision="fp32")
 WARMED_UP = replace(RECIPE, warmup_learning_rate=0.01, warmup_window=3, warmup_until_error=99.0)
+TRICKS = replace(
+    RECIPE,
+    iterations=8,
+    milestones=(),
+    schedule="cosine",
+    linear_warmup=3,
+    base_batch_size=16,
+    decay_all=False,
+    nesterov=True,
+    label_smoothing=0.1,
+    mixup=0.2,
+    temperature=20.0,
+    batch_norm_size=4,
+)
 RUNS = [
     Run("cifar_resnet8", RECIPE, "synthetic", seed=0),
     Run("cifar_resnet14", WARMED_UP, "synthetic"),
     Run("cifar_plain8", replace(RECIPE, iterations=7, eval_interval=3), "synthetic", seed=2),
     Run("cifar_resnet8", replace(RECIPE, learning_rate=1e30), "synthetic", seed=3),  # diverges
-    Run("cifar_resnet8", RECIPE, "synthetic", seed=4),
+    Run("cifar_resnet8", replace(RECIPE, iterations=20, last_batch="use", normalization="channel_std"), "synthetic"),
+    Run("cifar_resnet8", TRICKS, "synthetic", seed=4, teacher=Run("cifar_resnet14", RECIPE, "synthetic")),
 ]  # fmt: skip
+TEACHER = create_model("cifar_resnet14", generator=torch.Generator().manual_seed(0)).state_dict()
+
+
+def make_trainer(run, data):
+    return Trainer(run, data, teacher=TEACHER if run.teacher else None)
 
 
 @pytest.fixture(scope="module")
 def data():
-    return DeviceData(make_synthetic(60, 30), None, "cpu")
+    return ResidentData(make_synthetic(60, 30), None, "cpu")
 
 
 class Crowd(Pack):
@@ -55,7 +77,7 @@ def train_packed(pack, trainers, folder, **options):
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 8])
 def test_a_run_in_a_pack_ends_as_if_it_were_alone(data, tmp_path, limit):
-    alone, packed = ([Trainer(run, data) for run in RUNS] for _ in range(2))
+    alone, packed = ([make_trainer(run, data) for run in RUNS] for _ in range(2))
     for trainer in alone:
         train(trainer, tmp_path / "alone" / trainer.run.short_id)
     pack = Crowd(limit)
@@ -68,13 +90,13 @@ def test_a_run_in_a_pack_ends_as_if_it_were_alone(data, tmp_path, limit):
 
 
 def test_packed_runs_that_are_interrupted_go_on_as_if_they_were_not(data, tmp_path):
-    alone = [Trainer(run, data) for run in RUNS]
+    alone = [make_trainer(run, data) for run in RUNS]
     for trainer in alone:
         train(trainer, tmp_path / "alone" / trainer.run.short_id)
     turns = itertools.count()
     stops = {9, 23, 24, 40}
     for _ in range(6):
-        trainers = [Trainer(run, data) for run in RUNS]
+        trainers = [make_trainer(run, data) for run in RUNS]
         waiting = deque(trainers)
 
         def one(trainer):
@@ -227,17 +249,18 @@ class Operations(TorchDispatchMode):
 UNRECORDABLE = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "lift_fresh", "random", "randint")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("run", RUNS[:3], ids=lambda run: run.model)
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("run", [*RUNS[:3], RUNS[-1]], ids=["plain step", "warm-up", "short", "tricks"])
 def test_all_steps_are_the_same_operations_and_a_graph_can_keep_them(data, run, precision):
     """Over learning-rate drops, the end of the warm-up, an epoch's end and evaluations."""
     run = replace(run, recipe=replace(run.recipe, precision=precision))
-    trainer, steps = Trainer(run, data), []
+    trainer, steps = make_trainer(run, data), []
+    trainer.scaler.scale(torch.zeros(()))  # makes the tensors that it keeps, as the steps before a recording do
     compute = trainer._compute
 
-    def watched():
+    def watched(size):
         with Operations() as operations:
-            compute()
+            compute(size)
         steps.append(operations)
 
     trainer._compute = watched
@@ -251,11 +274,11 @@ def test_all_steps_are_the_same_operations_and_a_graph_can_keep_them(data, run, 
 
 
 def test_a_step_works_on_the_same_memory_every_time(data):
-    trainer = Trainer(RUNS[1], data)
+    trainer = make_trainer(RUNS[1], data)
 
     def places():
         state = [trainer._loss_sum, trainer._wrong, trainer._warmup_wrong, *trainer.model.state_dict().values()]
-        state += [trainer.sampler._next, *trainer.sampler._draws]
+        state += [trainer.batches.sampler._next, *trainer.batches.sampler._draws]
         state += [values["momentum_buffer"] for values in trainer.optimizer.state.values()]
         return [tensor.data_ptr() for tensor in state]
 
@@ -305,12 +328,12 @@ def pretended_cuda(monkeypatch):
 
     compute = Trainer._compute
 
-    def watched(trainer):
+    def watched(trainer, size):
         if PretendedGraph.recording is None:
-            compute(trainer)
+            compute(trainer, size)
         else:
             assert all(parameter.grad is None for parameter in trainer.model.parameters())
-            PretendedGraph.recording.steps.append(lambda: compute(trainer))
+            PretendedGraph.recording.steps.append(lambda: compute(trainer, size))
 
     monkeypatch.setattr(Trainer, "_compute", watched)
     monkeypatch.setattr("resnet.trainer._make_stream", lambda device: PretendedStream())
@@ -321,27 +344,27 @@ def pretended_cuda(monkeypatch):
 
 
 def test_recording_and_replaying_changes_nothing(data, tmp_path, request):
-    expected = [Trainer(run, data) for run in RUNS]
+    expected = [make_trainer(run, data) for run in RUNS]
     for trainer in expected:
         train(trainer, tmp_path / "expected" / trainer.run.short_id)
     request.getfixturevalue("pretended_cuda")
-    recorded = [Trainer(run, data) for run in RUNS]
+    recorded = [make_trainer(run, data) for run in RUNS]
     train_packed(Crowd(3), recorded, tmp_path)
     for one, other in zip(expected, recorded):
-        assert isinstance(other._graph, PretendedGraph) and len(other._graph.steps) == 1
+        assert other._graphs and all(len(graph.steps) == 1 for graph in other._graphs.values())
         assert one.weights_digest() == other.weights_digest(), str(one.run)
         assert (one.curve, one.warmup_ended_at) == (other.curve, other.warmup_ended_at)
 
 
 def test_a_recorded_run_that_is_interrupted_records_again(data, tmp_path, pretended_cuda):
     for run in RUNS[:2]:
-        whole = Trainer(run, data)
+        whole = make_trainer(run, data)
         train(whole, tmp_path / "whole")
         for iteration in range(1, run.recipe.iterations):
-            trainer = Trainer(run, data)
+            trainer = make_trainer(run, data)
             with pytest.raises(Interrupted):
                 train(trainer, tmp_path / run.short_id, stop_requested=lambda t=trainer, i=iteration: t.iteration == i)
-        resumed = Trainer(run, data)
+        resumed = make_trainer(run, data)
         train(resumed, tmp_path / run.short_id)
         assert (resumed.weights_digest(), resumed.curve) == (whole.weights_digest(), whole.curve)
 
@@ -351,7 +374,7 @@ def test_a_recorded_run_that_is_interrupted_records_again(data, tmp_path, preten
 
 @pytest.fixture(scope="module")
 def gpu_data():
-    return DeviceData(make_synthetic(512, 100), None, "cuda")
+    return ResidentData(make_synthetic(512, 100), None, "cuda")
 
 
 def gpu_runs(iterations=40):

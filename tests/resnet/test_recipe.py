@@ -75,7 +75,7 @@ def test_evaluated_at_every_interval_and_at_the_end():
         {"warmup_learning_rate": float("inf")},
         {"momentum": -0.9},
         {"weight_decay": -1e-4},
-        {"precision": "fp16"},
+        {"precision": "fp8"},
         {"augment": "no"},
     ],
 )

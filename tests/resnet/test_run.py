@@ -41,6 +41,30 @@ OTHER_RECIPES = {
     "augment": False,
     "precision": "fp32",
     "eval_interval": 500,
+    "base_batch_size": 256,
+    "schedule": "cosine",
+    "linear_warmup": 5,
+    "nesterov": True,
+    "decay_all": False,
+    "batch_norm_size": 64,
+    "crop": "scale",
+    "crop_offsets": 8,
+    "normalization": "channel_std",
+    "last_batch": "drop",
+    "image_size": 192,
+    "colour_jitter": 0.4,
+    "pca_noise": 0.1,
+    "label_smoothing": 0.1,
+    "mixup": 0.2,
+    "temperature": 20.0,
+    "tests": ("ten_crop",),
+}
+# What a change of one field needs to have a meaning.
+BASE_RUNS = {
+    "schedule": Run("cifar_resnet20", Recipe(milestones=())),
+    **dict.fromkeys(
+        ("crop", "image_size", "colour_jitter", "pca_noise", "tests"), Run("resnet18", Recipe(crop="area"), "imagenet")
+    ),
 }
 OTHER_RUNS = {
     "model": "cifar_resnet32",
@@ -59,11 +83,16 @@ def test_identity_is_pinned(run, identity):
 
 def test_every_field_makes_another_identity():
     assert set(OTHER_RECIPES) == {field.name for field in fields(Recipe)}
-    assert set(OTHER_RUNS) == {field.name for field in fields(Run)} - {"recipe"}
-    run = Run("cifar_resnet20")
+    assert set(OTHER_RUNS) == {field.name for field in fields(Run)} - {"recipe", "teacher"}
+    run, teacher = Run("cifar_resnet20"), Run("cifar_resnet32")
     others = [replace(run, **{name: value}) for name, value in OTHER_RUNS.items()]
-    others += [replace(run, recipe=replace(run.recipe, **{name: value})) for name, value in OTHER_RECIPES.items()]
-    assert len({run.identity, *(other.identity for other in others)}) == 1 + len(others)
+    for name, value in OTHER_RECIPES.items():
+        base = BASE_RUNS.get(name, run)
+        taught = teacher if name == "temperature" else None
+        others.append(replace(base, recipe=replace(base.recipe, **{name: value}), teacher=taught))
+    others.append(replace(others[-2], teacher=replace(teacher, seed=1)))
+    identities = {other.identity for other in (run, *BASE_RUNS.values(), *others)}
+    assert others[-1].recipe.temperature == 20 and len(identities) == 1 + len(set(BASE_RUNS.values())) + len(others)
 
 
 def test_defaults_written_out_make_the_same_identity():
@@ -108,7 +137,11 @@ def test_identity_is_the_same_in_other_processes():
     assert identities == {Run("cifar_resnet20", Recipe(momentum=0.8), "synthetic", 3, options).identity}
 
 
-@pytest.mark.parametrize("run", [run for run, _ in PINNED])
+TAUGHT = Run("cifar_resnet20", Recipe(temperature=20, mixup=0.2), teacher=Run("cifar_resnet56", Recipe(momentum=0.8)))
+FOLDER = Run("resnet50", Recipe(crop="area", tests=("multi_scale",)), "imagenet", model_options={"variant": "d"})
+
+
+@pytest.mark.parametrize("run", [*(run for run, _ in PINNED), TAUGHT, FOLDER])
 def test_specification_and_back(run):
     specification = run.specification()
     assert canonical_json(specification)  # plain values only
@@ -127,7 +160,8 @@ def test_a_specification_that_this_code_does_not_understand_is_an_error():
         {"training_version": 2},
         {"training_version": None},
         {"colour": "blue"},
-        {"recipe": {"nesterov": True}},
+        {"recipe": {"lookahead": True}},
+        {"teacher": {"model": "cifar_resnet8"}},
         {"model": "vgg"},
         {"recipe": None},
     ):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from resnet.data.sampling import Sampler, seeded_generator
+from resnet.recipe import Recipe
 
 
 def indices(sampler, iterations):
@@ -16,7 +17,7 @@ def same(first, second):
 
 @pytest.mark.parametrize(("images", "batch_size"), [(10, 3), (12, 4), (7, 7), (5, 12), (1, 3)])
 def test_batches_are_consecutive_slices_of_permutations(images, batch_size):
-    sampler = Sampler(0, images, batch_size, augment=True)
+    sampler = Sampler(0, images, Recipe(batch_size=batch_size))
     epochs = 6
     drawn = indices(sampler, epochs * images // batch_size)
     for epoch in range(len(drawn) // images):
@@ -27,47 +28,49 @@ def test_batches_are_consecutive_slices_of_permutations(images, batch_size):
 
 
 def test_offsets_and_flips_stay_with_their_images():
-    sampler = Sampler(0, 10, 4, augment=True)
-    first, second, third = (Sampler(0, 10, 4, augment=True).epoch(n) for n in range(3))
+    sampler = Sampler(0, 10, Recipe(batch_size=4))
+    first, second, third = (Sampler(0, 10, Recipe(batch_size=4)).epoch(n) for n in range(3))
     for part in range(3):  # index, offset, flip
         expected = torch.cat([first[part], second[part], third[part]])
         assert torch.equal(torch.cat([sampler.batch(n)[part] for n in range(7)]), expected[:28])
 
 
 def test_epochs_differ():
-    sampler = Sampler(0, 100, 100, augment=True)
+    sampler = Sampler(0, 100, Recipe(batch_size=100))
     assert not torch.equal(sampler.batch(0).index, sampler.batch(1).index)
     assert not torch.equal(sampler.batch(0).offset, sampler.batch(1).offset)
 
 
 def test_a_batch_depends_on_its_iteration_alone():
-    in_order = Sampler(5, 10, 4, augment=True)
+    in_order = Sampler(5, 10, Recipe(batch_size=4))
     batches = [in_order.batch(iteration) for iteration in range(12)]
-    jumping = Sampler(5, 10, 4, augment=True)
+    jumping = Sampler(5, 10, Recipe(batch_size=4))
     for iteration in (11, 3, 3, 0, 7, 11, 1):
         assert same(jumping.batch(iteration), batches[iteration])
-        assert same(Sampler(5, 10, 4, augment=True).batch(iteration), batches[iteration])
+        assert same(Sampler(5, 10, Recipe(batch_size=4)).batch(iteration), batches[iteration])
 
 
 def test_global_random_state_does_not_matter():
     torch.manual_seed(1)
-    first = Sampler(0, 50, 20, augment=True).batch(2)
+    first = Sampler(0, 50, Recipe(batch_size=20)).batch(2)
     torch.manual_seed(2)
-    assert same(first, Sampler(0, 50, 20, augment=True).batch(2))
+    assert same(first, Sampler(0, 50, Recipe(batch_size=20)).batch(2))
 
 
 def test_the_order_is_the_same_with_and_without_augmentation():
-    with_it, without = (Sampler(0, 50, 20, augment=augment) for augment in (True, False))
+    with_it, without = (Sampler(0, 50, Recipe(batch_size=20, augment=augment)) for augment in (True, False))
     assert torch.equal(indices(with_it, 8), indices(without, 8))
     assert (without.batch(0).offset == 4).all() and not without.batch(0).flip.any()
 
 
 def test_the_order_does_not_depend_on_the_batch_size():
-    assert torch.equal(indices(Sampler(0, 30, 10, augment=True), 6), indices(Sampler(0, 30, 15, augment=True), 4))
+    assert torch.equal(
+        indices(Sampler(0, 30, Recipe(batch_size=10)), 6), indices(Sampler(0, 30, Recipe(batch_size=15)), 4)
+    )
 
 
 def test_seeds_differ():
-    first, second = (Sampler(seed, 100, 100, augment=True).batch(0) for seed in (0, 1))
+    first, second = (Sampler(seed, 100, Recipe(batch_size=100)).batch(0) for seed in (0, 1))
     assert not torch.equal(first.index, second.index)
     assert not torch.equal(first.offset, second.offset)
     assert not torch.equal(first.flip, second.flip)
@@ -80,7 +83,7 @@ def test_streams_differ_from_one_another():
 
 
 def test_offsets_are_uniform_over_0_to_8_and_flips_are_fair():
-    draws = Sampler(0, 9_000, 9_000, augment=True).batch(0)
+    draws = Sampler(0, 9_000, Recipe(batch_size=9_000)).batch(0)
     for direction in (0, 1):
         counts = torch.bincount(draws.offset[:, direction], minlength=9)
         assert len(counts) == 9
@@ -90,4 +93,34 @@ def test_offsets_are_uniform_over_0_to_8_and_flips_are_fair():
 
 def test_no_images_is_an_error():
     with pytest.raises(ValueError, match="no training images"):
-        Sampler(0, 0, 4, augment=True)
+        Sampler(0, 0, Recipe(batch_size=4))
+
+
+def test_the_last_images_of_an_epoch_can_be_dropped_or_make_a_smaller_batch():
+    whole = [Sampler(3, 10, Recipe(batch_size=4)).epoch(number) for number in range(3)]
+    dropping, using = (Sampler(3, 10, Recipe(batch_size=4, last_batch=kind)) for kind in ("drop", "use"))
+    assert [dropping.size(i) for i in range(6)] == [4] * 6
+    assert [using.size(i) for i in range(6)] == [4, 4, 2, 4, 4, 2]
+    assert (dropping.sizes, using.sizes, Sampler(3, 12, using.recipe).sizes) == ((4,), (4, 2), (4,))
+    assert Sampler(3, 3, using.recipe).sizes == (3,) and Sampler(3, 3, Recipe(batch_size=4)).sizes == (4,)
+    for part in range(3):  # index, offset, flip
+        expected = torch.cat([epoch[part][:8] for epoch in whole])
+        assert torch.equal(torch.cat([dropping.batch(i)[part] for i in range(6)]), expected)
+        expected = torch.cat([epoch[part] for epoch in whole])
+        assert torch.equal(torch.cat([using.batch(i)[part] for i in range(9)]), expected)
+    for sampler in (dropping, using):
+        in_order = [sampler.batch(i) for i in range(9)]
+        for iteration in (8, 2, 2, 5, 0, 7):
+            assert same(sampler.batch(iteration), in_order[iteration])
+
+
+def test_images_that_don_t_make_a_batch_can_t_be_dropped():
+    with pytest.raises(ValueError, match="3 training images don't make a batch of 4"):
+        Sampler(0, 3, Recipe(batch_size=4, last_batch="drop"))
+    assert [Sampler(0, 3, Recipe(batch_size=4, last_batch="use")).size(i) for i in range(3)] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("count", [8, 9])
+def test_crops_have_as_many_corners_as_the_recipe_says(count):
+    offset = Sampler(0, 2_000, Recipe(batch_size=2_000, crop_offsets=count)).batch(0).offset
+    assert sorted(offset.unique().tolist()) == list(range(count))

@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import nn
 
+from resnet.data.dataset import ImageDataset
+from resnet.data.resident import ResidentData
 from resnet.data.sampling import Sampler
 from resnet.data.synthetic import make_synthetic
-from resnet.evaluate import top1_error
+from resnet.evaluate import count_wrong
 from resnet.recipe import Recipe
 from resnet.run import Run
-from resnet.trainer import DeviceData, Trainer, find_device, resolve_precision, why_no_cuda
+from resnet.trainer import Trainer, find_device, resolve_precision, why_no_cuda
 from resnet.training import Interrupted, train, training
 
 RECIPE = Recipe(iterations=12, batch_size=8, milestones=(7, 9), eval_interval=4, precision="fp32")
@@ -30,7 +32,7 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def data(dataset):
-    return DeviceData(dataset, None, "cpu")
+    return ResidentData(dataset, None, "cpu")
 
 
 def make_run(recipe=RECIPE, **values):
@@ -85,7 +87,7 @@ def assert_weights_close(model, expected, rtol, atol):
 def test_steps_equal_a_plain_loop(dataset, data):
     recipe = replace(RECIPE, learning_rate=0.01, milestones=(3,), weight_decay=0.01, eval_interval=5)
     trainer = Trainer(make_run(recipe, seed=3), data)
-    order = Sampler(3, 60, recipe.batch_size, augment=True)
+    order = Sampler(3, 60, Recipe(batch_size=recipe.batch_size))
     loop, measured = PlainLoop(trainer.model, dataset, recipe), []
     for iteration, learning_rate in enumerate((0.01, 0.01, 0.01, 0.001, 0.001)):
         measured.append(loop.step(order.batch(iteration), learning_rate))
@@ -119,12 +121,22 @@ def test_error_over_more_images_than_fit_into_one_batch():
         def forward(self, x):
             return torch.nn.functional.one_hot(x[:, 0, 0, 0].mul(255).round().long(), 10).float()
 
-    labels = torch.arange(613) % 10
-    images = labels.to(torch.uint8)[:, None, None, None].expand(-1, 32, 32, 3)
-    mean = torch.zeros(32, 32, 3)
-    assert top1_error(FirstPixel(), images, labels, mean) == 0
-    five_wrong = labels.where(torch.arange(613) > 4, 9)
-    assert top1_error(FirstPixel(), images, five_wrong, mean) == pytest.approx(100 * 5 / 613)
+    labels = (np.arange(613) % 10).astype(np.uint8)
+    images = np.broadcast_to(labels[:, None, None, None], (613, 32, 32, 3)).copy()
+    for wrong in (0, 5):
+        answers = np.where(np.arange(613) < wrong, 9, labels).astype(np.uint8)
+        black = np.zeros((4, 32, 32, 3), np.uint8)  # so that the mean image is, too
+        data = ResidentData(ImageDataset("synthetic", black, labels[:4], images, answers, False), None, "cpu")
+        parts = (slice(0, 613), slice(0, 300), slice(300, 613))
+        whole, *halves = (int(count_wrong(FirstPixel(), data.tests("test", part, RECIPE))) for part in parts)
+        assert whole == sum(halves) == wrong
+
+
+def test_top5_error_counts_the_classes_that_are_not_among_the_first_five():
+    logits = torch.arange(8.0).flip(0).expand(8, 8)  # classes 0, 1, 2, ... in this order for every image
+    batches = [(logits[:3], torch.arange(3)), (logits[3:], torch.arange(3, 8))]
+    assert count_wrong(nn.Identity(), batches, top5=True).tolist() == [7, 3]
+    assert count_wrong(nn.Identity(), [(logits[:2, :3], torch.tensor([2, 2]))], top5=True).tolist() == [2, 0]
 
 
 def test_curve_has_a_point_per_interval(data):
@@ -137,7 +149,7 @@ def test_curve_has_a_point_per_interval(data):
 
 def test_a_net_learns():
     recipe = Recipe(iterations=60, batch_size=16, learning_rate=0.05, milestones=(45,), augment=False, eval_interval=15)
-    trainer = train_to_the_end(make_run(recipe), DeviceData(make_synthetic(32, 10), None, "cpu"))
+    trainer = train_to_the_end(make_run(recipe), ResidentData(make_synthetic(32, 10), None, "cpu"))
     errors = [point["training_error"] for point in trainer.curve]
     assert errors[0] > 50 and errors[-1] < 30
 
@@ -172,8 +184,8 @@ def test_warm_up_ends_when_the_error_over_a_window_is_below_the_limit(dataset, d
         iterations=20, milestones=(18,), batch_size=8, eval_interval=1, warmup_learning_rate=0.01, warmup_window=5
     )
     all_zero = replace(dataset, train_labels=np.zeros_like(dataset.train_labels))
-    trainer = Trainer(make_run(recipe), DeviceData(all_zero, None, "cpu"))
-    trainer.model = Scripted(right)
+    trainer = Trainer(make_run(recipe), ResidentData(all_zero, None, "cpu"))
+    trainer.model = trainer._parallel = Scripted(right)
     while not trainer.finished:
         trainer.step()
         trainer.evaluate()
@@ -318,7 +330,7 @@ def test_a_checkpoint_of_another_run_is_refused(dataset, data, tmp_path):
     trainer = Trainer(make_run(), data)
     with pytest.raises(Interrupted):
         train(trainer, tmp_path, stop_requested=lambda: True)
-    other_data = DeviceData(make_synthetic(60, 30, seed=1), None, "cpu")
+    other_data = ResidentData(make_synthetic(60, 30, seed=1), None, "cpu")
     for other in (
         Trainer(make_run(seed=1), data),
         Trainer(make_run(replace(RECIPE, momentum=0.8)), data),
@@ -340,11 +352,11 @@ def test_seeds_give_different_nets_and_the_same_seed_the_same(data):
 
 
 def test_held_out_images_are_not_trained_on(dataset, data):
-    held_out = DeviceData(dataset, 48, "cpu")
+    held_out = ResidentData(dataset, 48, "cpu")
     used = dataset.train_images[:48]
     np.testing.assert_allclose(held_out.mean.numpy(), used.mean(axis=0, dtype=np.float64), rtol=1e-6)
     trainer = Trainer(make_run(train_images=48), held_out)
-    order = Sampler(0, 48, RECIPE.batch_size, augment=True)
+    order = Sampler(0, 48, Recipe(batch_size=RECIPE.batch_size))
     drawn = torch.cat([order.batch(iteration).index for iteration in range(12)])
     assert set(drawn.tolist()) == set(range(48))
     trainer.step()
@@ -359,7 +371,7 @@ def test_held_out_images_change_nothing(dataset):
     other = dataset.train_images.copy()
     other[48:] = 255 - other[48:]
     runs = [
-        train_to_the_end(make_run(train_images=48), DeviceData(replace(dataset, train_images=images), 48, "cpu"))
+        train_to_the_end(make_run(train_images=48), ResidentData(replace(dataset, train_images=images), 48, "cpu"))
         for images in (dataset.train_images, other)
     ]
     assert runs[0].weights_digest() == runs[1].weights_digest()
@@ -369,7 +381,7 @@ def test_held_out_images_change_nothing(dataset):
 @pytest.mark.parametrize("count", [0, 61, -1])
 def test_impossible_number_of_training_images(dataset, count):
     with pytest.raises(ValueError, match="synthetic has 60 training images"):
-        DeviceData(dataset, count, "cpu")
+        ResidentData(dataset, count, "cpu")
 
 
 def test_data_of_another_name_are_refused(data):
@@ -499,7 +511,7 @@ def test_importing_a_trainer_does_not_import_the_harness_and_what_it_needs():
 def test_cuda_in_fp32_agrees_with_the_cpu(dataset, data, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     recipe = replace(RECIPE, learning_rate=0.01)
-    on_cpu, on_gpu = Trainer(make_run(recipe), data), Trainer(make_run(recipe), DeviceData(dataset, None, "cuda"))
+    on_cpu, on_gpu = Trainer(make_run(recipe), data), Trainer(make_run(recipe), ResidentData(dataset, None, "cuda"))
     for _ in range(3):
         on_cpu.step()
         on_gpu.step()
@@ -508,5 +520,5 @@ def test_cuda_in_fp32_agrees_with_the_cpu(dataset, data, monkeypatch):
 
 @pytest.mark.gpu
 def test_cuda_default_is_bf16_and_learns(dataset):
-    trainer = train_to_the_end(make_run(replace(RECIPE, precision="auto")), DeviceData(dataset, None, "cuda"))
+    trainer = train_to_the_end(make_run(replace(RECIPE, precision="auto")), ResidentData(dataset, None, "cuda"))
     assert trainer.precision == "bf16" and not trainer.diverged

@@ -2,17 +2,51 @@
 
 import statistics
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from reproductions.harness import provenance
 from reproductions.harness.records import Pool, device_seconds
-from resnet.data import ImageDataset
+from resnet.data import FOLDERS, IMAGE_SHAPES, ImageDataset
+from resnet.data.resident import ResidentData
+from resnet.models import create_model
 from resnet.run import Run
-from resnet.trainer import DeviceData, Trainer, synchronized_time
+from resnet.trainer import Trainer, synchronized_time
 
 _EVALUATION_SHARE = 1.1  # wall time over training time where no record tells
+_CPU_BATCH = {"fp16": 16}  # images a step to measure with on a CPU, which has no arithmetic for fp16
+_CPU_BATCH_ELSE = 128
+
+
+class Work(NamedTuple):
+    """What the cost of a training image depends on."""
+
+    model: str
+    options: tuple[tuple[str, object], ...]
+    batch_size: int
+    precision: str
+    teacher: str | None
+    image_size: int | None  # of image folders
+
+    def __str__(self) -> str:
+        parts = [" ".join([self.model, *(f"{name}={value}" for name, value in self.options)])]
+        parts += [] if self.batch_size == 128 else [f"batch {self.batch_size}"]
+        parts += [] if self.precision == "auto" else [self.precision]
+        parts += [] if self.teacher is None else [f"taught by {self.teacher}"]
+        return ", ".join(parts)
+
+
+def work_of(run: Run) -> Work:
+    return Work(
+        run.model,
+        tuple(sorted(run.model_options.items())),
+        run.recipe.batch_size,
+        run.recipe.precision,
+        run.teacher and run.teacher.model,
+        run.recipe.image_size if run.data in FOLDERS else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -29,7 +63,7 @@ class Rate:
 
 
 def recorded_rate(run: Run, pools: list[Pool], hardware: dict) -> Rate | None:
-    """The median rate of the records of this model, batch size and precision on such hardware, None without any.
+    """The median rate of the records of such work on such hardware, None without any.
 
     ``hardware`` holds those of a record's fields that must agree: type, device, threads.
     """
@@ -37,9 +71,7 @@ def recorded_rate(run: Run, pools: list[Pool], hardware: dict) -> Rate | None:
         record
         for pool in pools
         for record in pool.records.values()
-        if record["specification"]["model"] == run.model
-        and record["specification"]["recipe"]["batch_size"] == run.recipe.batch_size
-        and record["specification"]["recipe"]["precision"] == run.recipe.precision
+        if work_of(Run.from_specification(record["specification"])) == work_of(run)
         and hardware.items() <= ({"processes": 1} | record["hardware"]).items()
     ]
     if not matching:
@@ -54,32 +86,40 @@ def recorded_rate(run: Run, pools: list[Pool], hardware: dict) -> Rate | None:
     return Rate(rate, overhead, f"{len(matching)} records on {devices}")
 
 
-def measured_rate(run: Run, device: torch.device, steps: int = 2) -> Rate:
-    """The rate of a few steps taken now, on random images."""
+def measured_rate(run: Run, device: torch.device, steps: int = 2) -> Rate | None:
+    """The rate of a few steps taken now, on random images; None for image folders, whose files count as well."""
+    if run.data in FOLDERS:
+        return None
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (1_024, 32, 32, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (1_024, *IMAGE_SHAPES[run.data]), dtype=np.uint8)
     labels = np.arange(1_024, dtype=np.uint8) % 10
     data = ImageDataset(run.data, images, labels, images[:1], labels[:1], official=False)
-    trainer = Trainer(replace(run, train_images=None), DeviceData(data, None, device))
+    recipe, most = run.recipe, _CPU_BATCH.get(run.recipe.precision, _CPU_BATCH_ELSE)
+    if device.type == "cpu" and recipe.batch_size > most:
+        recipe = replace(recipe, batch_size=most, batch_norm_size=None)
+    teacher = run.teacher and create_model(run.teacher.model, **run.teacher.model_options).state_dict()
+    run = replace(run, recipe=recipe, train_images=None)
+    trainer = Trainer(run, ResidentData(data, None, device), teacher=teacher)
     trainer.step()  # the first step also prepares the device's kernels
     start = synchronized_time(device)
     for _ in range(steps):
         trainer.step()
     seconds = synchronized_time(device) - start
-    rate = steps * run.recipe.batch_size / seconds
+    rate = steps * recipe.batch_size / seconds
     return Rate(rate, _EVALUATION_SHARE, f"measured now on {provenance.device_name(device)}")
 
 
-def rates_here(runs: list[Run], pools: list[Pool], device: torch.device) -> dict[str, Rate]:
-    """A rate for each model of the runs on this machine's device."""
-    hardware, rates = provenance.hardware(device, torch.get_num_threads()), {}
-    for run in runs:
-        if run.model not in rates:
-            rates[run.model] = recorded_rate(run, pools, hardware) or measured_rate(run, device)
-    return rates
+def rates_here(runs: list[Run], pools: list[Pool], device: torch.device) -> dict[Work, Rate]:
+    """A rate for the work of each of the runs on this machine's device, where there is one."""
+    hardware = provenance.hardware(device, torch.get_num_threads())
+    found = {
+        work: recorded_rate(run, pools, hardware) or measured_rate(run, device)
+        for work, run in {work_of(run): run for run in runs}.items()
+    }
+    return {work: rate for work, rate in found.items() if rate is not None}
 
 
-def rates_elsewhere(runs: list[Run], pools: list[Pool]) -> dict[str, Rate]:
-    """A rate for each model of the runs that some record has on a CUDA GPU."""
-    found = {run.model: recorded_rate(run, pools, {"type": "cuda"}) for run in runs}
-    return {model: rate for model, rate in found.items() if rate is not None}
+def rates_elsewhere(runs: list[Run], pools: list[Pool]) -> dict[Work, Rate]:
+    """A rate for the work of each of the runs that some record has on a CUDA GPU."""
+    found = {work: recorded_rate(run, pools, {"type": "cuda"}) for work, run in {work_of(r): r for r in runs}.items()}
+    return {work: rate for work, rate in found.items() if rate is not None}

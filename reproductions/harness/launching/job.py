@@ -27,12 +27,12 @@ from reproductions.harness.records import (
     write_record,
 )
 from resnet import checkpoint
-from resnet.data import DataError, load
+from resnet.data import FOLDERS, Data, DataError, load, place
 from resnet.distributed import ALONE, Group, join, local_device, port_for
 from resnet.files import remove_unfinished, write_atomically
 from resnet.packing import Pack
 from resnet.run import Run
-from resnet.trainer import DeviceData, Trainer, find_device
+from resnet.trainer import Trainer, digest_of_weights, find_device
 from resnet.training import Interrupted, training
 
 _CLAIM_SECONDS = 1.0  # between two looks at runs that other processes train
@@ -40,6 +40,10 @@ _CLAIM_SECONDS = 1.0  # between two looks at runs that other processes train
 
 class DeviceLost(Exception):
     """After an error the device can't be used by this process any more; its runs have their checkpoints."""
+
+
+class TeacherError(Exception):
+    """A run's teacher that can't teach it. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +155,12 @@ class _Worker:
         self.runs, self.waiting = list(runs), deque(runs)
         self.place, self.stop_requested, self.on_status, self.way = place, stop_requested, on_status, way
         self.device, self.code, self.group = find_device(way.device), provenance.code_identity(), group
-        self.pack = Pack(self.device, way.pack if group.size == 1 else 1, say)
+        # Several processes train their runs one by one, and so does whoever reads files all the time.
+        one_by_one = group.size > 1 or any(run.data in FOLDERS for run in runs)
+        self.pack = Pack(self.device, 1 if one_by_one else way.pack, say)
         self.failures: dict[Run, str] = {}
         self.interrupted = ""
-        self._data: dict[tuple, DeviceData] = {}
+        self._data: dict[tuple, Data] = {}
         self._next_look = 0.0
         self._alone: Run | None = None  # in training, and suspected of bringing processes down
 
@@ -189,10 +195,10 @@ class _Worker:
         self._alone = None
         for _ in range(len(self.waiting)):
             run = self.waiting.popleft()
-            if self._has_ended(run):
+            if self._has_ended(run) or self._teacher_is_lost(run):
                 continue
             suspected = self._is_suspected(run)
-            if suspected and self.pack.size:
+            if (suspected and self.pack.size) or not self._teacher_is_there(run):
                 self.waiting.append(run)
                 continue
             try:
@@ -211,6 +217,22 @@ class _Worker:
                 return begun
         self._next_look = time.monotonic() + _CLAIM_SECONDS
         return None
+
+    def _teacher_is_there(self, run: Run) -> bool:
+        """Whether the run has no teacher to wait for."""
+        return run.teacher is None or record_path(self.place.records, run.teacher).exists()
+
+    def _teacher_is_lost(self, run: Run) -> bool:
+        """Whether the run can't be trained because its teacher can't; that is then written down."""
+        if self._teacher_is_there(run):
+            return False
+        if run.teacher in self.failures or self._has_ended(run.teacher):
+            self._fail(run, f"its teacher failed: {run.teacher}\n{self.failures[run.teacher]}")
+        elif run.teacher not in self.runs:
+            self._fail(run, f"its teacher has no record in {self.place.records}: {run.teacher}")
+        else:
+            return False
+        return True
 
     def _is_suspected(self, run: Run) -> bool:
         return begun_in_vain(self.place.work(run), self.way.launch) > 0
@@ -260,7 +282,7 @@ class _Worker:
                     self.waiting.append(run)
                     raise
                 self._fail(run, traceback.format_exc())
-            except DataError as error:
+            except (DataError, RecordError, TeacherError) as error:
                 self._fail(run, str(error))
             except Exception as error:  # whatever went wrong with this run, the others go on
                 if self._device_is_lost():
@@ -268,6 +290,7 @@ class _Worker:
                 self._fail(run, traceback.format_exc())
             finally:
                 self._alone = None
+                self._next_look = 0.0  # others may have waited for this one
 
     def _device_is_lost(self) -> bool:
         """Whether the device answers nothing but errors from now on: another process may find it well."""
@@ -280,7 +303,7 @@ class _Worker:
 
     def _train_and_record(self, begun: "_Begun") -> Generator[int, None, dict]:
         run, folder = begun.run, self.place.work(begun.run)
-        trainer = Trainer(run, self._data_of(run), self.group)
+        trainer = Trainer(run, self._data_of(run), self.group, self._teacher_of(run))
         history = yield from training(
             trainer,
             folder,
@@ -289,7 +312,8 @@ class _Worker:
             stop_requested=lambda: (begun.claimed is not None and begun.claimed.lost) or self.stop_requested(),
             neighbours=lambda: self.pack.neighbours,
         )
-        record = make_record(trainer, history, self.code, begun.starts)
+        tests = {} if trainer.diverged else trainer.final_tests()
+        record = make_record(trainer, history, tests, self.code, begun.starts)
         if self.group.rank == 0:
             write_atomically(self.place.weights(run), checkpoint.pack(trainer.model.state_dict()))
             path = write_record(self.place.records, record)
@@ -300,11 +324,30 @@ class _Worker:
             remove_unfinished(path, self.place.weights(run), *notes)
         return record
 
-    def _data_of(self, run: Run) -> DeviceData:
+    def _data_of(self, run: Run) -> Data:
         key = (run.data, run.train_images)
         if key not in self._data:
-            self._data = {key: DeviceData(load(run.data, self.place.data), run.train_images, self.device)}
+            dataset = load(run.data, self.place.data)
+            self._data = {key: place(dataset, run.train_images, self.device, workers=torch.get_num_threads())}
         return self._data[key]
+
+    def _teacher_of(self, run: Run) -> dict | None:
+        """The weights of the run's teacher, None if it has none. Raises TeacherError."""
+        if run.teacher is None:
+            return None
+        record = read_record(record_path(self.place.records, run.teacher))
+        path = self.place.weights(run.teacher)
+        if record["status"] == "diverged":
+            raise TeacherError(f"its teacher diverged, so it has nothing to teach: {run.teacher}")
+        try:
+            weights = checkpoint.load(path, self.device)
+        except (OSError, checkpoint.CheckpointError) as error:
+            again = f"Move its record {record_path(self.place.records, run.teacher)} away to have it trained again."
+            raise TeacherError(f"the weights of its teacher can't be read: {error}\n{again}") from error
+        if (digest := digest_of_weights(weights)) != record["weights_sha256"]:
+            expected = record["weights_sha256"]
+            raise TeacherError(f"{path} holds the weights {digest}, but the teacher's record says {expected}")
+        return weights
 
     def _fail(self, run: Run, text: str) -> None:
         """Write down that the run failed; in the middle of an exception and of a group, let it through."""

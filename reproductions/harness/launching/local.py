@@ -123,11 +123,13 @@ class _Queue:
         return [run for run in left(self.runs, self.place, self.way.launch) if run not in self.failures]
 
     def begin(self) -> None:
-        """Start a job on each free slot, as long as there are runs that no living process has claimed."""
+        """Start a job on each free slot, as long as there are runs that can be begun and nobody has claimed."""
         promised = self._promised.items()
         self._promised = {run: slot for run, slot in promised if slot in self.running and not self._owned(run)}
         free = [slot for slot in self.usable if slot not in self.running]
-        waiting = [run for run in self.left() if run not in self._promised and not self._owned(run)] if free else []
+        left = self.left() if free else []
+        waiting = [run for run in left if run not in self._promised and not self._owned(run)]
+        waiting = [run for run in waiting if run.teacher not in left]  # for now
         for slot in free:
             if not waiting:
                 return

@@ -56,7 +56,7 @@ def _newest_checkpoint(folder: Path) -> int | None:
     return path.stat().st_mtime_ns if path.exists() else None
 
 
-def make_record(trainer: Trainer, history: dict, code: dict, starts: list[dict]) -> dict:
+def make_record(trainer: Trainer, history: dict, tests: dict, code: dict, starts: list[dict]) -> dict:
     """The record of a finished run; see :mod:`reproductions.harness.records` for the fields."""
     run, data, curve = trainer.run, trainer.data, trainer.curve
     earlier = [start["code"] for start in starts if start["code"] is not None]
@@ -74,6 +74,8 @@ def make_record(trainer: Trainer, history: dict, code: dict, starts: list[dict])
         "best": best_point(curve),
         "warmup_ended_at": trainer.warmup_ended_at,
         "weights_sha256": trainer.weights_digest(),
+        "teacher_sha256": trainer.teacher_digest,
+        "tests": tests,
         "precision": trainer.precision,
         "timing": {
             "wall_seconds": round(history["wall_seconds"], 3),

@@ -65,10 +65,15 @@ def _submit_missing(
         ended = {run for token in own for run in failures(runs, place, token)}
         ended |= {run for run in runs if record_path(place.records, run).exists()}
         if missing := [run for run in runs if run not in plan and run not in ended]:
-            submission = _submit(missing, place, options)
-            own.add(submission.launch)
-            plan |= dict.fromkeys(missing, submission)
-            display.say(f"submitted {len(submission.jobs)} jobs to SLURM: {_ids({missing[0]: submission})}")
+            # Jobs for runs that have a teacher in training are held back until its job has ended.
+            first = [run for run in missing if run.teacher not in missing and run.teacher not in plan]
+            for stage in (first, [run for run in missing if run not in first]):
+                if stage:
+                    submission = _submit(stage, missing, plan, place, options)
+                    own.add(submission.launch)
+                    plan |= dict.fromkeys(stage, submission)
+                    jobs = _ids({stage[0]: submission})
+                    display.say(f"submitted {len(submission.jobs)} jobs to SLURM: {jobs}")
     return plan
 
 
@@ -108,8 +113,14 @@ def _underway(runs: list[Run], place: Workplace) -> dict[Run, Submission]:
     return plan
 
 
-def _submit(runs: list[Run], place: Workplace, options: Options) -> Submission:
-    """Submit one array. Raises ValueError with SLURM's or submitit's own words if it is not accepted."""
+def _submit(
+    begun: list[Run], runs: list[Run], plan: dict[Run, Submission], place: Workplace, options: Options
+) -> Submission:
+    """Submit one array of jobs that begin with the runs ``begun`` and go on with any of ``runs``.
+
+    They wait for the jobs that by ``plan`` train teachers. Raises ValueError with SLURM's or submitit's own words if
+    it is not accepted.
+    """
     check_private(place.jobs)
     code = take(place.out / "work" / "code")
     way = Way(options.pack, options.device, wait=False, launch=uuid.uuid4().hex, max_starts=options.max_starts)
@@ -118,7 +129,9 @@ def _submit(runs: list[Run], place: Workplace, options: Options) -> Submission:
     parameters["slurm_setup"] = [*parameters["slurm_setup"], f"cd {where}", f"export PYTHONPATH={where}"]
     identity, threads = provenance.code_identity(), parameters["cpus_per_task"]
     pack = options.pack if options.pack and options.slurm.processes == 1 else 1  # several processes train one by one
-    firsts = range(0, len(runs), pack)
+    firsts = [runs.index(run) for run in begun[::pack]]
+    if teachers := sorted({plan[run.teacher].job_of(run.teacher.short_id) for run in begun if run.teacher in plan}):
+        parameters["slurm_dependency"] = f"afterany:{':'.join(teachers)}"
     try:
         executor = submitit.AutoExecutor(
             place.jobs, cluster="slurm", slurm_max_num_timeout=_NEVER, slurm_python=_DEAF_PYTHON
@@ -130,7 +143,7 @@ def _submit(runs: list[Run], place: Workplace, options: Options) -> Submission:
         asked = " ".join(f"{name}={value}" for name, value in parameters.items())
         raise ValueError(f"nothing was submitted to SLURM: {error}\nasked for: {asked}") from error
     logs = {job.job_id: str(job.paths.stderr) for job in jobs}
-    names = {run.short_id: str(run) for run in runs}
+    names = {run.short_id: str(run) for run in begun}
     submission = Submission(way.launch, options.experiment, logs, names, pack, time.time())
     submission.write(place)
     return submission

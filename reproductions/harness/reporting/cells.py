@@ -1,7 +1,7 @@
-"""How numbers are written in a table. Errors are top-1, in percent; what is absent is a dash."""
+"""How numbers are written in a table. Errors and accuracies are in percent; what is absent is a dash."""
 
 from reproductions.harness.reporting import statistics
-from reproductions.harness.reporting.samples import completed, final_errors
+from reproductions.harness.reporting.samples import completed, final_values
 from reproductions.harness.reporting.statistics import Interval
 
 NONE = "–"
@@ -32,9 +32,9 @@ def count(records: list[dict], seeds: int) -> str:
     return f"n = {n}{f' of {seeds}' if n < seeds else ''}{f', {lost} diverged' if lost else ''}"
 
 
-def errors(records: list[dict], seeds: int, metric: str = "test_error") -> str:
-    """Mean ± standard deviation of the final errors, with n: ``8.71 ± 0.12 (n = 5)``."""
-    return f"{mean_std(final_errors(records, metric))} ({count(records, seeds)})" if records else "no records"
+def sample(records: list[dict], seeds: int, metric: str = "test_error") -> str:
+    """Mean ± standard deviation of the final values, with n: ``8.71 ± 0.12 (n = 5)``."""
+    return f"{mean_std(final_values(records, metric))} ({count(records, seeds)})" if records else "no records"
 
 
 def p_value(value: float | None) -> str:

@@ -8,8 +8,9 @@ from collections import Counter
 from reproductions import reported
 from reproductions.harness.experiment import Experiment, RowResult, Variant
 from reproductions.harness.records import device_seconds, records_digest
+from reproductions.harness.reporting.samples import METRICS, at_the_end, completed
 from reproductions.reported import Source
-from resnet.data.cifar import KNOWN_COPIES
+from resnet.data import KNOWN_COPIES
 
 
 def is_published(results: list[RowResult]) -> bool:
@@ -32,11 +33,17 @@ def command(experiment: Experiment, variant: Variant, results: list[RowResult]) 
 
 
 def all_records(results: list[RowResult]) -> list[dict]:
-    return [record for result in results for record in result.records]
+    """Every record that the results are made from, once, teachers' too."""
+    teachers = [result.teacher for result in results if result.teacher]
+    return _once(teachers + [record for result in results for record in result.records])
 
 
 def published_records(results: list[RowResult]) -> list[dict]:
-    return [record for result in results for record in result.published or []]
+    return _once([record for result in results for record in result.published or []])
+
+
+def _once(records: list[dict]) -> list[dict]:
+    return list({record["identity"]: record for record in records}.values())
 
 
 def description(experiment: Experiment, variant: Variant, results: list[RowResult]) -> str:
@@ -49,12 +56,16 @@ def description(experiment: Experiment, variant: Variant, results: list[RowResul
     return f"{experiment.title} ({experiment.source}); {variant.heading}; from {origin}; {made}"
 
 
-def reported_note(results: list[RowResult]) -> str:
+def reported_note(results: list[RowResult], *metrics: str) -> str:
     """The papers whose numbers stand in the table, with table or figure."""
     places: dict[Source, dict[str, None]] = {}
-    for value in (value for result in results for value in reported.in_paper(result.row.reported)):
-        places.setdefault(value.source, {})[value.where] = None
-    return "; ".join(f"{source.link}, *{source.title}*, {'; '.join(where)}" for source, where in places.items())
+    for metric in metrics:
+        for value in (n for result in results for n in reported.in_paper(result.row.reported, METRICS[metric])):
+            places.setdefault(value.source, {})[value.where] = None
+    return "; ".join(
+        ", ".join(filter(None, (source.link, source.title and f"*{source.title}*", "; ".join(where))))
+        for source, where in places.items()
+    )
 
 
 def diverged_notes(results: list[RowResult]) -> list[str]:
@@ -65,7 +76,28 @@ def diverged_notes(results: list[RowResult]) -> list[str]:
         for record in result.records
         if record["status"] == "diverged"
     ]
+    lost = list(dict.fromkeys(lost))
     return [f"Diverged, the loss not finite; counted, but in no mean: {', '.join(lost)}."] if lost else []
+
+
+def teacher_notes(variant: Variant, results: list[RowResult], metric: str) -> list[str]:
+    """From which run rows are distilled, and what it came to."""
+    taught: dict[str, list[RowResult]] = {}
+    for result in results:
+        if result.row.teacher is not None:
+            taught.setdefault(variant.apply(result.row.teacher.run(0)).short_id, []).append(result)
+    notes = []
+    for run, students in taught.items():
+        label = students[0].row.teacher.label
+        if (record := students[0].teacher) is None:
+            came_to = "no record here"
+        elif not completed([record]):
+            came_to = "diverged"
+        else:
+            came_to = f"{METRICS[metric]} {at_the_end(record, metric):.2f} after the last iteration"
+        names = ", ".join(f"“{student.row.label}”" for student in students)
+        notes.append(f"Teacher of {names}: {label}, seed 0 (run `{run}`), {came_to}.")
+    return notes
 
 
 def data_notes(records: list[dict]) -> list[str]:
@@ -73,7 +105,7 @@ def data_notes(records: list[dict]) -> list[str]:
     copies = Counter((r["data"]["name"], r["data"]["official"], r["data"]["sha256"]) for r in records)
     notes = []
     for (name, official, digest), n in sorted(copies.items()):
-        if name == "synthetic":
+        if name.startswith("synthetic"):
             what = "synthetic images made by the code"
         else:
             said = "the official files of {}" if official else "a copy of {} that is **not the official files**"

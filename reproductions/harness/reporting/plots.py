@@ -1,12 +1,13 @@
 """Plots of results as PNG and SVG, clear in grey print and for colour-blind readers.
 
-Errors are top-1, in percent. Both formats carry a description: from which records, and how to make them again.
+Errors and accuracies are in percent. Both formats carry a description: from which records, and how to make them again.
 """
 
 import io
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -15,13 +16,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
 from reproductions import reported
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import statistics
-from reproductions.harness.reporting.samples import Curve, completed, curve, final_errors
+from reproductions.harness.reporting.comparisons import Step
+from reproductions.harness.reporting.samples import METRICS, Curve, completed, curve, final_values
+from resnet.data import TRAIN_IMAGES
 from resnet.files import write_atomically
+from resnet.recipe import Recipe, learning_rate_at
 
 # Those of Okabe and Ito's colours that show on white; every colour has a marker that tells it apart in grey.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#000000")
@@ -95,7 +100,7 @@ def learning_curves(panels: dict[str, list[RowResult]], variant: Variant) -> Fig
         unit = 1_000 if last >= THOUSANDS_FROM else 1
         top = _upper_limit(drawn)
         bottom = _lower_limit(drawn, top)
-        for axis, (title, panel) in zip(axes, panels.items()):
+        for axis, (title, panel) in zip(axes, panels.items(), strict=True):
             axis.set(xlim=(0, MARGIN * last / unit), ylim=(bottom, top), title=title)
             axis.set_xlabel("iterations (thousands)" if unit > 1 else "iterations")
             _mark_drops(axis, panel, unit)
@@ -109,21 +114,66 @@ def learning_curves(panels: dict[str, list[RowResult]], variant: Variant) -> Fig
         return figure
 
 
+def errors_over_epochs(result: RowResult, reported_after: dict[int, RowResult], variant: Variant) -> Figure | None:
+    """Training error (dashed) and test error (solid) of a net that is evaluated after each epoch, on a log axis.
+
+    ``reported_after``: rows whose reported top-1 accuracies, of the paper profile, belong to these epochs; one in whole
+    percent is drawn with all that it can stand for. None if no run was completed.
+    """
+    drawn = [values for values in _test_and_training(result) if values]
+    if not drawn:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure, (axis,) = _figure(7.0, 4.6, 1, variant)
+        _draw_curves(axis, result, STEP_PLACES["with the step"], result.row.recipe.eval_interval)
+        legend: dict[str, object] = {}
+        for epoch, row in reported_after.items() if variant.profile == "paper" else ():
+            for value in reported.in_paper(row.row.reported, METRICS["top1_accuracy"]):
+                error = 100 - float(value.value)
+                reach = [[1.0], [0.5]] if value.kind == "whole" else None
+                legend["reported (in whole percent, rounded or cut off)" if reach else "reported"] = axis.errorbar(
+                    epoch, error, reach, color=COLOURS[3], marker="D", markersize=7, markerfacecolor="white",
+                    markeredgewidth=1.8, capsize=4, linewidth=1.4, linestyle="none", zorder=5,
+                )  # fmt: skip
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set(xlabel="epochs", ylabel="error (%)")
+        axis.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+        axis.set_axisbelow(True)
+        _curve_legend(figure, [result], extra=legend)
+        return figure
+
+
 def _test_and_training(result: RowResult) -> tuple[Curve | None, Curve | None]:
     return curve(result.records, "test_error"), curve(result.records, "training_error")
 
 
-def _figure(width: float, height: float, panels: int, variant: Variant) -> tuple[Figure, list[Axes]]:
-    """A figure with axes side by side, headed by the variant unless it is the paper's protocol."""
+def _figure(
+    width: float, height: float, panels: int, variant: Variant, columns: int | None = None, share_y: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """A figure with axes side by side, headed by the variant unless it is the paper's protocol.
+
+    In lines of so many ``columns`` if told, the last one filled from the left.
+    """
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = list(figure.subplots(1, panels, sharex=True, sharey=True, squeeze=False)[0])
+    columns = columns or panels
+    lines = math.ceil(panels / columns)
+    axes = list(figure.subplots(lines, columns, sharex=True, sharey=share_y, squeeze=False).flat)
+    for axis in axes[panels:]:
+        axis.remove()
+    axes = axes[:panels]
+    for axis in axes:  # above an empty place there is no other axis to bear the numbers
+        axis.tick_params(labelbottom=axes.index(axis) + columns >= panels)
     if variant.suffix:
         figure.suptitle(variant.heading, fontsize=9.5, color=GREY, style="italic")
     return figure, axes
 
 
-def _draw_curves(axis: Axes, result: RowResult, index: int, unit: int) -> None:
+def _draw_curves(axis: Axes, result: RowResult, index: int, unit: float) -> None:
     colour, marker = _look(index)
     test, training = _test_and_training(result)
     for values, dashed in ((training, True), (test, False)):
@@ -139,7 +189,7 @@ def _draw_curves(axis: Axes, result: RowResult, index: int, unit: int) -> None:
         axis.fill_between(x, values.low, values.high, color=colour, alpha=0.15, linewidth=0, zorder=1)
 
 
-def _mark_drops(axis: Axes, panel: list[RowResult], unit: int) -> None:
+def _mark_drops(axis: Axes, panel: list[RowResult], unit: float) -> None:
     """Vertical lines where the learning rate is divided by 10."""
     for milestone in sorted({m for result in panel for m in result.row.recipe.milestones}):
         axis.axvline(milestone / unit, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
@@ -212,9 +262,13 @@ def _step(value: float) -> float:
     return next(step for step in (0.01, 0.1, 0.5, 1, 2, 5, 10, 20) if value <= 8 * step or step == 20)
 
 
-def _curve_legend(figure: Figure, results: list[RowResult]) -> None:
-    counts = sorted({len(completed(result.records)) for result in results} - {0})
-    seeds = "1 seed" if counts == [1] else f"{'–'.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} seeds"
+def _curve_legend(
+    figure: Figure, results: list[RowResult], nets: dict[str, int] | None = None, extra: dict | None = None
+) -> None:
+    """What the lines mean; ``nets``: names of those that no label at their ends tells, with their places; ``extra``:
+    what else is drawn, by name.
+    """
+    seeds = _seeds(results)
     solid = {"linewidth": 1.9, "marker": "o", "markersize": 5}
     dashed = {"linewidth": 1.1, "linestyle": (0, (4, 2)), "marker": "o", "markersize": 4, "markerfacecolor": "white"}
     handles = [
@@ -225,11 +279,206 @@ def _curve_legend(figure: Figure, results: list[RowResult]) -> None:
     lost = sum(record["status"] == "diverged" for result in results for record in result.records)
     names = [
         f"test error, mean of {seeds}{f' ({lost} diverged, not drawn)' if lost else ''}",
-        "training error (on augmented batches)",
+        f"training error (on {'augmented ' if any(r.row.recipe.augment for r in results) else ''}batches)",
         "from the lowest to the highest seed",
     ]
-    columns = len(handles) if figure.get_figwidth() > 8 else 2
+    for name, index in (nets or {}).items():
+        colour, marker = _look(index)
+        handles.append(Line2D([], [], color=colour, linewidth=1.9, marker=marker, markersize=5))
+        names.append(name)
+    if nets and any(result.row.recipe.milestones for result in results):
+        handles.append(Line2D([], [], color=GREY, linewidth=0.8, linestyle=":"))
+        names.append("learning rate ÷ 10")
+    handles += (extra or {}).values()
+    names += extra or {}
+    columns = 3 if figure.get_figwidth() > 8 else 2
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
+
+
+# -------------------------------------------------------------------------------------------------------------- ladders
+
+
+def ladder(series: dict[str, list[RowResult]], variant: Variant, metric: str) -> Figure | None:
+    """One of METRICS at the last iteration, a line per row as in the table: every seed, and the mean with its interval.
+
+    ``series``: ladders of the same steps, drawn beside one another, by what sets them apart; a row's label may end in
+    that, in parentheses. Papers' numbers are drawn in the paper profile if they were measured on the same data. None
+    if no run was completed.
+    """
+    results = [result for rows in series.values() for result in rows]
+    samples = {result.row.key: final_values(result.records, metric) for result in results}
+    if not any(samples.values()):
+        return None
+    shown_numbers = {r.row.key: _comparable_numbers(r, metric) if variant.profile == "paper" else [] for r in results}
+    labels = [r.row.label.removesuffix(f" ({name})") for name, rows in list(series.items())[:1] for r in rows]
+    gap, room = (0.46, 0.55) if len(series) > 1 else (0.0, 1.0)  # between the same row of two series, and for each
+    with matplotlib.rc_context(STYLE):
+        figure, (axis,) = _figure(7.4, 1.5 + (0.8 if gap else 0.6) * len(labels), 1, variant)
+        legend: dict[str, object] = {}
+        for index, (name, rows) in enumerate(series.items()):
+            for line, result in enumerate(rows):
+                y = line + gap * (index - (len(series) - 1) / 2)
+                _draw_rung(axis, y, room, samples[result.row.key], index, name, legend)
+                if result.published:
+                    published = final_values(result.published, metric)
+                    _draw_bar(axis, y + 0.06 * room, published, "published here", "s", legend)
+                for value in shown_numbers[result.row.key]:
+                    _draw_reported_rung(axis, y + (0.34 if value.std else 0.2) * room, value, legend)
+        reach = [float(number.value) for numbers in shown_numbers.values() for number in numbers]
+        cut = _limit_ladder(axis, list(samples.values()), reach)
+        axis.set_yticks(range(len(labels)), labels)
+        axis.set(ylim=(len(labels) - 0.4, -0.6), xlabel=f"{METRICS[metric]} after the last iteration (%)")
+        axis.tick_params(axis="y", length=0)
+        axis.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+        for line in range(1, len(labels)):
+            axis.axhline(line - 0.5, color="#EEEEEE", linewidth=0.8, zorder=0)
+        axis.set_axisbelow(True)
+        legend = dict(sorted(legend.items(), key=lambda item: not item[0].startswith("one seed")))
+        names = [f"{name}{' (some leave the axis)' if cut and name.startswith('mean') else ''}" for name in legend]
+        figure.legend(legend.values(), names, loc="outside lower center", ncols=2 if len(legend) != 3 else 3)
+        return figure
+
+
+def _draw_rung(axis: Axes, y: float, room: float, values: list[float], index: int, series: str, legend: dict) -> None:
+    """The seeds of one row above its mean with the interval; ``room`` is what there is for the row."""
+    if not values:
+        axis.annotate(f"no completed runs{series and ', '}{series}", (0.5, y), xycoords=("axes fraction", "data"),
+                      ha="center", va="center", fontsize=8.5, color=GREY)  # fmt: skip
+        return
+    colour, marker = (COLOURS[4], "o") if index == 0 else (COLOURS[3], "s")
+    heights = [y - 0.3 * room] * len(values)
+    dots = axis.scatter(values, heights, s=20, color=colour, marker=marker, alpha=0.75, linewidth=0, zorder=3)
+    legend[f"one seed{series and ', '}{series}"] = dots
+    if len(values) > 1:
+        _draw_bar(axis, y - 0.09 * room, values, "mean", "|", legend)
+
+
+def _draw_bar(axis: Axes, y: float, values: list[float], name: str, marker: str, legend: dict) -> None:
+    """A mean with its 95 % t-interval."""
+    if values:
+        legend[f"{name}, 95 % t-interval"] = axis.errorbar(
+            statistics.mean(values), y, xerr=_bars(values), color=INK if marker == "|" else GREY, marker=marker,
+            markersize=9 if marker == "|" else 5, markeredgewidth=2 if marker == "|" else 1, capsize=3, linewidth=1.3,
+            zorder=4,
+        )  # fmt: skip
+
+
+def _comparable_numbers(result: RowResult, metric: str) -> list[reported.Reported]:
+    """What papers report for a row, if they measured it on the row's own data."""
+    numbers = reported.in_paper(result.row.reported, METRICS[metric])
+    return [number for number in numbers if number.data.lower().replace("-", "") == result.row.data]
+
+
+def _draw_reported_rung(axis: Axes, y: float, number: reported.Reported, legend: dict) -> None:
+    """A paper's number as an open diamond, a mean with its standard deviation as a filled one."""
+    std = None if number.std is None else float(number.std)
+    legend[f"{number.source.name}{', mean ± std' if std else ''}"] = axis.errorbar(
+        float(number.value), y, xerr=std, color=COLOURS[2], markersize=6, marker="D",
+        markerfacecolor=COLOURS[2] if std else "white", markeredgewidth=1.6, capsize=3, linewidth=1.3,
+        linestyle="none", zorder=5,
+    )  # fmt: skip
+
+
+def _limit_ladder(axis: Axes, samples: list[list[float]], others: list[float]) -> bool:
+    """End the axis where t-intervals reach much further than everything else; whether any does."""
+    values = [value for sample in samples for value in sample] + others
+    room = 0.75 * max(max(values) - min(values), 0.5)
+    low, high = axis.get_xlim()
+    low, high = max(low, min(values) - room, 0.0), min(high, max(values) + room, 100.0)
+    axis.set_xlim(low, high)
+    bounds = [found for sample in samples if (found := statistics.mean_interval(sample))]
+    return any(interval.low < low or interval.high > high for interval in bounds)
+
+
+def step_curves(steps: list[Step], variant: Variant) -> Figure | None:
+    """Test error (solid) and training error (dashed) over the epochs, with each step and without, a panel per step.
+
+    None if no run was completed.
+    """
+    results = [result for step in steps for result in (step.before, step.row)]
+    drawn = [values for result in results for values in _test_and_training(result) if values]
+    if not drawn:
+        return None
+    columns = 4 if len(steps) % 4 == 0 else min(3, len(steps))
+    lines = math.ceil(len(steps) / columns)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(3.5 * columns, 1.2 + 2.5 * lines, len(steps), variant, columns)
+        last = max(_epochs(result.row.recipe.iterations, result) for result in results)
+        top = _upper_limit(drawn)
+        bottom = _lower_limit(drawn, top)
+        for place, (axis, step) in enumerate(zip(axes, steps, strict=True)):
+            axis.set(xlim=(0, MARGIN * last), ylim=(bottom, top), title=step.row.row.label)
+            for look, result in zip(STEP_PLACES.values(), (step.before, step.row)):
+                _draw_curves(axis, result, look, 1 / _epochs(1, result))
+                for milestone in result.row.recipe.milestones:
+                    axis.axvline(_epochs(milestone, result), color=GREY, linewidth=0.7, linestyle=":", zorder=0)
+            if missing := [n for n, r in zip(STEP_PLACES, (step.before, step.row)) if not completed(r.records)]:
+                axis.text(0.5, 0.5, f"{' and '.join(missing)}:\nno completed runs", transform=axis.transAxes,
+                          ha="center", va="center", color=GREY, fontsize=8.5)  # fmt: skip
+            axis.set_xlabel("epochs" if place + columns >= len(steps) else "")
+            axis.set_ylabel("error (%)" if place % columns == 0 else "")
+            axis.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+            axis.set_axisbelow(True)
+        _curve_legend(figure, results, STEP_PLACES)
+        return figure
+
+
+STEP_PLACES = {"without the step": 3, "with the step": 4}  # their colours and markers
+
+
+def _epochs(iterations: int, result: RowResult) -> float:
+    """How often so many iterations of a row go through its training images."""
+    return iterations * result.row.recipe.batch_size / TRAIN_IMAGES[result.row.data]
+
+
+def schedules(rows: dict[str, RowResult], variant: Variant) -> Figure:
+    """The learning rate over the epochs (a) and, where there are records, the top-1 accuracy (b).
+
+    As in Figure 3 of Bag of Tricks. ``rows``: what is drawn, by the schedule's name.
+    """
+    with matplotlib.rc_context(STYLE):
+        curves = {name: curve(result.records, "top1_accuracy") for name, result in rows.items()}
+        errors = [values for result in rows.values() if (values := curve(result.records, "test_error"))]
+        panels = 2 if errors else 1
+        figure, axes = _figure(5.0 * panels, 3.9, panels, variant, share_y=False)
+        for index, (name, result) in enumerate(rows.items()):
+            line = {
+                "color": COLOURS[list(STEP_PLACES.values())[index]],
+                "linestyle": ("-", (0, (5, 2)))[index % 2],
+                "linewidth": 1.9,
+            }
+            iterations = _drawn_iterations(result.row.recipe)
+            rates = [learning_rate_at(result.row.recipe, iteration) for iteration in iterations]
+            axes[0].plot([_epochs(iteration, result) for iteration in iterations], rates, label=name, **line)
+            if (values := curves[name]) is not None:
+                x = [_epochs(iteration, result) for iteration in values.iterations]
+                axes[1].plot(x, values.mean, label=name, **line)
+                axes[1].fill_between(x, values.low, values.high, color=line["color"], alpha=0.15, linewidth=0)
+        axes[0].set(ylabel="learning rate", title="(a) learning rate" if panels > 1 else "", ylim=(0, None))
+        if panels > 1:
+            seeds = _seeds(list(rows.values()))
+            axes[1].set(ylabel="top-1 accuracy (%)", title=f"(b) top-1 accuracy, mean and range of {seeds}")
+            axes[1].set_ylim(bottom=100 - _upper_limit(errors))
+        for axis in axes:
+            axis.set(xlabel="epochs", xlim=(0, None))
+            axis.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+            axis.set_axisbelow(True)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(rows))
+        return figure
+
+
+def _drawn_iterations(recipe: Recipe) -> list[int]:
+    """Iterations at which the learning rate is drawn: evenly, and on both sides of where it changes at once."""
+    even = range(0, recipe.iterations, max(1, recipe.iterations // 400))
+    corners = [recipe.linear_warmup, recipe.iterations - 1]
+    corners += [iteration for milestone in recipe.milestones for iteration in (milestone - 1, milestone)]
+    return sorted({*even, *(i for i in corners if 0 <= i < recipe.iterations)})
+
+
+def _seeds(results: list[RowResult]) -> str:
+    """``1 seed``, ``3–5 seeds``: how many the means of the rows that have any are of."""
+    counts = sorted({len(completed(result.records)) for result in results} - {0})
+    return "1 seed" if counts == [1] else f"{'–'.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} seeds"
 
 
 # -------------------------------------------------------------------------------------------------- error against depth
@@ -247,9 +496,9 @@ def error_against_depth(results: list[RowResult], variant: Variant) -> Figure | 
         figure, (axis,) = _figure(7.0, 4.4, 1, variant)
         legend: dict[str, object] = {}
         for x, result in enumerate(results):
-            _draw_sample(axis, x, final_errors(result.records), legend)
+            _draw_sample(axis, x, final_values(result.records), legend)
             if result.published:
-                _draw_published(axis, x - 0.25, final_errors(result.published), legend)
+                _draw_published(axis, x - 0.25, final_values(result.published), legend)
             if variant.profile == "paper":
                 _draw_reported(axis, x + 0.3, result, legend)
         axis.set_xticks(range(len(results)), [result.row.label for result in results])
@@ -303,3 +552,49 @@ def _draw_reported(axis: Axes, x: float, result: RowResult, legend: dict) -> Non
             marker="x" if value.kind == "best" else "D", markerfacecolor="white", markeredgewidth=1.8, capsize=4,
             linewidth=1.4, linestyle="none", zorder=5,
         )  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------------- forest plot
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a forest plot: values as dots in the colour of their ``group``, their mean with an interval."""
+
+    label: str
+    group: str
+    values: list[float]
+    interval: statistics.Interval | None
+
+
+def forest(lines: list[Line], meaning: str, interval: str, variant: Variant) -> Figure:
+    """Differences from 0, one line each, from above. ``meaning``: of the axis. ``interval``: what the bars are."""
+    groups = list(dict.fromkeys(line.group for line in lines))
+    with matplotlib.rc_context(STYLE):
+        figure, (axis,) = _figure(7.8, 1.6 + 0.3 * len(lines), 1, variant)
+        axis.axvline(0, color=INK, linewidth=0.9, zorder=1)
+        legend: dict[str, object] = {}
+        for y, line in enumerate(lines):
+            index = groups.index(line.group)
+            colour, marker = COLOURS[(4, 3, 2, 0, 1, 5)[index % 6]], MARKERS[index % len(MARKERS)]
+            legend[f"one pair of seeds, {line.group}"] = axis.scatter(
+                line.values, [y - 0.12] * len(line.values), s=16, color=colour, marker=marker, alpha=0.75, linewidth=0,
+                zorder=3)  # fmt: skip
+            mean, bounds = statistics.mean(line.values), line.interval
+            bars = None if bounds is None else [[mean - bounds.low], [bounds.high - mean]]
+            drawn = axis.errorbar(mean, y + 0.12, xerr=bars, color=INK, marker="|", markersize=8, markeredgewidth=2,
+                                  capsize=3, linewidth=1.2, zorder=4)  # fmt: skip
+            legend[f"mean, {interval}"] = drawn
+        samples = [value for line in lines for value in line.values]
+        reach = 1.6 * max(map(abs, samples)) or 1.0
+        if any(line.interval and not -reach < line.interval.low <= line.interval.high < reach for line in lines):
+            axis.set_xlim(-reach, reach)  # of two seeds, intervals are so wide that nothing else could be seen
+            legend = {f"{name}{' (some leave the axis)' if interval in name else ''}": m for name, m in legend.items()}
+        axis.set_yticks(range(len(lines)), [f"{line.label} ({line.group})" for line in lines])
+        axis.set(ylim=(len(lines) - 0.4, -0.6), xlabel=meaning)
+        axis.tick_params(axis="y", length=0)
+        axis.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+        axis.set_axisbelow(True)
+        names = sorted(legend, key=lambda name: name.startswith("mean"))
+        figure.legend([legend[name] for name in names], names, loc="outside lower center", ncols=2)
+        return figure

@@ -1,8 +1,32 @@
-"""What the records of one row amount to: samples of errors, one value per seed. Errors are top-1, in percent."""
+"""What the records of one row amount to: samples, one value per seed. Errors and accuracies are in percent."""
 
 from dataclasses import dataclass
 
 from reproductions.harness.reporting import statistics
+
+# What is measured, as records call it and as papers do; accuracies are what the errors leave of 100.
+METRICS = {
+    "test_error": "test error",
+    "training_error": "training error",
+    "top1_accuracy": "top-1 accuracy",
+    "top5_accuracy": "top-5 accuracy",
+    "one_crop_error": "top-1 error, 1-crop",
+    "one_crop_top5_error": "top-5 error, 1-crop",
+    "ten_crop_error": "top-1 error, 10-crop",
+    "ten_crop_top5_error": "top-5 error, 10-crop",
+    "multi_scale_error": "top-1 error, multi-scale",
+    "multi_scale_top5_error": "top-5 error, multi-scale",
+}
+ACCURACIES = {"top1_accuracy": "test_error", "top5_accuracy": "test_top5_error"}
+# Of image folders, where evaluations look at the square in each image's centre: what they call it.
+ONE_CROP = {"one_crop_error": "test_error", "one_crop_top5_error": "test_top5_error"}
+# In which of the recipe's further tests of the final network, and what it is called there.
+FURTHER_TESTS = {
+    "ten_crop_error": ("ten_crop", "test_error"),
+    "ten_crop_top5_error": ("ten_crop", "test_top5_error"),
+    "multi_scale_error": ("multi_scale", "test_error"),
+    "multi_scale_top5_error": ("multi_scale", "test_top5_error"),
+}
 
 
 def completed(records: list[dict]) -> list[dict]:
@@ -10,22 +34,40 @@ def completed(records: list[dict]) -> list[dict]:
     return [record for record in records if record["status"] == "completed"]
 
 
-def final_errors(records: list[dict], metric: str = "test_error") -> list[float]:
-    """The error at the last iteration of every completed run.
+def measured(point: dict, metric: str) -> float:
+    """One of METRICS at an evaluation of a completed run, in percent; none of FURTHER_TESTS, which are at its end.
 
     ``training_error`` is the mean over the augmented batches since the evaluation before.
     """
-    return [record["final"][metric] for record in completed(records)]
+    return 100 - point[ACCURACIES[metric]] if metric in ACCURACIES else point[ONE_CROP.get(metric, metric)]
 
 
-def best_errors(records: list[dict]) -> list[float]:
-    """The lowest test error on the curve of every completed run: selected on the test set."""
-    return [record["best"]["test_error"] for record in completed(records)]
+def at_the_end(record: dict, metric: str) -> float:
+    """What a completed run came to at its last iteration."""
+    if metric in FURTHER_TESTS:
+        test, error = FURTHER_TESTS[metric]
+        return record["tests"][test][error]
+    return measured(record["final"], metric)
+
+
+def by_seed(records: list[dict], metric: str = "test_error") -> dict[int, float]:
+    """What every completed run came to at its last iteration, by its seed."""
+    return {r["specification"]["seed"]: at_the_end(r, metric) for r in completed(records)}
+
+
+def final_values(records: list[dict], metric: str = "test_error") -> list[float]:
+    """What every completed run came to at its last iteration."""
+    return [at_the_end(record, metric) for record in completed(records)]
+
+
+def best_values(records: list[dict], metric: str = "test_error") -> list[float]:
+    """The same at the evaluation with the lowest test error: selected on the test set."""
+    return [measured(record["best"], metric) for record in completed(records)]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """An error over the iterations: mean, lowest and highest of the completed runs."""
+    """An error or accuracy over the iterations: mean, lowest and highest of the completed runs."""
 
     iterations: list[int]
     mean: list[float]
@@ -38,6 +80,6 @@ def curve(records: list[dict], metric: str) -> Curve | None:
     curves = [record["curve"] for record in completed(records)]
     if not curves:
         return None
-    points = [[point[metric] for point in together] for together in zip(*curves, strict=True)]
+    points = [[measured(point, metric) for point in together] for together in zip(*curves, strict=True)]
     iterations = [point["iteration"] for point in curves[0]]
     return Curve(iterations, [statistics.mean(p) for p in points], [min(p) for p in points], [max(p) for p in points])

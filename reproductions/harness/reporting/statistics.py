@@ -122,3 +122,14 @@ def equivalence_test(
     below, above = ((welch.difference + side * margin) / error for side in (1, -1))
     p = max(float(stdtr(welch.df, -below)), float(stdtr(welch.df, above)))
     return EquivalenceTest(welch.difference, welch.interval, margin, p, p < alpha)
+
+
+def paired_p(differences: Sequence[float]) -> float | None:
+    """Two-sided p-value of Student's paired t-test that the mean of the differences is 0.
+
+    None of fewer than two, or if they don't vary: then there is no t.
+    """
+    if not (spread := std(differences)):
+        return None
+    n = len(differences)
+    return 2 * float(stdtr(n - 1, -abs(mean(differences)) * math.sqrt(n) / spread))

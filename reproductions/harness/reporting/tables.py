@@ -1,27 +1,28 @@
 """Tables of results: Markdown for readers, CSV for programs.
 
-A table is put together from columns; each brings its numbers for the CSV and the footnote that it needs. Errors are
-top-1, in percent. The same records give the same bytes.
+A table is put together from columns; each brings its numbers for the CSV and the footnote that it needs. Errors and
+accuracies are in percent. The same records give the same bytes.
 """
 
 import csv
 import io
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
 
 from reproductions import reported
 from reproductions.harness.experiment import Experiment, RowResult, Variant
 from reproductions.harness.records import records_digest
 from reproductions.harness.reporting import footnotes, statistics
-from reproductions.harness.reporting.cells import NONE, errors, interval, mean_std, number, p_value, signed
-from reproductions.harness.reporting.comparisons import Difference, verdict
-from reproductions.harness.reporting.samples import best_errors, completed, final_errors
+from reproductions.harness.reporting.cells import NONE, interval, mean_std, number, p_value, sample, signed
+from reproductions.harness.reporting.comparisons import Difference, Step, statement, verdict
+from reproductions.harness.reporting.samples import ACCURACIES, METRICS, best_values, completed, final_values
 from reproductions.reported import Reported, Source
 from resnet.files import write_atomically
 from resnet.models import count_parameters, create_model
-
-METRICS = {"test_error": "test error", "training_error": "training error"}
+from resnet.models.complexity import multiply_adds
 
 
 @dataclass(frozen=True)
@@ -34,29 +35,53 @@ class Column:
     note: str = ""
     shown: bool = True
 
+    def of(self, metric: str) -> "Column":
+        """The column in a table with several of METRICS, where its heading and numbers must say which it is about."""
+        heading, name = self.heading, METRICS[metric]
+        numbers = {key if metric in key else f"{metric}_{key}": values for key, values in self.numbers.items()}
+        return replace(self, heading=heading if name in heading else f"{name}: {heading}", numbers=numbers)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A further table of a page, of the same rows, under a heading of its own."""
+
+    heading: str
+    columns: list[Column]
+
 
 @dataclass(frozen=True)
 class Page:
-    """The table of an experiment, with columns to choose from, and where its files belong below ``out``."""
+    """The table of an experiment, with columns to choose from, and where its files belong below ``out``.
+
+    ``metric``: what the table is about, one of METRICS; columns are of it unless told otherwise.
+    """
 
     experiment: Experiment
     variant: Variant
     results: list[RowResult]
     out: Path
+    metric: str = "test_error"
 
     # ---------------------------------------------------------------------------------------------------- columns
 
-    def net(self) -> Column:
+    def net(self, heading: str = "net") -> Column:
         labels, keys = [r.row.label for r in self.results], [r.row.key for r in self.results]
         note = (
-            "Errors are top-1, in percent: mean ± sample standard deviation over n seeds, after the last iteration "
-            f"({self._iterations})."
+            f"{self._values} in percent: mean ± sample "
+            f"standard deviation over n seeds, after the last iteration ({self._iterations})."
         )
-        return Column("net", labels, {"row": keys, "net": labels}, note)
+        return Column(heading, labels, {"row": keys, "net": labels}, note)
 
     def parameters(self) -> Column:
         counts = [_parameters(r) for r in self.results]
         return Column("parameters", [f"{n:,}" for n in counts], {"parameters": counts})
+
+    def multiply_adds(self) -> Column:
+        """Of the forward pass for one image, which the papers call FLOPs."""
+        counts = [_multiply_adds(r.row.model, tuple(r.row.model_options.items())) for r in self.results]
+        note = "Multiply-adds are those of convolutions and the fully connected layer, for one image."
+        return Column("multiply-adds", [f"{n / 1e6:,.1f} M" for n in counts], {"multiply_adds": counts}, note)
 
     def precision(self) -> Column:
         texts = [", ".join(sorted({record["precision"] for record in r.records})) or NONE for r in self.results]
@@ -70,7 +95,7 @@ class Page:
 
     def reported(self) -> Column:
         """What the paper reports, each number with its kind."""
-        values = [reported.in_paper(r.row.reported) for r in self.results]
+        values = [self._in_paper(r) for r in self.results]
         numbers = {
             "reported": [float(t.value) if t else None for t in self._targets],
             "reported_std": [float(t.std) if t and t.std is not None else None for t in self._targets],
@@ -78,18 +103,38 @@ class Page:
             "reported_n": [t.n if t else None for t in self._targets],
         }
         cells = ["; ".join(value.described for value in row) or NONE for row in values]
-        note = f"Reported: {footnotes.reported_note(self.results)}."
-        return Column("test error, reported", cells, numbers, note, self._has_targets or any(values))
+        note = f"Reported: {footnotes.reported_note(self.results, self.metric)}."
+        heading = f"{METRICS[self.metric]}, reported"
+        return Column(heading, cells, numbers, note, self._has_targets or any(values))
 
-    def reproduced(self, metric: str = "test_error") -> Column:
-        """The final error, mean ± std (n): the table's own."""
+    def reported_by_source(self, metric: str | None = None) -> list[Column]:
+        """What papers report, a column for each, headed by the data that it was measured on."""
+        metric = metric or self.metric
+        values = [reported.in_paper(r.row.reported, METRICS[metric]) for r in self.results]
+        note = f"Reported: {footnotes.reported_note(self.results, metric)}."
+        columns = []
+        for source in dict.fromkeys(value.source for row in values for value in row):
+            own = [next((value for value in row if value.source == source), None) for row in values]
+            data = next(value.data for value in own if value)
+            key = f"{source.key}_{metric}"
+            numbers = {
+                key: [value and float(value.value) for value in own],
+                f"{key}_std": [value and value.std and float(value.std) for value in own],
+            }
+            heading = f"{METRICS[metric]} on {data}, {source.name}"
+            columns.append(Column(heading, [str(value or NONE) for value in own], numbers, note))
+        return columns
+
+    def reproduced(self, metric: str | None = None) -> Column:
+        """The final value, mean ± std (n): the table's own."""
+        metric = metric or self.metric
         numbers = {
             "n": [len(completed(r.records)) for r in self.results],
             "seeds": [r.seeds for r in self.results],
             "diverged": [len(r.records) - len(completed(r.records)) for r in self.results],
-            **_sample_numbers(metric, [final_errors(r.records, metric) for r in self.results]),
+            **_sample_numbers(metric, [final_values(r.records, metric) for r in self.results]),
         }
-        cells = [errors(r.records, r.seeds, metric) for r in self.results]
+        cells = [sample(r.records, r.seeds, metric) for r in self.results]
         note = (
             "The training error is the mean over the augmented training batches since the evaluation before "
             f"({self._intervals} iterations)."
@@ -97,13 +142,15 @@ class Page:
         note = note if metric == "training_error" else ""
         return Column(f"{METRICS[metric]}, {self._whose}", cells, numbers, note)
 
-    def published(self, metric: str = "test_error") -> Column:
+    def published(self, metric: str | None = None) -> Column:
         """The same of the project's own results, beside a user's; synthetic data are never published."""
+        metric = metric or self.metric
         records = [r.published or [] for r in self.results]
-        cells = [errors(own, result.seeds, metric) for own, result in zip(records, self.results)]
+        cells = [sample(own, result.seeds, metric) for own, result in zip(records, self.results)]
         numbers = {f"published_{metric}_n": [len(completed(own)) for own in records]}
-        numbers |= _sample_numbers(f"published_{metric}", [final_errors(own, metric) for own in records])
-        shown = not footnotes.is_published(self.results) and any(r.row.data != "synthetic" for r in self.results)
+        numbers |= _sample_numbers(f"published_{metric}", [final_values(own, metric) for own in records])
+        real = any(not r.row.data.startswith("synthetic") for r in self.results)
+        shown = not footnotes.is_published(self.results) and real
         return Column(f"{METRICS[metric]}, published here", cells, numbers, shown=shown)
 
     def interval(self) -> Column:
@@ -112,14 +159,17 @@ class Page:
         return Column("95 % t-interval", cells)
 
     def best_of_n(self) -> Column:
-        best = [min(sample, default=None) for sample in self._samples]
+        choose = max if self.metric in ACCURACIES else min
+        best = [choose(sample, default=None) for sample in self._samples]
         return Column("best of n", [number(value) for value in best], {"best_of_n": best})
 
     def best_over_curve(self) -> Column:
-        samples = [best_errors(r.records) for r in self.results]
+        samples = [best_values(r.records, self.metric) for r in self.results]
         numbers = {"best_over_curve_mean": [statistics.mean(s) for s in samples]}
         numbers |= {"best_over_curve_std": [statistics.std(s) for s in samples]}
-        note = "Best over the curve: of each seed the lowest test error at any evaluation, so selected on the test set."
+        best = "highest" if self.metric in ACCURACIES else "lowest"
+        what = f"the {best} {METRICS[self.metric]} at any evaluation"
+        note = f"Best over the curve: of each seed {what}, so selected on the test set."
         heading = "best over the curve (selected on the test set)"
         return Column(heading, [mean_std(s) for s in samples], numbers, note)
 
@@ -128,7 +178,10 @@ class Page:
         pairs = zip(self._samples, self._targets)
         values = [statistics.mean(s) - float(t.value) if s and t else None for s, t in pairs]
         shown = self._has_targets and self._comparable
-        return Column("difference from reported", [signed(v) for v in values], {"difference": values}, shown=shown)
+        sources = list(dict.fromkeys(t.source.name for t in self._targets if t))
+        several = len({n.source for r in self.results for n in self._in_paper(r)}) > len(sources)
+        note = f"Difference and verdict are about the numbers of {', '.join(sources)}." if several else ""
+        return Column("difference from reported", [signed(v) for v in values], {"difference": values}, note, shown)
 
     def verdict(self) -> Column:
         """Whether the reported number lies where further runs like these would."""
@@ -145,31 +198,44 @@ class Page:
             "Verdict: where the reported number lies, seen from the 95 % prediction interval of one more run like "
             "these, or of the mean of k more where it is a mean of k; inside, the two agree."
         )
+        if any(target and target.kind == "whole" for target in self._targets):
+            note += (
+                " A number in whole percent stands for anything from half a point less to half a point more if it was "
+                "rounded, to one point more if it was cut off: inside, if any of that is."
+            )
         return Column("verdict: reported is", cells, numbers, note if self._comparable else "", self._has_targets)
 
-    def other_implementations(self) -> Column:
+    def other_implementations(self, metric: str | None = None) -> Column:
         """Other implementations' numbers, with a letter for each source that the footnote explains."""
-        values = [reported.elsewhere(r.row.reported) for r in self.results]
+        name = METRICS[metric or self.metric]
+        values = [reported.elsewhere(r.row.reported, name) for r in self.results]
         used = {value.source for row in values for value in row}
         sources = [source for source in dict.fromkeys(v.source for v in reported.load()) if source in used]
         letters: dict[Source, str] = dict(zip(sources, "abcdefghijklmnopqrstuvwxyz"))
         cells = ["; ".join(f"{value} ({letters[value.source]})" for value in row) or NONE for row in values]
         numbers = {"other_implementations": ["; ".join(f"{v} {v.source.name}" for v in row) for row in values]}
         explained = "; ".join(f"({letter}) {source.link}, {source.how}" for source, letter in letters.items())
-        note = f"Other implementations, test error: {explained}."
-        return Column("test error, other implementations", cells, numbers, note, bool(used))
+        note = f"Other implementations, {name}: {explained}."
+        return Column(f"{name}, other implementations", cells, numbers, note, bool(used))
 
     # ------------------------------------------------------------------------------------------------------ files
 
-    def write(self, columns: list[Column], sections: list[str] | None = None) -> list[Path]:
-        """Write the Markdown, with ``sections`` between table and footnotes, and the CSV; returns both paths."""
-        columns = [column for column in columns if column.shown]
+    def write(self, columns: list[Column], sections: Sequence[str | Section] = ()) -> list[Path]:
+        """Write the Markdown, with ``sections`` between table and footnotes, and the CSV; returns both paths.
+
+        Footnotes and CSV are of all tables; a number of the same name in two of them must be the same.
+        """
+        tables = [section.columns for section in sections if isinstance(section, Section)]
+        shown = [column for column in (*columns, *chain.from_iterable(tables)) if column.shown]
         head = f"# {self.experiment.title}\n\n{self.experiment.source} · {self.variant.heading}\n"
-        table = markdown_table({column.heading: column.cells for column in columns})
-        notes = "".join(f"- {note}\n" for note in [*dict.fromkeys(c.note for c in columns if c.note), *self._origin()])
-        numbers = {name: values for column in columns for name, values in column.numbers.items()}
+        texts = [
+            section if isinstance(section, str) else f"## {section.heading}\n\n{_table_of(section.columns)}"
+            for section in sections
+        ]
+        notes = "".join(f"- {note}\n" for note in [*dict.fromkeys(c.note for c in shown if c.note), *self._origin()])
+        numbers = {name: values for column in shown for name, values in column.numbers.items()}
         return [
-            _write(self._path("tables", ".md"), "\n".join([head, table, *(sections or []), notes])),
+            _write(self._path("tables", ".md"), "\n".join([head, _table_of(columns), *texts, notes])),
             self.write_csv(numbers),
         ]
 
@@ -192,6 +258,26 @@ class Page:
         writer.writerow([*numbers, *origin])
         writer.writerows([*map(_csv_value, line), *origin.values()] for line in zip(*numbers.values(), strict=True))
         return _write(self._path("tables", f"{what and '_'}{what}.csv"), text.getvalue())
+
+    def write_steps(self, steps: list[Step], agreement: str) -> Path:
+        """Write the steps of a ladder as a CSV of their own."""
+        intervals = [step.interval for step in steps]
+        numbers = {
+            "step": [step.row.row.key for step in steps],
+            "after": [step.before.row.key for step in steps],
+            "metric": [step.metric for step in steps],
+            "pairs": [len(step.differences) for step in steps],
+            "seeds": [step.row.seeds for step in steps],
+            "difference": [step.mean for step in steps],
+            "std": [statistics.std(step.differences) for step in steps],
+            "low": [bounds and bounds.low for bounds in intervals],
+            "high": [bounds and bounds.high for bounds in intervals],
+        }
+        for source in _sources(steps):
+            values = [step.reported.get(source) for step in steps]
+            numbers[f"{source.key}_difference"] = [None if value is None else float(value) for value in values]
+        numbers["statement"] = [statement(step, self.variant, agreement) for step in steps]
+        return self.write_csv(numbers, "steps")
 
     def write_differences(self, differences: list[Difference]) -> Path:
         """Write comparisons of two nets as a CSV of their own."""
@@ -225,18 +311,22 @@ class Page:
 
     def _origin(self) -> list[str]:
         records = footnotes.all_records(self.results)
-        notes = footnotes.diverged_notes(self.results)
+        notes = footnotes.teacher_notes(self.variant, self.results, self.metric)
+        notes += footnotes.diverged_notes(self.results)
         notes += footnotes.data_notes(records + footnotes.published_records(self.results))
         notes += [*footnotes.hardware_notes(records), footnotes.code_note(records)] if records else []
         return notes + footnotes.records_notes(self.experiment, self.variant, self.results)
 
     @cached_property
     def _samples(self) -> list[list[float]]:
-        return [final_errors(result.records) for result in self.results]
+        return [final_values(result.records, self.metric) for result in self.results]
 
     @cached_property
     def _targets(self) -> list[Reported | None]:
-        return [reported.target(result.row.reported) for result in self.results]
+        return [reported.target(result.row.reported, METRICS[self.metric]) for result in self.results]
+
+    def _in_paper(self, result: RowResult) -> list[Reported]:
+        return reported.in_paper(result.row.reported, METRICS[self.metric])
 
     @property
     def _has_targets(self) -> bool:
@@ -252,12 +342,23 @@ class Page:
         return "reproduced" if footnotes.is_published(self.results) else "yours"
 
     @property
+    def _values(self) -> str:
+        """``Errors are top-1,`` where the metric's name does not say that."""
+        if self.metric in ACCURACIES:
+            return "Accuracies are"
+        return "Errors are" if "top-" in METRICS[self.metric] else "Errors are top-1,"
+
+    @property
     def _iterations(self) -> str:
         return _distinct(result.row.recipe.iterations for result in self.results)
 
     @property
     def _intervals(self) -> str:
         return _distinct(result.row.recipe.eval_interval for result in self.results)
+
+
+def _table_of(columns: list[Column]) -> str:
+    return markdown_table({column.heading: column.cells for column in columns if column.shown})
 
 
 def _distinct(values) -> str:
@@ -274,6 +375,11 @@ def _parameters(result: RowResult) -> int:
 @cache
 def _count_parameters(model: str, options: tuple) -> int:
     return count_parameters(create_model(model, **dict(options)))
+
+
+@cache
+def _multiply_adds(model: str, options: tuple) -> int:
+    return multiply_adds(model, dict(options))
 
 
 def differences_section(differences: list[Difference]) -> str:
@@ -298,9 +404,53 @@ def differences_section(differences: list[Difference]) -> str:
     )
 
 
+def steps_section(steps: list[Step], variant: Variant, agreement: str) -> str:
+    """A table of what each step of a ladder does, beside what it does in the paper, under a heading.
+
+    ``agreement``: what is said of a step that does what it does in the paper; see :func:`statement`.
+    """
+    counts = [len(step.differences) for step in steps]
+    columns = {
+        "step": [step.row.row.label for step in steps],
+        "compared with": [step.before.row.label for step in steps],
+    }
+    if len({step.metric for step in steps}) > 1:
+        columns["accuracy"] = [METRICS[step.metric].removesuffix(" accuracy") for step in steps]
+    columns["pairs"] = [_pairs(n, step.row.seeds) for n, step in zip(counts, steps)]
+    columns["difference"] = [signed(step.mean) for step in steps]
+    columns["95 % interval"] = [interval(step.interval, signed) for step in steps]
+    sources = _sources(steps)
+    for source in sources:
+        values = [step.reported.get(source) for step in steps]
+        columns[f"reported, {source.name}"] = [signed(None if v is None else float(v)) for v in values]
+    note = (
+        "Accuracy with the step minus accuracy without, in percentage points: mean over the pairs of completed runs "
+        "with the same seed, and the 95 % t-interval of that mean; it needs two pairs."
+    )
+    if sources:
+        columns["does it do that here?"] = [statement(step, variant, agreement) or NONE for step in steps]
+        note += (
+            f" “{agreement.capitalize()}”: the interval excludes 0, on the side of {sources[0].name}; “reversed”: it "
+            "excludes 0 on the other side; “not shown”: it includes 0, so nothing is shown either way. No correction "
+            f"is made for the number of steps: of {len(steps)} differences, each has its own 5 % chance of excluding 0 "
+            "where a step does nothing."
+        )
+    return f"## What each step does\n\n{markdown_table(columns)}\n{note}\n"
+
+
+def _pairs(n: int, seeds: int) -> str:
+    return f"{n}" if n >= seeds else f"{n} of {seeds}"
+
+
+def _sources(steps: list[Step]) -> list[Source]:
+    """The papers that report any of the steps, in the order of the file."""
+    used = {source for step in steps for source in step.reported}
+    return [source for source in dict.fromkeys(n.source for n in reported.load()) if source in used]
+
+
 def equivalence_section(fast: RowResult, full: RowResult, margin: float) -> str:
     """Whether two rows' test errors are less than ``margin`` percentage points apart, under a heading."""
-    samples = [final_errors(result.records) for result in (fast, full)]
+    samples = [final_values(result.records) for result in (fast, full)]
     test = statistics.equivalence_test(*samples, margin)
     if test is None:
         said = "Not shown: it needs two runs of both rows."

@@ -1,0 +1,334 @@
+"""How fast ImageNet's images are read and cropped, beside how fast ResNet-50 trains: which of the two is the limit.
+
+    python -m benchmarks.imagenet_input
+    python -m benchmarks.imagenet_input --data data --workers 4 8 16
+
+Measured one after another, on their own: (1) reading, decoding and cropping by DataLoader workers until a batch is on
+the device, for both ways to crop and several numbers of workers; (2) what is left for the device, colours and
+normalisation; (3) a training step of ResNet-50 on random tensors. Without ``imagenet`` in the folder ``--data`` it
+makes some images of ImageNet's typical size, and says so. Writes ``results/benchmarks/imagenet-input-<device>.md``
+and ``.json``.
+"""
+
+import argparse
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from benchmarks import markdown
+from benchmarks.measuring import Rates
+from benchmarks.results import write
+from benchmarks.variants import recorded
+from reproductions.harness import provenance
+from resnet.data import DataError
+from resnet.data.folder import PIECE, FolderBatches, FolderData, FolderDataset, load_folder
+from resnet.data.image_files import scan_folder
+from resnet.data.loading import PREFETCH
+from resnet.models import create_model
+from resnet.recipe import Recipe, make_optimizer
+from resnet.trainer import find_device, resolve_precision, synchronized_time
+
+IMAGES = 256  # that are made
+SIZE = 500, 375  # pixels, the commonest in ImageNet
+QUALITY = 90
+CLASSES = ("first", "second")
+BATCH = 64  # of the reading; batches are read in pieces anyway
+TRAINING_BATCH = {"cuda": 256, "cpu": 16}
+MODEL, VARIANT = "resnet50", "b"
+
+# He et al. 2015, section 3.4, and Bag of Tricks, section 2.1.
+RECIPES = {
+    "scale": Recipe(crop="scale", batch_size=BATCH),
+    "area": Recipe(crop="area", batch_size=BATCH, colour_jitter=0.4, pca_noise=0.1),
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Reading with a number of workers; 0: the process that trains does it. Rates by batches of BATCH."""
+
+    crop: str
+    workers: int
+    rates: Rates
+
+
+@dataclass(frozen=True)
+class Results:
+    """hardware, versions, code: see :mod:`reproductions.harness.provenance`. ``cores``: that may be used here.
+
+    images: how many there were to read, pixels and kilobytes: their mean width and height, and file size; made:
+    whether this benchmark made them. device_work: colours and normalisation after the "area" crop. training: steps
+    of ResNet-50 with batches of ``training_batch`` in ``precision``.
+    """
+
+    hardware: dict
+    versions: dict
+    code: dict
+    rounds: int
+    seconds: float
+    cores: int
+    made: bool
+    images: int
+    pixels: tuple[float, float]
+    kilobytes: float
+    reading: tuple[Reading, ...]
+    device_work: Rates
+    training: Rates
+    training_batch: int
+    precision: str
+
+    def per_core(self, reading: Reading) -> float:
+        """Images per second and core, as far as a core can be had for each worker."""
+        return reading.rates.median / min(max(1, reading.workers), self.cores)
+
+    def cores_needed(self, crop: str) -> float:
+        """To read as fast as the model trains, by the best rate per core that was measured."""
+        return self.training.median / max(self.per_core(row) for row in self.reading if row.crop == crop)
+
+
+def make_images(root: Path, images: int) -> FolderDataset:
+    """JPEG files of noise at all wavelengths, with so much of the short ones that files are as large as ImageNet's."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", images), ("val", len(CLASSES))):
+        for number in range(count):
+            image = np.full((SIZE[1], SIZE[0], 3), 128.0)
+            for octave in range(8):
+                grid = rng.uniform(-1, 1, (SIZE[1] // 2**octave + 2, SIZE[0] // 2**octave + 2, 3))
+                noise = Image.fromarray((grid * 127 + 128).astype(np.uint8)).resize(SIZE, Image.Resampling.BICUBIC)
+                image += (np.asarray(noise) - 128.0) * 0.22 * 2 ** (0.2 * octave)
+            path = root / part / CLASSES[number % len(CLASSES)] / f"{number}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(path, quality=QUALITY)
+    return scan_folder("made", root)
+
+
+@contextmanager
+def dataset_in(directory: Path, images: int) -> Iterator[FolderDataset]:
+    """ImageNet in ``directory`` if it is there, else images that are made for as long as they are needed."""
+    if (directory / "imagenet").exists():
+        yield load_folder("imagenet", directory)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield make_images(Path(folder), images)
+
+
+def mean_size(dataset: FolderDataset, count: int = 500) -> tuple[float, float]:
+    """Mean width and height of some training images."""
+    sizes = []
+    for index in np.linspace(0, len(dataset.train) - 1, min(count, len(dataset.train))).astype(int):
+        with Image.open(dataset.path(dataset.train, index)) as image:
+            sizes.append(image.size)
+    return tuple(float(side) for side in np.mean(sizes, axis=0))
+
+
+def measure_reading(
+    dataset: FolderDataset, device: torch.device, workers: list[int], rounds: int, seconds: float,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Reading]:  # fmt: skip
+    """A round of each crop and number of workers in turn, ``rounds`` times."""
+    kinds = [(crop, count) for crop in RECIPES for count in workers]
+    rates: dict[tuple, list[float]] = {kind: [] for kind in kinds}
+    steps: dict[tuple, int] = {}
+    for number in range(rounds):
+        say(f"reading, round {number + 1} of {rounds}")
+        for crop, count in kinds:
+            batches = FolderData(dataset, device, count).batches(number, RECIPES[crop], [slice(None)])
+            try:
+                steps[crop, count], rate = _reading_rate(batches, count, device, seconds)
+            finally:
+                batches.close()
+            rates[crop, count].append(rate)
+    return [Reading(*kind, Rates(steps[kind], tuple(rates[kind]))) for kind in kinds]
+
+
+def _reading_rate(batches: FolderBatches, workers: int, device: torch.device, seconds: float) -> tuple[int, float]:
+    """Steps and images per second once what the workers had ready is used up, over about ``seconds``."""
+    ready = 1 + math.ceil(workers * PREFETCH * PIECE / BATCH)
+    for step in range(ready):
+        batches.load(step)
+    steps, start = 0, synchronized_time(device)
+    while (taken := synchronized_time(device) - start) < seconds or not steps:
+        batches.load(ready + steps)
+        steps += 1
+    return steps, round(steps * BATCH / taken, 1)
+
+
+def measure_steps(work: Callable[[], None], images: int, device: torch.device, rounds: int, seconds: float) -> Rates:
+    """Images per second of ``work`` on so many images, over and over."""
+    work()
+    steps, start = 1, synchronized_time(device)
+    work()
+    steps = max(1, round(seconds / (synchronized_time(device) - start)))
+    rates = []
+    for _ in range(rounds):
+        start = synchronized_time(device)
+        for _ in range(steps):
+            work()
+        rates.append(round(steps * images / (synchronized_time(device) - start), 1))
+    return Rates(steps, tuple(rates))
+
+
+def device_work(dataset: FolderDataset, device: torch.device) -> Callable[[], None]:
+    """Colours and normalisation of a batch that is on the device."""
+    batches = FolderData(dataset, device, 0).batches(0, RECIPES["area"], [slice(None)])
+    batches.load(0)
+    return recorded(lambda: list(batches.take(BATCH)), device)
+
+
+def training_step(device: torch.device, precision: str, batch: int, image_size: int = 224) -> Callable[[], None]:
+    """A step of SGD on random images, as resnet.trainer takes it: on a GPU as one CUDA graph."""
+    dtype = {"bf16": torch.bfloat16, "fp32": None}[precision]
+    model = create_model(MODEL, variant=VARIANT).to(device, memory_format=torch.channels_last).train()
+    optimizer = make_optimizer(Recipe(nesterov=True), model)
+    images = torch.randn(batch, 3, image_size, image_size, device=device).to(memory_format=torch.channels_last)
+    labels = torch.randint(1_000, (batch,), device=device)
+
+    def work() -> None:
+        optimizer.zero_grad()
+        with (
+            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
+            torch.autocast(device.type, dtype=dtype, enabled=dtype is not None),
+        ):
+            loss = F.cross_entropy(model(images).float(), labels)
+        loss.backward()
+        optimizer.step()
+
+    return recorded(work, device)
+
+
+def page(results: Results) -> str:
+    """The results as Markdown."""
+    rows = [
+        (
+            row.crop,
+            str(row.workers),
+            markdown.spread(row.rates.images_per_second),
+            markdown.number(results.per_core(row)),
+            markdown.number(row.rates.median / results.training.median, 2),
+        )
+        for row in results.reading
+    ]
+    head = ("crop", "workers", "images/s", "images/s per core", "× the training")
+    parts = [f"# Reading ImageNet on {results.hardware['device']}\n", markdown.table(head, rows)]
+    best = {crop: max(row.rates.median for row in results.reading if row.crop == crop) for crop in RECIPES}
+    slowest = min(best.values())
+    limit = "The device is the limit" if slowest >= results.training.median else "Reading is the limit"
+    needed = " and ".join(f"{math.ceil(results.cores_needed(crop)):,} for {crop}" for crop in RECIPES)
+    parts.append(markdown.paragraph(
+        f"""{limit}: {MODEL} (variant {VARIANT}) takes {markdown.spread(results.training.images_per_second, 1)}
+        images/s in training here, batches of {results.training_batch} random images in {results.precision}, and the
+        best that was read is {" and ".join(f"{rate:,.0f} ({crop})" for crop, rate in best.items())}. To read as fast
+        as it trains takes {needed} cores like these, by the best rate per core."""
+    ))  # fmt: skip
+    parts.append(markdown.paragraph(
+        f"""Colours and normalisation, which are left for the device, take it
+        {1e6 / results.device_work.median:,.1f} µs an image
+        ({markdown.spread(results.device_work.images_per_second)} images/s), when it does nothing else."""
+    ))  # fmt: skip
+    width, height = results.pixels
+    origin = f"{results.images:,} images of ImageNet" if not results.made else (
+        f"not ImageNet, but {results.images:,} images made for it, noise at all wavelengths, JPEG "
+        f"quality {QUALITY}, in files about as large as ImageNet's"
+    )  # fmt: skip
+    parts.append(markdown.paragraph(
+        f"""Read were {origin}: {width:.0f} by {height:.0f} pixels and {results.kilobytes:.0f} kB in the mean{
+        "; they lie in the memory of the operating system, so storage has no part in it" if results.made else ""}.
+        Images per second: median (lowest to highest) of {results.rounds} rounds of about {results.seconds:g} s, on
+        {results.cores} cores. Reading ends when a batch is on the device; with 0 workers the training process reads.
+        Crops: "scale" is that of He et al. 2015, "area" that of Bag of Tricks, both of 224 pixels.
+        {markdown.versions_sentence(results.versions, results.code)} Made again by
+        `python -m benchmarks.imagenet_input`."""
+    ))  # fmt: skip
+    return "\n".join(parts)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _worker_counts(cores: int) -> list[int]:
+    """0, powers of two, and all cores."""
+    return sorted({0, cores} | {2**n for n in range(cores.bit_length()) if 2**n < cores})
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=provenance.ROOT / "data", help="the folder that has imagenet")
+    parser.add_argument("--workers", nargs="+", type=int, default=_worker_counts(_cores()), metavar="N")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of a round")
+    parser.add_argument("--images", type=int, default=IMAGES, help="to make where there is no ImageNet")
+    parser.add_argument("--device", default="auto", help="default: the GPU if there is one, else the CPU")
+    parser.add_argument("--training-batch", type=int, help="default: 256 on a GPU, else 16")
+    parser.add_argument("--out", type=Path, default=provenance.ROOT / "results" / "benchmarks")
+    options = parser.parse_args(argv)
+    if options.rounds < 1 or options.seconds <= 0 or min(options.workers) < 0:
+        parser.error("--rounds, --seconds and --workers must be positive")
+    if options.images < len(CLASSES):
+        parser.error(f"--images must be at least {len(CLASSES)}")
+    try:
+        options.device = find_device(options.device)
+    except ValueError as error:
+        parser.error(str(error))
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    options, started = _arguments(argv), time.perf_counter()
+    device = options.device
+
+    def say(text: str) -> None:
+        print(f"{time.perf_counter() - started:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+    precision = resolve_precision("auto", device)
+    batch = options.training_batch or TRAINING_BATCH[device.type]
+    say("looking for images")
+    try:
+        with dataset_in(options.data, options.images) as dataset:
+            reading = measure_reading(dataset, device, options.workers, options.rounds, options.seconds, say)
+            say("colours and normalisation")
+            on_device = measure_steps(device_work(dataset, device), BATCH, device, options.rounds, options.seconds)
+            made, images, pixels = dataset.name != "imagenet", len(dataset.train), mean_size(dataset)
+            kilobytes = float(dataset.train.bytes.mean()) / 1_000
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    say(f"training {MODEL}")
+    training = measure_steps(training_step(device, precision, batch), batch, device, options.rounds, options.seconds)
+    results = Results(
+        hardware=provenance.hardware(device, torch.get_num_threads()),
+        versions=provenance.versions(),
+        code=provenance.code_identity(),
+        rounds=options.rounds,
+        seconds=options.seconds,
+        cores=_cores(),
+        made=made,
+        images=images,
+        pixels=pixels,
+        kilobytes=kilobytes,
+        reading=tuple(reading),
+        device_work=on_device,
+        training=training,
+        training_batch=batch,
+        precision=precision,
+    )
+    write(options.out, "imagenet-input", results.hardware["device"], asdict(results), page(results))
+    say("done")
+    print(page(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The networks of both papers and of smaller systems: size and cost, computed, beside what is printed."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from reproductions import reported
+from reproductions.harness.reporting.cells import NONE
+from reproductions.harness.reporting.tables import markdown_table
+from resnet.models import count_parameters, create_model, image_size
+from resnet.models.complexity import multiply_adds
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network as the papers call it, the model that it is, and the key under which its numbers are reported."""
+
+    label: str
+    model: str
+    options: dict = field(default_factory=dict)
+    reported: str = ""
+
+
+ARCHITECTURES = (
+    *(Architecture(f"plain-{depth}", f"cifar_plain{depth}") for depth in (20, 32, 44, 56, 110)),
+    *(Architecture(f"ResNet-{n}", f"cifar_resnet{n}", reported=f"resnet{n}") for n in (20, 32, 44, 56, 110, 1202)),
+    *(Architecture(f"bottleneck ResNet-{depth}", f"cifar_bottleneck{depth}") for depth in (20, 56, 164)),
+    *(Architecture(f"plain-{depth}", f"plain{depth}") for depth in (18, 34)),
+    Architecture("ResNet-18", "resnet18"),
+    *(Architecture(f"ResNet-34 {option}", "resnet34", {"shortcut": option}) for option in "ABC"),
+    Architecture("ResNet-50", "resnet50", reported="bot_resnet50"),
+    *(Architecture(f"ResNet-50-{v.upper()}", "resnet50", {"variant": v}, f"bot_resnet50{v}") for v in "bcd"),
+    *(Architecture(f"ResNet-{depth}", f"resnet{depth}") for depth in (101, 152)),
+    Architecture("small residual CNN", "mnist_residual"),
+)
+
+
+def architectures_table(architectures: tuple[Architecture, ...] = ARCHITECTURES) -> str:
+    """A Markdown table: parameters, and multiply-adds of the forward pass for one image, of each network.
+
+    Multiply-adds are those of convolutions and the fully connected layer, which the papers call FLOPs.
+    """
+    columns: dict[str, list[str]] = {
+        "net": [net.label for net in architectures],
+        "model": [_call(net) for net in architectures],
+        "pixels": [str(image_size(net.model)) for net in architectures],
+        "parameters": [f"{_parameters(net):,}" for net in architectures],
+        "reported (million)": [_reported(net, "parameters", "million") for net in architectures],
+        "multiply-adds (billion)": [f"{multiply_adds(net.model, net.options) / 1e9:.3f}" for net in architectures],
+        "reported FLOPs (billion)": [_reported(net, "FLOPs", "billion") for net in architectures],
+    }
+    return markdown_table(columns)
+
+
+def _call(net: Architecture) -> str:
+    """The model's name and options as :func:`create_model` takes them."""
+    return " ".join([net.model, *(f"{name}={value}" for name, value in net.options.items())])
+
+
+def _parameters(net: Architecture) -> int:
+    with torch.device("meta"):  # shapes only
+        return count_parameters(create_model(net.model, **net.options))
+
+
+def _reported(net: Architecture, metric: str, unit: str) -> str:
+    """The numbers that papers print for a network, with their source, or a dash."""
+    numbers = [
+        number
+        for number in reported.load()
+        if (number.key, number.metric, number.unit) == (net.reported, metric, unit) and number.source.origin == "paper"
+    ]
+    return "; ".join(f"{number} ({number.source.name})" for number in numbers) or NONE

@@ -1,0 +1,60 @@
+"""He T. et al. 2018, Table 5: tweaks of the residual net's architecture.
+
+    python -m reproductions.bag_of_tricks_tweaks --profile paper --seeds 5
+    python -m reproductions.bag_of_tricks_tweaks --dataset imagenet
+
+A net of bottlenecks and its variants B, C and D, each a tweak of the one before (section 4), by the efficient recipe of
+Table 4, whose last row is this table's first in the paper: 56 layers on CIFAR-10, ResNet-50 on ImageNet. Training is
+not in FP16 but as everywhere else in bf16 on a GPU: Table 4 is about precision.
+"""
+
+import sys
+from pathlib import Path
+
+from reproductions.bag_of_tricks import Ladder, Protocol, experiments
+from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+
+VARIANTS = ("original", "b", "c", "d")
+
+
+def rows(protocol: Protocol) -> list[Row]:
+    """The original net, B, C and D."""
+    return [row_of(protocol, variant, before) for before, variant in zip((None, *VARIANTS), VARIANTS)]
+
+
+def row_of(protocol: Protocol, variant: str, before: str | None) -> Row:
+    """The net in one variant, which comes after another."""
+    letter = "" if variant == "original" else variant
+    return Row(
+        key=variant,
+        label=f"{protocol.bottleneck.label}{letter and '-'}{letter.upper()}",
+        model=protocol.bottleneck.model,
+        recipe=protocol.efficient(),
+        data=protocol.data,
+        model_options={"variant": variant, "zero_gamma": True},
+        reported=f"bot_resnet50{letter}",
+        after=before,
+    )
+
+
+def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+    """The accuracies and costs beside the paper's, what each tweak does, the ladder, and learning curves."""
+    page = Ladder(experiment, variant, results, out)
+    return page.files("net", [page.parameters(), page.multiply_adds()], {"": results})
+
+
+EXPERIMENTS = experiments(
+    script="bag_of_tricks_tweaks",
+    table="Table 5",
+    titles={
+        "cifar10": "Tweaks of bottleneck ResNet-56 on CIFAR-10",
+        "imagenet": "Tweaks of ResNet-50 on ImageNet",
+    },
+    rows=rows,
+    report=report,
+)
+
+if __name__ == "__main__":
+    from reproductions.harness.cli import run_experiment
+
+    sys.exit(run_experiment(EXPERIMENTS))

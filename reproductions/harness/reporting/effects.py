@@ -1,0 +1,122 @@
+"""What changes of a default are worth: paired differences by seed, corrected for how many are looked at together."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from matplotlib.figure import Figure
+
+from reproductions.harness.experiment import RowResult, Variant
+from reproductions.harness.reporting import plots, statistics
+from reproductions.harness.reporting.cells import NONE, interval, p_value, signed
+from reproductions.harness.reporting.samples import completed
+from reproductions.harness.reporting.statistics import Interval
+from reproductions.harness.reporting.tables import markdown_table
+
+ALPHA = 0.05  # the chance of any false statement among all of a table
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a ``change`` does to the test error of a ``net``, in percentage points.
+
+    ``changed`` and ``default``: errors by seed. ``seeds``: how many there were to be.
+    """
+
+    net: str
+    change: str
+    changed: dict[int, float]
+    default: dict[int, float]
+    seeds: int
+
+    @cached_property
+    def differences(self) -> list[float]:
+        """With the change minus without, for every seed whose two runs were completed."""
+        return [self.changed[seed] - self.default[seed] for seed in sorted(self.changed.keys() & self.default.keys())]
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.mean(self.differences)
+
+    def interval(self, comparisons: int) -> Interval | None:
+        """The t-interval of the mean that all of so many ``comparisons`` keep to with 95 % probability (Bonferroni)."""
+        return statistics.mean_interval(self.differences, 1 - ALPHA / comparisons)
+
+    def p(self, comparisons: int) -> float | None:
+        """The p-value of no difference in a paired t-test, times the number of comparisons (Bonferroni), at most 1."""
+        p = statistics.paired_p(self.differences)
+        return None if p is None else min(1.0, comparisons * p)
+
+    def statement(self, comparisons: int) -> str:
+        """In a word: the change is better or worse, or neither is shown."""
+        bounds = self.interval(comparisons)
+        if bounds is None:
+            return "none: n < 2" if self.differences else "no pairs"
+        return "not shown" if 0 in bounds else "worse" if self.mean > 0 else "better"
+
+
+def by_size(effects: list[Effect]) -> list[Effect]:
+    """The largest differences first, whichever way; those without a pair last."""
+    return sorted(effects, key=lambda effect: -abs(effect.mean) if effect.differences else 1.0)
+
+
+def final_errors(result: RowResult) -> dict[int, float]:
+    """The test error after the last iteration, by seed."""
+    return {r["specification"]["seed"]: r["final"]["test_error"] for r in completed(result.records)}
+
+
+def best_errors(result: RowResult) -> dict[int, float]:
+    """The lowest test error at any evaluation, by seed: selected on the test set."""
+    return {r["specification"]["seed"]: r["best"]["test_error"] for r in completed(result.records)}
+
+
+def section(effects: list[Effect]) -> str:
+    """A table of the effects, the largest first, under a heading."""
+    count, ordered = len(effects), by_size(effects)
+    table = markdown_table(
+        {
+            "change": [effect.change for effect in ordered],
+            "net": [effect.net for effect in ordered],
+            "pairs": [str(len(e.differences)) if len(e.differences) >= e.seeds else f"{len(e.differences)} of {e.seeds}"
+                      for e in ordered],
+            "difference": [signed(effect.mean) for effect in ordered],
+            "95 % interval, corrected": [interval(effect.interval(count), signed) for effect in ordered],
+            "p, corrected": [p_value(effect.p(count)) for effect in ordered],
+            "the change is": [effect.statement(count) if effect.differences else NONE for effect in ordered],
+        }
+    )  # fmt: skip
+    return (
+        f"## What each change is worth\n\n{table}\nTest error with the change minus test error of the default with the "
+        "same seed, in percentage points: above 0, the change is worse. Means over pairs of completed runs, paired "
+        f"t-intervals and t-tests, corrected for {count} comparisons (Bonferroni): if none of the changes did "
+        "anything, the chance that any of the intervals excluded 0 would be at most 5 %.\n"
+    )
+
+
+def columns(effects: list[Effect]) -> dict[str, list]:
+    """The same as numbers for a CSV, in the table's order."""
+    count, ordered = len(effects), by_size(effects)
+    bounds = [effect.interval(count) for effect in ordered]
+    return {
+        "change": [effect.change for effect in ordered],
+        "net": [effect.net for effect in ordered],
+        "pairs": [len(effect.differences) for effect in ordered],
+        "seeds": [effect.seeds for effect in ordered],
+        "difference": [effect.mean for effect in ordered],
+        "std": [statistics.std(effect.differences) for effect in ordered],
+        "low_corrected": [b and b.low for b in bounds],
+        "high_corrected": [b and b.high for b in bounds],
+        "p_corrected": [effect.p(count) for effect in ordered],
+        "comparisons": [count] * count,
+    }
+
+
+def forest(effects: list[Effect], variant: Variant) -> Figure | None:
+    """Every effect as a line: each pair of seeds as a dot, the mean with its corrected interval. None without pairs."""
+    shown = [effect for effect in by_size(effects) if effect.differences]
+    if not shown:
+        return None
+    lines = [
+        plots.Line(effect.change, effect.net, effect.differences, effect.interval(len(effects))) for effect in shown
+    ]
+    meaning = "difference of the test error (points; right of 0, the change is worse)"
+    return plots.forest(lines, meaning, "95 % interval, corrected", variant)

@@ -1,0 +1,136 @@
+"""What the details are worth that He et al. 2015, section 4.2, leaves open and readers of every reproduction ask about.
+
+    python -m reproductions.protocol_details --profile paper --seeds 5
+
+ResNet-20 and ResNet-56 by the default recipe of this suite, and with one change at a time: what other implementations
+do, or another reading of the paper. The default's runs are those of the CIFAR-10 table.
+"""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+
+from reproductions.cifar_table import RECIPE, recipe_for
+from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.harness.reporting import effects, plots
+from reproductions.harness.reporting.effects import Effect
+from reproductions.harness.reporting.tables import Page
+from resnet.data import TRAIN_IMAGES
+from resnet.recipe import Recipe
+
+EPOCHS, DROPS = 200, (100, 150)  # of the longer schedule, which many implementations have
+VALIDATION_SHARE = Fraction(1, 10)  # the paper found its schedule on 45,000 of the 50,000 images
+
+
+@dataclass(frozen=True)
+class Change:
+    """One departure from the default: of the recipe, the model, or the number of training images.
+
+    A label may name ``fewer`` and all ``images``, and ``half`` a batch, which "half" in the recipe stands for.
+    """
+
+    key: str
+    label: str
+    recipe: dict = field(default_factory=dict)
+    model: dict = field(default_factory=dict)
+    fewer_images: bool = False
+    longer: bool = False
+
+
+CHANGES = (
+    Change("conv-bias", "biases in the convolutions", model={"conv_bias": True}),
+    Change("pad-both", "zero channels on both sides in option A", model={"shortcut_padding": "both"}),
+    Change("fan-in", "fan-in initialisation", model={"initialization": "fan_in"}),
+    Change("fewer-images", "{fewer:,} of {images:,} training images", fewer_images=True),
+    Change("bn-half", "BN statistics over {half} images", recipe={"batch_norm_size": "half"}),
+    Change("channel-mean", "per-channel mean", recipe={"normalization": "channel_mean"}),
+    Change("channel-std", "per-channel mean and std", recipe={"normalization": "channel_std"}),
+    Change("no-bias-decay", "no decay on BN and biases", recipe={"decay_all": False}),
+    Change("nesterov", "Nesterov momentum", recipe={"nesterov": True}),
+    Change("drop-last", "last partial batch dropped", recipe={"last_batch": "drop"}),
+    Change("use-last", "last partial batch used", recipe={"last_batch": "use"}),
+    Change("fp32", "fp32", recipe={"precision": "fp32"}),
+    Change("fp16", "fp16", recipe={"precision": "fp16"}),
+    Change("offsets", "crop offsets 0 to 7", recipe={"crop_offsets": 8}),
+    Change("epochs-200", f"{EPOCHS} epochs, drops at {DROPS[0]} and {DROPS[1]}", longer=True),
+)
+
+
+def rows(profile: str) -> list[Row]:
+    """For each net the default and every change; in the smoke profile for ResNet-8 alone, in fp32 or less."""
+    depths = (8,) if profile == "smoke" else (20, 56)
+    recipe = recipe_for(profile, RECIPE)
+    if profile == "smoke":
+        recipe = recipe.shortened(30, eval_interval=10)
+    data = "synthetic" if profile == "smoke" else "cifar10"
+    return [row for depth in depths for row in _rows_of(depth, recipe, data)]
+
+
+def _rows_of(depth: int, recipe: Recipe, data: str) -> Iterable[Row]:
+    images = TRAIN_IMAGES[data]
+    fewer = round(images * (1 - VALIDATION_SHARE))
+    default = Row(f"resnet{depth}", f"ResNet-{depth}", f"cifar_resnet{depth}", recipe, data)
+    yield default
+    for change in CHANGES:
+        values, half = dict(change.recipe), recipe.batch_size // 2
+        if values.get("batch_norm_size") == "half":
+            values["batch_norm_size"] = half
+        if change.longer:
+            values |= _epochs(recipe)
+        yield replace(
+            default,
+            key=f"{default.key}-{change.key}",
+            label=f"{default.label}, {change.label.format(fewer=fewer, images=images, half=half)}",
+            recipe=replace(recipe, **values),
+            model_options=change.model,
+            train_images=fewer if change.fewer_images else None,
+            after=default.key,
+        )
+
+
+def _epochs(recipe: Recipe) -> dict:
+    """The schedule counted in epochs of CIFAR-10; in a profile with fewer iterations as many fewer."""
+    epoch = Fraction(TRAIN_IMAGES["cifar10"], RECIPE.batch_size) * Fraction(recipe.iterations, RECIPE.iterations)
+    return {"iterations": round(EPOCHS * epoch), "milestones": tuple(round(drop * epoch) for drop in DROPS)}
+
+
+def find_effects(results: list[RowResult]) -> list[Effect]:
+    """Every change on every net, and what selecting the best evaluation on the test set would make of the default."""
+    by_key, found = {result.row.key: result for result in results}, []
+    for result in results:
+        row, default = result.row, by_key[result.row.after or result.row.key]
+        net, errors = default.row.label, effects.final_errors(default)
+        if row.after is None:
+            change, changed = "best evaluation on the test set", effects.best_errors(result)
+        else:
+            change, changed = row.label.removeprefix(f"{net}, "), effects.final_errors(result)
+        found.append(Effect(net, change, changed, errors, result.seeds))
+    return found
+
+
+def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+    """The errors, what each change is worth, and a forest plot of that."""
+    page, found = Page(experiment, variant, results, out), find_effects(results)
+    columns = [page.net("net and change"), page.precision(), page.published(), page.reproduced(), page.interval()]
+    forest = effects.forest(found, variant)
+    return [
+        *page.write(columns, [effects.section(found)]),
+        page.write_csv(effects.columns(found), "effects"),
+        *plots.save(forest, page.plot_path("forest"), page.description),
+    ]
+
+
+EXPERIMENT = Experiment(
+    name="protocol_details",
+    title="What the details of the protocol are worth",
+    source="He et al. 2015, section 4.2, one change at a time, on CIFAR-10",
+    rows=rows,
+    report=report,
+)
+
+if __name__ == "__main__":
+    from reproductions.harness.cli import run_experiment
+
+    sys.exit(run_experiment(EXPERIMENT))

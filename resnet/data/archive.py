@@ -1,0 +1,33 @@
+"""Data sets of ten classes that are kept as one NumPy archive: what must be in it, and errors that say what to do."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from resnet.data.dataset import DataError
+
+
+def read_archive(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file that ``shapes`` names: uint8, of these shapes, labels from 0 to 9.
+
+    Raises DataError for anything else; nothing in the file is executed.
+    """
+    remedy = f"replace the file, or remove it to have the official files downloaded to {path.parent}"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = [name for name in shapes if name not in archive.files]
+            if missing:
+                raise DataError(f"{path} has no array {', '.join(missing)}; {remedy}")
+            arrays = {name: np.asarray(archive[name]) for name in shapes}
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} is damaged ({error}); {remedy}") from error
+    for name, shape in shapes.items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype != np.uint8:
+            found = f"{array.dtype} {array.shape}"
+            raise DataError(f"{path}: {name} is {found}, not uint8 {shape}; {remedy}")
+        if name.endswith("labels") and array.max() > 9:
+            raise DataError(f"{path}: {name} has a label {array.max()}, but the classes are 0 to 9; {remedy}")
+    return arrays

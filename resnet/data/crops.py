@@ -1,0 +1,119 @@
+"""Which part of an image file is looked at, and its pixels.
+
+A box is (left, top, right, bottom) in pixels of the image, whole or not, from its upper left corner. An image is
+resampled from its box to a square with a bilinear filter as wide as a pixel of the result, so that shrinking averages.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from resnet.data.dataset import DataError
+
+Box = tuple[float, float, float, float]
+
+# Bag of Tricks, section 2.1.
+AREA = 0.08, 1.0  # of the image
+ASPECT_RATIO = 3 / 4, 4 / 3  # width to height
+TRIES = 10  # for a rectangle that lies in the image
+
+# Lengths of the shorter side for crops of 224 pixels; for other crops they are in proportion.
+CROP = 224
+SHORTER_SIDES = 256, 480  # when training: He et al. 2015, section 3.4
+TEST_SHORTER_SIDE = 256  # both papers
+TEST_SCALES = 224, 256, 384, 480, 640  # when testing at several: He et al. 2015, section 3.4
+
+
+def uniform(generator: torch.Generator, count: int) -> list[float]:
+    """So many numbers from [0, 1)."""
+    return torch.rand(count, generator=generator, dtype=torch.float64).tolist()
+
+
+def area_box(width: int, height: int, generator: torch.Generator) -> Box:
+    """A rectangle of 8 to 100 % of the area and an aspect ratio from 3/4 to 4/3 (Bag of Tricks, section 2.1).
+
+    The area is uniform, the aspect ratio in its logarithm, and the place uniform. What does not fit is drawn anew, up
+    to 10 times; then it is the largest rectangle in the centre with an allowed aspect ratio.
+    """
+    low, high = (math.log(ratio) for ratio in ASPECT_RATIO)
+    for _ in range(TRIES):
+        area, ratio, across, down = uniform(generator, 4)
+        area = (AREA[0] + (AREA[1] - AREA[0]) * area) * width * height
+        ratio = math.exp(low + (high - low) * ratio)
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(across * (width - w + 1)), int(down * (height - h + 1))
+            return left, top, left + w, top + h
+    w, h = min(width, height * ASPECT_RATIO[1]), min(height, width / ASPECT_RATIO[0])
+    return _placed(width, height, w, h, 0.5, 0.5)
+
+
+def scale_box(width: int, height: int, generator: torch.Generator) -> Box:
+    """A square crop after the shorter side was scaled to 256 to 480 pixels (He et al. 2015, section 3.4).
+
+    The length is a whole number of pixels for crops of 224, in proportion for others; the place is uniform, and need
+    not be at whole pixels.
+    """
+    low, high = SHORTER_SIDES
+    shorter, across, down = uniform(generator, 3)
+    side = min(width, height) * CROP / (low + int(shorter * (high - low + 1)))
+    return _placed(width, height, side, side, across, down)
+
+
+def centre_box(width: int, height: int) -> Box:
+    """The square of 224 pixels in the centre after the shorter side was scaled to 256, or in that proportion."""
+    side = min(width, height) * CROP / TEST_SHORTER_SIDE
+    return _placed(width, height, side, side, 0.5, 0.5)
+
+
+def centre_square(width: int, height: int) -> Box:
+    """The largest square in the centre."""
+    return _placed(width, height, min(width, height), min(width, height), 0.5, 0.5)
+
+
+def ten_crops(squares: torch.Tensor, size: int) -> list[torch.Tensor]:
+    """Of squares (n, H, H, C) the 10 crops (n, size, size, C): the corners, the centre, and all flipped.
+
+    It is the "standard 10-crop testing" of He et al. 2015, section 3.4, by the paper that it cites for it (Krizhevsky
+    et al. 2012, section 4.1): the square is 256 pixels wide for crops of 224, so images that are no squares lose their
+    ends. Other software takes the corners of the whole image.
+    """
+    far = squares.shape[1] - size
+    corners = [(top, left) for top in (0, far) for left in (0, far)] + [(far // 2, far // 2)]
+    crops = [squares[:, top : top + size, left : left + size] for top, left in corners]
+    return crops + [crop.flip(2) for crop in crops]
+
+
+def _placed(width: float, height: float, w: float, h: float, across: float, down: float) -> Box:
+    """A box of w by h, so far along the ways that it can go in the image."""
+    left, top = across * (width - w), down * (height - h)
+    return left, top, min(left + w, width), min(top + h, height)
+
+
+def read_image(path: Path) -> Image.Image:
+    """The image in RGB, whatever the file has (grey, CMYK, a palette, transparency).
+
+    EXIF's orientation is ignored, as it was by those who labelled and published on ImageNet: images are as stored.
+    Raises DataError, which names the file, if it can't be read or decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except Exception as error:  # of many types, with each format's decoder its own
+        raise DataError(f"{path} can't be read ({error}); extract the file again") from error
+
+
+def crop(image: Image.Image, box: Box, size: int, flip: bool = False) -> np.ndarray:
+    """The image's box as uint8 (size, size, 3), from right to left if ``flip``."""
+    pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    return pixels[:, ::-1] if flip else pixels
+
+
+def scaled(image: Image.Image, shorter: int) -> np.ndarray:
+    """The whole image as uint8 (H, W, 3), its shorter side of so many pixels."""
+    factor = shorter / min(image.size)
+    size = [max(shorter, round(side * factor)) for side in image.size]
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR))

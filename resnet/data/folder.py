@@ -1,0 +1,320 @@
+"""Data sets in folders of image files, read while a run trains: other processes decode and crop, the device the rest.
+
+The files themselves are in :mod:`resnet.data.image_files`, crops in :mod:`resnet.data.crops`, what follows on the
+device in :mod:`resnet.data.colour`.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate, count, pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resnet.data.colour import ToInput, draw_colours
+from resnet.data.crops import (
+    CROP,
+    TEST_SCALES,
+    TEST_SHORTER_SIDE,
+    Box,
+    area_box,
+    centre_box,
+    centre_square,
+    crop,
+    read_image,
+    scale_box,
+    scaled,
+    ten_crops,
+    uniform,
+)
+from resnet.data.image_files import EXPECTED, Counts, FolderDataset, check_images, check_images_once, load_folder
+from resnet.data.loading import Loader
+from resnet.data.sampling import seeded_generator
+from resnet.recipe import TESTS, Recipe
+
+__all__ = [
+    "EXPECTED",
+    "Counts",
+    "FolderBatches",
+    "FolderData",
+    "FolderDataset",
+    "check_images",
+    "check_images_once",
+    "load_folder",
+]
+
+PIECE = 32  # images that a worker reads at once: few, so that a batch is soon there and many workers share in it
+TEST_PIECE = 64  # also how many are tested at once
+SCALES_PIECE = 8  # the same for the test at several scales, where an image takes megabytes
+
+
+class FolderData:
+    """A folder of images for training on a device; ``workers`` processes read it, 0: this one does.
+
+    It is a :class:`resnet.data.Data`. While a run trains, its batches have workers of their own, and each of its
+    evaluations has others as long as it lasts. ``test_batch``: how many images are tested at once; None: 64, and 8 at
+    several scales.
+    """
+
+    top5 = True
+
+    def __init__(self, dataset: FolderDataset, device: torch.device | str, workers: int, test_batch: int | None = None):
+        if workers < 0:
+            raise ValueError(f"there can't be {workers} workers")
+        self.dataset, self.device, self.workers = dataset, torch.device(device), workers
+        self.test_batch = test_batch
+        self.name, self.num_classes, self.digest, self.official = (
+            dataset.name,
+            dataset.num_classes,
+            dataset.digest,
+            dataset.official,
+        )
+        self.test_images = {"test": len(dataset.test)}
+        self.to_input = ToInput(self.device)
+
+    def batches(self, seed: int, recipe: Recipe, groups: list[slice]) -> "FolderBatches":
+        return FolderBatches(self, seed, recipe, groups)
+
+    def tests(self, which: str, part: slice, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
+        """The square in the centre of each image; see :func:`resnet.data.crops.centre_box`. Raises DataError."""
+        if which not in self.test_images:
+            raise ValueError(f"{self.name} has no images {which!r} to test on; it has: {', '.join(self.test_images)}")
+        read = _ReadSquares(self.dataset, recipe.image_size, centre_box)
+        for pixels, labels in self._read_tests(read, part, TEST_PIECE):
+            yield self.to_input(pixels), labels
+
+    def views(self, kind: str, part: slice, recipe: Recipe) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """Test images as the 10 crops of :func:`resnet.data.crops.ten_crops`, or as a whole at several scales.
+
+        The scales of "multi_scale" are those of He et al. 2015, section 3.4, whose nets are then applied in a fully
+        convolutional form: their average pooling goes over maps of any size. Nothing is said of flips, so there are
+        none. Only images of the same size can be in one batch, so batches are small. Raises DataError.
+        """
+        if kind == "ten_crop":
+            square = round(recipe.image_size * TEST_SHORTER_SIDE / CROP)
+            read = _ReadSquares(self.dataset, square, centre_square)
+            for pixels, labels in self._read_tests(read, part, TEST_PIECE):
+                yield [self.to_input(view) for view in ten_crops(pixels, recipe.image_size)], labels
+        elif kind == "multi_scale":
+            lengths = tuple(round(recipe.image_size * scale / CROP) for scale in TEST_SCALES)
+            for groups in self._read_tests(_ReadScales(self.dataset, lengths), part, SCALES_PIECE):
+                for *pixels, labels in groups:
+                    yield [self.to_input(view) for view in pixels], labels
+        else:
+            raise ValueError(f"there is no test {kind!r}; the tests are: {', '.join(TESTS)}")
+
+    def _read_tests(self, read: "_ReadSquares | _ReadScales", part: slice, piece: int) -> Iterator:
+        """What is read of these test images, on the device."""
+        numbers = range(len(self.dataset.test))[part]
+        piece = self.test_batch or piece
+        tasks = [numbers[start : start + piece] for start in range(0, len(numbers), piece)]
+        loader = Loader(read, tasks, min(self.workers, len(tasks)))
+        try:
+            for found in loader:
+                yield _to(self.device, found)
+        finally:
+            loader.close()
+
+
+def _to(device: torch.device, found):
+    """Lists and tuples of tensors and arrays as those of tensors on the device."""
+    if isinstance(found, (list, tuple)):
+        return [_to(device, each) for each in found]
+    return torch.as_tensor(found).to(device)
+
+
+class FolderBatches:
+    """A run's training batches out of :class:`FolderData`, or one process's rows of them: only those are read.
+
+    The order is that of :class:`resnet.data.sampling.Sampler`: random permutations of the training images, one after
+    another without a gap. What is drawn for an image comes from a generator for (seed, "augmentation", epoch, its
+    place in the epoch), and so depends neither on the workers nor on where training was interrupted.
+
+    :meth:`load` raises DataError, which names the file, for an image that can't be read.
+    """
+
+    def __init__(self, data: FolderData, seed: int, recipe: Recipe, groups: list[slice]):
+        if recipe.crop == "pad":
+            raise ValueError("crop 'pad' is for images in memory; image folders take crop 'scale' or 'area'")
+        self._data, self._recipe, self.sizes = data, recipe, (recipe.batch_size,)
+        self._order = _Order(seed, len(data.dataset.train))
+        rows = [range(recipe.batch_size)[group] for group in groups]
+        ends = accumulate((len(group) for group in rows), initial=0)
+        self._groups = [slice(*ends) for ends in pairwise(ends)]  # where they lie in the buffers
+        self._rows = [row for group in rows for row in group]
+        self._read = _ReadTraining(data.dataset, recipe, seed)
+        self._buffers = _Buffers.make(len(self._rows), recipe, data.device)
+        # The device copies from pinned memory while we go on; by turns, so that one batch can be filled meanwhile.
+        on_gpu = data.device.type == "cuda"
+        self._staging = [_Buffers.make(len(self._rows), recipe, None) for _ in range(2)] if on_gpu else []
+        self._copied = [torch.cuda.Event() for _ in self._staging]
+        self._loader: Loader | None = None
+        self._loaded: int | None = None  # the step whose batch is in the buffers
+        self._next: int | None = None  # the step whose batch the loader gives next
+
+    def size(self, iteration: int) -> int:
+        return self._recipe.batch_size
+
+    def seek(self, iteration: int) -> None:
+        """Nothing: :meth:`load` is told which step it is, and the buffers hold one batch, which :meth:`take` takes."""
+
+    def load(self, iteration: int) -> None:
+        """Copy the batch of a training step to the device, on the current stream."""
+        if iteration == self._loaded:
+            return
+        if iteration != self._next:
+            self.close()
+            tasks = _tasks(iteration, self._recipe.batch_size, self._rows, self._order)
+            self._loader = Loader(self._read, tasks, self._data.workers)
+        self._loaded = self._next = None  # if reading fails
+        if not self._staging:
+            self._fill(self._buffers)
+        else:
+            staging, copied = self._staging[iteration % 2], self._copied[iteration % 2]
+            copied.synchronize()
+            self._fill(staging)
+            for buffer, staged in zip(self._buffers, staging):
+                buffer.copy_(staged, non_blocking=True)
+            copied.record()
+        self._loaded, self._next = iteration, iteration + 1
+
+    def take(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        if size != self._recipe.batch_size:
+            raise ValueError(f"all batches have {self._recipe.batch_size} images, and not {size}")
+        for group in self._groups:
+            pixels, labels, colours = (buffer[group] for buffer in self._buffers)
+            yield self._data.to_input(pixels, colours if self._read.recolours else None), labels.clone()
+
+    def close(self) -> None:
+        """End the workers; :meth:`load` begins new ones."""
+        if self._loader is not None:
+            self._loader.close()
+            self._loader = self._next = None
+
+    def _fill(self, buffers: "_Buffers") -> None:
+        for start in range(0, len(self._rows), PIECE):
+            for buffer, part in zip(buffers, next(self._loader)):
+                buffer[start : start + len(part)].copy_(torch.as_tensor(part))
+
+
+class _Buffers(NamedTuple):
+    """A batch: pixels uint8 (n, H, W, 3), labels int64 (n,), colours float32 (n, 4, 3)."""
+
+    pixels: Tensor
+    labels: Tensor
+    colours: Tensor
+
+    @classmethod
+    def make(cls, n: int, recipe: Recipe, device: torch.device | None) -> "_Buffers":
+        """On a device; None: in pinned memory."""
+        where = {"pin_memory": True} if device is None else {"device": device}
+        return cls(
+            torch.zeros(n, recipe.image_size, recipe.image_size, 3, dtype=torch.uint8, **where),
+            torch.zeros(n, dtype=torch.int64, **where),
+            torch.zeros(n, 4, 3, **where),
+        )
+
+
+class _Place(NamedTuple):
+    """An image's epoch and its position there, and its index in the list of files."""
+
+    epoch: int
+    position: int
+    index: int
+
+
+class _Order:
+    """The order of a run's training images: a permutation per epoch, from its own generator."""
+
+    def __init__(self, seed: int, images: int):
+        self._seed, self._images, self._epochs = seed, images, {}
+
+    def place(self, number: int) -> _Place:
+        """Of the image that so many come before, counted from the beginning of the training."""
+        epoch, position = divmod(number, self._images)
+        if epoch not in self._epochs:
+            drawn = torch.randperm(self._images, generator=seeded_generator(self._seed, "order", epoch))
+            self._epochs = dict([*self._epochs.items()][-1:]) | {epoch: drawn.numpy()}  # the last two
+        return _Place(epoch, position, int(self._epochs[epoch][position]))
+
+
+def _tasks(first: int, batch_size: int, rows: list[int], order: _Order) -> Iterator[list[_Place]]:
+    """The images in these rows of the batches from step ``first`` on, a piece at a time, each of one step."""
+    for step in count(first):
+        for start in range(0, len(rows), PIECE):
+            yield [order.place(step * batch_size + row) for row in rows[start : start + PIECE]]
+
+
+@dataclass(frozen=True)
+class _ReadTraining:
+    """A worker's work: pixels uint8 (n, H, W, 3), labels int64 (n,) and colours float32 (n, 4, 3) of some places.
+
+    The last two are arrays, which are sent as they are; each tensor would take a file descriptor.
+    """
+
+    dataset: FolderDataset
+    recipe: Recipe
+    seed: int
+
+    @property
+    def recolours(self) -> bool:
+        return self.recipe.augment and (self.recipe.colour_jitter > 0 or self.recipe.pca_noise > 0)
+
+    def __call__(self, places: list[_Place]) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        recipe, files = self.recipe, self.dataset.train
+        pixels = torch.empty(len(places), recipe.image_size, recipe.image_size, 3, dtype=torch.uint8)
+        colours = np.zeros((len(places), 4, 3), np.float32)
+        for own, colour, place in zip(pixels.numpy(), colours, places):
+            image = read_image(self.dataset.path(files, place.index))
+            if not recipe.augment:
+                own[:] = crop(image, centre_box(*image.size), recipe.image_size)
+                continue
+            generator = seeded_generator(self.seed, "augmentation", place.epoch, place.position)
+            box = {"area": area_box, "scale": scale_box}[recipe.crop](*image.size, generator)
+            own[:] = crop(image, box, recipe.image_size, flip=uniform(generator, 1)[0] < 0.5)
+            if self.recolours:
+                colour[:] = draw_colours(generator, recipe.colour_jitter, recipe.pca_noise)
+        return pixels, files.labels[[place.index for place in places]], colours
+
+
+@dataclass(frozen=True)
+class _ReadSquares:
+    """A worker's work: of the test images of some numbers a box as uint8 (n, size, size, 3), and labels int64 (n,)."""
+
+    dataset: FolderDataset
+    size: int
+    box: Callable[[int, int], Box]
+
+    def __call__(self, numbers: range) -> tuple[Tensor, np.ndarray]:
+        files = self.dataset.test
+        pixels = torch.empty(len(numbers), self.size, self.size, 3, dtype=torch.uint8)
+        for own, number in zip(pixels.numpy(), numbers):
+            image = read_image(self.dataset.path(files, number))
+            own[:] = crop(image, self.box(*image.size), self.size)
+        return pixels, files.labels[numbers]
+
+
+@dataclass(frozen=True)
+class _ReadScales:
+    """A worker's work: for each size among the test images of some numbers, those of this size together.
+
+    One tensor uint8 (n, H, W, 3) for each length of the shorter side, and the labels int64 (n,).
+    """
+
+    dataset: FolderDataset
+    lengths: tuple[int, ...]
+
+    def __call__(self, numbers: range) -> list[list[Tensor]]:
+        files, by_size = self.dataset.test, defaultdict(list)
+        for number in numbers:
+            image = read_image(self.dataset.path(files, number))
+            by_size[image.size].append((number, [scaled(image, length) for length in self.lengths]))
+        groups = []
+        for images in by_size.values():
+            own, views = zip(*images)
+            pixels = [torch.from_numpy(np.stack(view)) for view in zip(*views)]
+            groups.append([*pixels, torch.from_numpy(files.labels[list(own)])])
+        return groups

@@ -1,0 +1,272 @@
+"""Which image files a folder holds, a folder of them per class, and whether they are all there."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from resnet.data import synthetic_folder
+from resnet.data.dataset import DataError
+from resnet.files import write_atomically
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+THREADS = 16  # they mostly wait for the file system
+SHOWN = 5  # names in a message
+TAIL = 1_024  # bytes at a file's end in which its end marker must be; some programs append a few of their own
+END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # by Pillow's name of the format
+
+
+class Counts(NamedTuple):
+    """Of a complete data set. ``train_per_class``: the fewest and the most training images of a class."""
+
+    classes: int
+    train_images: int
+    test_images: int
+    train_per_class: tuple[int, int]
+
+
+EXPECTED = {
+    "imagenet": Counts(1_000, 1_281_167, 50_000, (732, 1_300)),
+    "synthetic_imagenet": Counts(
+        len(synthetic_folder.CLASSES),
+        synthetic_folder.TRAIN_IMAGES,
+        synthetic_folder.TEST_IMAGES,
+        2 * (synthetic_folder.TRAIN_IMAGES // len(synthetic_folder.CLASSES),),
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Files of one part of a data set, ordered by class and name.
+
+    paths: bytes (N,), relative to the data set's folder; an array, because a million strings would take five times
+    the memory, and every process that reads them would get a copy. labels: int64 (N,). bytes: int64 (N,), sizes.
+    """
+
+    paths: np.ndarray
+    labels: np.ndarray
+    bytes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+@dataclass(frozen=True, eq=False)
+class FolderDataset:
+    """Images in the files below ``root``; labels are the positions of ``classes``, which are sorted by name.
+
+    ``official``: whether there are as many classes and images as there should be. ``digest``: SHA-256 of the sorted
+    relative paths with the files' sizes; their contents are not read for it. Of images that the code made itself it
+    is the SHA-256 of their pixels before they were encoded, because sizes depend on the JPEG library.
+    """
+
+    name: str
+    root: Path
+    classes: tuple[str, ...]
+    train: Files
+    test: Files
+    official: bool
+    digest: str
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def path(self, files: Files, index: int) -> Path:
+        return self.root / os.fsdecode(files.paths[index])
+
+
+def load_folder(name: str, directory: Path) -> FolderDataset:
+    """The data set ``name`` of EXPECTED in ``directory/name``, with as many images as it should have.
+
+    It is in torchvision's layout: ``train/<class>/<image>`` and ``val/<class>/<image>``. "synthetic_imagenet" is made
+    if it is not there. Raises DataError, which names the folder and says what to do.
+    """
+    root = Path(directory) / name
+    if name == "synthetic_imagenet":
+        synthetic_folder.make(root)
+    dataset = scan_folder(name, root)
+    expected = EXPECTED[name]
+    if dataset.num_classes != expected.classes:
+        raise DataError(f"{root / 'train'} has {dataset.num_classes:,} class folders, but {name} has "
+                        f"{expected.classes:,}: put the folders of exactly its classes there")  # fmt: skip
+    each = expected.test_images // expected.classes
+    _check_count(root / "train", dataset.train, dataset.classes, expected.train_images, expected.train_per_class)
+    _check_count(root / "val", dataset.test, dataset.classes, expected.test_images, (each, each))
+    return dataset
+
+
+def load_test_folder(name: str, directory: Path) -> FolderDataset:
+    """The data set as :func:`load_folder` has it, but without training images, whose folder need not be there.
+
+    For testing networks alone: its digest is of the test images' files. Raises DataError.
+    """
+    root = Path(directory) / name
+    if name == "synthetic_imagenet":
+        synthetic_folder.make(root)
+    _check_root(name, root)
+    expected, classes = EXPECTED[name], tuple(_class_folders(root / "val"))
+    if len(classes) != expected.classes:
+        raise DataError(f"{root / 'val'} has {len(classes):,} class folders, but {name} has {expected.classes:,}: put "
+                        "the folders of exactly its classes there")  # fmt: skip
+    test = _scan(root, "val", classes)
+    each = expected.test_images // expected.classes
+    _check_count(root / "val", test, classes, expected.test_images, (each, each))
+    none = Files(np.array([], test.paths.dtype), np.array([], np.int64), np.array([], np.int64))
+    return FolderDataset(name, root, classes, none, test, True, _digest(test))
+
+
+def scan_folder(name: str, root: Path) -> FolderDataset:
+    """The images below ``root/train`` and ``root/val``, however many there are.
+
+    Files directly in the class folders count, whose names end in one of SUFFIXES and do not begin with a dot. Raises
+    DataError for a missing or empty folder, and for classes that differ between the two.
+    """
+    _check_root(name, root)
+    classes = {part: _class_folders(root / part) for part in ("train", "val")}
+    if classes["train"] != classes["val"]:
+        differences = sorted(set(classes["train"]) ^ set(classes["val"]))
+        lines = [f"{name} only in {'train' if name in classes['train'] else 'val'}" for name in differences]
+        raise DataError(f"{root / 'train'} and {root / 'val'} have different class folders: {_some(lines)}; both must "
+                        "have a folder for every class, of the same names")  # fmt: skip
+    parts = {part: _scan(root, part, names) for part, names in classes.items()}
+    counts = len(classes["train"]), len(parts["train"]), len(parts["val"])
+    official = name in EXPECTED and EXPECTED[name][:3] == counts
+    digest = synthetic_folder.digest(root) if name == "synthetic_imagenet" else _digest(*parts.values())
+    return FolderDataset(name, root, tuple(classes["train"]), parts["train"], parts["val"], official, digest)
+
+
+def _check_root(name: str, root: Path) -> None:
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}: put {name} there, as train/<class>/<image> and "
+                        f"val/<class>/<image>, or a link to it, or name another folder with --data "
+                        "(DATA= with make)")  # fmt: skip
+
+
+def _class_folders(folder: Path) -> list[str]:
+    """The names of the class folders in ``root/train`` or ``root/val``, sorted."""
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}: it must have a folder of images for every class")
+    with os.scandir(folder) as entries:
+        entries = [entry for entry in entries if not entry.name.startswith(".")]
+    if names := sorted(entry.name for entry in entries if entry.is_dir()):
+        return names
+    if any(_is_image(entry.name) for entry in entries):
+        raise DataError(f"{folder} has its images directly in it, not in a folder for every class: move each into "
+                        f"{folder}/<class>, with the classes' names of {folder.parent / 'train'} (for ImageNet's "
+                        "validation images the development kit lists the class of each)")  # fmt: skip
+    raise DataError(f"{folder} is empty: it must have a folder of images for every class")
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def _scan(root: Path, part: str, classes: list[str]) -> Files:
+    """The images of ``root/part``. Raises DataError for a class without any."""
+
+    def images_of(name: str) -> list[tuple[bytes, int]]:
+        with os.scandir(root / part / name) as entries:
+            found = [(entry.name, entry.stat().st_size) for entry in entries if _is_image(entry.name)]
+        return [(os.fsencode(f"{part}/{name}/{file}"), size) for file, size in sorted(found)]
+
+    try:
+        with ThreadPoolExecutor(THREADS) as threads:
+            found = list(threads.map(images_of, classes))
+    except OSError as error:
+        raise DataError(f"{root / part} can't be read ({error}); make its folders and files readable") from error
+    if empty := [str(root / part / name) for name, images in zip(classes, found) if not images]:
+        raise DataError(f"no image in {_some(empty)} (files that end in {', '.join(SUFFIXES)}): extract the class "
+                        "again, or remove its folders if it is none")  # fmt: skip
+    labels = np.repeat(np.arange(len(classes)), [len(images) for images in found])
+    return Files(
+        np.array([path for images in found for path, _ in images]),
+        labels,
+        np.array([size for images in found for _, size in images], np.int64),
+    )
+
+
+def _digest(*parts: Files) -> str:
+    digest = hashlib.sha256()
+    for files in parts:  # "train" is before "val", and both are sorted
+        for path, size in zip(files.paths.tolist(), files.bytes.tolist()):
+            digest.update(b"%s %d\n" % (path, size))
+    return digest.hexdigest()
+
+
+def _check_count(folder: Path, files: Files, classes: tuple[str, ...], images: int, each: tuple[int, int]) -> None:
+    """Raise DataError, which names suspicious classes, if there are not so many ``images``."""
+    if len(files) == images:
+        return
+    least, most = each
+    counts = np.bincount(files.labels, minlength=len(classes))
+    odd = [f"{name} has {count:,}" for name, count in zip(classes, counts) if not least <= count <= most]
+    wanted = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    where = f"every class should have {wanted}, but {_some(odd)}" if odd else (
+        f"no class has a number that it should not have ({wanted}), so look for the missing ones in all of them"
+    )  # fmt: skip
+    raise DataError(f"{folder} has {len(files):,} images instead of {images:,}: {where}; extract the archives of the "
+                    "classes concerned again, and remove what does not belong there")  # fmt: skip
+
+
+def _some(names: list[str]) -> str:
+    """The first few of them, and how many more there are."""
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def check_images(
+    dataset: FolderDataset, threads: int = THREADS, progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Open every image; raise DataError that names those which can't be read.
+
+    It finds what an interrupted copy leaves: missing, unreadable, empty and truncated files, files that are no
+    images, and truncated ones that were filled up with zeros. Of a JPEG or PNG only the header and the end are looked
+    at, so it does not find damage in between; files without an end marker, and those of other formats, are decoded.
+    ``progress`` is told how many files are done and how many there are.
+    """
+    paths = [(files, index) for files in (dataset.train, dataset.test) for index in range(len(files))]
+    bad = []
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(paths), 1_024):  # so that a million results do not wait at once
+            piece = [dataset.path(*place) for place in paths[start : start + 1_024]]
+            bad += [f"{path} ({why})" for path, why in zip(piece, pool.map(_why_unreadable, piece)) if why]
+            if progress:
+                progress(start + len(piece), len(paths))
+    if bad:
+        raise DataError(f"{len(bad):,} of {len(paths):,} images below {dataset.root} can't be read: {_some(bad)}; "
+                        "extract them again")  # fmt: skip
+
+
+def _why_unreadable(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            with Image.open(file) as image:
+                marker = END_MARKERS.get(image.format)
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - TAIL))
+            if marker is None or marker not in file.read():
+                file.seek(0)
+                with Image.open(file) as image:
+                    image.load()
+    except Exception as error:  # of many types, with each format's decoder its own
+        return str(error).replace(str(path), "the file")
+    return None
+
+
+def check_images_once(dataset: FolderDataset, cache: Path, progress: Callable[[int, int], None] | None = None) -> None:
+    """:func:`check_images`, unless the folder ``cache`` notes that files of these paths and sizes were all readable.
+
+    Raises DataError; then nothing is noted.
+    """
+    note = Path(cache) / f"{dataset.digest}.checked"
+    if not note.exists():
+        check_images(dataset, progress=progress)
+        write_atomically(note, f"{dataset.name}: {len(dataset.train) + len(dataset.test)} images\n".encode())

@@ -1,0 +1,82 @@
+"""Data sets of small images that lie on the device as a whole, and batches that are cut out of them there."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from resnet.data.augment import crop_and_flip, pad, subtract_mean
+from resnet.data.dataset import ImageDataset
+from resnet.data.sampling import Sampler
+from resnet.recipe import Recipe
+
+TEST_BATCH = {"cpu": 250, "cuda": 2_500}  # images at once
+
+
+class ResidentData:
+    """A data set on a device: uint8 images, int64 labels, and the training images' statistics in units of 0..255.
+
+    It is a :class:`resnet.data.Data`. Raises ValueError if the data set has fewer images than ``train_images``.
+    """
+
+    top5 = False
+
+    def __init__(self, dataset: ImageDataset, train_images: int | None, device: torch.device | str):
+        available = len(dataset.train_images)
+        count = available if train_images is None else train_images
+        if not 0 < count <= available:
+            raise ValueError(f"{dataset.name} has {available} training images, so {count} of them can't be used")
+        images, labels = torch.from_numpy(dataset.train_images), torch.from_numpy(dataset.train_labels).long()
+        self.name, self.num_classes, self.digest, self.official = (
+            dataset.name,
+            dataset.num_classes,
+            dataset.digest,
+            dataset.official,
+        )
+        self.device = torch.device(device)
+        mean = images[:count].sum(dim=0).double() / count
+        mean_square = images[:count].int().square_().sum(dim=0).double() / count
+        channel_mean = mean.mean(dim=(0, 1))
+        channel_std = (mean_square.mean(dim=(0, 1)) - channel_mean**2).sqrt()
+        self.mean, self.channel_mean = mean.float().to(device), channel_mean.expand_as(mean).float().to(device)
+        self.channel_std = channel_std.float().to(device)
+        self.train_images, self.train_labels = pad(images[:count]).to(device), labels[:count].to(device)
+        test = torch.from_numpy(dataset.test_images), torch.from_numpy(dataset.test_labels).long()
+        held_out = {"validation": (images[count:], labels[count:])} if count < available else {}
+        sets = {"test": test, **held_out}
+        self._tests = {name: tuple(part.to(device) for part in parts) for name, parts in sets.items()}
+        self.test_images = {name: len(labels) for name, (_, labels) in self._tests.items()}
+
+    def batches(self, seed: int, recipe: Recipe, groups: list[slice]) -> "ResidentBatches":
+        return ResidentBatches(self, seed, recipe, groups)
+
+    def tests(self, which: str, part: slice, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
+        size = TEST_BATCH[self.device.type]
+        images, labels = (tensor[part] for tensor in self._tests[which])
+        mean, scale = self.normalization(recipe)
+        for batch, answers in zip(images.split(size), labels.split(size)):
+            yield subtract_mean(batch, mean, scale), answers
+
+    def normalization(self, recipe: Recipe) -> tuple[Tensor, float | Tensor]:
+        """What is subtracted from the images, (H, W, C), and what the difference is multiplied by."""
+        mean = self.mean if recipe.normalization == "pixel_mean" else self.channel_mean
+        return mean, 1 / self.channel_std if recipe.normalization == "channel_std" else 1 / 255
+
+
+class ResidentBatches:
+    """A run's training batches out of :class:`ResidentData`, each image cropped and flipped on the device."""
+
+    def __init__(self, data: ResidentData, seed: int, recipe: Recipe, groups: list[slice]):
+        self._data, self._groups = data, groups
+        self.sampler = Sampler(seed, len(data.train_labels), recipe, data.device)
+        self.sizes = self.sampler.sizes
+        self.size, self.seek, self.load = self.sampler.size, self.sampler.seek, self.sampler.load
+        mean, self._scale = data.normalization(recipe)
+        self._padded_mean = pad(mean)
+
+    def take(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        draws = self.sampler.take(size)
+        for group in self._groups:
+            drawn = draws.part(group)
+            images = crop_and_flip(self._data.train_images, self._padded_mean, *drawn, scale=self._scale)
+            yield images, self._data.train_labels[drawn.index]

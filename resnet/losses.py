@@ -1,0 +1,45 @@
+"""What a network is trained to make small, beside plain cross-entropy: smoothed, mixed and taught targets."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from resnet.data.sampling import seeded_numbers
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy of logits (N, K) and labels (N,), in fp32.
+
+    ``smoothing`` is the share of a target that is spread evenly over the K - 1 other classes (Bag of Tricks, section
+    5.2, equation 5). PyTorch's option spreads its share over all K classes, so it is given K / (K - 1) times as much.
+    """
+    classes = logits.shape[1]
+    return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing * classes / max(1, classes - 1))
+
+
+def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of the teacher's and the student's softened predictions, times the temperature squared.
+
+    The square makes up for the gradients, which softening divides by it (Bag of Tricks, section 5.3; Hinton et al.
+    2015, section 2).
+    """
+    targets = F.softmax(teacher_logits.float() / temperature, dim=1)
+    return temperature**2 * F.cross_entropy(logits.float() / temperature, targets)
+
+
+def partners(count: int, device: torch.device) -> Tensor:
+    """With which image each of ``count`` is mixed, int64 (count,): its neighbour, 1 0 3 2 5 4, as batches are shuffled.
+
+    So any even part of a batch has the partners of its images in it.
+    """
+    return torch.arange(count, device=device) ^ 1
+
+
+def mix(values: Tensor, weight: Tensor) -> Tensor:
+    """``weight`` of each of an even number of images and the rest of its partner (Bag of Tricks, section 5.4)."""
+    return weight * values + (1 - weight) * values[partners(len(values), values.device)]
+
+
+def mixing_weight(seed: int, iteration: int, alpha: float) -> float:
+    """The weight of the first image of each pair in training step ``iteration`` of a run: Beta(alpha, alpha)."""
+    return float(seeded_numbers(seed, "mixup", iteration).beta(alpha, alpha))

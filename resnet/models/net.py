@@ -1,0 +1,95 @@
+"""What the networks of all families are put together from: a stem, stages of blocks, one fully connected layer."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resnet.models.blocks import BasicBlock, BlockDesign, Bottleneck
+
+INITIALIZATIONS = ("fan_out", "fan_in")
+
+
+class Net(nn.Module):
+    """A stem, stages of blocks, global average pooling and one fully connected layer.
+
+    Maps float images (N, 3, H, W) to logits (N, num_classes). State-dict keys are those of torchvision's ResNet:
+    ``conv1``, ``bn1``, ``layer1.0.conv1``, ``layer1.0.bn1``, ..., ``fc``.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        stem: nn.Module,
+        maxpool: nn.Module,
+        width: int,
+        blocks: tuple[int, ...],
+        design: BlockDesign,
+        num_classes: int,
+        zero_gamma: bool = False,
+        generator: torch.Generator | None = None,
+        initialization: str = "fan_out",
+    ):
+        """``blocks`` of each stage. The first has the ``width`` of the stem's output and keeps the size of the maps;
+        each further one doubles the width and halves the maps.
+        """
+        super().__init__()
+        self.depth = depth
+        self.conv1 = stem
+        self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = maxpool
+        self._stages = [f"layer{number}" for number in range(1, len(blocks) + 1)]
+        channels, stride = width, 1
+        for name, count in zip(self._stages, blocks):
+            self.add_module(name, design.stage(channels, width, stride, count))
+            channels, width, stride = design.out_channels(width), 2 * width, 2
+        self.fc = nn.Linear(channels, num_classes)
+        initialize(self, generator, zero_gamma, initialization)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
+        for name in self._stages:
+            x = getattr(self, name)(x)
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+def make_stem(channels: int, kernel: int, stride: int, deep: bool = False, conv_bias: bool = False) -> nn.Module:
+    """One convolution from 3 to ``channels``; if ``deep``, three 3x3 ones in its place, half as wide before the last
+    and the first with the stride (ResNet-C). The BN of the last convolution is the net's.
+    """
+    if not deep:
+        return nn.Conv2d(3, channels, kernel, stride, padding=kernel // 2, bias=conv_bias)
+    half = channels // 2
+    return nn.Sequential(
+        nn.Conv2d(3, half, 3, stride, padding=1, bias=conv_bias),
+        nn.BatchNorm2d(half),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(half, half, 3, padding=1, bias=conv_bias),
+        nn.BatchNorm2d(half),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(half, channels, 3, padding=1, bias=conv_bias),
+    )
+
+
+def initialize(
+    model: nn.Module,
+    generator: torch.Generator | None = None,
+    zero_gamma: bool = False,
+    initialization: str = "fan_out",
+) -> None:
+    """He initialisation, in the order of ``model.modules()``, from one generator.
+
+    Convolutions: normal with variance 2 / (k * k * C_out) (He et al., "Delving Deep into Rectifiers", eq. 14, the
+    backward form, which the authors' later public code uses); ``initialization`` "fan_in" is the forward form, with
+    C_in instead (eq. 10). BN: scale 1, shift 0. Fully connected: normal with
+    standard deviation 0.01. All biases 0. ``zero_gamma``: the scale of the last BN of each block is 0 instead, so
+    that at first each residual block passes on its shortcut alone (Bag of Tricks, section 3.1).
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode=initialization, nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01, generator=generator)
+        elif zero_gamma and isinstance(module, (BasicBlock, Bottleneck)):
+            nn.init.zeros_(module.last_bn.weight)
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
+            nn.init.zeros_(module.bias)

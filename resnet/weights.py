@@ -1,0 +1,223 @@
+"""Weights of networks in files: this suite's own, PyTorch's, safetensors', and those that torchvision publishes.
+
+Reading a file executes no code. State dicts have torchvision's keys (see :class:`resnet.models.net.Net`), so weights
+tell which network for ImageNet they belong to, except where networks with the same weights compute differently: the
+variants "original" and "b" of a bottleneck net, and a plain net and the residual one with shortcut A.
+"""
+
+import hashlib
+import http.client
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from resnet import checkpoint
+from resnet.models import create_model
+from resnet.models.blocks import SHORTCUTS, VARIANTS
+from resnet.models.imagenet import BLOCKS, PLAIN_DEPTHS
+
+TORCHVISION = "torchvision:"  # what the names of published weights begin with
+PUBLISHED = tuple(f"resnet{depth}" for depth in BLOCKS)  # what can come after it
+WRAPPERS = ("state_dict", "model")  # under which training scripts save weights beside other things
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
+SHOWN = 3  # names in a message
+
+
+class WeightsError(Exception):
+    """Weights that can't be found, read or used. The message names the file and says what to do."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network's name and options, as :func:`resnet.models.create_model` takes them."""
+
+    model: str
+    options: dict = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return " ".join([self.model, *(f"{name}={value}" for name, value in self.options.items())])
+
+    @property
+    def variant(self) -> str:
+        return self.options.get("variant", "original")
+
+    @property
+    def shortcut(self) -> str | None:
+        """None for a plain net."""
+        return None if "plain" in self.model else self.options.get("shortcut", "B")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file: as ``runs/weights`` has them, safetensors', or PyTorch's.
+
+    It may be wrapped in {"state_dict": ...} or {"model": ...}, and its keys may all begin with "module.". Raises
+    WeightsError.
+    """
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder; name a file of weights in it")
+    if not path.exists():
+        raise WeightsError(f"there is no file {path}; torchvision's weights are called torchvision:resnet50")
+    try:
+        if checkpoint.is_checkpoint(path):
+            content = checkpoint.load(path)
+        elif path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except checkpoint.CheckpointError as error:
+        raise WeightsError(str(error)) from error
+    except Exception as error:  # of many types, with each format's reader its own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise WeightsError(f"{path} can't be read as weights ({reason}): it is damaged, or holds something other than "
+                           "tensors and plain values; torch.save(model.state_dict(), ...) makes such a file"
+                           ) from error  # fmt: skip
+    state = _unwrapped(content)
+    if not state or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
+        raise WeightsError(f"{path} holds no state dict, which has a tensor under every name")
+    return state
+
+
+def _unwrapped(content) -> dict:
+    """The innermost state dict, without prefixes that all of its keys have; empty if it is none."""
+    if not isinstance(content, Mapping):
+        return {}
+    for wrapper in WRAPPERS:
+        if isinstance(content.get(wrapper), Mapping):
+            return _unwrapped(content[wrapper])
+    state = dict(content)
+    while prefixes := [p for p in PREFIXES if state and all(str(key).startswith(p) for key in state)]:
+        state = {key.removeprefix(prefixes[0]): value for key, value in state.items()}
+    return state
+
+
+def torchvision_file(name: str) -> Path:
+    """The file of torchvision's first ImageNet weights of a network, in torch.hub's cache; downloaded if missing.
+
+    Raises WeightsError, which names the file and its address, if it is neither there nor can be downloaded, and if its
+    content is not the published one.
+    """
+    if name not in PUBLISHED:
+        known = ", ".join(f"{TORCHVISION}{known}" for known in PUBLISHED)
+        raise WeightsError(f"there is no {TORCHVISION}{name} here; there are: {known}")
+    from torchvision.models import get_model_weights
+
+    url = get_model_weights(name)["IMAGENET1K_V1"].url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    (digest,) = re.findall(r"-([0-9a-f]{8,})\.", path.name)  # its first digits
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=digest, progress=False)
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
+            raise WeightsError(f"torchvision's weights are not at {path}, and {url} can't be downloaded ({error}); "
+                               "download it elsewhere and put it there") from error  # fmt: skip
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(digest):
+        raise WeightsError(f"{path} is damaged: its SHA-256 begins with {found[: len(digest)]} instead of {digest}; "
+                           f"remove it, and it is downloaded from {url} again")  # fmt: skip
+    return path
+
+
+def find_architecture(
+    state: Mapping[str, Tensor],
+    model: str | None = None,
+    variant: str | None = None,
+    shortcut: str | None = None,
+    file: str = "",
+) -> Architecture:
+    """The network for ImageNet that the weights belong to.
+
+    ``model``, ``variant`` and ``shortcut`` are needed only where the weights leave them open, and the model not where
+    the ``file``'s name has it; a file that is named as torchvision does, resnet50-0676ba61.pth, is of variant "b".
+    Raises WeightsError, for weights that don't fit what is asked for too.
+    """
+    fitting = fitting_architectures(state)
+    if variant == "b" and not any(found.variant == "b" for found in fitting):  # of nets without bottlenecks
+        variant = "original"
+    chosen = [
+        found
+        for found in fitting
+        if model in (None, found.model) and variant in (None, found.variant) and shortcut in (None, found.shortcut)
+    ]
+    if not chosen:
+        wanted = model or (fitting[0].model if fitting else None)
+        if wanted is None:
+            raise WeightsError(f"the weights are those of no network for ImageNet here; they have {_some(list(state))}; "
+                               "with --model resnet50, say, it is said what that would need")  # fmt: skip
+        options = {"variant": variant, "shortcut": None if wanted.startswith("plain") else shortcut}
+        options = {name: value for name, value in options.items() if value is not None}
+        raise WeightsError(_why_not(state, Architecture(wanted, options | _classes(state)), fitting))
+    if len(chosen) > 1 and (named := re.search(r"(plain|resnet)-?(\d+)", file.lower())):
+        chosen = [found for found in chosen if found.model == "".join(named.groups())] or chosen
+    if len(chosen) > 1 and re.fullmatch(r"resnet\d+-[0-9a-f]{8}\.pth", file):
+        chosen = [found for found in chosen if found.variant == "b"] or chosen
+    if len(chosen) > 1:
+        either = " or ".join(map(str, chosen))
+        flag = "--model" if len({found.model for found in chosen}) > 1 else "--variant"
+        values = [found.model if flag == "--model" else found.variant for found in chosen]
+        raise WeightsError(f"the weights can be those of {either}, which have the same names and shapes and compute "
+                           f"differently: say which with {flag} {' or '.join(values)}")  # fmt: skip
+    return chosen[0]
+
+
+def fitting_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
+    """The networks for ImageNet whose weights have just these names and shapes, in no options but these two."""
+    blocks = tuple(
+        len({key.split(".")[1] for key in state if key.startswith(f"layer{stage}.")}) for stage in range(1, 5)
+    )
+    found = []
+    for depth in (depth for depth, counts in BLOCKS.items() if counts == blocks):
+        candidates = [Architecture(f"plain{depth}", _classes(state))] if depth in PLAIN_DEPTHS else []
+        for variant in VARIANTS:
+            for shortcut in SHORTCUTS:
+                if (variant == "b" and depth < 50) or (variant, shortcut) == ("d", "A"):
+                    continue  # the same as the original; none
+                options = {"variant": variant, "shortcut": shortcut, **_classes(state)}
+                candidates.append(Architecture(f"resnet{depth}", options))
+        found += [candidate for candidate in candidates if not any(_differences(state, candidate))]
+    return found
+
+
+def load_network(state: Mapping[str, Tensor], architecture: Architecture) -> nn.Module:
+    """The network with the weights, in evaluation mode. Raises WeightsError if they are not of this architecture."""
+    if any(_differences(state, architecture)):
+        raise WeightsError(_why_not(state, architecture, fitting_architectures(state)))
+    model = create_model(architecture.model, **architecture.options)
+    model.load_state_dict(state, strict=False)  # what may be missing counts batches, and nothing uses it
+    return model.eval()
+
+
+def _classes(state: Mapping[str, Tensor]) -> dict:
+    """The option for another number of classes than 1,000."""
+    fc = state.get("fc.bias")
+    return {} if fc is None or len(fc) == 1000 else {"num_classes": len(fc)}
+
+
+def _differences(state: Mapping[str, Tensor], architecture: Architecture) -> tuple[list[str], list[str], list[str]]:
+    """Names of weights that the network has and the state dict lacks, the reverse, and those of another shape."""
+    with torch.device("meta"):  # shapes only
+        wanted = create_model(architecture.model, **architecture.options).state_dict()
+    wanted = {key: tuple(value.shape) for key, value in wanted.items() if not key.endswith("num_batches_tracked")}
+    given = {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    shapes = [f"{k} {given[k]} instead of {wanted[k]}" for k in wanted if k in given and given[k] != wanted[k]]
+    return [k for k in wanted if k not in given], [k for k in given if k not in wanted], shapes
+
+
+def _why_not(state: Mapping[str, Tensor], architecture: Architecture, fitting: list[Architecture]) -> str:
+    kinds = ("missing", "not of it", "of another shape")
+    found = zip(_differences(state, architecture), kinds)
+    said = "; ".join(f"{len(names)} {kind} ({_some(names)})" for names, kind in found if names)
+    fits = f"; they fit {' and '.join(map(str, fitting))}" if fitting else "; they fit no network for ImageNet here"
+    return f"the weights are not those of {architecture}: {said}{fits}"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,0 +1,64 @@
+"""The table of networks: what is computed, what stands beside it, and the command that prints it."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from reproductions import __main__ as main
+from reproductions import architectures, reported
+from reproductions.architectures import ARCHITECTURES, Architecture, architectures_table
+from resnet.models import changed_options
+
+FEW = (
+    Architecture("ResNet-20", "cifar_resnet20", reported="resnet20"),
+    Architecture("ResNet-50-D", "resnet50", {"variant": "d"}, "bot_resnet50d"),
+)
+
+
+@pytest.fixture
+def printed(monkeypatch):
+    """Reported numbers: those of the file, without any for ResNet-50, and more that a test adds."""
+    numbers = [number for number in reported.load() if not number.key.startswith("bot_")]
+    monkeypatch.setattr(architectures.reported, "load", lambda: tuple(numbers))
+    return numbers
+
+
+def lines(table):
+    """Cells of each line below the heading."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_what_is_computed_stands_beside_what_is_reported(printed):
+    small, large = lines(architectures_table(FEW))
+    assert small == ["ResNet-20", "cifar_resnet20", "32", "269,722", "0.27 (He et al. 2015)", "0.041", "–"]
+    assert large == ["ResNet-50-D", "resnet50 variant=d", "224", "25,576,264", "–", "4.329", "–"]
+
+
+def test_only_the_papers_numbers_of_that_metric_and_unit_are_shown(printed):
+    one = next(n for n in printed if n.source.origin == "paper" and n.metric == "parameters")
+    other = next(n.source for n in printed if n.source.origin == "implementation")
+    flops = replace(one, key="bot_resnet50d", metric="FLOPs", unit="billion", value=Decimal("4.3"))
+    printed += [flops, replace(flops, unit="%"), replace(flops, metric="top-1 accuracy"), replace(flops, source=other)]
+    assert lines(architectures_table(FEW))[1][-1] == "4.3 (He et al. 2015)"
+
+
+def test_every_network_is_a_model_with_these_options():
+    labels = [(net.label, net.model) for net in ARCHITECTURES]
+    assert len(set(labels)) == len(labels)
+    for net in ARCHITECTURES:
+        named = dict(net.options)
+        if net.label == "ResNet-34 B":  # the default, which stands in the table beside A and C
+            assert named.pop("shortcut") == "B"
+        assert changed_options(net.model, net.options) == named
+
+
+def test_all_networks_whose_size_the_paper_prints_are_there():
+    keys = {number.key for number in reported.load() if number.metric in ("parameters", "FLOPs")}
+    assert keys <= {net.reported for net in ARCHITECTURES}
+
+
+def test_the_command_prints_the_table(monkeypatch, capsys):
+    monkeypatch.setattr(main, "architectures_table", lambda: architectures_table(FEW))
+    assert main.main(["models"]) == 0
+    assert capsys.readouterr().out == architectures_table(FEW)

@@ -1,0 +1,162 @@
+"""What each detail is worth: one change at a time, paired by seed, corrected for the number of comparisons."""
+
+import math
+from dataclasses import asdict, replace
+
+import pytest
+from fakes import make_record, make_results
+from scipy import stats
+
+from reproductions import protocol_details
+from reproductions.cifar_table import EXPERIMENT as CIFAR_TABLE
+from reproductions.harness.experiment import Variant
+from reproductions.harness.records import Pool
+from reproductions.harness.reporting import effects, plots, statistics
+from reproductions.harness.reporting.effects import Effect
+from resnet.data.sampling import Sampler
+
+EXPERIMENT, PAPER = protocol_details.EXPERIMENT, Variant("paper")
+# What each row changes, of the recipe unless told otherwise.
+CHANGED = {
+    "conv-bias": {"model_options": {"conv_bias": True}},
+    "pad-both": {"model_options": {"shortcut_padding": "both"}},
+    "fan-in": {"model_options": {"initialization": "fan_in"}},
+    "fewer-images": {"train_images": 45_000},
+    "bn-half": {"batch_norm_size": 64},
+    "channel-mean": {"normalization": "channel_mean"},
+    "channel-std": {"normalization": "channel_std"},
+    "no-bias-decay": {"decay_all": False},
+    "nesterov": {"nesterov": True},
+    "drop-last": {"last_batch": "drop"},
+    "use-last": {"last_batch": "use"},
+    "fp32": {"precision": "fp32"},
+    "fp16": {"precision": "fp16"},
+    "offsets": {"crop_offsets": 8},
+    "epochs-200": {"iterations": 78_125, "milestones": (39_062, 58_594)},
+}
+
+
+def flat(run):
+    values = {name: value for name, value in vars(run).items() if name != "recipe"}
+    return values | asdict(run.recipe)
+
+
+@pytest.mark.parametrize("depth", [20, 56])
+def test_every_row_changes_one_thing(depth):
+    rows = {row.key: row for row in EXPERIMENT.rows("paper")}
+    default = rows[f"resnet{depth}"]
+    assert default.run(3) == next(row for row in CIFAR_TABLE.rows("paper") if row.key == default.key).run(3)
+    assert {key for key in rows if key.startswith(default.key)} == {
+        default.key,
+        *(f"{default.key}-{k}" for k in CHANGED),
+    }
+    for name, changed in CHANGED.items():
+        row = rows[f"{default.key}-{name}"]
+        old, new = flat(default.run(0)), flat(row.run(0))
+        assert {key: new[key] for key in new if new[key] != old[key]} == changed
+        assert row.after == default.key
+
+
+def test_two_hundred_epochs_are_what_they_say():
+    row = next(row for row in EXPERIMENT.rows("paper") if row.key == "resnet20-epochs-200")
+    images = row.recipe.iterations * 128
+    assert images == 200 * 50_000
+    assert [round(m * 128 / 50_000) for m in row.recipe.milestones] == [100, 150]
+    steps = [Sampler(0, 1_000, replace(row.recipe, last_batch=kind)).size(7) for kind in ("carry", "drop", "use")]
+    assert steps == [128, 128, 104]
+
+
+@pytest.mark.parametrize("profile", ["short", "smoke"])
+def test_the_other_profiles_change_the_same_things(profile):
+    rows = EXPERIMENT.rows(profile)
+    assert len({row.run(0).identity for row in rows}) == len(rows)
+    assert max(row.recipe.iterations for row in rows) < 1_300
+
+
+CHANGED_ERRORS, DEFAULT_ERRORS = {0: 8.4, 1: 8.9, 2: 8.6, 4: 9.0}, {0: 8.1, 1: 8.3, 2: 8.4, 3: 8.2, 4: 8.2}
+EFFECT = Effect("net", "change", CHANGED_ERRORS, DEFAULT_ERRORS, 5)
+
+
+def test_an_effect_is_paired_and_corrected():
+    expected = [0.3, 0.6, 0.2, 0.8]
+    assert EFFECT.differences == pytest.approx(expected)
+    test = stats.ttest_1samp(expected, 0)
+    assert statistics.paired_p(EFFECT.differences) == pytest.approx(test.pvalue)
+    assert EFFECT.p(3) == pytest.approx(3 * test.pvalue) and EFFECT.p(1_000) == 1
+    bounds = test.confidence_interval(1 - 0.05 / 7)
+    assert (EFFECT.interval(7).low, EFFECT.interval(7).high) == pytest.approx((bounds.low, bounds.high))
+
+
+@pytest.mark.parametrize("comparisons", [1, 2, 5, 30])
+def test_interval_and_p_value_say_the_same(comparisons):
+    assert (0 in EFFECT.interval(comparisons)) == (EFFECT.p(comparisons) > 0.05)
+    assert EFFECT.statement(comparisons) == ("worse" if EFFECT.p(comparisons) < 0.05 else "not shown")
+    better = Effect("net", "change", DEFAULT_ERRORS, CHANGED_ERRORS, 5)
+    assert better.statement(1) == "better"
+
+
+def test_too_few_pairs_say_nothing():
+    alone, none = Effect("net", "one", {0: 8.0}, {0: 8.5, 1: 8.0}, 5), Effect("net", "no", {}, {0: 8.5}, 5)
+    assert alone.statement(3) == "none: n < 2" and alone.p(3) is None and alone.interval(3) is None
+    assert none.statement(3) == "no pairs" and none.mean is None
+    assert effects.by_size([none, alone, EFFECT]) == [alone, EFFECT, none]
+    assert statistics.paired_p([0.5, 0.5]) is None
+
+
+@pytest.fixture
+def results(tmp_path):
+    errors = {
+        "resnet20": [8.6, 8.7, 8.5],
+        "resnet20-nesterov": [8.5, 8.6, 8.4],
+        "resnet20-offsets": [9.6, 9.8, 9.3],
+        "resnet20-fp16": [8.6, None, 8.7],
+    }
+    return make_results(EXPERIMENT, PAPER, errors, tmp_path / "records")
+
+
+def test_table_csv_and_plot(results, tmp_path):
+    files = EXPERIMENT.report(EXPERIMENT, PAPER, results, tmp_path)
+    table = files[0].read_text()
+    section = table[table.index("## What each change is worth") :]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| ")]
+    assert [line[0] for line in lines[1:4]] == ["crop offsets 0 to 7", "Nesterov momentum", "fp16"]
+    found = {line[0]: line for line in lines if line[1] == "ResNet-20"}
+    assert found["crop offsets 0 to 7"][2:4] == ["3 of 5", "+0.97"]
+    assert found["fp16"][2:4] == ["2 of 5", "+0.10"]
+    assert found["biases in the convolutions"][2:] == ["0 of 5", "–", "–", "–", "–"]
+    assert "corrected for 32 comparisons" in section
+    names = {path.name for path in files}
+    assert {"protocol_details_effects.csv", "protocol_details_forest.png"} <= names
+    csv = next(path for path in files if path.name.endswith("effects.csv")).read_text().splitlines()
+    assert len(csv) == 33 and csv[1].startswith("crop offsets 0 to 7,ResNet-20,3,5,0.966667,")
+
+
+def test_the_best_evaluation_is_compared_with_the_last(results):
+    by_change = {(e.net, e.change): e for e in protocol_details.find_effects(results)}
+    best = by_change["ResNet-20", "best evaluation on the test set"]
+    assert len(best.differences) == 3 and all(difference <= 0 for difference in best.differences)
+
+
+def test_no_plot_without_pairs(tmp_path):
+    results = EXPERIMENT.results(PAPER, 5, Pool(tmp_path), Pool(tmp_path / "published"))
+    assert effects.forest(protocol_details.find_effects(results), PAPER) is None
+
+
+def test_intervals_wider_than_the_plot_are_said_to_leave_it():
+    lines = [plots.Line("a", "x", [0.1, 0.2], statistics.Interval(-90.0, 90.0))]
+    figure = plots.forest(lines, "difference", "95 % interval", PAPER)
+    texts = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert "mean, 95 % interval (some leave the axis)" in texts
+    low, high = figure.axes[0].get_xlim()
+    assert math.isclose(low, -high) and high < 1
+
+
+def test_a_record_of_the_default_alone_gives_no_published_table(tmp_path):
+    from reproductions.harness.publish import recorded_seeds
+
+    rows = {row.key: row for row in EXPERIMENT.rows("paper")}
+    pool = Pool(tmp_path)
+    pool.records[rows["resnet20"].run(0).identity] = make_record(rows["resnet20"].run(0), 8.5)
+    assert recorded_seeds(EXPERIMENT, "paper", pool) == 0
+    pool.records[rows["resnet20-fp32"].run(0).identity] = make_record(rows["resnet20-fp32"].run(0), 8.5)
+    assert recorded_seeds(EXPERIMENT, "paper", pool) == 5

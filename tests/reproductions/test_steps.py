@@ -1,0 +1,393 @@
+"""Ladders of steps: paired differences, what is said of them, and the tables and plots that show them."""
+
+import csv
+import math
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import make_record, store
+from matplotlib.collections import PathCollection
+from scipy import stats
+
+from reproductions import bag_of_tricks_efficient, bag_of_tricks_refinements, bag_of_tricks_tweaks
+from reproductions.harness.experiment import Row, RowResult, Variant
+from reproductions.harness.records import Pool, read_pool
+from reproductions.harness.reporting import comparisons, footnotes, plots, samples
+from reproductions.harness.reporting.comparisons import Step, find_steps, statement
+from reproductions.harness.reporting.report import write_report
+from reproductions.harness.reporting.tables import Page, steps_section
+
+EFFICIENT = bag_of_tricks_efficient.EXPERIMENTS["cifar10"]
+TWEAKS = bag_of_tricks_tweaks.EXPERIMENTS
+REFINEMENTS = bag_of_tricks_refinements.EXPERIMENTS
+PAPER, SHORT, SMOKE = Variant("paper"), Variant("short"), Variant("smoke")
+
+# Test errors by row and seed: None diverged, "" missing.
+ERRORS = {
+    "original": [6.40, 6.20, 6.30, 6.50, 6.10],
+    "b": [6.10, 6.00, 5.90, 6.30, 5.90],
+    "c": [6.60, None, 6.40, 6.90, 6.30],
+    "d": [6.20, 6.30, "", "", 6.40],
+}
+
+
+def make_pool(experiment, variant, errors, root, teacher_error=None):
+    """A pool of records that end at the errors given by row and seed."""
+    records = []
+    for row in experiment.rows(variant.profile):
+        for seed, error in enumerate(errors.get(row.key, [])):
+            if error != "":
+                run = variant.apply(row.run(seed))
+                records.append(make_record(run, error or 9.0, 3.0, diverged=error is None))
+    if teacher_error is not None:
+        teacher = next(row.teacher for row in experiment.rows(variant.profile) if row.teacher)
+        records.append(make_record(variant.apply(teacher.run(0)), teacher_error))
+    for record in records:
+        if "imagenet" in record["data"]["name"]:
+            for point in record["curve"]:
+                point["test_top5_error"] = None if point["test_error"] is None else point["test_error"] / 5
+    store(root, *records)
+    return read_pool(root)
+
+
+def results_of(experiment, variant, errors, root, **more) -> list[RowResult]:
+    pool = make_pool(experiment, variant, errors, root, **more)
+    return experiment.results(variant, experiment.seeds[variant.profile], pool, pool)
+
+
+@pytest.fixture
+def steps(tmp_path) -> dict[str, Step]:
+    return {s.row.row.key: s for s in find_steps(results_of(TWEAKS["cifar10"], PAPER, ERRORS, tmp_path))}
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Plots take most of the time and have tests of their own."""
+    monkeypatch.setattr(plots, "save", lambda figure, path, description: [])
+
+
+def report(experiment, variant, errors, root, **more):
+    pool = make_pool(experiment, variant, errors, root / "records", **more)
+    return write_report(experiment, variant, experiment.seeds[variant.profile], pool, pool, root)
+
+
+def numbers(path) -> dict[str, dict[str, str]]:
+    """A CSV's lines by their first column."""
+    with path.open(newline="") as file:
+        return {next(iter(line.values())): line for line in csv.DictReader(file)}
+
+
+# --------------------------------------------------------------------------------------------------- paired differences
+
+
+def test_differences_are_of_accuracies_with_the_same_seed(steps):
+    assert steps["b"].differences == pytest.approx([0.30, 0.20, 0.40, 0.20, 0.20])
+    # mean 0.26, standard deviation sqrt(0.032 / 4) = 0.0894427, t(4) = 2.776445: 0.26 ± 0.111058
+    assert steps["b"].mean == pytest.approx(0.26)
+    assert (steps["b"].interval.low, steps["b"].interval.high) == pytest.approx((0.148942, 0.371058), abs=1e-6)
+
+
+def test_the_interval_is_that_of_scipys_paired_test(steps):
+    old, new = (100 - np.array(ERRORS[key]) for key in ("original", "b"))
+    expected = stats.ttest_rel(new, old).confidence_interval(0.95)
+    assert (steps["b"].interval.low, steps["b"].interval.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_seeds_without_both_runs_are_in_no_pair(steps):
+    assert steps["c"].differences == pytest.approx([-0.50, -0.50, -0.60, -0.40])  # seed 1 diverged
+    assert steps["d"].differences == pytest.approx([0.40, -0.10])  # seeds 2 and 3 missing; 1 has nothing to pair with
+    assert steps["d"].interval.low == pytest.approx(0.15 - stats.t.ppf(0.975, 1) * 0.25)
+
+
+def test_one_pair_has_a_difference_and_no_interval(tmp_path):
+    (step, *_) = find_steps(results_of(TWEAKS["cifar10"], PAPER, {"original": [6.4], "b": [6.1, 6.2]}, tmp_path))
+    assert step.differences == pytest.approx([0.3]) and step.mean == pytest.approx(0.3) and step.interval is None
+    (step, *_) = find_steps(results_of(TWEAKS["cifar10"], PAPER, {"b": [6.1]}, tmp_path / "less"))
+    assert step.differences == [] and step.mean is None and step.interval is None
+
+
+def test_the_papers_differences_are_exact_and_by_source(steps):
+    assert {source.key: value for source, value in steps["d"].reported.items()} == {"bot2018": Decimal("0.29")}
+    both = find_steps(REFINEMENTS["cifar10"].results(PAPER, 0, *[Pool(Path("nowhere"))] * 2))
+    found = {step.row.row.key: {source.key: str(v) for source, v in step.reported.items()} for step in both}
+    assert found == {
+        "cosine": {"bot2018": "0.75", "bot2019": "0.47"},
+        "smoothing": {"bot2018": "0.40", "bot2019": "0.64"},
+        "distilled": {"bot2018": "0.36", "bot2019": "0.26"},
+        "mixup": {"bot2018": "0.84", "bot2019": "0.64"},
+        "mixup_distilled": {"bot2018": "0.14", "bot2019": "0.32"},
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------- statements
+
+
+class FakeStep:
+    """A step with the differences given."""
+
+    changes_nothing = False
+
+    def __init__(self, differences, reported=Decimal("0.3"), other=None):
+        self.differences = differences
+        self.reported = {} if reported is None else {"arXiv": reported, **({} if other is None else {"CVPR": other})}
+        self.mean = comparisons.statistics.mean(differences)
+        self.interval = comparisons.statistics.mean_interval(differences)
+
+
+@pytest.mark.parametrize(
+    ("step", "variant", "said"),
+    [
+        (FakeStep([0.2, 0.3, 0.25]), PAPER, "carries over"),
+        (FakeStep([-0.2, -0.3, -0.25]), PAPER, "reversed"),
+        (FakeStep([-0.2, 0.3, 0.25]), PAPER, "not shown"),
+        (FakeStep([-0.2, -0.3, -0.25], Decimal("-0.03")), PAPER, "carries over"),
+        (FakeStep([0.2, 0.3, 0.25], Decimal("-0.03")), PAPER, "reversed"),
+        (FakeStep([0.2, 0.3, 0.25], Decimal("0.3"), Decimal("-0.3")), PAPER, "carries over"),  # the first source counts
+        (FakeStep([0.2, 0.3, 0.25], Decimal("0.00")), PAPER, "none: reported is 0"),
+        (FakeStep([0.2]), PAPER, "none: n < 2"),
+        (FakeStep([]), PAPER, "none: n < 2"),
+        (FakeStep([0.0, 0.0]), PAPER, "not shown"),  # 0 belongs to the interval
+        (FakeStep([0.2, 0.3, 0.25]), SHORT, "not comparable"),
+        (FakeStep([0.2]), SHORT, "not comparable"),
+        (FakeStep([0.2, 0.3, 0.25], None), PAPER, None),
+        (FakeStep([0.2, 0.3, 0.25], None), SMOKE, None),
+    ],
+)
+def test_statement(step, variant, said):
+    assert statement(step, variant, "carries over") == said
+
+
+def test_rows_that_a_precision_makes_equal_are_no_step(tmp_path):
+    fp32 = Variant(precision="fp32")
+    errors = {"128_no_bias_decay": [6.0, 6.1], "128_fp16": [6.0, 6.1]}
+    step = {s.row.row.key: s for s in find_steps(results_of(EFFICIENT, fp32, errors, tmp_path))}["128_fp16"]
+    assert step.changes_nothing and statement(step, fp32, "carries over") == "none: the same runs"
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def test_the_table_of_tweaks(tmp_path, no_plots):
+    written = report(TWEAKS["cifar10"], PAPER, ERRORS, tmp_path)
+    assert [path.name for path in written] == [f"bag_of_tricks_tweaks{end}" for end in (".md", ".csv", "_steps.csv")]
+    text = written[0].read_text()
+    assert text.startswith(
+        "# Tweaks of bottleneck ResNet-56 on CIFAR-10\n\n"
+        "He T. et al. 2018, Table 5, on CIFAR-10 by the protocol of He et al. 2015, section 4.2 · the paper's protocol"
+    )
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    table, steps = lines[:6], lines[6:]
+    assert table[0] == [
+        "net",
+        "parameters",
+        "multiply-adds",
+        "top-1 accuracy, reproduced",
+        "95 % t-interval",
+        "top-1 accuracy on ImageNet, He T. et al. 2018",
+    ]
+    # 93.70 ± 2.776445 · 0.158114 / sqrt(5)
+    assert [table[2][i] for i in (0, 3, 4, 5)] == [
+        "bottleneck ResNet-56", "93.70 ± 0.16 (n = 5)", "[93.50, 93.90]", "76.21",
+    ]  # fmt: skip
+    assert table[4][3] == "93.45 ± 0.26 (n = 4 of 5, 1 diverged)"
+    assert table[5][3] == "93.70 ± 0.10 (n = 3 of 5)"
+    net = "bottleneck ResNet-56"
+    assert steps[2:] == [
+        [f"{net}-B", net, "5", "+0.26", "[+0.15, +0.37]", "+0.45", "carries over"],
+        [f"{net}-C", f"{net}-B", "4 of 5", "−0.50", "[−0.63, −0.37]", "+0.21", "reversed"],
+        [f"{net}-D", f"{net}-C", "2 of 5", "+0.15", "[−3.03, +3.33]", "+0.29", "not shown"],
+    ]
+    assert steps[0] == [
+        "step", "compared with", "pairs", "difference", "95 % interval", "reported, He T. et al. 2018",
+        "does it do that here?",
+    ]  # fmt: skip
+    assert "- Accuracies are in percent: mean ± sample standard deviation over n seeds" in text
+    assert "No correction is made for the number of steps: of 3 differences," in text
+    assert "in no mean: bottleneck ResNet-56-C seed 1 (found at" in text
+    assert "Table 5.\n" in text and "verdict" not in text and "difference from reported" not in text
+
+
+def test_the_numbers_of_the_tweaks(tmp_path, no_plots):
+    _, table, steps = report(TWEAKS["cifar10"], PAPER, ERRORS, tmp_path)
+    first = numbers(table)["original"]
+    assert (first["top1_accuracy_mean"], first["n"], first["bot2018_top1_accuracy"]) == ("93.7", "5", "76.21")
+    line = numbers(steps)["c"]
+    expected = {"after": "b", "metric": "top1_accuracy", "pairs": "4", "seeds": "5", "difference": "-0.5"}
+    expected |= {"bot2018_difference": "0.21", "statement": "reversed", "command": "make report"}
+    assert {name: line[name] for name in expected} == expected
+    assert float(line["std"]) == pytest.approx(math.sqrt(0.02 / 3), abs=1e-6)
+    assert line["records_sha256"] == first["records_sha256"]
+
+
+def test_single_seeds_and_no_records_say_nothing(tmp_path, no_plots):
+    text = report(TWEAKS["cifar10"], PAPER, {"original": [6.4], "b": [6.1]}, tmp_path)[0].read_text()
+    assert "| 1 of 5 | +0.30      | –             | +0.45                       | none: n < 2" in text
+    assert "| 0 of 5 | –          | –             | +0.29                       | none: n < 2" in text
+
+
+def test_short_is_not_comparable_and_smoke_compares_nothing(tmp_path, no_plots):
+    text = report(TWEAKS["cifar10"], SHORT, {"original": [60, 61], "b": [50, 51]}, tmp_path / "short")[0].read_text()
+    assert len(re.findall(r"not comparable +\|", text)) == 3 and "| 2      | +10.00 " in text
+    assert "make report" in text and "short profile: real data, fewer iterations" in text
+    text = report(TWEAKS["cifar10"], SMOKE, {"original": [60, 61], "b": [50, 51]}, tmp_path / "smoke")[0].read_text()
+    assert "ImageNet" not in text and "reported" not in text and "does it do that" not in text and "+10.00" in text
+
+
+def test_imagenet_has_two_accuracies_a_verdict_and_a_command_of_its_own(tmp_path, no_plots):
+    errors = {"efficient": [23.0, 22.8, 22.9], "cosine": [22.2, 22.1, 22.0]}
+    pool = make_pool(REFINEMENTS["imagenet"], PAPER, errors, tmp_path / "records")
+    experiment, empty = REFINEMENTS["imagenet"], read_pool(tmp_path / "nothing")
+    text = write_report(experiment, PAPER, 3, pool, empty, tmp_path)[0].read_text()
+    assert text.startswith(
+        "# Refinements of training ResNet-50-D on ImageNet\n\nHe T. et al. 2018, Table 6 · the paper"
+    )
+    assert "| top-5 accuracy, yours " in text and "| verdict: reported is " in text
+    assert "| 77.10 ± 0.10 (n = 3) " in text and "| 95.42 ± 0.02 (n = 3) " in text
+    assert "| inside [76.60, 77.60] of 1 more run |" in text  # 77.16 in 77.10 ± 4.302653 · 0.1 · sqrt(4 / 3)
+    assert "Difference and verdict are about the numbers of He T. et al. 2018." in text
+    assert "| + cosine decay      | efficient           | top-5    | 3      | +0.16      |" in text
+    assert "| confirmed" in text and "“Confirmed”: the interval excludes 0" in text
+    assert "of 10 differences" in text and "77.26 ± 0.07" in text
+    assert "made again by `make reproduce-bag-of-tricks-refinements DATASET=imagenet`" in text
+
+
+def test_the_teacher_is_named_with_what_it_came_to(tmp_path, no_plots):
+    experiment = REFINEMENTS["cifar10"]
+    errors = {"smoothing": [5.8, 5.9], "distilled": [5.6, 5.7]}
+    run = next(run for run in experiment.runs(PAPER, 1) if run.model == "cifar_bottleneck164")
+    who = "Teacher of “+ distill w/o mixup”, “+ distill w/ mixup”: bottleneck ResNet-164-D, seed 0"
+    who += f" (run `{run.short_id}`)"
+    text = report(experiment, PAPER, errors, tmp_path / "a", teacher_error=4.87)[0].read_text()
+    assert f"- {who}, top-1 accuracy 95.13 after the last iteration.\n" in text
+    assert "- From 5 records, " in text  # the teacher's is one of them
+    assert f"- {who}, no record here.\n" in report(experiment, PAPER, errors, tmp_path / "b")[0].read_text()
+    results = results_of(experiment, PAPER, errors, tmp_path / "c")
+    lost = [make_record(run, 9.0, diverged=True)]
+    results = [RowResult(r.row, r.records, None, r.seeds, lost[0] if r.row.teacher else None) for r in results]
+    assert footnotes.teacher_notes(PAPER, results, "top1_accuracy") == [f"{who}, diverged."]
+    assert footnotes.teacher_notes(PAPER, results_of(TWEAKS["cifar10"], PAPER, {}, tmp_path), "top1_accuracy") == []
+
+
+def test_a_record_that_several_rows_have_counts_once(tmp_path):
+    results = results_of(REFINEMENTS["cifar10"], PAPER, {"distilled": [5.6], "mixup_distilled": [5.5]}, tmp_path,
+                         teacher_error=4.9)  # fmt: skip
+    assert all(result.teacher for result in results if result.row.teacher)
+    assert len(footnotes.all_records(results)) == 3
+
+
+def test_a_page_of_accuracies_takes_the_highest_for_the_best(tmp_path):
+    experiment = TWEAKS["cifar10"]
+    page = Page(experiment, PAPER, results_of(experiment, PAPER, ERRORS, tmp_path), tmp_path, "top1_accuracy")
+    assert page.best_of_n().cells[0] == "93.90"
+    assert "highest top-1 accuracy" in page.best_over_curve().note
+    assert float(page.best_over_curve().numbers["best_over_curve_mean"][0]) >= 93.7 - 1e-9
+    assert page.reported().heading == "top-1 accuracy, reported" and page.reported().cells[0] == "76.21 (single)"
+
+
+def test_measured():
+    point = {"test_error": 6.5, "test_top5_error": 0.5, "training_error": 1.0}
+    metrics = ("test_error", "training_error", "top1_accuracy", "top5_accuracy")
+    found = {metric: samples.measured(point, metric) for metric in metrics}
+    assert set(metrics) <= set(samples.METRICS) and found == {
+        "test_error": 6.5,
+        "training_error": 1.0,
+        "top1_accuracy": 93.5,
+        "top5_accuracy": 99.5,
+    }
+
+
+def test_a_ladder_without_a_paper_has_differences_only(tmp_path):
+    rows = [Row(k, k, "cifar_resnet8", EFFICIENT.rows("smoke")[0].recipe, "synthetic", after=a) for k, a in
+            (("one", None), ("two", "one"))]  # fmt: skip
+    text = steps_section(find_steps([RowResult(row, [], None, 2) for row in rows]), PAPER, "carries over")
+    assert "| two  | one           | 0 of 2 | –          | –             |\n" in text and "No correction" not in text
+
+
+# ---------------------------------------------------------------------------------------------------------------- plots
+
+
+def written_in(figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+
+
+def dots(axis) -> list[float]:
+    drawn = [points for points in axis.collections if isinstance(points, PathCollection)]
+    return sorted(round(float(x), 2) for points in drawn for x, _ in points.get_offsets())
+
+
+def test_the_ladder_draws_every_seed_of_both_batch_sizes_from_top_to_bottom(tmp_path):
+    errors = {"128_scaling": [6.4, 6.2], "1024_scaling": [7.0, 7.2], "128_warmup": [6.3]}
+    results = results_of(EFFICIENT, PAPER, errors, tmp_path)
+    figure = plots.ladder({"batch 128": results[:5], "batch 1,024": results[5:]}, PAPER, "top1_accuracy")
+    (axis,) = figure.axes
+    assert dots(axis) == [92.8, 93.0, 93.6, 93.7, 93.8]
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert labels == ["linear scaling", "+ LR warm-up", "+ zero γ", "+ no bias decay", "+ FP16"]
+    assert axis.get_ylim()[0] > axis.get_ylim()[1]
+    said = written_in(figure)
+    assert said.count("no completed runs, batch 128") == 3 and said.count("no completed runs, batch 1,024") == 4
+    assert {"one seed, batch 128", "one seed, batch 1,024"} <= set(said)
+    assert "He T. et al. 2018" not in said  # measured on other data
+    assert "mean, 95 % t-interval (some leave the axis)" in said
+
+
+def test_the_ladder_draws_reported_numbers_of_the_same_data_in_the_paper_profile(tmp_path):
+    experiment, errors = REFINEMENTS["imagenet"], {"efficient": [23.0, 22.8, 22.9]}
+    results = results_of(experiment, PAPER, errors, tmp_path / "paper")
+    (axis,) = plots.ladder({"": results}, PAPER, "top1_accuracy").axes
+    reported = {float(line.get_xdata()[0]) for line in axis.lines if line.get_marker() == "D"}
+    assert reported >= {77.16, 77.26, 79.29, 79.33} and axis.get_xlim()[1] > 79.33
+    short = results_of(experiment, SHORT, {"efficient": [90.0, 91.0]}, tmp_path / "short")
+    (axis,) = plots.ladder({"": short}, SHORT, "top1_accuracy").axes
+    assert not [line for line in axis.lines if line.get_marker() == "D"]
+
+
+def test_every_step_has_a_panel_with_and_without_it(tmp_path):
+    results = results_of(TWEAKS["cifar10"], PAPER, ERRORS | {"d": []}, tmp_path)
+    figure = plots.step_curves(find_steps(results), PAPER)
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert titles == [f"bottleneck ResNet-56-{letter}" for letter in "BCD"]
+    ends = [{round(float(line.get_ydata()[-1]), 2) for line in axis.lines if len(line.get_xdata()) == 64}
+            for axis in figure.axes]  # fmt: skip
+    assert ends == [{6.3, 6.04, 3.0}, {6.04, 6.55, 3.0}, {6.55, 3.0}]
+    assert "with the step:\nno completed runs" in written_in(figure)
+    assert {"with the step", "without the step", "learning rate ÷ 10"} <= set(written_in(figure))
+    epochs = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_linestyle() == ":"]
+    assert set(epochs) == {4000 * 1024 / 50_000, 6000 * 1024 / 50_000}
+
+
+def test_schedules_are_drawn_with_and_without_records(tmp_path):
+    empty = results_of(REFINEMENTS["cifar10"], PAPER, {}, tmp_path / "none")
+    figure = plots.schedules({"step decay": empty[0], "cosine decay": empty[1]}, PAPER)
+    (axis,) = figure.axes
+    step, cosine = axis.lines
+    assert max(step.get_ydata()) == pytest.approx(0.8) and min(cosine.get_ydata()) < 1e-5
+    values = dict(zip(np.round(step.get_xdata(), 2), step.get_ydata()))
+    assert values[round(3999 * 1024 / 50_000, 2)] == pytest.approx(0.8)
+    assert values[round(4000 * 1024 / 50_000, 2)] == pytest.approx(0.08)
+    some = results_of(REFINEMENTS["cifar10"], PAPER, {"efficient": [6.2, 6.4]}, tmp_path / "some")
+    figure = plots.schedules({"step decay": some[0], "cosine decay": some[1]}, PAPER)
+    (line,) = figure.axes[1].lines
+    assert float(line.get_ydata()[-1]) == pytest.approx(93.7)
+    assert figure.axes[1].get_title(loc="left") == "(b) top-1 accuracy, mean and range of 2 seeds"
+
+
+def test_nothing_to_draw(tmp_path):
+    results = results_of(TWEAKS["cifar10"], PAPER, {"b": [None]}, tmp_path)
+    assert plots.ladder({"": results}, PAPER, "top1_accuracy") is None
+    assert plots.step_curves(find_steps(results), PAPER) is None
+
+
+@pytest.mark.parametrize("experiment", [EFFICIENT, TWEAKS["cifar10"], REFINEMENTS["cifar10"]], ids=lambda e: e.name)
+def test_report_leaves_its_files_where_they_belong(tmp_path, experiment):
+    errors = {row.key: [60.0, 61.0] for row in experiment.rows("short")}
+    written = report(experiment, SHORT, errors, tmp_path / "results")
+    name, drawn = f"{experiment.name}_short", ["ladder", "curves"]
+    drawn += ["schedules"] if "refinements" in name else []
+    expected = [f"tables/{name}{end}" for end in (".md", ".csv", "_steps.csv")]
+    expected += [f"plots/{name}_{what}.{suffix}" for what in drawn for suffix in ("png", "svg")]
+    assert [path.relative_to(tmp_path / "results").as_posix() for path in written] == expected
+    assert all(path.stat().st_size for path in written)

@@ -1,0 +1,133 @@
+"""Crops: where they may lie, how they are distributed, and that their pixels are those of the file."""
+
+import numpy as np
+import pytest
+import torch
+from image_folder import noise
+from PIL import Image
+
+from resnet.data import DataError
+from resnet.data.crops import area_box, centre_box, crop, read_image, scale_box
+from resnet.data.sampling import seeded_generator
+
+
+def boxes(draw, width, height, count=2_000):
+    drawn = [draw(width, height, seeded_generator(0, width, height, number)) for number in range(count)]
+    left, top, right, bottom = np.array(drawn, float).T
+    assert (left >= 0).all() and (top >= 0).all() and (right <= width).all() and (bottom <= height).all()
+    return left, top, right - left, bottom - top
+
+
+def test_areas_and_aspect_ratios_are_those_of_the_paper():
+    left, top, w, h = boxes(area_box, 500, 500)
+    area, ratio = w * h / 500**2, w / h
+    assert 0.079 < area.min() < 0.09 and 0.95 < area.max() <= 1
+    assert 0.745 < ratio.min() < 0.76 and 1.32 < ratio.max() < 1.34
+    small = area < 0.5  # all of these fit, so they are as they were drawn
+    assert abs(np.log(ratio[small]).mean()) < 0.02
+    assert abs((np.log(ratio[small]) > 0.5 * np.log(4 / 3)).mean() - 0.25) < 0.04  # uniform in the logarithm
+    assert abs((area[small] < 0.29).mean() - 0.5) < 0.05
+    assert (
+        abs((left / (500 - w + 1))[small].mean() - 0.5) < 0.03 and abs((top / (500 - h + 1))[small].mean() - 0.5) < 0.03
+    )
+
+
+def test_area_crops_are_whole_pixels():
+    assert all(type(side) is int for number in range(20) for side in area_box(90, 60, seeded_generator(0, number)))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((1_000, 10), (1_000 / 2 - 20 / 3, 0, 1_000 / 2 + 20 / 3, 10)),
+        ((10, 1_000), (0, 500 - 20 / 3, 10, 500 + 20 / 3)),
+    ],
+)
+def test_an_image_in_which_no_rectangle_fits_gives_its_centre(size, expected):
+    assert area_box(*size, seeded_generator(0, 0)) == pytest.approx(expected)
+
+
+def test_a_tiny_image_has_a_crop():
+    for number in range(50):
+        left, top, right, bottom = area_box(1, 1, seeded_generator(0, number))
+        assert (left, top, right, bottom) == (0, 0, 1, 1)
+
+
+def test_shorter_sides_are_from_256_to_480():
+    left, top, w, h = boxes(scale_box, 600, 300)
+    assert np.allclose(w, h)
+    shorter = 300 / w * 224
+    assert np.allclose(shorter, shorter.round()) and {256, 480} <= set(shorter.round()) <= set(range(256, 481))
+    assert abs(shorter.mean() - 368) < 6
+    assert abs((left / (600 - w)).mean() - 0.5) < 0.03 and abs((top / (300 - h)).mean() - 0.5) < 0.03
+    assert (left / (600 - w)).min() < 0.02 and (left / (600 - w)).max() > 0.98
+
+
+def test_the_test_crop_is_the_centre():
+    assert centre_box(256, 256) == (16, 16, 240, 240)
+    assert centre_box(512, 1_024) == (32, 288, 480, 736)
+
+
+def test_a_crop_without_scaling_is_a_slice():
+    image = noise(256, 256)
+    pixels = np.asarray(image)
+    assert np.array_equal(crop(image, centre_box(256, 256), 224), pixels[16:240, 16:240])
+    assert np.array_equal(crop(image, (3, 5, 43, 45), 40, flip=True), pixels[5:45, 3:43][:, ::-1])
+
+
+def test_a_crop_is_that_of_the_scaled_image():
+    """Scaled as a whole and cut by hand. To half the size whole pixels meet; the edges of the slice are inside."""
+    image = noise(512, 512)
+    scaled = np.asarray(image.resize((256, 256), Image.Resampling.BILINEAR))
+    assert np.array_equal(crop(image, centre_box(512, 512), 224), scaled[16:240, 16:240])
+
+
+def test_shrinking_averages():
+    checkers = Image.fromarray(np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255).convert("RGB")
+    pixels = crop(checkers, (0, 0, 64, 64), 8).astype(int)
+    assert abs(pixels - 127).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpegs_are_read_in_rgb(tmp_path, mode):
+    image = noise(40, 30).convert(mode)
+    image.save(tmp_path / "image.JPEG", quality=95)
+    read = read_image(tmp_path / "image.JPEG")
+    assert read.mode == "RGB" and read.size == (40, 30)
+    assert abs(np.asarray(read).astype(int) - np.asarray(image.convert("RGB"))).mean() < 8
+
+
+@pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "1"])
+def test_pngs_are_read_in_rgb(tmp_path, mode):
+    image = noise(40, 30).convert(mode)
+    image.save(tmp_path / "image.JPEG", format="PNG")
+    assert np.array_equal(np.asarray(read_image(tmp_path / "image.JPEG")), np.asarray(image.convert("RGB")))
+
+
+def test_orientation_is_ignored(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by 90 degrees
+    noise(40, 30).save(tmp_path / "image.JPEG", exif=exif)
+    assert read_image(tmp_path / "image.JPEG").size == (40, 30)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", None])
+def test_unreadable_file_is_an_error_that_names_it(tmp_path, content):
+    path = tmp_path / "image.JPEG"
+    noise(100, 100).save(path)
+    path.write_bytes(path.read_bytes()[:-500] if content is None else content)
+    with pytest.raises(DataError, match="can't be read .*extract the file again") as caught:
+        read_image(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(DataError, match="image.JPEG can't be read"):
+        read_image(tmp_path / "image.JPEG")
+
+
+def test_draws_do_not_depend_on_the_global_state():
+    torch.manual_seed(1)
+    first = area_box(500, 400, seeded_generator(0, 1)), scale_box(500, 400, seeded_generator(0, 1))
+    torch.manual_seed(2)
+    assert first == (area_box(500, 400, seeded_generator(0, 1)), scale_box(500, 400, seeded_generator(0, 1)))

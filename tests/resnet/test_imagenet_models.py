@@ -1,0 +1,445 @@
+"""ImageNet networks against torchvision's, also when those are changed as the papers say, and against the papers."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from resnet.models import changed_options, count_parameters, create_model, image_size, imagenet
+from resnet.models.blocks import BasicBlock, Bottleneck, PadShortcut, projection
+from resnet.models.complexity import multiply_adds
+
+PARAMETERS = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
+FIRST_BLOCKS = ("layer2.0", "layer3.0", "layer4.0")  # those that halve the maps
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def images(n=2, size=64, seed=0):
+    return torch.randn(n, 3, size, size, generator=generator(seed))
+
+
+def on_meta(name, **options):
+    with torch.device("meta"):
+        return create_model(name, **options)
+
+
+def randomize(model, seed=1):
+    """Other values for whatever is the same in all channels at first, BN's statistics too."""
+    draws = generator(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values, low, high in (
+                (module.weight, 0.2, 0.8),
+                (module.bias, -0.3, 0.3),
+                (module.running_mean, -0.3, 0.3),
+                (module.running_var, 0.5, 2),
+            ):
+                nn.init.uniform_(values, low, high, generator=draws)
+    return model
+
+
+def torchvisions(depth):
+    return randomize(getattr(torchvision.models, f"resnet{depth}")(num_classes=10))
+
+
+def assert_same_outputs(one, other, size=64):
+    with torch.no_grad():
+        a, b = one.eval()(images(size=size)), other.eval()(images(size=size))
+    assert a.std() > 0.01
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+# --------------------------------------------------------------------------------------------------------- torchvision
+
+
+@pytest.mark.parametrize(("depth", "parameters"), PARAMETERS.items())
+def test_parameter_count(depth, parameters):
+    assert count_parameters(on_meta(f"resnet{depth}")) == parameters
+    assert count_parameters(on_meta(f"resnet{depth}", variant="b")) == parameters
+
+
+@pytest.mark.parametrize("depth", PARAMETERS)
+def test_variant_b_computes_what_torchvision_does(depth):
+    ours, theirs = create_model(f"resnet{depth}", variant="b", num_classes=10), torchvisions(depth)
+    ours.load_state_dict(theirs.state_dict())
+    assert_same_outputs(ours, theirs)
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50])
+def test_torchvision_computes_what_variant_b_does(depth):
+    ours = randomize(create_model(f"resnet{depth}", variant="b", num_classes=10, generator=generator(2)))
+    theirs = torchvisions(depth)
+    theirs.load_state_dict(ours.state_dict())
+    assert_same_outputs(ours, theirs, size=96)
+
+
+def test_names_and_order_of_the_parameters_are_torchvisions():
+    for depth in PARAMETERS:
+        with torch.device("meta"):
+            theirs = getattr(torchvision.models, f"resnet{depth}")()
+        ours = on_meta(f"resnet{depth}")
+        assert list(ours.state_dict()) == list(theirs.state_dict())
+        assert [name for name, _ in ours.named_parameters()] == [name for name, _ in theirs.named_parameters()]
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_gradients_and_statistics_of_a_training_step_are_torchvisions(depth):
+    ours, theirs = create_model(f"resnet{depth}", variant="b", num_classes=10).double(), torchvisions(depth).double()
+    ours.load_state_dict(theirs.state_dict())
+    for model in (ours, theirs):
+        logits = model.train()(images(4).double())
+        nn.functional.cross_entropy(logits, torch.arange(4)).backward()
+    for (name, one), (_, other) in zip(ours.named_parameters(), theirs.named_parameters()):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-6, atol=1e-9, msg=lambda text, name=name: name + text)
+    for (name, one), (_, other) in zip(ours.named_buffers(), theirs.named_buffers()):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12, msg=lambda text, name=name: name + text)
+
+
+def changed_torchvision(depth, variant):
+    """torchvision's net turned into a variant by hand: the stride back, another stem, pooling before projections."""
+    model = torchvisions(depth)
+    for name in FIRST_BLOCKS:
+        block = model.get_submodule(name)
+        if variant == "original" and depth >= 50:
+            block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
+        if variant == "d":
+            convolution, bn = block.downsample
+            convolution.stride = (1, 1)
+            pool = nn.AvgPool2d(kernel_size=2, stride=2, ceil_mode=True, count_include_pad=False)
+            block.downsample = nn.Sequential(pool, convolution, bn)
+    if variant in ("c", "d"):
+        layers = []
+        for inside, outside, stride in ((3, 32, 2), (32, 32, 1)):
+            layers += [nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()]
+        model.conv1 = nn.Sequential(*layers, nn.Conv2d(32, 64, 3, 1, 1, bias=False))
+    return randomize(model)
+
+
+@pytest.mark.parametrize("size", [64, 75])
+@pytest.mark.parametrize("variant", ["original", "b", "c", "d"])
+@pytest.mark.parametrize("depth", [18, 50])
+def test_each_variant_is_torchvisions_net_changed_by_hand(depth, variant, size):
+    theirs = changed_torchvision(depth, variant)
+    ours = create_model(f"resnet{depth}", variant=variant, num_classes=10)
+    ours.load_state_dict(theirs.state_dict())
+    assert_same_outputs(ours, theirs, size)
+
+
+# -------------------------------------------------------------------------------------------------------------- papers
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "printed", "digits"),
+    [  # He et al. 2015, Table 1
+        ("resnet18", {}, 1.8, 1),
+        ("resnet34", {"shortcut": "A"}, 3.6, 1),
+        ("resnet101", {}, 7.6, 1),
+        ("resnet152", {}, 11.3, 1),
+        # Bag of Tricks, Table 5
+        ("resnet50", {"variant": "b"}, 4.1, 1),
+        ("resnet50", {"variant": "c"}, 4.3, 1),
+        ("resnet50", {"variant": "d"}, 4.3, 1),
+    ],
+)
+def test_multiply_adds_round_to_what_the_papers_print(name, options, printed, digits):
+    assert round(multiply_adds(name, options) / 1e9, digits) == printed
+
+
+def test_multiply_adds_where_rounding_does_not_give_what_the_papers_print():
+    """Both papers print 3.8 for ResNet-50, which is 3.86 cut off; the 3.6 of ResNet-34 is 3.66 cut off, or option A."""
+    assert multiply_adds("resnet50") == 3_857_973_248
+    assert multiply_adds("resnet34") == 3_663_761_408
+    assert multiply_adds("resnet34", {"shortcut": "A"}) == multiply_adds("plain34") == 3_644_493_824
+
+
+@pytest.mark.parametrize("variant", ["original", "b", "c", "d"])
+def test_every_resnet50_has_25_million_parameters(variant):
+    assert int(count_parameters(on_meta("resnet50", variant=variant)) / 1e6) == 25
+
+
+def test_depth_counts_the_weighted_layers_without_projections():
+    for name in ("plain18", "plain34", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"):
+        layers = [
+            module
+            for path, module in on_meta(name).named_modules()
+            if isinstance(module, (nn.Conv2d, nn.Linear)) and "downsample" not in path
+        ]
+        assert len(layers) == on_meta(name).depth == int(name.removeprefix("plain").removeprefix("resnet"))
+
+
+@pytest.mark.parametrize("size", [224, 32])
+def test_maps_and_channels_are_those_of_table_1(size):
+    shapes = {}
+    for name, expansion in (("resnet18", 1), ("resnet50", 4)):
+        model = on_meta(name)
+        for stage in ("maxpool", "layer1", "layer2", "layer3", "layer4"):
+            model.get_submodule(stage).register_forward_hook(
+                lambda module, inputs, output, stage=stage: shapes.update({stage: tuple(output.shape[1:])})
+            )
+        model(torch.empty(2, 3, size, size, device="meta"))
+        maps = {stage: (expansion * 64 * 2**i, size // 4 // 2**i) for i, stage in enumerate(list(shapes)[1:])}
+        assert shapes == {"maxpool": (64, size // 4, size // 4)} | {s: (c, m, m) for s, (c, m) in maps.items()}
+
+
+# ------------------------------------------------------------------------------------------------------------- variants
+
+
+def strided(name, variant):
+    """Where the strides of 2 are below the stem."""
+    model = on_meta(name, variant=variant)
+    return {
+        path.removeprefix("layer")
+        for path, module in model.named_modules()
+        if path.startswith("layer") and getattr(module, "stride", 1) in (2, (2, 2))
+    }
+
+
+def in_each(*names):
+    return {f"{stage}.0.{name}" for stage in (2, 3, 4) for name in names}
+
+
+def test_where_the_strides_are():
+    for name in ("resnet50", "resnet101", "resnet152"):
+        assert strided(name, "original") == in_each("conv1", "downsample.0")
+        assert strided(name, "b") == strided(name, "c") == in_each("conv2", "downsample.0")
+        assert strided(name, "d") == in_each("conv2", "downsample.0")
+    for name in ("resnet18", "resnet34"):
+        for variant in ("original", "b", "c", "d"):
+            assert strided(name, variant) == in_each("conv1", "downsample.0")
+
+
+def test_what_has_the_stride_in_the_shortcut():
+    for name in ("resnet18", "resnet50"):
+        for variant, kind in (("original", nn.Conv2d), ("b", nn.Conv2d), ("c", nn.Conv2d), ("d", nn.AvgPool2d)):
+            model = on_meta(name, variant=variant)
+            assert all(type(model.get_submodule(f"{block}.downsample.0")) is kind for block in FIRST_BLOCKS)
+            assert sum(isinstance(module, nn.AvgPool2d) for module in model.modules()) == (3 if variant == "d" else 0)
+
+
+def test_stems():
+    """Kernel, stride and channels of what stands before the first stage."""
+    for name in ("resnet18", "resnet50"):
+        for variant in ("original", "b"):
+            stem = on_meta(name, variant=variant).conv1
+            assert (stem.kernel_size, stem.stride, stem.out_channels) == ((7, 7), (2, 2), 64)
+        for variant in ("c", "d"):
+            stem = on_meta(name, variant=variant).conv1
+            shapes = [(m.kernel_size[0], m.stride[0], m.out_channels) for m in stem if isinstance(m, nn.Conv2d)]
+            assert shapes == [(3, 2, 32), (3, 1, 32), (3, 1, 64)]
+            assert [type(m).__name__ for m in stem] == 2 * ["Conv2d", "BatchNorm2d", "ReLU"] + ["Conv2d"]
+
+
+def test_pooling_before_a_projection_averages_the_pixels_that_there_are():
+    layers = projection(1, 1, stride=2, pooled=True, conv_bias=False).eval()
+    nn.init.ones_(layers[1].weight)
+    x = torch.arange(15.0).reshape(1, 1, 3, 5)
+    expected = torch.tensor([[(0 + 1 + 5 + 6) / 4, (2 + 3 + 7 + 8) / 4, (4 + 9) / 2], [10.5, 12.5, 14]])
+    torch.testing.assert_close(layers[:2](x)[0, 0], expected)
+
+
+def test_variants_c_and_d_have_the_same_first_stage():
+    """The projection of the first stage has no stride, so nothing to pool."""
+    names = set(on_meta("resnet50", variant="d").layer1.state_dict())
+    assert names == set(on_meta("resnet50", variant="c").layer1.state_dict())
+
+
+# ------------------------------------------------------------------------------------------------------------ shortcuts
+
+
+def test_plain_nets_have_as_many_parameters_as_residual_nets_with_option_a():
+    for depth in (18, 34):
+        plain, residual = on_meta(f"plain{depth}"), on_meta(f"resnet{depth}", shortcut="A")
+        assert list(plain.state_dict()) == list(residual.state_dict())
+        assert count_parameters(plain) == count_parameters(residual)
+    projections = sum(channels * 2 * channels + 2 * 2 * channels for channels in (64, 128, 256))  # with their BN
+    assert count_parameters(on_meta("plain34")) == PARAMETERS[34] - projections
+
+
+def test_plain_twins_start_from_the_same_weights():
+    plain = create_model("plain18", num_classes=10, generator=generator(3)).state_dict()
+    residual = create_model("resnet18", num_classes=10, shortcut="A", generator=generator(3)).state_dict()
+    assert all(torch.equal(plain[name], residual[name]) for name in residual)
+
+
+def test_which_blocks_have_which_shortcut():
+    for name, changing in (("resnet34", 3), ("resnet50", 4)):  # bottlenecks widen the first stage's maps too
+        blocks = 16
+        for shortcut, kind, count in (("A", PadShortcut, changing), ("B", nn.Sequential, changing)):
+            found = [m for path, m in on_meta(name, shortcut=shortcut).named_modules() if path.endswith("downsample")]
+            assert [type(m) for m in found] == count * [kind]
+        found = [m for path, m in on_meta(name, shortcut="C").named_modules() if path.endswith("downsample")]
+        assert [type(m) for m in found] == blocks * [nn.Sequential]
+
+
+def test_a_plain_net_with_its_branches_at_zero_passes_nothing_on():
+    plain = create_model("plain18", num_classes=10, generator=generator())
+    residual = create_model("resnet18", num_classes=10, shortcut="A", generator=generator())
+    seen = {}
+    for name, model in (("plain", plain), ("residual", residual)):
+        for block in model.modules():
+            if isinstance(block, BasicBlock):
+                nn.init.zeros_(block.bn2.weight)
+        model.layer4.register_forward_hook(lambda module, inputs, output, name=name: seen.update({name: output}))
+        model.eval()(images())
+    assert not seen["plain"].any() and seen["residual"].any()
+
+
+# ----------------------------------------------------------------------------------------------------------- zero gamma
+
+
+def test_zero_gamma_sets_the_last_bn_of_each_block_and_nothing_else():
+    for name, last, blocks in (("resnet18", "bn2", 8), ("resnet50", "bn3", 16)):
+        model = create_model(name, zero_gamma=True, num_classes=10, generator=generator(4))
+        other = create_model(name, num_classes=10, generator=generator(4)).state_dict()
+        changed = {key for key, value in model.state_dict().items() if not torch.equal(value, other[key])}
+        ours = {f"{p}.{last}.weight" for p, m in model.named_modules() if isinstance(m, (BasicBlock, Bottleneck))}
+        assert changed == ours and len(changed) == blocks
+        assert not any(model.state_dict()[key].any() for key in changed)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(("name", "options"), [("resnet18", {}), ("resnet50", {"variant": "d"})])
+def test_with_zero_gamma_each_block_is_at_first_its_shortcut(name, options, train):
+    model = create_model(name, zero_gamma=True, num_classes=10, generator=generator(), **options).train(train)
+    checked = []
+
+    def compare(block, inputs, output):
+        shortcut = inputs[0] if block.downsample is None else block.downsample(inputs[0])
+        assert torch.equal(output, torch.relu(shortcut)) and output.any()
+        checked.append(block)
+
+    for block in model.modules():
+        if isinstance(block, (BasicBlock, Bottleneck)):
+            block.register_forward_hook(compare)
+    with torch.no_grad():
+        model(images())
+    assert len(checked) == sum(imagenet.BLOCKS[model.depth])
+
+
+# ------------------------------------------------------------------------------------------------------------- running
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("plain18", {}),
+        ("resnet18", {"variant": "d", "shortcut": "C"}),
+        ("resnet34", {"shortcut": "A"}),
+        ("resnet50", {}),
+        ("resnet50", {"variant": "d", "shortcut": "C"}),
+        ("resnet50", {"variant": "c", "shortcut": "A"}),
+    ],
+)
+def test_output_shape_and_a_gradient_for_every_parameter(name, options):
+    model = create_model(name, num_classes=7, generator=generator(), **options)
+    logits = model(images(4, size=32))
+    assert logits.shape == (4, 7)
+    nn.functional.cross_entropy(logits, torch.arange(4)).backward()
+    for path, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), path
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("size", [32, 224])
+def test_bf16_in_channels_last(size, train):
+    model = create_model("resnet50", variant="d", num_classes=7, generator=generator()).train(train)
+    model, x = model.to(memory_format=torch.channels_last), images(4, size).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(x)
+    assert logits.shape == (4, 7) and logits.dtype == torch.bfloat16 and torch.isfinite(logits).all()
+    logits.float().sum().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("size", [32, 224])
+def test_channels_last_computes_the_same(size):
+    model, x = randomize(create_model("resnet50", variant="d", num_classes=7, generator=generator())), images(4, size)
+    with torch.no_grad():
+        exact = model.eval()(x)
+        again = model.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(again, exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [33, 47, 50, 97])
+def test_odd_sizes(size):
+    for variant in ("original", "b", "c", "d"):
+        model = on_meta("resnet50", variant=variant, num_classes=7)
+        assert model(torch.empty(2, 3, size, size - 1, device="meta")).shape == (2, 7)
+
+
+def test_he_initialisation():
+    model = create_model("resnet18", variant="c", num_classes=10, generator=generator())
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            expected = (2 / (module.out_channels * module.kernel_size[0] ** 2)) ** 0.5
+            tolerance = 5 / (2 * module.weight.numel()) ** 0.5  # 5 standard errors
+            assert module.weight.std().item() == pytest.approx(expected, rel=tolerance), path
+        elif isinstance(module, nn.BatchNorm2d):
+            assert (module.weight == 1).all() and not module.bias.any()
+
+
+# -------------------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet51", "resnet", "plain50", "resnet50d", "imagenet_resnet50"])
+def test_unknown_name_lists_all_families(name):
+    with pytest.raises(ValueError, match=r"cifar_bottleneck\{9n\+2\}, plain18, plain34, resnet18, .*, resnet152, with"):
+        create_model(name)
+
+
+def test_builders_refuse_other_depths():
+    with pytest.raises(ValueError, match="depth must be one of 18, 34, 50, 101, 152, not 20"):
+        imagenet.resnet(20)
+    with pytest.raises(ValueError, match="depth must be one of 18, 34, not 50"):
+        imagenet.plain(50)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"variant": "e"}, "variant must be one of 'original', 'b', 'c', 'd', not 'e'"),
+        ({"shortcut": "D"}, "shortcut must be one of 'A', 'B', 'C', not 'D'"),
+        ({"zero_gamma": 1}, "zero_gamma must be like False, not 1"),
+        ({"variant": "d", "shortcut": "A"}, "variant 'd' pools before projections, and shortcut 'A' has none"),
+        ({"conv_bias": True}, "no option conv_bias; its options are: variant, shortcut, zero_gamma, small_stem"),
+    ],
+)
+def test_options_that_there_are_not(options, message):
+    with pytest.raises(ValueError, match=message):
+        on_meta("resnet50", **options)
+
+
+@pytest.mark.parametrize("option", ["variant", "shortcut", "zero_gamma"])
+def test_plain_nets_have_no_options_but_the_classes(option):
+    with pytest.raises(ValueError, match=f"no option {option}; its options are: num_classes"):
+        create_model("plain34", **{option: "b"})
+
+
+def test_changed_options_leave_out_the_defaults():
+    options = {"variant": "original", "shortcut": "B", "zero_gamma": True, "num_classes": 1000}
+    assert changed_options("resnet50", options) == {"zero_gamma": True}
+
+
+def test_the_size_of_the_images():
+    assert {image_size(name) for name in ("plain18", "resnet50")} == {224}
+    assert {image_size(name) for name in ("cifar_plain20", "cifar_resnet20", "cifar_bottleneck20")} == {32}
+    with pytest.raises(ValueError, match="there is no model"):
+        image_size("resnet20")
+
+
+def test_a_small_stem_keeps_the_size_of_small_images():
+    small, large = create_model("resnet18", small_stem=True, num_classes=10), create_model("resnet18", num_classes=10)
+    images = torch.randn(2, 3, 32, 32)
+    sizes = {}
+    for net in (small, large):
+        net.layer1.register_forward_hook(lambda module, inputs, output, net=net: sizes.update({net: output.shape[2:]}))
+        assert net(images).shape == (2, 10)
+    assert sizes == {small: (32, 32), large: (8, 8)}
+    assert small.conv1.weight.shape == (64, 3, 3, 3) and small.conv1.stride == (1, 1)
+    kept = {name for name in large.state_dict() if name != "conv1.weight"}
+    assert kept == {name for name in small.state_dict() if name != "conv1.weight"}
+    with pytest.raises(ValueError, match="has a stem of its own"):
+        create_model("resnet18", variant="c", small_stem=True)
