@@ -24,31 +24,39 @@ FLAGS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(LAUNCHER),--launcher '$(L
 	$(if $(PACK),--pack '$(PACK)') $(if $(DETACH),--detach) $(if $(SLOTS),--slots '$(SLOTS)') \
 	$(if $(SLURM_PROFILE),--slurm-profile '$(SLURM_PROFILE)') $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
 
-.PHONY: reproduce-cifar-table reproduce-degradation reproduce-precision reproduce-bag-of-tricks
-.PHONY: reproduce-bag-of-tricks-efficient reproduce-bag-of-tricks-tweaks reproduce-bag-of-tricks-refinements
-.PHONY: reproduce-mnist-residual reproduce-protocol-details
-.PHONY: report check status cancel list publish slurm-up slurm-down slurm-status help venv test bench reliability
+# A target for each table's script: reproduce-cifar-table runs reproductions/cifar_table.py.
+TABLES := cifar-table degradation precision protocol-details layer-responses cifar-imagenet-stem mnist-residual finetune
+BAG_OF_TRICKS := bag-of-tricks-efficient bag-of-tricks-tweaks bag-of-tricks-refinements
+REPRODUCE := $(addprefix reproduce-,$(TABLES) $(BAG_OF_TRICKS) imagenet-table)
 
-help: ; @sed -n '/^$$/q;s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST)); sed -n 's/^\.PHONY:/targets:/p' $(firstword $(MAKEFILE_LIST))
+OTHERS := reproduce-bag-of-tricks reproduce-all report check status cancel list publish export \
+	slurm-up slurm-down slurm-status venv test bench reliability
 
-reproduce-cifar-table: $(INSTALLED) ; @$(BIN)/python -m reproductions.cifar_table $(FLAGS)
-reproduce-degradation: $(INSTALLED) ; @$(BIN)/python -m reproductions.degradation $(FLAGS)
-reproduce-precision: $(INSTALLED) ; @$(BIN)/python -m reproductions.precision $(FLAGS)
-reproduce-mnist-residual: $(INSTALLED) ; @$(BIN)/python -m reproductions.mnist_residual $(FLAGS)
-reproduce-protocol-details: $(INSTALLED) ; @$(BIN)/python -m reproductions.protocol_details $(FLAGS)
+.PHONY: help $(REPRODUCE) $(OTHERS)
+
+help: ; @sed -n '/^$$/q;s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST)); echo "targets: $(REPRODUCE) $(OTHERS)"
+
+RUN = $(BIN)/python -m reproductions.$(subst -,_,$(1)) $(FLAGS)
+
+$(REPRODUCE): reproduce-%: $(INSTALLED) ; @$(call RUN,$*)
 
 reproduce-bag-of-tricks: $(INSTALLED)
-	@$(BIN)/python -m reproductions.bag_of_tricks_efficient $(FLAGS)
-	@$(BIN)/python -m reproductions.bag_of_tricks_tweaks $(FLAGS)
-	@$(BIN)/python -m reproductions.bag_of_tricks_refinements $(FLAGS)
+	@$(call RUN,bag-of-tricks-efficient)
+	@$(call RUN,bag-of-tricks-tweaks)
+	@$(call RUN,bag-of-tricks-refinements)
 
-reproduce-bag-of-tricks-efficient: $(INSTALLED) ; @$(BIN)/python -m reproductions.bag_of_tricks_efficient $(FLAGS)
-reproduce-bag-of-tricks-tweaks: $(INSTALLED) ; @$(BIN)/python -m reproductions.bag_of_tricks_tweaks $(FLAGS)
-reproduce-bag-of-tricks-refinements: $(INSTALLED) ; @$(BIN)/python -m reproductions.bag_of_tricks_refinements $(FLAGS)
+# One that fails, or is refused, for want of ImageNet say, does not keep the others from their turn.
+reproduce-all: $(INSTALLED)
+	@failed=; \
+	$(foreach table,$(TABLES) $(BAG_OF_TRICKS) imagenet-table,$(call RUN,$(table)) || failed="$$failed $(table)"; )\
+	$(foreach table,$(BAG_OF_TRICKS),$(call RUN,$(table)) --dataset imagenet || failed="$$failed $(table)-imagenet"; )\
+	test -z "$$failed" || { echo "not complete:$$failed" >&2; exit 1; }
 
 report check list: $(INSTALLED) ; @$(BIN)/python -m reproductions $@
 cancel: $(INSTALLED) ; @$(BIN)/python -m reproductions cancel $(if $(EXPERIMENT),'$(EXPERIMENT)') $(OUT_FLAG)
 status publish: $(INSTALLED) ; @$(BIN)/python -m reproductions $@ $(OUT_FLAG)
+export: $(INSTALLED) ; @$(BIN)/python -m reproductions export $(OUT_FLAG) $(if $(TO),--to '$(TO)') \
+	$(if $(PROFILE),--profile '$(PROFILE)')
 
 slurm-up slurm-down slurm-status: ; @slurm/testcluster $(@:slurm-%=%)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks.measuring import BATCH, Loop, Rates, measure_in_turn
 from benchmarks.packs import Pack, build_packs, measured_run, reserved
-from resnet.data.augment import crop_and_flip
+from resnet.data.augment import crop_and_flip, pad
 from resnet.data.resident import ResidentData
 from resnet.data.sampling import Sampler
 from resnet.models import create_model
@@ -46,11 +46,12 @@ class EagerLoop:
         layout = torch.channels_last if bf16 else torch.contiguous_format
         self.model = create_model(model).to(data.device, memory_format=layout).train()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+        self.padded_mean = pad(data.mean)
         self.sampler = Sampler(0, len(data.train_labels), Recipe(batch_size=BATCH), data.device)
 
     def step(self) -> None:
         draws = self.sampler.batch(self.iteration)
-        images = crop_and_flip(self.data.train_images, self.data.padded_mean, *draws)
+        images = crop_and_flip(self.data.train_images, self.padded_mean, *draws)
         images = images if self.bf16 else images.contiguous()
         with torch.autocast(self.data.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             logits = self.model(images)

@@ -1,4 +1,4 @@
-"""``python -m reproductions list|models|status|cancel|publish|report|check``."""
+"""``python -m reproductions list|models|status|cancel|publish|report|check|export``."""
 
 import argparse
 import sys
@@ -8,8 +8,10 @@ from rich.console import Console
 
 from reproductions.architectures import architectures_table
 from reproductions.experiments import EXPERIMENTS
+from reproductions.export import export_weights
 from reproductions.harness import publish
 from reproductions.harness.cli import DEFAULT_OUT, EXIT_REFUSED, PUBLISHED, show_files
+from reproductions.harness.experiment import PROFILES
 from reproductions.harness.launching import submissions
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.status import show_status
@@ -24,7 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     publishing = commands.add_parser("publish", help="check finished records and copy them into results/")
     cancelling = commands.add_parser("cancel", help="cancel an experiment's jobs on SLURM; checkpoints stay")
     cancelling.add_argument("experiment", choices=[experiment.name for experiment in EXPERIMENTS])
-    for command in (status, publishing, cancelling):
+    exporting = commands.add_parser("export", help="final weights of the CIFAR-10 table's nets as safetensors")
+    exporting.add_argument("--to", type=Path, metavar="DIR", help="where to (default: OUT/export)")
+    exporting.add_argument("--profile", choices=PROFILES, default="paper", help="of which profile (default: paper)")
+    for command in (status, publishing, cancelling, exporting):
         command.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder of the runs (default: runs)")
     commands.add_parser("report", help="make the published tables and plots again from the committed records")
     commands.add_parser("check", help="fail if a committed table, plot or the README differs from the records")
@@ -50,8 +55,17 @@ def main(arguments: list[str] | None = None) -> int:
             console.print(f"published {path.relative_to(ROOT)}", highlight=False)
         for path, reason in refused.items():
             console.print(f"not published: {path}: {reason}", style="red", highlight=False, markup=False)
+        measured, unfit = publish.publish_measurements(options.out, PUBLISHED)
+        for path in measured:
+            console.print(f"published {path.relative_to(ROOT)}", highlight=False)
+        for path, reason in unfit.items():
+            console.print(f"not published: {path}: {reason}", style="red", highlight=False, markup=False)
+        if measured or unfit:
+            console.print(f"{len(measured)} files of layer responses published, {len(unfit)} refused")
         console.print(f"{len(new)} records published, {len(refused)} refused; next: make report, then commit results/")
-        return int(bool(refused))
+        return int(bool(refused or unfit))
+    if options.command == "export":
+        return export_weights(options.profile, options.out, options.to or options.out / "export", console)
     if options.command == "report":
         written, pool = publish.report(EXPERIMENTS, PUBLISHED, ROOT / publish.README)
         show_files(written, ROOT)

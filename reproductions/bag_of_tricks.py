@@ -166,6 +166,7 @@ def experiments(
             source=f"He T. et al. 2018, {table}{on[dataset]}",
             rows=partial(_rows, rows, dataset),
             report=report,
+            metric="top1_accuracy",
             seeds={"paper": 5 if dataset == "cifar10" else 3, "short": 2, "smoke": 2},
             script=script,
             dataset=None if dataset == first else dataset,

@@ -9,13 +9,13 @@ belong to, and what the same tests gave at the end of the training; of others :m
 in it a folder for every class, named as in ImageNet, by which classes are ordered; ``train`` need not be there.
 
 Images are normalised as in Bag of Tricks. Torchvision's mean and standard deviation are the same numbers but for up to
-half of one of 255 grey values in the mean, which is less than 0.01 of the standard deviation. And a crop is resampled
-in one step, and not cut out of a resized image, so that a pixel can differ by a grey value or two.
+half a grey value of 255 in the means, which is less than 0.01 standard deviations. Crops are resampled from the image
+in one step, and not cut out of a resized one at whole pixels, so that they lie up to half a pixel elsewhere.
 """
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from reproductions.harness.records import RecordError, read_record
 from reproductions.harness.reporting.cells import NONE, number
 from reproductions.harness.reporting.samples import FURTHER_TESTS, METRICS, ONE_CROP
 from reproductions.harness.reporting.tables import markdown_table
+from reproductions.imagenet_table import NETS
 from resnet.data import FOLDERS, DataError
 from resnet.data.folder import FolderData
 from resnet.data.image_files import FolderDataset, load_test_folder
@@ -119,18 +120,16 @@ def evaluate(options: argparse.Namespace, console: Console) -> str:
     trained = checkpoint.record and checkpoint.record["specification"]
     name = options.dataset or (trained["data"] if trained else "imagenet")
     dataset = _load(name, options.data, checkpoint, model.fc.out_features)
-    size = options.image_size or (
-        trained["recipe"]["image_size"] if trained else image_size(checkpoint.architecture.model)
-    )
-    recipe = Recipe(crop="scale", image_size=size)
+    size = trained["recipe"]["image_size"] if trained else image_size(checkpoint.architecture.model)
+    recipe = Recipe(crop="scale", image_size=options.image_size or size)
 
     model = model.to(device, memory_format=torch.channels_last)
     workers = torch.get_num_threads() if options.workers is None else options.workers
     data = FolderData(dataset, device, workers, options.batch)
     errors, seconds = {}, {}
-    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)  # as in a training
     for test in options.tests:
         begin = time.perf_counter()
+        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)  # as in a training
         with exact, console.status(f"{SHOWN_TESTS[test]} of {len(dataset.test):,} images"):
             wrong = count_wrong_in(test, model, data, recipe, dtype=AUTOCAST[precision])
             errors[test] = dict(zip(ERRORS, (100 * count / len(dataset.test) for count in wrong.tolist())))
@@ -139,8 +138,11 @@ def evaluate(options: argparse.Namespace, console: Console) -> str:
     lines = [
         f"{checkpoint.path}: {checkpoint.architecture}, {count_parameters(model):,} parameters, "
         f"SHA-256 of the weights {digest_of_weights(model.state_dict())}",
-        f"{name}: {len(dataset.test):,} test images in {dataset.root / 'val'}, crops of {size} pixels; {precision} on {where}",
+        f"{name}: {len(dataset.test):,} test images in {dataset.root / 'val'}, crops of {recipe.image_size} pixels; "
+        f"{precision} on {where}",
     ]
+    if trained and (name, recipe.image_size) != (trained["data"], size):  # what is recorded is of something else
+        checkpoint = replace(checkpoint, record=None)
     return "\n".join([*lines, "", _table(checkpoint, name, errors, seconds, len(dataset.test))])
 
 
@@ -151,9 +153,8 @@ def find_checkpoint(options: argparse.Namespace) -> Checkpoint:
         name = source.removeprefix(TORCHVISION)
         path = torchvision_file(name)
         state = read_weights(path)
-        return Checkpoint(
-            state, find_architecture(state, *(w or own for w, own in zip(wanted, (name, "b", "B")))), path
-        )
+        asked = [given or own for given, own in zip(wanted, (name, "b", "B"))]
+        return Checkpoint(state, find_architecture(state, *asked), path)
     path = Path(source)
     state = read_weights(path)
     if (record := _record_of(path, state)) is None:
@@ -225,9 +226,8 @@ def _reported(checkpoint: Checkpoint, data: str, metric: str) -> reported.Report
     net = checkpoint.architecture
     if data != "imagenet" or net.variant not in ("original", "b"):
         return None
-    key = f"imagenet_{net.model}{net.shortcut.lower() if net.model == 'resnet34' else ''}"
-    if {"resnet18": "A", "resnet34": net.shortcut}.get(net.model, "B") != (net.shortcut or "B"):
-        return None
+    keys = {(own.model, own.options.get("shortcut")): f"imagenet_{own.key}" for own in NETS}
+    key = keys.get((net.model, net.shortcut))
     numbers = [*reported.in_paper(key, METRICS[metric]), *reported.elsewhere(key, METRICS[metric])]
     return numbers[0] if numbers else None
 

@@ -99,6 +99,7 @@ EXPERIMENT = Experiment(
     source="a report without a public name",
     rows=rows,
     report=report,
+    metric="top1_accuracy",
 )
 
 if __name__ == "__main__":

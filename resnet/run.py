@@ -11,6 +11,7 @@ from resnet.recipe import Recipe
 # Part of every identity. Raise it when a change of the code changes what a run gives: results of the old code then
 # belong to other runs.
 TRAINING_VERSION = 1
+ROLES = ("teacher", "pretrained")  # what a run can be to another one that needs its final network
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Run:
 
     ``train_images``: the first so many training images are used, the others held out for validation; None uses all.
     ``teacher``: a run on the same data, from whose final network this one is distilled at ``recipe.temperature``.
+    ``pretrained``: a run of the same network, on any data, with whose final weights this one begins, all but those of
+    the last, fully connected layer (fine-tuning).
     """
 
     model: str
@@ -28,6 +31,7 @@ class Run:
     model_options: dict = field(default_factory=dict, hash=False)
     train_images: int | None = None
     teacher: "Run | None" = None
+    pretrained: "Run | None" = None
 
     def __post_init__(self):
         object.__setattr__(self, "model_options", changed_options(self.model, self.model_options))
@@ -44,6 +48,12 @@ class Run:
         self._check_channels()
         self._check_crop()
         self._check_teacher()
+        self._check_pretrained()
+
+    @property
+    def needs(self) -> "dict[str, Run]":
+        """The runs whose final networks this one needs, by what they are to it: "teacher", "pretrained"."""
+        return {role: run for role in ROLES if (run := getattr(self, role)) is not None}
 
     def _check_channels(self) -> None:
         *_, channels = IMAGE_SHAPES.get(self.data, (3,))  # images from files are in colour
@@ -67,6 +77,13 @@ class Run:
         if self.teacher is not None and self.teacher.data != self.data:
             raise ValueError(f"the teacher was trained on {self.teacher.data}, so it can't teach {self.data}")
 
+    def _check_pretrained(self) -> None:
+        if self.pretrained is None:
+            return
+        own, other = (_network(run) for run in (self, self.pretrained))
+        if own != other:
+            raise ValueError(f"{own} can't begin with the weights of another network, {other}")
+
     @property
     def identity(self) -> str:
         """SHA-256 (hex) of model, recipe, data and seed, the same in every Python process and version."""
@@ -79,8 +96,7 @@ class Run:
             "train_images": self.train_images,
             "seed": self.seed,
         }
-        if self.teacher is not None:
-            decisive["teacher"] = self.teacher.identity
+        decisive |= {role: run.identity for role, run in self.needs.items()}
         return hashlib.sha256(canonical_json(decisive)).hexdigest()
 
     def __hash__(self):
@@ -96,7 +112,8 @@ class Run:
         specification = asdict(self)
         for name in ("milestones", "tests"):
             specification["recipe"][name] = list(specification["recipe"][name])
-        specification["teacher"] = self.teacher and self.teacher.specification()
+        specification |= {role: None for role in ROLES}
+        specification |= {role: run.specification() for role, run in self.needs.items()}
         return {"training_version": TRAINING_VERSION, **specification}
 
     @classmethod
@@ -106,14 +123,21 @@ class Run:
         if (version := values.pop("training_version", None)) != TRAINING_VERSION:
             raise ValueError(f"training version {version}, but this code has version {TRAINING_VERSION}")
         try:
-            teacher = values.get("teacher") and cls.from_specification(values["teacher"])
-            return cls(**{**values, "recipe": Recipe(**values["recipe"]), "teacher": teacher})
+            given = {role: values[role] for role in ROLES if values.get(role) is not None}
+            needs = {role: cls.from_specification(each) for role, each in given.items()}
+            return cls(**{**values, "recipe": Recipe(**values["recipe"]), **needs})
         except (TypeError, KeyError) as error:
             raise ValueError(f"not a run's specification: {error}") from error
 
     def __str__(self) -> str:
         options = "".join(f" {name}={value}" for name, value in self.model_options.items())
         return f"{self.model}{options} seed {self.seed} ({self.data}, {self.short_id})"
+
+
+def _network(run: Run) -> str:
+    """A run's model with its options, but for the number of classes."""
+    options = {name: value for name, value in sorted(run.model_options.items()) if name != "num_classes"}
+    return " ".join([run.model, *(f"{name}={value}" for name, value in options.items())])
 
 
 def canonical_json(value) -> bytes:

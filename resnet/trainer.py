@@ -18,7 +18,8 @@ from resnet.losses import cross_entropy, distillation_loss, mix, mixing_weight, 
 from resnet.models import create_model
 from resnet.normalization import RunningEstimates, synchronize_batch_norm
 from resnet.recipe import Recipe, learning_rate_at, make_optimizer
-from resnet.run import Run
+from resnet.run import ROLES, Run
+from resnet.transfer import take_over
 
 _WARM_UP_STEPS = 3  # before a CUDA graph is recorded: libraries choose their kernels and memory in the first steps
 
@@ -89,25 +90,38 @@ class Trainer:
     on its part of every batch, BN statistics are the whole batch's (or, where the recipe has a ``batch_norm_size``,
     those of the groups of so many images that a batch is made of), and steps are not recorded.
 
-    ``teacher``: the state dict of the network that ``run.teacher`` ended with, for a run that has one.
+    ``teacher`` and ``pretrained``: the state dicts of the networks that ``run.teacher`` and ``run.pretrained`` ended
+    with, for a run that has them.
     """
 
-    def __init__(self, run: Run, data: Data, group: Group = ALONE, teacher: dict | None = None):
+    def __init__(
+        self,
+        run: Run,
+        data: Data,
+        group: Group = ALONE,
+        teacher: dict | None = None,
+        pretrained: dict | None = None,
+    ):
         if run.data != data.name:
             raise ValueError(f"the run needs {run.data}, but the data are {data.name}")
-        if (run.teacher is None) != (teacher is None):
-            raise ValueError("the weights of a run's teacher must be given if, and only if, it has a teacher")
+        given = {"teacher": teacher, "pretrained": pretrained}
+        needed = {role: weights for role, weights in given.items() if weights is not None}
+        if needed.keys() != run.needs.keys():
+            raise ValueError("the weights of a run's teacher, and of the run that it was pretrained as, must be given "
+                             "if, and only if, it has a teacher or was pretrained")  # fmt: skip
         self.run, self.recipe, self.data, self.device = run, run.recipe, data, data.device
         self.precision = resolve_precision(run.recipe.precision, self.device)
         self._autocast = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[self.precision]
         model = self._create_model(run, seeded_generator(run.seed, "initialisation")).train()
+        if pretrained is not None:
+            take_over(model, pretrained)
         grouped = self.recipe.batch_norm_size is not None
         self.group, groups = group, _groups(self.recipe, group)
         self.model = model if grouped else synchronize_batch_norm(model, group)
         self._estimates = RunningEstimates(self.model, self.recipe, group) if grouped else None
         self._parallel = distribute(self.model, group)
         self._teacher = None if teacher is None else self._create_teacher(run.teacher, teacher)
-        self.teacher_digest = None if teacher is None else digest_of_weights(teacher)
+        self.needed_digests = {role: digest_of_weights(weights) for role, weights in needed.items()}
         self.optimizer = make_optimizer(self.recipe, self.model)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.batches = data.batches(run.seed, self.recipe, groups)
@@ -346,7 +360,7 @@ class Trainer:
             "run": self.run.identity,
             "data": self.data.digest,
             "precision": self.precision,
-            "teacher": self.teacher_digest,
+            **{role: self.needed_digests.get(role) for role in ROLES},
             "threads": self.threads,
             "iteration": self.iteration,
             "model": self.model.state_dict(),
@@ -360,11 +374,12 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from :meth:`state_dict`. Raises ValueError if it is of another run, data, precision or teacher."""
+        """Go on from :meth:`state_dict`. Raises ValueError if it is of another run, data or precision, or of other
+        weights of the runs that this one needs."""
         own = {"run": self.run.identity, "data": self.data.digest, "precision": self.precision}
-        for name, here in (own | {"teacher": self.teacher_digest}).items():
-            if state[name] != here:
-                raise ValueError(f"the checkpoint's {name} is {state[name]}, but this run's is {here}")
+        for name, here in (own | {role: self.needed_digests.get(role) for role in ROLES}).items():
+            if (saved := state.get(name)) != here:
+                raise ValueError(f"the checkpoint's {name} is {saved}, but this run's is {here}")
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with self._on_stream():

@@ -10,6 +10,7 @@ import http.client
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -43,6 +44,7 @@ class Architecture:
 
     @property
     def variant(self) -> str:
+        """Of a net for ImageNet, as the shortcut."""
         return self.options.get("variant", "original")
 
     @property
@@ -149,8 +151,8 @@ def find_architecture(
     if not chosen:
         wanted = model or (fitting[0].model if fitting else None)
         if wanted is None:
-            raise WeightsError(f"the weights are those of no network for ImageNet here; they have {_some(list(state))}; "
-                               "with --model resnet50, say, it is said what that would need")  # fmt: skip
+            raise WeightsError(f"the weights are those of no network for ImageNet here ({_some(list(state))}); name "
+                               "the one that they should be with --model to see what differs")  # fmt: skip
         options = {"variant": variant, "shortcut": None if wanted.startswith("plain") else shortcut}
         options = {name: value for name, value in options.items() if value is not None}
         raise WeightsError(_why_not(state, Architecture(wanted, options | _classes(state)), fitting))
@@ -190,7 +192,7 @@ def load_network(state: Mapping[str, Tensor], architecture: Architecture) -> nn.
     if any(_differences(state, architecture)):
         raise WeightsError(_why_not(state, architecture, fitting_architectures(state)))
     model = create_model(architecture.model, **architecture.options)
-    model.load_state_dict(state, strict=False)  # what may be missing counts batches, and nothing uses it
+    model.load_state_dict(state, strict=False)  # which matters to BN's counters of batches alone
     return model.eval()
 
 
@@ -202,12 +204,20 @@ def _classes(state: Mapping[str, Tensor]) -> dict:
 
 def _differences(state: Mapping[str, Tensor], architecture: Architecture) -> tuple[list[str], list[str], list[str]]:
     """Names of weights that the network has and the state dict lacks, the reverse, and those of another shape."""
-    with torch.device("meta"):  # shapes only
-        wanted = create_model(architecture.model, **architecture.options).state_dict()
-    wanted = {key: tuple(value.shape) for key, value in wanted.items() if not key.endswith("num_batches_tracked")}
-    given = {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    wanted, given = _network_shapes(architecture.model, tuple(architecture.options.items())), _shapes(state)
     shapes = [f"{k} {given[k]} instead of {wanted[k]}" for k in wanted if k in given and given[k] != wanted[k]]
     return [k for k in wanted if k not in given], [k for k in given if k not in wanted], shapes
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Of all weights; BN's counters of batches, which nothing uses and old files lack, are none."""
+    return {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+
+@cache
+def _network_shapes(model: str, options: tuple) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return _shapes(create_model(model, **dict(options)).state_dict())
 
 
 def _why_not(state: Mapping[str, Tensor], architecture: Architecture, fitting: list[Architecture]) -> str:

@@ -20,6 +20,7 @@ from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import Pool, read_pool, record_path
 from reproductions.harness.reporting.report import write_report
+from reproductions.harness.reporting.samples import completed
 from resnet.data import FOLDERS, DataError, load
 from resnet.data.folder import check_images_once
 from resnet.recipe import PRECISIONS
@@ -38,6 +39,7 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
     parser = argparse.ArgumentParser(
         prog=f"python -m reproductions.{experiment.script}",
         description=f"{experiment.title} ({experiment.source})",
+        epilog=experiment.epilog,
     )
     add = parser.add_argument
     if not isinstance(experiments, Experiment):
@@ -175,6 +177,9 @@ def _run(experiment: Experiment, options: argparse.Namespace, console: Console) 
         return EXIT_FAILED
 
     pool = read_pool(place.records)
+    problems = [] if outcome.interrupted else _measure(experiment, options, pool, place, launcher, console)
+    for text in problems:
+        console.print(f"\n{text}", style="red", highlight=False, markup=False)
     if any(pool.get(run) for run in options.runs):
         try:
             show_files(write_report(experiment, options.variant, options.seeds, pool, published, place.out))
@@ -193,7 +198,18 @@ def _run(experiment: Experiment, options: argparse.Namespace, console: Console) 
         text = f"\n{outcome.interrupted}.\nThe same command goes on where this stopped."
         console.print(text, highlight=False, markup=False)
         return EXIT_INTERRUPTED
-    return 0 if all(pool.get(run) for run in options.runs) and not outcome.failures else EXIT_FAILED
+    complete = all(pool.get(run) for run in options.runs)
+    return 0 if complete and not outcome.failures and not problems else EXIT_FAILED
+
+
+def _measure(experiment: Experiment, options, pool: Pool, place: Workplace, launcher: str, console: Console) -> list:
+    """Do what the experiment does with the final networks of completed runs; returns what went wrong."""
+    records = completed([record for run in options.runs if (record := pool.get(run)) is not None])
+    if experiment.measure is None or not records:
+        return []
+    device = find_device("auto" if launcher == "slurm" else options.device)  # that of the jobs may not be here
+    with console.status("measuring the final networks"):
+        return experiment.measure(records, place, device)
 
 
 def _damaged(runs: list[Run], pool: Pool) -> dict[Run, str]:
@@ -251,7 +267,8 @@ def _check_data(runs: list[Run], place: Workplace, console: Console) -> None:
 
 
 def _say_plan(console: Console, experiment: Experiment, options, recorded: int, launcher: str) -> None:
-    text = f"{experiment.source}, {options.variant.heading}: {len(options.runs)} runs, {recorded} already recorded"
+    text = f"{experiment.source}, {experiment.heading(options.variant)}: {len(options.runs)} runs"
+    text += f", {recorded} already recorded"
     where = "" if launcher == "slurm" else f" on {_device_text(options)}"
     text += f"; {launcher} launcher{where}, records in {options.out / 'records'}"
     console.print(text, highlight=False, markup=False)

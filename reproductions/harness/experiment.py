@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from reproductions.harness.records import Pool
 from resnet.recipe import Recipe
@@ -44,11 +47,11 @@ class Variant:
         return "; ".join(parts)
 
     def apply(self, run: Run) -> Run:
-        """The run as this variant trains it, and its teacher too."""
+        """The run as this variant trains it, and those that it needs too."""
         recipe = run.recipe if self.precision == "auto" else replace(run.recipe, precision=self.precision)
-        teacher = run.teacher and self.apply(run.teacher)
+        needs = {role: self.apply(need) for role, need in run.needs.items()}
         train_images = run.train_images if self.train_images is None else self.train_images
-        return replace(run, train_images=train_images, recipe=recipe, teacher=teacher)
+        return replace(run, train_images=train_images, recipe=recipe, **needs)
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,9 @@ class Row:
 
     ``teacher``: a row whose run with seed 0 is the teacher from which the runs of all seeds are distilled, one for all
     as in Bag of Tricks, section 5.3.
+
+    ``pretrained``: a row whose run with the same seed gives the initial weights. It should be a row of the table
+    itself, which else has no word of its records.
 
     ``train_images``: a row that trains on the first so many images holds the others out.
 
@@ -75,10 +81,11 @@ class Row:
     teacher: "Row | None" = None
     after: str | None = None
     train_images: int | None = None
+    pretrained: "Row | None" = None
 
     def run(self, seed: int) -> Run:
-        teacher = self.teacher and self.teacher.run(0)
-        return Run(self.model, self.recipe, self.data, seed, self.model_options, self.train_images, teacher)
+        teacher, pretrained = self.teacher and self.teacher.run(0), self.pretrained and self.pretrained.run(seed)
+        return Run(self.model, self.recipe, self.data, seed, self.model_options, self.train_images, teacher, pretrained)
 
 
 @dataclass(frozen=True)
@@ -102,8 +109,14 @@ class Experiment:
     """One table or figure of a paper.
 
     ``rows`` gives the rows of a profile. ``report`` writes tables and plots from the rows' results below a folder
-    and returns the files, tables (``.md``) first. A script with several experiments, one per data set, is named in
-    ``script``; ``dataset`` is what the command line calls the experiment's, None for the script's first.
+    and returns the files, tables (``.md``) first. ``metric`` is what the tables are about, for the index of all. A
+    script with several experiments, one per data set, is named in ``script``; ``dataset`` is what the command line
+    calls the experiment's, None for the script's first. ``epilog`` ends the command line's help. ``protocol``: what the
+    paper profile is all of, where no paper describes it.
+
+    ``measure``: what is done with the runs' final networks before the report, for one that needs more than records. It
+    takes the completed runs' records, the :class:`~reproductions.harness.launching.workplace.Workplace` and a device,
+    leaves what it finds in files, and returns what went wrong.
     """
 
     name: str
@@ -112,12 +125,20 @@ class Experiment:
     rows: Callable[[str], list[Row]]
     report: Callable[["Experiment", Variant, list[RowResult], Path], list[Path]]
     seeds: dict[str, int] = field(default_factory=lambda: {"paper": 5, "short": 2, "smoke": 2})
+    metric: str = "test_error"
     script: str = ""
     dataset: str | None = None
+    epilog: str = ""
+    protocol: str = PROFILES["paper"]
+    measure: Callable[[list[dict], Any, torch.device], list[str]] | None = None
 
     def __post_init__(self):
         if not self.script:
             object.__setattr__(self, "script", self.name)
+
+    def heading(self, variant: Variant) -> str:
+        """What a table of this variant says in its heading."""
+        return variant.heading.replace(PROFILES["paper"], self.protocol, 1)
 
     @property
     def target(self) -> str:
@@ -126,13 +147,13 @@ class Experiment:
         return f"reproduce-{self.script.replace('_', '-')}{dataset}"
 
     def runs(self, variant: Variant, seeds: int, keys: list[str] | None = None) -> list[Run]:
-        """All runs, each once: teachers first, then a row's seeds 0, 1, 2, ... side by side.
+        """All runs, each once: those that others need first, then a row's seeds 0, 1, 2, ... side by side.
 
         Raises ValueError for an unknown row.
         """
         rows = self.chosen_rows(variant, keys)
         runs = [variant.apply(row.run(seed)) for row in rows for seed in range(seeds)]
-        return list(dict.fromkeys([run.teacher for run in runs if run.teacher is not None] + runs))
+        return list(dict.fromkeys([need for run in runs for need in _all_needs(run)] + runs))
 
     def chosen_rows(self, variant: Variant, keys: list[str] | None) -> list[Row]:
         rows = self.rows(variant.profile)
@@ -151,3 +172,8 @@ class Experiment:
             teacher = pool.get(runs[0].teacher) if runs and runs[0].teacher else None
             results.append(RowResult(row, own, None if same else others, seeds, teacher))
         return results
+
+
+def _all_needs(run: Run) -> list[Run]:
+    """The runs that a run needs, after those that they need themselves."""
+    return [other for need in run.needs.values() for other in (*_all_needs(need), need)]

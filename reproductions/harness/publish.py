@@ -1,4 +1,4 @@
-"""From a user's records to the published results: publish, report, check."""
+"""From a user's records, and what was measured of their runs, to the published results: publish, report, check."""
 
 import re
 import shutil
@@ -8,14 +8,19 @@ from pathlib import Path
 
 from reproductions.harness import provenance
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
+from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.records import Pool, read_pool, record_path
+from reproductions.harness.reporting.index import write_index
 from reproductions.harness.reporting.plots import read_description
 from reproductions.harness.reporting.report import write_report
+from reproductions.harness.responses import RESPONSES
 from resnet.data import KNOWN_COPIES
 from resnet.files import write_atomically
 from resnet.run import Run
 
 README = Path("README.md")
+INDEX = Path("README.md")  # of the results, in their folder
+KINDS = (RESPONSES, PREDICTIONS)  # of measurements
 _SECTION = re.compile(r"<!-- begin (results/tables/[\w-]+\.md) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
@@ -62,15 +67,41 @@ def publish(source: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
     return new, refused
 
 
+def publish_measurements(out: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
+    """Copy what was measured below ``out`` of the published records' weights into ``results``.
+
+    Returns the new files, and for each one left out the reason. What is published is never replaced.
+    """
+    new, refused, pool = [], {}, read_pool(results / "records")
+    for kind in KINDS:
+        found, problems = kind.read_all(out, pool)
+        refused |= problems
+        for path, content in found.items():
+            target = results / kind.folder / path.name
+            if found_objections := objections(content):
+                refused[path] = "; ".join(found_objections)
+            elif not target.exists():
+                write_atomically(target, path.read_bytes(), exclusive=True)
+                new.append(target)
+            elif target.read_bytes() != path.read_bytes():
+                refused[path] = f"{target} is another measurement of the same run; what is published is never replaced"
+    return new, refused
+
+
 def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool) -> list[Path]:
-    """Make the tables and plots of every experiment and profile that has published records."""
-    written = []
+    """Make the tables and plots of every experiment and profile that has published records, and their index."""
+    written, tables = [], []
     for experiment in experiments:
         for profile in PROFILES:
             variant, seeds = Variant(profile), recorded_seeds(experiment, profile, pool)
             if seeds:
-                written += write_report(experiment, variant, seeds, pool, pool, results)
-    return written
+                files = write_report(experiment, variant, seeds, pool, pool, results)
+                written += files
+                if files:  # records alone make no table of layer responses
+                    tables.append((experiment, variant, experiment.results(variant, seeds, pool, pool)))
+    index = results / INDEX
+    write_atomically(index, write_index(tables).encode())
+    return [*written, index]
 
 
 def recorded_seeds(experiment: Experiment, profile: str, pool: Pool) -> int:
@@ -116,9 +147,18 @@ def check(experiments: Sequence[Experiment], results: Path, readme: Path) -> lis
     for record in pool.records.values():
         path = record_path(results / "records", Run.from_specification(record["specification"]))
         problems += [f"{path}: {objection}" for objection in objections(record, history)]
+    for kind in KINDS:
+        measured, damaged = kind.read_all(results, pool)
+        problems += damaged.values()
+        problems += [f"{path}: {text}" for path, content in measured.items() for text in objections(content, history)]
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / "results"
+        for kind in KINDS:
+            if (results / kind.folder).exists():
+                shutil.copytree(results / kind.folder, fresh / kind.folder)
         write_published(experiments, fresh, pool)
+        if not (results / INDEX).exists() or (results / INDEX).read_bytes() != (fresh / INDEX).read_bytes():
+            problems.append(f"{results / INDEX}: the index differs from what the records give")
         for kind in ("tables", "plots"):
             problems += _differences(results / kind, fresh / kind)
         text = readme.read_text(encoding="utf-8") if readme.exists() else ""

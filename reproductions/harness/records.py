@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from resnet.files import write_atomically
-from resnet.run import Run, canonical_json
+from resnet.run import ROLES, Run, canonical_json
 
 SCHEMA = 3
 _NUMBER, _OPTIONAL = (int, float), (int, float, type(None))
@@ -25,6 +25,7 @@ _FIELDS = {
     "warmup_ended_at": (int, type(None)),  # first iteration at the full learning rate, None without warm-up
     "weights_sha256": str,
     "teacher_sha256": (str, type(None)),  # of the weights of the run's teacher, None without one
+    "pretrained_sha256": (str, type(None)),  # of the weights of the run that it was pretrained as, None without one
     "tests": dict,  # errors of the recipe's further tests of the final network, each a section like "ten_crop"
     "precision": str,
     "timing": {
@@ -49,7 +50,7 @@ _FIELDS = {
 # What each schema brought, as a path of names: older records don't have it.
 _SINCE = {
     2: [("timing", "device_seconds"), ("timing", "packed_with"), ("hardware", "processes")],
-    3: [("teacher_sha256",), ("tests",)],
+    3: [("teacher_sha256",), ("pretrained_sha256",), ("tests",)],
 }
 _TEST = {"test_error": _NUMBER, "test_top5_error": _NUMBER}
 _POINT = {"iteration": int, "learning_rate": _NUMBER, "training_loss": _OPTIONAL, "training_error": _OPTIONAL}
@@ -139,7 +140,9 @@ def validate(record: dict, path: Path) -> None:
         check_fields(errors, _TEST, f"tests.{name}.")
     if record["status"] == "completed":
         check(set(tests) == set(run.recipe.tests), f"it has the tests {sorted(tests)}, not {sorted(run.recipe.tests)}")
-        check((record.get("teacher_sha256") is None) == (run.teacher is None), "its teacher is not its specification's")
+        for role in ROLES:
+            is_there = record.get(f"{role}_sha256") is not None
+            check(is_there == (role in run.needs), f"its {role} is not its specification's")
         last = iterations[-1]
         check(last == run.recipe.iterations, f"it ends at iteration {last} of {run.recipe.iterations}")
         finite = all(isinstance(v, _NUMBER) and math.isfinite(v) for point in record["curve"] for v in point.values())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from resnet.data import cifar, folder, mnist, synthetic
+from resnet.data import cifar, folder, mnist, subsets, synthetic
 from resnet.data.dataset import Data, DataError, ImageDataset
 from resnet.data.folder import FolderData, FolderDataset
 from resnet.data.resident import ResidentData
@@ -28,6 +28,7 @@ TRAIN_IMAGES = {
     "mnist": mnist.SHAPES["train_labels"][0],
     "synthetic": synthetic.TRAIN_IMAGES,
     "synthetic_mnist": synthetic.TRAIN_IMAGES,
+    **{name: subset.train_images for name, subset in subsets.SUBSETS.items()},
     **{name: counts.train_images for name, counts in folder.EXPECTED.items()},
 }
 # Those that are held in memory: their images' height, width and channels.
@@ -37,9 +38,10 @@ IMAGE_SHAPES = {
     "synthetic": (synthetic.SIZE, synthetic.SIZE, 3),
     "synthetic_mnist": (mnist.SIZE, mnist.SIZE, 1),
 }
+IMAGE_SHAPES |= {name: IMAGE_SHAPES[subset.whole] for name, subset in subsets.SUBSETS.items()}
 FOLDERS = tuple(folder.EXPECTED)  # those that are read from a folder of image files while a run trains
 # Copies other than the official files that are known, by the digest of their arrays, and how they differ.
-KNOWN_COPIES = cifar.KNOWN_COPIES | mnist.KNOWN_COPIES
+KNOWN_COPIES = cifar.KNOWN_COPIES | mnist.KNOWN_COPIES | subsets.KNOWN_COPIES
 
 
 def load(name: str, directory: Path | str = "data", download: bool = True) -> ImageDataset | FolderDataset:
@@ -48,6 +50,8 @@ def load(name: str, directory: Path | str = "data", download: bool = True) -> Im
     cifar10, mnist: from ``directory/cifar10.npz`` or ``mnist.npz`` if that exists, else from torchvision's files in
     ``directory``, which are downloaded if they are missing and ``download`` is true.
     synthetic, synthetic_mnist (grey, of MNIST's size): made by the code; ``directory`` is not used.
+    cifar10_first5, cifar10_last5, synthetic_first5, synthetic_last5: some classes of these; see
+    :mod:`resnet.data.subsets`.
     imagenet: the list of the files below ``directory/imagenet/train`` and ``val``, a folder per class in each.
     synthetic_imagenet: such a folder in small, made by the code in ``directory`` if it is not there.
     Raises DataError, which names the file and says what to do, and ValueError for an unknown name.
@@ -61,6 +65,8 @@ def load(name: str, directory: Path | str = "data", download: bool = True) -> Im
         return synthetic.make_synthetic()
     if name == "synthetic_mnist":
         return synthetic.make_synthetic(pixels=mnist.SIZE, channels=1, name=name)
+    if name in subsets.SUBSETS:
+        return subsets.take_subset(name, load(subsets.SUBSETS[name].whole, directory, download))
     if name in FOLDERS:
         return folder.load_folder(name, directory)
     raise ValueError(f"there is no data set {name!r}; the data sets are: {', '.join(TRAIN_IMAGES)}")

@@ -101,9 +101,21 @@ def read_image(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return _of_8_bits(image).convert("RGB")
     except Exception as error:  # of many types, with each format's decoder its own
         raise DataError(f"{path} can't be read ({error}); extract the file again") from error
+
+
+def _of_8_bits(image: Image.Image) -> Image.Image:
+    """Of grey values of 16 bits, which Pillow's conversion would cut off at 255, the upper 8; else the image itself."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, of which nothing says what is white")
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() >= 1 << 16:
+        raise ValueError("its pixels have more than 16 bits")
+    return Image.fromarray((values >> 8).astype(np.uint8))
 
 
 def crop(image: Image.Image, box: Box, size: int, flip: bool = False) -> np.ndarray:

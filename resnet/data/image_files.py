@@ -120,7 +120,7 @@ def load_test_folder(name: str, directory: Path) -> FolderDataset:
     each = expected.test_images // expected.classes
     _check_count(root / "val", test, classes, expected.test_images, (each, each))
     none = Files(np.array([], test.paths.dtype), np.array([], np.int64), np.array([], np.int64))
-    return FolderDataset(name, root, classes, none, test, True, _digest(test))
+    return FolderDataset(name, root, classes, none, test, True, digest_of_files(test))
 
 
 def scan_folder(name: str, root: Path) -> FolderDataset:
@@ -134,12 +134,12 @@ def scan_folder(name: str, root: Path) -> FolderDataset:
     if classes["train"] != classes["val"]:
         differences = sorted(set(classes["train"]) ^ set(classes["val"]))
         lines = [f"{name} only in {'train' if name in classes['train'] else 'val'}" for name in differences]
-        raise DataError(f"{root / 'train'} and {root / 'val'} have different class folders: {_some(lines)}; both must "
+        raise DataError(f"{root / 'train'} and {root / 'val'} have different class folders: {some(lines)}; both must "
                         "have a folder for every class, of the same names")  # fmt: skip
     parts = {part: _scan(root, part, names) for part, names in classes.items()}
     counts = len(classes["train"]), len(parts["train"]), len(parts["val"])
     official = name in EXPECTED and EXPECTED[name][:3] == counts
-    digest = synthetic_folder.digest(root) if name == "synthetic_imagenet" else _digest(*parts.values())
+    digest = synthetic_folder.digest(root) if name == "synthetic_imagenet" else digest_of_files(*parts.values())
     return FolderDataset(name, root, tuple(classes["train"]), parts["train"], parts["val"], official, digest)
 
 
@@ -158,14 +158,15 @@ def _class_folders(folder: Path) -> list[str]:
         entries = [entry for entry in entries if not entry.name.startswith(".")]
     if names := sorted(entry.name for entry in entries if entry.is_dir()):
         return names
-    if any(_is_image(entry.name) for entry in entries):
+    if any(is_image(entry.name) for entry in entries):
         raise DataError(f"{folder} has its images directly in it, not in a folder for every class: move each into "
                         f"{folder}/<class>, with the classes' names of {folder.parent / 'train'} (for ImageNet's "
                         "validation images the development kit lists the class of each)")  # fmt: skip
     raise DataError(f"{folder} is empty: it must have a folder of images for every class")
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a file of that name is taken for an image."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
@@ -174,7 +175,7 @@ def _scan(root: Path, part: str, classes: list[str]) -> Files:
 
     def images_of(name: str) -> list[tuple[bytes, int]]:
         with os.scandir(root / part / name) as entries:
-            found = [(entry.name, entry.stat().st_size) for entry in entries if _is_image(entry.name)]
+            found = [(entry.name, entry.stat().st_size) for entry in entries if is_image(entry.name)]
         return [(os.fsencode(f"{part}/{name}/{file}"), size) for file, size in sorted(found)]
 
     try:
@@ -183,7 +184,7 @@ def _scan(root: Path, part: str, classes: list[str]) -> Files:
     except OSError as error:
         raise DataError(f"{root / part} can't be read ({error}); make its folders and files readable") from error
     if empty := [str(root / part / name) for name, images in zip(classes, found) if not images]:
-        raise DataError(f"no image in {_some(empty)} (files that end in {', '.join(SUFFIXES)}): extract the class "
+        raise DataError(f"no image in {some(empty)} (files that end in {', '.join(SUFFIXES)}): extract the class "
                         "again, or remove its folders if it is none")  # fmt: skip
     labels = np.repeat(np.arange(len(classes)), [len(images) for images in found])
     return Files(
@@ -193,7 +194,8 @@ def _scan(root: Path, part: str, classes: list[str]) -> Files:
     )
 
 
-def _digest(*parts: Files) -> str:
+def digest_of_files(*parts: Files) -> str:
+    """SHA-256 of the files' paths and sizes."""
     digest = hashlib.sha256()
     for files in parts:  # "train" is before "val", and both are sorted
         for path, size in zip(files.paths.tolist(), files.bytes.tolist()):
@@ -209,14 +211,14 @@ def _check_count(folder: Path, files: Files, classes: tuple[str, ...], images: i
     counts = np.bincount(files.labels, minlength=len(classes))
     odd = [f"{name} has {count:,}" for name, count in zip(classes, counts) if not least <= count <= most]
     wanted = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-    where = f"every class should have {wanted}, but {_some(odd)}" if odd else (
+    where = f"every class should have {wanted}, but {some(odd)}" if odd else (
         f"no class has a number that it should not have ({wanted}), so look for the missing ones in all of them"
     )  # fmt: skip
     raise DataError(f"{folder} has {len(files):,} images instead of {images:,}: {where}; extract the archives of the "
                     "classes concerned again, and remove what does not belong there")  # fmt: skip
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
     """The first few of them, and how many more there are."""
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
@@ -241,7 +243,7 @@ def check_images(
             if progress:
                 progress(start + len(piece), len(paths))
     if bad:
-        raise DataError(f"{len(bad):,} of {len(paths):,} images below {dataset.root} can't be read: {_some(bad)}; "
+        raise DataError(f"{len(bad):,} of {len(paths):,} images below {dataset.root} can't be read: {some(bad)}; "
                         "extract them again")  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -59,19 +60,28 @@ def _find(name: str) -> tuple[_Family, tuple[int, ...]]:
     raise ValueError(f"there is no model {name!r}; the models are: {families}, with n = 1, 2, 3, ...")
 
 
-def create_model(name: str, generator: torch.Generator | None = None, **options) -> nn.Module:
-    """Build a network with initialised weights, drawn from ``generator`` if one is given.
+def create_model(
+    name: str, generator: torch.Generator | None = None, weights: str | Path | None = None, **options
+) -> nn.Module:
+    """Build a network with initialised weights, drawn from ``generator`` if one is given, or with those of a file.
 
     ``name`` is ``cifar_plain{6n+2}``, ``cifar_resnet{6n+2}`` or ``cifar_bottleneck{9n+2}`` for any n >= 1,
     ``plain18``, ``plain34``, ``resnet18``, ``resnet34``, ``resnet50``, ``resnet101``, ``resnet152`` or
     ``mnist_residual``. The options are the keyword arguments of the functions in :mod:`resnet.models.cifar`,
     :mod:`resnet.models.imagenet` and :mod:`resnet.models.mnist`. The network maps float images (N, C, H, W) to logits
-    (N, num_classes), with the C of :func:`image_channels`.
+    (N, num_classes), with the C of :func:`image_channels`. ``weights``: a file as :mod:`resnet.weights` reads them; one
+    with a card (:mod:`resnet.released`) must be of this network.
 
-    Raises ValueError for an unknown name, depth or option, and lists what there is.
+    Raises ValueError for an unknown name, depth or option, and lists what there is, and
+    :class:`resnet.weights.WeightsError` for a file that can't be used or holds another network.
     """
     family, depth = _find(name)
-    return family.build(*depth, generator=generator, **changed_options(name, options))
+    model = family.build(*depth, generator=generator, **changed_options(name, options))
+    if weights is not None:
+        from resnet.released import load_weights  # which builds networks itself
+
+        load_weights(model, name, options, Path(weights))
+    return model
 
 
 def changed_options(name: str, options: dict) -> dict:

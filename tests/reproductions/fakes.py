@@ -6,8 +6,9 @@ from pathlib import Path
 
 from reproductions.harness.experiment import Experiment, RowResult, Variant
 from reproductions.harness.records import SCHEMA, best_point, read_record, write_record
+from resnet.data import FOLDERS
 from resnet.recipe import learning_rate_at
-from resnet.run import Run
+from resnet.run import ROLES, Run
 
 PARAMETERS = {"cifar_resnet20": 269_722, "cifar_resnet56": 853_018, "cifar_resnet110": 1_727_962}
 
@@ -24,6 +25,8 @@ def make_record(run: Run, test_error: float, training_error: float = 5.0, diverg
         curve = [*curve[:2], curve[2] | {"training_loss": None, "training_error": None, "test_error": None}]
     else:
         curve[-1] |= {"test_error": test_error, "training_error": training_error}
+    if run.data in FOLDERS:
+        curve = [point | {"test_top5_error": point["test_error"] and point["test_error"] / 4} for point in curve]
     record = {
         "schema": SCHEMA,
         "identity": run.identity,
@@ -35,7 +38,7 @@ def make_record(run: Run, test_error: float, training_error: float = 5.0, diverg
         "best": best_point(curve),
         "warmup_ended_at": None,
         "weights_sha256": "0" * 64,
-        "teacher_sha256": "0" * 64 if run.teacher else None,
+        **{f"{role}_sha256": "0" * 64 if role in run.needs else None for role in ROLES},
         "tests": {name: {"test_error": test_error, "test_top5_error": test_error / 4} for name in run.recipe.tests},
         "precision": "bf16",
         "timing": {

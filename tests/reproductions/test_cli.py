@@ -465,25 +465,36 @@ def test_list_names_every_experiment_with_its_target_and_rows(capsys):
     assert "make reproduce-degradation    rows: plain20" in said and "Table 6" in said
 
 
+def would_run(*arguments):
+    """The scripts that make would run, each with its flags, without running them."""
+    command = ["make", "--dry-run", "--always-make", "--old-file=.venv/.installed", *arguments]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"-m reproductions\.(\w+)([^;|\n]*)", made.replace("\\\n", " "))
+    return [(script, " ".join(flags.split())) for script, flags in found]
+
+
 def test_every_listed_target_is_in_the_makefile():
-    makefile = (ROOT / "Makefile").read_text()
-    phony = " ".join(re.findall(r"^\.PHONY: (.*)", makefile, re.MULTILINE)).split()
     for experiment in main.EXPERIMENTS:
-        target, *dataset = experiment.target.split()
-        assert f"{target}: " in makefile and target in phony
-        assert f"reproductions.{experiment.script} $(FLAGS)" in makefile
-        assert dataset == ([f"DATASET={experiment.dataset}"] if experiment.dataset else [])
-    assert "--dataset '$(DATASET)'" in makefile
+        dataset = f"--dataset {experiment.dataset}" if experiment.dataset else ""
+        ((script, flags),) = would_run(*experiment.target.split(), "PROFILE=smoke")
+        assert script == experiment.script
+        assert flags.replace("'", "") == f"--profile smoke {dataset}".strip()
 
 
 def test_one_target_makes_all_tables_of_bag_of_tricks_one_after_another():
-    made = subprocess.run(
-        ["make", "--dry-run", "--always-make", "--old-file=.venv/.installed", "reproduce-bag-of-tricks",
-         "DATASET=imagenet", "PROFILE=smoke"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    scripts = re.findall(r"-m reproductions\.(\w+) --profile 'smoke' +--dataset 'imagenet'", made.stdout)
-    assert scripts == [f"bag_of_tricks_{table}" for table in ("efficient", "tweaks", "refinements")]
+    made = would_run("reproduce-bag-of-tricks", "DATASET=imagenet", "PROFILE=smoke")
+    assert made == [
+        (f"bag_of_tricks_{table}", "--profile 'smoke' --dataset 'imagenet'")
+        for table in ("efficient", "tweaks", "refinements")
+    ]
+
+
+def test_one_target_makes_every_table():
+    made = would_run("reproduce-all", "SEEDS=3")
+    assert all(flags.startswith("--seeds '3'") for _, flags in made)
+    everything = {(e.script, "--dataset imagenet" if e.dataset else "") for e in main.EXPERIMENTS}
+    assert {(script, flags.removeprefix("--seeds '3'").strip()) for script, flags in made} == everything
+    assert len(made) == len(main.EXPERIMENTS)
 
 
 LIVING = {id: queue.QueuedJob(id, "PENDING", "Priority") for id in ("12_0", "12_1", "14")}

@@ -16,16 +16,16 @@ from reproductions.harness.launching.job import execute
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import read_record, record_path
 from resnet import checkpoint
-from resnet.data import DataError
+from resnet.data import DataError, load
 from resnet.data.synthetic import make_synthetic
 from resnet.recipe import Recipe
 from resnet.run import Run
 
 RECIPE = Recipe(
-    iterations=400,
+    iterations=500,
     batch_size=4,
     learning_rate=0.05,
-    milestones=(200, 300),
+    milestones=(300, 400),
     warmup_learning_rate=0.01,
     warmup_until_error=99.0,
     warmup_window=30,
@@ -33,6 +33,12 @@ RECIPE = Recipe(
 )
 CODE = {"commit": None, "modified": None, "resnet_sha256": "0" * 64}
 SHORT = Recipe(iterations=6, batch_size=4, milestones=(3,), eval_interval=2)
+
+
+FROM_FILES = Recipe(
+    iterations=120, batch_size=8, milestones=(80,), eval_interval=50, batch_norm_size=4, crop="area", image_size=32,
+    colour_jitter=0.4, pca_noise=0.1, tests=("ten_crop",),
+)  # fmt: skip
 
 
 def comparable_record(place, run):
@@ -46,21 +52,26 @@ def never():
 
 
 def small_data(name, folder):
-    return make_synthetic(60, 20)
+    return make_synthetic(60, 20) if name == "synthetic" else load(name, folder)
 
 
 def train_in_a_process_of_its_own(run, out):
     torch.set_num_threads(1)
     job.load, provenance.code_identity = small_data, lambda: CODE
     warnings.simplefilter("error")  # no checkpoint is ever found damaged
-    outcome = execute([run], Workplace(out, out, checkpoint_seconds=0.05), never)
+    outcome = execute([run], Workplace(out, out.parent, checkpoint_seconds=0.05), never)
     assert not outcome.failures, outcome.failures
 
 
-def test_killed_at_random_moments_it_leaves_the_same_record(tmp_path):
+@pytest.mark.parametrize(
+    "run",
+    [Run("cifar_resnet8", RECIPE, "synthetic"), Run("cifar_resnet8", FROM_FILES, "synthetic_imagenet")],
+    ids=["images in memory", "image files"],
+)
+def test_killed_at_random_moments_it_leaves_the_same_record(tmp_path, run):
     context = multiprocessing.get_context("forkserver")  # forks from a process that has imported torch already
     context.set_forkserver_preload(["torch", "torchvision", "reproductions.harness.launching.job"])
-    run, moments = Run("cifar_resnet8", RECIPE, "synthetic"), random.Random(0)
+    moments = random.Random(0)
 
     def start(out):
         process = context.Process(target=train_in_a_process_of_its_own, args=(run, out))

@@ -113,7 +113,7 @@ def test_diverged_runs_are_published_too(repository, own, tmp_path):
 def test_records_of_the_first_schema_are_published_and_tabulated_beside_newer_ones(repository, own, tmp_path):
     record = make_record(RUNS[0], 8.5, schema=1, code=provenance.code_identity())
     del record["timing"]["packed_with"], record["timing"]["device_seconds"], record["hardware"]["processes"]
-    del record["teacher_sha256"], record["tests"]
+    del record["teacher_sha256"], record["pretrained_sha256"], record["tests"]
     store(tmp_path / "runs", record)
     own(8.6, 1)
     new, refused = publish.publish(tmp_path / "runs", repository / "results")
@@ -189,7 +189,9 @@ def test_what_report_has_made_passes_the_check(published):
     readme = (published / "README.md").read_text()
     assert "### Tiny nets" in readme and "8.55 ± 0.07 (n = 2 of 5)" in readme and readme.endswith("The end.\n")
     files = {path.name for path in (published / "results").rglob("*.*") if path.suffix != ".json"}
-    assert files == {"tiny.md", "tiny.csv", "tiny_depth.png", "tiny_depth.svg"}
+    assert files == {"README.md", "tiny.md", "tiny.csv", "tiny_depth.png", "tiny_depth.svg"}
+    index = (published / "results" / "README.md").read_text()
+    assert "](tables/tiny.md)" in index and "test error 8.55 ± 0.07 (n = 2 of 5)" in index and "2.00 GPU" in index
 
 
 def test_without_any_records_the_readme_says_so(repository):
@@ -214,6 +216,8 @@ TAMPERING = {
     "an edited table": (lambda root: edit(root / "results/tables/tiny.md", "8.55", "6.55"), "tiny.md: differs"),
     "an edited CSV": (lambda root: edit(root / "results/tables/tiny.csv", "8.55", "6.55"), "tiny.csv: differs"),
     "a missing table": (lambda root: (root / "results/tables/tiny.csv").unlink(), "tiny.csv: missing"),
+    "an edited index": (lambda root: edit(root / "results/README.md", "8.55", "6.55"), "README.md: the index differs"),
+    "a missing index": (lambda root: (root / "results/README.md").unlink(), "README.md: the index differs"),
     "a missing plot": (lambda root: (root / "results/plots/tiny_depth.svg").unlink(), "tiny_depth.svg: missing"),
     "a plot of other records": (
         lambda root: edit(root / "results/plots/tiny_depth.svg", "2 records", "3 records"),
@@ -288,5 +292,6 @@ def test_the_real_tables_come_out_byte_for_byte_the_same(tmp_path):
     for _ in range(2):
         files, _ = publish.report([cifar_table.EXPERIMENT], tmp_path / "results", tmp_path / "README.md")
         made.append({path: path.read_bytes() for path in files if path.suffix in (".md", ".csv")})
-    assert made[0] == made[1] and {path.name for path in made[0]} == {"cifar_table_short.md", "cifar_table_short.csv"}
+    names = {"README.md", "cifar_table_short.md", "cifar_table_short.csv"}
+    assert made[0] == made[1] and {path.name for path in made[0]} == names
     assert b"not comparable with the paper" in made[0][files[0]]

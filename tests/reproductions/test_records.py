@@ -232,7 +232,7 @@ def test_any_edit_of_one_value_is_refused(tmp_path_factory, leaf, value):
 def as_of_schema_2(record):
     """The record as it was written before runs had teachers and further tests."""
     record = copy.deepcopy(record) | {"schema": 2}
-    del record["teacher_sha256"], record["tests"]
+    del record["teacher_sha256"], record["pretrained_sha256"], record["tests"]
     return seal(record)
 
 

@@ -8,6 +8,7 @@ from reproductions import reported
 from reproductions.experiments import EXPERIMENTS
 from reproductions.reported import ReportedError
 
+NO_ADDRESS = ("pytorch_option_a", "mnist_report", "finetune_report", "stem_report")
 ACCURACIES = ["top-1 accuracy", "top-5 accuracy"]
 
 
@@ -130,6 +131,11 @@ PRINTED = {
         ("mnist_residual_epoch1", "top-1 accuracy"): ["96 (in whole percent)"],
         ("mnist_residual_epoch3", "top-1 accuracy"): ["98 (in whole percent)"],
     },
+    "stem_report": {("stem_resnet18", "top-1 accuracy"): ["86.95 (single)"]},
+    "finetune_report": {
+        ("finetune_scratch", "top-1 accuracy"): ["72.6 (single)"],
+        ("finetune_finetuned", "top-1 accuracy"): ["88 (in whole percent)"],
+    },
     "kaiminghe": printed(
         ["top-1 error, 1-crop", "top-5 error, 1-crop"],
         {"imagenet_resnet50": "24.7 7.8", "imagenet_resnet101": "23.6 7.1", "imagenet_resnet152": "23.0 6.7"},
@@ -181,12 +187,13 @@ def test_every_number_is_as_printed():
 def test_every_number_says_where_it_is_from():
     for number in reported.load():
         large = {"ImageNet", "PASCAL VOC", "ADE20K"}
-        data = {"imagenet": large, "bot": large, "mnist": {"MNIST"}}.get(number.key.split("_")[0], {"CIFAR-10"})
+        data = {"imagenet": large, "bot": large, "mnist": {"MNIST"}, "finetune": {"14 classes of own images"}}
+        data = data.get(number.key.split("_")[0], {"CIFAR-10"})
         assert number.data in data
         units = {"parameters": "million", "FLOPs": "billion", "time per epoch": "minutes"}
         assert number.unit == units.get(number.metric, "%")
         assert number.source.how if number.source.origin == "implementation" else number.where
-        assert number.source.url.startswith("https://") or number.source.key in ("pytorch_option_a", "mnist_report")
+        assert number.source.url.startswith("https://") or number.source.key in NO_ADDRESS
 
 
 def test_no_source_gives_the_same_number_twice():
@@ -219,11 +226,21 @@ def test_papers_and_implementations_are_kept_apart():
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
 def test_every_key_of_a_row_is_known(experiment):
-    metric = "top-1 accuracy" if experiment.name.startswith("bag_of_tricks") else "test error"
+    accuracies = ("bag_of_tricks", "mnist", "finetune", "cifar_imagenet_stem")
+    metric = "top-1 accuracy" if experiment.name.startswith(accuracies) else "test error"
+    metric = "top-1 error, 10-crop" if experiment.name == "imagenet_table" else metric
     for row in experiment.rows("paper"):
-        assert experiment.name in ("precision", "mnist_residual") or reported.find(row.reported, metric)
-        if metric == "top-1 accuracy":
+        if row.reported is not None:
+            assert reported.find(row.reported, metric)
+        if metric.startswith("top-1") and row.reported is not None:
             assert reported.target(row.reported, metric)
+
+
+def test_the_tables_of_papers_have_a_reported_number_in_every_row():
+    own = {"precision", "protocol_details", "mnist_residual", "finetune", "layer_responses", "cifar_imagenet_stem"}
+    for experiment in EXPERIMENTS:
+        if experiment.name not in own:
+            assert all(row.reported for row in experiment.rows("paper")), experiment.name
 
 
 def test_unknown_key_is_an_error_that_lists_what_there_is():

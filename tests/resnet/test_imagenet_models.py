@@ -386,7 +386,8 @@ def test_he_initialisation():
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet51", "resnet", "plain50", "resnet50d", "imagenet_resnet50"])
 def test_unknown_name_lists_all_families(name):
-    with pytest.raises(ValueError, match=r"cifar_bottleneck\{9n\+2\}, plain18, plain34, resnet18, .*, resnet152, with"):
+    families = r"cifar_bottleneck\{9n\+2\}, plain18, plain34, resnet18, .*, resnet152, mnist_residual, with"
+    with pytest.raises(ValueError, match=families):
         create_model(name)
 
 

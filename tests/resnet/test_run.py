@@ -72,6 +72,7 @@ OTHER_RUNS = {
     "seed": 1,
     "model_options": {"shortcut": "B"},
     "train_images": 45_000,
+    "pretrained": Run("cifar_resnet20", data="cifar10_first5"),
 }
 
 

@@ -44,7 +44,7 @@ def make_data():
 
 
 FOLDER = Run(
-    "resnet18",
+    "cifar_resnet8",
     Recipe(iterations=6, batch_size=12, learning_rate=3e-5, milestones=(4,), eval_interval=3, batch_norm_size=4,
            mixup=0.2, nesterov=True, crop="area", image_size=32, colour_jitter=0.4, pca_noise=0.1, tests=("ten_crop",)),
     "synthetic_imagenet",

@@ -98,7 +98,7 @@ def measured_rate(run: Run, device: torch.device, steps: int = 2) -> Rate | None
     if device.type == "cpu" and recipe.batch_size > most:
         recipe = replace(recipe, batch_size=most, batch_norm_size=None)
     teacher = run.teacher and create_model(run.teacher.model, **run.teacher.model_options).state_dict()
-    run = replace(run, recipe=recipe, train_images=None)
+    run = replace(run, recipe=recipe, train_images=None, pretrained=None)  # which costs the steps nothing
     trainer = Trainer(run, ResidentData(data, None, device), teacher=teacher)
     trainer.step()  # the first step also prepares the device's kernels
     start = synchronized_time(device)

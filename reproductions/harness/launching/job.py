@@ -38,12 +38,15 @@ from resnet.training import Interrupted, training
 _CLAIM_SECONDS = 1.0  # between two looks at runs that other processes train
 
 
+CALLED = {"teacher": "teacher", "pretrained": "pre-training"}  # in messages, what a run is to one that needs it
+
+
 class DeviceLost(Exception):
     """After an error the device can't be used by this process any more; its runs have their checkpoints."""
 
 
-class TeacherError(Exception):
-    """A run's teacher that can't teach it. The message says why and what to do."""
+class NeedError(Exception):
+    """Another run whose final network a run needs and can't have. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -195,10 +198,10 @@ class _Worker:
         self._alone = None
         for _ in range(len(self.waiting)):
             run = self.waiting.popleft()
-            if self._has_ended(run) or self._teacher_is_lost(run):
+            if self._has_ended(run) or self._need_is_lost(run):
                 continue
             suspected = self._is_suspected(run)
-            if (suspected and self.pack.size) or not self._teacher_is_there(run):
+            if (suspected and self.pack.size) or self._needs_missing(run):
                 self.waiting.append(run)
                 continue
             try:
@@ -218,21 +221,20 @@ class _Worker:
         self._next_look = time.monotonic() + _CLAIM_SECONDS
         return None
 
-    def _teacher_is_there(self, run: Run) -> bool:
-        """Whether the run has no teacher to wait for."""
-        return run.teacher is None or record_path(self.place.records, run.teacher).exists()
+    def _needs_missing(self, run: Run) -> dict[str, Run]:
+        """Those of the runs that this one needs that it has to wait for, by what they are to it."""
+        return {role: need for role, need in run.needs.items() if not record_path(self.place.records, need).exists()}
 
-    def _teacher_is_lost(self, run: Run) -> bool:
-        """Whether the run can't be trained because its teacher can't; that is then written down."""
-        if self._teacher_is_there(run):
-            return False
-        if run.teacher in self.failures or self._has_ended(run.teacher):
-            self._fail(run, f"its teacher failed: {run.teacher}\n{self.failures[run.teacher]}")
-        elif run.teacher not in self.runs:
-            self._fail(run, f"its teacher has no record in {self.place.records}: {run.teacher}")
-        else:
-            return False
-        return True
+    def _need_is_lost(self, run: Run) -> bool:
+        """Whether the run can't be trained because one that it needs can't; that is then written down."""
+        for role, need in self._needs_missing(run).items():
+            if need in self.failures or self._has_ended(need):
+                self._fail(run, f"its {CALLED[role]} failed: {need}\n{self.failures[need]}")
+                return True
+            if need not in self.runs:
+                self._fail(run, f"its {CALLED[role]} has no record in {self.place.records}: {need}")
+                return True
+        return False
 
     def _is_suspected(self, run: Run) -> bool:
         return begun_in_vain(self.place.work(run), self.way.launch) > 0
@@ -282,7 +284,7 @@ class _Worker:
                     self.waiting.append(run)
                     raise
                 self._fail(run, traceback.format_exc())
-            except (DataError, RecordError, TeacherError) as error:
+            except (DataError, RecordError, NeedError) as error:
                 self._fail(run, str(error))
             except Exception as error:  # whatever went wrong with this run, the others go on
                 if self._device_is_lost():
@@ -303,7 +305,7 @@ class _Worker:
 
     def _train_and_record(self, begun: "_Begun") -> Generator[int, None, dict]:
         run, folder = begun.run, self.place.work(begun.run)
-        trainer = Trainer(run, self._data_of(run), self.group, self._teacher_of(run))
+        trainer = Trainer(run, self._data_of(run), self.group, **self._needed_by(run))
         history = yield from training(
             trainer,
             folder,
@@ -331,22 +333,23 @@ class _Worker:
             self._data = {key: place(dataset, run.train_images, self.device, workers=torch.get_num_threads())}
         return self._data[key]
 
-    def _teacher_of(self, run: Run) -> dict | None:
-        """The weights of the run's teacher, None if it has none. Raises TeacherError."""
-        if run.teacher is None:
-            return None
-        record = read_record(record_path(self.place.records, run.teacher))
-        path = self.place.weights(run.teacher)
+    def _needed_by(self, run: Run) -> dict[str, dict]:
+        """The weights of the runs that this one needs, by what they are to it. Raises NeedError."""
+        return {role: self._weights_of(need, CALLED[role]) for role, need in run.needs.items()}
+
+    def _weights_of(self, need: Run, called: str) -> dict:
+        path, own = record_path(self.place.records, need), self.place.weights(need)
+        record = read_record(path)
         if record["status"] == "diverged":
-            raise TeacherError(f"its teacher diverged, so it has nothing to teach: {run.teacher}")
+            raise NeedError(f"its {called} diverged, so it left nothing to learn from: {need}")
         try:
-            weights = checkpoint.load(path, self.device)
+            weights = checkpoint.load(own, self.device)
         except (OSError, checkpoint.CheckpointError) as error:
-            again = f"Move its record {record_path(self.place.records, run.teacher)} away to have it trained again."
-            raise TeacherError(f"the weights of its teacher can't be read: {error}\n{again}") from error
+            again = f"Move its record {path} away to have it trained again."
+            raise NeedError(f"the weights of its {called} can't be read: {error}\n{again}") from error
         if (digest := digest_of_weights(weights)) != record["weights_sha256"]:
             expected = record["weights_sha256"]
-            raise TeacherError(f"{path} holds the weights {digest}, but the teacher's record says {expected}")
+            raise NeedError(f"{own} holds the weights {digest}, but the {called}'s record says {expected}")
         return weights
 
     def _fail(self, run: Run, text: str) -> None:

@@ -129,7 +129,7 @@ class _Queue:
         free = [slot for slot in self.usable if slot not in self.running]
         left = self.left() if free else []
         waiting = [run for run in left if run not in self._promised and not self._owned(run)]
-        waiting = [run for run in waiting if run.teacher not in left]  # for now
+        waiting = [run for run in waiting if not any(need in left for need in run.needs.values())]  # for now
         for slot in free:
             if not waiting:
                 return

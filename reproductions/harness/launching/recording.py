@@ -9,6 +9,7 @@ from reproductions.harness.records import SCHEMA, best_point
 from resnet import checkpoint
 from resnet.files import write_atomically
 from resnet.models import count_parameters
+from resnet.run import ROLES
 from resnet.trainer import Trainer
 
 _STARTS = "starts.json"
@@ -74,7 +75,7 @@ def make_record(trainer: Trainer, history: dict, tests: dict, code: dict, starts
         "best": best_point(curve),
         "warmup_ended_at": trainer.warmup_ended_at,
         "weights_sha256": trainer.weights_digest(),
-        "teacher_sha256": trainer.teacher_digest,
+        **{f"{role}_sha256": trainer.needed_digests.get(role) for role in ROLES},
         "tests": tests,
         "precision": trainer.precision,
         "timing": {

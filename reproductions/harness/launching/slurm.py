@@ -5,6 +5,7 @@ import shlex
 import sys
 import time
 import uuid
+from collections.abc import Container
 from contextlib import contextmanager
 
 import submitit
@@ -64,17 +65,21 @@ def _submit_missing(
             display.say(f"{len(plan)} runs have jobs already: {_ids(plan)}")
         ended = {run for token in own for run in failures(runs, place, token)}
         ended |= {run for run in runs if record_path(place.records, run).exists()}
-        if missing := [run for run in runs if run not in plan and run not in ended]:
-            # Jobs for runs that have a teacher in training are held back until its job has ended.
-            first = [run for run in missing if run.teacher not in missing and run.teacher not in plan]
-            for stage in (first, [run for run in missing if run not in first]):
-                if stage:
-                    submission = _submit(stage, missing, plan, place, options)
-                    own.add(submission.launch)
-                    plan |= dict.fromkeys(stage, submission)
-                    jobs = _ids({stage[0]: submission})
-                    display.say(f"submitted {len(submission.jobs)} jobs to SLURM: {jobs}")
+        missing = waiting = [run for run in runs if run not in plan and run not in ended]
+        while waiting:
+            # Jobs for runs that need others, such as a teacher, are held back until the jobs of those have ended.
+            ready = [run for run in waiting if not _among(run.needs, waiting)]
+            stage = [run for run in ready if not _among(run.needs, plan)] or ready
+            submission = _submit(stage, missing, plan, place, options)
+            own.add(submission.launch)
+            plan |= dict.fromkeys(stage, submission)
+            waiting = [run for run in waiting if run not in stage]
+            display.say(f"submitted {len(submission.jobs)} jobs to SLURM: {_ids({stage[0]: submission})}")
     return plan
+
+
+def _among(needs: dict[str, Run], runs: Container[Run]) -> list[Run]:
+    return [need for need in needs.values() if need in runs]
 
 
 def _watch(plan: dict[Run, Submission], place: Workplace, display: Display, stop_requested) -> dict[Run, str]:
@@ -118,8 +123,8 @@ def _submit(
 ) -> Submission:
     """Submit one array of jobs that begin with the runs ``begun`` and go on with any of ``runs``.
 
-    They wait for the jobs that by ``plan`` train teachers. Raises ValueError with SLURM's or submitit's own words if
-    it is not accepted.
+    They wait for the jobs that by ``plan`` train runs that these need. Raises ValueError with SLURM's or submitit's
+    own words if it is not accepted.
     """
     check_private(place.jobs)
     code = take(place.out / "work" / "code")
@@ -130,8 +135,9 @@ def _submit(
     identity, threads = provenance.code_identity(), parameters["cpus_per_task"]
     pack = options.pack if options.pack and options.slurm.processes == 1 else 1  # several processes train one by one
     firsts = [runs.index(run) for run in begun[::pack]]
-    if teachers := sorted({plan[run.teacher].job_of(run.teacher.short_id) for run in begun if run.teacher in plan}):
-        parameters["slurm_dependency"] = f"afterany:{':'.join(teachers)}"
+    needed = {need for run in begun for need in _among(run.needs, plan)}
+    if jobs_before := sorted({plan[need].job_of(need.short_id) for need in needed}):
+        parameters["slurm_dependency"] = f"afterany:{':'.join(jobs_before)}"
     try:
         executor = submitit.AutoExecutor(
             place.jobs, cluster="slurm", slurm_max_num_timeout=_NEVER, slurm_python=_DEAF_PYTHON

@@ -53,7 +53,7 @@ def description(experiment: Experiment, variant: Variant, results: list[RowResul
     if compared:
         origin += f"; published here: {counted(len(compared), 'record')}, SHA-256 {records_digest(compared)}"
     made = f"made again by: {command(experiment, variant, results)}"
-    return f"{experiment.title} ({experiment.source}); {variant.heading}; from {origin}; {made}"
+    return f"{experiment.title} ({experiment.source}); {experiment.heading(variant)}; from {origin}; {made}"
 
 
 def reported_note(results: list[RowResult], *metrics: str) -> str:

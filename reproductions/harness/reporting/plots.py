@@ -95,7 +95,7 @@ def learning_curves(panels: dict[str, list[RowResult]], variant: Variant) -> Fig
     if not drawn:
         return None
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(10.0 if len(panels) > 1 else 7.0, 4.6, len(panels), variant)
+        figure, axes = make_figure(10.0 if len(panels) > 1 else 7.0, 4.6, len(panels), variant)
         last = max(result.row.recipe.iterations for result in results)
         unit = 1_000 if last >= THOUSANDS_FROM else 1
         top = _upper_limit(drawn)
@@ -124,7 +124,7 @@ def errors_over_epochs(result: RowResult, reported_after: dict[int, RowResult], 
     if not drawn:
         return None
     with matplotlib.rc_context(STYLE):
-        figure, (axis,) = _figure(7.0, 4.6, 1, variant)
+        figure, (axis,) = make_figure(7.0, 4.6, 1, variant)
         _draw_curves(axis, result, STEP_PLACES["with the step"], result.row.recipe.eval_interval)
         legend: dict[str, object] = {}
         for epoch, row in reported_after.items() if variant.profile == "paper" else ():
@@ -147,11 +147,34 @@ def errors_over_epochs(result: RowResult, reported_after: dict[int, RowResult], 
         return figure
 
 
+def loss_curves(results: list[RowResult], variant: Variant) -> Figure | None:
+    """The training loss over the iterations, on a log axis: the seeds' mean and the band from lowest to highest.
+
+    None if no run was completed.
+    """
+    drawn = {i: loss for i, r in enumerate(results) if (loss := curve(r.records, "training_loss"))}
+    if not drawn:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure, (axis,) = make_figure(7.0, 4.2, 1, variant)
+        for index, loss in drawn.items():
+            colour, marker = _look(index)
+            axis.plot(loss.iterations, loss.mean, color=colour, marker=marker, markersize=4.5, linewidth=1.6,
+                      markevery=max(1, len(loss.iterations) // 8), label=results[index].row.label)  # fmt: skip
+            axis.fill_between(loss.iterations, loss.low, loss.high, color=colour, alpha=0.15, linewidth=0)
+        axis.set_yscale("log")
+        axis.set(xlabel="iterations", ylabel="training loss")
+        axis.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+        axis.set_axisbelow(True)
+        figure.legend(loc="outside lower center", ncols=min(3, len(drawn)))
+        return figure
+
+
 def _test_and_training(result: RowResult) -> tuple[Curve | None, Curve | None]:
     return curve(result.records, "test_error"), curve(result.records, "training_error")
 
 
-def _figure(
+def make_figure(
     width: float, height: float, panels: int, variant: Variant, columns: int | None = None, share_y: bool = True
 ) -> tuple[Figure, list[Axes]]:
     """A figure with axes side by side, headed by the variant unless it is the paper's protocol.
@@ -313,7 +336,7 @@ def ladder(series: dict[str, list[RowResult]], variant: Variant, metric: str) ->
     labels = [r.row.label.removesuffix(f" ({name})") for name, rows in list(series.items())[:1] for r in rows]
     gap, room = (0.46, 0.55) if len(series) > 1 else (0.0, 1.0)  # between the same row of two series, and for each
     with matplotlib.rc_context(STYLE):
-        figure, (axis,) = _figure(7.4, 1.5 + (0.8 if gap else 0.6) * len(labels), 1, variant)
+        figure, (axis,) = make_figure(7.4, 1.5 + (0.8 if gap else 0.6) * len(labels), 1, variant)
         legend: dict[str, object] = {}
         for index, (name, rows) in enumerate(series.items()):
             for line, result in enumerate(rows):
@@ -402,7 +425,7 @@ def step_curves(steps: list[Step], variant: Variant) -> Figure | None:
     columns = 4 if len(steps) % 4 == 0 else min(3, len(steps))
     lines = math.ceil(len(steps) / columns)
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(3.5 * columns, 1.2 + 2.5 * lines, len(steps), variant, columns)
+        figure, axes = make_figure(3.5 * columns, 1.2 + 2.5 * lines, len(steps), variant, columns)
         last = max(_epochs(result.row.recipe.iterations, result) for result in results)
         top = _upper_limit(drawn)
         bottom = _lower_limit(drawn, top)
@@ -440,7 +463,7 @@ def schedules(rows: dict[str, RowResult], variant: Variant) -> Figure:
         curves = {name: curve(result.records, "top1_accuracy") for name, result in rows.items()}
         errors = [values for result in rows.values() if (values := curve(result.records, "test_error"))]
         panels = 2 if errors else 1
-        figure, axes = _figure(5.0 * panels, 3.9, panels, variant, share_y=False)
+        figure, axes = make_figure(5.0 * panels, 3.9, panels, variant, share_y=False)
         for index, (name, result) in enumerate(rows.items()):
             line = {
                 "color": COLOURS[list(STEP_PLACES.values())[index]],
@@ -477,7 +500,10 @@ def _drawn_iterations(recipe: Recipe) -> list[int]:
 
 def _seeds(results: list[RowResult]) -> str:
     """``1 seed``, ``3–5 seeds``: how many the means of the rows that have any are of."""
-    counts = sorted({len(completed(result.records)) for result in results} - {0})
+    return _counted_seeds(sorted({len(completed(result.records)) for result in results} - {0}))
+
+
+def _counted_seeds(counts: list[int]) -> str:
     return "1 seed" if counts == [1] else f"{'–'.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} seeds"
 
 
@@ -493,7 +519,7 @@ def error_against_depth(results: list[RowResult], variant: Variant) -> Figure | 
     if not any(completed(result.records) for result in results):
         return None
     with matplotlib.rc_context(STYLE):
-        figure, (axis,) = _figure(7.0, 4.4, 1, variant)
+        figure, (axis,) = make_figure(7.0, 4.4, 1, variant)
         legend: dict[str, object] = {}
         for x, result in enumerate(results):
             _draw_sample(axis, x, final_values(result.records), legend)
@@ -571,7 +597,7 @@ def forest(lines: list[Line], meaning: str, interval: str, variant: Variant) -> 
     """Differences from 0, one line each, from above. ``meaning``: of the axis. ``interval``: what the bars are."""
     groups = list(dict.fromkeys(line.group for line in lines))
     with matplotlib.rc_context(STYLE):
-        figure, (axis,) = _figure(7.8, 1.6 + 0.3 * len(lines), 1, variant)
+        figure, (axis,) = make_figure(7.8, 1.6 + 0.3 * len(lines), 1, variant)
         axis.axvline(0, color=INK, linewidth=0.9, zorder=1)
         legend: dict[str, object] = {}
         for y, line in enumerate(lines):
@@ -598,3 +624,63 @@ def forest(lines: list[Line], meaning: str, interval: str, variant: Variant) -> 
         names = sorted(legend, key=lambda name: name.startswith("mean"))
         figure.legend([legend[name] for name in names], names, loc="outside lower center", ncols=2)
         return figure
+
+
+# ---------------------------------------------------------------------------------------------------- layer responses
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A net's layers, each with the standard deviation of its response in every seed's net: in the order of the layers,
+    and sorted by size.
+    """
+
+    label: str
+    plain: bool
+    in_order: list[list[float]]
+    by_size: list[list[float]]
+
+
+def layer_responses(nets: list[Layers], seeds: list[int], variant: Variant) -> Figure:
+    """Standard deviations of layer responses in layer order (above) and sorted by size (below), as in Figure 7 of He et
+    al. 2015: of plain nets dashed, with a band from the lowest to the highest of so many ``seeds`` around the mean.
+
+    A net without layers is not drawn; the others look as they would beside it.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = make_figure(8.2, 7.0, 2, variant, columns=1)
+        titles = ("in layer order", "sorted by size")
+        for axis, title, panel in zip(axes, titles, ([n.in_order for n in nets], [n.by_size for n in nets])):
+            for index, (net, layers) in enumerate(zip(nets, panel)):
+                if layers:
+                    _draw_layers(axis, layers, net, index)
+            axis.set(title=title, ylabel="standard deviation of the response")
+            axis.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+            axis.set_axisbelow(True)
+        values = [value for net in nets for layer in net.in_order for value in layer]
+        axes[0].set(xlim=(0, None))
+        if min(values) < max(values) / 2:
+            axes[0].set(ylim=(0, None))
+        axes[0].set_xlabel("3x3 layer, from the input on")
+        axes[1].set_xlabel("3x3 layer, from the largest standard deviation on")
+        axes[0].tick_params(labelbottom=True)
+        handles, names = axes[0].get_legend_handles_labels()
+        handles.append(Patch(color=INK, alpha=0.15, linewidth=0))
+        names.append(f"lowest to highest of {_counted_seeds(seeds)}; lines: mean")
+        figure.legend(handles, names, loc="outside lower center", ncols=3)
+        return figure
+
+
+LAYERS_PLACES = (3, 1, 2, 4, 5)  # colours and markers of the nets of Figure 7, the plain ones first
+
+
+def _draw_layers(axis: Axes, layers: list[list[float]], net: Layers, index: int) -> None:
+    colour, marker = _look(LAYERS_PLACES[index % len(LAYERS_PLACES)])
+    places = range(1, len(layers) + 1)
+    step = max(1, len(layers) // 9)
+    axis.plot(
+        places, [statistics.mean(layer) for layer in layers], label=net.label, color=colour, linewidth=1.5,
+        linestyle=(0, (4, 2)) if net.plain else "-", marker=marker, markersize=5, markevery=(index % step, step),
+        markerfacecolor="white" if net.plain else colour,
+    )  # fmt: skip
+    axis.fill_between(places, list(map(min, layers)), list(map(max, layers)), color=colour, alpha=0.15, linewidth=0)

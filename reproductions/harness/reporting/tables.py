@@ -20,6 +20,7 @@ from reproductions.harness.reporting.cells import NONE, interval, mean_std, numb
 from reproductions.harness.reporting.comparisons import Difference, Step, statement, verdict
 from reproductions.harness.reporting.samples import ACCURACIES, METRICS, best_values, completed, final_values
 from reproductions.reported import Reported, Source
+from resnet.data import IMAGE_SHAPES
 from resnet.files import write_atomically
 from resnet.models import count_parameters, create_model
 from resnet.models.complexity import multiply_adds
@@ -39,7 +40,7 @@ class Column:
         """The column in a table with several of METRICS, where its heading and numbers must say which it is about."""
         heading, name = self.heading, METRICS[metric]
         numbers = {key if metric in key else f"{metric}_{key}": values for key, values in self.numbers.items()}
-        return replace(self, heading=heading if name in heading else f"{name}: {heading}", numbers=numbers)
+        return replace(self, heading=heading if name in heading else f"{name}, {heading}", numbers=numbers)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Page:
 
     def multiply_adds(self) -> Column:
         """Of the forward pass for one image, which the papers call FLOPs."""
-        counts = [_multiply_adds(r.row.model, tuple(r.row.model_options.items())) for r in self.results]
+        counts = [_multiply_adds(r.row.model, tuple(r.row.model_options.items()), r.row.data) for r in self.results]
         note = "Multiply-adds are those of convolutions and the fully connected layer, for one image."
         return Column("multiply-adds", [f"{n / 1e6:,.1f} M" for n in counts], {"multiply_adds": counts}, note)
 
@@ -227,7 +228,7 @@ class Page:
         """
         tables = [section.columns for section in sections if isinstance(section, Section)]
         shown = [column for column in (*columns, *chain.from_iterable(tables)) if column.shown]
-        head = f"# {self.experiment.title}\n\n{self.experiment.source} · {self.variant.heading}\n"
+        head = f"# {self.experiment.title}\n\n{self.experiment.source} · {self.experiment.heading(self.variant)}\n"
         texts = [
             section if isinstance(section, str) else f"## {section.heading}\n\n{_table_of(section.columns)}"
             for section in sections
@@ -248,7 +249,7 @@ class Page:
         records = footnotes.all_records(self.results)
         origin = {
             "profile": self.variant.profile,
-            "protocol": self.variant.heading,
+            "protocol": self.experiment.heading(self.variant),
             "records": len(records),
             "records_sha256": records_digest(records),
             "command": footnotes.command(self.experiment, self.variant, self.results),
@@ -378,8 +379,10 @@ def _count_parameters(model: str, options: tuple) -> int:
 
 
 @cache
-def _multiply_adds(model: str, options: tuple) -> int:
-    return multiply_adds(model, dict(options))
+def _multiply_adds(model: str, options: tuple, data: str) -> int:
+    """For an image of the data, or for one of the size that the net was made for where they have many sizes."""
+    size = IMAGE_SHAPES[data][0] if data in IMAGE_SHAPES else None
+    return multiply_adds(model, dict(options), size)
 
 
 def differences_section(differences: list[Difference]) -> str:

@@ -1,0 +1,55 @@
+"""Entry points for torch.hub: the nets of He et al. 2015 for 32x32 images.
+
+    torch.hub.load("DIR", "cifar_resnet20", source="local")                     # initialised, not trained
+    torch.hub.load("DIR", "cifar_resnet20", source="local", pretrained=True)    # with released weights
+
+Trained nets take images as they were trained on: RGB from 0 to 1, less the per-pixel mean of the training images.
+"""
+
+from pathlib import Path as _Path
+
+from resnet.models import create_model as _create_model
+from resnet.weights import WeightsError as _WeightsError
+
+dependencies = ["numpy", "safetensors", "torch"]
+
+_RELEASED = _Path(__file__).resolve().parent / "weights"  # files as `make export` makes them
+
+
+def _entry(model: str):
+    """The function that torch.hub calls for a net."""
+
+    def build(pretrained: bool = False, weights: str | _Path | None = None, **options):
+        if weights is not None:
+            return _create_model(model, weights=_find(weights), **options)
+        return _create_model(model, weights=_find_released(model) if pretrained else None, **options)
+
+    build.__name__ = build.__qualname__ = model
+    build.__doc__ = f"""{model}: maps images (N, 3, 32, 32) to logits (N, 10).
+
+    ``pretrained``: with the weights that were released for it. ``weights``: with those of a file, by its path, or by
+    its name if it is a released one. The options are those of :mod:`resnet.models.cifar`. Raises
+    :class:`resnet.weights.WeightsError` if there are no such weights, or if they are those of another net.
+    """
+    return build
+
+
+def _find(weights: str | _Path) -> _Path:
+    """The file of that released name or path. Raises WeightsError."""
+    path = _Path(weights)
+    return path if path.suffix or path.is_file() else _find_released(str(weights))
+
+
+def _find_released(name: str) -> _Path:
+    """The released file of that name. Raises WeightsError, which lists what was released."""
+    released = {path.stem: path for path in sorted(_RELEASED.glob("*.safetensors"))}
+    if name in released:
+        return released[name]
+    there = f"there are: {', '.join(released)}" if released else "none have been released for any net yet"
+    raise _WeightsError(f"no weights have been released for {name}; {there}. weights= also takes the path of a file")
+
+
+cifar_resnet20, cifar_resnet32, cifar_resnet44, cifar_resnet56, cifar_resnet110 = (
+    _entry(f"cifar_resnet{depth}") for depth in (20, 32, 44, 56, 110)
+)
+cifar_plain20, cifar_plain32, cifar_plain44, cifar_plain56 = (_entry(f"cifar_plain{d}") for d in (20, 32, 44, 56))

@@ -1,0 +1,262 @@
+"""The commands for one's own images: ``python -m reproductions.finetune train`` and ``predict``.
+
+    python -m reproductions.finetune train FOLDER --out DIR --every 5
+    python -m reproductions.finetune train FOLDER --out DIR --every 5 --weights torchvision:resnet50
+    python -m reproductions.finetune predict DIR/best.safetensors IMAGE_OR_FOLDER ...
+
+The first is the protocol of what is reported of training ResNet-50 on one's own images, the second the same but
+fine-tuned: every fifth image of the sorted list held out, crops of 224 pixels, Adam with learning rate 1e-3, batches of
+64, 30 epochs. What the report leaves open of the crops is done as usual: of 8 to 100 % of the area and flipped at
+random in training, in the centre of the images held out.
+
+FOLDER has a sub-folder of images for each class. They may be grey, have a palette, transparency (which is ignored) or
+CMYK colours, and are taken as stored, whatever EXIF says of their orientation. Those that can't be read are left out
+and named; with ``--strict`` they end the command. DIR gets best.safetensors and last.safetensors, report.md,
+confusion.png, curves.png and history.json, and a checkpoint after each epoch, from which the same command goes on.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from reproductions import finetune_report
+from reproductions.harness.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED
+from reproductions.harness.reporting.tables import markdown_table
+from resnet.data.crops import centre_box, crop, read_image
+from resnet.data.dataset import DataError
+from resnet.data.loading import Loader
+from resnet.data.own_folder import OwnImages, every_nth, find_images, scan_classes, split, stratified
+from resnet.files import write_atomically
+from resnet.finetuning import (
+    BEST,
+    Beginning,
+    Classifier,
+    FinetuningError,
+    Settings,
+    from_scratch,
+    from_weights,
+    load_classifier,
+    train,
+)
+from resnet.models import image_size
+from resnet.models.blocks import VARIANTS
+from resnet.trainer import find_device
+from resnet.weights import Architecture, WeightsError
+
+TOP = 5  # classes that are shown of a prediction
+PIECE = 16  # images that are predicted at once
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m reproductions.finetune")
+    commands = parser.add_subparsers(dest="command", required=True)
+    training = commands.add_parser("train", help="train on the images of a folder", description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    add = training.add_argument
+    add("folder", type=Path, help="has a sub-folder of images for each class")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the weights and the report")
+    add("--weights", default="none", help="none (from scratch, default), torchvision:resnet50, or a file of weights")
+    add("--model", help="default: that of the weights, else resnet50")
+    add("--variant", choices=VARIANTS, help="default: that of the weights, else b, as torchvision's nets are")
+    held_out = training.add_mutually_exclusive_group()
+    held_out.add_argument("--every", type=int, metavar="N", help="hold out every N-th image of the sorted list")
+    held_out.add_argument("--validation", type=float, default=0.2, metavar="SHARE",
+                          help="hold out this share of each class at random (default: 0.2)")  # fmt: skip
+    add("--epochs", type=int, default=30, help="default: 30; with more than before a training goes on")
+    add("--batch", type=int, default=64, help="images a step (default: 64)")
+    add("--learning-rate", type=float, default=1e-3, help="Adam's (default: 0.001)")
+    add("--image-size", type=int, help="pixels on a crop's side (default: what the model was made for, such as 224)")
+    add("--crop", choices=("area", "scale"), default="area", help="how training images are cropped (default: area)")
+    add("--no-augment", action="store_true", help="train on the centres of the images")
+    add("--seed", type=int, default=0, help="of the split, the initial weights, and the batches (default: 0)")
+    add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 on CUDA, fp32 elsewhere")
+    add("--strict", action="store_true", help="refuse a folder with images that can't be read")
+    predicting = commands.add_parser("predict", help="what a trained network takes images for")
+    predicting.add_argument("weights", type=Path, help=f"a file such as DIR/{BEST}")
+    predicting.add_argument("images", type=Path, nargs="+", help="images, and folders of images")
+    predicting.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    for command in (training, predicting):
+        command.add_argument("--device", default="auto", help="auto (default): a CUDA GPU if there is one; or cpu, ...")
+        command.add_argument("--workers", type=int, help="processes that read images (default: one per thread)")
+    options = parser.parse_args(arguments)
+    least = {"epochs": 1, "batch": 2, "image_size": 8, "workers": 0, "seed": 0}  # BN needs two images
+    for name, lowest in least.items():
+        value = getattr(options, name, None)
+        if value is not None and value < lowest:
+            parser.error(f"--{name.replace('_', '-')} must be at least {lowest}, not {value}")
+    options.workers = torch.get_num_threads() if options.workers is None else options.workers
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train or predict; returns the exit status.
+
+    0: done. 1: the training failed, or an image to predict can't be read. 2: nothing was begun. 130: interrupted.
+    """
+    options, console = parse(arguments), Console(stderr=True, soft_wrap=True)
+    try:
+        return train_on_folder(options, console) if options.command == "train" else predict(options, console)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from the last whole epoch")
+        return EXIT_INTERRUPTED
+    except (DataError, WeightsError, FinetuningError, ValueError, OSError) as error:
+        console.print(str(error), style="red", highlight=False, markup=False)
+        failed = isinstance(error, (FinetuningError, OSError))  # a full disk, say
+        return EXIT_FAILED if failed else EXIT_REFUSED
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+
+
+def train_on_folder(options: argparse.Namespace, console: Console) -> int:
+    device = find_device(options.device)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    if options.out.resolve().is_relative_to(options.folder.resolve()):
+        raise ValueError(f"{options.out} lies in {options.folder}, where its plots would be taken for images of a "
+                         "class: name another --out")  # fmt: skip
+    with console.status(f"decoding every image below {options.folder} once") as status:
+        images = scan_classes(options.folder, lambda done, of: status.update(f"{done:,} of {of:,} images can be read"))
+    for line in left_out(images):
+        say(line)
+    if images.unreadable and options.strict:
+        raise DataError("with --strict these images must be repaired or taken away first")
+    if options.every is None:
+        dataset = split(images, stratified(images, options.validation, options.seed))
+        how = f"{100 * options.validation:g} % of each class, at random with seed {options.seed}"
+    else:
+        dataset = split(images, every_nth(images, options.every))
+        how = f"image {options.every}, {2 * options.every}, {3 * options.every}, ... of the sorted list"
+    beginning = _begin(options, dataset.classes)
+    settings = Settings(
+        options.batch,
+        options.learning_rate,
+        options.image_size or image_size(beginning.architecture.model),
+        options.crop,
+        not options.no_augment,
+        options.precision,
+        options.seed,
+    )
+    say(f"{dataset.num_classes} classes, {len(dataset.train):,} images to train on, {len(dataset.test):,} held out "
+        f"({how})")  # fmt: skip
+    say(f"{beginning.architecture} {beginning.said}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    with console.status("") as status:
+        done = train(
+            beginning,
+            dataset,
+            settings,
+            options.epochs,
+            options.out,
+            device,
+            options.workers,
+            on_epoch=lambda entry: say(
+                f"epoch {entry['epoch']}: training accuracy {entry['training_accuracy']:.2f} %, "
+                f"validation accuracy {entry['validation_accuracy']:.2f} %"
+            ),
+            on_step=lambda step, steps: status.update(f"step {step:,} of {steps:,}"),
+        )
+    history = {
+        "classes": dataset.classes,
+        "held_out": how,
+        "begun": beginning.said,
+        "settings": asdict(settings),
+        "unreadable": [{"image": name, "error": why} for name, why in images.unreadable],
+        **asdict(done),
+    }
+    write_atomically(options.out / "history.json", json.dumps(history, indent=1).encode() + b"\n")
+    written = finetune_report.write(options.out, beginning, dataset, settings, done, how, left_out(images))
+    print((options.out / "report.md").read_text(encoding="utf-8"))
+    for path in (*written, options.out / "history.json", *sorted(options.out.glob("*.safetensors"))):
+        say(f"wrote {path}")
+    return 0
+
+
+def left_out(images: OwnImages) -> list[str]:
+    """What of a folder is not trained on, a line for each."""
+    lines = [f"left out: {name}, which has no image that can be read" for name in images.empty]
+    return lines + [f"left out: {name}, which can't be read ({why})" for name, why in images.unreadable]
+
+
+def _begin(options: argparse.Namespace, classes: tuple[str, ...]) -> Beginning:
+    if options.weights != "none":
+        return from_weights(options.weights, classes, options.seed, options.model, options.variant)
+    model = options.model or "resnet50"
+    variant = options.variant or ("b" if model.startswith("resnet") else None)
+    architecture = Architecture(model, {} if variant is None else {"variant": variant})
+    return from_scratch(architecture, len(classes), options.seed)
+
+
+# ----------------------------------------------------------------------------------------------------------- predicting
+
+
+def predict(options: argparse.Namespace, console: Console) -> int:
+    """Print the classes that the images are taken for, the likeliest first; 1 if one can't be read."""
+    device = find_device(options.device)
+    classifier = load_classifier(options.weights, device)
+    paths = [path for given in options.images for path in find_images(given)]
+    if not paths:
+        raise DataError(f"there is no image in {', '.join(map(str, options.images))}")
+    predictions = list(predict_files(classifier, paths, device, options.workers))
+    if options.json:
+        print(json.dumps(predictions, indent=1, ensure_ascii=False))
+    elif readable := [found for found in predictions if "error" not in found]:
+        columns = {"image": [found["image"] for found in readable]}
+        for place in range(min(TOP, len(classifier.classes))):
+            likeliest = [found["predictions"][place] for found in readable]
+            columns[f"{place + 1}"] = [f"{each['class']} {100 * each['probability']:.1f} %" for each in likeliest]
+        print(markdown_table(columns), end="")
+    unreadable = [found for found in predictions if "error" in found]
+    for found in unreadable:
+        text = f"{found['image']} can't be read: {found['error']}"
+        console.print(text, style="red", highlight=False, markup=False)
+    return EXIT_FAILED if unreadable else 0
+
+
+def predict_files(classifier: Classifier, paths: list[Path], device: torch.device, workers: int):
+    """For each image {"image", "predictions": [{"class", "probability"}, ...]}, or {"image", "error"}, in order."""
+
+    def read(piece: list[Path]) -> list[np.ndarray | str]:
+        """The square in each image's centre, or why there is none."""
+        found: list[np.ndarray | str] = []
+        for path in piece:
+            try:
+                image = read_image(path)
+            except DataError as error:
+                found.append(str(error.__cause__))
+            else:
+                found.append(crop(image, centre_box(*image.size), classifier.image_size))
+        return found
+
+    pieces = [paths[start : start + PIECE] for start in range(0, len(paths), PIECE)]
+    loader = Loader(read, pieces, min(workers, len(pieces)))
+    try:
+        for piece, found in zip(pieces, loader):
+            squares = [each for each in found if not isinstance(each, str)]
+            pixels = torch.from_numpy(np.stack(squares)).to(device) if squares else None
+            likeliest = iter([] if pixels is None else _likeliest(classifier, pixels))
+            for path, each in zip(piece, found):
+                said = {"error": each} if isinstance(each, str) else {"predictions": next(likeliest)}
+                yield {"image": str(path), **said}
+    finally:
+        loader.close()
+
+
+def _likeliest(classifier: Classifier, pixels: torch.Tensor) -> list[list[dict]]:
+    values, places = classifier.probabilities(pixels).cpu().topk(min(TOP, len(classifier.classes)))
+    return [
+        [{"class": classifier.classes[place], "probability": value} for value, place in zip(*each)]
+        for each in zip(values.tolist(), places.tolist())
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""What is measured of finished runs' final networks: a small sealed JSON file for each, made once.
+
+They lie in a folder beside ``records/`` and are read without weights, data or a GPU. There are two kinds:
+:data:`reproductions.harness.responses.RESPONSES` and :data:`reproductions.harness.predictions.PREDICTIONS`.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from reproductions.harness import provenance
+from reproductions.harness.final_weights import read_final_weights, weights_path
+from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.records import Pool
+from resnet.data import Data, DataError, ImageDataset, load, place
+from resnet.files import write_atomically
+from resnet.models import create_model
+from resnet.run import Run, canonical_json
+from resnet.weights import WeightsError
+
+SCHEMA = 1
+_FIELDS = {
+    "schema": int,
+    "identity": str,  # of the run
+    "weights_sha256": str,  # of its final network
+    "data": dict,  # name, sha256, official
+    "images": int,
+    "how": str,
+    "hardware": dict,
+    "versions": dict,
+    "code": dict,
+    "sha256": str,  # of the rest
+}
+
+
+class MeasurementError(Exception):
+    """A measurement that can't be made or used. The message names the file."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of measurement.
+
+    folder: where its files lie, and what they are called. how: on which images and in which mode. fields: what its
+    files have besides those that all have. measure: gives these from a network, the data on its device and the run.
+    problem: what is wrong with them in a file of a record, None if nothing is.
+    """
+
+    folder: str
+    how: str
+    fields: dict[str, type]
+    measure: Callable[[nn.Module, Data, Run], dict]
+    problem: Callable[[dict, dict], str | None]
+
+    def path(self, out: Path, record: dict) -> Path:
+        """Where the file of a record's run belongs below ``out``, whose ``records`` has the record."""
+        return out / self.folder / f"{record['identity'][:16]}.json"
+
+    def find(self, out: Path, record: dict) -> dict | None:
+        """What was measured of a record's run; None if nothing was. Raises MeasurementError for a damaged file."""
+        path = self.path(out, record)
+        return self.read(path, record) if path.exists() else None
+
+    def read(self, path: Path, record: dict) -> dict:
+        """Read one file, and check that it is whole, unedited, and of this record's run, weights and data.
+
+        Raises MeasurementError.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise MeasurementError(f"{path} can't be read as {self.folder}: {error}") from error
+        if problem := self._problem(content, record):
+            raise MeasurementError(f"{path} does not hold the {self.folder} of its run: {problem}")
+        return content
+
+    def _problem(self, content, record: dict) -> str | None:
+        expected = _FIELDS | self.fields
+        if not isinstance(content, dict) or set(content) != set(expected):
+            return "its fields are others"
+        if wrong := [name for name, kind in expected.items() if type(content[name]) is not kind]:
+            return f"{wrong[0]} is {content[wrong[0]]!r}"
+        if content["schema"] != SCHEMA:
+            return f"schema is {content['schema']!r}, not {SCHEMA}"
+        try:
+            digest = seal(content)["sha256"]
+        except ValueError:  # a number that is not finite
+            digest = None
+        if digest != content["sha256"]:
+            return "its digest does not fit its content: it was edited or damaged"
+        for name in ("identity", "weights_sha256", "data"):
+            if content[name] != record[name]:
+                return f"its {name} is not that of the run's record"
+        return self.problem(content, record)
+
+    def make(self, record: dict, out: Path, dataset: ImageDataset, device: torch.device) -> dict:
+        """Measure a completed run's final network. Raises MeasurementError and WeightsError where what is here does
+        not fit it."""
+        run = Run.from_specification(record["specification"])
+        if dataset.digest != record["data"]["sha256"]:
+            raise MeasurementError(f"{run} was trained on {run.data} with the SHA-256 {record['data']['sha256']}, but "
+                                   f"what is here has {dataset.digest}")  # fmt: skip
+        state = read_final_weights(out, record)
+        model = create_model(run.model, **{"num_classes": dataset.num_classes, **run.model_options})
+        model.load_state_dict(state)
+        model = model.to(device, memory_format=torch.channels_last)
+        data = place(dataset, run.train_images, device)
+        return seal(
+            {
+                "schema": SCHEMA,
+                "identity": record["identity"],
+                "weights_sha256": record["weights_sha256"],
+                "data": record["data"],
+                "images": data.test_images["test"],
+                "how": self.how,
+                **self.measure(model, data, run),
+                "hardware": provenance.hardware(device, torch.get_num_threads()),
+                "versions": provenance.versions(),
+                "code": provenance.code_identity(),
+            }
+        )
+
+    def make_missing(self, records: list[dict], workplace: Workplace, device: torch.device) -> list[str]:
+        """Measure what was not measured yet of completed runs whose weights are there; returns what went wrong.
+
+        A run whose weights are gone is left out: the table says so.
+        """
+        problems, datasets = [], {}
+        for record in records:
+            try:
+                measured = self.find(workplace.out, record) is not None
+                if measured or not weights_path(workplace.out, record).exists():
+                    continue
+                name = record["data"]["name"]
+                dataset = datasets[name] = datasets.get(name) or load(name, workplace.data)
+                content = self.make(record, workplace.out, dataset, device)
+                write(self.path(workplace.out, record), content)
+            except (MeasurementError, WeightsError, DataError, OSError) as error:
+                problems.append(str(error))
+        return problems
+
+    def read_all(self, out: Path, pool: Pool) -> tuple[dict[Path, dict], dict[Path, str]]:
+        """All files below ``out`` whose run has a record in the pool, and of every other file what is wrong."""
+        by_name = {record["identity"][:16]: record for record in pool.records.values()}
+        found, problems = {}, {}
+        for path in sorted((out / self.folder).glob("*.json")):
+            try:
+                if path.stem not in by_name:
+                    raise MeasurementError(f"{path} belongs to no record")
+                found[path] = self.read(path, by_name[path.stem])
+            except MeasurementError as error:
+                problems[path] = str(error)
+        return found, problems
+
+
+def seal(content: dict) -> dict:
+    """The content with its digest."""
+    content = {name: value for name, value in content.items() if name != "sha256"}
+    return {**content, "sha256": hashlib.sha256(canonical_json(content)).hexdigest()}
+
+
+def write(path: Path, content: dict) -> None:
+    """Write a file, once and whole. Raises FileExistsError."""
+    write_atomically(path, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n", exclusive=True)
+
+
+def digest(contents: list[dict]) -> str:
+    """SHA-256 over the digests of the files, in an order of its own."""
+    return hashlib.sha256("".join(sorted(own["sha256"] for own in contents)).encode()).hexdigest()

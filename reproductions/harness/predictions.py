@@ -1,0 +1,43 @@
+"""Predictions of finished runs for all test images: the class that each image is taken for, and how surely."""
+
+import torch
+from torch import nn
+
+from reproductions.harness.measurements import Kind
+from resnet.data import Data
+from resnet.run import Run
+
+DIGITS = 6  # of a probability; more would make the files larger and tell nothing
+
+
+@torch.no_grad()
+def _measure(model: nn.Module, data: Data, run: Run) -> dict:
+    found = {"labels": [], "predicted": [], "probability": []}
+    model.eval()
+    for images, labels in data.tests("test", slice(None), run.recipe):
+        probability, predicted = model(images).float().softmax(dim=1).max(dim=1)
+        found["labels"] += labels.tolist()
+        found["predicted"] += predicted.tolist()
+        found["probability"] += [round(value, DIGITS) for value in probability.tolist()]
+    return found
+
+
+def _problem(content: dict, record: dict) -> str | None:
+    columns = [content[name] for name in ("labels", "predicted", "probability")]
+    if {len(column) for column in columns} != {content["images"]}:
+        return "it has not as many predictions as images"
+    labels, predicted, probabilities = columns
+    if not all(type(value) is int and value >= 0 for value in labels + predicted):
+        return "a label or prediction is no class"
+    if not all(isinstance(value, float) and 0 <= value <= 1 for value in probabilities):
+        return "a probability is not from 0 to 1"
+    return None
+
+
+PREDICTIONS = Kind(
+    folder="predictions",
+    how="test images, evaluation mode, fp32",
+    fields={"labels": list, "predicted": list, "probability": list},  # of each test image, in the data's order
+    measure=_measure,
+    problem=_problem,
+)

@@ -1,0 +1,157 @@
+"""One's own images, a sub-folder for each class: which there are, which can be read, and which are held out.
+
+Only names and sizes of the files are kept; the images are read while a network is trained.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from resnet.data.crops import read_image
+from resnet.data.dataset import DataError
+from resnet.data.image_files import SUFFIXES, Files, FolderDataset, digest_of_files, is_image, some
+from resnet.data.sampling import seeded_generator
+
+PARTS = {"train", "val", "valid", "validation", "test"}  # names of sub-folders that are no classes
+
+
+@dataclass(frozen=True, eq=False)
+class OwnImages:
+    """The images below ``root``, sorted by class and path, and what was left out.
+
+    ``empty``: sub-folders without an image that can be read, which are no classes. ``unreadable``: files that are named
+    like images and can't be read, each with the reason.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    files: Files
+    empty: tuple[str, ...]
+    unreadable: tuple[tuple[str, str], ...]
+
+
+def scan_classes(root: Path, progress: Callable[[int, int], None] | None = None) -> OwnImages:
+    """Find the images below the sub-folders of ``root``, however deep, and decode each once, to see that it can be.
+
+    Names that begin with a dot don't count. ``progress`` is told how many files are done and how many there are.
+    Raises DataError where there are not two classes, or the folder looks as if it was split into parts already.
+    """
+    names = _sub_folders(root)
+    if names and set(map(str.lower, names)) <= PARTS:
+        raise DataError(f"{root} has the sub-folders {', '.join(names)}, which are no classes: name one of them, and "
+                        "its images are split into training and validation; or give them all as one folder with a "
+                        "sub-folder for each class")  # fmt: skip
+    found = [(name, path) for name in names for path in _images_below(root / name)]
+    reasons = _reasons(root, [path for _, path in found], progress)
+    good = [place for place, reason in zip(found, reasons) if reason is None]
+    filled = {own for own, _ in good}
+    classes = tuple(name for name in names if name in filled)
+    if len(classes) < 2:
+        raise DataError(_too_few(root, names, classes, len(found)))
+    position = {name: number for number, name in enumerate(classes)}
+    files = Files(
+        np.array([os.fsencode(path.relative_to(root)) for _, path in good]),
+        np.array([position[name] for name, _ in good], np.int64),
+        np.array([path.stat().st_size for _, path in good], np.int64),
+    )
+    bad = [(str(path.relative_to(root)), why) for (_, path), why in zip(found, reasons) if why is not None]
+    return OwnImages(root, classes, files, tuple(name for name in names if name not in classes), tuple(bad))
+
+
+def _sub_folders(root: Path) -> list[str]:
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}: name one that has a sub-folder of images for each class")
+    try:
+        return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{root} can't be read ({error}); make it readable") from error
+
+
+def _images_below(folder: Path) -> list[Path]:
+    found = []
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(where, name) for name in names if is_image(name)]
+    return sorted(found)
+
+
+def find_images(path: Path) -> list[Path]:
+    """The image file of that path, or all images below a folder, sorted; the path itself if there is nothing."""
+    return _images_below(path) if path.is_dir() else [path]
+
+
+def _reasons(root: Path, paths: list[Path], progress: Callable[[int, int], None] | None) -> list[str | None]:
+    """Why each of the files can't be read, None for those that can."""
+
+    def reason(path: Path) -> str | None:
+        try:
+            read_image(path)
+        except DataError as error:
+            return str(error.__cause__).replace(str(path), "the file")
+        return None
+
+    found: list[str | None] = []
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for done, why in enumerate(threads.map(reason, paths), start=1):
+            found.append(why)
+            if progress:
+                progress(done, len(paths))
+    return found
+
+
+def _too_few(root: Path, names: list[str], classes: tuple[str, ...], images: int) -> str:
+    wanted = f"{root} must have a sub-folder of images for each of at least two classes"
+    endings = f"files that end in {', '.join(SUFFIXES)}"
+    if not names:
+        lying = " but images lie directly in it," if any(is_image(path.name) for path in root.iterdir()) else ""
+        return f"{wanted},{lying} and it has no sub-folder at all"
+    if not images:
+        return f"{wanted}, but there is no image in {some(names)} ({endings})"
+    return f"{wanted}, but only {some(list(classes)) or 'none'} has images that can be read ({endings})"
+
+
+def every_nth(images: OwnImages, n: int) -> np.ndarray:
+    """Which images are held out where every ``n``-th of the sorted list is: bool (N,). Raises ValueError."""
+    if n < 2:
+        raise ValueError(f"every {n}-th image can't be held out: none would be left to train on")
+    return np.arange(len(images.files)) % n == n - 1
+
+
+def stratified(images: OwnImages, share: float, seed: int) -> np.ndarray:
+    """Which images are held out where a ``share`` of each class is, at random: bool (N,).
+
+    At least one of a class with two, and never all: the only image of a class is trained on. Raises ValueError.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"the share of the images that is held out must be between 0 and 1, not {share}")
+    held_out = np.zeros(len(images.files), bool)
+    for number, name in enumerate(images.classes):
+        places = np.flatnonzero(images.files.labels == number)
+        count = min(max(round(share * len(places)), 1), len(places) - 1)
+        order = torch.randperm(len(places), generator=seeded_generator(seed, "validation", name)).numpy()
+        held_out[places[order[:count]]] = True
+    return held_out
+
+
+def split(images: OwnImages, held_out: np.ndarray) -> FolderDataset:
+    """The data set whose test images are those held out. Raises DataError for a class that has none to train on."""
+
+    def part(which: np.ndarray) -> Files:
+        files = images.files
+        return Files(files.paths[which], files.labels[which], files.bytes[which])
+
+    train, test = part(~held_out), part(held_out)
+    counts = np.bincount(train.labels, minlength=len(images.classes))
+    if lost := [name for name, count in zip(images.classes, counts) if not count]:
+        raise DataError(f"all images of {some(lost)} are held out, so that there are none to train on: add images, or "
+                        "hold out a share of each class with --validation")  # fmt: skip
+    if not len(test):
+        raise DataError(f"no image of {images.root} is held out, so nothing would say how good a network is: add "
+                        "images, or hold out more")  # fmt: skip
+    digest = digest_of_files(train, test)
+    return FolderDataset(images.root.resolve().name, images.root, images.classes, train, test, False, digest)

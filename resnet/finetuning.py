@@ -1,0 +1,342 @@
+"""Networks for the classes of one's own images: trained from scratch or from other weights, validated, used.
+
+The optimizer is Adam with a constant learning rate, as in what is reported of such trainings; the papers' recipes are
+:class:`resnet.recipe.Recipe`'s. Crops and batches are those of :mod:`resnet.data.folder`, drawn from the seed alone, so
+a training that was interrupted goes on as if it had not been: bit for bit on a CPU with as many threads.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from resnet import checkpoint
+from resnet.data.colour import MEAN, STD
+from resnet.data.dataset import DataError
+from resnet.data.folder import FolderData, FolderDataset
+from resnet.data.sampling import seeded_generator
+from resnet.losses import cross_entropy
+from resnet.models import create_model, image_channels
+from resnet.recipe import Recipe
+from resnet.released import read_card, write_weights
+from resnet.trainer import digest_of_weights, resolve_precision
+from resnet.transfer import LAST_LAYER, take_over
+from resnet.weights import TORCHVISION, Architecture, WeightsError, find_architecture, read_weights, torchvision_file
+
+BEST, LAST = "best.safetensors", "last.safetensors"
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
+
+
+class FinetuningError(Exception):
+    """A training that can't be begun or gone on with. The message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a network is trained, but for how long; ``crop`` and ``image_size`` as in :class:`resnet.recipe.Recipe`."""
+
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    image_size: int = 224
+    crop: str = "area"
+    augment: bool = True
+    precision: str = "auto"
+    seed: int = 0
+
+    def recipe(self) -> Recipe:
+        """What batches are made by. Raises ValueError for a setting that can't be."""
+        if self.crop == "pad":
+            raise ValueError("crop must be area or scale")
+        if self.precision == "fp16":
+            raise ValueError("fp16 would need its losses scaled, which is not done here: use bf16 or fp32")
+        return Recipe(
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            milestones=(),
+            crop=self.crop,
+            image_size=self.image_size,
+            augment=self.augment,
+            precision=self.precision,
+        )
+
+
+# ------------------------------------------------------------------------------------------------------- the beginning
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A network to train, which it is, and what is to be said of where its weights are from."""
+
+    model: nn.Module
+    architecture: Architecture
+    said: str
+
+
+def from_scratch(architecture: Architecture, classes: int, seed: int) -> Beginning:
+    """A network with initialised weights. Raises ValueError for one that there isn't, or that takes grey images."""
+    model = _create(architecture, classes, seed)
+    return Beginning(model, architecture, "from scratch")
+
+
+def from_weights(
+    source: str, classes: tuple[str, ...], seed: int, model: str | None = None, variant: str | None = None
+) -> Beginning:
+    """A network with torchvision's weights ("torchvision:resnet50") or those in a file of any kind.
+
+    The file's card tells the network, else the weights do, with ``model`` and ``variant`` where they leave it open. The
+    last layer is a new one if it has another number of outputs, or if the card names other classes. Raises
+    WeightsError and ValueError.
+    """
+    if source.startswith(TORCHVISION):
+        name = source.removeprefix(TORCHVISION)
+        path, card = torchvision_file(name), {}
+        asked = model or name, variant or "b"
+    else:
+        path, asked = Path(source), (model, variant)
+    state = read_weights(path)
+    card = read_card(path)
+    if "model" in card:
+        found = _of_card(card, path)
+        if any(wanted not in (None, own) for wanted, own in zip(asked, (found.model, found.variant))):
+            raise WeightsError(f"{path} holds {found}, its card says, and not {' '.join(filter(None, asked))}")
+    elif model is not None and not model.startswith(("resnet", "plain")):
+        found = Architecture(model, {} if variant is None else {"variant": variant})
+    else:
+        found = find_architecture(state, *asked, file=path.name)
+    architecture = Architecture(found.model, {k: v for k, v in found.options.items() if k != "num_classes"})
+    network = _create(architecture, len(classes), seed)
+    outputs, named = len(state.get(f"{LAST_LAYER}bias", ())), _classes_of(card)
+    keeps = outputs == len(classes) and named in (None, classes)
+    try:
+        if keeps:
+            network.load_state_dict(state, strict=False)
+        else:
+            take_over(network, state)
+    except (RuntimeError, ValueError) as error:
+        raise WeightsError(f"{path} does not hold the weights of {architecture}: {error}") from error
+    if keeps:
+        last = f"its last layer, which has {outputs:,} outputs as needed, too"
+    else:
+        why = f"with {len(classes):,} outputs instead of {outputs:,}"
+        last = f"but its last layer is a new one, {'for other classes' if outputs == len(classes) else why}"
+    return Beginning(network, architecture, f"from the weights of {path.name}, {last}")
+
+
+def _create(architecture: Architecture, classes: int, seed: int) -> nn.Module:
+    if image_channels(architecture.model) != 3:
+        raise ValueError(f"{architecture.model} takes grey images only; choose another --model")
+    generator = seeded_generator(seed, "initialisation")
+    return create_model(architecture.model, generator, **{**architecture.options, "num_classes": classes})
+
+
+def _of_card(card: dict[str, str], path: Path) -> Architecture:
+    try:
+        return Architecture(card["model"], dict(json.loads(card.get("options", "{}"))))
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"{path} has a card whose options can't be read: {error}") from error
+
+
+def _classes_of(card: dict[str, str]) -> tuple[str, ...] | None:
+    return tuple(json.loads(card["classes"])) if "classes" in card else None
+
+
+# -------------------------------------------------------------------------------------------------------- the training
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training has come to: ``history``, an entry for each epoch, and the last one's ``confusion`` matrix.
+
+    An entry: epoch, training_loss and training_accuracy (means over the epoch's augmented batches), validation_loss,
+    validation_accuracy; accuracies in percent. ``confusion[i][j]``: how many validation images of class i were taken
+    for class j.
+    """
+
+    history: list[dict]
+    confusion: list[list[int]]
+
+    @property
+    def best(self) -> dict:
+        """The epoch with the highest validation accuracy, the first of equals: selected on the validation images."""
+        return max(self.history, key=lambda entry: entry["validation_accuracy"])
+
+
+def train(
+    beginning: Beginning,
+    dataset: FolderDataset,
+    settings: Settings,
+    epochs: int,
+    folder: Path,
+    device: torch.device,
+    workers: int = 0,
+    on_epoch: Callable[[dict], None] = lambda entry: None,
+    on_step: Callable[[int, int], None] = lambda step, steps: None,
+) -> Training:
+    """Train to so many epochs, from the checkpoint in ``folder`` if there is one; more of them can follow later.
+
+    An epoch is as many batches as are needed for all training images; the last is filled up with the first images of
+    the next. After each, the network is tested on the validation images and ``folder`` gets a checkpoint, LAST, and
+    BEST where it is the best so far. Raises FinetuningError for a checkpoint of another training, for a loss that is
+    not finite, and for an image that can't be read any more.
+    """
+    recipe = settings.recipe()
+    precision = resolve_precision(settings.precision, device)
+    data = FolderData(dataset, device, workers)
+    model = beginning.model.to(device, memory_format=torch.channels_last)
+    identity = {
+        "settings": {**asdict(settings), "precision": precision},
+        "data": dataset.digest,
+        "classes": list(dataset.classes),
+        "model": str(beginning.architecture),
+        "initial_weights": digest_of_weights(model.state_dict()),
+    }
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    steps = math.ceil(len(dataset.train) / settings.batch_size)
+    done = Training([], [])
+    if (state := checkpoint.load_latest(folder, device)) is not None:
+        _check_identity(state["identity"], identity, folder)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        done = Training(state["history"], state["confusion"])
+    batches = data.batches(settings.seed, recipe, [slice(0, settings.batch_size)])
+    try:
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            for epoch in range(len(done.history), epochs):
+                model.train()
+                trained = _train_epoch(model, optimizer, batches, epoch * steps, steps, precision, device, on_step)
+                held_out = data.tests("test", slice(None), recipe)
+                loss, confusion = validate(model, held_out, dataset.num_classes, precision)
+                right = sum(confusion[number][number] for number in range(dataset.num_classes))
+                accuracy = 100 * right / len(dataset.test)
+                entry = {"epoch": epoch + 1, **trained, "validation_loss": loss, "validation_accuracy": accuracy}
+                done = Training([*done.history, entry], confusion)
+                _save(folder, model, optimizer, identity, done, make_card(beginning, dataset, settings, entry))
+                on_epoch(entry)
+    except DataError as error:
+        raise FinetuningError(f"{error}; what was there when the training began must stay there") from error
+    finally:
+        batches.close()
+    return done
+
+
+def _check_identity(saved: dict, own: dict, folder: Path) -> None:
+    differing = [name for name in own if saved.get(name) != own[name]]
+    if differing:
+        what = ", ".join(differing).replace("_", " ")
+        raise FinetuningError(f"{folder} has a training with other {what}, which this command can't go on with: name "
+                              "another folder with --out, or remove that one")  # fmt: skip
+
+
+def _train_epoch(model, optimizer, batches, first, steps, precision, device, on_step) -> dict:
+    """So many steps from the ``first`` on: the mean loss, and the accuracy in percent."""
+    sums = torch.zeros(2, dtype=torch.float64, device=device)  # never read in between: a step does not wait for it
+    images = 0
+    for step in range(steps):
+        batches.load(first + step)
+        for inputs, labels in batches.take(batches.size(first + step)):
+            optimizer.zero_grad()
+            with _autocast(device, precision):
+                logits = model(inputs)
+            loss = cross_entropy(logits, labels)
+            loss.backward()
+            optimizer.step()
+            right = (logits.detach().argmax(dim=1) == labels).sum()
+            sums += torch.stack([loss.detach().double() * len(labels), right.double()])
+            images += len(labels)
+        on_step(step + 1, steps)
+    total, right = sums.tolist()
+    if not math.isfinite(total):
+        raise FinetuningError("the training loss is not finite any more: try a lower --learning-rate in another --out")
+    return {"training_loss": total / images, "training_accuracy": 100 * right / images}
+
+
+@torch.no_grad()
+def validate(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], classes: int, precision: str
+) -> tuple[float, list[list[int]]]:
+    """The mean loss and the confusion matrix of a network on images; see :class:`Training`."""
+    model.eval()
+    loss, counts, images = 0.0, torch.zeros(classes * classes, dtype=torch.int64), 0
+    for inputs, labels in batches:
+        with _autocast(labels.device, precision):
+            logits = model(inputs)
+        loss += cross_entropy(logits, labels).item() * len(labels)
+        taken_for = logits.argmax(dim=1)
+        counts += torch.bincount(labels * classes + taken_for, minlength=classes * classes).cpu()
+        images += len(labels)
+    return loss / images, counts.view(classes, classes).tolist()
+
+
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    dtype = _AUTOCAST[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def _save(folder: Path, model: nn.Module, optimizer, identity: dict, done: Training, card: dict[str, str]) -> None:
+    """The weights first: a training that ends between them and the checkpoint does the epoch again, and the same."""
+    weights = model.state_dict()
+    card["weights_sha256"] = digest_of_weights(weights)
+    write_weights(folder / LAST, weights, card)
+    if done.best is done.history[-1]:
+        write_weights(folder / BEST, weights, card)
+    state = {"identity": identity, "model": weights, "optimizer": optimizer.state_dict(), **asdict(done)}
+    checkpoint.save(folder, state)
+
+
+def make_card(beginning: Beginning, dataset: FolderDataset, settings: Settings, entry: dict) -> dict[str, str]:
+    """What a file of weights says of itself; :func:`load_classifier` reads it."""
+    return {
+        "model": beginning.architecture.model,
+        "options": json.dumps({**beginning.architecture.options, "num_classes": dataset.num_classes}),
+        "classes": json.dumps(dataset.classes, ensure_ascii=False),
+        "image_size": str(settings.image_size),
+        "mean": json.dumps(MEAN),
+        "std": json.dumps(STD),
+        "begun": beginning.said,
+        "settings": json.dumps(asdict(settings)),
+        "epoch": str(entry["epoch"]),
+        "validation_accuracy": repr(entry["validation_accuracy"]),
+        "data_sha256": dataset.digest,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- the use
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained network with what it needs to be used: class names, image size, and normalisation of 0..255."""
+
+    model: nn.Module
+    classes: tuple[str, ...]
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @torch.no_grad()
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """Of uint8 (n, H, W, 3) crops on the network's device: float32 (n, classes)."""
+        mean, std = (torch.tensor(values, device=pixels.device) for values in (self.mean, self.std))
+        return self.model((pixels.float() - mean).div(std).permute(0, 3, 1, 2)).float().softmax(dim=1)
+
+
+def load_classifier(path: Path, device: torch.device) -> Classifier:
+    """The network in a file that :func:`train` left. Raises WeightsError."""
+    card = read_card(path) if path.is_file() else {}
+    if missing := {"model", "classes", "image_size", "mean", "std"} - card.keys():
+        if not path.is_file():
+            raise WeightsError(f"there is no file {path}")
+        raise WeightsError(f"{path} does not say its {', '.join(sorted(missing))}: name a file {BEST} or {LAST} that a "
+                           "training with this command left")  # fmt: skip
+    architecture = _of_card(card, path)
+    try:
+        model = create_model(architecture.model, weights=path, **architecture.options)
+        mean, std = (tuple(map(float, json.loads(card[name]))) for name in ("mean", "std"))
+        classes, size = _classes_of(card), int(card["image_size"])
+    except ValueError as error:
+        raise WeightsError(f"{path} has a card that can't be used: {error}") from error
+    return Classifier(model.to(device, memory_format=torch.channels_last).eval(), classes, size, mean, std)

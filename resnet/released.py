@@ -1,0 +1,119 @@
+"""Released weights: a network in one safetensors file, with a card that says what it is and how it came about.
+
+The card is the file's metadata, text by name. ``model`` and ``options`` (JSON) say which network it is, as
+:func:`resnet.models.create_model` takes them, and ``weights_sha256`` is the digest of its weights; what else is there
+is for readers. Reading a file executes no code.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from resnet.files import write_atomically
+from resnet.models import changed_options
+from resnet.trainer import digest_of_weights
+from resnet.weights import WeightsError, fitting_architectures, read_weights
+
+_ONLY_AT_FIRST = ("initialization", "zero_gamma")  # options that decide what a network begins with, and nothing else
+
+
+def pack_weights(state: Mapping[str, Tensor], card: Mapping[str, str]) -> bytes:
+    """A state dict and its card as the bytes of a safetensors file: equal ones give equal bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    content = safetensors.torch.save(tensors, {"format": "pt", **card})
+    # The file begins with the length of a JSON header, where the library writes metadata in an order drawn at random.
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
+
+
+def write_weights(path: Path, state: Mapping[str, Tensor], card: Mapping[str, str]) -> None:
+    """Write a state dict and its card, whole or not at all. Raises OSError."""
+    write_atomically(path, pack_weights(state, card))
+
+
+def read_card(path: Path) -> dict[str, str]:
+    """The card of a file; empty where it has none, as other formats. Raises WeightsError for a damaged file."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} can't be read as safetensors: {error}") from error
+
+
+def load_weights(model: nn.Module, name: str, options: dict, path: Path) -> None:
+    """Give a network, ``create_model(name, **options)``, the weights in a file.
+
+    A card must be that of this network. Of a file without one only names and shapes can be compared, which a plain net
+    and the residual one with shortcut A have in common. Raises WeightsError, which says what the file holds.
+    """
+    state = read_weights(path)
+    card = read_card(path)
+    if "model" in card and _network(card["model"], _options(card, path)) != _network(name, options):
+        raise WeightsError(f"{path} holds {describe_card(card)}, and not {_shown(name, options)}")
+    own, given = _shapes(model.state_dict()), _shapes(state)
+    if own != given:
+        differing = sorted(key for key in own.keys() | given.keys() if own.get(key) != given.get(key))
+        raise WeightsError(f"{path} holds {_guess(state)}, and not {_shown(name, options)}: {len(differing)} weights "
+                           f"are missing, not of it or of another shape, such as {differing[0]}")  # fmt: skip
+    model.load_state_dict(state, strict=False)  # which matters to BN's counters of batches alone
+    _check_digest(model, card, path)
+
+
+def describe_card(card: Mapping[str, str]) -> str:
+    """What a card says of its network, in a few words."""
+    said = [card[key] for key in ("row", "profile") if key in card]
+    said += [f"test error {float(card['test_error']):.2f} %"] if "test_error" in card else []
+    options = json.loads(card.get("options", "{}"))
+    return _shown(card["model"], options) + (f" ({', '.join(said)})" if said else "")
+
+
+def _options(card: Mapping[str, str], path: Path) -> dict:
+    try:
+        return dict(json.loads(card.get("options", "{}")))
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"{path} has a card whose options can't be read: {error}") from error
+
+
+def _network(name: str, options: dict) -> tuple[str, dict]:
+    """What decides the shape and the computation of a network."""
+    try:
+        changed = changed_options(name, options)
+    except ValueError:  # of a card: a network that this code does not have
+        changed = options
+    return name, {option: value for option, value in changed.items() if option not in _ONLY_AT_FIRST}
+
+
+def _shown(name: str, options: dict) -> str:
+    return " ".join([name, *(f"{option}={value}" for option, value in options.items())])
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Of all weights but BN's counters of batches, which nothing uses and old files lack."""
+    return {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+
+def _guess(state: Mapping[str, Tensor]) -> str:
+    """Which network's weights look like these, for a message."""
+    blocks = [len({key.split(".")[1] for key in state if key.startswith(f"layer{stage}.")}) for stage in range(1, 5)]
+    if blocks[0] and blocks == [blocks[0]] * 3 + [0]:
+        if "layer1.0.conv3.weight" in state:
+            return f"what looks like cifar_bottleneck{9 * blocks[0] + 2}"
+        depth = 6 * blocks[0] + 2
+        return f"what looks like cifar_resnet{depth} or cifar_plain{depth}"
+    found = [str(architecture) for architecture in fitting_architectures(state)]
+    return f"what looks like {' or '.join(found)}" if found else "the weights of no network that is known here"
+
+
+def _check_digest(model: nn.Module, card: Mapping[str, str], path: Path) -> None:
+    expected = card.get("weights_sha256")
+    if expected is not None and (digest := digest_of_weights(model.state_dict())) != expected:
+        raise WeightsError(f"{path} is damaged or was changed: its weights have the SHA-256 {digest}, but its card "
+                           f"says {expected}")  # fmt: skip

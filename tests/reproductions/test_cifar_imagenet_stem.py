@@ -1,0 +1,129 @@
+"""ImageNet's nets on small images: the reported three stages, and the stem as the only thing that changes."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from fakes import make_results
+
+from reproductions.cifar_imagenet_stem import EXPERIMENT
+from reproductions.harness import measurements
+from reproductions.harness.experiment import RowResult, Variant
+from reproductions.harness.launching.job import execute
+from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.measurements import MeasurementError
+from reproductions.harness.predictions import PREDICTIONS
+from reproductions.harness.records import read_pool
+from reproductions.harness.reporting import predictions
+from resnet.data import load
+from resnet.models import create_model
+from resnet.recipe import learning_rate_at
+
+PAPER = Variant("paper")
+
+
+def test_the_three_stages_of_the_recipe():
+    (recipe,) = {row.recipe for row in EXPERIMENT.rows("paper")}
+    images = [0, 149.9, 150.1, 209.9, 210.1, 269.9]  # epochs
+    rates = [learning_rate_at(recipe, round(epoch * 50_000 / 128)) for epoch in images]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert recipe.iterations * 128 / 50_000 == pytest.approx(270, abs=0.01)
+    assert (recipe.weight_decay, recipe.momentum, recipe.batch_size, recipe.nesterov) == (5e-4, 0.9, 128, False)
+
+
+def test_the_rows_differ_in_depth_and_stem_alone():
+    rows = {row.key: row for row in EXPERIMENT.rows("paper")}
+    assert [(row.model, row.run(0).model_options, row.after) for row in rows.values()] == [
+        ("resnet18", {"variant": "b"}, None),
+        ("resnet34", {"variant": "b"}, "resnet18"),
+        ("resnet18", {"variant": "b", "small_stem": True}, "resnet18"),
+    ]
+    net = create_model("resnet18", variant="b", small_stem=True, num_classes=10)
+    assert net.conv1.kernel_size == (3, 3)
+    assert {row.data for row in rows.values()} == {"cifar10"} and rows["resnet18"].reported == "stem_resnet18"
+
+
+def test_the_table_has_the_cost_at_32_pixels_and_the_reported_accuracy(tmp_path):
+    errors = {"resnet18": [13.0, 12.8, 13.3], "resnet18-small": [4.9, 5.1, 5.0]}
+    results = make_results(EXPERIMENT, PAPER, errors, tmp_path / "records")
+    files = EXPERIMENT.report(EXPERIMENT, PAPER, results, tmp_path)
+    table = files[0].read_text()
+    line = next(line for line in table.splitlines() if line.startswith("| ResNet-18, 7x7 stem"))
+    cells = [cell.strip() for cell in line.split("|")[1:-1]]
+    assert cells[2] == "37.5 M", "about a 49th of the 1,814 M at 224 pixels"
+    assert "86.95 (single)" in cells and "86.97 ± 0.25 (n = 3 of 5)" in cells
+    step = next(line for line in table.splitlines() if line.startswith("| ResNet-18, 3x3 stem | ResNet-18, 7x7 stem"))
+    assert "+8.03" in step
+    assert {path.name for path in files} >= {"cifar_imagenet_stem_steps.csv", "cifar_imagenet_stem_curves.png"}
+
+
+# --------------------------------------------------------------------------------------------------------- predictions
+
+SMOKE = Variant("smoke")
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """A folder in which the smoke profile's first row was trained with two seeds, and its predictions measured."""
+    out = tmp_path_factory.mktemp("out")
+    place = Workplace(out, out)
+    runs = EXPERIMENT.runs(SMOKE, 2, ["resnet18"])
+    shorter = [replace(run, recipe=replace(run.recipe, iterations=2, milestones=(1,))) for run in runs]
+    assert execute(shorter, place, lambda: False).failures == {}
+    records = list(read_pool(place.records).records.values())
+    assert EXPERIMENT.measure(records, place, torch.device("cpu")) == []
+    return out, records
+
+
+def predicted(out):
+    folder, records = out
+    row = replace(EXPERIMENT.rows("smoke")[0])
+    (found,) = predictions.find([RowResult(row, sorted(records, key=lambda r: r["identity"]), None, 2)], folder)
+    return found
+
+
+def test_the_predictions_are_those_of_the_final_network(out):
+    folder, (record, _) = out
+    file = PREDICTIONS.find(folder, record)
+    wrong = sum(label != guess for label, guess in zip(file["labels"], file["predicted"], strict=True))
+    assert 100 * wrong / 500 == pytest.approx(record["final"]["test_error"]) and file["images"] == 500
+    assert file["labels"] == load("synthetic").test_labels.tolist()
+    assert all(0.1 - 1e-6 <= p <= 1 for p in file["probability"]), "the largest of ten"
+
+
+def test_the_confusion_matrix_adds_up(out):
+    found = predicted(out)
+    matrix = found.confusion
+    assert matrix.sum(axis=1) == pytest.approx([100] * 10)
+    errors = [record["final"]["test_error"] for record in out[1]]
+    assert 100 - matrix.diagonal().mean() == pytest.approx(sum(errors) / 2)  # as many images of each class
+
+
+def test_the_surest_mistakes_are_mistakes_in_order():
+    file = {"labels": [0, 1, 2, 3, 4], "predicted": [0, 2, 2, 1, 3], "probability": [0.99, 0.4, 0.9, 0.8, 0.8]}
+    assert predictions.surest_mistakes(file) == [3, 4, 1] and predictions.surest_mistakes(file, 1) == [3]
+
+
+def test_tables_and_plots_show_them(out):
+    folder, _ = out
+    text = predictions.section([predicted(out)])
+    assert "the first of 2 runs with predictions" in text and predictions.section([]) == ""
+    assert len([line for line in text.splitlines() if line.startswith("|")]) == 12
+    figure = predictions.confusion_figure([predicted(out)], SMOKE)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()][:2] == ["disc", "ring"]
+    assert predictions.confusion_figure([], SMOKE) is None
+    assert len(list((folder / "plots").glob("predictions_*.png"))) == 1, "of seed 0 alone"
+
+
+@pytest.mark.parametrize("change", [{"predicted": []}, {"probability": [2.0] * 500}, {"labels": [-1] * 500}])
+def test_damaged_predictions_are_refused_and_count_as_none(out, tmp_path, change):
+    folder, (record, _) = out
+    content = PREDICTIONS.find(folder, record)
+    path = PREDICTIONS.path(tmp_path, record)
+    path.parent.mkdir()
+    path.write_text(json.dumps(measurements.seal(content | change)))
+    with pytest.raises(MeasurementError, match="does not hold the predictions of its run"):
+        PREDICTIONS.find(tmp_path, record)
+    row = EXPERIMENT.rows("smoke")[0]
+    assert predictions.find([RowResult(row, [record], None, 2)], tmp_path) == []

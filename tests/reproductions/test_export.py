@@ -1,0 +1,197 @@
+"""Released weights: which seed's, what their card says, and how torch.hub finds them."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from fakes import make_record
+from rich.console import Console
+from trained import leave
+
+import hubconf
+from reproductions import __main__, cifar_table, export
+from reproductions.harness import provenance
+from reproductions.harness.final_weights import weights_path
+from resnet.models import create_model
+from resnet.released import read_card
+from resnet.trainer import digest_of_weights
+from resnet.weights import WeightsError
+
+ROWS = {row.key: row for row in cifar_table.rows("smoke")}
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def run_export(out, to, profile="smoke"):
+    """The exit status and what was said."""
+    console = Console(record=True, soft_wrap=True, file=io.StringIO())
+    return export.export_weights(profile, out, to, console), console.export_text()
+
+
+# ------------------------------------------------------------------------------------------------------------- choice
+
+
+@pytest.mark.parametrize(
+    ("errors", "seed"),
+    [
+        ([9.0], 0),
+        ([8.0, 9.0], 0),  # always as far from their mean
+        ([33.01, 34.79], 0),  # whatever their binary rounding
+        ([34.79, 33.01], 0),
+        ([8.0, 9.0, 8.6], 2),
+        ([8.0, 10.0, 9.5, 8.5], 2),  # two are equally close
+        ([9.1, 8.7, 8.9, 8.3, 9.5], 2),
+    ],
+)
+def test_the_seed_closest_to_the_mean_of_equals_the_lowest(errors, seed):
+    records = [make_record(ROWS["resnet8"].run(s), error) for s, error in enumerate(errors)]
+    assert export.choose(records)["specification"]["seed"] == seed
+    assert export.choose(records[::-1])["specification"]["seed"] == seed
+
+
+# ------------------------------------------------------------------------------------------------------------- export
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Three seeds of ResNet-8, the last of which diverged, and one of ResNet-14."""
+    out = tmp_path_factory.mktemp("finished")
+    for seed, error in enumerate((9.0, 8.0, 8.6)):
+        leave(out, ROWS["resnet8"].run(seed), error)
+    leave(out, ROWS["resnet8"].run(3), diverged=True)
+    leave(out, ROWS["resnet14"].run(0), 7.0)
+    return out
+
+
+@pytest.fixture
+def out(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_what_is_exported_is_the_run_with_a_card(out, tmp_path):
+    code, said = run_export(out, tmp_path / "to")
+    assert code == 0 and "ResNet-32: no completed runs" in said
+    files = sorted((tmp_path / "to").iterdir())
+    assert [path.name for path in files] == ["cifar_resnet14_smoke.safetensors", "cifar_resnet8_smoke.safetensors"]
+    card, run = read_card(files[1]), ROWS["resnet8"].run(2)
+    record = json.loads((out / "records" / "synthetic" / "cifar_resnet8" / f"{run.short_id}.json").read_text())
+    assert card["row"] == "ResNet-8" and card["model"] == "cifar_resnet8" and card["options"] == "{}"
+    assert json.loads(card["recipe"]) == record["specification"]["recipe"] and card["profile"] == "smoke"
+    assert (card["seed"], card["seeds"], card["test_error"]) == ("2", "[0, 1, 2]", "8.6")
+    assert float(card["row_test_error_mean"]) == pytest.approx(8.5333, abs=1e-4) and card["row_test_error_n"] == "3"
+    assert float(card["row_test_error_std"]) == pytest.approx(0.5033, abs=1e-4)
+    assert (card["record_identity"], card["record_sha256"]) == (run.identity, record["record_sha256"])
+    assert (card["data"], card["data_sha256"]) == ("synthetic", record["data"]["sha256"])
+    assert card["commit"] == record["code"]["commit"] and card["code_modified"] == "false"
+    model = create_model("cifar_resnet8", weights=files[1])
+    assert digest_of_weights(model.state_dict()) == record["weights_sha256"] == card["weights_sha256"]
+    before = [path.read_bytes() for path in files]
+    assert run_export(out, tmp_path / "to")[0] == 0 and [path.read_bytes() for path in files] == before
+
+
+def test_one_run_has_no_spread(out, tmp_path):
+    run_export(out, tmp_path)
+    card = read_card(tmp_path / "cifar_resnet14_smoke.safetensors")
+    assert (card["row_test_error_mean"], card["row_test_error_std"], card["row_test_error_n"]) == ("7.0", "", "1")
+
+
+def test_a_licence_is_named_if_there_is_one(out, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "ROOT", tmp_path)
+    run_export(out, tmp_path / "a")
+    (tmp_path / "LICENSE").write_text("\nMIT License\n\nPermission ...\n")
+    run_export(out, tmp_path / "b")
+    cards = [read_card(tmp_path / folder / "cifar_resnet8_smoke.safetensors") for folder in "ab"]
+    assert "licence" not in cards[0] and cards[1]["licence"] == "LICENSE: MIT License"
+
+
+@pytest.mark.parametrize("how", ["missing", "another run's", "damaged"])
+def test_weights_that_are_not_the_records_are_said_and_not_exported(out, tmp_path, how):
+    path, other = (weights_path(out, make_record(ROWS["resnet8"].run(seed), 9.0)) for seed in (2, 1))
+    if how == "missing":
+        path.unlink()
+    elif how == "damaged":
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        shutil.copy(other, path)
+    code, said = run_export(out, tmp_path / "to")
+    assert code == 1 and "ResNet-8: not exported" in said and str(path) in said
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["cifar_resnet14_smoke.safetensors"]
+
+
+def test_nothing_to_export_is_an_error(tmp_path):
+    code, said = run_export(tmp_path / "none", tmp_path / "to", "paper")
+    assert code == 1 and "ResNet-110: no completed runs" in said and not (tmp_path / "to").exists()
+
+
+def test_more_than_a_repository_should_hold_is_refused(out, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "LIMIT", 700_000)
+    (tmp_path / "to").mkdir()
+    old = tmp_path / "to" / "old.safetensors"
+    old.write_bytes(bytes(600_000))
+    code, said = run_export(out, tmp_path / "to")
+    assert code == 2 and "nothing was written" in said and list((tmp_path / "to").iterdir()) == [old]
+
+
+def test_the_papers_nets_are_within_the_limit():
+    parameters = sum(parameter.numel() for row in cifar_table.rows("paper") for parameter in
+                     create_model(row.model).parameters())  # fmt: skip
+    assert 4 * parameters < 0.85 * export.LIMIT
+
+
+def test_the_command(out, tmp_path, capsys):
+    assert __main__.main(["export", "--out", str(out), "--profile", "smoke"]) == 0
+    assert (out / "export" / "cifar_resnet8_smoke.safetensors").exists()
+    assert __main__.main(["export", "--out", str(out), "--to", str(tmp_path / "x"), "--profile", "paper"]) == 1
+    assert provenance.ROOT == REPOSITORY
+
+
+# --------------------------------------------------------------------------------------------------------------- hub
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A repository as torch.hub gets it, without released weights."""
+    shutil.copy(REPOSITORY / "hubconf.py", tmp_path / "hubconf.py")
+    return tmp_path
+
+
+def load(folder, name, **arguments):
+    return torch.hub.load(str(folder), name, source="local", **arguments)
+
+
+def test_hub_lists_the_papers_nets():
+    nets = [f"cifar_resnet{d}" for d in (20, 32, 44, 56, 110)] + [f"cifar_plain{d}" for d in (20, 32, 44, 56)]
+    entries = {name for name, value in vars(hubconf).items() if callable(value) and not name.startswith("_")}
+    assert entries == set(nets)
+
+
+def test_hub_gives_the_net_of_the_repository():
+    model = load(REPOSITORY, "cifar_resnet20")
+    assert sum(p.numel() for p in model.parameters()) == 269_722
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert load(REPOSITORY, "cifar_resnet20", shortcut="B", num_classes=5).fc.out_features == 5
+
+
+def test_hub_says_when_nothing_has_been_released(hub):
+    with pytest.raises(WeightsError, match="no weights have been released for cifar_plain20; none have been released"):
+        load(hub, "cifar_plain20", pretrained=True)
+
+
+def test_hub_finds_released_weights_by_name_and_path(hub, tmp_path):
+    state = create_model("cifar_resnet20").state_dict()
+    record = make_record(cifar_table.rows("paper")[0].run(0), 8.7, weights_sha256=digest_of_weights(state))
+    card = export.make_card(cifar_table.rows("paper")[0], "paper", record | {"record_sha256": "0" * 64}, [record])
+    for name in ("weights/cifar_resnet20", "weights/cifar_resnet20_short", "elsewhere"):
+        export.write_atomically(hub / f"{name}.safetensors", export.pack_weights(state, card))
+    arguments = [{"pretrained": True}, {"weights": "cifar_resnet20_short"}, {"weights": hub / "elsewhere.safetensors"}]
+    for given in arguments:
+        assert torch.equal(load(hub, "cifar_resnet20", **given).fc.weight, state["fc.weight"])
+    with pytest.raises(WeightsError, match="cifar_resnet56; there are: cifar_resnet20, cifar_resnet20_short"):
+        load(hub, "cifar_resnet56", pretrained=True)
+    with pytest.raises(WeightsError, match=r"holds cifar_resnet20 \(ResNet-20, paper, test error 8.70 %\), and not"):
+        load(hub, "cifar_resnet32", weights="cifar_resnet20")
+    with pytest.raises(WeightsError, match="there is no file"):
+        load(hub, "cifar_resnet20", weights=hub / "no.safetensors")

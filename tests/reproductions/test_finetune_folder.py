@@ -1,0 +1,172 @@
+"""The commands for one's own images: what they leave behind, what they print, and what they refuse."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import binomtest
+
+from reproductions import finetune, finetune_report
+from resnet.data.folder import FolderDataset
+from resnet.data.image_files import Files
+from resnet.finetuning import Training
+
+COLOURS = {"blue": (40, 40, 200), "gr|een": (40, 200, 40), "red": (200, 40, 40)}
+FLAGS = ("--model", "cifar_resnet8", "--batch", "6", "--device", "cpu", "--workers", "0")
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    """The exit status, and what was printed."""
+    status = finetune.main([*map(str, arguments)])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Ten images of each of three colours, one of them truncated."""
+    root, rng = tmp_path_factory.mktemp("data") / "colours", np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (root / name).mkdir(parents=True)
+        for number in range(10):
+            pixels = np.clip(rng.normal(colour, 20, (40, 36, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    broken = root / "red" / "9.png"
+    broken.write_bytes(broken.read_bytes()[:900])
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    flags = (*FLAGS, "--learning-rate", "0.003", "--every", "5", "--epochs", "4")
+    assert finetune.main(["train", str(folder), "--out", str(out), *flags]) == 0
+    return out
+
+
+def test_a_training_leaves_weights_report_plots_and_history(trained):
+    names = {path.name for path in trained.iterdir() if not path.name.startswith("checkpoint")}
+    assert names == {
+        "best.safetensors", "last.safetensors", "report.md", "confusion.png", "curves.png", "history.json",
+    }  # fmt: skip
+    history = json.loads((trained / "history.json").read_text())
+    assert history["classes"] == [*COLOURS] and len(history["history"]) == 4
+    assert [each["image"] for each in history["unreadable"]] == ["red/9.png"]
+    text = (trained / "report.md").read_text()
+    last = history["history"][-1]
+    assert f"**Validation accuracy {last['validation_accuracy']:.2f} %**" in text and "red/9.png" in text
+    assert "24 images to train on, 5 held out: image 5, 10, 15, ... of the sorted list" in text
+    assert "| gr\\|een" in text  # a bar in a name is none of the table
+    assert sum(map(sum, history["confusion"])) == 5
+    for name in ("confusion.png", "curves.png"):
+        with Image.open(trained / name) as image:
+            assert image.width > 400
+
+
+def test_predictions_are_sorted_and_unreadable_images_are_named(folder, trained, capsys):
+    best = trained / "best.safetensors"
+    status, out, err = run(capsys, "predict", best, folder / "red", folder / "blue" / "0.png", "nothing.png")
+    assert status == 1 and "red/9.png can't be read" in err and "nothing.png can't be read" in err
+    assert out.count(".png") == 10 and "9.png" not in out and "| 1 " in out and "| 3 " in out
+    status, out, err = run(capsys, "predict", best, folder / "blue", "--json", "--workers", "2")
+    found = json.loads(out)
+    assert status == 0 and err == "" and len(found) == 10
+    for each in found:
+        chances = [prediction["probability"] for prediction in each["predictions"]]
+        assert chances == sorted(chances, reverse=True) and sum(chances) == pytest.approx(1)
+        assert {prediction["class"] for prediction in each["predictions"]} == set(COLOURS)
+
+
+def test_predictions_of_the_images_held_out_are_those_of_the_report(folder, trained, capsys):
+    paths = [path for path in sorted(folder.glob("*/*.png")) if path != folder / "red" / "9.png"]
+    held_out = paths[4::5]
+    out = run(capsys, "predict", trained / "last.safetensors", *held_out, "--json")[1]
+    right = sum(each["predictions"][0]["class"] in each["image"].split("/") for each in json.loads(out))
+    history = json.loads((trained / "history.json").read_text())
+    assert history["history"][-1]["validation_accuracy"] == 100 * right / len(held_out)
+
+
+def test_more_epochs_go_on_and_other_settings_are_refused(folder, tmp_path, capsys):
+    command = ("train", folder, "--out", tmp_path, *FLAGS, "--epochs")
+    assert run(capsys, *command, 1)[0] == 0
+    status, _, err = run(capsys, *command, 2)
+    assert status == 0 and "epoch 2:" in err and "epoch 1:" not in err
+    status, _, err = run(capsys, *command, 2, "--seed", 1)
+    assert status == 1 and "other settings, data, initial weights" in err and "--out" in err
+
+
+def test_fine_tuning_says_what_becomes_of_the_last_layer(folder, trained, tmp_path, capsys):
+    two = tmp_path / "two"
+    two.mkdir()
+    for name in ("blue", "red"):
+        (two / name).symlink_to(folder / name)
+    flags = ("--weights", trained / "last.safetensors", "--batch", "6", "--epochs", "1", "--workers", "0")
+    status, _, err = run(capsys, "train", two, "--out", tmp_path / "out", *flags)
+    assert status == 0 and "from the weights of last.safetensors" in err and "2 outputs instead of 3" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--strict"], "must be repaired or taken away"),
+        (["--validation", "1"], "must be between 0 and 1"),
+        (["--every", "1000"], "no image of"),
+        (["--weights", "missing.pt"], "there is no file missing.pt"),
+        (["--model", "resnet51"], "there is no model 'resnet51'"),
+        (["--model", "mnist_residual"], "grey images only"),
+        (["--device", "cuda:77"], "there is no device 'cuda:77'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(folder, tmp_path, capsys, flags, said):
+    status, _, err = run(capsys, "train", folder, "--out", tmp_path / "out", *FLAGS, *flags)
+    assert status == 2 and said in err and not (tmp_path / "out").exists()
+
+
+def test_folders_and_weights_that_will_not_do(folder, trained, tmp_path, capsys):
+    for arguments, said in (
+        (("train", tmp_path / "none", "--out", tmp_path / "out"), "there is no folder"),
+        (("train", tmp_path, "--out", tmp_path.parent / "out"), "no sub-folder at all"),
+        (("train", folder, "--out", folder / "out"), "would be taken for images"),
+        (("predict", tmp_path / "none.safetensors", folder), "there is no file"),
+        (("predict", trained / "last.safetensors", tmp_path), "there is no image in"),
+    ):
+        status, _, err = run(capsys, *arguments)
+        assert status == 2 and said in err
+    for flags in (["--batch", "1"], ["--epochs", "0"], ["--every", "5", "--validation", "0.1"]):
+        with pytest.raises(SystemExit) as ended:
+            run(capsys, "train", folder, "--out", tmp_path / "out", *flags)
+        assert ended.value.code == 2
+
+
+# ---------------------------------------------------------------------------------------------------------- the report
+
+
+@pytest.mark.parametrize(("right", "images"), [(0, 5), (5, 5), (3, 7), (414, 570)])
+def test_the_interval_is_wilsons(right, images):
+    bounds = finetune_report.wilson(right, images)
+    wanted = binomtest(right, images).proportion_ci(method="wilson")
+    assert (bounds.low, bounds.high) == pytest.approx((100 * wanted.low, 100 * wanted.high), abs=1e-4)
+
+
+def test_of_many_classes_only_the_confusions_are_listed():
+    classes = tuple(f"class {number}" for number in range(31))
+    confusion = np.diag([4] * 31)
+    confusion[7, 3], confusion[7, 30], confusion[12, 0] = 2, 1, 3
+    table = finetune_report.confusion_table(confusion, classes)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert lines == [["class 12", "class 0", "3", "7"], ["class 7", "class 3", "2", "7"],
+                     ["class 7", "class 30", "1", "7"]]  # fmt: skip
+    assert finetune_report.confusion_plot(confusion, classes)
+
+
+def test_a_class_without_images_held_out_has_no_accuracy(tmp_path):
+    def files(labels):
+        return Files(np.array([b"x"] * len(labels)), np.array(labels), np.ones(len(labels), np.int64))
+
+    dataset = FolderDataset("x", tmp_path, ("a", "b"), files([0, 0, 0, 1]), files([0, 0]), False, "")
+    table = finetune_report.class_table(dataset, np.array([[1, 1], [0, 0]]))
+    assert [cell.strip() for cell in table.splitlines()[3].split("|")[1:-1]] == ["b", "1", "25.0 %", "0", "–", "–"]
+    entry = {"training_loss": 1.0, "validation_loss": 1.0, "training_accuracy": 50.0}
+    done = Training([{"epoch": n + 1, "validation_accuracy": a, **entry} for n, a in enumerate((40.0, 60.0, 60.0))], [])
+    assert done.best["epoch"] == 2 and finetune_report.curves_plot(done)

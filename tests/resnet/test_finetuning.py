@@ -1,0 +1,206 @@
+"""Training on one's own images: the weights of a plain loop, interruptions without a trace, weights to begin with."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from image_folder import make_dataset
+from torch import nn
+
+from resnet import checkpoint, finetuning
+from resnet.data.colour import MEAN, STD
+from resnet.data.crops import centre_box, crop, read_image
+from resnet.data.folder import FolderData
+from resnet.finetuning import BEST, LAST, FinetuningError, Settings, from_scratch, from_weights, load_classifier, train
+from resnet.models import create_model
+from resnet.released import read_card
+from resnet.trainer import digest_of_weights
+from resnet.weights import Architecture, WeightsError, read_weights
+
+CPU = torch.device("cpu")
+NET = Architecture("cifar_resnet8")
+SETTINGS = Settings(batch_size=4, learning_rate=1e-3, image_size=16, seed=5)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """10 training and 4 validation images of 2 classes."""
+    return make_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def trained(dataset, tmp_path_factory):
+    """Three epochs, and the folder that they left."""
+    folder = tmp_path_factory.mktemp("trained")
+    return train(from_scratch(NET, 2, SETTINGS.seed), dataset, SETTINGS, 3, folder, CPU), folder
+
+
+def test_training_is_that_of_a_plain_loop(dataset, trained):
+    done, folder = trained
+    model = from_scratch(NET, 2, SETTINGS.seed).model
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    batches = FolderData(dataset, CPU, 0).batches(SETTINGS.seed, SETTINGS.recipe(), [slice(0, 4)])
+    for epoch in range(3):
+        model.train()
+        losses, right = [], 0
+        for step in range(3 * epoch, 3 * epoch + 3):  # 10 images are two batches and a half
+            batches.load(step)
+            ((images, labels),) = batches.take(4)
+            logits = model(images.contiguous())
+            loss = F.cross_entropy(logits, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            right += (logits.argmax(1) == labels).sum().item()
+        entry = done.history[epoch]
+        assert entry["epoch"] == epoch + 1 and entry["training_loss"] == pytest.approx(sum(losses) / 3, rel=1e-4)
+        assert entry["training_accuracy"] == pytest.approx(100 * right / 12)
+    for name, value in read_weights(folder / LAST).items():
+        torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-3, atol=1e-4)
+
+
+def test_validation_looks_at_the_centre_of_each_image(dataset, trained):
+    done, folder = trained
+    classifier = load_classifier(folder / LAST, CPU)
+    confusion, losses = [[0, 0], [0, 0]], []
+    for index, label in enumerate(dataset.test.labels.tolist()):
+        image = read_image(dataset.path(dataset.test, index))
+        pixels = torch.from_numpy(crop(image, centre_box(*image.size), 16).copy())[None]
+        chances = classifier.probabilities(pixels)[0]
+        assert chances.sum().item() == pytest.approx(1)
+        confusion[label][chances.argmax().item()] += 1
+        losses.append(-chances[label].log().item())
+    assert done.confusion == confusion
+    last = done.history[-1]
+    assert last["validation_accuracy"] == 100 * (confusion[0][0] + confusion[1][1]) / 4
+    assert last["validation_loss"] == pytest.approx(sum(losses) / 4, rel=1e-4)
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(dataset, trained, tmp_path):
+    def stop(step, steps):
+        stop.steps += 1
+        if stop.steps == 5:  # in the second epoch
+            raise KeyboardInterrupt
+
+    stop.steps = 0
+    with pytest.raises(KeyboardInterrupt):
+        train(from_scratch(NET, 2, SETTINGS.seed), dataset, SETTINGS, 3, tmp_path, CPU, on_step=stop)
+    assert len(checkpoint.load_latest(tmp_path)["history"]) == 1
+    done = train(from_scratch(NET, 2, SETTINGS.seed), dataset, SETTINGS, 2, tmp_path, CPU, workers=1)
+    assert len(done.history) == 2
+    done = train(from_scratch(NET, 2, SETTINGS.seed), dataset, SETTINGS, 3, tmp_path, CPU)  # more epochs than before
+    whole, folder = trained
+    assert done == whole
+    for name in (LAST, BEST):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+    again = train(from_scratch(NET, 2, SETTINGS.seed), dataset, SETTINGS, 3, tmp_path, CPU)
+    assert again == whole
+
+
+def test_another_training_in_the_same_folder_is_refused(dataset, trained):
+    folder = trained[1]
+    for beginning, settings, said in (
+        (from_scratch(NET, 2, 5), replace(SETTINGS, learning_rate=0.1), "other settings"),
+        (from_scratch(NET, 2, 6), SETTINGS, "other initial weights"),
+        (from_scratch(Architecture("cifar_resnet14"), 2, 5), SETTINGS, "other model, initial weights"),
+    ):
+        with pytest.raises(FinetuningError, match=said):
+            train(beginning, dataset, settings, 4, folder, CPU)
+
+
+def test_the_weights_say_what_they_are(dataset, trained):
+    done, folder = trained
+    card = read_card(folder / BEST)
+    assert (card["model"], json.loads(card["options"])) == ("cifar_resnet8", {"num_classes": 2})
+    assert (json.loads(card["classes"]), card["image_size"]) == (["a", "b"], "16")
+    assert (json.loads(card["mean"]), json.loads(card["std"])) == (list(MEAN), list(STD))
+    accuracies = [entry["validation_accuracy"] for entry in done.history]
+    assert int(card["epoch"]) == 1 + accuracies.index(max(accuracies)) == done.best["epoch"]
+    assert float(card["validation_accuracy"]) == max(accuracies)
+    assert card["weights_sha256"] == digest_of_weights(load_classifier(folder / BEST, CPU).model.state_dict())
+    classifier = load_classifier(folder / BEST, CPU)
+    assert (classifier.classes, classifier.image_size, classifier.mean) == (("a", "b"), 16, MEAN)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(dataset, tmp_path):
+    settings = replace(SETTINGS, learning_rate=1e30)
+    with pytest.raises(FinetuningError, match="lower --learning-rate"):
+        train(from_scratch(NET, 2, 5), dataset, settings, 5, tmp_path, CPU)
+
+
+def test_an_image_that_is_gone_ends_the_training(tmp_path):
+    dataset = make_dataset(tmp_path)
+    dataset.path(dataset.train, 0).unlink()
+    with pytest.raises(FinetuningError, match="can't be read.*must stay there"):
+        train(from_scratch(NET, 2, 5), dataset, SETTINGS, 1, tmp_path, CPU)
+
+
+# ------------------------------------------------------------------------------------------------ weights to begin with
+
+
+def same_but_for_the_last(model, state) -> bool:
+    own = model.state_dict()
+    return all(torch.equal(own[name], value) for name, value in state.items() if not name.startswith("fc."))
+
+
+def test_from_weights_of_this_command(trained):
+    path = str(trained[1] / LAST)
+    state = read_weights(trained[1] / LAST)
+    same = from_weights(path, ("a", "b"), 1)
+    assert "as needed" in same.said and torch.equal(same.model.fc.weight, state["fc.weight"])
+    for classes, said in ((("a", "c"), "for other classes"), (("a", "b", "c"), "3 outputs instead of 2")):
+        other = from_weights(path, classes, 1)
+        assert said in other.said and same_but_for_the_last(other.model, state)
+        fresh = from_scratch(NET, len(classes), 1).model
+        assert torch.equal(other.model.fc.weight, fresh.fc.weight) and other.architecture == NET
+    with pytest.raises(WeightsError, match="holds cifar_resnet8.*its card says, and not resnet18"):
+        from_weights(path, ("a", "b"), 1, model="resnet18")
+
+
+@pytest.mark.parametrize("kind", ["own", "pytorch", "torchvision"])
+def test_from_weights_of_other_kinds(tmp_path, monkeypatch, kind):
+    source = create_model("resnet18", variant="b", num_classes=1000)
+    nn.init.normal_(source.bn1.running_mean)
+    path = tmp_path / "resnet18-01234567.pth"
+    if kind == "own":
+        path.write_bytes(checkpoint.pack(source.state_dict()))
+    else:
+        torch.save(source.state_dict(), path)
+    monkeypatch.setattr(finetuning, "torchvision_file", lambda name: path)
+    name = "torchvision:resnet18" if kind == "torchvision" else str(path)
+    found = from_weights(name, ("a", "b", "c"), 0)
+    assert found.architecture.model == "resnet18" and found.model.fc.out_features == 3
+    assert same_but_for_the_last(found.model, source.state_dict()) and "3 outputs instead of 1,000" in found.said
+
+
+def test_from_weights_of_a_small_net_that_is_named(tmp_path):
+    source = create_model("cifar_resnet8").state_dict()
+    torch.save(source, tmp_path / "net.pt")
+    found = from_weights(str(tmp_path / "net.pt"), ("a", "b"), 0, model="cifar_resnet8")
+    assert same_but_for_the_last(found.model, source)
+    with pytest.raises(WeightsError, match="does not hold the weights of cifar_resnet14"):
+        from_weights(str(tmp_path / "net.pt"), ("a", "b"), 0, model="cifar_resnet14")
+
+
+def test_networks_and_files_that_will_not_do(tmp_path, trained):
+    with pytest.raises(ValueError, match="grey images only"):
+        from_scratch(Architecture("mnist_residual"), 2, 0)
+    with pytest.raises(ValueError, match="no model 'resnet51'"):
+        from_scratch(Architecture("resnet51"), 2, 0)
+    with pytest.raises(WeightsError, match="no file"):
+        from_weights(str(tmp_path / "missing.pt"), ("a", "b"), 0)
+    with pytest.raises(WeightsError, match="there is no file"):
+        load_classifier(tmp_path / "missing.safetensors", CPU)
+    torch.save(create_model("cifar_resnet8").state_dict(), tmp_path / "net.pt")
+    with pytest.raises(WeightsError, match="does not say its classes, image_size"):
+        load_classifier(tmp_path / "net.pt", CPU)
+    content = (trained[1] / LAST).read_bytes()
+    (tmp_path / "damaged.safetensors").write_bytes(content[:-4] + b"\x00\x00\x00\x7f")
+    with pytest.raises(WeightsError, match="damaged or was changed"):
+        load_classifier(tmp_path / "damaged.safetensors", CPU)
+    for changes in ({"crop": "pad"}, {"precision": "fp16"}, {"batch_size": 0}):
+        with pytest.raises(ValueError):
+            replace(SETTINGS, **changes).recipe()

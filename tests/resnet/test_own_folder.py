@@ -1,0 +1,138 @@
+"""One's own images in a folder: which count, which are held out, and what is said of folders that won't do."""
+
+import numpy as np
+import pytest
+from image_folder import noise
+from PIL import Image
+
+from resnet.data import DataError
+from resnet.data.crops import read_image
+from resnet.data.own_folder import every_nth, find_images, scan_classes, split, stratified
+
+CLASSES = {"a": 7, "b": 4, "c": 1}
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name, count in CLASSES.items():
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for number in range(count):
+            noise(20 + number, 24, number).save(tmp_path / "own" / name / f"{number}.png")
+    return tmp_path / "own"
+
+
+def names(files) -> list[str]:
+    return [path.decode() for path in files.paths.tolist()]
+
+
+def test_images_are_sorted_by_class_and_path_and_found_however_deep(root):
+    (root / "b" / "deep").mkdir()
+    noise(20, 20).save(root / "b" / "deep" / "x.png")
+    (root / "a" / "notes.txt").write_text("no image")
+    (root / "a" / ".hidden.png").write_bytes(b"")
+    (root / ".git").mkdir()
+    images = scan_classes(root)
+    assert images.classes == ("a", "b", "c") and (images.empty, images.unreadable) == ((), ())
+    found = names(images.files)
+    assert found == sorted(found) and found[7:12] == ["b/0.png", "b/1.png", "b/2.png", "b/3.png", "b/deep/x.png"]
+    assert images.files.labels.tolist() == [0] * 7 + [1] * 5 + [2]
+    assert images.files.bytes.tolist() == [(root / name).stat().st_size for name in found]
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("L", "png"), ("P", "png"), ("CMYK", "jpg"), ("RGBA", "png"), ("1", "png")]
+)
+def test_every_kind_of_image_is_read_in_colour(root, mode, suffix):
+    path = root / "a" / f"other.{suffix}"
+    noise(20, 20).convert(mode).save(path)
+    assert not scan_classes(root).unreadable
+    assert read_image(path).mode == "RGB"
+
+
+def test_grey_values_of_16_bits_keep_their_order(root):
+    values = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    for name in ("deep.png", "deep.pgm"):
+        Image.fromarray(values).save(root / "a" / name)
+        assert np.array_equal(np.asarray(read_image(root / "a" / name))[..., 2], values // 256)
+    Image.fromarray(values.astype(np.float32)).save(root / "a" / "x.tiff")
+    Image.fromarray(values.astype(np.int32) * 64).save(root / "a" / "y.tiff")
+    (_, first), (_, second) = scan_classes(root).unreadable
+    assert "floating-point" in first and "more than 16 bits" in second
+
+
+def test_images_that_cannot_be_read_are_left_out_and_named(root):
+    noise(64, 64).save(root / "a" / "cut.jpg", quality=95)
+    whole = (root / "a" / "cut.jpg").read_bytes()
+    (root / "a" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "b" / "empty.png").write_bytes(b"")
+    (root / "d").mkdir()
+    (root / "d" / "text.jpg").write_text("no image")
+    told = []
+    images = scan_classes(root, lambda done, of: told.append((done, of)))
+    assert [name for name, _ in images.unreadable] == ["a/cut.jpg", "b/empty.png", "d/text.jpg"]
+    assert all(why and str(root) not in why for _, why in images.unreadable)
+    assert images.classes == ("a", "b", "c") and images.empty == ("d",)
+    assert told[-1] == (15, 15) and len(images.files) == 12
+
+
+def test_every_fifth_image_of_the_sorted_list_is_held_out(root):
+    images = scan_classes(root)
+    dataset = split(images, every_nth(images, 5))
+    everything = names(images.files)
+    assert names(dataset.test) == everything[4::5] == ["a/4.png", "b/2.png"]
+    assert sorted(names(dataset.train) + names(dataset.test)) == everything
+    assert dataset.path(dataset.test, 1) == root / "b" / "2.png"
+    assert dataset.test.labels.tolist() == [0, 1] and not dataset.official
+
+
+def test_a_share_of_each_class_is_held_out_by_the_seed(root):
+    images = scan_classes(root)
+    held_out = stratified(images, 0.4, seed=3)
+    counts = np.bincount(images.files.labels[held_out], minlength=3).tolist()
+    assert counts == [3, 2, 0]  # 40 % of 7, of 4, and none of a class with a single image
+    assert np.array_equal(held_out, stratified(images, 0.4, seed=3))
+    assert any(not np.array_equal(held_out, stratified(images, 0.4, seed)) for seed in range(4))
+    for share, wanted in ((0.01, [1, 1, 0]), (0.99, [6, 3, 0])):
+        held_out = stratified(images, share, 0)
+        assert np.bincount(images.files.labels[held_out], minlength=3).tolist() == wanted
+    another = split(images, stratified(images, 0.4, 0)).digest
+    assert another != split(images, stratified(images, 0.2, 0)).digest
+
+
+def test_splits_that_will_not_do(root):
+    images = scan_classes(root)
+    with pytest.raises(DataError, match="all images of c are held out.*--validation"):
+        split(images, every_nth(images, 12))
+    with pytest.raises(DataError, match="no image of .* is held out"):
+        split(images, every_nth(images, 100))
+    for share in (0, 1, -1, 1.5):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            stratified(images, share, 0)
+    with pytest.raises(ValueError, match="none would be left"):
+        every_nth(images, 1)
+
+
+def test_folders_that_will_not_do(tmp_path):
+    def refused(said):
+        with pytest.raises(DataError, match=said):
+            scan_classes(tmp_path / "own")
+
+    refused("there is no folder")
+    (tmp_path / "own").mkdir()
+    refused("no sub-folder at all")
+    noise(20, 20).save(tmp_path / "own" / "x.png")
+    refused("images lie directly in it")
+    (tmp_path / "own" / "a").mkdir()
+    (tmp_path / "own" / "b").mkdir()
+    refused("there is no image in a, b .files that end in .jpg")
+    noise(20, 20).save(tmp_path / "own" / "a" / "x.png")
+    refused("but only a has images")
+    for name in ("Train", "val"):
+        (tmp_path / "parts" / name / "a").mkdir(parents=True)
+    with pytest.raises(DataError, match="Train, val, which are no classes"):
+        scan_classes(tmp_path / "parts")
+
+
+def test_images_to_predict(root):
+    assert find_images(root / "c") == [root / "c" / "0.png"] and len(find_images(root)) == 12
+    assert find_images(root / "nothing.png") == [root / "nothing.png"]

@@ -1,0 +1,116 @@
+"""Weights in a file with a card: what is written is what is loaded, and anything else is refused with what it is."""
+
+import pytest
+import torch
+
+from resnet import checkpoint
+from resnet.models import create_model
+from resnet.released import pack_weights, read_card, write_weights
+from resnet.trainer import digest_of_weights
+from resnet.weights import WeightsError
+
+NAME = "cifar_resnet8"
+
+
+def make_state(name=NAME, **options):
+    return create_model(name, torch.Generator().manual_seed(3), **options).state_dict()
+
+
+def make_card(state, model=NAME, options="{}", **more):
+    return {"model": model, "options": options, "weights_sha256": digest_of_weights(state), **more}
+
+
+@pytest.fixture
+def released(tmp_path):
+    state = make_state()
+    path = tmp_path / "cifar_resnet8.safetensors"
+    write_weights(path, state, make_card(state, row="ResNet-8", test_error="9.125", profile="smoke"))
+    return path
+
+
+def test_a_network_gets_the_released_weights(released):
+    model = create_model(NAME, weights=released)
+    expected = make_state()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+    assert digest_of_weights(create_model(NAME, weights=str(released)).state_dict()) == digest_of_weights(expected)
+    assert read_card(released)["row"] == "ResNet-8"
+
+
+@pytest.mark.parametrize(("name", "options"), [("cifar_resnet14", {}), ("cifar_plain8", {}), (NAME, {"shortcut": "B"})])
+def test_another_network_is_refused_with_what_the_file_is(released, name, options):
+    holds = r"holds cifar_resnet8 \(ResNet-8, smoke, test error 9.12 %\), and not"
+    with pytest.raises(WeightsError, match=holds) as error:
+        create_model(name, weights=released, **options)
+    assert " ".join([name, *(f"{key}={value}" for key, value in options.items())]) in str(error.value)
+
+
+def test_options_that_only_decide_the_beginning_do_not_matter(released):
+    create_model(NAME, weights=released, zero_gamma=True, initialization="fan_in")
+
+
+def test_options_of_the_card_are_those_to_ask_for(tmp_path):
+    state, path = make_state(shortcut="B"), tmp_path / "b.safetensors"
+    write_weights(path, state, make_card(state, options='{"shortcut":"B"}'))
+    create_model(NAME, weights=path, shortcut="B")
+    with pytest.raises(WeightsError, match="holds cifar_resnet8 shortcut=B, and not cifar_resnet8$"):
+        create_model(NAME, weights=path)
+
+
+@pytest.mark.parametrize("kind", ["this suite's", "torch's", "safetensors'"])
+def test_files_without_a_card_are_told_apart_by_their_shapes(tmp_path, kind):
+    state = make_state()
+    path = tmp_path / ("w.safetensors" if kind == "safetensors'" else "w.pt")
+    if kind == "torch's":
+        torch.save({"state_dict": state}, path)
+    else:
+        path.write_bytes(checkpoint.pack(state) if kind == "this suite's" else pack_weights(state, {}))
+    assert torch.equal(create_model(NAME, weights=path).fc.weight, state["fc.weight"])
+    message = "looks like cifar_resnet8 or cifar_plain8, and not cifar_resnet20: .* such as layer1.1.bn1.bias"
+    with pytest.raises(WeightsError, match=message):
+        create_model("cifar_resnet20", weights=path)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("cifar_bottleneck11", {}, "cifar_bottleneck11"),
+        ("resnet18", {}, "resnet18"),
+        ("mnist_residual", {}, "the weights of no network"),
+    ],
+)
+def test_what_other_weights_look_like(tmp_path, name, options, said):
+    path = tmp_path / "w.pt"
+    torch.save(make_state(name, **options), path)
+    with pytest.raises(WeightsError, match=said):
+        create_model(NAME, weights=path)
+
+
+def test_another_number_of_classes_is_refused(released):
+    with pytest.raises(WeightsError, match="and not cifar_resnet8 num_classes=100"):
+        create_model(NAME, weights=released, num_classes=100)
+
+
+def test_changed_weights_are_found(tmp_path):
+    state = make_state()
+    card = make_card(state)
+    state["fc.bias"] = state["fc.bias"] + 1
+    write_weights(tmp_path / "w.safetensors", state, card)
+    with pytest.raises(WeightsError, match="damaged or was changed"):
+        create_model(NAME, weights=tmp_path / "w.safetensors")
+
+
+def test_a_damaged_file_and_a_missing_one(released, tmp_path):
+    content = released.read_bytes()
+    released.write_bytes(content[: len(content) // 2])
+    with pytest.raises(WeightsError, match="can't be read as weights"):
+        create_model(NAME, weights=released)
+    with pytest.raises(WeightsError, match="can't be read as safetensors"):
+        read_card(released)
+    with pytest.raises(WeightsError, match="there is no file"):
+        create_model(NAME, weights=tmp_path / "no.safetensors")
+
+
+def test_equal_weights_give_equal_bytes():
+    state = make_state()
+    card = make_card(state, **{f"field {i}": str(i) for i in range(20)})
+    assert pack_weights(state, card) == pack_weights(state, dict(reversed(card.items())))

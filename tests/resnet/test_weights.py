@@ -1,0 +1,267 @@
+"""Weights in files of all formats: read without running code, and matched to the network that they belong to."""
+
+import hashlib
+import os
+import pickle
+from types import SimpleNamespace
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from resnet import checkpoint, weights
+from resnet.models import create_model
+from resnet.weights import (
+    Architecture,
+    WeightsError,
+    find_architecture,
+    fitting_architectures,
+    load_network,
+    read_weights,
+    torchvision_file,
+)
+
+
+@pytest.fixture(scope="module")
+def state():
+    torch.manual_seed(0)
+    return torchvision.models.resnet18(num_classes=10).state_dict()
+
+
+def shapes(model: str, **options) -> dict[str, torch.Tensor]:
+    """A network's state dict without values."""
+    with torch.device("meta"):
+        return create_model(model, **options).state_dict()
+
+
+def same(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def prefixed(state: dict, prefix: str) -> dict:
+    return {prefix + key: value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        dict,
+        lambda state: {"state_dict": state, "epoch": 90, "best_acc1": torch.tensor(76.1)},
+        lambda state: {"model": state, "optimizer": {"state": {}}, "args": ["a"]},
+        lambda state: {"model": {"state_dict": prefixed(state, "module.")}},
+        lambda state: prefixed(state, "module._orig_mod."),
+    ],
+    ids=["plain", "state_dict", "model", "nested and prefixed", "twice prefixed"],
+)
+def test_pytorchs_files_in_all_wrappings(tmp_path, state, wrap):
+    torch.save(wrap(state), tmp_path / "a.pth")
+    assert same(read_weights(tmp_path / "a.pth"), state)
+
+
+def test_safetensors_and_own_files(tmp_path, state):
+    save_file(state, tmp_path / "a.safetensors")
+    (tmp_path / "own.pt").write_bytes(checkpoint.pack(state))
+    assert same(read_weights(tmp_path / "a.safetensors"), state)
+    assert same(read_weights(tmp_path / "own.pt"), state)
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "damaged, or holds something other than tensors"),
+        (b"no weights at all", "damaged, or holds something other than tensors"),
+        (pickle.dumps({"state_dict": Malicious()}, protocol=2), "damaged, or holds something other than tensors"),
+    ],
+    ids=["empty", "text", "code"],
+)
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+def test_what_is_no_weights_is_refused(tmp_path, monkeypatch, content, said, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=rf"{name} can't be read as weights \(.*\): it is {said}"):
+        read_weights(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("cut", [100, 30_000])
+def test_damaged_files(tmp_path, state, cut):
+    torch.save(state, tmp_path / "a.pt")
+    save_file(state, tmp_path / "a.safetensors")
+    (tmp_path / "own.pt").write_bytes(checkpoint.pack(state))
+    for name in ("a.pt", "a.safetensors", "own.pt"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[:-cut])
+        with pytest.raises(WeightsError, match=rf"{name} .*damaged"):
+            read_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [{}, [1, 2], {"epoch": 3}, {"state_dict": {"a": 1}}, torch.zeros(2)])
+def test_a_file_without_a_state_dict(tmp_path, content):
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(WeightsError, match="a.pt holds no state dict"):
+        read_weights(tmp_path / "a.pt")
+
+
+def test_a_folder_and_a_missing_file(tmp_path):
+    with pytest.raises(WeightsError, match="is a folder; name a file of weights in it"):
+        read_weights(tmp_path)
+    with pytest.raises(WeightsError, match="there is no file .*none.pt"):
+        read_weights(tmp_path / "none.pt")
+
+
+# ------------------------------------------------------------------------------------------------------- architectures
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "also"),
+    [
+        ("plain18", {}, ["resnet18 variant=original shortcut=A"]),
+        ("resnet18", {}, []),
+        ("resnet18", {"variant": "c"}, []),
+        ("resnet34", {"shortcut": "A"}, ["plain34"]),
+        ("resnet34", {"shortcut": "C", "variant": "d"}, []),
+        ("resnet50", {}, ["resnet50 variant=b shortcut=B"]),
+        ("resnet50", {"variant": "c"}, []),
+        ("resnet50", {"variant": "d"}, []),
+        ("resnet101", {"variant": "d", "num_classes": 14}, []),
+        ("resnet152", {"shortcut": "A"}, ["resnet152 variant=b shortcut=A"]),
+    ],
+)
+def test_weights_tell_their_network(model, options, also):
+    own = {} if model.startswith("plain") else {"variant": "original", "shortcut": "B"}
+    found = [str(architecture) for architecture in fitting_architectures(shapes(model, **options))]
+    assert sorted(found) == sorted([str(Architecture(model, own | options)), *also])
+
+
+@pytest.mark.parametrize(
+    ("of", "asked", "found"),
+    [
+        (("resnet18", {}), {}, "resnet18 variant=original shortcut=B"),
+        (("resnet18", {}), {"variant": "b"}, "resnet18 variant=original shortcut=B"),
+        (("resnet50", {}), {"variant": "b"}, "resnet50 variant=b shortcut=B"),
+        (("resnet50", {}), {"variant": "original"}, "resnet50 variant=original shortcut=B"),
+        (("resnet50", {}), {"file": "resnet50-0676ba61.pth"}, "resnet50 variant=b shortcut=B"),
+        (("plain18", {}), {"model": "plain18"}, "plain18"),
+        (("plain18", {}), {"model": "resnet18"}, "resnet18 variant=original shortcut=A"),
+        (("plain18", {}), {"shortcut": "A"}, "resnet18 variant=original shortcut=A"),
+        (("plain34", {}), {"file": "my_plain34_seed0.pt"}, "plain34"),
+        (("plain34", {}), {"file": "ResNet-34.pt"}, "resnet34 variant=original shortcut=A"),
+    ],
+)
+def test_what_weights_leave_open_is_asked_for(of, asked, found):
+    name, options = of
+    assert str(find_architecture(shapes(name, **options), **asked)) == found
+
+
+@pytest.mark.parametrize(
+    ("of", "asked", "said"),
+    [
+        ("resnet50", {}, "same names and shapes and compute differently: say which with --variant original or b$"),
+        ("resnet50", {"file": "resnet50.pt"}, "say which with --variant original or b$"),
+        ("plain18", {}, "say which with --model plain18 or resnet18$"),
+        ("resnet50", {"model": "resnet34"},
+         r"not those of resnet34: 85 not of it \(layer1.0.conv3.weight, .* and 82 more\); "
+         r"32 of another shape \(layer1.0.conv1.weight \(64, 64, 1, 1\) instead of \(64, 64, 3, 3\), .*; "
+         "they fit resnet50 variant=original shortcut=B and resnet50 variant=b shortcut=B$"),
+        ("resnet18", {"variant": "d"},
+         r"not those of resnet18 variant=d: 23 missing \(conv1.0.weight.*they fit resnet18 variant=original"),
+        ("cifar_resnet20", {}, r"of no network for ImageNet here \(conv1.weight, bn1.weight, bn1.bias and \d+ more\)"),
+        ("cifar_resnet20", {"model": "resnet18"}, r"35 missing \(layer2.*they fit no network for ImageNet here$"),
+    ],
+)  # fmt: skip
+def test_wrong_and_open_architectures_are_errors_that_say_what_fits(of, asked, said):
+    with pytest.raises(WeightsError, match=said):
+        find_architecture(shapes(of), **asked)
+
+
+def test_missing_keys_are_named(state):
+    lacking = {key: value for key, value in state.items() if key not in ("bn1.weight", "layer2.1.conv2.weight")}
+    with pytest.raises(WeightsError, match=r"2 missing \(bn1.weight, layer2.1.conv2.weight\); they fit no network"):
+        find_architecture(lacking, model="resnet18")
+    with pytest.raises(WeightsError, match=r"resnet18 num_classes=10: 2 missing \(bn1.weight, layer2"):
+        load_network(lacking, Architecture("resnet18", {"num_classes": 10}))
+
+
+@pytest.mark.parametrize("model", ["resnet18", "resnet50"])
+def test_torchvisions_weights_compute_the_same_here(model):
+    torch.manual_seed(1)
+    theirs = torchvision.models.get_model(model, num_classes=7).eval()
+    state = {key: value for key, value in theirs.state_dict().items() if not key.endswith("num_batches_tracked")}
+    own = load_network(state, find_architecture(state, variant="b"))
+    images = torch.randn(2, 3, 64, 80)
+    with torch.no_grad():
+        assert not own.training and torch.allclose(own(images), theirs(images), rtol=1e-4, atol=1e-5)
+
+
+# --------------------------------------------------------------------------------------------------------- torchvision
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """Torchvision's weights are ``content``, which the network has not."""
+    content = b"weights"
+    name = f"resnet50-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    enum = {"IMAGENET1K_V1": SimpleNamespace(url=f"https://example.org/models/{name}")}
+
+    def unreachable(url, path, **options):
+        raise URLError("no network")
+
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda model: enum)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    return SimpleNamespace(path=tmp_path / "hub" / "checkpoints" / name, content=content)
+
+
+def test_without_a_network_missing_weights_are_named_with_their_address(published):
+    with pytest.raises(WeightsError) as error:
+        torchvision_file("resnet50")
+    assert str(published.path) in str(error.value) and "https://example.org/models/resnet50-" in str(error.value)
+    assert "no network" in str(error.value) and not published.path.exists()
+
+
+def test_weights_in_the_cache_need_no_network_and_are_verified(published):
+    published.path.parent.mkdir(parents=True)
+    published.path.write_bytes(published.content)
+    assert torchvision_file("resnet50") == published.path
+    published.path.write_bytes(b"else")
+    with pytest.raises(WeightsError, match=f"{published.path.name} is damaged: its SHA-256 begins with .* remove it"):
+        torchvision_file("resnet50")
+
+
+def test_weights_are_downloaded_once(published, monkeypatch):
+    asked = []
+
+    def download(url, path, hash_prefix, progress):
+        asked.append((url, hash_prefix))
+        published.path.write_bytes(published.content)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    assert torchvision_file("resnet50") == torchvision_file("resnet50") == published.path
+    assert asked == [(f"https://example.org/models/{published.path.name}", published.path.stem[-8:])]
+
+
+@pytest.mark.parametrize("name", weights.PUBLISHED)
+def test_the_names_are_torchvisions(name, tmp_path, monkeypatch):
+    def unreachable(url, path, hash_prefix, progress):
+        assert url.startswith(f"https://download.pytorch.org/models/{name}-{hash_prefix}")
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    with pytest.raises(WeightsError, match="no network"):
+        torchvision_file(name)
+
+
+def test_other_names_are_refused():
+    with pytest.raises(WeightsError, match="there is no torchvision:vgg16 here; there are: torchvision:resnet18, "):
+        torchvision_file("vgg16")
