@@ -113,6 +113,7 @@ EXPERIMENT = Experiment(
     rows=rows,
     report=report,
     metric=METRIC,
+    protocol="the reported protocol",
     measure=measure,
 )
 

@@ -100,6 +100,7 @@ EXPERIMENT = Experiment(
     rows=rows,
     report=report,
     metric="top1_accuracy",
+    protocol="the reported protocol",
 )
 
 if __name__ == "__main__":
