@@ -233,7 +233,8 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.SGD:
     """SGD over all parameters; its learning rate is set before each step.
 
     The velocities start as zeros instead of being made by the first step, which comes to the same; so all steps are
-    alike, and any of them can be recorded and replayed.
+    alike, and any of them can be recorded and replayed. It also keeps them whole where loss scaling leaves the first
+    step out: velocities made by it would then hold whatever lay in memory.
     """
     parameters = list(model.parameters())
     groups = [{"params": parameters}]

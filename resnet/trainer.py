@@ -4,6 +4,7 @@ import copy
 import hashlib
 import math
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 
@@ -67,9 +68,18 @@ def synchronized_time(device: torch.device) -> float:
     return time.perf_counter()
 
 
+_idle_streams: dict[torch.device, list] = {}  # of trainers that are no more
+
+
 def _make_stream(device: torch.device) -> "torch.cuda.Stream | None":
-    """A stream of a run's own; a CPU has none."""
-    return torch.cuda.Stream(device) if device.type == "cuda" else None
+    """A stream of a run's own; a CPU has none.
+
+    PyTorch has 32 of a device and hands them out in turn, in use or not: those that were given back come first.
+    """
+    if device.type != "cuda":
+        return None
+    idle = _idle_streams.setdefault(device, [])
+    return idle.pop() if idle else torch.cuda.Stream(device)
 
 
 class Trainer:
@@ -115,11 +125,16 @@ class Trainer:
         model = self._create_model(run, seeded_generator(run.seed, "initialisation")).train()
         if pretrained is not None:
             take_over(model, pretrained)
+        self._stream = _make_stream(self.device)
+        if self._stream is not None:
+            weakref.finalize(self, _idle_streams.setdefault(self.device, []).append, self._stream)
+            self._stream.wait_stream(torch.cuda.current_stream(self.device))
         grouped = self.recipe.batch_norm_size is not None
         self.group, groups = group, _groups(self.recipe, group)
         self.model = model if grouped else synchronize_batch_norm(model, group)
         self._estimates = RunningEstimates(self.model, self.recipe, group) if grouped else None
-        self._parallel = distribute(self.model, group)
+        with self._on_stream():  # DistributedDataParallel adds gradients up on the stream that it was made on
+            self._parallel = distribute(self.model, group)
         self._teacher = None if teacher is None else self._create_teacher(run.teacher, teacher)
         self.needed_digests = {role: digest_of_weights(weights) for role, weights in needed.items()}
         self.optimizer = make_optimizer(self.recipe, self.model)
@@ -135,10 +150,9 @@ class Trainer:
         # Sums on the device, read only at evaluations: a step never waits for the host.
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._wrong = torch.zeros((), dtype=torch.float64, device=self.device)
-        self._warmup_wrong = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._warmup_wrong = torch.zeros((), dtype=torch.float64, device=self.device)
         self._counts: torch.Tensor | None = None  # of the evaluation that was begun
         # A graph keeps the numbers it was recorded with, so there the learning rate is one more tensor.
-        self._stream = _make_stream(self.device)
         self._learning_rate = torch.zeros((), device=self.device) if self._stream else None
         self._filled: float | None = None  # what it was last set to
         self._mixing_weight = torch.ones((), device=self.device)
@@ -340,7 +354,8 @@ class Trainer:
                 views = self.data.views(kind, self.group.share(count), self.recipe)
                 wrong = count_wrong(self.model, views, self._autocast, top5=True)
                 self.group.sum_(wrong)
-            top1, top5 = (100 * number / count for number in wrong.tolist())
+                wrong = wrong.tolist()  # while the run's stream is the current one, whose work this waits for
+            top1, top5 = (100 * number / count for number in wrong)
             errors[kind] = {"test_error": top1, "test_top5_error": top5}
         return errors
 

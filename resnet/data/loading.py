@@ -47,7 +47,7 @@ class Loader:
             worker_init_fn=partial(_begin, os.getpid()),
             generator=torch.Generator(),  # else it would draw from the global one
         )
-        with _signals_held_back():
+        with _signals_held_back(), _nothing_collected():
             self._results = [iter(loader)]
         # Not left to the garbage collector: of objects that refer to each other it may clear away first those by which
         # workers are told to end. So ``tasks`` must not refer to whoever has this loader.
@@ -95,9 +95,22 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Processes that are begun in this context clear nothing away that they inherit, such as memory of a GPU."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def _begin(parent: int, worker: int) -> None:
     """What a worker does first."""
     gc.freeze()  # what it has inherited is not its to clear away
+    gc.enable()
     warnings.filterwarnings("ignore", module="PIL")  # of odd EXIF data, which many images have and nobody reads
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

@@ -1,15 +1,18 @@
 """Runs in a pack: each ends as if it were alone; the pack fills up, shrinks where memory ends, and finds its size."""
 
+import copy
 import itertools
 from collections import deque
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnet import packing
+from resnet.data import load, place
 from resnet.data.resident import ResidentData
 from resnet.data.synthetic import make_synthetic
 from resnet.models import create_model
@@ -380,13 +383,21 @@ def gpu_data():
 def gpu_runs(iterations=40):
     recipe = Recipe(iterations=iterations, batch_size=128, milestones=(17, 30), eval_interval=13)
     warmed_up = replace(recipe, warmup_learning_rate=0.01, warmup_window=7, warmup_until_error=99.9)
-    return [Run("cifar_resnet20", recipe, "synthetic"), Run("cifar_resnet56", warmed_up, "synthetic", 1),
-            Run("cifar_plain20", recipe, "synthetic", 2)]  # fmt: skip
+    tricks = replace(TRICKS, iterations=iterations, batch_size=128, batch_norm_size=32, eval_interval=13)
+    taught = Run("cifar_resnet20", tricks, "synthetic", 3, teacher=RUNS[-1].teacher)
+    return [
+        Run("cifar_resnet20", recipe, "synthetic"),
+        Run("cifar_resnet56", warmed_up, "synthetic", 1),
+        Run("cifar_plain20", recipe, "synthetic", 2),
+        taught,
+        replace(taught, recipe=replace(tricks, precision="fp16")),
+        Run("cifar_resnet20", replace(recipe, batch_size=96, last_batch="use"), "synthetic", 4),  # of 512 images
+    ]
 
 
 @pytest.mark.gpu
 def test_cuda_a_run_in_a_pack_ends_as_if_it_were_alone(gpu_data, tmp_path):
-    alone, packed = ([Trainer(run, gpu_data) for run in gpu_runs()] for _ in range(2))
+    alone, packed = ([make_trainer(run, gpu_data) for run in gpu_runs()] for _ in range(2))
     for trainer in alone:
         train(trainer, tmp_path / "alone" / trainer.run.short_id)
     train_packed(Pack(torch.device("cuda"), 3), packed, tmp_path)
@@ -397,12 +408,12 @@ def test_cuda_a_run_in_a_pack_ends_as_if_it_were_alone(gpu_data, tmp_path):
 @pytest.mark.gpu
 def test_cuda_resumed_equals_uninterrupted(gpu_data, tmp_path):
     for run in gpu_runs():
-        whole = Trainer(run, gpu_data)
+        whole = make_trainer(run, gpu_data)
         train(whole, tmp_path / "whole")
-        interrupted = Trainer(run, gpu_data)
+        interrupted = make_trainer(run, gpu_data)
         with pytest.raises(Interrupted):
             train(interrupted, tmp_path / run.short_id, stop_requested=lambda t=interrupted: t.iteration >= 20)
-        resumed = Trainer(run, gpu_data)
+        resumed = make_trainer(run, gpu_data)
         train(resumed, tmp_path / run.short_id)
         assert (resumed.weights_digest(), resumed.curve) == (whole.weights_digest(), whole.curve)
 
@@ -412,8 +423,8 @@ def test_cuda_resumed_equals_uninterrupted(gpu_data, tmp_path):
 def test_cuda_graph_equals_the_same_steps_without_one(gpu_data, steps):
     """The recorded step against the same one launched kernel by kernel."""
     for run in gpu_runs():
-        recorded, launched = Trainer(run, gpu_data), Trainer(run, gpu_data)
-        launched._record = lambda trainer=launched: Launched(trainer)
+        recorded, launched = make_trainer(run, gpu_data), make_trainer(run, gpu_data)
+        launched._record = lambda t=launched: {size: Launched(t, size) for size in t.batches.sizes}
         for _ in range(steps):
             recorded.step()
             launched.step()
@@ -423,8 +434,58 @@ def test_cuda_graph_equals_the_same_steps_without_one(gpu_data, steps):
 class Launched:
     """In the place of a CUDA graph: computes instead of replaying."""
 
-    def __init__(self, trainer):
-        self.replay = trainer._compute
+    def __init__(self, trainer, size):
+        self.replay = partial(trainer._compute, size)
+
+
+@pytest.mark.gpu
+def test_cuda_more_runs_than_streams_end_as_if_they_were_alone(gpu_data, tmp_path):
+    """PyTorch has 32 streams of a device: one that a long run has must not be another one's."""
+    long, short = gpu_runs(200)[0], gpu_runs(2)[0]
+    alone = Trainer(long, gpu_data)
+    train(alone, tmp_path / "alone")
+    first = Trainer(long, gpu_data)
+    turns = training(first, tmp_path / "first")
+    for seed in range(40):
+        other = Trainer(replace(short, seed=seed), gpu_data)
+        assert other._stream.cuda_stream != first._stream.cuda_stream
+        train(other, tmp_path / str(seed))
+        next(turns)
+        del other
+    for _ in turns:
+        pass
+    assert (first.weights_digest(), first.curve) == (alone.weights_digest(), alone.curve)
+
+
+@pytest.mark.gpu
+def test_cuda_an_fp16_step_that_overflows_changes_neither_weights_nor_velocities(gpu_data):
+    trainer = make_trainer(gpu_runs()[4], gpu_data)
+    trainer.step()
+    with trainer._on_stream():
+        trainer.scaler._scale.fill_(2.0**40)
+    before = copy.deepcopy(trainer.state_dict())
+    trainer.step()
+    after = trainer.state_dict()
+    assert after["scaler"]["scale"] == 2.0**39
+    velocities = [[v["momentum_buffer"] for v in s["optimizer"]["state"].values()] for s in (before, after)]
+    assert all(torch.equal(old, new) for old, new in zip(*velocities))
+    parameters = {name for name, _ in trainer.model.named_parameters()}
+    assert all(torch.equal(before["model"][name], after["model"][name]) for name in parameters)
+
+
+@pytest.mark.gpu
+def test_cuda_the_final_tests_wait_for_the_network(tmp_path):
+    """And a net with max-pooling trained twice from image files, which are read by other processes, is the same."""
+    recipe = Recipe(iterations=6, batch_size=16, milestones=(4,), eval_interval=3, crop="area", image_size=64,
+                    colour_jitter=0.4, pca_noise=0.1, tests=("ten_crop",))  # fmt: skip
+    run = Run("resnet18", recipe, "synthetic_imagenet")
+    trainers = [Trainer(run, place(load(run.data, tmp_path), None, "cuda", workers)) for workers in (0, 2)]
+    for number, trainer in enumerate(trainers):
+        train(trainer, tmp_path / str(number))
+    assert trainers[0].weights_digest() == trainers[1].weights_digest()
+    expected = trainers[0].final_tests()
+    trainers[1].model.fc.register_forward_hook(lambda *_: torch.cuda._sleep(2**26))
+    assert trainers[1].final_tests() == expected
 
 
 @pytest.mark.gpu

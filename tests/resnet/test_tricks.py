@@ -209,6 +209,13 @@ def test_resumed_equals_uninterrupted(data, teacher, changes):
     assert second.weights_digest() == whole.weights_digest() and second.curve == whole.curve
 
 
+def test_the_training_error_that_ends_a_warm_up_is_that_of_mixed_images(data, teacher):
+    trainer = make_trainer(data, teacher, mixup=0.2, warmup_learning_rate=1e-4, warmup_window=2, warmup_until_error=99)
+    while not trainer.finished:
+        trainer.step()
+    assert trainer.warmup_ended_at is not None and trainer.warmup_ended_at % 2 == 0
+
+
 def test_another_teacher_can_t_take_over(data, teacher):
     changes = {"temperature": 20}
     state = make_trainer(data, teacher, **changes).state_dict()

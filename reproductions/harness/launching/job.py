@@ -295,8 +295,11 @@ class _Worker:
                 self._next_look = 0.0  # others may have waited for this one
 
     def _device_is_lost(self) -> bool:
-        """Whether the device answers nothing but errors from now on: another process may find it well."""
-        if self.device.type == "cuda":
+        """Whether the device answers nothing but errors from now on: another process may find it well.
+
+        In a group it is not asked: it may be waiting for a process that is no more.
+        """
+        if self.device.type == "cuda" and self.group.size == 1:
             try:
                 torch.cuda.synchronize(self.device)
             except RuntimeError:
