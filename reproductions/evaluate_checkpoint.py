@@ -36,7 +36,7 @@ from resnet.evaluate import TESTS, count_wrong_in
 from resnet.models import count_parameters, image_size
 from resnet.models.blocks import SHORTCUTS, VARIANTS
 from resnet.recipe import PRECISIONS, Recipe
-from resnet.trainer import digest_of_weights, find_device, resolve_precision
+from resnet.trainer import AUTOCAST, digest_of_weights, find_device, resolve_precision
 from resnet.weights import (
     TORCHVISION,
     Architecture,
@@ -47,7 +47,6 @@ from resnet.weights import (
     torchvision_file,
 )
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
 ERRORS = ("test_error", "test_top5_error")  # as records call them: top-1 and top-5
 SHOWN_TESTS = {"center": "1-crop", "ten_crop": "10-crop", "multi_scale": "multi-scale"}
 

@@ -16,6 +16,7 @@ from reproductions.cifar_table import RECIPE, recipe_for
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.reporting import effects, plots
 from reproductions.harness.reporting.effects import Effect
+from reproductions.harness.reporting.samples import by_seed
 from reproductions.harness.reporting.tables import Page
 from resnet.data import TRAIN_IMAGES
 from resnet.recipe import Recipe
@@ -101,11 +102,11 @@ def find_effects(results: list[RowResult]) -> list[Effect]:
     by_key, found = {result.row.key: result for result in results}, []
     for result in results:
         row, default = result.row, by_key[result.row.after or result.row.key]
-        net, errors = default.row.label, effects.final_errors(default)
+        net, errors = default.row.label, by_seed(default.records)
         if row.after is None:
             change, changed = "best evaluation on the test set", effects.best_errors(result)
         else:
-            change, changed = row.label.removeprefix(f"{net}, "), effects.final_errors(result)
+            change, changed = row.label.removeprefix(f"{net}, "), by_seed(result.records)
         found.append(Effect(net, change, changed, errors, result.seeds))
     return found
 

@@ -23,12 +23,11 @@ from resnet.losses import cross_entropy
 from resnet.models import create_model, image_channels
 from resnet.recipe import Recipe
 from resnet.released import read_card, write_weights
-from resnet.trainer import digest_of_weights, resolve_precision
+from resnet.trainer import AUTOCAST, digest_of_weights, resolve_precision
 from resnet.transfer import LAST_LAYER, take_over
 from resnet.weights import TORCHVISION, Architecture, WeightsError, find_architecture, read_weights, torchvision_file
 
 BEST, LAST = "best.safetensors", "last.safetensors"
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
 
 
 class FinetuningError(Exception):
@@ -272,7 +271,7 @@ def validate(
 
 
 def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    dtype = _AUTOCAST[precision]
+    dtype = AUTOCAST[precision]
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 

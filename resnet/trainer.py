@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from resnet.data import Data
 from resnet.data.sampling import seeded_generator
 from resnet.distributed import ALONE, Group, distribute
-from resnet.evaluate import count_wrong
+from resnet.evaluate import count_wrong, count_wrong_in
 from resnet.losses import cross_entropy, distillation_loss, mix, mixing_weight, partners
 from resnet.models import create_model
 from resnet.normalization import RunningEstimates, synchronize_batch_norm
@@ -22,6 +22,7 @@ from resnet.recipe import Recipe, learning_rate_at, make_optimizer
 from resnet.run import ROLES, Run
 from resnet.transfer import take_over
 
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}  # what each precision computes in
 _WARM_UP_STEPS = 3  # before a CUDA graph is recorded: libraries choose their kernels and memory in the first steps
 
 
@@ -121,7 +122,7 @@ class Trainer:
                              "if, and only if, it has a teacher or was pretrained")  # fmt: skip
         self.run, self.recipe, self.data, self.device = run, run.recipe, data, data.device
         self.precision = resolve_precision(run.recipe.precision, self.device)
-        self._autocast = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[self.precision]
+        self._autocast = AUTOCAST[self.precision]
         model = self._create_model(run, seeded_generator(run.seed, "initialisation")).train()
         if pretrained is not None:
             take_over(model, pretrained)
@@ -351,8 +352,8 @@ class Trainer:
         errors, count = {}, self.data.test_images["test"]
         for kind in self.recipe.tests:
             with self._on_stream():
-                views = self.data.views(kind, self.group.share(count), self.recipe)
-                wrong = count_wrong(self.model, views, self._autocast, top5=True)
+                part = self.group.share(count)
+                wrong = count_wrong_in(kind, self.model, self.data, self.recipe, part, self._autocast)
                 self.group.sum_(wrong)
                 wrong = wrong.tolist()  # while the run's stream is the current one, whose work this waits for
             top1, top5 = (100 * number / count for number in wrong)

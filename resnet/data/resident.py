@@ -1,11 +1,12 @@
 """Data sets of small images that lie on the device as a whole, and batches that are cut out of them there."""
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from resnet.data.augment import crop_and_flip, pad, subtract_mean
+from resnet.data.augment import PADDING, crop_and_flip, pad, subtract_mean
 from resnet.data.dataset import ImageDataset
 from resnet.data.sampling import Sampler
 from resnet.recipe import Recipe
@@ -35,17 +36,22 @@ class ResidentData:
         )
         self.device = torch.device(device)
         mean = images[:count].sum(dim=0).double() / count
-        mean_square = images[:count].int().square_().sum(dim=0).double() / count
-        channel_mean = mean.mean(dim=(0, 1))
-        channel_std = (mean_square.mean(dim=(0, 1)) - channel_mean**2).sqrt()
-        self.mean, self.channel_mean = mean.float().to(device), channel_mean.expand_as(mean).float().to(device)
-        self.channel_std = channel_std.float().to(device)
+        self._channel_mean = mean.mean(dim=(0, 1))
+        self.mean, self.channel_mean = mean.float().to(device), self._channel_mean.expand_as(mean).float().to(device)
         self.train_images, self.train_labels = pad(images[:count]).to(device), labels[:count].to(device)
         test = torch.from_numpy(dataset.test_images), torch.from_numpy(dataset.test_labels).long()
         held_out = {"validation": (images[count:], labels[count:])} if count < available else {}
         sets = {"test": test, **held_out}
         self._tests = {name: tuple(part.to(device) for part in parts) for name, parts in sets.items()}
         self.test_images = {name: len(labels) for name, (_, labels) in self._tests.items()}
+
+    @cached_property
+    def channel_std(self) -> Tensor:
+        """Standard deviation of each channel, (C,): squares of all pixels, which few recipes need."""
+        inside = slice(PADDING, -PADDING)
+        squares = self.train_images[:, inside, inside].int().square_().sum(dim=0).cpu().double()
+        mean_square = (squares / len(self.train_images)).mean(dim=(0, 1))
+        return (mean_square - self._channel_mean**2).sqrt().float().to(self.device)
 
     def batches(self, seed: int, recipe: Recipe, groups: list[slice]) -> "ResidentBatches":
         return ResidentBatches(self, seed, recipe, groups)

@@ -7,7 +7,7 @@ from functools import cached_property
 from reproductions import reported
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import cells, statistics
-from reproductions.harness.reporting.samples import METRICS, by_seed, final_values
+from reproductions.harness.reporting.samples import METRICS, by_seed, final_values, paired_differences
 from reproductions.harness.reporting.statistics import Interval
 from reproductions.reported import Reported, Source
 
@@ -93,7 +93,7 @@ class Step:
     def differences(self) -> list[float]:
         """With the step minus without, in percentage points, for every seed whose two runs were completed."""
         new, old = (by_seed(result.records, self.metric) for result in (self.row, self.before))
-        return [new[seed] - old[seed] for seed in sorted(new.keys() & old.keys())]
+        return paired_differences(new, old)
 
     @property
     def mean(self) -> float | None:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import plots, statistics
 from reproductions.harness.reporting.cells import NONE, interval, p_value, signed
-from reproductions.harness.reporting.samples import completed
+from reproductions.harness.reporting.samples import completed, paired_differences
 from reproductions.harness.reporting.statistics import Interval
 from reproductions.harness.reporting.tables import markdown_table
 
@@ -31,7 +31,7 @@ class Effect:
     @cached_property
     def differences(self) -> list[float]:
         """With the change minus without, for every seed whose two runs were completed."""
-        return [self.changed[seed] - self.default[seed] for seed in sorted(self.changed.keys() & self.default.keys())]
+        return paired_differences(self.changed, self.default)
 
     @property
     def mean(self) -> float | None:
@@ -57,11 +57,6 @@ class Effect:
 def by_size(effects: list[Effect]) -> list[Effect]:
     """The largest differences first, whichever way; those without a pair last."""
     return sorted(effects, key=lambda effect: -abs(effect.mean) if effect.differences else 1.0)
-
-
-def final_errors(result: RowResult) -> dict[int, float]:
-    """The test error after the last iteration, by seed."""
-    return {r["specification"]["seed"]: r["final"]["test_error"] for r in completed(result.records)}
 
 
 def best_errors(result: RowResult) -> dict[int, float]:

@@ -55,6 +55,11 @@ def by_seed(records: list[dict], metric: str = "test_error") -> dict[int, float]
     return {r["specification"]["seed"]: at_the_end(r, metric) for r in completed(records)}
 
 
+def paired_differences(new: dict[int, float], old: dict[int, float]) -> list[float]:
+    """New minus old for every seed that both have, in the order of the seeds."""
+    return [new[seed] - old[seed] for seed in sorted(new.keys() & old.keys())]
+
+
 def final_values(records: list[dict], metric: str = "test_error") -> list[float]:
     """What every completed run came to at its last iteration."""
     return [at_the_end(record, metric) for record in completed(records)]
