@@ -45,11 +45,12 @@ reproduce-bag-of-tricks: $(INSTALLED)
 	@$(call RUN,bag-of-tricks-tweaks)
 	@$(call RUN,bag-of-tricks-refinements)
 
-# One that fails, or is refused, for want of ImageNet say, does not keep the others from their turn.
+# One that fails, or is refused, for want of ImageNet say, does not keep the others from their turn; Ctrl-C (130) does.
+OR_NOTE = || { test $$? -ne 130 || exit 130; failed="$$failed $(1)"; };
 reproduce-all: $(INSTALLED)
 	@failed=; \
-	$(foreach table,$(TABLES) $(BAG_OF_TRICKS) imagenet-table,$(call RUN,$(table)) || failed="$$failed $(table)"; )\
-	$(foreach table,$(BAG_OF_TRICKS),$(call RUN,$(table)) --dataset imagenet || failed="$$failed $(table)-imagenet"; )\
+	$(foreach table,$(TABLES) $(BAG_OF_TRICKS) imagenet-table,$(call RUN,$(table)) $(call OR_NOTE,$(table)) )\
+	$(foreach table,$(BAG_OF_TRICKS),$(call RUN,$(table)) --dataset imagenet $(call OR_NOTE,$(table)-imagenet) )\
 	test -z "$$failed" || { echo "not complete:$$failed" >&2; exit 1; }
 
 report check list: $(INSTALLED) ; @$(BIN)/python -m reproductions $@

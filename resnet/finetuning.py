@@ -112,7 +112,7 @@ def from_weights(
     keeps = outputs == len(classes) and named in (None, classes)
     try:
         if keeps:
-            network.load_state_dict(state, strict=False)
+            network.load_state_dict(dict(state))
         else:
             take_over(network, state)
     except (RuntimeError, ValueError) as error:

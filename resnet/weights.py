@@ -170,7 +170,7 @@ def find_architecture(
 
 
 def fitting_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
-    """The networks for ImageNet whose weights have just these names and shapes, in no options but these two."""
+    """The networks for ImageNet whose weights have just these names and shapes: of any variant, shortcut and stem."""
     blocks = tuple(
         len({key.split(".")[1] for key in state if key.startswith(f"layer{stage}.")}) for stage in range(1, 5)
     )
@@ -183,6 +183,8 @@ def fitting_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
                     continue  # the same as the original; none
                 options = {"variant": variant, "shortcut": shortcut, **_classes(state)}
                 candidates.append(Architecture(f"resnet{depth}", options))
+                if variant in ("original", "b"):  # the others have stems of their own
+                    candidates.append(Architecture(f"resnet{depth}", {**options, "small_stem": True}))
         found += [candidate for candidate in candidates if not any(_differences(state, candidate))]
     return found
 

@@ -107,7 +107,10 @@ def read_image(path: Path) -> Image.Image:
 
 
 def _of_8_bits(image: Image.Image) -> Image.Image:
-    """Of grey values of 16 bits, which Pillow's conversion would cut off at 255, the upper 8; else the image itself."""
+    """Of grey values of 16 bits, which Pillow's conversion would cut off at 255, the upper 8; else the image itself.
+
+    Mode "I" has 32 bits whatever the values' range: values that fit into 8 bits are taken as they are.
+    """
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, of which nothing says what is white")
     if not image.mode.startswith("I"):
@@ -115,7 +118,8 @@ def _of_8_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     if values.min() < 0 or values.max() >= 1 << 16:
         raise ValueError("its pixels have more than 16 bits")
-    return Image.fromarray((values >> 8).astype(np.uint8))
+    eight = image.mode == "I" and values.max() < 1 << 8  # 32 bits for values of 8, as some programs write them
+    return Image.fromarray((values if eight else values >> 8).astype(np.uint8))
 
 
 def crop(image: Image.Image, box: Box, size: int, flip: bool = False) -> np.ndarray:

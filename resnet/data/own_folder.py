@@ -14,9 +14,12 @@ import torch
 
 from resnet.data.crops import read_image
 from resnet.data.dataset import DataError
-from resnet.data.image_files import SUFFIXES, Files, FolderDataset, digest_of_files, is_image, some
+from resnet.data import image_files
+from resnet.data.image_files import Files, FolderDataset, digest_of_files, some
 from resnet.data.sampling import seeded_generator
 
+# Those of common image files; one that this Pillow can't decode is then named, not passed over.
+SUFFIXES = (*image_files.SUFFIXES, ".jpe", ".jfif", ".gif", ".jp2", ".tga", ".avif", ".heic", ".heif")
 PARTS = {"train", "val", "valid", "validation", "test"}  # names of sub-folders that are no classes
 
 
@@ -46,6 +49,9 @@ def scan_classes(root: Path, progress: Callable[[int, int], None] | None = None)
         raise DataError(f"{root} has the sub-folders {', '.join(names)}, which are no classes: name one of them, and "
                         "its images are split into training and validation; or give them all as one folder with a "
                         "sub-folder for each class")  # fmt: skip
+    if odd := [shown(name) for name in names if shown(name) != name]:
+        raise DataError(f"{root} has sub-folders whose names are not UTF-8 ({some(odd)}), as the classes' names must be "
+                        "in a file of weights: rename them")  # fmt: skip
     found = [(name, path) for name in names for path in _images_below(root / name)]
     reasons = _reasons(root, [path for _, path in found], progress)
     good = [place for place, reason in zip(found, reasons) if reason is None]
@@ -59,7 +65,7 @@ def scan_classes(root: Path, progress: Callable[[int, int], None] | None = None)
         np.array([position[name] for name, _ in good], np.int64),
         np.array([path.stat().st_size for _, path in good], np.int64),
     )
-    bad = [(str(path.relative_to(root)), why) for (_, path), why in zip(found, reasons) if why is not None]
+    bad = [(shown(path.relative_to(root)), why) for (_, path), why in zip(found, reasons) if why is not None]
     return OwnImages(root, classes, files, tuple(name for name in names if name not in classes), tuple(bad))
 
 
@@ -72,12 +78,21 @@ def _sub_folders(root: Path) -> list[str]:
         raise DataError(f"{root} can't be read ({error}); make it readable") from error
 
 
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
 def _images_below(folder: Path) -> list[Path]:
     found = []
     for where, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(where, name) for name in names if is_image(name)]
+        found += [Path(where, name) for name in names if _is_image(name)]
     return sorted(found)
+
+
+def shown(path: Path | str) -> str:
+    """A path as text that can be printed, with a replacement character for what is not UTF-8."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def find_images(path: Path) -> list[Path]:
@@ -108,7 +123,7 @@ def _too_few(root: Path, names: list[str], classes: tuple[str, ...], images: int
     wanted = f"{root} must have a sub-folder of images for each of at least two classes"
     endings = f"files that end in {', '.join(SUFFIXES)}"
     if not names:
-        lying = " but images lie directly in it," if any(is_image(path.name) for path in root.iterdir()) else ""
+        lying = " but images lie directly in it," if any(_is_image(path.name) for path in root.iterdir()) else ""
         return f"{wanted},{lying} and it has no sub-folder at all"
     if not images:
         return f"{wanted}, but there is no image in {some(names)} ({endings})"

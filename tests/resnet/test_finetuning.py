@@ -181,8 +181,27 @@ def test_from_weights_of_a_small_net_that_is_named(tmp_path):
     torch.save(source, tmp_path / "net.pt")
     found = from_weights(str(tmp_path / "net.pt"), ("a", "b"), 0, model="cifar_resnet8")
     assert same_but_for_the_last(found.model, source)
-    with pytest.raises(WeightsError, match="does not hold the weights of cifar_resnet14"):
-        from_weights(str(tmp_path / "net.pt"), ("a", "b"), 0, model="cifar_resnet14")
+    for classes in (("a", "b"), tuple("abcdefghij")):  # with a new last layer, and with the file's own
+        with pytest.raises(WeightsError, match="does not hold the weights of cifar_resnet14"):
+            from_weights(str(tmp_path / "net.pt"), classes, 0, model="cifar_resnet14")
+
+
+def test_every_weight_of_a_file_is_used(tmp_path):
+    biased = create_model("cifar_resnet8", conv_bias=True).state_dict()
+    torch.save(biased, tmp_path / "net.pt")
+    with pytest.raises(WeightsError, match="conv1.bias"):
+        from_weights(str(tmp_path / "net.pt"), tuple("abcdefghij"), 0, model="cifar_resnet8")
+    old = {k: v for k, v in create_model("cifar_resnet8").state_dict().items() if "num_batches_tracked" not in k}
+    torch.save(old, tmp_path / "old.pt")  # of before BN counted its batches
+    found = from_weights(str(tmp_path / "old.pt"), tuple("abcdefghij"), 0, model="cifar_resnet8")
+    assert all(torch.equal(found.model.state_dict()[name], value) for name, value in old.items())
+
+
+def test_from_a_run_on_images_of_32_pixels(tmp_path):
+    source = create_model("resnet18", small_stem=True, num_classes=10).state_dict()
+    (tmp_path / "0123456789abcdef.pt").write_bytes(checkpoint.pack(source))
+    found = from_weights(str(tmp_path / "0123456789abcdef.pt"), ("a", "b"), 0)
+    assert found.architecture.options["small_stem"] and same_but_for_the_last(found.model, source)
 
 
 def test_networks_and_files_that_will_not_do(tmp_path, trained):

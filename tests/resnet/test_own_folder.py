@@ -1,5 +1,8 @@
 """One's own images in a folder: which count, which are held out, and what is said of folders that won't do."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from image_folder import noise
@@ -58,6 +61,29 @@ def test_grey_values_of_16_bits_keep_their_order(root):
     Image.fromarray(values.astype(np.int32) * 64).save(root / "a" / "y.tiff")
     (_, first), (_, second) = scan_classes(root).unreadable
     assert "floating-point" in first and "more than 16 bits" in second
+
+
+def test_grey_values_of_8_bits_in_32(root):
+    values = np.arange(256, dtype=np.int32).reshape(16, 16)
+    Image.fromarray(values).save(root / "a" / "x.tiff")
+    assert np.array_equal(np.asarray(read_image(root / "a" / "x.tiff"))[..., 0], values)
+
+
+def test_files_of_phones_and_of_the_web_are_read_or_named(root):
+    noise(20, 20).save(root / "a" / "x.gif")
+    noise(20, 20).save(root / "a" / "x.JFIF", format="JPEG")
+    (root / "a" / "x.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    images = scan_classes(root)
+    assert {"a/x.gif", "a/x.JFIF"} < set(names(images.files))
+    assert [name for name, _ in images.unreadable] == ["a/x.heic"]
+
+
+def test_names_that_are_not_utf8(root):
+    Path(os.fsdecode(os.fsencode(root / "a") + b"/caf\xe9.png")).write_bytes(b"")
+    assert [name for name, _ in scan_classes(root).unreadable] == ["a/caf\ufffd.png"]
+    Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9")).mkdir()
+    with pytest.raises(DataError, match="names are not UTF-8 .caf\ufffd., .*: rename them"):
+        scan_classes(root)
 
 
 def test_images_that_cannot_be_read_are_left_out_and_named(root):
