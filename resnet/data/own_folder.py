@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from resnet.data import image_files
 from resnet.data.crops import read_image
 from resnet.data.dataset import DataError
-from resnet.data import image_files
 from resnet.data.image_files import Files, FolderDataset, digest_of_files, some
 from resnet.data.sampling import seeded_generator
 
@@ -50,8 +50,8 @@ def scan_classes(root: Path, progress: Callable[[int, int], None] | None = None)
                         "its images are split into training and validation; or give them all as one folder with a "
                         "sub-folder for each class")  # fmt: skip
     if odd := [shown(name) for name in names if shown(name) != name]:
-        raise DataError(f"{root} has sub-folders whose names are not UTF-8 ({some(odd)}), as the classes' names must be "
-                        "in a file of weights: rename them")  # fmt: skip
+        raise DataError(f"{root} has sub-folders whose names are not UTF-8 ({some(odd)}), as the classes must be in "
+                        "a file of weights: rename them")  # fmt: skip
     found = [(name, path) for name in names for path in _images_below(root / name)]
     reasons = _reasons(root, [path for _, path in found], progress)
     good = [place for place, reason in zip(found, reasons) if reason is None]
