@@ -100,7 +100,8 @@ def _grow(trainers: list[Trainer], runs: list[Run], data: ResidentData) -> str |
     try:
         for run in runs[before:]:
             trainers.append(Trainer(run, data))
-            trainers[-1].step()  # the first step reserves what all others need
+            trainers[-1].step()  # the first step reserves what all others need,
+            trainers[-1].evaluate()  # and the first evaluation what it needs besides
         synchronized_time(data.device)
     except torch.OutOfMemoryError as error:
         reason = f"out of memory: {str(error).splitlines()[0]}"

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.measuring import BATCH, IMAGES, Rates, random_images
@@ -42,6 +42,7 @@ def mps() -> Iterator[dict[str, str]]:
         variables = {"CUDA_MPS_PIPE_DIRECTORY": f"{folder}/pipe", "CUDA_MPS_LOG_DIRECTORY": f"{folder}/log"}
         for path in variables.values():
             os.mkdir(path)
+        variables["CUDA_DEVICE_MAX_CONNECTIONS"] = "8"  # CUDA's default: more may leave room for fewer processes
         environment = os.environ | variables
         try:
             # Not captured: the daemon would keep the pipes open, and we would wait for their end.
@@ -52,7 +53,8 @@ def mps() -> Iterator[dict[str, str]]:
         try:
             yield variables
         finally:
-            subprocess.run([control], input=b"quit\n", env=environment, timeout=60, check=False)
+            with suppress(subprocess.SubprocessError):
+                subprocess.run([control], input=b"quit\n", env=environment, timeout=60, check=False)
 
 
 def measure_processes(

@@ -6,7 +6,7 @@ import math
 import time
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from resnet.distributed import ALONE, Group, distribute
 from resnet.evaluate import count_wrong, count_wrong_in
 from resnet.losses import cross_entropy, distillation_loss, mix, mixing_weight, partners
 from resnet.models import create_model
-from resnet.normalization import RunningEstimates, synchronize_batch_norm
+from resnet.normalization import BatchCounters, RunningEstimates, synchronize_batch_norm
 from resnet.recipe import Recipe, learning_rate_at, make_optimizer
 from resnet.run import ROLES, Run
 from resnet.transfer import take_over
@@ -83,6 +83,31 @@ def _make_stream(device: torch.device) -> "torch.cuda.Stream | None":
     return idle.pop() if idle else torch.cuda.Stream(device)
 
 
+def _give_back(stream: "torch.cuda.Stream", device: torch.device) -> None:
+    """Of a trainer that is no more; not before the device has done what it still had to do with its memory."""
+    with suppress(RuntimeError):  # a device that is lost
+        stream.synchronize()
+    _idle_streams.setdefault(device, []).append(stream)
+
+
+# What CUDA's libraries, and CUDA itself while it makes a graph, say where they find no memory.
+_NO_MEMORY = ("out of memory", "ALLOC_FAILED", "unable to find an engine")
+
+
+@contextmanager
+def _out_of_memory_named() -> Iterator[None]:
+    """Raise torch.OutOfMemoryError for whatever else a want of memory is reported as."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        during = isinstance(error.__context__, torch.OutOfMemoryError)
+        if during or any(said in str(error) for said in _NO_MEMORY):
+            raise torch.OutOfMemoryError(str(error)) from error
+        raise
+
+
 class Trainer:
     """One run, advanced a step at a time.
 
@@ -128,12 +153,13 @@ class Trainer:
             take_over(model, pretrained)
         self._stream = _make_stream(self.device)
         if self._stream is not None:
-            weakref.finalize(self, _idle_streams.setdefault(self.device, []).append, self._stream)
+            weakref.finalize(self, _give_back, self._stream, self.device)
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
         grouped = self.recipe.batch_norm_size is not None
         self.group, groups = group, _groups(self.recipe, group)
         self.model = model if grouped else synchronize_batch_norm(model, group)
         self._estimates = RunningEstimates(self.model, self.recipe, group) if grouped else None
+        self._counters = BatchCounters(self.model)
         with self._on_stream():  # DistributedDataParallel adds gradients up on the stream that it was made on
             self._parallel = distribute(self.model, group)
         self._teacher = None if teacher is None else self._create_teacher(run.teacher, teacher)
@@ -207,12 +233,13 @@ class Trainer:
         self.optimizer.zero_grad()
         if self._estimates is not None:
             self._estimates.begin_batch()
-        for last, (images, labels) in _mark_last(self.batches.take(size)):
-            # The processes' gradients are summed while those of the last images are computed.
-            with nullcontext() if last or self._parallel is self.model else self._parallel.no_sync():
-                self._accumulate(images, labels, len(labels) / size)
-            if self._estimates is not None:
-                self._estimates.end_group()
+        with self._counters.one_batch():
+            for last, (images, labels) in _mark_last(self.batches.take(size)):
+                # The processes' gradients are summed while those of the last images are computed.
+                with nullcontext() if last or self._parallel is self.model else self._parallel.no_sync():
+                    self._accumulate(images, labels, len(labels) / size)
+                if self._estimates is not None:
+                    self._estimates.end_group()
         if self._estimates is not None:
             self._estimates.end_batch()
         self.scaler.step(self.optimizer)
@@ -294,6 +321,7 @@ class Trainer:
         if self._stream is None:
             return nullcontext()
         stack = ExitStack()
+        stack.enter_context(_out_of_memory_named())
         stack.enter_context(torch.cuda.stream(self._stream))
         stack.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
         return stack

@@ -372,6 +372,42 @@ def test_a_recorded_run_that_is_interrupted_records_again(data, tmp_path, preten
         assert (resumed.weights_digest(), resumed.curve) == (whole.weights_digest(), whole.curve)
 
 
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+    ],
+)
+def test_a_want_of_memory_has_one_name(data, pretended_cuda, monkeypatch, error, named):
+    def fail(*_):
+        raise error
+
+    trainer = make_trainer(RUNS[0], data)
+    monkeypatch.setattr(Trainer, "_compute", fail)
+    with pytest.raises(RuntimeError, match=str(error)[:30]) as caught:
+        trainer.step()
+    assert isinstance(caught.value, torch.OutOfMemoryError) == named
+
+
+def test_a_recording_that_fails_for_want_of_memory(data, pretended_cuda, monkeypatch):
+    """CUDA then says of the unfinished graph whatever it says of it; the reason is the error before."""
+
+    @contextmanager
+    def graph(recorded, stream):
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    with pytest.raises(torch.OutOfMemoryError, match="previous error during capture"):
+        make_trainer(RUNS[0], data).step()
+
+
 # ------------------------------------------------------------------------------------------------------------ on a GPU
 
 
@@ -492,17 +528,21 @@ def test_cuda_the_final_tests_wait_for_the_network(tmp_path):
 def test_cuda_out_of_memory_makes_the_pack_smaller(gpu_data, tmp_path):
     torch.cuda.set_per_process_memory_fraction(0.02)
     try:
-        said, trainers = [], [Trainer(replace(gpu_runs()[1], seed=seed), gpu_data) for seed in range(12)]
-        waiting = deque(trainers)
+        said, ended, attempts = [], [], 0
+        waiting = deque(replace(gpu_runs()[1], seed=seed) for seed in range(20))
 
-        def one(trainer):
+        def one(run):
+            nonlocal attempts
+            attempts += 1
+            assert attempts <= 60, "runs are begun again and again"
             try:
-                yield from training(trainer, tmp_path / trainer.run.short_id)
+                yield from training(Trainer(run, gpu_data), tmp_path / run.short_id)
+                ended.append(run.seed)
             except torch.OutOfMemoryError:
-                waiting.append(Trainer(trainer.run, gpu_data))
+                waiting.append(run)
                 raise
 
-        Pack(torch.device("cuda"), 12, said.append).train(lambda: one(waiting.popleft()) if waiting else None)
-        assert said
+        Pack(torch.device("cuda"), 20, said.append).train(lambda: one(waiting.popleft()) if waiting else None)
+        assert said and sorted(ended) == list(range(20))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

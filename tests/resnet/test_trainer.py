@@ -522,3 +522,10 @@ def test_cuda_in_fp32_agrees_with_the_cpu(dataset, data, monkeypatch):
 def test_cuda_default_is_bf16_and_learns(dataset):
     trainer = train_to_the_end(make_run(replace(RECIPE, precision="auto")), ResidentData(dataset, None, "cuda"))
     assert trainer.precision == "bf16" and not trainer.diverged
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_bn_counts_batches_not_groups(data, size):
+    trainer = train_to_the_end(make_run(replace(RECIPE, batch_norm_size=size)), data)
+    counts = {int(v) for k, v in trainer.model.state_dict().items() if k.endswith("num_batches_tracked")}
+    assert counts == {RECIPE.iterations}

@@ -302,6 +302,7 @@ class _Worker:
         if self.device.type == "cuda" and self.group.size == 1:
             try:
                 torch.cuda.synchronize(self.device)
+                torch.cuda.empty_cache()  # every recording begins with it, and one that failed may have broken it
             except RuntimeError:
                 return True
         return False
