@@ -28,7 +28,7 @@ from benchmarks.results import write
 from benchmarks.variants import KINDS, Measured, Setting
 from reproductions.harness import provenance
 from resnet.data.resident import ResidentData
-from resnet.trainer import find_device
+from resnet.device import find_device
 
 PROCESSES = (2, 4, 8)
 ORDER = ("eager", "graph", "processes", "mps", "streams", "compiled", "grouped")

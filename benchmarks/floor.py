@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from resnet.device import synchronized_time
 from resnet.models.complexity import training_bytes, training_flops
-from resnet.trainer import synchronized_time
 
 # Edge of the square matrices and bytes of the buffer: large enough that a device reaches its best rate and no cache
 # holds the buffer; each measured so often, and the best taken, because a floor is what can be reached.

@@ -35,9 +35,9 @@ from resnet.data import DataError
 from resnet.data.folder import PIECE, FolderBatches, FolderData, FolderDataset, load_folder
 from resnet.data.image_files import scan_folder
 from resnet.data.loading import PREFETCH
+from resnet.device import autocast, exact_kernels, find_device, resolve_precision, synchronized_time
 from resnet.models import create_model
 from resnet.recipe import Recipe, make_optimizer
-from resnet.trainer import find_device, resolve_precision, synchronized_time
 
 IMAGES = 256  # that are made
 SIZE = 500, 375  # pixels, the commonest in ImageNet
@@ -188,7 +188,6 @@ def device_work(dataset: FolderDataset, device: torch.device) -> Callable[[], No
 
 def training_step(device: torch.device, precision: str, batch: int, image_size: int = 224) -> Callable[[], None]:
     """A step of SGD on random images, as resnet.trainer takes it: on a GPU as one CUDA graph."""
-    dtype = {"bf16": torch.bfloat16, "fp32": None}[precision]
     model = create_model(MODEL, variant=VARIANT).to(device, memory_format=torch.channels_last).train()
     optimizer = make_optimizer(Recipe(nesterov=True), model)
     images = torch.randn(batch, 3, image_size, image_size, device=device).to(memory_format=torch.channels_last)
@@ -196,10 +195,7 @@ def training_step(device: torch.device, precision: str, batch: int, image_size: 
 
     def work() -> None:
         optimizer.zero_grad()
-        with (
-            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
-            torch.autocast(device.type, dtype=dtype, enabled=dtype is not None),
-        ):
+        with exact_kernels(), autocast(device, precision):
             loss = F.cross_entropy(model(images).float(), labels)
         loss.backward()
         optimizer.step()

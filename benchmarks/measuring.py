@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from resnet.data import ImageDataset
-from resnet.trainer import synchronized_time
+from resnet.device import synchronized_time
 
 BATCH = 128
 IMAGES = 50_000  # as many as CIFAR-10 has for training

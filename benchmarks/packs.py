@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from resnet.data.resident import ResidentData
+from resnet.device import synchronized_time
 from resnet.run import Run
-from resnet.trainer import Trainer, synchronized_time
+from resnet.trainer import Trainer
 from resnet.training import AHEAD, BURST, POLL_SECONDS
 
 GIB = 2**30

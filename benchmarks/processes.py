@@ -19,8 +19,9 @@ from benchmarks.measuring import BATCH, IMAGES, Rates, random_images
 from benchmarks.packs import Pack, measured_run
 from benchmarks.variants import Measured
 from resnet.data.resident import ResidentData
+from resnet.device import find_device, synchronized_time
 from resnet.run import Run
-from resnet.trainer import Trainer, find_device, synchronized_time
+from resnet.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTROL = "nvidia-cuda-mps-control"

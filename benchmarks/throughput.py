@@ -32,9 +32,10 @@ from reproductions import cifar_table
 from reproductions.harness import provenance
 from resnet.data import ImageDataset
 from resnet.data.resident import ResidentData
+from resnet.device import find_device, resolve_precision, synchronized_time
 from resnet.models import create_model
 from resnet.run import Run
-from resnet.trainer import Trainer, find_device, resolve_precision, synchronized_time
+from resnet.trainer import Trainer
 
 TABLE_SEEDS = 5
 _DEFAULTS = {  # by the type of device

@@ -29,14 +29,15 @@ from reproductions.harness.reporting.cells import NONE, number
 from reproductions.harness.reporting.samples import FURTHER_TESTS, METRICS, ONE_CROP
 from reproductions.harness.reporting.tables import markdown_table
 from reproductions.imagenet_table import NETS
+from resnet.checkpoint import digest_of_weights
 from resnet.data import FOLDERS, DataError
 from resnet.data.folder import FolderData
 from resnet.data.image_files import FolderDataset, load_test_folder
+from resnet.device import exact_kernels, find_device, resolve_precision
 from resnet.evaluate import TESTS, count_wrong_in
 from resnet.models import count_parameters, image_size
 from resnet.models.blocks import SHORTCUTS, VARIANTS
 from resnet.recipe import PRECISIONS, Recipe
-from resnet.trainer import AUTOCAST, digest_of_weights, find_device, resolve_precision
 from resnet.weights import (
     TORCHVISION,
     Architecture,
@@ -128,9 +129,8 @@ def evaluate(options: argparse.Namespace, console: Console) -> str:
     errors, seconds = {}, {}
     for test in options.tests:
         begin = time.perf_counter()
-        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)  # as in a training
-        with exact, console.status(f"{SHOWN_TESTS[test]} of {len(dataset.test):,} images"):
-            wrong = count_wrong_in(test, model, data, recipe, dtype=AUTOCAST[precision])
+        with exact_kernels(), console.status(f"{SHOWN_TESTS[test]} of {len(dataset.test):,} images"):
+            wrong = count_wrong_in(test, model, data, recipe, precision=precision)
             errors[test] = dict(zip(ERRORS, (100 * count / len(dataset.test) for count in wrong.tolist())))
         seconds[test] = time.perf_counter() - begin
     where = "the CPU" if device.type == "cpu" else provenance.device_name(device)

@@ -32,6 +32,7 @@ from resnet.data.crops import centre_box, crop, read_image
 from resnet.data.dataset import DataError
 from resnet.data.loading import Loader
 from resnet.data.own_folder import OwnImages, every_nth, find_images, scan_classes, split, stratified
+from resnet.device import find_device
 from resnet.files import write_atomically
 from resnet.finetuning import (
     BEST,
@@ -46,7 +47,6 @@ from resnet.finetuning import (
 )
 from resnet.models import image_size
 from resnet.models.blocks import VARIANTS
-from resnet.trainer import find_device
 from resnet.weights import Architecture, WeightsError
 
 TOP = 5  # classes that are shown of a prediction

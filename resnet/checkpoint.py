@@ -5,10 +5,12 @@ import io
 import os
 import pickle
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from resnet.files import write_atomically
 
@@ -81,3 +83,12 @@ def load(path: Path, device="cpu") -> dict:
         return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise CheckpointError(f"{path} holds something other than tensors and plain values") from error
+
+
+def digest_of_weights(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of a network's state dict: of the names and bytes of its tensors, in their order."""
+    digest = hashlib.sha256()
+    for name, tensor in state.items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy())
+    return digest.hexdigest()

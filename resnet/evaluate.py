@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from resnet import recipe as recipes
 from resnet.data.dataset import Data
+from resnet.device import autocast
 from resnet.recipe import Recipe
 
 TESTS = ("center", *recipes.TESTS)
@@ -15,20 +16,20 @@ Views = Tensor | list[Tensor]  # images (n, C, H, W), or several views of the sa
 
 @torch.no_grad()
 def count_wrong(
-    model: nn.Module, batches: Iterable[tuple[Views, Tensor]], dtype: torch.dtype | None = None, top5: bool = False
+    model: nn.Module, batches: Iterable[tuple[Views, Tensor]], precision: str = "fp32", top5: bool = False
 ) -> Tensor:
     """How many images are not classified right, and with ``top5`` how many have the right class not among the first 5.
 
     ``batches`` gives images (n, C, H, W) and labels (n,), as :meth:`resnet.data.Data.tests` does; where it gives
     several views of the images, the predictions (softmax) for them are averaged. Returns int64 (1,) or (2,) on the
-    images' device: the host does not wait for it. ``dtype`` is autocast's, None for fp32. The model is put into
+    images' device: the host does not wait for it. ``precision``: fp32, bf16 or fp16. The model is put into
     evaluation mode and back into the mode it was in.
     """
     training = model.training
     model.eval()
     counts = []
     for images, labels in batches:
-        with torch.autocast(labels.device.type, dtype=dtype, enabled=dtype is not None):
+        with autocast(labels.device, precision):
             scores = model(images) if isinstance(images, Tensor) else _mean_prediction(model, images)
         counts.append([(scores.argmax(dim=1) != labels).sum()])
         if top5:
@@ -44,7 +45,7 @@ def _mean_prediction(model: nn.Module, views: list[Tensor]) -> Tensor:
 
 
 def count_wrong_in(
-    test: str, model: nn.Module, data: Data, recipe: Recipe, part: slice = slice(None), dtype: torch.dtype | None = None
+    test: str, model: nn.Module, data: Data, recipe: Recipe, part: slice = slice(None), precision: str = "fp32"
 ) -> Tensor:
     """What :func:`count_wrong` gives, top-1 and top-5, of images ``part`` of an image folder's test set.
 
@@ -52,4 +53,4 @@ def count_wrong_in(
     others are the recipe's further tests; of the ``recipe`` only ``image_size`` matters. Raises ValueError.
     """
     views = data.tests("test", part, recipe) if test == "center" else data.views(test, part, recipe)
-    return count_wrong(model, views, dtype, top5=True)
+    return count_wrong(model, views, precision, top5=True)

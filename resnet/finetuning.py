@@ -15,15 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from resnet import checkpoint
+from resnet.checkpoint import digest_of_weights
 from resnet.data.colour import MEAN, STD
 from resnet.data.dataset import DataError
 from resnet.data.folder import FolderData, FolderDataset
 from resnet.data.sampling import seeded_generator
+from resnet.device import autocast, exact_kernels, resolve_precision
 from resnet.losses import cross_entropy
 from resnet.models import create_model, image_channels
 from resnet.recipe import Recipe
 from resnet.released import read_card, write_weights
-from resnet.trainer import AUTOCAST, digest_of_weights, resolve_precision
 from resnet.transfer import LAST_LAYER, take_over
 from resnet.weights import TORCHVISION, Architecture, WeightsError, find_architecture, read_weights, torchvision_file
 
@@ -203,7 +204,7 @@ def train(
         done = Training(state["history"], state["confusion"])
     batches = data.batches(settings.seed, recipe, [slice(0, settings.batch_size)])
     try:
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        with exact_kernels():
             for epoch in range(len(done.history), epochs):
                 model.train()
                 trained = _train_epoch(model, optimizer, batches, epoch * steps, steps, precision, device, on_step)
@@ -238,7 +239,7 @@ def _train_epoch(model, optimizer, batches, first, steps, precision, device, on_
         batches.load(first + step)
         for inputs, labels in batches.take(batches.size(first + step)):
             optimizer.zero_grad()
-            with _autocast(device, precision):
+            with autocast(device, precision):
                 logits = model(inputs)
             loss = cross_entropy(logits, labels)
             loss.backward()
@@ -261,18 +262,13 @@ def validate(
     model.eval()
     loss, counts, images = 0.0, torch.zeros(classes * classes, dtype=torch.int64), 0
     for inputs, labels in batches:
-        with _autocast(labels.device, precision):
+        with autocast(labels.device, precision):
             logits = model(inputs)
         loss += cross_entropy(logits, labels).item() * len(labels)
         taken_for = logits.argmax(dim=1)
         counts += torch.bincount(labels * classes + taken_for, minlength=classes * classes).cpu()
         images += len(labels)
     return loss / images, counts.view(classes, classes).tolist()
-
-
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    dtype = AUTOCAST[precision]
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def _save(folder: Path, model: nn.Module, optimizer, identity: dict, done: Training, card: dict[str, str]) -> None:

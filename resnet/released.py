@@ -13,9 +13,9 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from resnet.checkpoint import digest_of_weights
 from resnet.files import write_atomically
 from resnet.models import changed_options
-from resnet.trainer import digest_of_weights
 from resnet.weights import WeightsError, fitting_architectures, read_weights
 
 _ONLY_AT_FIRST = ("initialization", "zero_gamma")  # options that decide what a network begins with, and nothing else

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from resnet.device import exact_kernels
+
 
 def layer_names(model: nn.Module) -> list[str]:
     """The 3x3 convolutions that have a BN of their own, in the order in which images pass through them.
@@ -53,7 +55,7 @@ def response_deviations(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor
     training = model.training
     model.eval()
     try:
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        with exact_kernels():
             for images, _ in batches:
                 model(images)
     finally:

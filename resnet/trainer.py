@@ -1,9 +1,7 @@
 """One run on one device, a step at a time: what it is made of, and how it is put down and taken up again."""
 
 import copy
-import hashlib
 import math
-import time
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
@@ -11,8 +9,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 import torch
 from torch import Tensor, nn
 
+from resnet.checkpoint import digest_of_weights
 from resnet.data import Data
 from resnet.data.sampling import seeded_generator
+from resnet.device import autocast, exact_kernels, resolve_precision
 from resnet.distributed import ALONE, Group, distribute
 from resnet.evaluate import count_wrong, count_wrong_in
 from resnet.losses import cross_entropy, distillation_loss, mix, mixing_weight, partners
@@ -22,52 +22,7 @@ from resnet.recipe import Recipe, learning_rate_at, make_optimizer
 from resnet.run import ROLES, Run
 from resnet.transfer import take_over
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}  # what each precision computes in
 _WARM_UP_STEPS = 3  # before a CUDA graph is recorded: libraries choose their kernels and memory in the first steps
-
-
-def find_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" is the current CUDA device if there is one, else the CPU. Raises ValueError."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    usable = ["cpu", *(f"cuda:{number}" for number in range(count))]
-    if name in ("auto", "cuda") and count:
-        return torch.device("cuda", torch.cuda.current_device())
-    if name == "auto":
-        return torch.device("cpu")
-    if name in usable:
-        return torch.device(name)
-    reason = "" if count else f" (no CUDA GPU: {why_no_cuda()})"
-    raise ValueError(f"there is no device {name!r}; the devices here are: {', '.join(usable)}{reason}")
-
-
-def why_no_cuda() -> str:
-    """Why PyTorch finds no CUDA GPU, in its own words where it has some."""
-    if torch.version.cuda is None:
-        return "this PyTorch was built without CUDA"
-    try:
-        torch.cuda.init()
-    except (RuntimeError, AssertionError) as error:
-        return str(error).split(". ")[0].strip()
-    return "none is visible" if torch.cuda.device_count() == 0 else ""
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """The precision that "auto" is on this device: bf16 where a GPU has it, else fp32. Raises ValueError."""
-    has_bf16 = device.type == "cpu" or torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
-    if precision == "bf16" and not has_bf16:
-        name = torch.cuda.get_device_name(device)
-        raise ValueError(f"{name} has no bf16 arithmetic; train with precision fp32, or auto, which then is fp32")
-    if precision == "auto":
-        return "bf16" if device.type == "cuda" and has_bf16 else "fp32"
-    return precision
-
-
-def synchronized_time(device: torch.device) -> float:
-    """Seconds on a clock, once the device has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
 
 _idle_streams: dict[torch.device, list] = {}  # of trainers that are no more
 
@@ -147,7 +102,6 @@ class Trainer:
                              "if, and only if, it has a teacher or was pretrained")  # fmt: skip
         self.run, self.recipe, self.data, self.device = run, run.recipe, data, data.device
         self.precision = resolve_precision(run.recipe.precision, self.device)
-        self._autocast = AUTOCAST[self.precision]
         model = self._create_model(run, seeded_generator(run.seed, "initialisation")).train()
         if pretrained is not None:
             take_over(model, pretrained)
@@ -251,7 +205,7 @@ class Trainer:
         if weight is not None:
             images = mix(images, weight)
             other_labels = labels[partners(len(labels), self.device)]
-        with torch.autocast(self.device.type, dtype=self._autocast, enabled=self._autocast is not None):
+        with autocast(self.device, self.precision):
             logits = self._parallel(images)
             with torch.no_grad():
                 taught = None if self._teacher is None else self._teacher(images)
@@ -323,7 +277,7 @@ class Trainer:
         stack = ExitStack()
         stack.enter_context(_out_of_memory_named())
         stack.enter_context(torch.cuda.stream(self._stream))
-        stack.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
+        stack.enter_context(exact_kernels())
         return stack
 
     @property
@@ -350,7 +304,7 @@ class Trainer:
         """This process's part of the wrong answers."""
         part = self.group.share(self.data.test_images[which])
         batches = self.data.tests(which, part, self.recipe)
-        return count_wrong(self.model, batches, self._autocast, self.data.top5).double()
+        return count_wrong(self.model, batches, self.precision, self.data.top5).double()
 
     def finish_evaluation(self) -> None:
         """Add the point of the evaluation that was begun to the curve."""
@@ -381,7 +335,7 @@ class Trainer:
         for kind in self.recipe.tests:
             with self._on_stream():
                 part = self.group.share(count)
-                wrong = count_wrong_in(kind, self.model, self.data, self.recipe, part, self._autocast)
+                wrong = count_wrong_in(kind, self.model, self.data, self.recipe, part, self.precision)
                 self.group.sum_(wrong)
                 wrong = wrong.tolist()  # while the run's stream is the current one, whose work this waits for
             top1, top5 = (100 * number / count for number in wrong)
@@ -443,15 +397,6 @@ class Trainer:
         """SHA-256 of all weights and buffers: equal if and only if two networks are equal bit for bit."""
         self._wait()
         return digest_of_weights(self.model.state_dict())
-
-
-def digest_of_weights(state: dict[str, Tensor]) -> str:
-    """SHA-256 of a network's state dict."""
-    digest = hashlib.sha256()
-    for name, tensor in state.items():
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy())
-    return digest.hexdigest()
 
 
 def _groups(recipe: Recipe, group: Group) -> list[slice]:

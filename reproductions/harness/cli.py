@@ -23,9 +23,9 @@ from reproductions.harness.reporting.report import write_report
 from reproductions.harness.reporting.samples import completed
 from resnet.data import FOLDERS, DataError, load
 from resnet.data.folder import check_images_once
+from resnet.device import find_device, resolve_precision, why_no_cuda
 from resnet.recipe import PRECISIONS
 from resnet.run import Run
-from resnet.trainer import find_device, resolve_precision, why_no_cuda
 
 PUBLISHED = provenance.ROOT / "results"
 DEFAULT_OUT, DEFAULT_DATA = Path("runs"), Path("data")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from reproductions.harness.launching.workplace import Workplace
 from resnet import checkpoint
+from resnet.checkpoint import digest_of_weights
 from resnet.run import Run
-from resnet.trainer import digest_of_weights
 from resnet.weights import WeightsError
 
 

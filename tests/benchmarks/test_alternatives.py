@@ -14,7 +14,7 @@ from benchmarks.measuring import Rates, random_images
 from benchmarks.processes import Unavailable, measure_processes, mps
 from benchmarks.variants import EagerLoop, Measured, Setting, Stacks, convolution_stack
 from resnet.data.resident import ResidentData
-from resnet.trainer import find_device
+from resnet.device import find_device
 
 CPU = torch.device("cpu")
 QUICK = {"rounds": 1, "seconds": 0.001, "device": "cpu", "images": 256}

@@ -10,8 +10,8 @@ from benchmarks.conventional import ConventionalLoop
 from benchmarks.floor import Limits
 from benchmarks.measuring import random_images
 from benchmarks.results import CONVENTIONAL
+from resnet.device import find_device
 from resnet.run import Run
-from resnet.trainer import find_device
 
 CPU = torch.device("cpu")
 

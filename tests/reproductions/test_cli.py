@@ -290,7 +290,7 @@ def test_a_flag_that_the_launcher_would_ignore_is_refused(out, launched, capsys,
 
 @pytest.mark.parametrize("name", ["gpu0", "cuda:7", "cuda", "CPU", ""])
 def test_a_device_that_is_not_here_is_refused_with_those_that_are(out, no_gpu, launched, monkeypatch, capsys, name):
-    monkeypatch.setattr("resnet.trainer.why_no_cuda", lambda: "no driver")
+    monkeypatch.setattr("resnet.device.why_no_cuda", lambda: "no driver")
     assert run(out, "--device", name) == 2
     said = capsys.readouterr().err
     assert f"there is no device {name!r}; the devices here are: cpu (no CUDA GPU: no driver)" in said and not launched

@@ -15,9 +15,9 @@ import hubconf
 from reproductions import __main__, cifar_table, export
 from reproductions.harness import provenance
 from reproductions.harness.final_weights import weights_path
+from resnet.checkpoint import digest_of_weights
 from resnet.models import create_model
 from resnet.released import read_card
-from resnet.trainer import digest_of_weights
 from resnet.weights import WeightsError
 
 ROWS = {row.key: row for row in cifar_table.rows("smoke")}

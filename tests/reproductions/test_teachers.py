@@ -16,8 +16,8 @@ from reproductions.harness.launching.job import Outcome, Way, execute
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import read_record, record_path
 from resnet import checkpoint
+from resnet.checkpoint import digest_of_weights
 from resnet.run import Run
-from resnet.trainer import digest_of_weights
 
 TEACHER = Run("cifar_resnet14", tiny.TINY, "synthetic")
 STUDENT = Run("cifar_resnet8", replace(tiny.TINY, temperature=4.0), "synthetic", teacher=TEACHER)

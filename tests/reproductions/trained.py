@@ -7,12 +7,12 @@ from fakes import make_record, store
 
 from reproductions.harness.launching.workplace import Workplace
 from resnet import checkpoint
+from resnet.checkpoint import digest_of_weights
 from resnet.data import ImageDataset, load
 from resnet.data.sampling import seeded_generator
 from resnet.files import write_atomically
 from resnet.models import create_model
 from resnet.run import Run
-from resnet.trainer import digest_of_weights
 
 DATA = {"name": "synthetic", "official": True}
 

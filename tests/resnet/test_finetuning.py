@@ -10,13 +10,13 @@ from image_folder import make_dataset
 from torch import nn
 
 from resnet import checkpoint, finetuning
+from resnet.checkpoint import digest_of_weights
 from resnet.data.colour import MEAN, STD
 from resnet.data.crops import centre_box, crop, read_image
 from resnet.data.folder import FolderData
 from resnet.finetuning import BEST, LAST, FinetuningError, Settings, from_scratch, from_weights, load_classifier, train
 from resnet.models import create_model
 from resnet.released import read_card
-from resnet.trainer import digest_of_weights
 from resnet.weights import Architecture, WeightsError, read_weights
 
 CPU = torch.device("cpu")

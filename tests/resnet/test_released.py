@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from resnet import checkpoint
+from resnet.checkpoint import digest_of_weights
 from resnet.models import create_model
 from resnet.released import pack_weights, read_card, write_weights
-from resnet.trainer import digest_of_weights
 from resnet.weights import WeightsError
 
 NAME = "cifar_resnet8"

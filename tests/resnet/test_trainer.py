@@ -18,7 +18,7 @@ from resnet.data.synthetic import make_synthetic
 from resnet.evaluate import count_wrong
 from resnet.recipe import Recipe
 from resnet.run import Run
-from resnet.trainer import Trainer, find_device, resolve_precision, why_no_cuda
+from resnet.trainer import Trainer
 from resnet.training import Interrupted, train, training
 
 RECIPE = Recipe(iterations=12, batch_size=8, milestones=(7, 9), eval_interval=4, precision="fp32")
@@ -396,105 +396,6 @@ def test_precision_on_the_cpu(data):
     trainer.evaluate()
     assert trainer.precision == "bf16" and trainer.curve[0]["training_loss"] == pytest.approx(2.3, abs=0.5)
     assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
-
-
-# ------------------------------------------------------------------------------------------------- device and precision
-
-
-@pytest.fixture
-def cuda(monkeypatch):
-    """Sets how many CUDA GPUs torch tells of, which one is current, and whether they have bf16."""
-
-    def devices(count, current=0, has_bf16=True):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-        monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0) if has_bf16 else (7, 5))
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: f"GPU X at {device}")
-
-    return devices
-
-
-@pytest.mark.parametrize(
-    ("name", "found"),
-    [("auto", "cuda:1"), ("cuda", "cuda:1"), ("cuda:0", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")],
-)
-def test_a_device_is_found_by_its_name(cuda, name, found):
-    cuda(2, current=1)
-    assert find_device(name) == torch.device(found)
-
-
-def test_auto_is_the_processor_where_there_is_no_gpu(cuda):
-    cuda(0)
-    assert find_device() == find_device("auto") == find_device("cpu") == torch.device("cpu")
-
-
-@pytest.mark.parametrize("name", ["cuda:2", "cuda:-1", "cuda:01", "CUDA", "mps", "cpu:0", "", "2"])
-def test_an_unknown_device_is_an_error_that_lists_those_there_are(cuda, name):
-    cuda(2)
-    with pytest.raises(ValueError) as error:
-        find_device(name)
-    assert str(error.value) == f"there is no device {name!r}; the devices here are: cpu, cuda:0, cuda:1"
-
-
-@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
-def test_a_gpu_that_is_not_there_is_an_error_that_says_why(cuda, monkeypatch, name):
-    cuda(0)
-    monkeypatch.setattr("resnet.trainer.why_no_cuda", lambda: "no driver")
-    with pytest.raises(ValueError, match=f"no device '{name}'; the devices here are: cpu .no CUDA GPU: no driver."):
-        find_device(name)
-
-
-def raising(error):
-    def fail():
-        raise error
-
-    return fail
-
-
-@pytest.mark.parametrize(
-    ("version", "init", "said"),
-    [
-        (None, raising(AssertionError("Torch not compiled with CUDA enabled")), "this PyTorch was built without CUDA"),
-        (
-            "13.0",
-            raising(RuntimeError("Found no NVIDIA driver. Please check\nthat you have one.")),
-            "Found no NVIDIA driver",
-        ),
-        ("13.0", raising(RuntimeError("No CUDA GPUs are available")), "No CUDA GPUs are available"),
-        ("13.0", lambda: None, "none is visible"),
-    ],
-    ids=["built without", "no driver", "none available", "none visible"],
-)
-def test_it_is_said_why_there_is_no_cuda(cuda, monkeypatch, version, init, said):
-    cuda(0)
-    monkeypatch.setattr(torch.version, "cuda", version)
-    monkeypatch.setattr(torch.cuda, "init", init)
-    assert why_no_cuda() == said
-
-
-@pytest.mark.parametrize(
-    ("device", "has_bf16", "precision", "resolved"),
-    [
-        ("cuda:0", True, "auto", "bf16"),
-        ("cuda:0", True, "bf16", "bf16"),
-        ("cuda:0", True, "fp32", "fp32"),
-        ("cuda:0", False, "auto", "fp32"),
-        ("cuda:0", False, "fp32", "fp32"),
-        ("cpu", False, "auto", "fp32"),
-        ("cpu", False, "bf16", "bf16"),
-        ("cpu", False, "fp32", "fp32"),
-    ],
-)
-def test_auto_precision_is_bf16_on_a_gpu_that_has_it_and_fp32_elsewhere(cuda, device, has_bf16, precision, resolved):
-    cuda(1, has_bf16=has_bf16)
-    assert resolve_precision(precision, torch.device(device)) == resolved
-
-
-def test_bf16_is_refused_on_a_gpu_without_it(cuda):
-    cuda(1, has_bf16=False)
-    with pytest.raises(ValueError, match="^GPU X at cuda:0 has no bf16 arithmetic; train with precision fp32, or auto"):
-        resolve_precision("bf16", torch.device("cuda:0"))
 
 
 def test_importing_a_trainer_does_not_import_the_harness_and_what_it_needs():

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from resnet.checkpoint import digest_of_weights
 from resnet.data import load, place
 from resnet.data.sampling import seeded_generator
 from resnet.models import create_model
 from resnet.recipe import Recipe
 from resnet.run import Run
-from resnet.trainer import Trainer, digest_of_weights
+from resnet.trainer import Trainer
 from resnet.transfer import take_over
 
 TINY = Recipe().shortened(4, eval_interval=2, batch_size=8)

@@ -11,9 +11,10 @@ from reproductions.harness import provenance
 from reproductions.harness.records import Pool, device_seconds
 from resnet.data import FOLDERS, IMAGE_SHAPES, ImageDataset
 from resnet.data.resident import ResidentData
+from resnet.device import synchronized_time
 from resnet.models import create_model
 from resnet.run import Run
-from resnet.trainer import Trainer, synchronized_time
+from resnet.trainer import Trainer
 
 _EVALUATION_SHARE = 1.1  # wall time over training time where no record tells
 _CPU_BATCH = {"fp16": 16}  # images a step to measure with on a CPU, which has no arithmetic for fp16

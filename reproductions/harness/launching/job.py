@@ -27,12 +27,14 @@ from reproductions.harness.records import (
     write_record,
 )
 from resnet import checkpoint
+from resnet.checkpoint import digest_of_weights
 from resnet.data import FOLDERS, Data, DataError, load, place
+from resnet.device import find_device
 from resnet.distributed import ALONE, Group, join, local_device, port_for
 from resnet.files import remove_unfinished, write_atomically
 from resnet.packing import Pack
 from resnet.run import Run
-from resnet.trainer import Trainer, digest_of_weights, find_device
+from resnet.trainer import Trainer
 from resnet.training import Interrupted, training
 
 _CLAIM_SECONDS = 1.0  # between two looks at runs that other processes train
@@ -67,7 +69,7 @@ class Way:
     """How runs are trained: what decides where and when, but not what comes out.
 
     pack: at most so many at once on the device, None for as many as it is good for. device: a name for
-    :func:`resnet.trainer.find_device`. wait: for runs that other processes train, until they have a record; without
+    :func:`resnet.device.find_device`. wait: for runs that other processes train, until they have a record; without
     it they are left to them. launch: what all jobs of one launch have in common. max_starts: a run that a launch has
     begun so often from the same checkpoint, without getting further, is given up.
     """

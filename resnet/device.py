@@ -1,0 +1,62 @@
+"""The device that networks are trained and tested on, and the arithmetic that is done there."""
+
+import time
+from contextlib import AbstractContextManager
+
+import torch
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}  # what each precision computes in
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """The device of that name; "auto" is the current CUDA device if there is one, else the CPU. Raises ValueError."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    usable = ["cpu", *(f"cuda:{number}" for number in range(count))]
+    if name in ("auto", "cuda") and count:
+        return torch.device("cuda", torch.cuda.current_device())
+    if name == "auto":
+        return torch.device("cpu")
+    if name in usable:
+        return torch.device(name)
+    reason = "" if count else f" (no CUDA GPU: {why_no_cuda()})"
+    raise ValueError(f"there is no device {name!r}; the devices here are: {', '.join(usable)}{reason}")
+
+
+def why_no_cuda() -> str:
+    """Why PyTorch finds no CUDA GPU, in its own words where it has some."""
+    if torch.version.cuda is None:
+        return "this PyTorch was built without CUDA"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).split(". ")[0].strip()
+    return "none is visible" if torch.cuda.device_count() == 0 else ""
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """The precision that "auto" is on this device: bf16 where a GPU has it, else fp32. Raises ValueError."""
+    has_bf16 = device.type == "cpu" or torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
+    if precision == "bf16" and not has_bf16:
+        name = torch.cuda.get_device_name(device)
+        raise ValueError(f"{name} has no bf16 arithmetic; train with precision fp32, or auto, which then is fp32")
+    if precision == "auto":
+        return "bf16" if device.type == "cuda" and has_bf16 else "fp32"
+    return precision
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """A context in which operations compute in ``precision``: fp32, bf16 or fp16."""
+    dtype = _AUTOCAST[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def exact_kernels() -> AbstractContextManager:
+    """A context in which cuDNN's kernels are deterministic ones, and fp32 is not TF32; on a CPU it changes nothing."""
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+
+
+def synchronized_time(device: torch.device) -> float:
+    """Seconds on a clock, once the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
