@@ -24,7 +24,7 @@ from resnet.device import autocast, exact_kernels, resolve_precision
 from resnet.losses import cross_entropy
 from resnet.models import create_model, image_channels
 from resnet.recipe import Recipe
-from resnet.released import read_card, write_weights
+from resnet.released import architecture_of, read_card, write_weights
 from resnet.transfer import LAST_LAYER, take_over
 from resnet.weights import TORCHVISION, Architecture, WeightsError, find_architecture, read_weights, torchvision_file
 
@@ -100,7 +100,7 @@ def from_weights(
     state = read_weights(path)
     card = read_card(path)
     if "model" in card:
-        found = _of_card(card, path)
+        found = architecture_of(card, path)
         if any(wanted not in (None, own) for wanted, own in zip(asked, (found.model, found.variant))):
             raise WeightsError(f"{path} holds {found}, its card says, and not {' '.join(filter(None, asked))}")
     elif model is not None and not model.startswith(("resnet", "plain")):
@@ -131,13 +131,6 @@ def _create(architecture: Architecture, classes: int, seed: int) -> nn.Module:
         raise ValueError(f"{architecture.model} takes grey images only; choose another --model")
     generator = seeded_generator(seed, "initialisation")
     return create_model(architecture.model, generator, **{**architecture.options, "num_classes": classes})
-
-
-def _of_card(card: dict[str, str], path: Path) -> Architecture:
-    try:
-        return Architecture(card["model"], dict(json.loads(card.get("options", "{}"))))
-    except (ValueError, TypeError) as error:
-        raise WeightsError(f"{path} has a card whose options can't be read: {error}") from error
 
 
 def _classes_of(card: dict[str, str]) -> tuple[str, ...] | None:
@@ -327,7 +320,7 @@ def load_classifier(path: Path, device: torch.device) -> Classifier:
             raise WeightsError(f"there is no file {path}")
         raise WeightsError(f"{path} does not say its {', '.join(sorted(missing))}: name a file {BEST} or {LAST} that a "
                            "training with this command left")  # fmt: skip
-    architecture = _of_card(card, path)
+    architecture = architecture_of(card, path)
     try:
         model = create_model(architecture.model, weights=path, **architecture.options)
         mean, std = (tuple(map(float, json.loads(card[name]))) for name in ("mean", "std"))

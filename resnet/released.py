@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from resnet.checkpoint import digest_of_weights
 from resnet.files import write_atomically
 from resnet.models import changed_options
-from resnet.weights import WeightsError, fitting_architectures, read_weights
+from resnet.weights import Architecture, WeightsError, fitting_architectures, read_weights, weight_shapes
 
 _ONLY_AT_FIRST = ("initialization", "zero_gamma")  # options that decide what a network begins with, and nothing else
 
@@ -48,56 +48,47 @@ def read_card(path: Path) -> dict[str, str]:
         raise WeightsError(f"{path} can't be read as safetensors: {error}") from error
 
 
+def architecture_of(card: Mapping[str, str], path: Path) -> Architecture:
+    """The network that the card of the file ``path`` names. Raises WeightsError for options that can't be read."""
+    try:
+        return Architecture(card["model"], dict(json.loads(card.get("options", "{}"))))
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"{path} has a card whose options can't be read: {error}") from error
+
+
 def load_weights(model: nn.Module, name: str, options: dict, path: Path) -> None:
     """Give a network, ``create_model(name, **options)``, the weights in a file.
 
     A card must be that of this network. Of a file without one only names and shapes can be compared, which a plain net
     and the residual one with shortcut A have in common. Raises WeightsError, which says what the file holds.
     """
-    state = read_weights(path)
+    state, wanted = read_weights(path), Architecture(name, options)
     card = read_card(path)
-    if "model" in card and _network(card["model"], _options(card, path)) != _network(name, options):
-        raise WeightsError(f"{path} holds {describe_card(card)}, and not {_shown(name, options)}")
-    own, given = _shapes(model.state_dict()), _shapes(state)
+    if "model" in card and _decisive(found := architecture_of(card, path)) != _decisive(wanted):
+        raise WeightsError(f"{path} holds {_said_of(card, found)}, and not {wanted}")
+    own, given = weight_shapes(model.state_dict()), weight_shapes(state)
     if own != given:
         differing = sorted(key for key in own.keys() | given.keys() if own.get(key) != given.get(key))
-        raise WeightsError(f"{path} holds {_guess(state)}, and not {_shown(name, options)}: {len(differing)} weights "
+        raise WeightsError(f"{path} holds {_guess(state)}, and not {wanted}: {len(differing)} weights "
                            f"are missing, not of it or of another shape, such as {differing[0]}")  # fmt: skip
     model.load_state_dict(state, strict=False)  # which matters to BN's counters of batches alone
     _check_digest(model, card, path)
 
 
-def describe_card(card: Mapping[str, str]) -> str:
+def _said_of(card: Mapping[str, str], architecture: Architecture) -> str:
     """What a card says of its network, in a few words."""
     said = [card[key] for key in ("row", "profile") if key in card]
     said += [f"test error {float(card['test_error']):.2f} %"] if "test_error" in card else []
-    options = json.loads(card.get("options", "{}"))
-    return _shown(card["model"], options) + (f" ({', '.join(said)})" if said else "")
+    return str(architecture) + (f" ({', '.join(said)})" if said else "")
 
 
-def _options(card: Mapping[str, str], path: Path) -> dict:
-    try:
-        return dict(json.loads(card.get("options", "{}")))
-    except (ValueError, TypeError) as error:
-        raise WeightsError(f"{path} has a card whose options can't be read: {error}") from error
-
-
-def _network(name: str, options: dict) -> tuple[str, dict]:
+def _decisive(architecture: Architecture) -> tuple[str, dict]:
     """What decides the shape and the computation of a network."""
     try:
-        changed = changed_options(name, options)
+        changed = changed_options(architecture.model, architecture.options)
     except ValueError:  # of a card: a network that this code does not have
-        changed = options
-    return name, {option: value for option, value in changed.items() if option not in _ONLY_AT_FIRST}
-
-
-def _shown(name: str, options: dict) -> str:
-    return " ".join([name, *(f"{option}={value}" for option, value in options.items())])
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Of all weights but BN's counters of batches, which nothing uses and old files lack."""
-    return {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
+        changed = architecture.options
+    return architecture.model, {name: value for name, value in changed.items() if name not in _ONLY_AT_FIRST}
 
 
 def _guess(state: Mapping[str, Tensor]) -> str:

@@ -189,6 +189,11 @@ def fitting_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
     return found
 
 
+def weight_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shapes of all weights by name; BN's counters of batches, which nothing uses and old files lack, are none."""
+    return {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+
 def load_network(state: Mapping[str, Tensor], architecture: Architecture) -> nn.Module:
     """The network with the weights, in evaluation mode. Raises WeightsError if they are not of this architecture."""
     if any(_differences(state, architecture)):
@@ -206,20 +211,15 @@ def _classes(state: Mapping[str, Tensor]) -> dict:
 
 def _differences(state: Mapping[str, Tensor], architecture: Architecture) -> tuple[list[str], list[str], list[str]]:
     """Names of weights that the network has and the state dict lacks, the reverse, and those of another shape."""
-    wanted, given = _network_shapes(architecture.model, tuple(architecture.options.items())), _shapes(state)
+    wanted, given = _network_shapes(architecture.model, tuple(architecture.options.items())), weight_shapes(state)
     shapes = [f"{k} {given[k]} instead of {wanted[k]}" for k in wanted if k in given and given[k] != wanted[k]]
     return [k for k in wanted if k not in given], [k for k in given if k not in wanted], shapes
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Of all weights; BN's counters of batches, which nothing uses and old files lack, are none."""
-    return {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
 
 
 @cache
 def _network_shapes(model: str, options: tuple) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        return _shapes(create_model(model, **dict(options)).state_dict())
+        return weight_shapes(create_model(model, **dict(options)).state_dict())
 
 
 def _why_not(state: Mapping[str, Tensor], architecture: Architecture, fitting: list[Architecture]) -> str:

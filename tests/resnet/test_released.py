@@ -56,6 +56,14 @@ def test_options_of_the_card_are_those_to_ask_for(tmp_path):
         create_model(NAME, weights=path)
 
 
+@pytest.mark.parametrize("options", ["{", "1", "null"])
+def test_a_card_whose_options_mean_nothing_is_refused(tmp_path, options):
+    path = tmp_path / "w.safetensors"
+    write_weights(path, make_state(), make_card(make_state(), options=options))
+    with pytest.raises(WeightsError, match="w.safetensors has a card whose options can't be read"):
+        create_model(NAME, weights=path)
+
+
 @pytest.mark.parametrize("kind", ["this suite's", "torch's", "safetensors'"])
 def test_files_without_a_card_are_told_apart_by_their_shapes(tmp_path, kind):
     state = make_state()
