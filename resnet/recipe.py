@@ -172,12 +172,6 @@ class Recipe:
         """The same recipe in ``factor`` times as many iterations; the linear warm-up stays as long as it is."""
         return replace(self, **self._stretched(factor) | {"linear_warmup": self.linear_warmup})
 
-    def with_batch_size(self, batch_size: int) -> "Recipe":
-        """The same recipe over as many images, in batches of another size; ``learning_rate`` stays."""
-        factor = Fraction(self.batch_size, batch_size)
-        eval_interval = max(1, round(self.eval_interval * factor))
-        return replace(self, **self._stretched(factor), batch_size=batch_size, eval_interval=eval_interval)
-
     def _stretched(self, factor: Fraction) -> dict:
         """All that counts iterations, ``factor`` times as long."""
         milestones = tuple(round(m * factor) for m in self.milestones)
