@@ -38,8 +38,8 @@ def feed(trainers: list[Trainer], steps: int) -> None:
             time.sleep(POLL_SECONDS)
 
 
-class Pack:
-    """Trainers that take their steps together."""
+class PackedLoop:
+    """A loop of trainers that take their steps together."""
 
     settling = 4
 
@@ -55,7 +55,7 @@ class Built:
     """A pack and the memory reserved for it and its data, GiB (None on a CPU); or why it was left out."""
 
     width: int
-    pack: Pack | None
+    pack: PackedLoop | None
     memory_gib: float | None = None
     left_out: str | None = None
 
@@ -91,7 +91,7 @@ def build_packs(
             say(f"{width} runs left out: {full}")
             built.append(Built(width, None, left_out=full))
             continue
-        built.append(Built(width, Pack(list(trainers)), memory_gib(device, reserved_before)))
+        built.append(Built(width, PackedLoop(list(trainers)), memory_gib(device, reserved_before)))
     return built
 
 

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.measuring import BATCH, IMAGES, Rates, random_images
-from benchmarks.packs import Pack, measured_run
+from benchmarks.packs import PackedLoop, measured_run
 from benchmarks.variants import Measured
 from resnet.data.resident import ResidentData
 from resnet.device import find_device, synchronized_time
@@ -126,7 +126,7 @@ def work(models: list[str], rounds: int, seconds: float, device_name: str, image
     data = ResidentData(random_images(images, 1), None, device)
     burst = BURST if device.type == "cuda" else 1
     for model in models:
-        pack = Pack([Trainer(measured_run(Run(model)), data)])
+        pack = PackedLoop([Trainer(measured_run(Run(model)), data)])
         pack.advance(pack.settling if device.type == "cuda" else 1)
         synchronized_time(device)
         print(READY, flush=True)
@@ -141,6 +141,7 @@ def work(models: list[str], rounds: int, seconds: float, device_name: str, image
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Be one of the processes that are measured; returns the exit status, 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", required=True)
     parser.add_argument("--rounds", type=int, default=3)

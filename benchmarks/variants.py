@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.measuring import BATCH, Loop, Rates, measure_in_turn
-from benchmarks.packs import Pack, build_packs, measured_run, reserved
+from benchmarks.packs import PackedLoop, build_packs, measured_run, reserved
 from resnet.data.augment import crop_and_flip, pad
 from resnet.data.resident import ResidentData
 from resnet.data.sampling import Sampler
@@ -185,7 +185,7 @@ def compiled(model: str, setting: Setting) -> Iterator[Measured]:
         trainers.append(Trainer(measured_run(Run(model, seed=seed)), setting.data))
         trainers[-1].model.compile(backend=setting.compiler)
     for count in COMPILED:
-        loops[str(count)] = Pack(trainers[:count])
+        loops[str(count)] = PackedLoop(trainers[:count])
     for count, rates in setting.measure(loops).items():
         yield Measured("torch.compile in the graphs", model, int(count), rates)
 
