@@ -15,13 +15,11 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from benchmarks import markdown
+from benchmarks.command import OUT, stopwatch
 from benchmarks.measuring import IMAGES, Rates, random_images
 from benchmarks.processes import ROOT, Unavailable, last_line, measure_processes, mps
 from benchmarks.results import write
@@ -128,7 +126,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=0.5, help="of a round")
     parser.add_argument("--limit", type=float, default=180.0, help="seconds that a kind may take")
     parser.add_argument("--images", type=int, default=IMAGES, help="training images of the random data set")
-    parser.add_argument("--out", type=Path, default=provenance.ROOT / "results" / "benchmarks")
+    parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--only", choices=KINDS, help=argparse.SUPPRESS)
     parser.add_argument("--device", default="auto", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
@@ -144,6 +142,10 @@ def measure_here(options: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Measure every kind, write the page after each, and print it; returns the exit status.
+
+    0: measured, or failed with a reason that the page gives. 2: there is no such device, or no GPU.
+    """
     options = _arguments(argv)
     if options.only:
         measure_here(options)
@@ -157,15 +159,13 @@ def main(argv: list[str] | None = None) -> int:
         print("error: the alternatives are ways to fill a CUDA GPU, and there is none here", file=sys.stderr)
         return 2
     results = {
-        "hardware": provenance.hardware(device, torch.get_num_threads()),
-        "versions": provenance.versions(),
-        "code": provenance.code_identity(),
+        **provenance.origin(device),
         "rounds": options.rounds,
         "seconds": options.seconds,
     }
-    rows, started = [], time.perf_counter()
+    rows, say = [], stopwatch()
     for kind in (kind for kind in ORDER if kind in options.kinds):
-        print(f"{time.perf_counter() - started:6.1f} s  measuring {kind}", file=sys.stderr, flush=True)
+        say(f"measuring {kind}")
         rows += measure_kind(
             kind, options.models, options.rounds, options.seconds, options.device, options.images, options.limit
         )

@@ -12,10 +12,8 @@ and ``.json``.
 
 import argparse
 import math
-import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,6 +25,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from benchmarks import markdown
+from benchmarks.command import make_parser, parse, stopwatch
 from benchmarks.measuring import Rates
 from benchmarks.results import write
 from benchmarks.variants import recorded
@@ -35,7 +34,7 @@ from resnet.data import DataError
 from resnet.data.folder import PIECE, FolderBatches, FolderData, FolderDataset, load_folder
 from resnet.data.image_files import scan_folder
 from resnet.data.loading import PREFETCH
-from resnet.device import autocast, exact_kernels, find_device, resolve_precision, synchronized_time
+from resnet.device import autocast, available_cores, exact_kernels, resolve_precision, synchronized_time
 from resnet.models import create_model
 from resnet.recipe import Recipe, make_optimizer
 
@@ -249,45 +248,32 @@ def page(results: Results) -> str:
     return "\n".join(parts)
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _worker_counts(cores: int) -> list[int]:
     """0, powers of two, and all cores."""
     return sorted({0, cores} | {2**n for n in range(cores.bit_length()) if 2**n < cores})
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, seconds=3.0)
     parser.add_argument("--data", type=Path, default=provenance.ROOT / "data", help="the folder that has imagenet")
-    parser.add_argument("--workers", nargs="+", type=int, default=_worker_counts(_cores()), metavar="N")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of a round")
+    parser.add_argument("--workers", nargs="+", type=int, default=_worker_counts(available_cores()), metavar="N")
     parser.add_argument("--images", type=int, default=IMAGES, help="to make where there is no ImageNet")
-    parser.add_argument("--device", default="auto", help="default: the GPU if there is one, else the CPU")
     parser.add_argument("--training-batch", type=int, help="default: 256 on a GPU, else 16")
-    parser.add_argument("--out", type=Path, default=provenance.ROOT / "results" / "benchmarks")
-    options = parser.parse_args(argv)
-    if options.rounds < 1 or options.seconds <= 0 or min(options.workers) < 0:
-        parser.error("--rounds, --seconds and --workers must be positive")
+    options = parse(parser, argv)
+    if min(options.workers) < 0:
+        parser.error("--workers must be at least 0")
     if options.images < len(CLASSES):
         parser.error(f"--images must be at least {len(CLASSES)}")
-    try:
-        options.device = find_device(options.device)
-    except ValueError as error:
-        parser.error(str(error))
     return options
 
 
 def main(argv: list[str] | None = None) -> int:
-    options, started = _arguments(argv), time.perf_counter()
+    """Measure, write the page and print it; returns the exit status.
+
+    0: measured. 2: the images can't be used, and the message says why; from the parser: options that can't be.
+    """
+    options, say = _arguments(argv), stopwatch()
     device = options.device
-
-    def say(text: str) -> None:
-        print(f"{time.perf_counter() - started:6.1f} s  {text}", file=sys.stderr, flush=True)
-
     precision = resolve_precision("auto", device)
     batch = options.training_batch or TRAINING_BATCH[device.type]
     say("looking for images")
@@ -304,12 +290,10 @@ def main(argv: list[str] | None = None) -> int:
     say(f"training {MODEL}")
     training = measure_steps(training_step(device, precision, batch), batch, device, options.rounds, options.seconds)
     results = Results(
-        hardware=provenance.hardware(device, torch.get_num_threads()),
-        versions=provenance.versions(),
-        code=provenance.code_identity(),
+        **provenance.origin(device),
         rounds=options.rounds,
         seconds=options.seconds,
-        cores=_cores(),
+        cores=available_cores(),
         made=made,
         images=images,
         pixels=pixels,

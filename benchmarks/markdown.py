@@ -1,5 +1,6 @@
 """The throughput benchmark's results as a page to read."""
 
+import statistics
 import textwrap
 from collections.abc import Sequence
 
@@ -18,9 +19,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def spread(values: Sequence[float], digits: int = 0) -> str:
     """Median (lowest to highest)."""
-    ordered, middle = sorted(values), len(values) // 2
-    median = ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-    return f"{median:,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+    return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
 
 def number(value: float | None, digits: int = 0, suffix: str = "") -> str:

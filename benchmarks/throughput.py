@@ -12,16 +12,14 @@ mixed packs of Table 6's runs: how long all of them take. Writes ``results/bench
 """
 
 import argparse
-import os
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from benchmarks import markdown, packs
+from benchmarks.command import make_parser, parse, stopwatch
 from benchmarks.conventional import ConventionalLoop
 from benchmarks.energy import energy_meter
 from benchmarks.floor import Limits, floor, measure_limits
@@ -32,7 +30,7 @@ from reproductions import cifar_table
 from reproductions.harness import provenance
 from resnet.data import ImageDataset
 from resnet.data.resident import ResidentData
-from resnet.device import find_device, resolve_precision, synchronized_time
+from resnet.device import available_cores, resolve_precision, synchronized_time
 from resnet.models import create_model
 from resnet.run import Run
 from resnet.trainer import Trainer
@@ -167,30 +165,22 @@ def _evaluation_seconds(trainer: Trainer) -> float:
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line, with the device's defaults filled in and ``device`` a torch.device."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="auto", help="default: the GPU if there is one, else the CPU")
+    parser = make_parser(__doc__, round_help="of a round of one loop (default: 0.6 on a GPU, else 3)")
     parser.add_argument("--models", nargs="+", help="default: ResNet-20 and 56, on a GPU also 110")
     parser.add_argument("--pack", nargs="*", type=int, metavar="N", help="runs at once (default on a GPU: 2 to 32)")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, help="of a round of one loop (default: 0.6 on a GPU, else 3)")
-    parser.add_argument("--workers", type=int, default=_processors(), help="of the DataLoader (default: all cores)")
+    parser.add_argument("--workers", type=int, default=available_cores(), help="of the DataLoader (default: all cores)")
     parser.add_argument("--images", type=int, default=IMAGES, help="training images of the random data set")
     parser.add_argument("--table", action=argparse.BooleanOptionalAction, help="mixed packs of Table 6 (on a GPU)")
     parser.add_argument("--table-seeds", nargs="+", type=int, default=[1, 2, TABLE_SEEDS], metavar="N",
                         help="seeds of each net of Table 6 at once")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=provenance.ROOT / "results" / "benchmarks")
-    options = parser.parse_args(argv)
-    try:
-        device = options.device = find_device(options.device)
-    except ValueError as error:
-        parser.error(str(error))
-    for name, value in _DEFAULTS[device.type].items():
+    options = parse(parser, argv)
+    for name, value in _DEFAULTS[options.device.type].items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    if device.type != "cuda" and (options.pack or options.table):
+    if options.device.type != "cuda" and (options.pack or options.table):
         parser.error("--pack and --table need a CUDA GPU: on a CPU runs train one after another")
-    if options.rounds < 1 or options.seconds <= 0 or options.workers < 0 or options.images < BATCH:
-        parser.error(f"--rounds, --seconds and --workers must be positive, --images at least {BATCH}")
+    if options.workers < 0 or options.images < BATCH:
+        parser.error(f"--workers must be at least 0, --images at least {BATCH}")
     if any(width < 2 for width in options.pack):
         parser.error("--pack: a pack has at least 2 runs; one run is measured anyway")
     if not all(1 <= seeds <= TABLE_SEEDS for seeds in options.table_seeds):
@@ -204,25 +194,18 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def _processors() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def main(argv: list[str] | None = None) -> int:
-    options, started = _arguments(argv), time.perf_counter()
+    """Measure, write the page after each model, and print it; returns the exit status.
+
+    0: measured. 2, from the parser: options that can't be.
+    """
+    options, say = _arguments(argv), stopwatch()
     device = options.device
-
-    def say(text: str) -> None:
-        print(f"{time.perf_counter() - started:6.1f} s  {text}", file=sys.stderr, flush=True)
-
     precision = resolve_precision("auto", device)
     say(f"measuring what {provenance.device_name(device)} can do")
     dataset = random_images(options.images)
     results = Results(
-        hardware=provenance.hardware(device, torch.get_num_threads()),
-        versions=provenance.versions(),
-        code=provenance.code_identity(),
+        **provenance.origin(device),
         batch=BATCH,
         rounds=options.rounds,
         seconds=options.seconds,

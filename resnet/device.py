@@ -1,5 +1,6 @@
 """The device that networks are trained and tested on, and the arithmetic that is done there."""
 
+import os
 import time
 from contextlib import AbstractContextManager
 
@@ -31,6 +32,11 @@ def why_no_cuda() -> str:
     except (RuntimeError, AssertionError) as error:
         return str(error).split(". ")[0].strip()
     return "none is visible" if torch.cuda.device_count() == 0 else ""
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

@@ -119,9 +119,7 @@ class Kind:
                 "images": data.test_images["test"],
                 "how": self.how,
                 **self.measure(model, data, run),
-                "hardware": provenance.hardware(device, torch.get_num_threads()),
-                "versions": provenance.versions(),
-                "code": provenance.code_identity(),
+                **provenance.origin(device),
             }
         )
 

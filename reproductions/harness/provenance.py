@@ -125,7 +125,17 @@ def hardware(device: torch.device, threads: int, processes: int = 1) -> dict:
     return {"type": device.type, "device": device_name(device), "threads": threads, "processes": processes}
 
 
+def origin(device: torch.device) -> dict:
+    """Where what is computed now in this process comes from: hardware, versions, code."""
+    return {
+        "hardware": hardware(device, torch.get_num_threads()),
+        "versions": versions(),
+        "code": code_identity(),
+    }
+
+
 def versions() -> dict:
+    """Of Python and torch, and of CUDA and cuDNN where there is a GPU; else these are None."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -23,6 +23,7 @@ from reproductions.harness.launching.private import check_private
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.signals import STOPPING, stop_on_signals
 from reproductions.harness.launching.workplace import Workplace, failures, left
+from resnet.device import available_cores
 from resnet.run import Run
 
 _MONTH_MINUTES = 30 * 24 * 60  # submitit wants a time limit; a local job has none
@@ -52,7 +53,7 @@ def find_slots(wanted: int | None, jobs: int, device: str = "auto") -> list[Slot
     if gpus:
         count = min(wanted or len(gpus), jobs)
         return [Slot(number, gpus[number % len(gpus)], None) for number in range(count)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     # The threads of a slot don't depend on how many jobs there are: they decide the last bits of a result.
     threads = max(1, cores // (wanted or cores))
     return [Slot(number, None, threads) for number in range(min(wanted or cores, jobs))]
