@@ -10,7 +10,10 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}  # wha
 
 
 def find_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" is the current CUDA device if there is one, else the CPU. Raises ValueError."""
+    """The device called "auto", "cpu", "cuda", "cuda:1": auto is the current CUDA device if there is one, else the CPU.
+
+    Raises ValueError for one that is not here, and lists those that are.
+    """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     usable = ["cpu", *(f"cuda:{number}" for number in range(count))]
     if name in ("auto", "cuda") and count:
@@ -24,7 +27,7 @@ def find_device(name: str = "auto") -> torch.device:
 
 
 def why_no_cuda() -> str:
-    """Why PyTorch finds no CUDA GPU, in its own words where it has some."""
+    """Why PyTorch finds no CUDA GPU, in its own words where it has some; empty if it finds one."""
     if torch.version.cuda is None:
         return "this PyTorch was built without CUDA"
     try:
@@ -40,7 +43,10 @@ def available_cores() -> int:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """The precision that "auto" is on this device: bf16 where a GPU has it, else fp32. Raises ValueError."""
+    """The precision that "auto" is on this device, bf16 where a GPU has it, else fp32; any other stays what it is.
+
+    Raises ValueError for bf16 on a GPU without it.
+    """
     has_bf16 = device.type == "cpu" or torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
     if precision == "bf16" and not has_bf16:
         name = torch.cuda.get_device_name(device)

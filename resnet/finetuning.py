@@ -173,8 +173,10 @@ def train(
 
     An epoch is as many batches as are needed for all training images; the last is filled up with the first images of
     the next. After each, the network is tested on the validation images and ``folder`` gets a checkpoint, LAST, and
-    BEST where it is the best so far. Raises FinetuningError for a checkpoint of another training, for a loss that is
-    not finite, and for an image that can't be read any more.
+    BEST where it is the best so far. ``workers``: processes that read images; 0: this one does. ``on_epoch`` is given
+    each epoch's entry of the history, ``on_step`` how many of the epoch's steps are done and how many it has. Raises
+    FinetuningError for a checkpoint of another training, for a loss that is not finite, and for an image that can't be
+    read any more.
     """
     recipe = settings.recipe()
     precision = resolve_precision(settings.precision, device)
@@ -251,7 +253,10 @@ def _train_epoch(model, optimizer, batches, first, steps, precision, device, on_
 def validate(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], classes: int, precision: str
 ) -> tuple[float, list[list[int]]]:
-    """The mean loss and the confusion matrix of a network on images; see :class:`Training`."""
+    """The mean cross-entropy and the confusion matrix (see :class:`Training`) of a network on images.
+
+    ``batches`` gives images (n, C, H, W) and labels (n,). The model is left in evaluation mode.
+    """
     model.eval()
     loss, counts, images = 0.0, torch.zeros(classes * classes, dtype=torch.int64), 0
     for inputs, labels in batches:

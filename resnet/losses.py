@@ -18,7 +18,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
 
 
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of the teacher's and the student's softened predictions, times the temperature squared.
+    """Mean cross-entropy of the teacher's and the student's softened predictions, times the temperature squared.
+
+    Both logits are (N, K); it is computed in fp32.
 
     The square makes up for the gradients, which softening divides by it (Bag of Tricks, section 5.3; Hinton et al.
     2015, section 2).
@@ -36,10 +38,12 @@ def partners(count: int, device: torch.device) -> Tensor:
 
 
 def mix(values: Tensor, weight: Tensor) -> Tensor:
-    """``weight`` of each of an even number of images and the rest of its partner (Bag of Tricks, section 5.4)."""
+    """``weight`` of each of an even number of images (N, ...) and the rest of its partner, in the same shape (Bag of
+    Tricks, section 5.4)."""
     return weight * values + (1 - weight) * values[partners(len(values), values.device)]
 
 
 def mixing_weight(seed: int, iteration: int, alpha: float) -> float:
-    """The weight of the first image of each pair in training step ``iteration`` of a run: Beta(alpha, alpha)."""
+    """The weight of the first image of each pair in training step ``iteration`` of a run: Beta(alpha, alpha),
+    in 0..1 (Bag of Tricks, section 5.4)."""
     return float(seeded_numbers(seed, "mixup", iteration).beta(alpha, alpha))

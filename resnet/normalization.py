@@ -53,16 +53,19 @@ class RunningEstimates:
 
     @torch.no_grad()
     def begin_batch(self) -> None:
+        """Keep the estimates that every group is to begin with."""
         torch._foreach_copy_(self._before, self._estimates)
         torch._foreach_zero_(self._sums)
 
     @torch.no_grad()
     def end_group(self) -> None:
+        """Add up what the group left, and give the layers back what it began with."""
         torch._foreach_add_(self._sums, self._estimates)
         torch._foreach_copy_(self._estimates, self._before)
 
     @torch.no_grad()
     def end_batch(self) -> None:
+        """Give the layers the mean over the groups of all processes; BN's counters count one batch."""
         self._group.sum_(*self._sums)
         torch._foreach_div_(self._sums, self._groups)
         torch._foreach_copy_(self._estimates, self._sums)

@@ -63,6 +63,8 @@ class Recipe:
 
     eval_interval: iterations between evaluations on the test images; the last iteration is always evaluated.
     tests: what the final network is tested with besides, on image folders: "ten_crop", "multi_scale".
+
+    Raises ValueError for a value that a field can't have, and for fields that have no meaning together.
     """
 
     iterations: int = 64_000

@@ -22,6 +22,8 @@ class Run:
     ``teacher``: a run on the same data, from whose final network this one is distilled at ``recipe.temperature``.
     ``pretrained``: a run of the same network, on any data, with whose final weights this one begins, all but those of
     the last, fully connected layer (fine-tuning).
+
+    Raises ValueError for an unknown model, option or data set, and for what does not go together.
     """
 
     model: str

@@ -83,6 +83,9 @@ class Trainer:
 
     ``teacher`` and ``pretrained``: the state dicts of the networks that ``run.teacher`` and ``run.pretrained`` ended
     with, for a run that has them.
+
+    Raises ValueError for data other than the run's, for weights that it does not need or that are missing, for a
+    precision that the device does not have, and for a batch that can't be split over the ``group``.
     """
 
     def __init__(
@@ -154,6 +157,7 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
+        """Whether the last step has been taken, or the run has diverged."""
         return self.diverged or self.iteration == self.recipe.iterations
 
     @property

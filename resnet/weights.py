@@ -44,12 +44,12 @@ class Architecture:
 
     @property
     def variant(self) -> str:
-        """Of a net for ImageNet, as the shortcut."""
+        """Of a net for ImageNet: the option, or its default."""
         return self.options.get("variant", "original")
 
     @property
     def shortcut(self) -> str | None:
-        """None for a plain net."""
+        """Of a net for ImageNet: the option, or its default; None for a plain net."""
         return None if "plain" in self.model else self.options.get("shortcut", "B")
 
 

@@ -7,7 +7,7 @@ PADDING = 4  # pixels on each side (He et al. 2015, section 4.2)
 
 
 def pad(images: Tensor) -> Tensor:
-    """Add ``PADDING`` zero pixels on each side of images (..., H, W, C)."""
+    """Images (..., H, W, C) with ``PADDING`` zero pixels on each side: (..., H + 8, W + 8, C)."""
     return torch.nn.functional.pad(images, (0, 0, PADDING, PADDING, PADDING, PADDING))
 
 
@@ -31,5 +31,8 @@ def crop_and_flip(
 
 
 def subtract_mean(images: Tensor, mean: Tensor, scale: float | Tensor = 1 / 255) -> Tensor:
-    """uint8 (B, H, W, C) less the mean image, times ``scale``, as float32 (B, C, H, W) in channels-last memory."""
+    """uint8 (B, H, W, C) less the mean image (H, W, C), times ``scale``.
+
+    Returns float32 (B, C, H, W) in channels-last memory.
+    """
     return ((images.float() - mean) * scale).permute(0, 3, 1, 2)

@@ -79,7 +79,10 @@ class FolderData:
         return FolderBatches(self, seed, recipe, groups)
 
     def tests(self, which: str, part: slice, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
-        """The square in the centre of each image; see :func:`resnet.data.crops.centre_box`. Raises DataError."""
+        """The square in the centre of each image; see :func:`resnet.data.crops.centre_box`.
+
+        Raises DataError for an image that can't be read, and ValueError for another set than "test".
+        """
         if which not in self.test_images:
             raise ValueError(f"{self.name} has no images {which!r} to test on; it has: {', '.join(self.test_images)}")
         read = _ReadSquares(self.dataset, recipe.image_size, centre_box)
@@ -91,7 +94,8 @@ class FolderData:
 
         The scales of "multi_scale" are those of He et al. 2015, section 3.4, whose nets are then applied in a fully
         convolutional form: their average pooling goes over maps of any size. Nothing is said of flips, so there are
-        none. Only images of the same size can be in one batch, so batches are small. Raises DataError.
+        none. Only images of the same size can be in one batch, so batches are small. Raises DataError for an image that
+        can't be read, and ValueError for another kind.
         """
         if kind == "ten_crop":
             square = round(recipe.image_size * TEST_SHORTER_SIDE / CROP)
@@ -133,7 +137,8 @@ class FolderBatches:
     another without a gap. What is drawn for an image comes from a generator for (seed, "augmentation", epoch, its
     place in the epoch), and so depends neither on the workers nor on where training was interrupted.
 
-    :meth:`load` raises DataError, which names the file, for an image that can't be read.
+    :meth:`load` raises DataError, which names the file, for an image that can't be read. Raises ValueError for a
+    recipe that crops by padding, and in :meth:`take` for another number of images than ``recipe.batch_size``.
     """
 
     def __init__(self, data: FolderData, seed: int, recipe: Recipe, groups: list[slice]):

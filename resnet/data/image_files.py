@@ -80,6 +80,7 @@ class FolderDataset:
         return len(self.classes)
 
     def path(self, files: Files, index: int) -> Path:
+        """Where image ``index`` of ``train`` or ``test`` lies."""
         return self.root / os.fsdecode(files.paths[index])
 
 

@@ -47,7 +47,7 @@ class ResidentData:
 
     @cached_property
     def channel_std(self) -> Tensor:
-        """Standard deviation of each channel, (C,): squares of all pixels, which few recipes need."""
+        """Standard deviation of each channel (C,), in 0..255: squares of all pixels, which few recipes need."""
         inside = slice(PADDING, -PADDING)
         squares = self.train_images[:, inside, inside].int().square_().sum(dim=0).cpu().double()
         mean_square = (squares / len(self.train_images)).mean(dim=(0, 1))
@@ -64,7 +64,8 @@ class ResidentData:
             yield subtract_mean(batch, mean, scale), answers
 
     def normalization(self, recipe: Recipe) -> tuple[Tensor, float | Tensor]:
-        """What is subtracted from the images, (H, W, C), and what the difference is multiplied by."""
+        """What is subtracted from the images, (H, W, C) in 0..255, and what the difference is multiplied by: a number,
+        or one per channel (C,)."""
         mean = self.mean if recipe.normalization == "pixel_mean" else self.channel_mean
         return mean, 1 / self.channel_std if recipe.normalization == "channel_std" else 1 / 255
 

@@ -18,7 +18,7 @@ def seeded_generator(seed: int, *stream) -> torch.Generator:
 
 
 def seeded_numbers(seed: int, *stream) -> np.random.Generator:
-    """The same for distributions that PyTorch has no generator for."""
+    """NumPy's generator for a stream as of :func:`seeded_generator`, for distributions that PyTorch's can't draw."""
     return np.random.default_rng(_derived_seed(seed, stream))
 
 
@@ -35,6 +35,7 @@ class Draws(NamedTuple):
     flip: Tensor
 
     def part(self, rows: slice) -> "Draws":
+        """What is drawn for these of the images."""
         return Draws(*(tensor[rows] for tensor in self))
 
 
@@ -48,7 +49,8 @@ class Sampler:
 
     The draws of the epochs in use lie on ``device``, where a counter says which batch is next. So :meth:`take` is
     work for the device alone and can be recorded once and replayed, and :meth:`load`, on the host, moves an epoch's
-    draws there when its first batch is near.
+    draws there when its first batch is near. Raises ValueError for no images, and for fewer than make a batch where
+    ``recipe.last_batch`` is "drop".
     """
 
     def __init__(self, seed: int, images: int, recipe: Recipe, device: torch.device | str = "cpu"):

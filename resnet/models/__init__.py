@@ -85,7 +85,10 @@ def create_model(
 
 
 def changed_options(name: str, options: dict) -> dict:
-    """Those options of model ``name`` that differ from its defaults. Raises ValueError for an unknown one."""
+    """Those options of model ``name`` that differ from its defaults.
+
+    Raises ValueError for an unknown model or option, and for a value of another type than the default's.
+    """
     family, _ = _find(name)
     parameters = inspect.signature(family.build).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.name not in ("depth", "generator")}

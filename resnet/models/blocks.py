@@ -68,6 +68,7 @@ class BasicBlock(nn.Module):
 
     @property
     def last_bn(self) -> nn.BatchNorm2d:
+        """The BN of the last convolution."""
         return self.bn2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,6 +99,7 @@ class Bottleneck(nn.Module):
 
     @property
     def last_bn(self) -> nn.BatchNorm2d:
+        """The BN of the last convolution."""
         return self.bn3
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,6 +125,7 @@ class BlockDesign:
     conv_bias: bool = False
 
     def out_channels(self, width: int) -> int:
+        """What a block of this ``width`` gives out."""
         return EXPANSION * width if self.bottleneck else width
 
     def stage(self, in_channels: int, width: int, stride: int, blocks: int) -> nn.Sequential:

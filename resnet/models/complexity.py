@@ -52,6 +52,7 @@ class Traffic:
 
     @property
     def total(self) -> int:
+        """All bytes, with no cache that holds anything."""
         return self.saved + self.passing + self.parameters
 
     @property
