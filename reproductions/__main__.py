@@ -10,7 +10,7 @@ from reproductions.architectures import architectures_table
 from reproductions.experiments import EXPERIMENTS
 from reproductions.export import export_weights
 from reproductions.harness import publish
-from reproductions.harness.cli import DEFAULT_OUT, EXIT_REFUSED, PUBLISHED, show_files
+from reproductions.harness.console import DEFAULT_OUT, EXIT_REFUSED, PUBLISHED, complain, make_console, show_files
 from reproductions.harness.experiment import PROFILES
 from reproductions.harness.launching import submissions
 from reproductions.harness.provenance import ROOT
@@ -34,16 +34,16 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("report", help="make the published tables and plots again from the committed records")
     commands.add_parser("check", help="fail if a committed table, plot or the README differs from the records")
     options = parser.parse_args(arguments)
-    console = Console(soft_wrap=True)
+    console = make_console()
 
     if options.command == "list":
         for experiment in EXPERIMENTS:
             rows = " ".join(row.key for row in experiment.rows("paper"))
-            console.print(f"{experiment.name}: {experiment.title} ({experiment.source})", highlight=False)
-            console.print(f"  make {experiment.target}    rows: {rows}", highlight=False)
+            console.print(f"{experiment.name}: {experiment.title} ({experiment.source})")
+            console.print(f"  make {experiment.target}    rows: {rows}")
         return 0
     if options.command == "models":
-        console.print(architectures_table(), highlight=False, markup=False, end="")
+        console.print(architectures_table(), end="")
         return 0
     if options.command == "status":
         return show_status(EXPERIMENTS, options.out, console)
@@ -52,14 +52,14 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "publish":
         new, refused = publish.publish(options.out / "records", PUBLISHED)
         for path in new:
-            console.print(f"published {path.relative_to(ROOT)}", highlight=False)
+            console.print(f"published {path.relative_to(ROOT)}")
         for path, reason in refused.items():
-            console.print(f"not published: {path}: {reason}", style="red", highlight=False, markup=False)
+            complain(console, f"not published: {path}: {reason}")
         measured, unfit = publish.publish_measurements(options.out, PUBLISHED)
         for path in measured:
-            console.print(f"published {path.relative_to(ROOT)}", highlight=False)
+            console.print(f"published {path.relative_to(ROOT)}")
         for path, reason in unfit.items():
-            console.print(f"not published: {path}: {reason}", style="red", highlight=False, markup=False)
+            complain(console, f"not published: {path}: {reason}")
         if measured or unfit:
             console.print(f"{len(measured)} files of layer responses published, {len(unfit)} refused")
         console.print(f"{len(new)} records published, {len(refused)} refused; next: make report, then commit results/")
@@ -70,11 +70,11 @@ def main(arguments: list[str] | None = None) -> int:
         written, pool = publish.report(EXPERIMENTS, PUBLISHED, ROOT / publish.README)
         show_files(written, ROOT)
         for message in pool.damaged.values():
-            console.print(f"damaged record: {message}", style="red", highlight=False, markup=False)
+            complain(console, f"damaged record: {message}")
         return int(bool(pool.damaged))
     problems = publish.check(EXPERIMENTS, PUBLISHED, ROOT / publish.README)
     for problem in problems:
-        console.print(problem, style="red", highlight=False, markup=False)
+        complain(console, problem)
     if not problems:
         console.print("every table, every plot and the README follow from the committed records")
     return int(bool(problems))
@@ -85,10 +85,10 @@ def cancel(experiment: str, out: Path, console: Console) -> int:
     try:
         jobs = submissions.cancel(experiment, out)
     except ValueError as error:
-        console.print(str(error), style="red", highlight=False, markup=False)
+        complain(console, str(error))
         return EXIT_REFUSED
     cancelled = f"cancelled {len(jobs)} jobs of {experiment}: {', '.join(jobs)}; a launch goes on where they were"
-    console.print(cancelled if jobs else f"{experiment} has no jobs from {out}", highlight=False, markup=False)
+    console.print(cancelled if jobs else f"{experiment} has no jobs from {out}")
     return 0
 
 

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from reproductions import reported
 from reproductions.harness import provenance
-from reproductions.harness.cli import DEFAULT_DATA, EXIT_INTERRUPTED, EXIT_REFUSED
+from reproductions.harness.console import DEFAULT_DATA, EXIT_INTERRUPTED, EXIT_REFUSED, complain, make_console
 from reproductions.harness.records import RecordError, read_record
 from reproductions.harness.reporting.cells import NONE, number
 from reproductions.harness.reporting.samples import FURTHER_TESTS, METRICS, ONE_CROP
@@ -100,11 +100,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     0: tested. 2: the weights or data can't be used, and the message says why. 130: interrupted.
     """
-    options, console = parse(arguments), Console(stderr=True, soft_wrap=True)
+    options, console = parse(arguments), make_console(stderr=True)
     try:
         print(evaluate(options, console), end="")
     except (WeightsError, DataError, RecordError, ValueError) as error:
-        console.print(str(error), style="red", highlight=False, markup=False)
+        complain(console, str(error))
         return EXIT_REFUSED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from reproductions.cifar_table import EXPERIMENT
+from reproductions.harness.console import EXIT_REFUSED, complain
 from reproductions.harness.experiment import Row, Variant
 from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.provenance import ROOT
@@ -37,7 +38,7 @@ def export_weights(profile: str, out: Path, to: Path, console: Console) -> int:
     for row in EXPERIMENT.rows(profile):
         records = completed(_records(row, variant, pool))
         if not records:
-            console.print(f"{row.label}: no completed runs in {out}", highlight=False, markup=False)
+            console.print(f"{row.label}: no completed runs in {out}")
             continue
         chosen = choose(records)
         try:
@@ -49,15 +50,15 @@ def export_weights(profile: str, out: Path, to: Path, console: Console) -> int:
         files[to / f"{row.model}{variant.suffix}.safetensors"] = pack_weights(state, card)
     problems += pool.damaged.values()
     for text in problems:
-        console.print(text, style="red", highlight=False, markup=False)
+        complain(console, text)
     kept = sum(path.stat().st_size for path in to.glob("*.safetensors") if path not in files)
     if (size := kept + sum(map(len, files.values()))) > LIMIT:
-        console.print(f"{to} would hold {size / 1e6:.1f} MB of weights, more than the {LIMIT / 1e6:.0f} MB that a "
-                      "folder of released weights may: nothing was written", style="red", highlight=False)  # fmt: skip
-        return 2
+        complain(console, f"{to} would hold {size / 1e6:.1f} MB of weights, more than the {LIMIT / 1e6:.0f} MB that a "
+                          "folder of released weights may: nothing was written")  # fmt: skip
+        return EXIT_REFUSED
     for path, content in files.items():
         write_atomically(path, content)
-        console.print(f"wrote {path} ({len(content) / 1e6:.2f} MB)", highlight=False, markup=False)
+        console.print(f"wrote {path} ({len(content) / 1e6:.2f} MB)")
     return int(bool(problems) or not files)
 
 

@@ -24,9 +24,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from reproductions import finetune_report
-from reproductions.harness.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED
+from reproductions.harness.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, complain, make_console
 from reproductions.harness.reporting.tables import markdown_table
 from resnet.data.crops import centre_box, crop, read_image
 from resnet.data.dataset import DataError
@@ -99,14 +100,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     0: done. 1: the training failed, or an image to predict can't be read. 2: nothing was begun. 130: interrupted.
     """
-    options, console = parse(arguments), Console(stderr=True, soft_wrap=True)
+    options, console = parse(arguments), make_console(stderr=True)
     try:
         return train_on_folder(options, console) if options.command == "train" else predict(options, console)
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from the last whole epoch")
         return EXIT_INTERRUPTED
     except (DataError, WeightsError, FinetuningError, ValueError, OSError) as error:
-        console.print(str(error), style="red", highlight=False, markup=False)
+        complain(console, str(error))
         failed = isinstance(error, (FinetuningError, OSError))  # a full disk, say
         return EXIT_FAILED if failed else EXIT_REFUSED
 
@@ -116,14 +117,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train_on_folder(options: argparse.Namespace, console: Console) -> int:
     device = find_device(options.device)
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False)
-
+    say = console.print
     if options.out.resolve().is_relative_to(options.folder.resolve()):
         raise ValueError(f"{options.out} lies in {options.folder}, where its plots would be taken for images of a "
                          "class: name another --out")  # fmt: skip
-    with console.status(f"decoding every image below {options.folder} once") as status:
+    with console.status(Text(f"decoding every image below {options.folder} once")) as status:
         images = scan_classes(options.folder, lambda done, of: status.update(f"{done:,} of {of:,} images can be read"))
     for line in left_out(images):
         say(line)
@@ -216,8 +214,7 @@ def predict(options: argparse.Namespace, console: Console) -> int:
         print(markdown_table(columns), end="")
     unreadable = [found for found in predictions if "error" in found]
     for found in unreadable:
-        text = f"{found['image']} can't be read: {found['error']}"
-        console.print(text, style="red", highlight=False, markup=False)
+        complain(console, f"{found['image']} can't be read: {found['error']}")
     return EXIT_FAILED if unreadable else 0
 
 

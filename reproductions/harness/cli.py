@@ -10,8 +10,20 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from reproductions.harness import launching, provenance
+from reproductions.harness.console import (
+    DEFAULT_DATA,
+    DEFAULT_OUT,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_REFUSED,
+    PUBLISHED,
+    complain,
+    make_console,
+    show_files,
+)
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
 from reproductions.harness.launching import cost
 from reproductions.harness.launching.job import DeviceLost
@@ -27,10 +39,7 @@ from resnet.device import find_device, resolve_precision, why_no_cuda
 from resnet.recipe import PRECISIONS
 from resnet.run import Run
 
-PUBLISHED = provenance.ROOT / "results"
-DEFAULT_OUT, DEFAULT_DATA = Path("runs"), Path("data")
 _CPU_HOURS = 2  # that the paper profile may take on a CPU without --yes
-EXIT_FAILED, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[str] | None) -> argparse.Namespace:
@@ -129,11 +138,11 @@ def run_experiment(experiments: Experiment | Mapping[str, Experiment], arguments
     0: all records are there. 1: a run failed or a record is damaged. 2: nothing was begun. 130: interrupted.
     """
     options = parse(experiments, arguments)
-    console = Console(stderr=True, soft_wrap=True)
+    console = make_console(stderr=True)
     try:
         return _run(options.experiment, options, console)
     except KeyboardInterrupt:
-        console.print("\nStopped at once. The same command goes on from the last checkpoints.", highlight=False)
+        console.print("\nStopped at once. The same command goes on from the last checkpoints.")
         return EXIT_INTERRUPTED
 
 
@@ -141,7 +150,7 @@ def _run(experiment: Experiment, options: argparse.Namespace, console: Console) 
     place = Workplace(options.out, options.data, options.checkpoint_seconds)
     pool, published = read_pool(place.records), read_pool(PUBLISHED / "records")
     for message in (*pool.damaged.values(), *published.damaged.values()):
-        console.print(f"damaged record: {message}", style="red", highlight=False, markup=False)
+        complain(console, f"damaged record: {message}")
     damaged = _damaged(options.runs, pool)
     missing = [run for run in options.runs if pool.get(run) is None and run not in damaged]
     try:
@@ -169,34 +178,31 @@ def _run(experiment: Experiment, options: argparse.Namespace, console: Console) 
         with Display(len(missing), console) as display:
             outcome = launch(missing, place, display, launch_options)
     except (DataError, ValueError) as error:
-        console.print(str(error), style="red", highlight=False, markup=False)
+        complain(console, str(error))
         return EXIT_REFUSED
     except DeviceLost as error:
-        text = f"{error}\nThe same command goes on from the last checkpoints."
-        console.print(text, style="red", highlight=False, markup=False)
+        complain(console, f"{error}\nThe same command goes on from the last checkpoints.")
         return EXIT_FAILED
 
     pool = read_pool(place.records)
     problems = [] if outcome.interrupted else _measure(experiment, options, pool, place, launcher, console)
     for text in problems:
-        console.print(f"\n{text}", style="red", highlight=False, markup=False)
+        complain(console, f"\n{text}")
     if any(pool.get(run) for run in options.runs):
         try:
             show_files(write_report(experiment, options.variant, options.seeds, pool, published, place.out))
         except OSError as error:  # a full disk, say: the records are there, and the same command tries again
-            console.print(f"the tables could not be written: {error}", style="red", highlight=False, markup=False)
+            complain(console, f"the tables could not be written: {error}")
             return EXIT_FAILED
     for run, text in outcome.failures.items():
-        console.print(f"\nfailed: {run}\n{text}", style="red", highlight=False, markup=False)
+        complain(console, f"\nfailed: {run}\n{text}")
     for run, text in _damaged(options.runs, pool).items():
-        text = f"{text}\nMove the file away to train this run again."
-        console.print(f"\nnot trained: {run}\n{text}", style="red", highlight=False, markup=False)
+        complain(console, f"\nnot trained: {run}\n{text}\nMove the file away to train this run again.")
     if outcome.detached:
-        console.print(f"\n{outcome.detached}", highlight=False, markup=False)
+        console.print(f"\n{outcome.detached}")
         return 0 if options.detach else EXIT_INTERRUPTED
     if outcome.interrupted:
-        text = f"\n{outcome.interrupted}.\nThe same command goes on where this stopped."
-        console.print(text, highlight=False, markup=False)
+        console.print(f"\n{outcome.interrupted}.\nThe same command goes on where this stopped.")
         return EXIT_INTERRUPTED
     complete = all(pool.get(run) for run in options.runs)
     return 0 if complete and not outcome.failures and not problems else EXIT_FAILED
@@ -262,7 +268,7 @@ def _check_data(runs: list[Run], place: Workplace, console: Console) -> None:
     for name in sorted({run.data for run in runs}):
         dataset = load(name, place.data)
         if name in FOLDERS:
-            with console.status(f"looking through the files of {dataset.root}"):
+            with console.status(Text(f"looking through the files of {dataset.root}")):
                 check_images_once(dataset, place.out / "work" / "data")
 
 
@@ -271,7 +277,7 @@ def _say_plan(console: Console, experiment: Experiment, options, recorded: int, 
     text += f", {recorded} already recorded"
     where = "" if launcher == "slurm" else f" on {_device_text(options)}"
     text += f"; {launcher} launcher{where}, records in {options.out / 'records'}"
-    console.print(text, highlight=False, markup=False)
+    console.print(text)
 
 
 def _device_text(options: argparse.Namespace) -> str:
@@ -298,12 +304,12 @@ def _dry_run(options, missing: list[Run], damaged: dict, launcher: str, pools: l
         else:
             total += rate.hours(run)
             table.add_row(str(run), "to be trained", f"{rate.images_per_second:,.0f}", f"{rate.hours(run):.2f}")
-    console = Console(soft_wrap=True)
+    console = make_console()
     console.print(table, crop=False, width=max(console.width, 110))
     known = sum(cost.work_of(run) in rates for run in missing)
     console.print(f"{len(missing)} of {len(runs)} runs to be trained: {total:.2f} {unit}-hours for {known} of them")
     for work, rate in rates.items():
-        console.print(f"  {work}: {rate.source}", highlight=False, markup=False)
+        console.print(f"  {work}: {rate.source}")
     if known < len(missing):
         console.print("no record tells the rates of the others on a GPU; a dry run where there is one measures those "
                       "that don't read image folders")  # fmt: skip
@@ -343,14 +349,3 @@ def _refuse_without_gpu(experiment, options, missing: list[Run], launcher: str, 
         f"or start it all the same with --yes ({target} YES=1)."
     )
     return True
-
-
-def show_files(paths: list[Path], root: Path = Path()) -> None:
-    """Print the tables and name the files, relative to ``root`` where they are below it."""
-    console = Console(soft_wrap=True)
-    for path in paths:
-        if path.suffix == ".md":
-            console.print(path.read_text(encoding="utf-8"), highlight=False, markup=False)
-    for path in paths:
-        shown = path.relative_to(root) if path.is_relative_to(root) else path
-        console.print(f"wrote {shown}", highlight=False, markup=False)

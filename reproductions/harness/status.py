@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from reproductions.harness.console import complain
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
 from reproductions.harness.launching import queue
 from reproductions.harness.launching.claims import owned
@@ -39,13 +40,13 @@ def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console
         console.print(table)
     else:
         known = f"{len(pool.records)} records, none of them in a listed table," if pool.records else "no records"
-        console.print(f"{known} in {out / 'records'}", highlight=False, markup=False)
+        console.print(f"{known} in {out / 'records'}")
 
     standings = find_standings(out, {path.stem for path in (out / "records").glob("*/*/*.json")})
     for standing in standings:
-        console.print(f"{standing.run}: {standing.state}{standing.text}", highlight=False, markup=False)
+        console.print(f"{standing.run}: {standing.state}{standing.text}")
     for message in pool.damaged.values():
-        console.print(f"damaged record: {message}", style="red", highlight=False, markup=False)
+        complain(console, f"damaged record: {message}")
     return int(bool(pool.damaged) or any(standing.state == "failed" for standing in standings))
 
 

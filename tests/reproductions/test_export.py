@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from fakes import make_record
-from rich.console import Console
 from trained import leave
 
 import hubconf
 from reproductions import __main__, cifar_table, export
 from reproductions.harness import provenance
+from reproductions.harness.console import make_console
 from reproductions.harness.final_weights import weights_path
 from resnet.checkpoint import digest_of_weights
 from resnet.models import create_model
@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def run_export(out, to, profile="smoke"):
     """The exit status and what was said."""
-    console = Console(record=True, soft_wrap=True, file=io.StringIO())
+    console = make_console(record=True, file=io.StringIO())
     return export.export_weights(profile, out, to, console), console.export_text()
 
 

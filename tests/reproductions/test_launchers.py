@@ -18,9 +18,9 @@ import submitit
 import tiny
 import torch
 from fakes import make_record, store
-from rich.console import Console
 
 from reproductions.harness import cli, launching, provenance
+from reproductions.harness.console import make_console
 from reproductions.harness.launching import inline, local, slurm
 from reproductions.harness.launching.claims import claim, owned
 from reproductions.harness.launching.job import Job, Outcome, Way, execute
@@ -73,7 +73,7 @@ class Watcher(Display):
     """Notes what the launcher said of its jobs."""
 
     def __init__(self, total):
-        super().__init__(total, Console(file=io.StringIO()))
+        super().__init__(total, make_console(file=io.StringIO()))
         self.said = []
 
     def say(self, text):

@@ -4,9 +4,9 @@ import io
 
 import pytest
 from fakes import make_record, store
-from rich.console import Console
 from tiny import TINY
 
+from reproductions.harness.console import make_console
 from reproductions.harness.launching import progress
 from reproductions.harness.launching.progress import Display, describe, duration
 from reproductions.harness.launching.workplace import Status, Workplace
@@ -23,7 +23,7 @@ def running(run, iteration=3, test_error=None):
 
 @pytest.fixture
 def display():
-    return Display(2, Console(file=io.StringIO(), width=200))
+    return Display(2, make_console(file=io.StringIO(), width=200))
 
 
 def said(display):
@@ -88,7 +88,7 @@ def test_poll_does_not_count_a_damaged_record(display, tmp_path):
 def test_without_a_terminal_there_is_a_line_a_minute(display, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    display = Display(2, Console(file=io.StringIO(), width=200))
+    display = Display(2, make_console(file=io.StringIO(), width=200))
     with display:
         for _ in range(180):
             now[0] += 1
@@ -99,7 +99,7 @@ def test_without_a_terminal_there_is_a_line_a_minute(display, monkeypatch):
 
 
 def test_on_a_terminal_there_are_bars():
-    console = Console(file=io.StringIO(), force_terminal=True, width=150)
+    console = make_console(file=io.StringIO(), force_terminal=True, width=150)
     with Display(2, console) as display:
         display.update(RUNS[0], Status("done", str(RUNS[0]), 0.0, message="test error 12.00 %"))
         display.update(RUNS[1], running(RUNS[1], 3, 40.0))

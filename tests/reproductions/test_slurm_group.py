@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
+from reproductions.harness.console import make_console
 from reproductions.harness.launching import Options, queue, slurm
 from reproductions.harness.launching.job import Outcome, execute
 from reproductions.harness.launching.profile import Profile
@@ -37,7 +37,7 @@ def impatient(monkeypatch):
 
 def launch(run, out):
     place = Workplace(out, Path("data"), checkpoint_seconds=0.5)
-    outcome = slurm.launch([run], place, Display(1, Console(file=io.StringIO())), Options(slurm=TWO_NODES))
+    outcome = slurm.launch([run], place, Display(1, make_console(file=io.StringIO())), Options(slurm=TWO_NODES))
     assert outcome == Outcome({}), outcome.failures
     return place, read_record(record_path(place.records, run))
 
@@ -85,7 +85,7 @@ FILES = Run(
 def test_a_run_on_two_nodes_that_reads_image_files_finishes(cluster, tmp_path):
     load(FILES.data, tmp_path)  # as the command line does before it submits
     place = Workplace(tmp_path / "out", tmp_path, checkpoint_seconds=0.5)
-    display = Display(1, Console(file=io.StringIO()))
+    display = Display(1, make_console(file=io.StringIO()))
     outcome = slurm.launch([FILES], place, display, Options(slurm=TWO_NODES))
     assert outcome == Outcome({}), outcome.failures
     record = read_record(record_path(place.records, FILES))

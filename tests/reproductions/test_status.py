@@ -5,9 +5,9 @@ import time
 
 import pytest
 from fakes import make_record, store
-from rich.console import Console
 from tiny import make_experiment
 
+from reproductions.harness.console import make_console
 from reproductions.harness.experiment import Variant
 from reproductions.harness.launching import queue
 from reproductions.harness.launching.claims import claim
@@ -30,7 +30,7 @@ def place(tmp_path):
 
 def show(place, *experiments):
     """The exit status and the text."""
-    console = Console(file=io.StringIO(), width=200)
+    console = make_console(file=io.StringIO(), width=200)
     code = show_status(experiments or (EXPERIMENT,), place.out, console)
     return code, console.file.getvalue()
 

@@ -1,6 +1,5 @@
 """Live progress of many runs: bars on a terminal, a line a minute elsewhere."""
 
-import sys
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -8,6 +7,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from reproductions.harness.console import make_console
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import RecordError, outcome, read_record, record_path
 from resnet.run import Run
@@ -24,12 +24,12 @@ class Display:
 
     def __init__(self, total: int, console: Console | None = None):
         self.total = total
-        self.console = console or Console(file=sys.stderr)
+        self.console = console or make_console(stderr=True)
         self._statuses: dict[Run, Status] = {}  # of the running ones
         self._finished: set[Run] = set()
         self._waiting: set[Run] = set()
         self._started = self._last_line = time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[info]}"))
+        columns = (_text_column("description"), BarColumn(), _text_column("fields[info]"))
         self._bars = Progress(*columns, console=self.console) if self.console.is_terminal else None
         self._tasks: dict[Run, int] = {}
 
@@ -48,7 +48,7 @@ class Display:
             self._bars.stop()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text)
 
     def update(self, run: Run, status: Status) -> None:
         """Take note of a run's status."""
@@ -109,6 +109,10 @@ class Display:
             return ""
         elapsed = time.monotonic() - self._started
         return f", about {duration(elapsed / self.done * (self.total - self.done))} left"
+
+
+def _text_column(field: str) -> TextColumn:
+    return TextColumn(f"{{task.{field}}}", markup=False)
 
 
 def describe(status: Status) -> str:

@@ -1,0 +1,35 @@
+"""What all commands have in common: how they print, what they return, and where they look by default."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from reproductions.harness import provenance
+
+EXIT_FAILED, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 130
+PUBLISHED = provenance.ROOT / "results"
+DEFAULT_OUT, DEFAULT_DATA = Path("runs"), Path("data")
+
+
+def make_console(**settings) -> Console:
+    """A console that prints texts and tables as they are: brackets are no markup, and lines break where they end.
+
+    ``settings`` are rich's own, such as ``stderr``.
+    """
+    return Console(soft_wrap=True, highlight=False, markup=False, **settings)
+
+
+def complain(console: Console, text: str) -> None:
+    """Print what is wrong, in red."""
+    console.print(text, style="red")
+
+
+def show_files(paths: list[Path], root: Path = Path()) -> None:
+    """Print the tables and name the files, relative to ``root`` where they are below it."""
+    console = make_console()
+    for path in paths:
+        if path.suffix == ".md":
+            console.print(path.read_text(encoding="utf-8"))
+    for path in paths:
+        shown = path.relative_to(root) if path.is_relative_to(root) else path
+        console.print(f"wrote {shown}")

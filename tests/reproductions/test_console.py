@@ -1,0 +1,40 @@
+"""The console of all commands: what is said comes out as it is."""
+
+import io
+
+from rich.table import Table
+
+from reproductions.harness.console import complain, make_console, show_files
+from reproductions.harness.launching.progress import Display
+
+BRACKETS = "a [b]c[/b] [1/2] [/red]"
+
+
+def test_brackets_are_no_markup_and_long_lines_are_not_broken():
+    console = make_console(file=io.StringIO(), width=40)
+    table = Table("run")
+    table.add_row(BRACKETS)
+    console.print(5 * BRACKETS)
+    complain(console, 5 * BRACKETS)
+    console.print(table)
+    lines = console.file.getvalue().splitlines()
+    assert lines[:2] == [5 * BRACKETS, 5 * BRACKETS] and any(BRACKETS in line for line in lines[2:])
+
+
+def test_numbers_have_no_colours_of_their_own():
+    console = make_console(file=io.StringIO(), force_terminal=True)
+    console.print("12 runs in 'runs'")
+    assert console.file.getvalue() == "12 runs in 'runs'\n"
+
+
+def test_a_display_of_its_own_says_brackets_too(capsys):
+    Display(1).say(BRACKETS)
+    assert capsys.readouterr().err == f"{BRACKETS}\n"
+
+
+def test_files_are_named_relative_to_the_root_after_the_tables(tmp_path, capsys):
+    table, plot = tmp_path / "tables" / "a.md", tmp_path / "plots" / "a.png"
+    table.parent.mkdir()
+    table.write_text(f"| {BRACKETS} |\n")
+    show_files([table, plot], tmp_path)
+    assert capsys.readouterr().out == f"| {BRACKETS} |\n\nwrote tables/a.md\nwrote plots/a.png\n"
