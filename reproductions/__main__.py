@@ -18,6 +18,12 @@ from reproductions.harness.status import show_status
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Do what the command says; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    return COMMANDS[options.command](options, make_console())
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m reproductions", description="The papers' tables.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the experiments, their rows and commands")
@@ -33,45 +39,72 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder of the runs (default: runs)")
     commands.add_parser("report", help="make the published tables and plots again from the committed records")
     commands.add_parser("check", help="fail if a committed table, plot or the README differs from the records")
-    options = parser.parse_args(arguments)
-    console = make_console()
+    return parser
 
-    if options.command == "list":
-        for experiment in EXPERIMENTS:
-            rows = " ".join(row.key for row in experiment.rows("paper"))
-            console.print(f"{experiment.name}: {experiment.title} ({experiment.source})")
-            console.print(f"  make {experiment.target}    rows: {rows}")
-        return 0
-    if options.command == "models":
-        console.print(architectures_table(), end="")
-        return 0
-    if options.command == "status":
-        return show_status(EXPERIMENTS, options.out, console)
-    if options.command == "cancel":
-        return cancel(options.experiment, options.out, console)
-    if options.command == "publish":
-        new, refused = publish.publish(options.out / "records", PUBLISHED)
-        for path in new:
-            console.print(f"published {path.relative_to(ROOT)}")
-        for path, reason in refused.items():
-            complain(console, f"not published: {path}: {reason}")
-        measured, unfit = publish.publish_measurements(options.out, PUBLISHED)
-        for path in measured:
-            console.print(f"published {path.relative_to(ROOT)}")
-        for path, reason in unfit.items():
-            complain(console, f"not published: {path}: {reason}")
-        if measured or unfit:
-            console.print(f"{len(measured)} files of layer responses published, {len(unfit)} refused")
-        console.print(f"{len(new)} records published, {len(refused)} refused; next: make report, then commit results/")
-        return int(bool(refused or unfit))
-    if options.command == "export":
-        return export_weights(options.profile, options.out, options.to or options.out / "export", console)
-    if options.command == "report":
-        written, pool = publish.report(EXPERIMENTS, PUBLISHED, ROOT / publish.README)
-        show_files(written, ROOT)
-        for message in pool.damaged.values():
-            complain(console, f"damaged record: {message}")
-        return int(bool(pool.damaged))
+
+def _list(options: argparse.Namespace, console: Console) -> int:
+    for experiment in EXPERIMENTS:
+        rows = " ".join(row.key for row in experiment.rows("paper"))
+        console.print(f"{experiment.name}: {experiment.title} ({experiment.source})")
+        console.print(f"  make {experiment.target}    rows: {rows}")
+    return 0
+
+
+def _models(options: argparse.Namespace, console: Console) -> int:
+    console.print(architectures_table(), end="")
+    return 0
+
+
+def _status(options: argparse.Namespace, console: Console) -> int:
+    return show_status(EXPERIMENTS, options.out, console)
+
+
+def _cancel(options: argparse.Namespace, console: Console) -> int:
+    """Cancel the jobs that were submitted for an experiment from a folder."""
+    try:
+        jobs = submissions.cancel(options.experiment, options.out)
+    except ValueError as error:
+        complain(console, str(error))
+        return EXIT_REFUSED
+    if jobs:
+        done = f"cancelled {len(jobs)} jobs of {options.experiment}: {', '.join(jobs)}"
+        console.print(f"{done}; a launch goes on where they were")
+    else:
+        console.print(f"{options.experiment} has no jobs from {options.out}")
+    return 0
+
+
+def _publish(options: argparse.Namespace, console: Console) -> int:
+    new, refused = publish.publish(options.out / "records", PUBLISHED)
+    _say_published(new, refused, console)
+    measured, unfit = publish.publish_measurements(options.out, PUBLISHED)
+    _say_published(measured, unfit, console)
+    if measured or unfit:
+        console.print(f"{len(measured)} measurements of final networks published, {len(unfit)} refused")
+    console.print(f"{len(new)} records published, {len(refused)} refused; next: make report, then commit results/")
+    return int(bool(refused or unfit))
+
+
+def _say_published(new: list[Path], refused: dict[Path, str], console: Console) -> None:
+    for path in new:
+        console.print(f"published {path.relative_to(ROOT)}")
+    for path, reason in refused.items():
+        complain(console, f"not published: {path}: {reason}")
+
+
+def _export(options: argparse.Namespace, console: Console) -> int:
+    return export_weights(options.profile, options.out, options.to or options.out / "export", console)
+
+
+def _report(options: argparse.Namespace, console: Console) -> int:
+    written, pool = publish.report(EXPERIMENTS, PUBLISHED, ROOT / publish.README)
+    show_files(written, ROOT)
+    for message in pool.damaged.values():
+        complain(console, f"damaged record: {message}")
+    return int(bool(pool.damaged))
+
+
+def _check(options: argparse.Namespace, console: Console) -> int:
     problems = publish.check(EXPERIMENTS, PUBLISHED, ROOT / publish.README)
     for problem in problems:
         complain(console, problem)
@@ -80,16 +113,16 @@ def main(arguments: list[str] | None = None) -> int:
     return int(bool(problems))
 
 
-def cancel(experiment: str, out: Path, console: Console) -> int:
-    """Cancel the jobs that were submitted for an experiment from the folder ``out``; returns 2 if SLURM refuses."""
-    try:
-        jobs = submissions.cancel(experiment, out)
-    except ValueError as error:
-        complain(console, str(error))
-        return EXIT_REFUSED
-    cancelled = f"cancelled {len(jobs)} jobs of {experiment}: {', '.join(jobs)}; a launch goes on where they were"
-    console.print(cancelled if jobs else f"{experiment} has no jobs from {out}")
-    return 0
+COMMANDS = {
+    "list": _list,
+    "models": _models,
+    "status": _status,
+    "cancel": _cancel,
+    "publish": _publish,
+    "report": _report,
+    "check": _check,
+    "export": _export,
+}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from faulted import SECONDS, Interruptions, Setting, is_recorded, wait_until, workplace
 
-from reproductions.harness.cli import EXIT_FAILED, EXIT_REFUSED
+from reproductions.harness.console import EXIT_FAILED, EXIT_REFUSED
 from reproductions.harness.launching.workplace import Status
 from reproductions.harness.records import read_pool, read_record, record_path
 from resnet import checkpoint

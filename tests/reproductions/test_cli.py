@@ -14,7 +14,7 @@ from tiny import TINY, make_experiment
 
 from reproductions import __main__ as main
 from reproductions import cifar_table
-from reproductions.harness import cli, launching
+from reproductions.harness import cli, launching, preflight
 from reproductions.harness.experiment import Experiment, Variant
 from reproductions.harness.launching import queue
 from reproductions.harness.launching.job import Outcome
@@ -231,7 +231,7 @@ def test_nothing_is_said_of_packing_that_nobody_asked_for(out, launched, capsys,
 
 
 def test_training_on_a_processor_says_why_unless_it_was_asked_for(out, no_gpu, launched, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "why_no_cuda", lambda: "no driver")
+    monkeypatch.setattr(preflight, "why_no_cuda", lambda: "no driver")
     run(out)
     assert "inline launcher on the CPU (no CUDA GPU: no driver), records in" in capsys.readouterr().err
     run(out, "--device", "cpu")

@@ -20,7 +20,7 @@ import torch
 from fakes import make_record, store
 
 from reproductions.harness import cli, launching, provenance
-from reproductions.harness.console import make_console
+from reproductions.harness.console import EXIT_INTERRUPTED, make_console
 from reproductions.harness.launching import inline, local, slurm
 from reproductions.harness.launching.claims import claim, owned
 from reproductions.harness.launching.job import Job, Outcome, Way, execute
@@ -180,7 +180,7 @@ def test_a_stopped_launch_goes_on_where_it_was_and_ends_with_the_same_weights(
     wait_until(lambda: running(tmp_path / "runs") or process.poll() is not None)
     process.send_signal(number)
     said = process.communicate(timeout=120)[1]
-    assert process.returncode == cli.EXIT_INTERRUPTED, said
+    assert process.returncode == EXIT_INTERRUPTED, said
     assert "The same command goes on where this stopped" in said and "failed" not in said
     assert not running(tmp_path / "runs"), "no job goes on"
     assert not any(owned(path) for path in (tmp_path / "runs" / "work").iterdir())
