@@ -44,7 +44,7 @@ def export_weights(profile: str, out: Path, to: Path, console: Console) -> int:
         try:
             state = read_final_weights(out, chosen)
         except WeightsError as error:
-            problems.append(f"{row.label}: not exported: {error}")
+            problems.append(f"{row.label}: not exported: {error}; train again in another OUT")
             continue
         card = make_card(row, profile, chosen, records)
         files[to / f"{row.model}{variant.suffix}.safetensors"] = pack_weights(state, card)

@@ -2,25 +2,27 @@
 
 from pathlib import Path
 
-from reproductions.harness.launching.workplace import Workplace
+import torch
+
+from reproductions.harness.records import weights_path
 from resnet import checkpoint
 from resnet.checkpoint import digest_of_weights
 from resnet.run import Run
 from resnet.weights import WeightsError
 
 
-def weights_path(out: Path, record: dict) -> Path:
-    """Where a record's run left its final weights below ``out``."""
-    return Workplace(out, Path()).weights(Run.from_specification(record["specification"]))
+def has_final_weights(out: Path, record: dict) -> bool:
+    """Whether there is a file of the weights that a record's run ended with below ``out``."""
+    return _path(out, record).exists()
 
 
-def read_final_weights(out: Path, record: dict) -> dict:
+def read_final_weights(out: Path, record: dict, device: torch.device | str = "cpu") -> dict:
     """The state dict that a record's run ended with. Raises WeightsError unless it is there and the record's."""
-    path = weights_path(out, record)
+    path = _path(out, record)
     try:
-        state = checkpoint.load(path)
+        state = checkpoint.load(path, device)
     except FileNotFoundError as error:
-        raise WeightsError(f"the weights {path} are gone; train again in another OUT") from error
+        raise WeightsError(f"the weights {path} are gone") from error
     except OSError as error:
         raise WeightsError(f"{path} can't be read: {error}") from error
     except checkpoint.CheckpointError as error:
@@ -29,3 +31,7 @@ def read_final_weights(out: Path, record: dict) -> dict:
         expected = record["weights_sha256"]
         raise WeightsError(f"{path} holds the weights {digest}, but the run's record says {expected}")
     return state
+
+
+def _path(out: Path, record: dict) -> Path:
+    return weights_path(out, Run.from_specification(record["specification"]))

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from reproductions.harness import provenance
-from reproductions.harness.final_weights import read_final_weights, weights_path
+from reproductions.harness.final_weights import has_final_weights, read_final_weights
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import Pool
 from resnet.data import Data, DataError, ImageDataset, load, place
@@ -132,7 +132,7 @@ class Kind:
         for record in records:
             try:
                 measured = self.find(workplace.out, record) is not None
-                if measured or not weights_path(workplace.out, record).exists():
+                if measured or not has_final_weights(workplace.out, record):
                     continue
                 name = record["data"]["name"]
                 dataset = datasets[name] = datasets.get(name) or load(name, workplace.data)

@@ -72,6 +72,11 @@ def record_path(root: Path, run: Run) -> Path:
     return root / run.data / run.model / f"{run.short_id}.json"
 
 
+def weights_path(out: Path, run: Run) -> Path:
+    """Where the run leaves its final weights below ``out``, which is the folder of the pool, too."""
+    return out / "weights" / f"{run.short_id}.pt"
+
+
 def write_record(root: Path, record: dict) -> Path:
     """Check the record and write it into the pool ``root``, once and whole; an existing one is kept."""
     record = seal(record)

@@ -14,7 +14,7 @@ import hubconf
 from reproductions import __main__, cifar_table, export
 from reproductions.harness import provenance
 from reproductions.harness.console import make_console
-from reproductions.harness.final_weights import weights_path
+from reproductions.harness.records import weights_path
 from resnet.checkpoint import digest_of_weights
 from resnet.models import create_model
 from resnet.released import read_card
@@ -109,7 +109,7 @@ def test_a_licence_is_named_if_there_is_one(out, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("how", ["missing", "another run's", "damaged"])
 def test_weights_that_are_not_the_records_are_said_and_not_exported(out, tmp_path, how):
-    path, other = (weights_path(out, make_record(ROWS["resnet8"].run(seed), 9.0)) for seed in (2, 1))
+    path, other = (weights_path(out, ROWS["resnet8"].run(seed)) for seed in (2, 1))
     if how == "missing":
         path.unlink()
     elif how == "damaged":
@@ -118,6 +118,7 @@ def test_weights_that_are_not_the_records_are_said_and_not_exported(out, tmp_pat
         shutil.copy(other, path)
     code, said = run_export(out, tmp_path / "to")
     assert code == 1 and "ResNet-8: not exported" in said and str(path) in said
+    assert "; train again in another OUT\n" in said
     assert [path.name for path in (tmp_path / "to").iterdir()] == ["cifar_resnet14_smoke.safetensors"]
 
 

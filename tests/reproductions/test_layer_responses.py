@@ -14,10 +14,9 @@ from reproductions import cifar_table, degradation, layer_responses
 from reproductions.harness import measurements, provenance, publish, responses
 from reproductions.harness.cli import run_experiment
 from reproductions.harness.experiment import Experiment, RowResult, Variant
-from reproductions.harness.final_weights import weights_path
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.measurements import MeasurementError
-from reproductions.harness.records import Pool, read_pool, seal
+from reproductions.harness.records import Pool, read_pool, seal, weights_path
 from reproductions.harness.reporting import responses as reporting
 from reproductions.harness.responses import RESPONSES
 from resnet import checkpoint
@@ -72,6 +71,10 @@ def make_report(out, seeds=2):
     )
 
 
+def weights_of(out, record):
+    return weights_path(out, Run.from_specification(record["specification"]))
+
+
 def table_line(out, label):
     text = (out / "tables" / "layer_responses_smoke.md").read_text()
     return next([cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if f"| {label} " in line)
@@ -81,7 +84,7 @@ def test_what_is_measured_is_what_a_plain_loop_gives(measured):
     out, (record, *_) = measured
     run = Run.from_specification(record["specification"])
     model = create_model(run.model)
-    model.load_state_dict(checkpoint.load(weights_path(out, record)))
+    model.load_state_dict(checkpoint.load(weights_path(out, run)))
     dataset = synthetic()
     mean = torch.from_numpy(dataset.train_images).double().mean(dim=0)
     images = ((torch.from_numpy(dataset.test_images) - mean) / 255).permute(0, 3, 1, 2).float()
@@ -105,7 +108,7 @@ def test_runs_without_weights_are_said(place):
     out, records = place
     for record in records[1:4]:
         RESPONSES.path(out, record).unlink()
-    weights_path(out, records[1]).unlink()
+    weights_of(out, records[1]).unlink()
     make_report(out)
     assert table_line(out, "plain-8")[2] == "n = 1 of 2; weights are gone (1)"
     assert table_line(out, "ResNet-8")[2:] == ["n = 0 of 2; not measured (2)", "–", "–"]
@@ -121,7 +124,7 @@ def test_runs_without_weights_are_said(place):
 def test_weights_of_another_run_are_not_measured(place):
     out, (record, other, *_) = place
     RESPONSES.path(out, record).unlink()
-    shutil.copy(weights_path(out, other), weights_path(out, record))
+    shutil.copy(weights_of(out, other), weights_of(out, record))
     (problem,) = RESPONSES.make_missing([record], Workplace(out, out), CPU)
     assert other["weights_sha256"] in problem and record["weights_sha256"] in problem
     assert not RESPONSES.path(out, record).exists()

@@ -46,7 +46,7 @@ def test_what_is_missing_is_named(place):
     assert "its pre-training diverged" in execute([diverging, run], place, never).failures[run]
     assert execute([FIRST], place, never) == Outcome({})
     place.weights(FIRST).unlink()
-    assert "the weights of its pre-training can't be read" in execute([TUNED], place, never).failures[TUNED]
+    assert "the weights of its pre-training can't be used" in execute([TUNED], place, never).failures[TUNED]
 
 
 def test_in_the_local_queue_a_chain_is_trained_in_its_order(place, monkeypatch):

@@ -89,14 +89,16 @@ def test_missing_damaged_and_other_weights_of_a_teacher(place):
     content = path.read_bytes()
     path.unlink()
     (missing,) = execute([STUDENT], place, never).failures.values()
-    assert "can't be read" in missing and "to have it trained again" in missing and str(path) in missing
+    assert f"the weights of its teacher can't be used: the weights {path} are gone\n" in missing
+    again = f"Move its record {record_path(place.records, TEACHER)} away to have it trained again."
+    assert again in missing
     path.write_bytes(content[:-9] + b"x" * 9)
     (damaged,) = execute([STUDENT], place, never).failures.values()
-    assert "is damaged" in damaged
+    assert "is damaged" in damaged and again in damaged
     assert execute([other], place, never) == Outcome({})
     path.write_bytes(place.weights(other).read_bytes())
     (swapped,) = execute([STUDENT], place, never).failures.values()
-    assert "but the teacher's record says" in swapped
+    assert f"{path} holds the weights" in swapped and "but the run's record says" in swapped and again in swapped
     path.write_bytes(content)
     assert execute([STUDENT], place, never) == Outcome({})
 

@@ -15,6 +15,7 @@ from functools import partial
 import torch
 
 from reproductions.harness import provenance
+from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.launching.claims import Claim, claim
 from reproductions.harness.launching.recording import GivenUp, begun_in_vain, make_record, note_start
 from reproductions.harness.launching.signals import stop_on_signals
@@ -36,6 +37,7 @@ from resnet.packing import Pack
 from resnet.run import Run
 from resnet.trainer import Trainer
 from resnet.training import Interrupted, training
+from resnet.weights import WeightsError
 
 _CLAIM_SECONDS = 1.0  # between two looks at runs that other processes train
 
@@ -344,19 +346,15 @@ class _Worker:
         return {role: self._weights_of(need, CALLED[role]) for role, need in run.needs.items()}
 
     def _weights_of(self, need: Run, called: str) -> dict:
-        path, own = record_path(self.place.records, need), self.place.weights(need)
+        path = record_path(self.place.records, need)
         record = read_record(path)
         if record["status"] == "diverged":
             raise NeedError(f"its {called} diverged, so it left nothing to learn from: {need}")
         try:
-            weights = checkpoint.load(own, self.device)
-        except (OSError, checkpoint.CheckpointError) as error:
+            return read_final_weights(self.place.out, record, self.device)
+        except WeightsError as error:
             again = f"Move its record {path} away to have it trained again."
-            raise NeedError(f"the weights of its {called} can't be read: {error}\n{again}") from error
-        if (digest := digest_of_weights(weights)) != record["weights_sha256"]:
-            expected = record["weights_sha256"]
-            raise NeedError(f"{own} holds the weights {digest}, but the {called}'s record says {expected}")
-        return weights
+            raise NeedError(f"the weights of its {called} can't be used: {error}\n{again}") from error
 
     def _fail(self, run: Run, text: str) -> None:
         """Write down that the run failed; in the middle of an exception and of a group, let it through."""

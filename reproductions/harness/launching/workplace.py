@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from reproductions.harness.launching.claims import STALE_SECONDS
-from reproductions.harness.records import record_path
+from reproductions.harness.records import record_path, weights_path
 from resnet.files import write_atomically
 from resnet.run import Run
 from resnet.training import Progress
@@ -38,7 +38,7 @@ class Workplace:
         return self.out / "work" / run.short_id
 
     def weights(self, run: Run) -> Path:
-        return self.out / "weights" / f"{run.short_id}.pt"
+        return weights_path(self.out, run)
 
 
 @dataclass(frozen=True)

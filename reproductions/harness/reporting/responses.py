@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from reproductions.harness.experiment import RowResult, Variant
-from reproductions.harness.final_weights import weights_path
+from reproductions.harness.final_weights import has_final_weights
 from reproductions.harness.measurements import MeasurementError, digest
 from reproductions.harness.reporting import plots, statistics
 from reproductions.harness.reporting.cells import NONE, interval, number, p_value
@@ -68,7 +68,7 @@ def find_nets(results: list[RowResult], out: Path) -> list[Net]:
                 if (responses := RESPONSES.find(out, record)) is not None:
                     found.append(responses)
                 else:
-                    lacking[UNMEASURED if weights_path(out, record).exists() else GONE] += 1
+                    lacking[UNMEASURED if has_final_weights(out, record) else GONE] += 1
             except MeasurementError:
                 lacking[DAMAGED] += 1
         nets.append(Net(result, found, lacking))
