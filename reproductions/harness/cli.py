@@ -20,9 +20,9 @@ from reproductions.harness.console import (
     show_files,
 )
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
-from reproductions.harness.launching.job import DeviceLost, Outcome
 from reproductions.harness.launching.profile import load_profile
 from reproductions.harness.launching.progress import Display
+from reproductions.harness.launching.worker import DeviceLost, Outcome
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import Pool, read_pool, record_path
 from reproductions.harness.reporting.report import write_report

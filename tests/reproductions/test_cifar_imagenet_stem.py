@@ -10,7 +10,7 @@ from fakes import make_results
 from reproductions.cifar_imagenet_stem import EXPERIMENT
 from reproductions.harness import measurements
 from reproductions.harness.experiment import RowResult, Variant
-from reproductions.harness.launching.job import execute
+from reproductions.harness.launching.worker import execute
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.measurements import MeasurementError
 from reproductions.harness.predictions import PREDICTIONS

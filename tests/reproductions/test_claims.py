@@ -12,9 +12,9 @@ from fakes import make_record, store
 from tiny import TINY
 
 from reproductions.harness import provenance
-from reproductions.harness.launching import claims, job
+from reproductions.harness.launching import claims, worker
 from reproductions.harness.launching.claims import claim, claim_number, owned
-from reproductions.harness.launching.job import DeviceLost, Outcome, Way, execute
+from reproductions.harness.launching.worker import DeviceLost, Outcome, Way, execute
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import read_pool, read_record, record_path
 from resnet import checkpoint
@@ -26,7 +26,7 @@ RUNS = [Run("cifar_resnet8", TINY, "synthetic", seed) for seed in range(2)]
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "_CLAIM_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "_CLAIM_SECONDS", 0.0)
     return Workplace(tmp_path, Path("data"))
 
 
@@ -219,7 +219,7 @@ def test_a_run_that_never_gets_further_is_given_up_and_the_others_go_on(place, m
 
     way = Way(wait=False, launch="a", max_starts=3)
     with monkeypatch.context() as patch:
-        patch.setattr(job, "training", dies)
+        patch.setattr(worker, "training", dies)
         for _ in range(3):
             with pytest.raises(Killed):
                 execute(RUNS, place, lambda: False, way=way)
@@ -247,16 +247,16 @@ def test_a_run_that_got_nowhere_is_tried_again_without_neighbours(place, monkeyp
         companions.append((trainer.run.seed, neighbours()))
         return (yield from training(trainer, *arguments, neighbours=neighbours, **more))
 
-    training, way = job.training, Way(wait=False, launch="a", max_starts=3)
+    training, way = worker.training, Way(wait=False, launch="a", max_starts=3)
     runs = [*RUNS, Run("cifar_resnet8", TINY, "synthetic", 2)]
-    monkeypatch.setattr(job, "Pack", Crowd)
+    monkeypatch.setattr(worker, "Pack", Crowd)
     with monkeypatch.context() as patch:
-        patch.setattr(job, "training", dies)
+        patch.setattr(worker, "training", dies)
         with pytest.raises(Killed):
             execute(runs, place, lambda: False, way=way)
     assert not read_pool(place.records).records, "all went down with it"
-    monkeypatch.setattr(job, "training", watched)
-    monkeypatch.setattr(job, "_CLAIM_SECONDS", 1e-4)
+    monkeypatch.setattr(worker, "training", watched)
+    monkeypatch.setattr(worker, "_CLAIM_SECONDS", 1e-4)
     assert execute(runs, place, lambda: False, way=way) == Outcome({})
     assert {seed for seed, _ in companions} == {0, 1, 2} and not any(others for _, others in companions)
 
@@ -267,8 +267,8 @@ def test_an_error_that_leaves_the_device_useless_ends_the_job_and_not_the_other_
         yield
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "training", fails)
-        patch.setattr(job._Worker, "_device_is_lost", lambda worker: True)
+        patch.setattr(worker, "training", fails)
+        patch.setattr(worker._Worker, "_device_is_lost", lambda own: True)
         with pytest.raises(DeviceLost, match="illegal memory access"):
             execute(RUNS, place, lambda: False)
     assert not [run for run in RUNS if Status.read(place.work(run)) is not None], "none is marked as failed"

@@ -17,9 +17,9 @@ from reproductions import cifar_table
 from reproductions.harness import cli, launching, preflight
 from reproductions.harness.experiment import Experiment, Variant
 from reproductions.harness.launching import queue
-from reproductions.harness.launching.job import Outcome
 from reproductions.harness.launching.profile import load_profile
 from reproductions.harness.launching.submissions import Submission
+from reproductions.harness.launching.worker import Outcome
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import read_pool, record_path

@@ -23,11 +23,12 @@ from reproductions.harness import cli, launching, provenance
 from reproductions.harness.console import EXIT_INTERRUPTED, make_console
 from reproductions.harness.launching import inline, local, slurm
 from reproductions.harness.launching.claims import claim, owned
-from reproductions.harness.launching.job import Job, Outcome, Way, execute
+from reproductions.harness.launching.job import Job
 from reproductions.harness.launching.profile import Profile
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.queue import QueuedJob
 from reproductions.harness.launching.submissions import read_submissions
+from reproductions.harness.launching.worker import Outcome, Way, execute
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import read_pool

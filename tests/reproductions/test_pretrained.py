@@ -13,7 +13,7 @@ from test_teachers import finished, never
 from reproductions.harness import launching
 from reproductions.harness.experiment import Row, Variant
 from reproductions.harness.launching import cost, local
-from reproductions.harness.launching.job import Outcome, execute
+from reproductions.harness.launching.worker import Outcome, execute
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import RecordError, read_record, record_path, write_record
 from resnet.recipe import Recipe

@@ -11,10 +11,10 @@ import torch
 
 from reproductions.harness.console import make_console
 from reproductions.harness.launching import Options, queue, slurm
-from reproductions.harness.launching.job import Outcome, execute
 from reproductions.harness.launching.profile import Profile
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.submissions import read_submissions
+from reproductions.harness.launching.worker import Outcome, execute
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import read_record, record_path
 from resnet import checkpoint

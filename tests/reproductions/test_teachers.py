@@ -12,7 +12,7 @@ from test_launchers import FakeCluster, Watcher, cluster, submit  # noqa: F401  
 
 from reproductions.harness import launching
 from reproductions.harness.launching import local
-from reproductions.harness.launching.job import Outcome, Way, execute
+from reproductions.harness.launching.worker import Outcome, Way, execute
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import read_record, record_path
 from resnet import checkpoint

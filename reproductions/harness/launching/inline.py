@@ -1,9 +1,9 @@
 """The runs in this process: on a GPU side by side, on a CPU one after another."""
 
 from reproductions.harness.launching import Options
-from reproductions.harness.launching.job import Outcome, Way, execute
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.signals import STOPPING, stop_on_signals
+from reproductions.harness.launching.worker import Outcome, Way, execute
 from reproductions.harness.launching.workplace import Workplace
 from resnet.run import Run
 

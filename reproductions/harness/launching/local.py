@@ -18,10 +18,11 @@ import torch
 from reproductions.harness import provenance
 from reproductions.harness.launching import Options
 from reproductions.harness.launching.claims import claim_number, owned
-from reproductions.harness.launching.job import Job, Outcome, Way
+from reproductions.harness.launching.job import Job
 from reproductions.harness.launching.private import check_private
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.signals import STOPPING, stop_on_signals
+from reproductions.harness.launching.worker import Outcome, Way
 from reproductions.harness.launching.workplace import Workplace, failures, left
 from resnet.device import available_cores
 from resnet.run import Run

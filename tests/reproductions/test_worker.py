@@ -1,4 +1,4 @@
-"""Jobs: a run killed at any moment, however often, leaves the record that an undisturbed one leaves."""
+"""Workers: a run killed at any moment, however often, leaves the record that an undisturbed one leaves."""
 
 import json
 import multiprocessing
@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from reproductions.harness import provenance
-from reproductions.harness.launching import job
-from reproductions.harness.launching.job import execute
+from reproductions.harness.launching import worker
+from reproductions.harness.launching.worker import execute
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import read_record, record_path
 from resnet import checkpoint
@@ -57,7 +57,7 @@ def small_data(name, folder):
 
 def train_in_a_process_of_its_own(run, out):
     torch.set_num_threads(1)
-    job.load, provenance.code_identity = small_data, lambda: CODE
+    worker.load, provenance.code_identity = small_data, lambda: CODE
     warnings.simplefilter("error")  # no checkpoint is ever found damaged
     outcome = execute([run], Workplace(out, out.parent, checkpoint_seconds=0.05), never)
     assert not outcome.failures, outcome.failures
@@ -70,7 +70,7 @@ def train_in_a_process_of_its_own(run, out):
 )
 def test_killed_at_random_moments_it_leaves_the_same_record(tmp_path, run):
     context = multiprocessing.get_context("forkserver")  # forks from a process that has imported torch already
-    context.set_forkserver_preload(["torch", "torchvision", "reproductions.harness.launching.job"])
+    context.set_forkserver_preload(["torch", "torchvision", "reproductions.harness.launching.worker"])
     moments = random.Random(0)
 
     def start(out):
@@ -118,7 +118,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "load", small_data)
+    monkeypatch.setattr(worker, "load", small_data)
     monkeypatch.setattr(provenance, "code_identity", lambda: CODE)
     return Workplace(tmp_path, tmp_path)
 
@@ -129,7 +129,7 @@ def synthetic_run(**values):
 
 @pytest.mark.parametrize(
     ("module", "function"),
-    [(job, "write_atomically"), (job, "make_record"), (job, "write_record"), (checkpoint, "remove")],
+    [(worker, "write_atomically"), (worker, "make_record"), (worker, "write_record"), (checkpoint, "remove")],
 )
 def test_killed_while_the_result_is_written_down(place, monkeypatch, module, function):
     run, other = synthetic_run(), Workplace(place.out / "other", place.data)
@@ -150,7 +150,7 @@ def test_a_run_with_a_record_is_not_trained_again(place, monkeypatch):
     run = synthetic_run()
     execute([run], place, never)
     before = record_path(place.records, run).read_bytes()
-    monkeypatch.setattr(job, "training", lambda *arguments: pytest.fail("trained again"))
+    monkeypatch.setattr(worker, "training", lambda *arguments: pytest.fail("trained again"))
     assert not execute([run], place, never).failures
     assert record_path(place.records, run).read_bytes() == before
 
@@ -175,14 +175,14 @@ def test_a_diverged_run_is_recorded_as_such(place):
 
 def test_a_run_that_fails_does_not_stop_the_others(place, monkeypatch):
     bad, good = synthetic_run(seed=0), synthetic_run(seed=1)
-    trainer = job.Trainer
+    trainer = worker.Trainer
 
     def failing_trainer(run, *others):
         if run == bad:
             raise RuntimeError("out of luck")
         return trainer(run, *others)
 
-    monkeypatch.setattr(job, "Trainer", failing_trainer)
+    monkeypatch.setattr(worker, "Trainer", failing_trainer)
     outcome = execute([bad, good], place, never)
     assert list(outcome.failures) == [bad] and "out of luck" in outcome.failures[bad]
     assert Status.read(place.work(bad)).state == "failed"
@@ -238,20 +238,20 @@ def test_missing_data_are_a_failure_without_a_traceback(place, monkeypatch):
     def missing(name, folder):
         raise DataError("no data")
 
-    monkeypatch.setattr(job, "load", missing)
+    monkeypatch.setattr(worker, "load", missing)
     assert execute([synthetic_run()], place, never).failures == {synthetic_run(): "no data"}
 
 
 def test_a_run_that_can_not_be_claimed_fails_and_the_others_are_trained(place, monkeypatch):
     first, second = synthetic_run(seed=0), synthetic_run(seed=1)
-    claim = job.claim
+    claim = worker.claim
 
     def full(folder, *arguments):
         if folder == place.work(first):
             raise OSError(28, "No space left on device")
         return claim(folder, *arguments)
 
-    monkeypatch.setattr(job, "claim", full)
+    monkeypatch.setattr(worker, "claim", full)
     outcome = execute([first, second], place, never)
     assert list(outcome.failures) == [first] and "can't be begun: [Errno 28] No space left" in outcome.failures[first]
     assert record_path(place.records, second).exists()

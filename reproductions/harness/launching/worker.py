@@ -1,0 +1,328 @@
+"""What runs on a device: trains runs, as many at once as it is good for, and leaves their records."""
+
+import sys
+import time
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from reproductions.harness import provenance
+from reproductions.harness.final_weights import read_final_weights
+from reproductions.harness.launching.claims import Claim, claim
+from reproductions.harness.launching.recording import GivenUp, begun_in_vain, make_record, note_start
+from reproductions.harness.launching.workplace import Status, Workplace, failures
+from reproductions.harness.records import RecordError, outcome, read_record, record_path, write_record
+from resnet import checkpoint
+from resnet.data import FOLDERS, Data, DataError, load, place
+from resnet.device import find_device
+from resnet.distributed import ALONE, Group
+from resnet.files import remove_unfinished, write_atomically
+from resnet.packing import Pack
+from resnet.run import Run
+from resnet.trainer import Trainer
+from resnet.training import Interrupted, training
+from resnet.weights import WeightsError
+
+_CLAIM_SECONDS = 1.0  # between two looks at runs that other processes train
+
+
+CALLED = {"teacher": "teacher", "pretrained": "pre-training"}  # in messages, what a run is to one that needs it
+
+
+class DeviceLost(Exception):
+    """After an error the device can't be used by this process any more; its runs have their checkpoints."""
+
+
+class NeedError(Exception):
+    """Another run whose final network a run needs and can't have. The message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a launch ended.
+
+    failures: traceback or last words of each failed run. interrupted: what there is to say of a launch that was
+    stopped. detached: what there is to say of one whose jobs go on without it. Both are empty if it ran to its end.
+    """
+
+    failures: dict[Run, str]
+    interrupted: str = ""
+    detached: str = ""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How runs are trained: what decides where and when, but not what comes out.
+
+    pack: at most so many at once on the device, None for as many as it is good for. device: a name for
+    :func:`resnet.device.find_device`. wait: for runs that other processes train, until they have a record; without
+    it they are left to them. launch: what all jobs of one launch have in common. max_starts: a run that a launch has
+    begun so often from the same checkpoint, without getting further, is given up.
+    """
+
+    pack: int | None = None
+    device: str = "auto"
+    wait: bool = True
+    launch: str = ""
+    max_starts: int = 5
+
+
+def execute(
+    runs: list[Run],
+    place: Workplace,
+    stop_requested: Callable[[], bool],
+    on_status: Callable[[Run, Status], None] = lambda run, status: None,
+    way: Way = Way(),
+    say: Callable[[str], None] = lambda text: None,
+    group: Group = ALONE,
+) -> Outcome:
+    """Train the runs that have no record yet, in this order, side by side where the device is good for it.
+
+    A run that fails does not stop the others, and no run is trained that another process trains; once
+    ``stop_requested`` turns true, those in training write a checkpoint and no further one is begun. Raises ValueError
+    for an unusable device, and DeviceLost if it became unusable.
+
+    The processes of a ``group`` train every run together, one after another: rank 0 says which, and alone claims runs
+    and writes. An exception in one of them is raised after it was written down, because the others can't go on.
+    """
+    worker = _Worker(runs, place, stop_requested, on_status, way, say, group)
+    return worker.work()
+
+
+class _Worker:
+    """The state of :func:`execute`: which runs are left, and how the others ended."""
+
+    def __init__(self, runs, place: Workplace, stop_requested, on_status, way: Way, say, group: Group):
+        self.runs, self.waiting = list(runs), deque(runs)
+        self.place, self.stop_requested, self.on_status, self.way = place, stop_requested, on_status, way
+        self.device, self.code, self.group = find_device(way.device), provenance.code_identity(), group
+        # Several processes train their runs one by one, and so does whoever reads files all the time.
+        one_by_one = group.size > 1 or any(run.data in FOLDERS for run in runs)
+        self.pack = Pack(self.device, 1 if one_by_one else way.pack, say)
+        self.failures: dict[Run, str] = {}
+        self.interrupted = ""
+        self._data: dict[tuple, Data] = {}
+        self._next_look = 0.0
+        self._alone: Run | None = None  # in training, and suspected of bringing processes down
+
+    def work(self) -> Outcome:
+        self.pack.train(self._begin)
+        while self.waiting and self.way.wait and not self.stop_requested():
+            time.sleep(_CLAIM_SECONDS)
+            self.pack.train(self._begin)
+        if self.waiting and self.stop_requested():
+            self.interrupted = self.interrupted or "stopped between two runs"
+        return Outcome(self.failures, self.interrupted)
+
+    def _begin(self) -> Generator[int, None, None] | None:
+        """The next run that is this process's to train, in small parts; None if there is none now."""
+        begun = self._claim_next() if self.group.rank == 0 else None
+        number = self.group.broadcast(-1 if begun is None else self.runs.index(begun.run))
+        if begun is None and number >= 0:
+            begun = _Begun(self.runs[number], None, [])
+        return None if begun is None else self._train(begun)
+
+    def _claim_next(self) -> "_Begun | None":
+        """The next run that no other process trains, claimed; those that have ended are not looked at again.
+
+        A run that got nowhere when it was begun before has no neighbours, which it may have brought down, until it
+        has a checkpoint.
+        """
+        if time.monotonic() < self._next_look or self.interrupted or self.stop_requested():
+            return None
+        if self._alone is not None and self._is_suspected(self._alone):
+            self._next_look = time.monotonic() + _CLAIM_SECONDS
+            return None
+        self._alone = None
+        for _ in range(len(self.waiting)):
+            run = self.waiting.popleft()
+            if self._has_ended(run) or self._need_is_lost(run):
+                continue
+            suspected = self._is_suspected(run)
+            if (suspected and self.pack.size) or self._needs_missing(run):
+                self.waiting.append(run)
+                continue
+            try:
+                claimed = claim(self.place.work(run), self.place.stale_seconds)
+            except OSError as error:  # a full or read-only disk
+                self._fail(run, f"the run can't be begun: {error}")
+                continue
+            if claimed is None:
+                message = "another process trains it"
+                self.on_status(run, Status("waiting", str(run), time.time(), message=message))
+                self.waiting.append(run)
+            elif self._has_ended(run):  # while it was being claimed
+                claimed.release()
+            elif (begun := self._note_start(run, claimed)) is not None:
+                self._alone = run if suspected else None
+                return begun
+        self._next_look = time.monotonic() + _CLAIM_SECONDS
+        return None
+
+    def _needs_missing(self, run: Run) -> dict[str, Run]:
+        """Those of the runs that this one needs that it has to wait for, by what they are to it."""
+        return {role: need for role, need in run.needs.items() if not record_path(self.place.records, need).exists()}
+
+    def _need_is_lost(self, run: Run) -> bool:
+        """Whether the run can't be trained because one that it needs can't; that is then written down."""
+        for role, need in self._needs_missing(run).items():
+            if need in self.failures or self._has_ended(need):
+                self._fail(run, f"its {CALLED[role]} failed: {need}\n{self.failures[need]}")
+                return True
+            if need not in self.runs:
+                self._fail(run, f"its {CALLED[role]} has no record in {self.place.records}: {need}")
+                return True
+        return False
+
+    def _is_suspected(self, run: Run) -> bool:
+        return begun_in_vain(self.place.work(run), self.way.launch) > 0
+
+    def _note_start(self, run: Run, claimed: Claim) -> "_Begun | None":
+        """Write down that the run is begun; None, and the claim given up, where it can't be."""
+        way, folder = self.way, self.place.work(run)
+        with ExitStack() as stack:
+            stack.enter_context(claimed)
+            try:
+                begun = _Begun(run, claimed, note_start(folder, self.code, way.launch, way.max_starts))
+            except (GivenUp, OSError, ValueError) as error:
+                failure = str(error)
+            else:
+                stack.pop_all()
+                return begun
+        self._fail(run, failure)
+        return None
+
+    def _has_ended(self, run: Run) -> bool:
+        """Whether the run has a record, or another job of the same launch saw it fail."""
+        if (path := record_path(self.place.records, run)).exists():
+            try:
+                self.on_status(run, _done(run, read_record(path)))
+            except RecordError as error:  # never trained over: it may be all that is left of a result
+                self.failures[run] = f"{error}\nMove the file away to train this run again."
+            return True
+        failed = failures([run], self.place, self.way.launch) if self.way.launch else {}
+        self.failures |= failed
+        return run in failed
+
+    def _train(self, begun: "_Begun") -> Generator[int, None, None]:
+        """Train the run in small parts and see to it that its end is known."""
+        run, claimed = begun.run, begun.claimed
+        with claimed or nullcontext():
+            try:
+                record = yield from self._train_and_record(begun)
+                self.on_status(run, _done(run, record))
+            except Interrupted as interrupted:
+                if claimed is not None and claimed.lost:
+                    self.waiting.append(run)
+                else:
+                    self.interrupted = str(interrupted)
+                    self._report(run, "stopped", message=str(interrupted))
+            except torch.OutOfMemoryError:
+                if self.pack.neighbours:  # there will be more memory when they have ended
+                    self.waiting.append(run)
+                    raise
+                self._fail(run, traceback.format_exc())
+            except (DataError, RecordError, NeedError) as error:
+                self._fail(run, str(error))
+            except Exception as error:  # whatever went wrong with this run, the others go on
+                if self._device_is_lost():
+                    raise DeviceLost(f"the device answers nothing but errors any more: {error}") from error
+                self._fail(run, traceback.format_exc())
+            finally:
+                self._alone = None
+                self._next_look = 0.0  # others may have waited for this one
+
+    def _device_is_lost(self) -> bool:
+        """Whether the device answers nothing but errors from now on: another process may find it well.
+
+        In a group it is not asked: it may be waiting for a process that is no more.
+        """
+        if self.device.type == "cuda" and self.group.size == 1:
+            try:
+                torch.cuda.synchronize(self.device)
+                torch.cuda.empty_cache()  # every recording begins with it, and one that failed may have broken it
+            except RuntimeError:
+                return True
+        return False
+
+    def _train_and_record(self, begun: "_Begun") -> Generator[int, None, dict]:
+        run, folder = begun.run, self.place.work(begun.run)
+        trainer = Trainer(run, self._data_of(run), self.group, **self._needed_by(run))
+        history = yield from training(
+            trainer,
+            folder,
+            self.place.checkpoint_seconds,
+            on_progress=partial(self._report, run, "running"),
+            stop_requested=lambda: (begun.claimed is not None and begun.claimed.lost) or self.stop_requested(),
+            neighbours=lambda: self.pack.neighbours,
+        )
+        tests = {} if trainer.diverged else trainer.final_tests()
+        record = make_record(trainer, history, tests, self.code, begun.starts)
+        if self.group.rank == 0:
+            write_atomically(self.place.weights(run), checkpoint.pack(trainer.model.state_dict()))
+            path = write_record(self.place.records, record)
+            checkpoint.remove(folder)
+            notes = [folder / "status.json", folder / "starts.json"]
+            for note in notes:
+                note.unlink(missing_ok=True)
+            remove_unfinished(path, self.place.weights(run), *notes)
+        return record
+
+    def _data_of(self, run: Run) -> Data:
+        key = (run.data, run.train_images)
+        if key not in self._data:
+            dataset = load(run.data, self.place.data)
+            self._data = {key: place(dataset, run.train_images, self.device, workers=torch.get_num_threads())}
+        return self._data[key]
+
+    def _needed_by(self, run: Run) -> dict[str, dict]:
+        """The weights of the runs that this one needs, by what they are to it. Raises NeedError."""
+        return {role: self._weights_of(need, CALLED[role]) for role, need in run.needs.items()}
+
+    def _weights_of(self, need: Run, called: str) -> dict:
+        path = record_path(self.place.records, need)
+        record = read_record(path)
+        if record["status"] == "diverged":
+            raise NeedError(f"its {called} diverged, so it left nothing to learn from: {need}")
+        try:
+            return read_final_weights(self.place.out, record, self.device)
+        except WeightsError as error:
+            again = f"Move its record {path} away to have it trained again."
+            raise NeedError(f"the weights of its {called} can't be used: {error}\n{again}") from error
+
+    def _fail(self, run: Run, text: str) -> None:
+        """Write down that the run failed; in the middle of an exception and of a group, let it through."""
+        self.failures[run] = text
+        try:
+            self._report(run, "failed", message=text)
+        except OSError as error:  # a full disk, say: the traceback is still shown at the end
+            warnings.warn(f"the failure of a run could not be written down: {error}", stacklevel=2)
+        if self.group.size > 1 and (error := sys.exception()) is not None:
+            raise error
+
+    def _report(self, run: Run, state: str, progress=None, message: str = "") -> None:
+        """Write down how the run stands, and tell."""
+        if self.group.rank != 0:
+            return
+        status = Status(state, str(run), time.time(), progress, message, self.way.launch)
+        status.write(self.place.work(run))
+        self.on_status(run, status)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A run that is being begun: its claim (None where another process of the group has it), and all its starts."""
+
+    run: Run
+    claimed: Claim | None
+    starts: list[dict]
+
+
+def _done(run: Run, record: dict) -> Status:
+    return Status("done", str(run), time.time(), message=outcome(record))
