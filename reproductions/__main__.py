@@ -12,7 +12,7 @@ from reproductions.export import export_weights
 from reproductions.harness import publish
 from reproductions.harness.console import DEFAULT_OUT, EXIT_REFUSED, PUBLISHED, complain, make_console, show_files
 from reproductions.harness.experiment import PROFILES
-from reproductions.harness.launching import submissions
+from reproductions.harness.launching.slurm import submissions
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.status import show_status
 

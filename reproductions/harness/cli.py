@@ -20,8 +20,8 @@ from reproductions.harness.console import (
     show_files,
 )
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
-from reproductions.harness.launching.profile import load_profile
 from reproductions.harness.launching.progress import Display
+from reproductions.harness.launching.slurm.cluster_profile import load_cluster_profile
 from reproductions.harness.launching.worker import DeviceLost, Outcome
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import Pool, read_pool, record_path
@@ -175,7 +175,7 @@ def _launch_options(options: argparse.Namespace) -> launching.Options:
         slots=options.slots,
         pack=options.pack,
         device=options.device,
-        slurm=load_profile(options.slurm_profile),
+        slurm=load_cluster_profile(options.slurm_profile),
         max_starts=options.max_starts or launching.Options.max_starts,
         detach=options.detach,
         experiment=options.experiment.name,

@@ -52,8 +52,8 @@ def resnet_digest(files: dict[str, bytes]) -> str:
 def code_identity() -> dict:
     """The commit, whether the sources differ from it, and a digest of the package resnet, which decides results.
 
-    A copy made for jobs (:mod:`reproductions.harness.launching.snapshot`) says itself which code it is; one that was
-    changed since counts as modified.
+    A copy made for jobs (:mod:`reproductions.harness.launching.slurm.snapshot`) says itself which code it is; one that
+    was changed since counts as modified.
     """
     files = source_files()
     identity = {

@@ -9,10 +9,10 @@ from rich.table import Table
 
 from reproductions.harness.console import complain
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
-from reproductions.harness.launching import queue
 from reproductions.harness.launching.claims import owned
 from reproductions.harness.launching.progress import describe, duration
-from reproductions.harness.launching.submissions import Submission, last_words, read_submissions
+from reproductions.harness.launching.slurm import queue
+from reproductions.harness.launching.slurm.submissions import Submission, last_words, read_submissions
 from reproductions.harness.launching.workplace import Status
 from reproductions.harness.publish import recorded_seeds
 from reproductions.harness.records import read_pool

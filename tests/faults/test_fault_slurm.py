@@ -21,8 +21,8 @@ import faulted
 import pytest
 from faulted import Launch, Setting, checkpointed, owner, starts
 
-from reproductions.harness.launching import profile
-from reproductions.harness.launching.submissions import read_submissions
+from reproductions.harness.launching.slurm import cluster_profile
+from reproductions.harness.launching.slurm.submissions import read_submissions
 from reproductions.harness.records import read_record, record_path
 
 pytestmark = pytest.mark.slurm
@@ -103,7 +103,7 @@ class Scene:
 
 
 def _use_profiles(folder: Path) -> None:
-    profile.load_profile.__defaults__ = (folder,)
+    cluster_profile.load_cluster_profile.__defaults__ = (folder,)
 
 
 def slurm(*command: str) -> str:

@@ -16,9 +16,9 @@ from reproductions import __main__ as main
 from reproductions import cifar_table
 from reproductions.harness import cli, launching, preflight
 from reproductions.harness.experiment import Experiment, Variant
-from reproductions.harness.launching import queue
-from reproductions.harness.launching.profile import load_profile
-from reproductions.harness.launching.submissions import Submission
+from reproductions.harness.launching.slurm import queue
+from reproductions.harness.launching.slurm.cluster_profile import load_cluster_profile
+from reproductions.harness.launching.slurm.submissions import Submission
 from reproductions.harness.launching.worker import Outcome
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.provenance import ROOT
@@ -206,7 +206,7 @@ def test_pack_auto_leaves_the_number_to_the_device(out, launched):
 
 def test_a_cluster_gets_the_named_profile(out, launched):
     run(out, "--launcher", "slurm", "--slurm-profile", "example", "--detach")
-    assert launched.options.slurm == load_profile("example") and launched.options.detach
+    assert launched.options.slurm == load_cluster_profile("example") and launched.options.detach
 
 
 def test_the_device_decides_which_launcher_auto_is(out, launched, monkeypatch):

@@ -21,13 +21,14 @@ from fakes import make_record, store
 
 from reproductions.harness import cli, launching, provenance
 from reproductions.harness.console import EXIT_INTERRUPTED, make_console
-from reproductions.harness.launching import inline, local, slurm
+from reproductions.harness.launching import inline, local
 from reproductions.harness.launching.claims import claim, owned
 from reproductions.harness.launching.job import Job
-from reproductions.harness.launching.profile import Profile
 from reproductions.harness.launching.progress import Display
-from reproductions.harness.launching.queue import QueuedJob
-from reproductions.harness.launching.submissions import read_submissions
+from reproductions.harness.launching.slurm import launch as slurm
+from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
+from reproductions.harness.launching.slurm.queue import QueuedJob
+from reproductions.harness.launching.slurm.submissions import read_submissions
 from reproductions.harness.launching.worker import Outcome, Way, execute
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.provenance import ROOT
@@ -633,7 +634,7 @@ def fail(place, run, submission, message="its traceback"):
 def test_slurm_gets_one_job_per_run_with_defaults_that_can_be_changed(cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cluster.look = lambda: train(Workplace(tmp_path / "runs", tmp_path), *RUNS[:2])
-    profile = Profile(partition="gpu", time_minutes=600, cpus=3)
+    profile = ClusterProfile(partition="gpu", time_minutes=600, cpus=3)
     assert launch("runs", slurm=profile, experiment="table", device="cuda", max_starts=2) == Outcome({})
     (submitted,) = cluster.submissions
     assert submitted.cluster == "slurm" and submitted.timeouts > 1_000
@@ -659,7 +660,7 @@ def test_slurm_gets_one_job_per_pack(cluster, tmp_path, pack, firsts):
 
 
 def test_jobs_run_the_copy_of_the_code_after_the_profiles_own_setup(cluster, tmp_path):
-    submit(tmp_path / "my $runs", slurm=Profile(setup=["module load cuda"]))
+    submit(tmp_path / "my $runs", slurm=ClusterProfile(setup=["module load cuda"]))
     where = f"'{tmp_path / 'my $runs' / 'work' / 'code' / 'the copy'}'"
     setup = ["module load cuda", f"cd {where}", f"export PYTHONPATH={where}"]
     assert cluster.submissions[0].parameters["slurm_setup"] == setup
@@ -860,7 +861,7 @@ def test_what_slurm_refuses_is_an_error_with_its_words_and_what_was_asked(
 
     monkeypatch.setattr(submitit.AutoExecutor, method, refuse)
     with pytest.raises(ValueError, match="nothing was submitted to SLURM: invalid partition(.|\n)*slurm_partition=gpu"):
-        launch(tmp_path, slurm=Profile(partition="gpu"))
+        launch(tmp_path, slurm=ClusterProfile(partition="gpu"))
     assert not read_submissions(tmp_path)
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from reproductions.harness.launching import queue
+from reproductions.harness.launching.slurm import queue
 
 
 def submit(*arguments, command="sleep 300"):

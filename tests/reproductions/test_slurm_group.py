@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from reproductions.harness.console import make_console
-from reproductions.harness.launching import Options, queue, slurm
-from reproductions.harness.launching.profile import Profile
+from reproductions.harness.launching import Options
 from reproductions.harness.launching.progress import Display
-from reproductions.harness.launching.submissions import read_submissions
+from reproductions.harness.launching.slurm import launch as slurm
+from reproductions.harness.launching.slurm import queue
+from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
+from reproductions.harness.launching.slurm.submissions import read_submissions
 from reproductions.harness.launching.worker import Outcome, execute
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import read_record, record_path
@@ -24,7 +26,7 @@ from resnet.run import Run
 
 pytestmark = pytest.mark.slurm
 
-TWO_NODES = Profile(partition="low", gpus=0, cpus=1, memory_gb=2, time_minutes=30, signal_seconds=20, nodes=2)
+TWO_NODES = ClusterProfile(partition="low", gpus=0, cpus=1, memory_gb=2, time_minutes=30, signal_seconds=20, nodes=2)
 SHORT = Run("cifar_resnet8", Recipe(iterations=8, batch_size=11, milestones=(5,), eval_interval=4), "synthetic")
 LONG = Run("cifar_resnet8", Recipe(iterations=400, batch_size=8, milestones=(200,), eval_interval=50), "synthetic")
 

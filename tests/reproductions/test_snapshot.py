@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from reproductions.harness import provenance
-from reproductions.harness.launching import snapshot
 from reproductions.harness.launching.private import check_private
+from reproductions.harness.launching.slurm import snapshot
 
 
 @pytest.fixture

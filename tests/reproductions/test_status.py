@@ -9,10 +9,10 @@ from tiny import make_experiment
 
 from reproductions.harness.console import make_console
 from reproductions.harness.experiment import Variant
-from reproductions.harness.launching import queue
 from reproductions.harness.launching.claims import claim
-from reproductions.harness.launching.queue import QueuedJob
-from reproductions.harness.launching.submissions import Submission
+from reproductions.harness.launching.slurm import queue
+from reproductions.harness.launching.slurm.queue import QueuedJob
+from reproductions.harness.launching.slurm.submissions import Submission
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import record_path
 from reproductions.harness.status import LAST_LINES, SILENT_SECONDS, Standing, find_standings, show_status

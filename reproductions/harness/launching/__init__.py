@@ -7,7 +7,7 @@ returns an :class:`~reproductions.harness.launching.worker.Outcome`; whatever it
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reproductions.harness.launching.profile import Profile
+from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Options:
     slots: int | None = None
     pack: int | None = None
     device: str = "auto"
-    slurm: Profile = Profile()
+    slurm: ClusterProfile = ClusterProfile()
     max_starts: int = 5
     detach: bool = False
     experiment: str = "runs"
@@ -43,7 +43,7 @@ def choose(name: str, device: str = "auto") -> tuple[str, Callable]:
     elif name == "local":
         from reproductions.harness.launching.local import launch
     elif name == "slurm":
-        from reproductions.harness.launching.slurm import launch
+        from reproductions.harness.launching.slurm.launch import launch
     else:
         raise ValueError(f"there is no launcher {name!r}; the launchers are: {', '.join(NAMES)}")
     return name, launch

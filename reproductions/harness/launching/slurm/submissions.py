@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from reproductions.harness.launching import queue
+from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.workplace import Workplace
 from resnet.files import write_atomically
 from resnet.run import Run

@@ -4,19 +4,19 @@ import json
 
 import pytest
 
-from reproductions.harness.launching.profile import FOLDER, Profile, load_profile
+from reproductions.harness.launching.slurm.cluster_profile import FOLDER, ClusterProfile, load_cluster_profile
 
 
 def test_the_profiles_of_the_repository_load():
     names = [path.stem for path in FOLDER.glob("*.toml")]
     assert {"example", "testcluster"} <= set(names)
     for name in names:
-        load_profile(name)
+        load_cluster_profile(name)
 
 
 def test_no_profile_means_the_defaults():
-    assert load_profile(None) == Profile()
-    assert "slurm_partition" not in Profile().submitit_parameters()
+    assert load_cluster_profile(None) == ClusterProfile()
+    assert "slurm_partition" not in ClusterProfile().submitit_parameters()
 
 
 def test_a_profile_in_the_words_of_submitit(tmp_path):
@@ -24,7 +24,7 @@ def test_a_profile_in_the_words_of_submitit(tmp_path):
         'partition = "gpu"\ngpus = 2\ntime_minutes = 60\nsetup = ["module load cuda"]\n'
         'mail_user = "me@example.org"\n[extra]\nexclude = "node1"\n'
     )
-    parameters = load_profile("mine", tmp_path).submitit_parameters()
+    parameters = load_cluster_profile("mine", tmp_path).submitit_parameters()
     assert parameters["slurm_partition"] == "gpu" and parameters["gpus_per_node"] == 2
     assert parameters["timeout_min"] == 60 and parameters["slurm_setup"] == ["module load cuda"]
     assert parameters["slurm_additional_parameters"] == {"exclude": "node1", "mail-user": "me@example.org"}
@@ -32,12 +32,12 @@ def test_a_profile_in_the_words_of_submitit(tmp_path):
 
 def test_gpus_cores_and_memory_are_for_each_process_of_a_run(tmp_path):
     (tmp_path / "wide.toml").write_text("nodes = 2\ntasks_per_node = 4\ngpus = 1\ncpus = 8\nmemory_gb = 10\n")
-    profile = load_profile("wide", tmp_path)
+    profile = load_cluster_profile("wide", tmp_path)
     parameters = profile.submitit_parameters()
-    assert profile.processes == 8 and Profile().processes == 1
+    assert profile.processes == 8 and ClusterProfile().processes == 1
     assert parameters["nodes"] == 2 and parameters["tasks_per_node"] == 4
     assert parameters["gpus_per_node"] == 4 and parameters["cpus_per_task"] == 8 and parameters["mem_gb"] == 40
-    assert "gpus_per_node" not in Profile(gpus=0).submitit_parameters()
+    assert "gpus_per_node" not in ClusterProfile(gpus=0).submitit_parameters()
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_gpus_cores_and_memory_are_for_each_process_of_a_run(tmp_path):
 )
 def test_what_clusters_need_is_accepted(tmp_path, text):
     (tmp_path / "mine.toml").write_text(text)
-    load_profile("mine", tmp_path)
+    load_cluster_profile("mine", tmp_path)
 
 
 @pytest.mark.parametrize("key", ["partition", "account", "qos", "constraint", "mail_user", "mail_type"])
@@ -61,7 +61,7 @@ def test_what_clusters_need_is_accepted(tmp_path, text):
 def test_a_name_that_could_be_more_than_one_word_is_refused(tmp_path, key, value):
     (tmp_path / "bad.toml").write_text(f"{key} = {json.dumps(value)}")
     with pytest.raises(ValueError, match=rf"bad\.toml: {key} is .* must be one word"):
-        load_profile("bad", tmp_path)
+        load_cluster_profile("bad", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -75,21 +75,21 @@ def test_a_name_that_could_be_more_than_one_word_is_refused(tmp_path, key, value
 def test_options_that_the_profile_or_the_jobs_set_are_not_for_extra(tmp_path, key):
     (tmp_path / "bad.toml").write_text(f'[extra]\n{key} = "x"')
     with pytest.raises(ValueError, match=rf"bad\.toml: extra.{key} is not for \[extra\]"):
-        load_profile("bad", tmp_path)
+        load_cluster_profile("bad", tmp_path)
 
 
 @pytest.mark.parametrize("key", ["--exclude", "Exclude", "job_name", "nice=1", "a b", "a\nb", "", "größe", "exclude "])
 def test_what_is_no_option_is_refused(tmp_path, key):
     (tmp_path / "bad.toml").write_text(f'[extra]\n{json.dumps(key, ensure_ascii=False)} = "x"', encoding="utf-8")
     with pytest.raises(ValueError, match=r"bad\.toml: extra\.'.*is no option of sbatch"):
-        load_profile("bad", tmp_path)
+        load_cluster_profile("bad", tmp_path)
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\r", "a\u2028b", "\u0007"])
 def test_a_value_of_more_than_one_line_is_refused(tmp_path, value):
     (tmp_path / "bad.toml").write_text(f"[extra]\ncomment = {json.dumps(value)}")
     with pytest.raises(ValueError, match=r"bad\.toml: extra\.comment is .* must be one line"):
-        load_profile("bad", tmp_path)
+        load_cluster_profile("bad", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_value_of_more_than_one_line_is_refused(tmp_path, value):
 def test_a_bad_profile_is_refused_with_file_and_key(tmp_path, text, message):
     (tmp_path / "bad.toml").write_text(text)
     with pytest.raises(ValueError, match=rf"bad\.toml(.|\n)*{message}"):
-        load_profile("bad", tmp_path)
+        load_cluster_profile("bad", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -121,4 +121,4 @@ def test_a_bad_profile_is_refused_with_file_and_key(tmp_path, text, message):
 )
 def test_an_unknown_profile_or_one_outside_of_the_folder_lists_what_there_is(name):
     with pytest.raises(ValueError, match="there is no cluster profile .* example, testcluster"):
-        load_profile(name)
+        load_cluster_profile(name)

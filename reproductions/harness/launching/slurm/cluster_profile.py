@@ -40,11 +40,12 @@ _OWN = {
 
 
 @dataclass(frozen=True)
-class Profile:
+class ClusterProfile:
     """What a job asks for; ``slurm/profiles/example.toml`` explains the keys. None leaves it to the cluster.
 
-    A job is one run. It is ``nodes`` × ``tasks_per_node`` processes, and each of them has ``gpus`` GPUs, ``cpus``
-    cores and ``memory_gb`` GB; the GPUs of a node are visible to all its processes, which choose by their local rank.
+    A job is ``nodes`` × ``tasks_per_node`` processes, which train one run at a time together. Each of them has
+    ``gpus`` GPUs, ``cpus`` cores and ``memory_gb`` GB; the GPUs of a node are visible to all its processes, which
+    choose by their local rank. One process alone may train several runs side by side.
     ``setup`` are lines of shell that the job's script runs as they stand: they are the profile's author's own code.
     """
 
@@ -90,13 +91,13 @@ class Profile:
         }
 
 
-def load_profile(name: str | None, folder: Path = FOLDER) -> Profile:
+def load_cluster_profile(name: str | None, folder: Path = FOLDER) -> ClusterProfile:
     """The profile ``name``, or the defaults for None.
 
     Raises ValueError that names the file and the key for an unknown profile or key, a wrong type or value.
     """
     if name is None:
-        return Profile()
+        return ClusterProfile()
     known = sorted(path.stem for path in folder.glob("*.toml"))
     if name not in known:
         raise ValueError(f"there is no cluster profile {name!r} in {folder}; there are: {', '.join(known)}")
@@ -105,7 +106,7 @@ def load_profile(name: str | None, folder: Path = FOLDER) -> Profile:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} can't be read as TOML: {error}") from error
-    accepted = {f.name: f.type for f in fields(Profile)}
+    accepted = {f.name: f.type for f in fields(ClusterProfile)}
     for key, value in values.items():
         if key not in accepted:
             raise ValueError(f"{path}: there is no key {key!r}; the keys are: {', '.join(accepted)}")
@@ -115,7 +116,7 @@ def load_profile(name: str | None, folder: Path = FOLDER) -> Profile:
             raise ValueError(f"{path}: {key} must be {wanted}, not {value!r}")
         if isinstance(value, int) and value < (0 if key == "gpus" else 1):
             raise ValueError(f"{path}: {key} is {value}, too small")
-    profile = Profile(**values)
+    profile = ClusterProfile(**values)
     if not all(isinstance(line, str) for line in profile.setup):
         raise ValueError(f"{path}: setup must be a list of texts, not {profile.setup!r}")
     for key, shape in _SHAPES.items():

@@ -11,14 +11,20 @@ from contextlib import contextmanager
 import submitit
 
 from reproductions.harness import provenance
-from reproductions.harness.launching import Options, queue
+from reproductions.harness.launching import Options
 from reproductions.harness.launching.claims import claim
 from reproductions.harness.launching.job import Job
 from reproductions.harness.launching.private import check_private
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.signals import stop_on_signals
-from reproductions.harness.launching.snapshot import take
-from reproductions.harness.launching.submissions import Submission, last_words, read_submissions, submissions_folder
+from reproductions.harness.launching.slurm import queue
+from reproductions.harness.launching.slurm.snapshot import take
+from reproductions.harness.launching.slurm.submissions import (
+    Submission,
+    last_words,
+    read_submissions,
+    submissions_folder,
+)
 from reproductions.harness.launching.worker import Outcome, Way
 from reproductions.harness.launching.workplace import Workplace, failures, left
 from reproductions.harness.records import record_path

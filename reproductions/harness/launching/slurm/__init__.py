@@ -1,0 +1,1 @@
+"""What concerns SLURM alone: submitting, what was submitted, the queue, cluster profiles, the code that jobs run."""
