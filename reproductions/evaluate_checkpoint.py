@@ -63,6 +63,7 @@ class Checkpoint:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options that go with ``--evaluate-only``."""
     parser = argparse.ArgumentParser(
         prog="python -m reproductions.imagenet_table",
         description="Tests weights by the papers' protocol; nothing is trained or written.",

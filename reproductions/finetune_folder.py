@@ -31,6 +31,7 @@ from reproductions.harness.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_RE
 from reproductions.harness.reporting.tables import markdown_table
 from resnet.data.crops import centre_box, crop, read_image
 from resnet.data.dataset import DataError
+from resnet.data.image_files import FolderDataset
 from resnet.data.loading import Loader
 from resnet.data.own_folder import OwnImages, every_nth, find_images, scan_classes, split, stratified
 from resnet.device import find_device
@@ -41,6 +42,7 @@ from resnet.finetuning import (
     Classifier,
     FinetuningError,
     Settings,
+    Training,
     from_scratch,
     from_weights,
     load_classifier,
@@ -55,6 +57,7 @@ PIECE = 16  # images that are predicted at once
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line's options, among them ``command``: train or predict."""
     parser = argparse.ArgumentParser(prog="python -m reproductions.finetune")
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train on the images of a folder", description=__doc__,
@@ -116,36 +119,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train_on_folder(options: argparse.Namespace, console: Console) -> int:
+    """Train on a folder of images, and leave weights, report, plots and history in ``options.out``; returns 0.
+
+    Raises ValueError, DataError and WeightsError for what can't be used, FinetuningError and OSError for a failure.
+    """
     device = find_device(options.device)
-    say = console.print
     if options.out.resolve().is_relative_to(options.folder.resolve()):
         raise ValueError(f"{options.out} lies in {options.folder}, where its plots would be taken for images of a "
                          "class: name another --out")  # fmt: skip
-    with console.status(Text(f"decoding every image below {options.folder} once")) as status:
-        images = scan_classes(options.folder, lambda done, of: status.update(f"{done:,} of {of:,} images can be read"))
-    for line in left_out(images):
-        say(line)
-    if images.unreadable and options.strict:
-        raise DataError("with --strict these images must be repaired or taken away first")
-    if options.every is None:
-        dataset = split(images, stratified(images, options.validation, options.seed))
-        how = f"{100 * options.validation:g} % of each class, at random with seed {options.seed}"
-    else:
-        dataset = split(images, every_nth(images, options.every))
-        how = f"image {options.every}, {2 * options.every}, {3 * options.every}, ... of the sorted list"
+    images = _scan(options, console)
+    dataset, how = _hold_out(options, images)
     beginning = _begin(options, dataset.classes)
-    settings = Settings(
-        options.batch,
-        options.learning_rate,
-        options.image_size or image_size(beginning.architecture.model),
-        options.crop,
-        not options.no_augment,
-        options.precision,
-        options.seed,
-    )
-    say(f"{dataset.num_classes} classes, {len(dataset.train):,} images to train on, {len(dataset.test):,} held out "
-        f"({how})")  # fmt: skip
-    say(f"{beginning.architecture} {beginning.said}")
+    settings = _settings(options, beginning.architecture.model)
+    console.print(f"{dataset.num_classes} classes, {len(dataset.train):,} images to train on, "
+                  f"{len(dataset.test):,} held out ({how})")  # fmt: skip
+    console.print(f"{beginning.architecture} {beginning.said}")
     options.out.mkdir(parents=True, exist_ok=True)
     with console.status("") as status:
         done = train(
@@ -156,12 +144,62 @@ def train_on_folder(options: argparse.Namespace, console: Console) -> int:
             options.out,
             device,
             options.workers,
-            on_epoch=lambda entry: say(
+            on_epoch=lambda entry: console.print(
                 f"epoch {entry['epoch']}: training accuracy {entry['training_accuracy']:.2f} %, "
                 f"validation accuracy {entry['validation_accuracy']:.2f} %"
             ),
             on_step=lambda step, steps: status.update(f"step {step:,} of {steps:,}"),
         )
+    history = _write_history(options.out, images, dataset, how, beginning, settings, done)
+    written = finetune_report.write(options.out, beginning, dataset, settings, done, how, left_out(images))
+    print((options.out / "report.md").read_text(encoding="utf-8"))
+    for path in (*written, history, *sorted(options.out.glob("*.safetensors"))):
+        console.print(f"wrote {path}")
+    return 0
+
+
+def _scan(options: argparse.Namespace, console: Console) -> OwnImages:
+    """The folder's images, each decoded once; names those left out. Raises DataError, and with --strict for these."""
+    with console.status(Text(f"decoding every image below {options.folder} once")) as status:
+        images = scan_classes(options.folder, lambda done, of: status.update(f"{done:,} of {of:,} images can be read"))
+    for line in left_out(images):
+        console.print(line)
+    if images.unreadable and options.strict:
+        raise DataError("with --strict these images must be repaired or taken away first")
+    return images
+
+
+def _hold_out(options: argparse.Namespace, images: OwnImages) -> tuple[FolderDataset, str]:
+    """The images as training and held-out ones, and in words which are held out."""
+    if options.every is None:
+        dataset = split(images, stratified(images, options.validation, options.seed))
+        return dataset, f"{100 * options.validation:g} % of each class, at random with seed {options.seed}"
+    dataset = split(images, every_nth(images, options.every))
+    return dataset, f"image {options.every}, {2 * options.every}, {3 * options.every}, ... of the sorted list"
+
+
+def _settings(options: argparse.Namespace, model: str) -> Settings:
+    return Settings(
+        batch_size=options.batch,
+        learning_rate=options.learning_rate,
+        image_size=options.image_size or image_size(model),
+        crop=options.crop,
+        augment=not options.no_augment,
+        precision=options.precision,
+        seed=options.seed,
+    )
+
+
+def _write_history(
+    out: Path,
+    images: OwnImages,
+    dataset: FolderDataset,
+    how: str,
+    beginning: Beginning,
+    settings: Settings,
+    done: Training,
+) -> Path:
+    """Write history.json: what was trained on, how, and what came of it after each epoch."""
     history = {
         "classes": dataset.classes,
         "held_out": how,
@@ -170,12 +208,9 @@ def train_on_folder(options: argparse.Namespace, console: Console) -> int:
         "unreadable": [{"image": name, "error": why} for name, why in images.unreadable],
         **asdict(done),
     }
-    write_atomically(options.out / "history.json", json.dumps(history, indent=1).encode() + b"\n")
-    written = finetune_report.write(options.out, beginning, dataset, settings, done, how, left_out(images))
-    print((options.out / "report.md").read_text(encoding="utf-8"))
-    for path in (*written, options.out / "history.json", *sorted(options.out.glob("*.safetensors"))):
-        say(f"wrote {path}")
-    return 0
+    path = out / "history.json"
+    write_atomically(path, json.dumps(history, indent=1).encode() + b"\n")
+    return path
 
 
 def left_out(images: OwnImages) -> list[str]:

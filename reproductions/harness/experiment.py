@@ -84,6 +84,7 @@ class Row:
     pretrained: "Row | None" = None
 
     def run(self, seed: int) -> Run:
+        """The row's run with this seed, and with the runs that it needs."""
         teacher, pretrained = self.teacher and self.teacher.run(0), self.pretrained and self.pretrained.run(seed)
         return Run(self.model, self.recipe, self.data, seed, self.model_options, self.train_images, teacher, pretrained)
 
@@ -156,6 +157,7 @@ class Experiment:
         return list(dict.fromkeys([need for run in runs for need in _all_needs(run)] + runs))
 
     def chosen_rows(self, variant: Variant, keys: list[str] | None) -> list[Row]:
+        """The rows with these keys in the table's order, all for None. Raises ValueError for an unknown key."""
         rows = self.rows(variant.profile)
         known = {row.key: row for row in rows}
         if unknown := [key for key in keys or [] if key not in known]:

@@ -40,6 +40,7 @@ class Work(NamedTuple):
 
 
 def work_of(run: Run) -> Work:
+    """What the cost of a training image of this run depends on."""
     return Work(
         run.model,
         tuple(sorted(run.model_options.items())),
