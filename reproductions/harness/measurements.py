@@ -18,6 +18,7 @@ from reproductions.harness.final_weights import has_final_weights, read_final_we
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import Pool
 from resnet.data import Data, DataError, ImageDataset, load, place
+from resnet.device import exact_kernels
 from resnet.files import write_atomically
 from resnet.models import create_model
 from resnet.run import Run, canonical_json
@@ -47,7 +48,8 @@ class Kind:
     """One kind of measurement.
 
     folder: where its files lie, and what they are called. how: on which images and in which mode. fields: what its
-    files have besides those that all have. measure: gives these from a network, the data on its device and the run.
+    files have besides those that all have. measure: gives these from a network, the data on its device and the run; it
+    is called with deterministic kernels and without TF32.
     problem: what is wrong with them in a file of a record, None if nothing is.
     """
 
@@ -110,6 +112,8 @@ class Kind:
         model.load_state_dict(state)
         model = model.to(device, memory_format=torch.channels_last)
         data = place(dataset, run.train_images, device)
+        with exact_kernels():
+            measured = self.measure(model, data, run)
         return seal(
             {
                 "schema": SCHEMA,
@@ -118,7 +122,7 @@ class Kind:
                 "data": record["data"],
                 "images": data.test_images["test"],
                 "how": self.how,
-                **self.measure(model, data, run),
+                **measured,
                 **provenance.origin(device),
             }
         )

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from reproductions.harness.cli import run_experiment
 from reproductions.harness.experiment import Experiment, RowResult, Variant
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.measurements import MeasurementError
+from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.records import Pool, read_pool, seal, weights_path
 from reproductions.harness.reporting import responses as reporting
 from reproductions.harness.responses import RESPONSES
@@ -92,6 +94,19 @@ def test_what_is_measured_is_what_a_plain_loop_gives(measured):
     assert found["layers"][0] == "conv1" and len(found["std"]) == 7 and found["images"] == len(images)
     expected = response_deviations(model, [(images, None)])
     assert dict(zip(found["layers"], found["std"])) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", [RESPONSES, PREDICTIONS], ids=lambda kind: kind.folder)
+def test_every_kind_is_measured_in_fp32_by_deterministic_kernels(measured, kind):
+    def note(*arguments):
+        cudnn = torch.backends.cudnn
+        seen.append((cudnn.enabled, cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32))
+        return {}
+
+    seen = []
+    out, (record, *_) = measured
+    replace(kind, measure=note).make(record, out, synthetic(), CPU)
+    assert seen == [(True, True, False, False)]
 
 
 def test_what_was_measured_is_not_measured_again_and_needs_no_weights(place, monkeypatch):
