@@ -157,6 +157,7 @@ EXPERIMENT = Experiment(
     rows=rows,
     report=report,
     seeds={"paper": 1, "short": 2, "smoke": 2},
+    metric="ten_crop_error",
     epilog="With --evaluate-only CHECKPOINT nothing is trained, and weights are tested; add --help to it for how.",
 )
 

@@ -6,6 +6,7 @@ import pytest
 
 from reproductions import reported
 from reproductions.experiments import EXPERIMENTS
+from reproductions.harness.reporting.samples import METRICS
 from reproductions.reported import ReportedError
 
 NO_ADDRESS = ("pytorch_option_a", "mnist_report", "finetune_report", "stem_report")
@@ -226,14 +227,20 @@ def test_papers_and_implementations_are_kept_apart():
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
 def test_every_key_of_a_row_is_known(experiment):
-    accuracies = ("bag_of_tricks", "mnist", "finetune", "cifar_imagenet_stem")
-    metric = "top-1 accuracy" if experiment.name.startswith(accuracies) else "test error"
-    metric = "top-1 error, 10-crop" if experiment.name == "imagenet_table" else metric
+    metric = METRICS[experiment.metric]
     for row in experiment.rows("paper"):
         if row.reported is not None:
             assert reported.find(row.reported, metric)
         if metric.startswith("top-1") and row.reported is not None:
             assert reported.target(row.reported, metric)
+
+
+def test_the_index_finds_what_is_reported_of_every_table():
+    found = {}
+    for experiment in EXPERIMENTS:
+        if keys := [row.reported for row in experiment.rows("paper") if row.reported]:
+            found[experiment.name] = any(reported.target(key, METRICS[experiment.metric]) for key in keys)
+    assert "imagenet_table" in found and all(found.values()), found
 
 
 def test_the_tables_of_papers_have_a_reported_number_in_every_row():

@@ -18,7 +18,8 @@ def write_index(tables: Sequence[tuple[Experiment, Variant, list[RowResult]]]) -
     headings = ("experiment", "profile", "row", "reported", "reproduced", "verdict: reported is", "runs", "hardware",
                 "hours")  # fmt: skip
     table = markdown_table(dict(zip(headings, zip(*lines), strict=True))) if lines else "No records yet.\n"
-    profiles = "\n".join(f"- {name}: {meaning}." for name, meaning in PROFILES.items() if name != "smoke")
+    meanings = {name: PROFILES[name].removeprefix(f"{name} profile: ") for name in ("paper", "short")}
+    profiles = "\n".join(f"- {name}: {meaning}." for name, meaning in meanings.items())
     return (
         "# Results\n\nMade from the records in [records](records) by `make report`. One row stands for each table: the "
         "last one that has a reported number and completed runs, else the last one with completed runs.\n\n"
