@@ -14,7 +14,6 @@ batch. "Xavier initialisation" stands in the paper's text, but its authors' scri
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -164,7 +163,7 @@ def experiments(
             name=script if dataset == first else f"{script}_{dataset}",
             title=title,
             source=f"He T. et al. 2018, {table}{on[dataset]}",
-            rows=partial(_rows, rows, dataset),
+            rows=lambda profile, dataset=dataset: rows(PROTOCOLS[dataset][profile]),
             report=report,
             metric="top1_accuracy",
             seeds={"paper": 5 if dataset == "cifar10" else 3, "short": 2, "smoke": 2},
@@ -173,12 +172,6 @@ def experiments(
         )
         for dataset, title in titles.items()
     }
-
-
-def _rows(rows: Callable[[Protocol], list[Row]], dataset: str, profile: str) -> list[Row]:
-    """The rows of a profile; those of smoke, on synthetic images, are compared with nothing."""
-    made = rows(PROTOCOLS[dataset][profile])
-    return made if profile != "smoke" else [replace(row, reported=None) for row in made]
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def rows(profile: str) -> list[Row]:
     recipe, data = recipe_for(profile), "synthetic" if smoke else "cifar10"
 
     def row(key: str, label: str, model: str, after: str | None, **options) -> Row:
-        reported = "stem_resnet18" if key == "resnet18" and not smoke else None
+        reported = "stem_resnet18" if key == "resnet18" else None
         return Row(key, label, model, recipe, data, {"variant": "b", **options}, reported, after=after)
 
     small = row("resnet18-small", "ResNet-18, 3x3 stem", "resnet18", "resnet18", small_stem=True)

@@ -92,8 +92,7 @@ def _images(results: list[RowResult]) -> Column:
 
 def _reported(page: Page) -> Column:
     """What is reported of the same question. The rows don't have it as theirs: it is no number to compare with."""
-    keys = {} if page.variant.profile == "smoke" else REPORTED
-    rows = [replace(result.row, reported=keys.get(result.row.key)) for result in page.results]
+    rows = [replace(result.row, reported=REPORTED.get(result.row.key)) for result in page.results]
     column = replace(page, results=[replace(result, row=row) for result, row in zip(page.results, rows)]).reported()
     note = (
         f"{column.note} These numbers are of other images, another net (ResNet-50), other pre-training (ImageNet) and "

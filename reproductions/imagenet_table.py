@@ -106,7 +106,7 @@ def rows(profile: str) -> list[Row]:
             recipe=recipe_for(profile),
             data="synthetic_imagenet" if smoke else "imagenet",
             model_options=net.options,
-            reported=None if smoke else f"imagenet_{net.key}",
+            reported=f"imagenet_{net.key}",
         )
         for net in (TINY_NETS if smoke else NETS)
     ]

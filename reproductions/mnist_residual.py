@@ -53,7 +53,7 @@ def report(experiment: Experiment, variant: Variant, results: list[RowResult], o
     """The accuracy after each of SHOWN epochs beside the reported one, and learning curves."""
     (result,) = results
     epochs = [epoch for epoch in SHOWN if epoch <= EPOCHS[variant.profile]]
-    lines = [_after(result, epoch, variant) for epoch in epochs]
+    lines = [_after(result, epoch) for epoch in epochs]
     page = Page(experiment, variant, lines, out, "top1_accuracy")
     columns = [
         _epoch_column(result, epochs),
@@ -68,7 +68,7 @@ def report(experiment: Experiment, variant: Variant, results: list[RowResult], o
     return [*page.write(columns), *plots.save(curves, page.plot_path("curves"), page.description)]
 
 
-def _after(result: RowResult, epoch: int, variant: Variant) -> RowResult:
+def _after(result: RowResult, epoch: int) -> RowResult:
     """The runs as they stood after so many epochs, beside what is reported then."""
     iteration = epoch * result.row.recipe.eval_interval
 
@@ -77,7 +77,7 @@ def _after(result: RowResult, epoch: int, variant: Variant) -> RowResult:
         points = {point["iteration"]: point for point in record["curve"]}
         return record if record["status"] == "diverged" else {**record, "final": points[iteration]}
 
-    row = replace(result.row, reported=None if variant.profile == "smoke" else REPORTED.get(epoch))
+    row = replace(result.row, reported=REPORTED.get(epoch))
     published = None if result.published is None else list(map(then, result.published))
     return replace(result, row=row, records=list(map(then, result.records)), published=published)
 

@@ -56,7 +56,8 @@ class Variant:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a model and a recipe. ``reported`` is its key in ``reported.toml``, if it has one.
+    """One line of a table: a model and a recipe. ``reported`` is its key in ``reported.toml``, if it has one; synthetic
+    data are compared with nothing, so there it is None whatever was given.
 
     ``teacher``: a row whose run with seed 0 is the teacher from which the runs of all seeds are distilled, one for all
     as in Bag of Tricks, section 5.3.
@@ -82,6 +83,10 @@ class Row:
     after: str | None = None
     train_images: int | None = None
     pretrained: "Row | None" = None
+
+    def __post_init__(self):
+        if self.data.startswith("synthetic"):
+            object.__setattr__(self, "reported", None)
 
     def run(self, seed: int) -> Run:
         """The row's run with this seed, and with the runs that it needs."""

@@ -8,7 +8,7 @@ from tiny import make_experiment
 
 from reproductions import cifar_table, degradation, precision
 from reproductions.experiments import EXPERIMENTS
-from reproductions.harness.experiment import PROFILES, Variant
+from reproductions.harness.experiment import PROFILES, Row, Variant
 from reproductions.harness.records import read_pool
 from resnet.recipe import Recipe, learning_rate_at
 
@@ -52,6 +52,14 @@ def test_the_short_profile_keeps_the_drops_in_proportion_on_real_data():
 def test_the_smoke_profile_is_synthetic_and_compared_with_no_paper():
     for row in cifar_table.rows("smoke") + degradation.rows("smoke"):
         assert row.data == "synthetic" and row.reported is None and row.recipe.iterations <= 200
+
+
+def test_synthetic_data_are_compared_with_nothing_whatever_a_row_says():
+    real = Row("a", "A", "cifar_resnet8", Recipe(), "cifar10", reported="resnet20")
+    for data in ("synthetic", "synthetic_mnist", "synthetic_imagenet", "synthetic_last5"):
+        assert real.reported == "resnet20" and replace(real, data=data).reported is None
+    assert not any(row.reported for experiment in EXPERIMENTS for row in experiment.rows("smoke"))
+    assert real.run(0) == replace(real, reported=None).run(0)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -177,7 +177,7 @@ def test_a_number_in_whole_percent_may_be_rounded_or_cut_off(sample, said):
 
 def test_the_plot_has_both_curves_over_the_epochs_and_the_reported_errors(tmp_path):
     result = make_result(tmp_path, ACCURACIES, seeds=3)
-    lines = {epoch: mnist_residual._after(result, epoch, PAPER) for epoch in mnist_residual.SHOWN}
+    lines = {epoch: mnist_residual._after(result, epoch) for epoch in mnist_residual.SHOWN}
     figure = plots.errors_over_epochs(result, lines, PAPER)
     (axis,) = figure.axes
     curves = [line for line in axis.lines if len(line.get_xdata()) == 10]
@@ -195,7 +195,7 @@ def test_the_plot_has_both_curves_over_the_epochs_and_the_reported_errors(tmp_pa
 def test_there_is_no_plot_without_completed_runs_and_nothing_reported_on_other_profiles(tmp_path):
     assert plots.errors_over_epochs(make_result(tmp_path / "none", []), {}, PAPER) is None
     result = make_result(tmp_path, ACCURACIES[:2], SHORT)
-    figure = plots.errors_over_epochs(result, {1: mnist_residual._after(result, 1, SHORT)}, SHORT)
+    figure = plots.errors_over_epochs(result, {1: mnist_residual._after(result, 1)}, SHORT)
     assert not [line for line in figure.axes[0].lines if line.get_marker() == "D"]
     assert figure.get_suptitle().startswith("short profile")
 
