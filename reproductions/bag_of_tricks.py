@@ -174,43 +174,26 @@ def experiments(
     }
 
 
-@dataclass(frozen=True)
-class Ladder(Page):
-    """A table of accuracies whose rows are steps: what each does, seed by seed, beside what it does in the paper."""
+def write_ladder(page: Page, heading: str, columns: list[Column], series: dict[str, list[RowResult]]) -> list[Path]:
+    """Write a table of accuracies whose rows are steps, and what each does, seed by seed, beside what it does in the
+    paper; and plots of the ladder and of each step's learning curves. Returns the files.
 
-    metric: str = "top1_accuracy"
-
-    def files(self, heading: str, columns: list[Column], series: dict[str, list[RowResult]]) -> list[Path]:
-        """Write the table, its steps, the ladder and the learning curves of each step.
-
-        ``heading`` of the first column; ``columns`` come after it. ``series``: rows that stand beside one another in
-        the plot of the ladder, by what sets them apart.
-        """
-        steps = [step for metric in self._metrics for step in find_steps(self.results, metric)]
-        agreement = "confirmed" if self._on_imagenet else "carries over"
-        ladder = plots.ladder(series, self.variant, self.metric)
-        curves = plots.step_curves(find_steps(self.results), self.variant)
-        return [
-            *self.write(self._columns(heading, columns), [steps_section(steps, self.variant, agreement)]),
-            self.write_steps(steps, agreement),
-            *plots.save(ladder, self.plot_path("ladder"), self.description),
-            *plots.save(curves, self.plot_path("curves"), self.description),
-        ]
-
-    def _columns(self, heading: str, columns: list[Column]) -> list[Column]:
-        verdict = [self.difference(), self.verdict()] if self._on_imagenet else []
-        chosen = [self.net(heading), *columns, self.published(), self.reproduced(), self.interval()]
-        chosen += [*self.reported_by_source(), *verdict]
-        for metric in self._metrics[1:]:
-            chosen += [self.published(metric), self.reproduced(metric), *self.reported_by_source(metric)]
-        return chosen
-
-    @property
-    def _on_imagenet(self) -> bool:
-        """Whether the data are the paper's own."""
-        return all(result.row.data == IMAGENET.data for result in self.results)
-
-    @property
-    def _metrics(self) -> list[str]:
-        top5 = all(result.row.data in FOLDERS for result in self.results)
-        return ["top1_accuracy", "top5_accuracy"] if top5 else ["top1_accuracy"]
+    ``heading`` of the first column; ``columns`` come after it. ``series``: rows that stand beside one another in the
+    plot of the ladder, by what sets them apart.
+    """
+    on_imagenet = all(result.row.data == IMAGENET.data for result in page.results)  # the paper's own data
+    further = ["top5_accuracy"] if all(result.row.data in FOLDERS for result in page.results) else []
+    steps = [step for metric in (page.metric, *further) for step in find_steps(page.results, metric)]
+    agreement = "confirmed" if on_imagenet else "carries over"
+    chosen = [page.net(heading), *columns, page.published(), page.reproduced(), page.interval()]
+    chosen += [*page.reported_by_source(), *([page.difference(), page.verdict()] if on_imagenet else [])]
+    for metric in further:
+        chosen += [page.published(metric), page.reproduced(metric), *page.reported_by_source(metric)]
+    ladder = plots.ladder(series, page.variant, page.metric)
+    curves = plots.step_curves(find_steps(page.results), page.variant)
+    return [
+        *page.write(chosen, [steps_section(steps, page.variant, agreement)]),
+        page.write_steps(steps, agreement),
+        *plots.save(ladder, page.plot_path("ladder"), page.description),
+        *plots.save(curves, page.plot_path("curves"), page.description),
+    ]

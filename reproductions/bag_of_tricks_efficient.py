@@ -12,8 +12,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from reproductions.bag_of_tricks import Ladder, Protocol, experiments
-from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.bag_of_tricks import Protocol, experiments, write_ladder
+from reproductions.harness.experiment import Row, RowResult
+from reproductions.harness.reporting.tables import Page
 
 REPORTED_BATCH_SIZES = (256, 1_024)
 
@@ -56,12 +57,12 @@ def _series(batch_size: int) -> str:
     return f"batch {batch_size:,}"
 
 
-def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+def report(page: Page) -> list[Path]:
     """The accuracies beside the paper's, what each step does, both ladders in one plot, and learning curves."""
     series: dict[str, list[RowResult]] = {}
-    for result in results:
+    for result in page.results:
         series.setdefault(_series(result.row.recipe.batch_size), []).append(result)
-    return Ladder(experiment, variant, results, out).files("heuristic", [], series)
+    return write_ladder(page, "heuristic", [], series)
 
 
 EXPERIMENTS = experiments(

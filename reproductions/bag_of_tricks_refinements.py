@@ -16,9 +16,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from reproductions.bag_of_tricks import WITH_MIXUP, Ladder, Protocol, experiments
-from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.bag_of_tricks import WITH_MIXUP, Protocol, experiments, write_ladder
+from reproductions.harness.experiment import Row
 from reproductions.harness.reporting import plots
+from reproductions.harness.reporting.tables import Page
 
 NET = {"variant": "d", "zero_gamma": True}
 
@@ -66,13 +67,12 @@ def distilled(recipe):
     return replace(recipe, temperature=20.0)
 
 
-def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+def report(page: Page) -> list[Path]:
     """The accuracies beside the paper's, what each refinement does, the ladder, learning curves, and Figure 3."""
-    page = Ladder(experiment, variant, results, out)
-    efficient, cosine, *_ = results
-    schedules = plots.schedules({"step decay": efficient, "cosine decay": cosine}, variant)
+    efficient, cosine, *_ = page.results
+    schedules = plots.schedules({"step decay": efficient, "cosine decay": cosine}, page.variant)
     return [
-        *page.files("refinement", [], {"": results}),
+        *write_ladder(page, "refinement", [], {"": page.results}),
         *plots.save(schedules, page.plot_path("schedules"), page.description),
     ]
 

@@ -11,8 +11,9 @@ not in FP16 but as everywhere else in bf16 on a GPU: Table 4 is about precision.
 import sys
 from pathlib import Path
 
-from reproductions.bag_of_tricks import Ladder, Protocol, experiments
-from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.bag_of_tricks import Protocol, experiments, write_ladder
+from reproductions.harness.experiment import Row
+from reproductions.harness.reporting.tables import Page
 
 VARIANTS = ("original", "b", "c", "d")
 
@@ -37,10 +38,9 @@ def row_of(protocol: Protocol, variant: str, before: str | None) -> Row:
     )
 
 
-def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+def report(page: Page) -> list[Path]:
     """The accuracies and costs beside the paper's, what each tweak does, the ladder, and learning curves."""
-    page = Ladder(experiment, variant, results, out)
-    return page.files("net", [page.parameters(), page.multiply_adds()], {"": results})
+    return write_ladder(page, "net", [page.parameters(), page.multiply_adds()], {"": page.results})
 
 
 EXPERIMENTS = experiments(

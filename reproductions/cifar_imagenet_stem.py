@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.harness.experiment import Experiment, Row
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.reporting import plots, predictions
@@ -26,7 +26,6 @@ from resnet.run import Run
 
 BATCH_SIZE = 128
 STAGES = (150, 60, 60)  # epochs at each learning rate
-METRIC = "top1_accuracy"
 
 
 def recipe_for(profile: str) -> Recipe:
@@ -63,9 +62,8 @@ def rows(profile: str) -> list[Row]:
     return [first, small] if smoke else [first, deeper, small]
 
 
-def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+def report(page: Page) -> list[Path]:
     """The accuracies beside the reported one, what depth and the small stem change, and learning curves."""
-    page = Page(experiment, variant, results, out, METRIC)
     columns = [
         page.net(),
         page.parameters(),
@@ -77,12 +75,12 @@ def report(experiment: Experiment, variant: Variant, results: list[RowResult], o
         page.difference(),
         page.verdict(),
     ]
-    steps, found = find_steps(results, METRIC), predictions.find(results, out)
-    curves = plots.learning_curves({"": results}, variant)
-    losses = plots.loss_curves(results, variant)
-    confusion = predictions.confusion_figure(found, variant)
+    steps, found = find_steps(page.results), predictions.find(page.results, page.out)
+    curves = plots.learning_curves({"": page.results}, page.variant)
+    losses = plots.loss_curves(page.results, page.variant)
+    confusion = predictions.confusion_figure(found, page.variant)
     return [
-        *page.write(columns, [steps_section(steps, variant, "confirmed"), predictions.section(found)]),
+        *page.write(columns, [steps_section(steps, page.variant, "confirmed"), predictions.section(found)]),
         page.write_steps(steps, "confirmed"),
         *plots.save(curves, page.plot_path("curves"), page.description),
         *plots.save(losses, page.plot_path("losses"), page.description),
@@ -112,7 +110,7 @@ EXPERIMENT = Experiment(
     source="a report without a public name",
     rows=rows,
     report=report,
-    metric=METRIC,
+    metric="top1_accuracy",
     protocol="the reported protocol",
     measure=measure,
 )

@@ -10,7 +10,7 @@ training error is below 80 %.
 import sys
 from pathlib import Path
 
-from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.harness.experiment import Experiment, Row
 from reproductions.harness.reporting import plots
 from reproductions.harness.reporting.tables import Page
 from resnet.recipe import Recipe
@@ -44,9 +44,8 @@ def rows(profile: str) -> list[Row]:
     ]
 
 
-def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+def report(page: Page) -> list[Path]:
     """The table beside the paper's, error against depth, and learning curves."""
-    page = Page(experiment, variant, results, out)
     columns = [
         page.net(),
         page.parameters(),
@@ -60,8 +59,8 @@ def report(experiment: Experiment, variant: Variant, results: list[RowResult], o
         page.verdict(),
         page.other_implementations(),
     ]
-    depth = plots.error_against_depth(results, variant)
-    curves = plots.learning_curves({"residual nets": results}, variant)
+    depth = plots.error_against_depth(page.results, page.variant)
+    curves = plots.learning_curves({"residual nets": page.results}, page.variant)
     return [
         *page.write(columns),
         *plots.save(depth, page.plot_path("depth"), page.description),

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from reproductions.cifar_table import RECIPE, recipe_for
-from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.harness.experiment import Experiment, Row
 from reproductions.harness.reporting import plots
 from reproductions.harness.reporting.comparisons import Difference
 from reproductions.harness.reporting.tables import Page, differences_section
@@ -35,10 +35,9 @@ def rows(profile: str) -> list[Row]:
     ]
 
 
-def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+def report(page: Page) -> list[Path]:
     """The errors, the difference that depth makes to them, and the learning curves of Figure 6."""
-    page = Page(experiment, variant, results, out)
-    plain, residual = ([r for r in results if r.row.key.startswith(kind)] for kind in KINDS)
+    plain, residual = ([r for r in page.results if r.row.key.startswith(kind)] for kind in KINDS)
     columns = [
         page.net(),
         page.parameters(),
@@ -54,7 +53,7 @@ def report(experiment: Experiment, variant: Variant, results: list[RowResult], o
         for nets in (plain, residual)
         for metric in ("training_error", "test_error")
     ]
-    curves = plots.learning_curves({"plain nets": plain, "residual nets": residual}, variant)
+    curves = plots.learning_curves({"plain nets": plain, "residual nets": residual}, page.variant)
     return [
         *page.write(columns, [differences_section(depth)]),
         page.write_differences(depth),

@@ -19,7 +19,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.harness.experiment import Experiment, Row, RowResult
 from reproductions.harness.reporting import plots
 from reproductions.harness.reporting.comparisons import find_steps
 from reproductions.harness.reporting.tables import Column, Page, steps_section
@@ -58,20 +58,19 @@ def rows(profile: str) -> list[Row]:
     return [pretraining, scratch, finetuned, replace(finetuned, key="finetuned_slower", label=label, recipe=slower)]
 
 
-def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+def report(page: Page) -> list[Path]:
     """The accuracies, what fine-tuning is worth by pairs of seeds, and learning curves."""
-    page = Page(experiment, variant, results, out, "top1_accuracy")
-    steps = find_steps(results)
+    steps = find_steps(page.results)
     columns = [
         page.net("training"),
-        _images(results),
+        _images(page.results),
         _reported(page),
         page.published(),
         page.reproduced(),
         page.interval(),
     ]
-    section = steps_section(steps, variant, "agrees").replace("What each step does", "What fine-tuning is worth")
-    curves = plots.learning_curves({"from scratch and fine-tuned": results[1:]}, variant)
+    section = steps_section(steps, page.variant, "agrees").replace("What each step does", "What fine-tuning is worth")
+    curves = plots.learning_curves({"from scratch and fine-tuned": page.results[1:]}, page.variant)
     return [
         *page.write(columns, [section]),
         page.write_steps(steps, "agrees"),

@@ -29,7 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.harness.experiment import Experiment, Row
 from reproductions.harness.reporting import plots
 from reproductions.harness.reporting.footnotes import reported_note
 from reproductions.harness.reporting.tables import Column, Page, Section
@@ -112,18 +112,17 @@ def rows(profile: str) -> list[Row]:
     ]
 
 
-def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+def report(page: Page) -> list[Path]:
     """The nets, their errors in each of the three tests beside the reported ones, and learning curves.
 
     The curves are those of Figure 4, plain beside residual nets with option A, and those of all other nets.
     """
-    page = Page(experiment, variant, results, out, "ten_crop_error")
     sections = [Section(test.capitalize(), _errors(page, test)) for test in TESTS]
-    plain = [result for result in results if "plain" in result.row.model]
-    identity = [result for result in results if result.row.model_options.get("shortcut") == "A"]
-    others = [result for result in results if result not in plain + identity]
-    depth = plots.learning_curves({"plain nets": plain, "residual nets, option A": identity}, variant)
-    deeper = plots.learning_curves({"residual nets with projections": others}, variant)
+    plain = [result for result in page.results if "plain" in result.row.model]
+    identity = [result for result in page.results if result.row.model_options.get("shortcut") == "A"]
+    others = [result for result in page.results if result not in plain + identity]
+    depth = plots.learning_curves({"plain nets": plain, "residual nets, option A": identity}, page.variant)
+    deeper = plots.learning_curves({"residual nets with projections": others}, page.variant)
     return [
         *page.write([page.net(), page.parameters(), page.multiply_adds()], sections),
         *plots.save(depth, page.plot_path("curves"), page.description),

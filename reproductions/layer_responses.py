@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from reproductions import cifar_table, degradation
-from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.harness.experiment import Experiment, Row
 from reproductions.harness.reporting import plots, responses
 from reproductions.harness.reporting.footnotes import is_published
 from reproductions.harness.reporting.tables import Page
@@ -36,21 +36,21 @@ def pairs(profile: str) -> list[tuple[str, str]]:
     return [*residual, (f"resnet{deep}", f"resnet{shallow}"), (f"resnet{deepest}", f"resnet{deep}")]
 
 
-def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+def report(page: Page) -> list[Path]:
     """The responses of each net in two numbers, what the paper finds of them, and its figure.
 
     Nothing where the published table would be one without numbers.
     """
-    page, nets = Page(experiment, variant, results, out), responses.find_nets(results, out)
-    if is_published(results) and not any(net.responses for net in nets):
+    nets = responses.find_nets(page.results, page.out)
+    if is_published(page.results) and not any(net.responses for net in nets):
         return []
-    comparisons = responses.compare(nets, pairs(variant.profile))
+    comparisons = responses.compare(nets, pairs(page.variant.profile))
     description = f"{page.description}; {responses.origin(nets)}"
     return [
         *page.write(responses.columns(page, nets), [responses.section(comparisons)]),
         page.write_csv(responses.with_digest(responses.layer_numbers(nets), nets), "layers"),
         page.write_csv(responses.with_digest(responses.comparison_numbers(comparisons), nets), "comparisons"),
-        *plots.save(responses.figure(nets, variant), page.plot_path("layers"), description),
+        *plots.save(responses.figure(nets, page.variant), page.plot_path("layers"), description),
     ]
 
 

@@ -13,7 +13,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.harness.experiment import Experiment, Row, RowResult
 from reproductions.harness.reporting import plots
 from reproductions.harness.reporting.tables import Column, Page
 from resnet.data import TRAIN_IMAGES
@@ -49,12 +49,12 @@ def rows(profile: str) -> list[Row]:
     return [Row("mnist_residual", "small residual CNN", "mnist_residual", recipe, data)]
 
 
-def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+def report(page: Page) -> list[Path]:
     """The accuracy after each of SHOWN epochs beside the reported one, and learning curves."""
-    (result,) = results
-    epochs = [epoch for epoch in SHOWN if epoch <= EPOCHS[variant.profile]]
+    (result,) = page.results
+    epochs = [epoch for epoch in SHOWN if epoch <= EPOCHS[page.variant.profile]]
     lines = [_after(result, epoch) for epoch in epochs]
-    page = Page(experiment, variant, lines, out, "top1_accuracy")
+    page = replace(page, results=lines)
     columns = [
         _epoch_column(result, epochs),
         page.reported(),
@@ -64,7 +64,7 @@ def report(experiment: Experiment, variant: Variant, results: list[RowResult], o
         page.difference(),
         page.verdict(),
     ]
-    curves = plots.errors_over_epochs(result, dict(zip(epochs, lines)), variant)
+    curves = plots.errors_over_epochs(result, dict(zip(epochs, lines)), page.variant)
     return [*page.write(columns), *plots.save(curves, page.plot_path("curves"), page.description)]
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reproductions.cifar_table import RECIPE, recipe_for
-from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.harness.experiment import Experiment, Row
 from reproductions.harness.reporting.tables import Page, equivalence_section
 
 MARGIN = 0.5  # percentage points of test error
@@ -30,11 +30,10 @@ def rows(profile: str) -> list[Row]:
     ]
 
 
-def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+def report(page: Page) -> list[Path]:
     """The errors with the precision and the packs that they come from, and whether they are equivalent."""
-    page = Page(experiment, variant, results, out)
     columns = [page.net(), page.precision(), page.packed(), page.published(), page.reproduced(), page.interval()]
-    fast, full = results
+    fast, full = page.results
     return page.write(columns, [equivalence_section(fast, full, MARGIN)])
 
 

@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from reproductions.cifar_table import RECIPE, recipe_for
-from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.harness.experiment import Experiment, Row, RowResult
 from reproductions.harness.reporting import effects, plots
 from reproductions.harness.reporting.effects import Effect
 from reproductions.harness.reporting.samples import by_seed
@@ -111,11 +111,11 @@ def find_effects(results: list[RowResult]) -> list[Effect]:
     return found
 
 
-def report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+def report(page: Page) -> list[Path]:
     """The errors, what each change is worth, and a forest plot of that."""
-    page, found = Page(experiment, variant, results, out), find_effects(results)
+    found = find_effects(page.results)
     columns = [page.net("net and change"), page.precision(), page.published(), page.reproduced(), page.interval()]
-    forest = effects.forest(found, variant)
+    forest = effects.forest(found, page.variant)
     return [
         *page.write(columns, [effects.section(found)]),
         page.write_csv(effects.columns(found), "effects"),

@@ -192,7 +192,8 @@ def _conclude(
         complain(console, f"\n{text}")
     if any(pool.get(run) for run in options.runs):
         try:
-            show_files(write_report(options.experiment, options.variant, options.seeds, pool, published, place.out))
+            results = options.experiment.results(options.variant, options.seeds, pool, published)
+            show_files(write_report(options.experiment, options.variant, results, place.out))
         except OSError as error:  # a full disk, say: the records are there, and the same command tries again
             complain(console, f"the tables could not be written: {error}")
             return EXIT_FAILED

@@ -114,11 +114,12 @@ class RowResult:
 class Experiment:
     """One table or figure of a paper.
 
-    ``rows`` gives the rows of a profile. ``report`` writes tables and plots from the rows' results below a folder
-    and returns the files, tables (``.md``) first. ``metric`` is what the tables are about, for the index of all. A
-    script with several experiments, one per data set, is named in ``script``; ``dataset`` is what the command line
-    calls the experiment's, None for the script's first. ``epilog`` ends the command line's help. ``protocol``: what the
-    paper profile is all of, where no paper describes it.
+    ``rows`` gives the rows of a profile. ``report`` takes a :class:`~reproductions.harness.reporting.tables.Page` with
+    the rows' results, writes tables and plots, and returns the files, tables (``.md``) first. ``metric`` is what the
+    page is about, and the table's line in the index of all. A script with several experiments, one per data set, is
+    named in ``script``; ``dataset`` is what the command line calls the experiment's, None for the script's first.
+    ``epilog`` ends the command line's help. ``protocol``: what the paper profile is all of, where no paper describes
+    it.
 
     ``measure``: what is done with the runs' final networks before the report, for one that needs more than records. It
     takes the completed runs' records, the :class:`~reproductions.harness.launching.workplace.Workplace` and a device,
@@ -129,7 +130,7 @@ class Experiment:
     title: str
     source: str
     rows: Callable[[str], list[Row]]
-    report: Callable[["Experiment", Variant, list[RowResult], Path], list[Path]]
+    report: Callable[[Any], list[Path]]
     seeds: dict[str, int] = field(default_factory=lambda: {"paper": 5, "short": 2, "smoke": 2})
     metric: str = "test_error"
     script: str = ""
@@ -170,7 +171,10 @@ class Experiment:
         return [known[key] for key in known if keys is None or key in keys]
 
     def results(self, variant: Variant, seeds: int, pool: Pool, published: Pool) -> list[RowResult]:
-        """What ``pool`` and ``published`` hold for every row; they are the same pool for the published table itself."""
+        """What ``pool`` and ``published`` hold for every row; they are the same pool for the published table itself.
+
+        Only valid records count: what is in ``pool.damaged`` is for the caller to show.
+        """
         same = pool.root.resolve() == published.root.resolve()
         results = []
         for row in self.rows(variant.profile):

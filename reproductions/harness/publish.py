@@ -95,10 +95,11 @@ def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool
         for profile in PROFILES:
             variant, seeds = Variant(profile), recorded_seeds(experiment, profile, pool)
             if seeds:
-                files = write_report(experiment, variant, seeds, pool, pool, results)
+                found = experiment.results(variant, seeds, pool, pool)
+                files = write_report(experiment, variant, found, results)
                 written += files
                 if files:  # records alone make no table of layer responses
-                    tables.append((experiment, variant, experiment.results(variant, seeds, pool, pool)))
+                    tables.append((experiment, variant, found))
     index = results / INDEX
     write_atomically(index, write_index(tables).encode())
     return [*written, index]

@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 
 from reproductions.harness import cli
-from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.harness.experiment import Experiment, Row, Variant
 from reproductions.harness.launching.claims import claim_number
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import RecordError, read_pool, read_record, record_path
+from reproductions.harness.reporting.tables import Page
 from resnet import checkpoint
 from resnet.files import write_atomically
 from resnet.recipe import Recipe
@@ -52,12 +53,12 @@ class Setting:
         return self.experiment.runs(Variant("smoke"), self.seeds)
 
 
-def write_table(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+def write_table(page: Page) -> list[Path]:
     """Everything that comes out of the records: curves and weights."""
-    path = out / "tables" / f"{experiment.name}{variant.suffix}.md"
+    path = page.out / "tables" / f"{page.experiment.name}{page.variant.suffix}.md"
     lines = [
         f"{result.row.key} seed {record['specification']['seed']}: {record['curve']} {record['weights_sha256']}\n"
-        for result in results
+        for result in page.results
         for record in result.records
     ]
     write_atomically(path, "".join(lines).encode())

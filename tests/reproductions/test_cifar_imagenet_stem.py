@@ -16,6 +16,7 @@ from reproductions.harness.measurements import MeasurementError
 from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.records import read_pool
 from reproductions.harness.reporting import predictions
+from reproductions.harness.reporting.report import write_report
 from resnet.data import load
 from resnet.models import create_model
 from resnet.recipe import learning_rate_at
@@ -47,7 +48,7 @@ def test_the_rows_differ_in_depth_and_stem_alone():
 def test_the_table_has_the_cost_at_32_pixels_and_the_reported_accuracy(tmp_path):
     errors = {"resnet18": [13.0, 12.8, 13.3], "resnet18-small": [4.9, 5.1, 5.0]}
     results = make_results(EXPERIMENT, PAPER, errors, tmp_path / "records")
-    files = EXPERIMENT.report(EXPERIMENT, PAPER, results, tmp_path)
+    files = write_report(EXPERIMENT, PAPER, results, tmp_path)
     table = files[0].read_text()
     line = next(line for line in table.splitlines() if line.startswith("| ResNet-18, 7x7 stem"))
     cells = [cell.strip() for cell in line.split("|")[1:-1]]

@@ -13,6 +13,7 @@ from reproductions.harness.experiment import PROFILES, Variant
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import read_pool
 from reproductions.harness.reporting import plots
+from reproductions.harness.reporting.report import write_report
 from resnet import checkpoint
 from resnet.data import TRAIN_IMAGES
 from resnet.recipe import learning_rate_at
@@ -54,7 +55,7 @@ def test_the_recipes_of_the_paper_profile():
 
 def test_the_table_pairs_seeds_and_judges_nothing_that_was_measured_on_other_images(tmp_path, no_plots):
     results = make_results(EXPERIMENT, PAPER, ERRORS, tmp_path, seeds=3)
-    path, _, steps = EXPERIMENT.report(EXPERIMENT, PAPER, results, tmp_path / "out")
+    path, _, steps = write_report(EXPERIMENT, PAPER, results, tmp_path / "out")
     text = path.read_text()
     assert "all of this suite's own protocol" in text and "the paper's protocol" not in text
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]

@@ -8,6 +8,7 @@ from fakes import make_record, make_results
 from reproductions import imagenet_table, reported
 from reproductions.harness.experiment import Variant
 from reproductions.harness.reporting import plots, samples
+from reproductions.harness.reporting.report import write_report
 from resnet.models import count_parameters, create_model
 from resnet.models.complexity import multiply_adds
 from resnet.recipe import Recipe, learning_rate_at
@@ -27,7 +28,7 @@ def no_plots():
 
 
 def report(variant, results, out):
-    return EXPERIMENT.report(EXPERIMENT, variant, results, out)
+    return write_report(EXPERIMENT, variant, results, out)
 
 
 def tables_of(path) -> list[dict[str, dict[str, str]]]:

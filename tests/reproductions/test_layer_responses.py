@@ -20,6 +20,7 @@ from reproductions.harness.measurements import MeasurementError
 from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.records import Pool, read_pool, seal, weights_path
 from reproductions.harness.reporting import responses as reporting
+from reproductions.harness.reporting.report import write_report
 from reproductions.harness.responses import RESPONSES
 from resnet import checkpoint
 from resnet.data.cifar import KNOWN_COPIES
@@ -68,9 +69,8 @@ def place(measured, tmp_path):
 
 
 def make_report(out, seeds=2):
-    return EXPERIMENT.report(
-        EXPERIMENT, SMOKE, EXPERIMENT.results(SMOKE, seeds, read_pool(out / "records"), Pool(out / "x")), out
-    )
+    results = EXPERIMENT.results(SMOKE, seeds, read_pool(out / "records"), Pool(out / "x"))
+    return write_report(EXPERIMENT, SMOKE, results, out)
 
 
 def weights_of(out, record):

@@ -11,6 +11,7 @@ from reproductions.harness import cli, publish
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.records import best_point
 from reproductions.harness.reporting import comparisons, plots
+from reproductions.harness.reporting.report import write_report
 from resnet.data import KNOWN_COPIES, TRAIN_IMAGES, mnist
 from resnet.recipe import learning_rate_at
 
@@ -40,7 +41,7 @@ def make_result(root, accuracies, variant=PAPER, published=None, seeds=None, div
 
 
 def report(result, out, variant=PAPER):
-    return EXPERIMENT.report(EXPERIMENT, variant, [result], out)
+    return write_report(EXPERIMENT, variant, [result], out)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from reproductions import cifar_table, degradation
 from reproductions.harness.experiment import Variant
 from reproductions.harness.records import records_digest
 from reproductions.harness.reporting import footnotes, plots
+from reproductions.harness.reporting.report import write_report
 from reproductions.harness.reporting.samples import Curve, curve
 
 TABLE, DEGRADATION = cifar_table.EXPERIMENT, degradation.EXPERIMENT
@@ -133,7 +134,7 @@ def test_equal_records_give_equal_files_without_dates(results, tmp_path):
 )
 def test_report_leaves_its_files_where_they_belong(tmp_path, experiment, tables, drawn):
     out, name = tmp_path / "results", experiment.name
-    written = experiment.report(experiment, PAPER, make_results(experiment, PAPER, ERRORS, tmp_path), out)
+    written = write_report(experiment, PAPER, make_results(experiment, PAPER, ERRORS, tmp_path), out)
     expected = [f"tables/{name}{end}.{suffix}" for end, suffix in zip(tables, ["md", "csv", "csv"])]
     expected += [f"plots/{name}_{what}.{suffix}" for what in drawn for suffix in ("png", "svg")]
     assert [path.relative_to(out).as_posix() for path in written] == expected

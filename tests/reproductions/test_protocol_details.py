@@ -13,6 +13,7 @@ from reproductions.harness.experiment import Variant
 from reproductions.harness.records import Pool
 from reproductions.harness.reporting import effects, plots, statistics
 from reproductions.harness.reporting.effects import Effect
+from reproductions.harness.reporting.report import write_report
 from resnet.data.sampling import Sampler
 
 EXPERIMENT, PAPER = protocol_details.EXPERIMENT, Variant("paper")
@@ -115,7 +116,7 @@ def results(tmp_path):
 
 
 def test_table_csv_and_plot(results, tmp_path):
-    files = EXPERIMENT.report(EXPERIMENT, PAPER, results, tmp_path)
+    files = write_report(EXPERIMENT, PAPER, results, tmp_path)
     table = files[0].read_text()
     section = table[table.index("## What each change is worth") :]
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| ")]

@@ -12,7 +12,6 @@ from reproductions.harness import provenance, publish
 from reproductions.harness.experiment import Experiment, Row
 from reproductions.harness.records import SCHEMA, read_pool, read_record, record_path, seal
 from reproductions.harness.reporting import plots
-from reproductions.harness.reporting.tables import Page
 from resnet.data.cifar import KNOWN_COPIES
 from resnet.recipe import Recipe
 from resnet.run import Run
@@ -22,11 +21,11 @@ RUNS = [Run("cifar_resnet20", RECIPE, "cifar10", seed) for seed in range(3)]
 ROW = Row("resnet20", "ResNet-20", "cifar_resnet20", RECIPE)
 
 
-def report(experiment, variant, results, out):
+def report(page):
     """A table and a plot like the real ones, but made quickly."""
-    page = Page(experiment, variant, results, out)
     files = page.write([page.net(), page.reproduced()])
-    return [*files, *plots.save(plots.error_against_depth(results, variant), page.plot_path("depth"), page.description)]
+    depth = plots.error_against_depth(page.results, page.variant)
+    return [*files, *plots.save(depth, page.plot_path("depth"), page.description)]
 
 
 EXPERIMENT = Experiment("tiny", "Tiny nets", "no paper", lambda profile: [ROW] if profile == "paper" else [], report)

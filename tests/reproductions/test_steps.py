@@ -71,7 +71,8 @@ def no_plots(monkeypatch):
 
 def report(experiment, variant, errors, root, **more):
     pool = make_pool(experiment, variant, errors, root / "records", **more)
-    return write_report(experiment, variant, experiment.seeds[variant.profile], pool, pool, root)
+    results = experiment.results(variant, experiment.seeds[variant.profile], pool, pool)
+    return write_report(experiment, variant, results, root)
 
 
 def numbers(path) -> dict[str, dict[str, str]]:
@@ -240,7 +241,7 @@ def test_imagenet_has_two_accuracies_a_verdict_and_a_command_of_its_own(tmp_path
     errors = {"efficient": [23.0, 22.8, 22.9], "cosine": [22.2, 22.1, 22.0]}
     pool = make_pool(REFINEMENTS["imagenet"], PAPER, errors, tmp_path / "records")
     experiment, empty = REFINEMENTS["imagenet"], read_pool(tmp_path / "nothing")
-    text = write_report(experiment, PAPER, 3, pool, empty, tmp_path)[0].read_text()
+    text = write_report(experiment, PAPER, experiment.results(PAPER, 3, pool, empty), tmp_path)[0].read_text()
     assert text.startswith(
         "# Refinements of training ResNet-50-D on ImageNet\n\nHe T. et al. 2018, Table 6 · the paper"
     )

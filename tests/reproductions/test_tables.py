@@ -32,8 +32,9 @@ def no_plots(monkeypatch):
     monkeypatch.setattr(plots, "error_against_depth", lambda results, variant: None)
 
 
-def report(experiment, variant, results, out):
-    return experiment.report(experiment, variant, results, out)
+def report_pools(pool, published, out):
+    """The table of the records of two pools."""
+    return write_report(TABLE, PAPER, TABLE.results(PAPER, 5, pool, published), out)
 
 
 def rows_of(path) -> list[dict[str, str]]:
@@ -51,7 +52,7 @@ def numbers(path) -> list[dict[str, str]]:
 @pytest.fixture
 def published(tmp_path):
     """Files of the published table."""
-    return report(TABLE, PAPER, make_results(TABLE, PAPER, ERRORS, tmp_path / "pool"), tmp_path / "results")
+    return write_report(TABLE, PAPER, make_results(TABLE, PAPER, ERRORS, tmp_path / "pool"), tmp_path / "results")
 
 
 def test_heading_names_title_source_and_profile(published, tmp_path):
@@ -62,7 +63,7 @@ def test_heading_names_title_source_and_profile(published, tmp_path):
             "# CIFAR-10 test error of residual nets\n\nHe et al. 2015, Table 6 · the paper's protocol\n\n| net "
         )
     )
-    smoke = report(TABLE, SMOKE, make_results(TABLE, SMOKE, {}, tmp_path, published={}), tmp_path / "runs")
+    smoke = write_report(TABLE, SMOKE, make_results(TABLE, SMOKE, {}, tmp_path, published={}), tmp_path / "runs")
     assert smoke[0].name == "cifar_table_smoke.md"
     heading = smoke[0].read_text().splitlines()[2]
     assert heading == "He et al. 2015, Table 6 · smoke profile: synthetic data, not comparable with the paper"
@@ -99,12 +100,12 @@ def test_missing_and_diverged_runs_are_said(published):
 
 def test_only_diverged_runs(tmp_path):
     results = make_results(TABLE, PAPER, {"resnet20": [None, None]}, tmp_path)
-    written = report(TABLE, PAPER, results, tmp_path / "results")
+    written = write_report(TABLE, PAPER, results, tmp_path / "results")
     assert rows_of(written[0])[0]["test error, reproduced"] == "– (n = 0 of 5, 2 diverged)"
 
 
 def test_no_records_at_all(tmp_path):
-    written = report(TABLE, PAPER, make_results(TABLE, PAPER, {}, tmp_path), tmp_path / "results")
+    written = write_report(TABLE, PAPER, make_results(TABLE, PAPER, {}, tmp_path), tmp_path / "results")
     assert [path.name for path in written] == ["cifar_table.md", "cifar_table.csv"]
     assert {row["test error, reproduced"] for row in rows_of(written[0])} == {"no records"}
     assert "- From 0 records" in written[0].read_text()
@@ -129,7 +130,7 @@ def test_csv_holds_the_same_numbers_and_their_origin(published):
 
 def test_a_users_table_has_reported_published_and_yours(tmp_path):
     results = make_results(TABLE, PAPER, {"resnet20": [8.9, 9.1]}, tmp_path, published=ERRORS, seeds=2)
-    path = report(TABLE, PAPER, results, tmp_path / "runs")[0]
+    path = write_report(TABLE, PAPER, results, tmp_path / "runs")[0]
     row = rows_of(path)[0]
     assert list(row)[2:5] == ["test error, reported", "test error, published here", "test error, yours"]
     assert row["test error, published here"] == "8.72 ± 0.15 (n = 5)"
@@ -143,7 +144,7 @@ def test_a_users_table_has_reported_published_and_yours(tmp_path):
 
 def test_smoke_has_no_reported_columns(tmp_path):
     results = make_results(TABLE, SMOKE, {"resnet8": [40.0, 42.0]}, tmp_path, published={})
-    path = report(TABLE, SMOKE, results, tmp_path / "runs")[0]
+    path = write_report(TABLE, SMOKE, results, tmp_path / "runs")[0]
     assert not re.search("reported|implementations|verdict|published", path.read_text())
     assert rows_of(path)[0]["test error, yours"] == "41.00 ± 1.41 (n = 2)"
     assert "synthetic images made by the code" in path.read_text()
@@ -151,7 +152,7 @@ def test_smoke_has_no_reported_columns(tmp_path):
 
 def test_short_is_not_comparable(tmp_path):
     results = make_results(TABLE, SHORT, {"resnet20": [33.0, 34.8]}, tmp_path, published={})
-    path = report(TABLE, SHORT, results, tmp_path / "runs")[0]
+    path = write_report(TABLE, SHORT, results, tmp_path / "runs")[0]
     row = rows_of(path)[0]
     assert row["verdict: reported is"] == "not comparable"
     assert row["test error, reported"] == "8.75 (single)"
@@ -162,7 +163,7 @@ def test_short_is_not_comparable(tmp_path):
 def test_departures_are_in_name_heading_and_command(tmp_path):
     variant = Variant("paper", 45_000, "fp32")
     results = make_results(TABLE, variant, {"resnet20": [8.9, 9.1]}, tmp_path, published={})
-    path = report(TABLE, variant, results, tmp_path / "runs")[0]
+    path = write_report(TABLE, variant, results, tmp_path / "runs")[0]
     assert path.name == "cifar_table_45000-images_fp32.md"
     assert "· the paper's protocol; 45,000 training images; fp32 throughout\n" in path.read_text()
     assert "`make reproduce-cifar-table TRAIN_IMAGES=45000 PRECISION=fp32`" in path.read_text()
@@ -212,7 +213,7 @@ def test_where_there_is_no_verdict():
 def test_data_that_are_not_official_are_said(tmp_path):
     copy = {"data": {"official": False, "sha256": "ab" * 32}}
     results = make_results(TABLE, PAPER, {"resnet20": [8.9, 9.1]}, tmp_path, **copy)
-    text = report(TABLE, PAPER, results, tmp_path / "results")[0].read_text()
+    text = write_report(TABLE, PAPER, results, tmp_path / "results")[0].read_text()
     assert "2 runs on a copy of cifar10 that is **not the official files**" in text
     assert f"SHA-256 of the arrays `{'ab' * 32}`" in text
 
@@ -227,7 +228,7 @@ def test_hardware_is_grouped_and_hours_added_up(tmp_path):
     cpu |= {"timing": {"wall_seconds": 1800.0}, "versions": {"cuda": None, "cudnn": None}}
     store(tmp_path / "records", make_record(run[0], 8.7), make_record(run[1], 8.8), make_record(run[2], 8.9, **cpu))
     pool = read_pool(tmp_path / "records")
-    text = write_report(TABLE, PAPER, 5, pool, pool, tmp_path)[0].read_text()
+    text = report_pools(pool, pool, tmp_path)[0].read_text()
     assert "2 runs on NVIDIA H200; bf16; torch 2.11.0, CUDA 13.0, cuDNN 91200; 2.00 GPU-hours" in text
     assert "1 run on AMD EPYC, 2 threads; fp32; torch 2.11.0; 0.50 CPU-hours" in text
 
@@ -241,7 +242,7 @@ def test_modified_and_unknown_code_is_said(tmp_path):
         make_record(runs[2], 8.9, code={"commit": None, "modified": None}),
     )
     pool = read_pool(tmp_path / "records")
-    text = write_report(TABLE, PAPER, 5, pool, pool, tmp_path)[0].read_text()
+    text = report_pools(pool, pool, tmp_path)[0].read_text()
     assert "commit c0ffee0000 (1 run); commit c0ffee0000 (1 run, **modified code**)" in text
     assert "unknown commit (1 run, not known whether modified)" in text
 
@@ -259,7 +260,7 @@ def test_sources_are_named(published):
 def test_the_same_records_give_the_same_bytes(tmp_path):
     make_results(TABLE, PAPER, ERRORS, tmp_path)
     first, second = (
-        write_report(TABLE, PAPER, 5, read_pool(tmp_path / "own"), read_pool(tmp_path / "own"), tmp_path / name)
+        report_pools(read_pool(tmp_path / "own"), read_pool(tmp_path / "own"), tmp_path / name)
         for name in ("one", "two")
     )
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
@@ -269,7 +270,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
 def test_another_record_changes_the_digest(tmp_path):
     fewer = make_results(TABLE, PAPER, {"resnet20": [8.7, 8.8]}, tmp_path / "a")
     more = make_results(TABLE, PAPER, {"resnet20": [8.7, 8.8, 8.9]}, tmp_path / "b")
-    digests = {numbers(report(TABLE, PAPER, r, tmp_path / "out")[1])[0]["records_sha256"] for r in (fewer, more)}
+    digests = {numbers(write_report(TABLE, PAPER, r, tmp_path / "out")[1])[0]["records_sha256"] for r in (fewer, more)}
     assert len(digests) == 2
 
 
@@ -279,15 +280,15 @@ def test_a_damaged_record_is_not_counted(tmp_path):
     path.write_text(path.read_text().replace("8.7", "7.7").replace("8.8", "7.8"))
     pool = read_pool(tmp_path / "own")
     assert list(pool.damaged) == [path]
-    written = write_report(TABLE, PAPER, 5, pool, pool, tmp_path / "results")
+    written = report_pools(pool, pool, tmp_path / "results")
     assert rows_of(written[0])[0]["test error, reproduced"].endswith("(n = 1 of 5)")
 
 
 def test_the_pool_itself_makes_the_published_table_and_another_one_a_users(tmp_path):
     make_results(TABLE, PAPER, {"resnet20": [8.7, 8.8]}, tmp_path, published={"resnet20": [8.6, 8.9]})
     own, results = read_pool(tmp_path / "own"), read_pool(tmp_path / "published")
-    assert "published here" in write_report(TABLE, PAPER, 5, own, results, tmp_path / "runs")[0].read_text()
-    text = write_report(TABLE, PAPER, 5, results, read_pool(results.root), tmp_path / "results")[0].read_text()
+    assert "published here" in report_pools(own, results, tmp_path / "runs")[0].read_text()
+    text = report_pools(results, read_pool(results.root), tmp_path / "results")[0].read_text()
     assert "published here" not in text
     assert "made again by `make report`" in text
 
@@ -299,7 +300,7 @@ def test_degradation_has_training_and_test_error_and_welchs_test(tmp_path):
     errors = {"plain20": [9.6, 9.8, 9.7], "plain56": [12.5, 13.3, 12.9], "resnet20": [8.7, 8.8], "resnet56": [7.0]}
     training = {"plain20": 5.5, "plain56": 10.5}
     results = make_results(DEGRADATION, PAPER, errors, tmp_path, training=training)
-    written = report(DEGRADATION, PAPER, results, tmp_path / "results")
+    written = write_report(DEGRADATION, PAPER, results, tmp_path / "results")
     assert [path.name for path in written] == [
         "degradation.md",
         "degradation.csv",
@@ -325,7 +326,7 @@ def test_degradation_has_training_and_test_error_and_welchs_test(tmp_path):
 
 
 def test_smoke_degradation_compares_its_own_depths(tmp_path):
-    written = report(DEGRADATION, SMOKE, make_results(DEGRADATION, SMOKE, {}, tmp_path, published={}), tmp_path)
+    written = write_report(DEGRADATION, SMOKE, make_results(DEGRADATION, SMOKE, {}, tmp_path, published={}), tmp_path)
     pairs = {(row["deep"], row["shallow"]) for row in numbers(written[2])}
     assert pairs == {("plain26", "plain8"), ("resnet26", "resnet8")}
 
@@ -358,7 +359,7 @@ def test_markdown_table_is_padded():
 
 def precision_page(root, fast, full, **changes):
     results = make_results(precision.EXPERIMENT, Variant("paper"), {"fast": fast, "fp32": full}, root, **changes)
-    files = precision.report(precision.EXPERIMENT, Variant("paper"), results, root)
+    files = write_report(precision.EXPERIMENT, Variant("paper"), results, root)
     assert [path.name for path in files] == ["precision.md", "precision.csv"]
     return files[0].read_text()
 

@@ -6,7 +6,8 @@ Run as a script, ``tiny.py 80 --profile smoke ...``, it is an experiment's comma
 import sys
 from pathlib import Path
 
-from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.harness.experiment import Experiment, Row
+from reproductions.harness.reporting.tables import Page
 from resnet.recipe import Recipe
 
 TINY = Recipe().shortened(6, eval_interval=3, batch_size=8)
@@ -26,10 +27,10 @@ def make_experiment(recipe: Recipe = TINY, data: str = "synthetic", depths: tupl
     return Experiment("tiny", "Tiny nets", "no paper", rows, count_records)
 
 
-def count_records(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
-    path = out / "tables" / f"{experiment.name}{variant.suffix}.md"
+def count_records(page: Page) -> list[Path]:
+    path = page.out / "tables" / f"{page.experiment.name}{page.variant.suffix}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{result.row.key}: {len(result.records)} of {result.seeds}\n" for result in results))
+    path.write_text("".join(f"{result.row.key}: {len(result.records)} of {result.seeds}\n" for result in page.results))
     return [path]
 
 

@@ -2,16 +2,10 @@
 
 from pathlib import Path
 
-from reproductions.harness.experiment import Experiment, Variant
-from reproductions.harness.records import Pool
+from reproductions.harness.experiment import Experiment, RowResult, Variant
+from reproductions.harness.reporting.tables import Page
 
 
-def write_report(
-    experiment: Experiment, variant: Variant, seeds: int, pool: Pool, published: Pool, out: Path
-) -> list[Path]:
-    """Write the experiment's tables and plots from the records of ``pool`` below ``out``; returns the files, .md first.
-
-    ``published`` holds the project's own results, shown for comparison; where it is the same pool, the published
-    table itself is made. Only valid records count: what is in ``pool.damaged`` is for the caller to show.
-    """
-    return experiment.report(experiment, variant, experiment.results(variant, seeds, pool, published), out)
+def write_report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+    """Write the experiment's tables and plots of these results below ``out``; returns the files, .md first."""
+    return experiment.report(Page(experiment, variant, results, out, experiment.metric))

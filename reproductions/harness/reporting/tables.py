@@ -62,7 +62,7 @@ class Page:
     variant: Variant
     results: list[RowResult]
     out: Path
-    metric: str = "test_error"
+    metric: str
 
     # ---------------------------------------------------------------------------------------------------- columns
 
