@@ -15,7 +15,7 @@ from reproductions.harness.console import EXIT_REFUSED, complain
 from reproductions.harness.experiment import Row, Variant
 from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.provenance import ROOT
-from reproductions.harness.records import Pool, read_pool
+from reproductions.harness.records import read_pool
 from reproductions.harness.reporting import statistics
 from reproductions.harness.reporting.samples import completed, final_values
 from resnet.files import write_atomically
@@ -36,7 +36,7 @@ def export_weights(profile: str, out: Path, to: Path, console: Console) -> int:
     pool, files, problems = read_pool(out / "records"), {}, list[str]()
     variant = Variant(profile)
     for row in EXPERIMENT.rows(profile):
-        records = completed(_records(row, variant, pool))
+        records = completed(row.records(variant, pool))
         if not records:
             console.print(f"{row.label}: no completed runs in {out}")
             continue
@@ -60,13 +60,6 @@ def export_weights(profile: str, out: Path, to: Path, console: Console) -> int:
         write_atomically(path, content)
         console.print(f"wrote {path} ({len(content) / 1e6:.2f} MB)")
     return int(bool(problems) or not files)
-
-
-def _records(row: Row, variant: Variant, pool: Pool) -> list[dict]:
-    """The records of all of a row's seeds, in their order."""
-    own = [r for r in pool.records.values() if r["specification"]["model"] == row.model]
-    own.sort(key=lambda record: record["specification"]["seed"])
-    return [r for r in own if variant.apply(row.run(r["specification"]["seed"])).identity == r["identity"]]
 
 
 def choose(records: list[dict]) -> dict:

@@ -93,6 +93,13 @@ class Row:
         teacher, pretrained = self.teacher and self.teacher.run(0), self.pretrained and self.pretrained.run(seed)
         return Run(self.model, self.recipe, self.data, seed, self.model_options, self.train_images, teacher, pretrained)
 
+    def records(self, variant: Variant, pool: Pool) -> list[dict]:
+        """What ``pool`` holds of the row's runs, whatever their seeds, in the order of these."""
+        specifications = [record["specification"] for record in pool.records.values()]
+        seeds = {s["seed"] for s in specifications if (s["model"], s["data"]) == (self.model, self.data)}
+        records = [pool.get(variant.apply(self.run(seed))) for seed in sorted(seeds)]
+        return [record for record in records if record is not None]
+
 
 @dataclass(frozen=True)
 class RowResult:
@@ -169,6 +176,17 @@ class Experiment:
         if unknown := [key for key in keys or [] if key not in known]:
             raise ValueError(f"{self.name} has no row {', '.join(unknown)}; its rows are: {', '.join(known)}")
         return [known[key] for key in known if keys is None or key in keys]
+
+    def recorded_seeds(self, profile: str, pool: Pool) -> int:
+        """How many seeds a table of these records has room for: the default, or more if more are there; 0 without any.
+
+        Where rows are compared with others, it takes records of those: what they are compared with says nothing alone.
+        """
+        rows = self.rows(profile)
+        counted = [row for row in rows if row.after] or rows
+        records = [record for row in counted for record in row.records(Variant(profile), pool)]
+        seeds = [record["specification"]["seed"] for record in records]
+        return max(self.seeds[profile], max(seeds) + 1) if seeds else 0
 
     def results(self, variant: Variant, seeds: int, pool: Pool, published: Pool) -> list[RowResult]:
         """What ``pool`` and ``published`` hold for every row; they are the same pool for the published table itself.

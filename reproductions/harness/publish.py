@@ -93,7 +93,7 @@ def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool
     written, tables = [], []
     for experiment in experiments:
         for profile in PROFILES:
-            variant, seeds = Variant(profile), recorded_seeds(experiment, profile, pool)
+            variant, seeds = Variant(profile), experiment.recorded_seeds(profile, pool)
             if seeds:
                 found = experiment.results(variant, seeds, pool, pool)
                 files = write_report(experiment, variant, found, results)
@@ -103,19 +103,6 @@ def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool
     index = results / INDEX
     write_atomically(index, write_index(tables).encode())
     return [*written, index]
-
-
-def recorded_seeds(experiment: Experiment, profile: str, pool: Pool) -> int:
-    """How many seeds a table of these records has room for: the default, or more if more are there; 0 without any.
-
-    Where rows are compared with others, it takes records of those: what they are compared with says nothing alone.
-    """
-    identities, rows = {}, experiment.rows(profile)
-    for row in [row for row in rows if row.after] or rows:
-        for seed in range(100):
-            identities[row.run(seed).identity] = seed
-    seeds = [identities[identity] for identity in pool.records if identity in identities]
-    return max(experiment.seeds[profile], max(seeds) + 1) if seeds else 0
 
 
 def report(experiments: Sequence[Experiment], results: Path, readme: Path) -> tuple[list[Path], Pool]:

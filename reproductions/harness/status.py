@@ -14,7 +14,6 @@ from reproductions.harness.launching.progress import describe, duration
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.submissions import Submission, last_words, read_submissions
 from reproductions.harness.launching.workplace import Status
-from reproductions.harness.publish import recorded_seeds
 from reproductions.harness.records import read_pool
 from resnet import checkpoint
 
@@ -28,7 +27,7 @@ def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console
     table = Table("experiment", "profile", "row", "done", "diverged", "errors, %")
     for experiment in experiments:
         for profile in PROFILES:
-            variant, seeds = Variant(profile), recorded_seeds(experiment, profile, pool)
+            variant, seeds = Variant(profile), experiment.recorded_seeds(profile, pool)
             for result in experiment.results(variant, seeds, pool, pool):
                 if result.records:
                     diverged = sum(record["status"] == "diverged" for record in result.records)

@@ -147,6 +147,21 @@ def test_results_hold_the_records_of_the_seeds_asked_for_beside_the_published(tm
     assert experiment.results(Variant(precision="fp32"), 2, own, published)[0].records == []
 
 
+def test_a_table_has_room_for_every_recorded_seed(tmp_path):
+    experiment = make_experiment()
+    rows = experiment.rows("paper")
+    assert experiment.recorded_seeds("paper", read_pool(tmp_path)) == 0
+    store(tmp_path, make_record(replace(rows[0], recipe=Recipe()).run(200), 8.0))  # no row's
+    assert experiment.recorded_seeds("paper", read_pool(tmp_path)) == 0
+    store(tmp_path, make_record(rows[0].run(1), 8.0))
+    assert experiment.recorded_seeds("paper", read_pool(tmp_path)) == 5
+    store(tmp_path, make_record(rows[1].run(120), 8.0), make_record(rows[1].run(7), 8.0))
+    pool = read_pool(tmp_path)
+    assert experiment.recorded_seeds("paper", pool) == 121
+    assert [record["specification"]["seed"] for record in rows[1].records(PAPER, pool)] == [7, 120]
+    assert rows[1].records(Variant(precision="bf16"), pool) == []
+
+
 def test_the_fast_row_of_the_precision_table_is_the_cifar_tables_own():
     fast, full = precision.rows("paper")
     (own,) = [row for row in cifar_table.rows("paper") if row.key == "resnet20"]

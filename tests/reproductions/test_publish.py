@@ -279,8 +279,8 @@ def test_more_seeds_than_the_default_are_all_in_the_table(repository, own, tmp_p
         own(8.0, run=Run("cifar_resnet20", RECIPE, "cifar10", seed))
     publish.publish(tmp_path / "runs", repository / "results")
     pool = read_pool(repository / "results" / "records")
-    assert publish.recorded_seeds(EXPERIMENT, "paper", pool) == 7
-    assert publish.recorded_seeds(EXPERIMENT, "short", pool) == 0
+    assert EXPERIMENT.recorded_seeds("paper", pool) == 7
+    assert EXPERIMENT.recorded_seeds("short", pool) == 0
 
 
 def test_the_real_tables_come_out_byte_for_byte_the_same(tmp_path):
