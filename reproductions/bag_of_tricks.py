@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from reproductions.harness.experiment import Experiment, Row, RowResult
-from reproductions.harness.reporting import plots
-from reproductions.harness.reporting.comparisons import find_steps
-from reproductions.harness.reporting.tables import Column, Page, steps_section
+from reproductions.harness.reporting import plots, steps
+from reproductions.harness.reporting.tables import Column, Page
 from resnet.data import FOLDERS, TRAIN_IMAGES
 from resnet.recipe import Recipe
 
@@ -183,17 +182,17 @@ def write_ladder(page: Page, heading: str, columns: list[Column], series: dict[s
     """
     on_imagenet = all(result.row.data == IMAGENET.data for result in page.results)  # the paper's own data
     further = ["top5_accuracy"] if all(result.row.data in FOLDERS for result in page.results) else []
-    steps = [step for metric in (page.metric, *further) for step in find_steps(page.results, metric)]
+    found = [step for metric in (page.metric, *further) for step in steps.find_steps(page.results, metric)]
     agreement = "confirmed" if on_imagenet else "carries over"
     chosen = [page.net(heading), *columns, page.published(), page.reproduced(), page.interval()]
     chosen += [*page.reported_by_source(), *([page.difference(), page.verdict()] if on_imagenet else [])]
     for metric in further:
         chosen += [page.published(metric), page.reproduced(metric), *page.reported_by_source(metric)]
     ladder = plots.ladder(series, page.variant, page.metric)
-    curves = plots.step_curves(find_steps(page.results), page.variant)
+    curves = plots.step_curves(steps.find_steps(page.results), page.variant)
     return [
-        *page.write(chosen, [steps_section(steps, page.variant, agreement)]),
-        page.write_steps(steps, agreement),
+        *page.write(chosen, [steps.section(found, page.variant, agreement)]),
+        page.write_csv(steps.numbers(found, page.variant, agreement), "steps"),
         *plots.save(ladder, page.plot_path("ladder"), page.description),
         *plots.save(curves, page.plot_path("curves"), page.description),
     ]

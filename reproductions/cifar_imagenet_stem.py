@@ -17,9 +17,8 @@ import torch
 from reproductions.harness.experiment import Experiment, Row
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.predictions import PREDICTIONS
-from reproductions.harness.reporting import plots, predictions
-from reproductions.harness.reporting.comparisons import find_steps
-from reproductions.harness.reporting.tables import Page, steps_section
+from reproductions.harness.reporting import plots, predictions, steps
+from reproductions.harness.reporting.tables import Page
 from resnet.data import TRAIN_IMAGES, load
 from resnet.recipe import Recipe
 from resnet.run import Run
@@ -75,13 +74,13 @@ def report(page: Page) -> list[Path]:
         page.difference(),
         page.verdict(),
     ]
-    steps, found = find_steps(page.results), predictions.find(page.results, page.out)
+    found, predicted = steps.find_steps(page.results), predictions.find(page.results, page.out)
     curves = plots.learning_curves({"": page.results}, page.variant)
     losses = plots.loss_curves(page.results, page.variant)
-    confusion = predictions.confusion_figure(found, page.variant)
+    confusion = predictions.confusion_figure(predicted, page.variant)
     return [
-        *page.write(columns, [steps_section(steps, page.variant, "confirmed"), predictions.section(found)]),
-        page.write_steps(steps, "confirmed"),
+        *page.write(columns, [steps.section(found, page.variant, "confirmed"), predictions.section(predicted)]),
+        page.write_csv(steps.numbers(found, page.variant, "confirmed"), "steps"),
         *plots.save(curves, page.plot_path("curves"), page.description),
         *plots.save(losses, page.plot_path("losses"), page.description),
         *plots.save(confusion, page.plot_path("confusion"), page.description),

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from reproductions.cifar_table import RECIPE, recipe_for
 from reproductions.harness.experiment import Experiment, Row
-from reproductions.harness.reporting import plots
-from reproductions.harness.reporting.comparisons import Difference
-from reproductions.harness.reporting.tables import Page, differences_section
+from reproductions.harness.reporting import differences, plots
+from reproductions.harness.reporting.differences import Difference
+from reproductions.harness.reporting.tables import Page
 
 KINDS = {"plain": "plain", "resnet": "ResNet"}
 
@@ -55,8 +55,8 @@ def report(page: Page) -> list[Path]:
     ]
     curves = plots.learning_curves({"plain nets": plain, "residual nets": residual}, page.variant)
     return [
-        *page.write(columns, [differences_section(depth)]),
-        page.write_differences(depth),
+        *page.write(columns, [differences.section(depth)]),
+        page.write_csv(differences.numbers(depth), "differences"),
         *plots.save(curves, page.plot_path("curves"), page.description),
     ]
 

@@ -26,8 +26,8 @@ from reproductions.harness import provenance
 from reproductions.harness.console import DEFAULT_DATA, EXIT_INTERRUPTED, EXIT_REFUSED, complain, make_console
 from reproductions.harness.records import RecordError, read_record
 from reproductions.harness.reporting.cells import NONE, number
+from reproductions.harness.reporting.markdown import markdown_table
 from reproductions.harness.reporting.samples import FURTHER_TESTS, METRICS, ONE_CROP
-from reproductions.harness.reporting.tables import markdown_table
 from reproductions.imagenet_table import NETS
 from resnet.checkpoint import digest_of_weights
 from resnet.data import FOLDERS, DataError

@@ -20,9 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from reproductions.harness.experiment import Experiment, Row, RowResult
-from reproductions.harness.reporting import plots
-from reproductions.harness.reporting.comparisons import find_steps
-from reproductions.harness.reporting.tables import Column, Page, steps_section
+from reproductions.harness.reporting import plots, steps
+from reproductions.harness.reporting.tables import Column, Page
 from resnet.data import TRAIN_IMAGES
 from resnet.recipe import Recipe
 
@@ -60,7 +59,7 @@ def rows(profile: str) -> list[Row]:
 
 def report(page: Page) -> list[Path]:
     """The accuracies, what fine-tuning is worth by pairs of seeds, and learning curves."""
-    steps = find_steps(page.results)
+    found = steps.find_steps(page.results)
     columns = [
         page.net("training"),
         _images(page.results),
@@ -69,11 +68,11 @@ def report(page: Page) -> list[Path]:
         page.reproduced(),
         page.interval(),
     ]
-    section = steps_section(steps, page.variant, "agrees").replace("What each step does", "What fine-tuning is worth")
+    section = steps.section(found, page.variant, "agrees", "What fine-tuning is worth")
     curves = plots.learning_curves({"from scratch and fine-tuned": page.results[1:]}, page.variant)
     return [
         *page.write(columns, [section]),
-        page.write_steps(steps, "agrees"),
+        page.write_csv(steps.numbers(found, page.variant, "agrees"), "steps"),
         *plots.save(curves, page.plot_path("curves"), page.description),
     ]
 

@@ -28,7 +28,7 @@ from rich.text import Text
 
 from reproductions import finetune_report
 from reproductions.harness.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, complain, make_console
-from reproductions.harness.reporting.tables import markdown_table
+from reproductions.harness.reporting.markdown import markdown_table
 from resnet.data.crops import centre_box, crop, read_image
 from resnet.data.dataset import DataError
 from resnet.data.image_files import FolderDataset

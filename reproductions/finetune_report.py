@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from reproductions.harness.reporting.cells import NONE, interval, number
+from reproductions.harness.reporting.markdown import markdown_table
 from reproductions.harness.reporting.plots import COLOURS, GREY, MARKERS, STYLE
 from reproductions.harness.reporting.statistics import Interval
-from reproductions.harness.reporting.tables import markdown_table
 from resnet.data.folder import FolderDataset
 from resnet.files import write_atomically
 from resnet.finetuning import BEST, LAST, Beginning, Settings, Training

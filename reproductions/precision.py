@@ -13,7 +13,8 @@ from pathlib import Path
 
 from reproductions.cifar_table import RECIPE, recipe_for
 from reproductions.harness.experiment import Experiment, Row
-from reproductions.harness.reporting.tables import Page, equivalence_section
+from reproductions.harness.reporting.differences import equivalence_section
+from reproductions.harness.reporting.tables import Page
 
 MARGIN = 0.5  # percentage points of test error
 

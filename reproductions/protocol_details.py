@@ -118,7 +118,7 @@ def report(page: Page) -> list[Path]:
     forest = effects.forest(found, page.variant)
     return [
         *page.write(columns, [effects.section(found)]),
-        page.write_csv(effects.columns(found), "effects"),
+        page.write_csv(effects.numbers(found), "effects"),
         *plots.save(forest, page.plot_path("forest"), page.description),
     ]
 

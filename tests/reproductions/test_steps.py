@@ -15,10 +15,10 @@ from scipy import stats
 from reproductions import bag_of_tricks_efficient, bag_of_tricks_refinements, bag_of_tricks_tweaks
 from reproductions.harness.experiment import Row, RowResult, Variant
 from reproductions.harness.records import Pool, read_pool
-from reproductions.harness.reporting import comparisons, footnotes, plots, samples
-from reproductions.harness.reporting.comparisons import Step, find_steps, statement
+from reproductions.harness.reporting import footnotes, plots, samples, statistics
 from reproductions.harness.reporting.report import write_report
-from reproductions.harness.reporting.tables import Page, steps_section
+from reproductions.harness.reporting.steps import Step, find_steps, section, statement
+from reproductions.harness.reporting.tables import Page
 
 EFFICIENT = bag_of_tricks_efficient.EXPERIMENTS["cifar10"]
 TWEAKS = bag_of_tricks_tweaks.EXPERIMENTS
@@ -134,8 +134,8 @@ class FakeStep:
     def __init__(self, differences, reported=Decimal("0.3"), other=None):
         self.differences = differences
         self.reported = {} if reported is None else {"arXiv": reported, **({} if other is None else {"CVPR": other})}
-        self.mean = comparisons.statistics.mean(differences)
-        self.interval = comparisons.statistics.mean_interval(differences)
+        self.mean = statistics.mean(differences)
+        self.interval = statistics.mean_interval(differences)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_measured():
 def test_a_ladder_without_a_paper_has_differences_only(tmp_path):
     rows = [Row(k, k, "cifar_resnet8", EFFICIENT.rows("smoke")[0].recipe, "synthetic", after=a) for k, a in
             (("one", None), ("two", "one"))]  # fmt: skip
-    text = steps_section(find_steps([RowResult(row, [], None, 2) for row in rows]), PAPER, "carries over")
+    text = section(find_steps([RowResult(row, [], None, 2) for row in rows]), PAPER, "carries over")
     assert "| two  | one           | 0 of 2 | –          | –             |\n" in text and "No correction" not in text
 
 

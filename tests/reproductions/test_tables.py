@@ -9,7 +9,8 @@ from fakes import make_record, make_results, store
 from reproductions import cifar_table, degradation, precision, reported
 from reproductions.harness.experiment import Variant
 from reproductions.harness.records import read_pool, records_digest
-from reproductions.harness.reporting import cells, comparisons, plots, tables
+from reproductions.harness.reporting import cells, comparisons, plots
+from reproductions.harness.reporting.markdown import markdown_table
 from reproductions.harness.reporting.report import write_report
 from resnet.models import count_parameters, create_model
 
@@ -349,7 +350,7 @@ def test_count():
 
 
 def test_markdown_table_is_padded():
-    assert tables.markdown_table({"net": ["A", "BBBB"], "n": ["1", "22"]}) == (
+    assert markdown_table({"net": ["A", "BBBB"], "n": ["1", "22"]}) == (
         "| net  | n  |\n|------|----|\n| A    | 1  |\n| BBBB | 22 |\n"
     )
 

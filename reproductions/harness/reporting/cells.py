@@ -32,6 +32,11 @@ def count(records: list[dict], seeds: int) -> str:
     return f"n = {n}{f' of {seeds}' if n < seeds else ''}{f', {lost} diverged' if lost else ''}"
 
 
+def pairs(n: int, seeds: int) -> str:
+    """``5``, ``3 of 5`` where some are missing."""
+    return f"{n}" if n >= seeds else f"{n} of {seeds}"
+
+
 def sample(records: list[dict], seeds: int, metric: str = "test_error") -> str:
     """Mean ± standard deviation of the final values, with n: ``8.71 ± 0.12 (n = 5)``."""
     return f"{mean_std(final_values(records, metric))} ({count(records, seeds)})" if records else "no records"

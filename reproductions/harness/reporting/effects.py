@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import plots, statistics
-from reproductions.harness.reporting.cells import NONE, interval, p_value, signed
+from reproductions.harness.reporting.cells import NONE, interval, p_value, pairs, signed
+from reproductions.harness.reporting.markdown import markdown_table
 from reproductions.harness.reporting.samples import completed, paired_differences
 from reproductions.harness.reporting.statistics import Interval
-from reproductions.harness.reporting.tables import markdown_table
 
 ALPHA = 0.05  # the chance of any false statement among all of a table
 
@@ -71,14 +71,13 @@ def section(effects: list[Effect]) -> str:
         {
             "change": [effect.change for effect in ordered],
             "net": [effect.net for effect in ordered],
-            "pairs": [str(len(e.differences)) if len(e.differences) >= e.seeds else f"{len(e.differences)} of {e.seeds}"
-                      for e in ordered],
+            "pairs": [pairs(len(effect.differences), effect.seeds) for effect in ordered],
             "difference": [signed(effect.mean) for effect in ordered],
             "95 % interval, corrected": [interval(effect.interval(count), signed) for effect in ordered],
             "p, corrected": [p_value(effect.p(count)) for effect in ordered],
             "the change is": [effect.statement(count) if effect.differences else NONE for effect in ordered],
         }
-    )  # fmt: skip
+    )
     return (
         f"## What each change is worth\n\n{table}\nTest error with the change minus test error of the default with the "
         "same seed, in percentage points: above 0, the change is worse. Means over pairs of completed runs, paired "
@@ -87,7 +86,7 @@ def section(effects: list[Effect]) -> str:
     )
 
 
-def columns(effects: list[Effect]) -> dict[str, list]:
+def numbers(effects: list[Effect]) -> dict[str, list]:
     """The same as numbers for a CSV, in the table's order."""
     count, ordered = len(effects), by_size(effects)
     bounds = [effect.interval(count) for effect in ordered]

@@ -8,8 +8,8 @@ from reproductions.harness.records import device_seconds
 from reproductions.harness.reporting import footnotes
 from reproductions.harness.reporting.cells import NONE, sample
 from reproductions.harness.reporting.comparisons import verdict
+from reproductions.harness.reporting.markdown import markdown_table
 from reproductions.harness.reporting.samples import METRICS, final_values
-from reproductions.harness.reporting.tables import markdown_table
 
 
 def write_index(tables: Sequence[tuple[Experiment, Variant, list[RowResult]]]) -> str:

@@ -22,8 +22,8 @@ from PIL import Image
 from reproductions import reported
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import statistics
-from reproductions.harness.reporting.comparisons import Step
 from reproductions.harness.reporting.samples import METRICS, Curve, completed, curve, final_values
+from reproductions.harness.reporting.steps import Step
 from resnet.data import TRAIN_IMAGES
 from resnet.files import write_atomically
 from resnet.recipe import Recipe, learning_rate_at

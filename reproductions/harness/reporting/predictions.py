@@ -16,8 +16,8 @@ from reproductions.harness.measurements import MeasurementError
 from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.reporting import plots
 from reproductions.harness.reporting.footnotes import counted
+from reproductions.harness.reporting.markdown import markdown_table
 from reproductions.harness.reporting.samples import completed
-from reproductions.harness.reporting.tables import markdown_table
 
 CLASSES = {
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),

@@ -11,11 +11,13 @@ from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.final_weights import has_final_weights
 from reproductions.harness.measurements import MeasurementError, digest
 from reproductions.harness.reporting import plots, statistics
-from reproductions.harness.reporting.cells import NONE, interval, number, p_value
+from reproductions.harness.reporting.cells import NONE, number
+from reproductions.harness.reporting.differences import welch_cells, welch_numbers
 from reproductions.harness.reporting.footnotes import code_note, counted
+from reproductions.harness.reporting.markdown import markdown_table
 from reproductions.harness.reporting.samples import completed
 from reproductions.harness.reporting.statistics import WelchTest
-from reproductions.harness.reporting.tables import Column, Page, markdown_table
+from reproductions.harness.reporting.tables import Column, Page
 from reproductions.harness.responses import RESPONSES
 
 DIGITS = 3  # of standard deviations in the tables
@@ -209,16 +211,12 @@ def compare(nets: list[Net], pairs: list[tuple[str, str]]) -> list[Comparison]:
 
 def section(comparisons: list[Comparison]) -> str:
     """A table of what the paper finds, with Welch's test, under a heading."""
-    tests = [comparison.test for comparison in comparisons]
     table = markdown_table(
         {
             "nets": [comparison.nets for comparison in comparisons],
             "n": [f"{len(c.smaller.means)}, {len(c.larger.means)}" for c in comparisons],
             "difference": [_signed(comparison.difference) for comparison in comparisons],
-            "95 % interval": [interval(test and test.interval, _signed) for test in tests],
-            "t": [number(test and test.t) for test in tests],
-            "df": [number(test and test.df, 1) for test in tests],
-            "p": [p_value(test and test.p) for test in tests],
+            **welch_cells([comparison.test for comparison in comparisons], _signed),
             "layers where smaller": [f"{c.layers[0]} of {c.layers[1]}" if c.layers else NONE for c in comparisons],
             "are they smaller?": [comparison.statement for comparison in comparisons],
         }
@@ -252,18 +250,13 @@ def _mean_and_range(values: list[float]) -> tuple[float, float, float]:
 
 def comparison_numbers(comparisons: list[Comparison]) -> dict[str, list]:
     """The comparisons as columns for a CSV."""
-    tests = [comparison.test for comparison in comparisons]
     return {
         "row": [c.smaller.result.row.key for c in comparisons],
         "compared_with": [c.larger.result.row.key for c in comparisons],
         "n": [len(c.smaller.means) for c in comparisons],
         "n_compared_with": [len(c.larger.means) for c in comparisons],
         "difference": [c.difference for c in comparisons],
-        "low": [test and test.interval.low for test in tests],
-        "high": [test and test.interval.high for test in tests],
-        "t": [test and test.t for test in tests],
-        "df": [test and test.df for test in tests],
-        "p": [test and test.p for test in tests],
+        **welch_numbers([c.test for c in comparisons]),
         "layers_smaller": [c.layers and c.layers[0] for c in comparisons],
         "layers": [c.layers and c.layers[1] for c in comparisons],
         "smaller": [c.statement for c in comparisons],

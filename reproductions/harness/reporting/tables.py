@@ -16,8 +16,9 @@ from reproductions import reported
 from reproductions.harness.experiment import Experiment, RowResult, Variant
 from reproductions.harness.records import records_digest
 from reproductions.harness.reporting import footnotes, statistics
-from reproductions.harness.reporting.cells import NONE, interval, mean_std, number, p_value, sample, signed
-from reproductions.harness.reporting.comparisons import Difference, Step, statement, verdict
+from reproductions.harness.reporting.cells import NONE, interval, mean_std, number, sample, signed
+from reproductions.harness.reporting.comparisons import verdict
+from reproductions.harness.reporting.markdown import markdown_table
 from reproductions.harness.reporting.samples import ACCURACIES, METRICS, best_values, completed, final_values
 from reproductions.reported import Reported, Source
 from resnet.data import IMAGE_SHAPES
@@ -260,44 +261,6 @@ class Page:
         writer.writerows([*map(_csv_value, line), *origin.values()] for line in zip(*numbers.values(), strict=True))
         return _write(self._path("tables", f"{what and '_'}{what}.csv"), text.getvalue())
 
-    def write_steps(self, steps: list[Step], agreement: str) -> Path:
-        """Write the steps of a ladder as a CSV of their own."""
-        intervals = [step.interval for step in steps]
-        numbers = {
-            "step": [step.row.row.key for step in steps],
-            "after": [step.before.row.key for step in steps],
-            "metric": [step.metric for step in steps],
-            "pairs": [len(step.differences) for step in steps],
-            "seeds": [step.row.seeds for step in steps],
-            "difference": [step.mean for step in steps],
-            "std": [statistics.std(step.differences) for step in steps],
-            "low": [bounds and bounds.low for bounds in intervals],
-            "high": [bounds and bounds.high for bounds in intervals],
-        }
-        for source in _sources(steps):
-            values = [step.reported.get(source) for step in steps]
-            numbers[f"{source.key}_difference"] = [None if value is None else float(value) for value in values]
-        numbers["statement"] = [statement(step, self.variant, agreement) for step in steps]
-        return self.write_csv(numbers, "steps")
-
-    def write_differences(self, differences: list[Difference]) -> Path:
-        """Write comparisons of two nets as a CSV of their own."""
-        tests = [difference.test for difference in differences]
-        numbers = {
-            "deep": [d.deep.row.key for d in differences],
-            "shallow": [d.shallow.row.key for d in differences],
-            "metric": [d.metric for d in differences],
-            "n_deep": [len(d.samples[0]) for d in differences],
-            "n_shallow": [len(d.samples[1]) for d in differences],
-            "difference": [d.difference for d in differences],
-            "low": [test and test.interval.low for test in tests],
-            "high": [test and test.interval.high for test in tests],
-            "t": [test and test.t for test in tests],
-            "df": [test and test.df for test in tests],
-            "p": [test and test.p for test in tests],
-        }
-        return self.write_csv(numbers, "differences")
-
     def plot_path(self, what: str) -> Path:
         """Where a plot belongs, without the suffix of its format."""
         return self._path("plots", f"_{what}")
@@ -383,110 +346,6 @@ def _multiply_adds(model: str, options: tuple, data: str) -> int:
     """For an image of the data, or for one of the size that the net was made for where they have many sizes."""
     size = IMAGE_SHAPES[data][0] if data in IMAGE_SHAPES else None
     return multiply_adds(model, dict(options), size)
-
-
-def differences_section(differences: list[Difference]) -> str:
-    """A table of differences with Welch's test, and what it means, under a heading."""
-    tests = [difference.test for difference in differences]
-    samples = [difference.samples for difference in differences]
-    table = markdown_table(
-        {
-            "nets": [f"{d.deep.row.label} − {d.shallow.row.label}" for d in differences],
-            "error": [METRICS[d.metric] for d in differences],
-            "n": [f"{len(deep)}, {len(shallow)}" for deep, shallow in samples],
-            "difference": [signed(d.difference) for d in differences],
-            "95 % interval": [interval(test and test.interval, signed) for test in tests],
-            "t": [number(test and test.t) for test in tests],
-            "df": [number(test and test.df, 1) for test in tests],
-            "p": [p_value(test and test.p) for test in tests],
-        }
-    )
-    return (
-        f"## What depth does\n\n{table}\nDeepest minus shallowest net, in percentage points: above 0, the deeper net "
-        "is worse. Welch's two-sided t-test with Welch–Satterthwaite degrees of freedom; it needs two runs of both.\n"
-    )
-
-
-def steps_section(steps: list[Step], variant: Variant, agreement: str) -> str:
-    """A table of what each step of a ladder does, beside what it does in the paper, under a heading.
-
-    ``agreement``: what is said of a step that does what it does in the paper; see :func:`statement`.
-    """
-    counts = [len(step.differences) for step in steps]
-    columns = {
-        "step": [step.row.row.label for step in steps],
-        "compared with": [step.before.row.label for step in steps],
-    }
-    if len({step.metric for step in steps}) > 1:
-        columns["accuracy"] = [METRICS[step.metric].removesuffix(" accuracy") for step in steps]
-    columns["pairs"] = [_pairs(n, step.row.seeds) for n, step in zip(counts, steps)]
-    columns["difference"] = [signed(step.mean) for step in steps]
-    columns["95 % interval"] = [interval(step.interval, signed) for step in steps]
-    sources = _sources(steps)
-    for source in sources:
-        values = [step.reported.get(source) for step in steps]
-        columns[f"reported, {source.name}"] = [signed(None if v is None else float(v)) for v in values]
-    note = (
-        "Accuracy with the step minus accuracy without, in percentage points: mean over the pairs of completed runs "
-        "with the same seed, and the 95 % t-interval of that mean; it needs two pairs."
-    )
-    if sources:
-        columns["does it do that here?"] = [statement(step, variant, agreement) or NONE for step in steps]
-        note += (
-            f" “{agreement.capitalize()}”: the interval excludes 0, on the side of {sources[0].name}; “reversed”: it "
-            "excludes 0 on the other side; “not shown”: it includes 0, so nothing is shown either way. No correction "
-            f"is made for the number of steps: of {len(steps)} differences, each has its own 5 % chance of excluding 0 "
-            "where a step does nothing."
-        )
-    return f"## What each step does\n\n{markdown_table(columns)}\n{note}\n"
-
-
-def _pairs(n: int, seeds: int) -> str:
-    return f"{n}" if n >= seeds else f"{n} of {seeds}"
-
-
-def _sources(steps: list[Step]) -> list[Source]:
-    """The papers that report any of the steps, in the order of the file."""
-    used = {source for step in steps for source in step.reported}
-    return [source for source in dict.fromkeys(n.source for n in reported.load()) if source in used]
-
-
-def equivalence_section(fast: RowResult, full: RowResult, margin: float) -> str:
-    """Whether two rows' test errors are less than ``margin`` percentage points apart, under a heading."""
-    samples = [final_values(result.records) for result in (fast, full)]
-    test = statistics.equivalence_test(*samples, margin)
-    if test is None:
-        said = "Not shown: it needs two runs of both rows."
-    else:
-        said = "Shown" if test.equivalent else "Not shown"
-        said += f": the 90 % interval of the difference is {interval(test.interval, signed)}, p = {p_value(test.p)}."
-    table = markdown_table(
-        {
-            "rows": [f"{fast.row.label} − {full.row.label}"],
-            "n": [f"{len(samples[0])}, {len(samples[1])}"],
-            "difference": [signed(test and test.difference)],
-            "90 % interval": [interval(test and test.interval, signed)],
-            "margin": [f"± {margin:g}"],
-            "p": [p_value(test and test.p)],
-            "equivalent": [NONE if test is None else "yes" if test.equivalent else "not shown"],
-        }
-    )
-    same = {record["precision"] for result in (fast, full) for record in result.records}
-    note = "\nBoth rows have the same precision here, so this compares nothing.\n" if len(same) == 1 else ""
-    return (
-        f"## Equivalence within {margin:g} points\n\n{table}{note}\n{said} Two one-sided Welch tests (TOST) at the 5 % "
-        "level of the mean test errors, in percentage points; equivalent if the interval lies within the margin.\n"
-    )
-
-
-def markdown_table(columns: dict[str, list[str]]) -> str:
-    """A table given by its columns, padded so that the text can be read as it is."""
-    filled = [[heading, *cells] for heading, cells in columns.items()]
-    widths = [max(map(len, cells)) for cells in filled]
-    padded = [[text.ljust(width) for text in cells] for cells, width in zip(filled, widths)]
-    heading, *lines = ["| " + " | ".join(line) + " |" for line in zip(*padded, strict=True)]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([heading, rule, *lines]) + "\n"
 
 
 def _sample_numbers(name: str, samples: list[list[float]]) -> dict[str, list]:
