@@ -8,6 +8,7 @@ from reproductions import cifar_table, degradation
 from reproductions.harness.experiment import Variant
 from reproductions.harness.records import records_digest
 from reproductions.harness.reporting import footnotes, plots
+from reproductions.harness.reporting.plots import curves
 from reproductions.harness.reporting.report import write_report
 from reproductions.harness.reporting.samples import Curve, curve
 
@@ -147,12 +148,12 @@ def line(*values) -> Curve:
 
 
 def test_axis_shows_everything_unless_the_beginning_would_take_most_of_it():
-    assert plots._upper_limit([line(75.0, 60.0, 40.0, 34.0)]) == 80
+    assert curves._upper_limit([line(75.0, 60.0, 40.0, 34.0)]) == 80
     long = line(*([60.0, 40.0, 30.0] + [20.0] * 30 + [8.0] * 31))
-    assert plots._upper_limit([long]) == 25
-    assert plots._lower_limit([line(25.0, 4.0)], 25) == 0
-    assert plots._lower_limit([line(80.0, 33.0)], 100) == 20
-    assert plots._lower_limit([line(90.0, 89.0, 88.0)], 100) == 80
+    assert curves._upper_limit([long]) == 25
+    assert curves._lower_limit([line(25.0, 4.0)], 25) == 0
+    assert curves._lower_limit([line(80.0, 33.0)], 100) == 20
+    assert curves._lower_limit([line(90.0, 89.0, 88.0)], 100) == 80
 
 
 @pytest.mark.parametrize(
