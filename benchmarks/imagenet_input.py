@@ -194,9 +194,10 @@ def training_step(device: torch.device, precision: str, batch: int, image_size: 
 
     def work() -> None:
         optimizer.zero_grad()
-        with exact_kernels(), autocast(device, precision):
-            loss = F.cross_entropy(model(images).float(), labels)
-        loss.backward()
+        with exact_kernels():
+            with autocast(device, precision):
+                loss = F.cross_entropy(model(images).float(), labels)
+            loss.backward()
         optimizer.step()
 
     return recorded(work, device)

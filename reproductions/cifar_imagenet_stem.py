@@ -16,10 +16,11 @@ import torch
 
 from reproductions.harness.experiment import Experiment, Row
 from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.measurements import MeasurementError
 from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.reporting import plots, predictions, steps
 from reproductions.harness.reporting.tables import Page
-from resnet.data import TRAIN_IMAGES, load
+from resnet.data import TRAIN_IMAGES, DataError, load
 from resnet.recipe import Recipe
 from resnet.run import Run
 
@@ -93,13 +94,22 @@ def measure(records: list[dict], workplace: Workplace, device: torch.device) -> 
     The plots of images, ``plots/predictions_<run>.png``, are made where the data are, and so not published.
     """
     problems = PREDICTIONS.make_missing(records, workplace, device)
-    for record in records:
-        if record["specification"]["seed"] == 0 and (found := PREDICTIONS.find(workplace.out, record)) is not None:
-            run = Run.from_specification(record["specification"])
+    for record in (record for record in records if record["specification"]["seed"] == 0):
+        run = Run.from_specification(record["specification"])
+        path = workplace.out / "plots" / f"predictions_{run.short_id}"
+        description = f"predictions of {run} for test images, record {record['record_sha256']}"
+        try:
+            found = PREDICTIONS.find(workplace.out, record)
+            if found is None or plots.is_saved(path, description):
+                continue
             images = load(run.data, workplace.data).test_images
-            figure = predictions.grid_figure(found, images, f"{run}, test error {record['final']['test_error']:.2f} %")
-            path = workplace.out / "plots" / f"predictions_{run.short_id}"
-            plots.save(figure, path, f"predictions of {run} for test images, record {record['record_sha256']}")
+        except MeasurementError:  # which is among the problems already
+            continue
+        except (DataError, OSError) as error:
+            problems.append(f"the images of {run} can't be shown: {error}")
+            continue
+        figure = predictions.grid_figure(found, images, f"{run}, test error {record['final']['test_error']:.2f} %")
+        plots.save(figure, path, description)
     return problems
 
 

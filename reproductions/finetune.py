@@ -19,8 +19,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from reproductions import reported
 from reproductions.harness.experiment import Experiment, Row, RowResult
 from reproductions.harness.reporting import plots, steps
+from reproductions.harness.reporting.cells import interval, signed
+from reproductions.harness.reporting.headline import Headline
+from reproductions.harness.reporting.samples import METRICS
 from reproductions.harness.reporting.tables import Column, Page
 from resnet.data import TRAIN_IMAGES
 from resnet.recipe import Recipe
@@ -99,12 +103,25 @@ def _reported(page: Page) -> Column:
     return replace(column, heading="top-1 accuracy, reported on other images", note=note)
 
 
+def headline(page: Page) -> Headline:
+    """What fine-tuning is worth, with the learning rate of the training from scratch."""
+    step = steps.find_steps(page.results)[0]
+    finetuned, scratch = (next(iter(reported.in_paper(REPORTED[k], METRICS[page.metric]))) for k in reversed(REPORTED))
+    return Headline(
+        f"{step.row.row.label} − {step.before.row.label}",
+        f"{finetuned} − {scratch}, of other images",
+        f"{METRICS[page.metric]} {signed(step.mean)} {interval(step.interval, signed)} ({len(step.differences)} pairs)",
+        "not comparable",
+    )
+
+
 EXPERIMENT = Experiment(
     name="finetune",
     title="Fine-tuning against training from scratch",
     source="a report without a public name, asked again of five classes of CIFAR-10",
     rows=rows,
     report=report,
+    headline=headline,
     metric="top1_accuracy",
     protocol="all of this suite's own protocol",
     epilog="For your own images: python -m reproductions.finetune train --help, and predict --help.",

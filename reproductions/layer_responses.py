@@ -13,6 +13,7 @@ from reproductions import cifar_table, degradation
 from reproductions.harness.experiment import Experiment, Row
 from reproductions.harness.reporting import plots, responses
 from reproductions.harness.reporting.footnotes import is_published
+from reproductions.harness.reporting.headline import Headline
 from reproductions.harness.reporting.tables import Page
 from reproductions.harness.responses import RESPONSES
 
@@ -54,12 +55,19 @@ def report(page: Page) -> list[Path]:
     ]
 
 
+def headline(page: Page) -> Headline:
+    """The last pair of nets whose responses were measured: are the first one's smaller, as in the paper?"""
+    comparisons = responses.compare(responses.find_nets(page.results, page.out), pairs(page.variant.profile))
+    return responses.headline([each for each in comparisons if each.difference is not None] or comparisons)
+
+
 EXPERIMENT = Experiment(
     name="layer_responses",
     title="Layer responses on CIFAR-10",
     source="He et al. 2015, Figure 7",
     rows=rows,
     report=report,
+    headline=headline,
     measure=RESPONSES.make_missing,
 )
 

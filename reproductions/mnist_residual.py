@@ -15,6 +15,7 @@ from pathlib import Path
 
 from reproductions.harness.experiment import Experiment, Row, RowResult
 from reproductions.harness.reporting import plots
+from reproductions.harness.reporting.headline import Headline, of_last_row
 from reproductions.harness.reporting.tables import Column, Page
 from resnet.data import TRAIN_IMAGES
 from resnet.recipe import Recipe
@@ -68,6 +69,15 @@ def report(page: Page) -> list[Path]:
     return [*page.write(columns), *plots.save(curves, page.plot_path("curves"), page.description)]
 
 
+def headline(page: Page) -> Headline:
+    """The last of SHOWN epochs for which an accuracy is reported."""
+    (result,) = page.results
+    epochs = [epoch for epoch in SHOWN if epoch <= EPOCHS[page.variant.profile]]
+    labels = [f"{result.row.label}, after epoch {epoch}" for epoch in epochs]
+    lines = [_after(replace(result, row=replace(result.row, label=label)), e) for label, e in zip(labels, epochs)]
+    return of_last_row(replace(page, results=lines))
+
+
 def _after(result: RowResult, epoch: int) -> RowResult:
     """The runs as they stood after so many epochs, beside what is reported then."""
     iteration = epoch * result.row.recipe.eval_interval
@@ -99,6 +109,7 @@ EXPERIMENT = Experiment(
     source="a report without a public name",
     rows=rows,
     report=report,
+    headline=headline,
     metric="top1_accuracy",
     protocol="the reported protocol",
 )

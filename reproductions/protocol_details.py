@@ -16,7 +16,8 @@ from reproductions.cifar_table import RECIPE, recipe_for
 from reproductions.harness.experiment import Experiment, Row, RowResult
 from reproductions.harness.reporting import effects, plots
 from reproductions.harness.reporting.effects import Effect
-from reproductions.harness.reporting.samples import by_seed
+from reproductions.harness.reporting.headline import Headline
+from reproductions.harness.reporting.samples import by_seed, share_runs
 from reproductions.harness.reporting.tables import Page
 from resnet.data import TRAIN_IMAGES
 from resnet.recipe import Recipe
@@ -104,11 +105,22 @@ def find_effects(results: list[RowResult]) -> list[Effect]:
         row, default = result.row, by_key[result.row.after or result.row.key]
         net, errors = default.row.label, by_seed(default.records)
         if row.after is None:
-            change, changed = "best evaluation on the test set", effects.best_errors(result)
+            times = row.recipe.iterations // row.recipe.eval_interval
+            change = f"best of {times} evaluations on the test set"
+            found.append(Effect(net, change, effects.best_errors(result), errors, result.seeds, selected=True))
         else:
-            change, changed = row.label.removeprefix(f"{net}, "), by_seed(result.records)
-        found.append(Effect(net, change, changed, errors, result.seeds))
+            change, same = row.label.removeprefix(f"{net}, "), _same(result, default)
+            found.append(Effect(net, change, by_seed(result.records), errors, result.seeds, same=same))
     return found
+
+
+def _same(result: RowResult, default: RowResult) -> str:
+    """In what a row is the same as the default after all: "auto" may be the precision that it is compared with."""
+    if share_runs(result.records, default.records):
+        return "the same runs"
+    used = [{record["precision"] for record in one.records} for one in (result, default)]
+    other_precision = result.row.recipe.precision != default.row.recipe.precision
+    return "the same precision" if other_precision and used[0] & used[1] else ""
 
 
 def report(page: Page) -> list[Path]:
@@ -123,12 +135,18 @@ def report(page: Page) -> list[Path]:
     ]
 
 
+def headline(page: Page) -> Headline:
+    """The change that is worth most, whichever way."""
+    return effects.headline(find_effects(page.results))
+
+
 EXPERIMENT = Experiment(
     name="protocol_details",
     title="What the details of the protocol are worth",
     source="He et al. 2015, section 4.2, one change at a time, on CIFAR-10",
     rows=rows,
     report=report,
+    headline=headline,
 )
 
 if __name__ == "__main__":

@@ -123,10 +123,12 @@ class Experiment:
 
     ``rows`` gives the rows of a profile. ``report`` takes a :class:`~reproductions.harness.reporting.tables.Page` with
     the rows' results, writes tables and plots, and returns the files, tables (``.md``) first. ``metric`` is what the
-    page is about, and the table's line in the index of all. A script with several experiments, one per data set, is
-    named in ``script``; ``dataset`` is what the command line calls the experiment's, None for the script's first.
-    ``epilog`` ends the command line's help. ``protocol``: what the paper profile is all of, where no paper describes
-    it.
+    page is about. ``headline`` takes the same page and returns a
+    :class:`~reproductions.harness.reporting.headline.Headline` for the index of all tables; None: that of the last row.
+
+    A script with several experiments, one per data set, is named in ``script``; ``dataset`` is what the command line
+    calls the experiment's, None for the script's first. ``epilog`` ends the command line's help. ``protocol``: what the
+    paper profile is all of, where no paper describes it.
 
     ``measure``: what is done with the runs' final networks before the report, for one that needs more than records. It
     takes the completed runs' records, the :class:`~reproductions.harness.launching.workplace.Workplace` and a device,
@@ -140,6 +142,7 @@ class Experiment:
     report: Callable[[Any], list[Path]]
     seeds: dict[str, int] = field(default_factory=lambda: {"paper": 5, "short": 2, "smoke": 2})
     metric: str = "test_error"
+    headline: Callable[[Any], Any] | None = None
     script: str = ""
     dataset: str | None = None
     epilog: str = ""

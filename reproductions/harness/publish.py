@@ -12,7 +12,7 @@ from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.records import Pool, read_pool, record_path
 from reproductions.harness.reporting.index import write_index
 from reproductions.harness.reporting.plots import read_description
-from reproductions.harness.reporting.report import write_report
+from reproductions.harness.reporting.report import make_page
 from reproductions.harness.responses import RESPONSES
 from resnet.data import KNOWN_COPIES
 from resnet.files import write_atomically
@@ -90,18 +90,18 @@ def publish_measurements(out: Path, results: Path) -> tuple[list[Path], dict[Pat
 
 def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool) -> list[Path]:
     """Make the tables and plots of every experiment and profile that has published records, and their index."""
-    written, tables = [], []
+    written, pages = [], []
     for experiment in experiments:
         for profile in PROFILES:
             variant, seeds = Variant(profile), experiment.recorded_seeds(profile, pool)
             if seeds:
-                found = experiment.results(variant, seeds, pool, pool)
-                files = write_report(experiment, variant, found, results)
+                page = make_page(experiment, variant, experiment.results(variant, seeds, pool, pool), results)
+                files = experiment.report(page)
                 written += files
                 if files:  # records alone make no table of layer responses
-                    tables.append((experiment, variant, found))
+                    pages.append(page)
     index = results / INDEX
-    write_atomically(index, write_index(tables).encode())
+    write_atomically(index, write_index(pages).encode())
     return [*written, index]
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "FOLDERS",
     "IMAGE_SHAPES",
     "KNOWN_COPIES",
+    "NUM_CLASSES",
     "TRAIN_IMAGES",
     "Data",
     "DataError",
@@ -39,6 +40,11 @@ IMAGE_SHAPES = {
     "synthetic_mnist": (mnist.SIZE, mnist.SIZE, 1),
 }
 IMAGE_SHAPES |= {name: IMAGE_SHAPES[subset.whole] for name, subset in subsets.SUBSETS.items()}
+NUM_CLASSES = {
+    **dict.fromkeys(("cifar10", "mnist", "synthetic", "synthetic_mnist"), 10),
+    **{name: subset.num_classes for name, subset in subsets.SUBSETS.items()},
+    **{name: counts.classes for name, counts in folder.EXPECTED.items()},
+}
 FOLDERS = tuple(folder.EXPECTED)  # those that are read from a folder of image files while a run trains
 # Copies other than the official files that are known, by the digest of their arrays, and how they differ.
 KNOWN_COPIES = cifar.KNOWN_COPIES | mnist.KNOWN_COPIES | subsets.KNOWN_COPIES

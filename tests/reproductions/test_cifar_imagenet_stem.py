@@ -1,6 +1,7 @@
 """ImageNet's nets on small images: the reported three stages, and the stem as the only thing that changes."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.records import read_pool
 from reproductions.harness.reporting import predictions
 from reproductions.harness.reporting.report import write_report
-from resnet.data import load
+from resnet.data import DataError, load
 from resnet.models import create_model
 from resnet.recipe import learning_rate_at
 
@@ -52,7 +53,7 @@ def test_the_table_has_the_cost_at_32_pixels_and_the_reported_accuracy(tmp_path)
     table = files[0].read_text()
     line = next(line for line in table.splitlines() if line.startswith("| ResNet-18, 7x7 stem"))
     cells = [cell.strip() for cell in line.split("|")[1:-1]]
-    assert cells[2] == "37.5 M", "about a 49th of the 1,814 M at 224 pixels"
+    assert cells[2] == "37.0 M", "a 49th of the 1,813.6 M of convolutions at 224 pixels, and 10 classes"
     assert "86.95 (single)" in cells and "86.97 ± 0.25 (n = 3 of 5)" in cells
     step = next(line for line in table.splitlines() if line.startswith("| ResNet-18, 3x3 stem | ResNet-18, 7x7 stem"))
     assert "+8.03" in step
@@ -91,6 +92,30 @@ def test_the_predictions_are_those_of_the_final_network(out):
     assert 100 * wrong / 500 == pytest.approx(record["final"]["test_error"]) and file["images"] == 500
     assert file["labels"] == load("synthetic").test_labels.tolist()
     assert all(0.1 - 1e-6 <= p <= 1 for p in file["probability"]), "the largest of ten"
+
+
+def test_the_images_are_shown_once(out, monkeypatch):
+    folder, records = out
+    monkeypatch.setattr("reproductions.cifar_imagenet_stem.load", lambda *_: pytest.fail("loads the data again"))
+    assert EXPERIMENT.measure(records, Workplace(folder, folder), torch.device("cpu")) == []
+
+
+def test_what_keeps_the_images_from_being_shown_is_a_problem_and_no_end(out, tmp_path, monkeypatch):
+    shutil.copytree(out[0], tmp_path / "out")
+    place, (record, _) = Workplace(tmp_path / "out", tmp_path), sorted(out[1], key=lambda r: r["specification"]["seed"])
+
+    def absent(*_):
+        raise DataError("no data here")
+
+    monkeypatch.setattr("reproductions.cifar_imagenet_stem.load", absent)
+    for plot in (place.out / "plots").glob("predictions_*"):
+        plot.write_bytes(b"damaged")
+    (problem,) = EXPERIMENT.measure(out[1], place, torch.device("cpu"))
+    assert "can't be shown: no data here" in problem
+    file = PREDICTIONS.path(place.out, record)
+    file.write_text(file.read_text().replace('"probability"', '"likelihood"'))
+    (problem,) = EXPERIMENT.measure(out[1], place, torch.device("cpu"))
+    assert str(file) in problem
 
 
 def test_the_confusion_matrix_adds_up(out):

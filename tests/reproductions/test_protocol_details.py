@@ -13,7 +13,7 @@ from reproductions.harness.experiment import Variant
 from reproductions.harness.records import Pool
 from reproductions.harness.reporting import effects, plots, statistics
 from reproductions.harness.reporting.effects import Effect
-from reproductions.harness.reporting.report import write_report
+from reproductions.harness.reporting.report import make_page, write_report
 from resnet.data.sampling import Sampler
 
 EXPERIMENT, PAPER = protocol_details.EXPERIMENT, Variant("paper")
@@ -99,6 +99,8 @@ def test_interval_and_p_value_say_the_same(comparisons):
 def test_too_few_pairs_say_nothing():
     alone, none = Effect("net", "one", {0: 8.0}, {0: 8.5, 1: 8.0}, 5), Effect("net", "no", {}, {0: 8.5}, 5)
     assert alone.statement(3) == "none: n < 2" and alone.p(3) is None and alone.interval(3) is None
+    equal = Effect("net", "equal", {0: 8.75, 1: 8.9}, {0: 8.6, 1: 8.75}, 2)  # 0.15 both times, but for rounding
+    assert equal.statement(3) == "none: no spread" and equal.interval(3) is None and equal.p(3) is None
     assert none.statement(3) == "no pairs" and none.mean is None
     assert effects.by_size([none, alone, EFFECT]) == [alone, EFFECT, none]
     assert statistics.paired_p([0.5, 0.5]) is None
@@ -112,7 +114,10 @@ def results(tmp_path):
         "resnet20-offsets": [9.6, 9.8, 9.3],
         "resnet20-fp16": [8.6, None, 8.7],
     }
-    return make_results(EXPERIMENT, PAPER, errors, tmp_path / "records")
+    results = make_results(EXPERIMENT, PAPER, errors, tmp_path / "records")
+    for record in (record for result in results if result.row.key.endswith("fp16") for record in result.records):
+        record["precision"] = "fp16"
+    return results
 
 
 def test_table_csv_and_plot(results, tmp_path):
@@ -134,8 +139,33 @@ def test_table_csv_and_plot(results, tmp_path):
 
 def test_the_best_evaluation_is_compared_with_the_last(results):
     by_change = {(e.net, e.change): e for e in protocol_details.find_effects(results)}
-    best = by_change["ResNet-20", "best evaluation on the test set"]
+    best = by_change["ResNet-20", "best of 64 evaluations on the test set"]
+    assert best.statement(32) == "lower by selection" and best.p(32) is None
     assert len(best.differences) == 3 and all(difference <= 0 for difference in best.differences)
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"), [(Variant(precision="fp32"), "the same runs"), (PAPER, "the same precision")]
+)
+def test_a_change_that_changes_nothing_is_no_comparison(variant, said, tmp_path):
+    """All in fp32 by the command line, or because "auto" is fp32 on that machine."""
+    errors = {key: [8.6, 8.7, 8.5] for key in ("resnet20", "resnet20-fp32", "resnet20-nesterov")}
+    results = make_results(EXPERIMENT, variant, errors, tmp_path / "records")
+    for record in (record for result in results for record in result.records):
+        record["precision"] = "fp32"
+    found = protocol_details.find_effects(results)
+    fp32 = next(effect for effect in found if effect.change == "fp32" and effect.net == "ResNet-20")
+    assert fp32.statement(effects.count(found)) == f"none: {said}"
+    assert fp32.interval(1) is None and fp32.p(1) is None
+    assert effects.count(found) == 32 - sum(bool(effect.same) for effect in found) < 32
+    section = effects.section(found)
+    assert f"none: {said}" in section and f"corrected for {effects.count(found)} comparisons" in section
+
+
+def test_the_headline_is_the_largest_change(results, tmp_path):
+    headline = EXPERIMENT.headline(make_page(EXPERIMENT, PAPER, results, tmp_path))
+    assert headline.row == "the largest: ResNet-20, crop offsets 0 to 7" and headline.verdict == "not shown"
+    assert headline.reproduced.startswith("test error +0.97 [") and headline.reproduced.endswith("] (3 pairs)")
 
 
 def test_no_plot_without_pairs(tmp_path):

@@ -49,7 +49,8 @@ def test_nothing_is_made_up_from_too_few_values():
 
 
 def test_equal_values():
-    assert statistics.mean_interval([8.7, 8.7, 8.7]) == Interval(8.7, 8.7)
+    assert statistics.mean_interval([8.7, 8.7, 8.7]) is None  # an interval without width would exclude all else
+    assert statistics.prediction_interval([8.7, 8.7]) is None
     assert statistics.welch_test([8.7, 8.7], [9.0, 9.0]) is None  # no spread, no t
     assert statistics.welch_test([8.7, 8.7], [9.0, 9.2]).df == pytest.approx(1)
 
@@ -64,7 +65,9 @@ def test_interval_includes_its_ends():
 @given(samples)
 def test_t_interval_is_scipys(values):
     interval, n = statistics.mean_interval(values), len(values)
-    if statistics.std(values) > 0:
+    if statistics.std(values) == 0:
+        assert interval is None
+    else:
         low, high = stats.t.interval(0.95, n - 1, loc=statistics.mean(values), scale=stats.sem(values))
         assert (interval.low, interval.high) == pytest.approx((low, high))
 
@@ -90,6 +93,9 @@ def test_prediction_is_wider_than_the_mean_interval_and_narrows_to_it(values, k)
         statistics.prediction_interval(values, k),
         statistics.prediction_interval(values, k + 1),
     )
+    if not statistics.std(values):
+        assert mean is one is more is None
+        return
     assert one.low <= more.low <= mean.low <= mean.high <= more.high <= one.high
 
 

@@ -150,7 +150,8 @@ class FakeStep:
         (FakeStep([0.2, 0.3, 0.25], Decimal("0.00")), PAPER, "none: reported is 0"),
         (FakeStep([0.2]), PAPER, "none: n < 2"),
         (FakeStep([]), PAPER, "none: n < 2"),
-        (FakeStep([0.0, 0.0]), PAPER, "not shown"),  # 0 belongs to the interval
+        (FakeStep([0.0, 0.0]), PAPER, "none: no spread"),
+        (FakeStep([0.2, 0.2, 0.2]), PAPER, "none: no spread"),
         (FakeStep([0.2, 0.3, 0.25]), SHORT, "not comparable"),
         (FakeStep([0.2]), SHORT, "not comparable"),
         (FakeStep([0.2, 0.3, 0.25], None), PAPER, None),

@@ -6,12 +6,14 @@ import re
 import pytest
 from fakes import make_record, make_results, store
 
-from reproductions import cifar_table, degradation, precision, reported
+from reproductions import bag_of_tricks_efficient, cifar_imagenet_stem, cifar_table, degradation, precision, reported
 from reproductions.harness.experiment import Variant
 from reproductions.harness.records import read_pool, records_digest
 from reproductions.harness.reporting import cells, comparisons, plots
+from reproductions.harness.reporting.headline import of_last_row
 from reproductions.harness.reporting.markdown import markdown_table
-from reproductions.harness.reporting.report import write_report
+from reproductions.harness.reporting.report import make_page, write_report
+from reproductions.harness.reporting.statistics import Interval
 from resnet.models import count_parameters, create_model
 
 TABLE, DEGRADATION = cifar_table.EXPERIMENT, degradation.EXPERIMENT
@@ -196,13 +198,15 @@ def test_the_side_on_which_a_reported_number_lies():
 
 def test_ends_belong_to_the_interval():
     single = reported.target("resnet20")
-    assert comparisons.verdict([8.75, 8.75], single, PAPER).inside  # both ends are the reported number itself
-    assert not comparisons.verdict([8.76, 8.76], single, PAPER).inside
+    reported_itself, above = Interval(8.75, 8.75), Interval(8.76, 8.76)
+    assert comparisons.Verdict(float(single.value), reported_itself, 1).inside
+    assert not comparisons.Verdict(float(single.value), above, 1).inside
 
 
 def test_where_there_is_no_verdict():
     single = reported.target("resnet20")
     assert comparisons.verdict([8.75], single, PAPER) is None
+    assert comparisons.verdict([8.76, 8.76], single, PAPER) is None  # equal by chance: nothing to judge by
     assert comparisons.verdict([], single, PAPER) is None
     assert comparisons.verdict([8.7, 8.8], None, PAPER) is None
     assert comparisons.verdict([8.7, 8.8], single, SHORT) is None
@@ -377,3 +381,29 @@ def test_equivalence_of_two_precisions_is_shown_or_not(tmp_path):
 
 def test_rows_of_one_precision_are_said_to_compare_nothing(tmp_path):
     assert "compares nothing" in precision_page(tmp_path, [8.0, 8.1], [8.0, 8.1])  # all fakes are bf16
+
+
+def test_the_headline_compares_the_last_row_with_a_number(tmp_path):
+    results = make_results(TABLE, PAPER, {"resnet20": [8.5, 8.7], "resnet32": [7.6, 7.5]}, tmp_path)
+    headline = of_last_row(make_page(TABLE, PAPER, results, tmp_path))
+    assert (headline.row, headline.reported) == ("ResNet-32", "7.51 (single)")
+    assert headline.reproduced == "test error 7.55 ± 0.07 (n = 2 of 5)"
+    assert headline.verdict.startswith("reported is inside [")
+    alone = make_results(TABLE, PAPER, {"resnet20": [8.5]}, tmp_path / "alone")
+    assert of_last_row(make_page(TABLE, PAPER, alone, tmp_path)).verdict == "none: n < 2"
+
+
+def test_the_headline_compares_with_no_number_of_other_data(tmp_path):
+    table = bag_of_tricks_efficient.EXPERIMENTS["cifar10"]
+    results = make_results(table, PAPER, {table.rows("paper")[-1].key: [6.2, 6.3, 6.1]}, tmp_path)
+    headline = of_last_row(make_page(table, PAPER, results, tmp_path))
+    assert headline.reported.endswith(", on ImageNet") and headline.verdict == "not comparable"
+    assert headline.reproduced == "top-1 accuracy 93.80 ± 0.10 (n = 3 of 5)"
+
+
+def test_nets_are_counted_with_the_classes_of_their_data(tmp_path):
+    table = cifar_imagenet_stem.EXPERIMENT
+    page = make_page(table, PAPER, make_results(table, PAPER, {}, tmp_path), tmp_path)
+    ten = [create_model(r.row.model, num_classes=10, **r.row.model_options) for r in page.results]
+    assert page.parameters().numbers["parameters"] == [count_parameters(model) for model in ten]
+    assert page.multiply_adds().numbers["multiply_adds"] == [37_016_576, 74_765_312, 555_422_720]

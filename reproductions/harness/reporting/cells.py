@@ -37,6 +37,11 @@ def pairs(n: int, seeds: int) -> str:
     return f"{n}" if n >= seeds else f"{n} of {seeds}"
 
 
+def no_interval(values: list[float]) -> str:
+    """Why a sample has no interval, in the place of what it would say."""
+    return "none: n < 2" if len(values) < 2 else "none: no spread"
+
+
 def sample(records: list[dict], seeds: int, metric: str = "test_error") -> str:
     """Mean ± standard deviation of the final values, with n: ``8.71 ± 0.12 (n = 5)``."""
     return f"{mean_std(final_values(records, metric))} ({count(records, seeds)})" if records else "no records"

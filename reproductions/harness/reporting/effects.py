@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import plots, statistics
-from reproductions.harness.reporting.cells import NONE, interval, p_value, pairs, signed
+from reproductions.harness.reporting.cells import NONE, interval, no_interval, p_value, pairs, signed
+from reproductions.harness.reporting.headline import Headline
 from reproductions.harness.reporting.markdown import markdown_table
 from reproductions.harness.reporting.samples import completed, paired_differences
 from reproductions.harness.reporting.statistics import Interval
@@ -19,7 +20,9 @@ ALPHA = 0.05  # the chance of any false statement among all of a table
 class Effect:
     """What a ``change`` does to the test error of a ``net``, in percentage points.
 
-    ``changed`` and ``default``: errors by seed. ``seeds``: how many there were to be.
+    ``changed`` and ``default``: errors by seed. ``seeds``: how many there were to be. ``selected``: the change is to
+    take the best of several errors, which can't but be lower. ``same``: in what both are the same where nothing was
+    changed; that is no comparison.
     """
 
     net: str
@@ -27,6 +30,8 @@ class Effect:
     changed: dict[int, float]
     default: dict[int, float]
     seeds: int
+    selected: bool = False
+    same: str = ""
 
     @cached_property
     def differences(self) -> list[float]:
@@ -39,19 +44,30 @@ class Effect:
 
     def interval(self, comparisons: int) -> Interval | None:
         """The t-interval of the mean that all of so many ``comparisons`` keep to with 95 % probability (Bonferroni)."""
-        return statistics.mean_interval(self.differences, 1 - ALPHA / comparisons)
+        return None if self.same else statistics.mean_interval(self.differences, 1 - ALPHA / comparisons)
 
     def p(self, comparisons: int) -> float | None:
         """The p-value of no difference in a paired t-test, times the number of comparisons (Bonferroni), at most 1."""
-        p = statistics.paired_p(self.differences)
+        p = None if self.same or self.selected else statistics.paired_p(self.differences)
         return None if p is None else min(1.0, comparisons * p)
 
     def statement(self, comparisons: int) -> str:
         """In a word: the change is better or worse, or neither is shown."""
         bounds = self.interval(comparisons)
+        if not self.differences:
+            return "no pairs"
+        if self.same:
+            return f"none: {self.same}"
+        if self.selected:
+            return "lower by selection"
         if bounds is None:
-            return "none: n < 2" if self.differences else "no pairs"
+            return no_interval(self.differences)
         return "not shown" if 0 in bounds else "worse" if self.mean > 0 else "better"
+
+
+def count(effects: list[Effect]) -> int:
+    """How many comparisons they are."""
+    return max(1, sum(not effect.same for effect in effects))
 
 
 def by_size(effects: list[Effect]) -> list[Effect]:
@@ -66,30 +82,32 @@ def best_errors(result: RowResult) -> dict[int, float]:
 
 def section(effects: list[Effect]) -> str:
     """A table of the effects, the largest first, under a heading."""
-    count, ordered = len(effects), by_size(effects)
+    comparisons, ordered = count(effects), by_size(effects)
     table = markdown_table(
         {
             "change": [effect.change for effect in ordered],
             "net": [effect.net for effect in ordered],
             "pairs": [pairs(len(effect.differences), effect.seeds) for effect in ordered],
             "difference": [signed(effect.mean) for effect in ordered],
-            "95 % interval, corrected": [interval(effect.interval(count), signed) for effect in ordered],
-            "p, corrected": [p_value(effect.p(count)) for effect in ordered],
-            "the change is": [effect.statement(count) if effect.differences else NONE for effect in ordered],
+            "95 % interval, corrected": [interval(effect.interval(comparisons), signed) for effect in ordered],
+            "p, corrected": [p_value(effect.p(comparisons)) for effect in ordered],
+            "the change is": [effect.statement(comparisons) if effect.differences else NONE for effect in ordered],
         }
     )
     return (
         f"## What each change is worth\n\n{table}\nTest error with the change minus test error of the default with the "
         "same seed, in percentage points: above 0, the change is worse. Means over pairs of completed runs, paired "
-        f"t-intervals and t-tests, corrected for {count} comparisons (Bonferroni): if none of the changes did "
-        "anything, the chance that any of the intervals excluded 0 would be at most 5 %.\n"
+        f"t-intervals and t-tests, corrected for {comparisons} comparisons (Bonferroni): if none of the changes did "
+        "anything, the chance that any of the intervals excluded 0 would be at most 5 %. The best of several "
+        "evaluations is chosen by their test errors and so no higher than the last: how much lower, is what selecting "
+        "makes of it.\n"
     )
 
 
 def numbers(effects: list[Effect]) -> dict[str, list]:
     """The same as numbers for a CSV, in the table's order."""
-    count, ordered = len(effects), by_size(effects)
-    bounds = [effect.interval(count) for effect in ordered]
+    comparisons, ordered = count(effects), by_size(effects)
+    bounds = [effect.interval(comparisons) for effect in ordered]
     return {
         "change": [effect.change for effect in ordered],
         "net": [effect.net for effect in ordered],
@@ -99,9 +117,20 @@ def numbers(effects: list[Effect]) -> dict[str, list]:
         "std": [statistics.std(effect.differences) for effect in ordered],
         "low_corrected": [b and b.low for b in bounds],
         "high_corrected": [b and b.high for b in bounds],
-        "p_corrected": [effect.p(count) for effect in ordered],
-        "comparisons": [count] * count,
+        "p_corrected": [effect.p(comparisons) for effect in ordered],
+        "comparisons": [comparisons] * len(effects),
     }
+
+
+def headline(effects: list[Effect]) -> Headline:
+    """The largest effect, for the index of all tables."""
+    compared = [effect for effect in effects if not effect.same and not effect.selected]
+    largest = by_size(compared)[0]
+    bounds = interval(largest.interval(count(effects)), signed)
+    reproduced = f"test error {signed(largest.mean)} {bounds} ({len(largest.differences)} pairs)"
+    return Headline(
+        f"the largest: {largest.net}, {largest.change}", NONE, reproduced, largest.statement(count(effects))
+    )
 
 
 def forest(effects: list[Effect], variant: Variant) -> Figure | None:
@@ -110,7 +139,7 @@ def forest(effects: list[Effect], variant: Variant) -> Figure | None:
     if not shown:
         return None
     lines = [
-        plots.Line(effect.change, effect.net, effect.differences, effect.interval(len(effects))) for effect in shown
+        plots.Line(effect.change, effect.net, effect.differences, effect.interval(count(effects))) for effect in shown
     ]
-    meaning = "difference of the test error (points; right of 0, the change is worse)"
+    meaning = "test error, points above that of the default"
     return plots.forest(lines, meaning, "95 % interval, corrected", variant)

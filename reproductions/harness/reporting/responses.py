@@ -11,9 +11,10 @@ from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.final_weights import has_final_weights
 from reproductions.harness.measurements import MeasurementError, digest
 from reproductions.harness.reporting import plots, statistics
-from reproductions.harness.reporting.cells import NONE, number
+from reproductions.harness.reporting.cells import NONE, interval, no_interval, number
 from reproductions.harness.reporting.differences import welch_cells, welch_numbers
 from reproductions.harness.reporting.footnotes import code_note, counted
+from reproductions.harness.reporting.headline import Headline
 from reproductions.harness.reporting.markdown import markdown_table
 from reproductions.harness.reporting.samples import completed
 from reproductions.harness.reporting.statistics import WelchTest
@@ -197,7 +198,7 @@ class Comparison:
         if self.difference is None:
             return NONE
         if self.test is None:
-            return "none: n < 2"
+            return no_interval(min(self.smaller.means, self.larger.means, key=len))
         if 0 in self.test.interval:
             return "not shown"
         return "yes" if self.difference < 0 else "no, larger"
@@ -228,6 +229,14 @@ def section(comparisons: list[Comparison]) -> str:
         "“Yes”: the interval lies below 0; “not shown”: it includes 0. No correction is made for the number of "
         f"comparisons: each of the {len(comparisons)} has its own 5 % chance of excluding 0 where the nets are alike.\n"
     )
+
+
+def headline(comparisons: list[Comparison]) -> Headline:
+    """The last one, for the index of all tables."""
+    last = comparisons[-1]
+    bounds = last.test and interval(last.test.interval, _signed)
+    reproduced = f"mean over layers {_signed(last.difference)}{f' {bounds}' if bounds else ''}"
+    return Headline(last.nets, "smaller responses", reproduced, last.statement)
 
 
 # ------------------------------------------------------------------------------------------------- numbers and figure

@@ -55,9 +55,14 @@ def by_seed(records: list[dict], metric: str = "test_error") -> dict[int, float]
     return {r["specification"]["seed"]: at_the_end(r, metric) for r in completed(records)}
 
 
+def share_runs(records: list[dict], others: list[dict]) -> bool:
+    """Whether the records of two rows are of the same runs: a variant may override what sets them apart."""
+    return bool({record["identity"] for record in records} & {record["identity"] for record in others})
+
+
 def paired_differences(new: dict[int, float], old: dict[int, float]) -> list[float]:
-    """New minus old for every seed that both have, in the order of the seeds."""
-    return [new[seed] - old[seed] for seed in sorted(new.keys() & old.keys())]
+    """New minus old for every seed that both have, in the order of the seeds; equal ones are equal to the last bit."""
+    return [round(new[seed] - old[seed], 9) for seed in sorted(new.keys() & old.keys())]
 
 
 def final_values(records: list[dict], metric: str = "test_error") -> list[float]:

@@ -1,7 +1,9 @@
 """What a few seeds say: means, spreads, intervals and tests.
 
 All take plain sequences of numbers and give None where the numbers are too few to say anything: a mean needs one, a
-standard deviation and everything built on it two. Normality of the seeds' errors is assumed throughout.
+standard deviation and everything built on it two. Intervals and tests need numbers that vary: errors are whole numbers
+of images, so two or three can be equal by chance, and an interval without width would exclude everything else.
+Normality of the seeds' errors is assumed throughout.
 """
 
 import math
@@ -72,18 +74,16 @@ def t_quantile(df: float, level: float = LEVEL) -> float:
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
-    """Two-sided t-interval of the mean; None of fewer than two values."""
-    n = len(values)
-    return _around(values, math.sqrt(1 / n), level) if n > 1 else None
+    """Two-sided t-interval of the mean; None of fewer than two values, or if they don't vary."""
+    return _around(values, math.sqrt(1 / len(values)), level) if std(values) else None
 
 
 def prediction_interval(values: Sequence[float], k: int = 1, level: float = LEVEL) -> Interval | None:
     """Where the mean of ``k`` further runs like these falls with probability ``level``.
 
-    mean ± t(n - 1) · s · sqrt(1/k + 1/n); None of fewer than two values.
+    mean ± t(n - 1) · s · sqrt(1/k + 1/n); None of fewer than two values, or if they don't vary.
     """
-    n = len(values)
-    return _around(values, math.sqrt(1 / k + 1 / n), level) if n > 1 else None
+    return _around(values, math.sqrt(1 / k + 1 / len(values)), level) if std(values) else None
 
 
 def _around(values: Sequence[float], factor: float, level: float) -> Interval:

@@ -7,9 +7,9 @@ from functools import cached_property
 from reproductions import reported
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import statistics
-from reproductions.harness.reporting.cells import NONE, interval, pairs, signed
+from reproductions.harness.reporting.cells import NONE, interval, no_interval, pairs, signed
 from reproductions.harness.reporting.markdown import markdown_table
-from reproductions.harness.reporting.samples import METRICS, by_seed, paired_differences
+from reproductions.harness.reporting.samples import METRICS, by_seed, paired_differences, share_runs
 from reproductions.harness.reporting.statistics import Interval
 from reproductions.reported import Source
 
@@ -34,7 +34,7 @@ class Step:
 
     @property
     def interval(self) -> Interval | None:
-        """The 95 % t-interval of the mean of the paired differences; None of fewer than two pairs."""
+        """The 95 % t-interval of the mean of the paired differences; None of fewer than two pairs, or equal ones."""
         return statistics.mean_interval(self.differences)
 
     @cached_property
@@ -48,8 +48,8 @@ class Step:
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether both rows are the same runs: a variant may override what sets them apart."""
-        return bool({r["identity"] for r in self.row.records} & {r["identity"] for r in self.before.records})
+        """Whether both rows are the same runs."""
+        return share_runs(self.row.records, self.before.records)
 
 
 def find_steps(results: list[RowResult], metric: str = "top1_accuracy") -> list[Step]:
@@ -71,7 +71,7 @@ def statement(step: Step, variant: Variant, agreement: str) -> str | None:
     if step.changes_nothing:
         return "none: the same runs"
     if step.interval is None:
-        return "none: n < 2"
+        return no_interval(step.differences)
     if 0 in step.interval:
         return "not shown"
     expected = next(iter(step.reported.values()))

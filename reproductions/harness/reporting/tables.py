@@ -16,12 +16,12 @@ from reproductions import reported
 from reproductions.harness.experiment import Experiment, RowResult, Variant
 from reproductions.harness.records import records_digest
 from reproductions.harness.reporting import footnotes, statistics
-from reproductions.harness.reporting.cells import NONE, interval, mean_std, number, sample, signed
+from reproductions.harness.reporting.cells import NONE, interval, mean_std, no_interval, number, sample, signed
 from reproductions.harness.reporting.comparisons import verdict
 from reproductions.harness.reporting.markdown import markdown_table
 from reproductions.harness.reporting.samples import ACCURACIES, METRICS, best_values, completed, final_values
 from reproductions.reported import Reported, Source
-from resnet.data import IMAGE_SHAPES
+from resnet.data import IMAGE_SHAPES, NUM_CLASSES
 from resnet.files import write_atomically
 from resnet.models import count_parameters, create_model
 from resnet.models.complexity import multiply_adds
@@ -81,7 +81,7 @@ class Page:
 
     def multiply_adds(self) -> Column:
         """Of the forward pass for one image, which the papers call FLOPs."""
-        counts = [_multiply_adds(r.row.model, tuple(r.row.model_options.items()), r.row.data) for r in self.results]
+        counts = [_multiply_adds(r.row.model, _options(r), r.row.data) for r in self.results]
         note = "Multiply-adds are those of convolutions and the fully connected layer, for one image."
         return Column("multiply-adds", [f"{n / 1e6:,.1f} M" for n in counts], {"multiply_adds": counts}, note)
 
@@ -188,8 +188,8 @@ class Page:
     def verdict(self) -> Column:
         """Whether the reported number lies where further runs like these would."""
         verdicts = [verdict(s, t, self.variant) for s, t in zip(self._samples, self._targets)]
-        missing = "none: n < 2" if self._comparable else "not comparable"
-        cells = [str(v) if v else missing if t else NONE for v, t in zip(verdicts, self._targets)]
+        missing = [no_interval(s) if self._comparable else "not comparable" for s in self._samples]
+        cells = [str(v) if v else m if t else NONE for v, m, t in zip(verdicts, missing, self._targets)]
         numbers = {
             "prediction_low": [v and v.interval.low for v in verdicts],
             "prediction_high": [v and v.interval.high for v in verdicts],
@@ -333,7 +333,12 @@ def _parameters(result: RowResult) -> int:
     """Number of trainable parameters of the row's model."""
     if result.records:
         return result.records[0]["parameters"]
-    return _count_parameters(result.row.model, tuple(result.row.model_options.items()))
+    return _count_parameters(result.row.model, _options(result))
+
+
+def _options(result: RowResult) -> tuple:
+    """Those that the row's model is made with."""
+    return tuple({"num_classes": NUM_CLASSES[result.row.data], **result.row.model_options}.items())
 
 
 @cache

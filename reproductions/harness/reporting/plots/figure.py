@@ -67,6 +67,15 @@ def read_description(path: Path) -> str | None:
         return image.info.get("Description")
 
 
+def is_saved(path: Path, description: str) -> bool:
+    """Whether :func:`save` wrote ``path``.png and ``path``.svg with this description."""
+    files = [path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "svg")]
+    try:
+        return all(file.exists() and read_description(file) == description for file in files)
+    except (OSError, ElementTree.ParseError):  # a damaged file, which is made again
+        return False
+
+
 def make_figure(
     width: float, height: float, panels: int, variant: Variant, columns: int | None = None, share_y: bool = True
 ) -> tuple[Figure, list[Axes]]:
