@@ -33,7 +33,7 @@ from resnet.data.crops import centre_box, crop, read_image
 from resnet.data.dataset import DataError
 from resnet.data.image_files import FolderDataset
 from resnet.data.loading import Loader
-from resnet.data.own_folder import OwnImages, every_nth, find_images, scan_classes, split, stratified
+from resnet.data.own_folder import OwnImages, every_nth, find_images, scan_classes, shown, split, stratified
 from resnet.device import find_device
 from resnet.files import write_atomically
 from resnet.finetuning import (
@@ -70,7 +70,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--variant", choices=VARIANTS, help="default: that of the weights, else b, as torchvision's nets are")
     held_out = training.add_mutually_exclusive_group()
     held_out.add_argument("--every", type=int, metavar="N", help="hold out every N-th image of the sorted list")
-    held_out.add_argument("--validation", type=float, default=0.2, metavar="SHARE",
+    held_out.add_argument("--validation", type=_share, default=0.2, metavar="SHARE",
                           help="hold out this share of each class at random (default: 0.2)")  # fmt: skip
     add("--epochs", type=int, default=30, help="default: 30; with more than before a training goes on")
     add("--batch", type=int, default=64, help="images a step (default: 64)")
@@ -89,13 +89,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         command.add_argument("--device", default="auto", help="auto (default): a CUDA GPU if there is one; or cpu, ...")
         command.add_argument("--workers", type=int, help="processes that read images (default: one per thread)")
     options = parser.parse_args(arguments)
-    least = {"epochs": 1, "batch": 2, "image_size": 8, "workers": 0, "seed": 0}  # BN needs two images
+    least = {"every": 2, "epochs": 1, "batch": 2, "image_size": 8, "workers": 0, "seed": 0}  # BN needs two images
     for name, lowest in least.items():
         value = getattr(options, name, None)
         if value is not None and value < lowest:
             parser.error(f"--{name.replace('_', '-')} must be at least {lowest}, not {value}")
     options.workers = torch.get_num_threads() if options.workers is None else options.workers
     return options
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1, not {text}")
+    return share
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -127,6 +134,7 @@ def train_on_folder(options: argparse.Namespace, console: Console) -> int:
     if options.out.resolve().is_relative_to(options.folder.resolve()):
         raise ValueError(f"{options.out} lies in {options.folder}, where its plots would be taken for images of a "
                          "class: name another --out")  # fmt: skip
+    _check(options)
     images = _scan(options, console)
     dataset, how = _hold_out(options, images)
     beginning = _begin(options, dataset.classes)
@@ -156,6 +164,12 @@ def train_on_folder(options: argparse.Namespace, console: Console) -> int:
     for path in (*written, history, *sorted(options.out.glob("*.safetensors"))):
         console.print(f"wrote {path}")
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Find out before all images are read what can't be used. Raises ValueError and WeightsError."""
+    beginning = _begin(options, ("one", "another"))  # the network is known whatever the classes are
+    _settings(options, beginning.architecture.model).recipe()
 
 
 def _scan(options: argparse.Namespace, console: Console) -> OwnImages:
@@ -277,7 +291,7 @@ def predict_files(classifier: Classifier, paths: list[Path], device: torch.devic
             likeliest = iter([] if pixels is None else _likeliest(classifier, pixels))
             for path, each in zip(piece, found):
                 said = {"error": each} if isinstance(each, str) else {"predictions": next(likeliest)}
-                yield {"image": str(path), **said}
+                yield {"image": shown(path), **said}
     finally:
         loader.close()
 

@@ -78,7 +78,7 @@ def load_weights(model: nn.Module, name: str, options: dict, path: Path) -> None
 def _said_of(card: Mapping[str, str], architecture: Architecture) -> str:
     """What a card says of its network, in a few words."""
     said = [card[key] for key in ("row", "profile") if key in card]
-    said += [f"test error {float(card['test_error']):.2f} %"] if "test_error" in card else []
+    said += [f"test error {card['test_error']} %"] if "test_error" in card else []
     return str(architecture) + (f" ({', '.join(said)})" if said else "")
 
 

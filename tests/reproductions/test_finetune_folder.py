@@ -110,17 +110,24 @@ def test_fine_tuning_says_what_becomes_of_the_last_layer(folder, trained, tmp_pa
     ("flags", "said"),
     [
         (["--strict"], "must be repaired or taken away"),
-        (["--validation", "1"], "must be between 0 and 1"),
         (["--every", "1000"], "no image of"),
         (["--weights", "missing.pt"], "there is no file missing.pt"),
         (["--model", "resnet51"], "there is no model 'resnet51'"),
         (["--model", "mnist_residual"], "grey images only"),
         (["--device", "cuda:77"], "there is no device 'cuda:77'"),
+        (["--learning-rate", "-1"], "learning_rate"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(folder, tmp_path, capsys, flags, said):
     status, _, err = run(capsys, "train", folder, "--out", tmp_path / "out", *FLAGS, *flags)
     assert status == 2 and said in err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flags", [["--weights", "missing.pt"], ["--model", "resnet51"], ["--learning-rate", "-1"]])
+def test_flags_are_looked_at_before_the_images(folder, tmp_path, capsys, monkeypatch, flags):
+    monkeypatch.setattr("reproductions.finetune_folder.scan_classes", lambda *_: pytest.fail("reads the images"))
+    status, _, _ = run(capsys, "train", folder, "--out", tmp_path / "out", *FLAGS, *flags)
+    assert status == 2
 
 
 def test_folders_and_weights_that_will_not_do(folder, trained, tmp_path, capsys):
@@ -133,7 +140,8 @@ def test_folders_and_weights_that_will_not_do(folder, trained, tmp_path, capsys)
     ):
         status, _, err = run(capsys, *arguments)
         assert status == 2 and said in err
-    for flags in (["--batch", "1"], ["--epochs", "0"], ["--every", "5", "--validation", "0.1"]):
+    both = ["--every", "5", "--validation", "0.1"]
+    for flags in (["--batch", "1"], ["--epochs", "0"], ["--every", "1"], ["--validation", "1"], both):
         with pytest.raises(SystemExit) as ended:
             run(capsys, "train", folder, "--out", tmp_path / "out", *flags)
         assert ended.value.code == 2
