@@ -56,9 +56,14 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
+def autocast_dtype(precision: str) -> torch.dtype | None:
+    """What convolutions and linear layers compute in under :func:`autocast`; None for fp32, where it does nothing."""
+    return _AUTOCAST[precision]
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """A context in which operations compute in ``precision``: fp32, bf16 or fp16."""
-    dtype = _AUTOCAST[precision]
+    dtype = autocast_dtype(precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 

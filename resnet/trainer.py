@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from resnet.checkpoint import digest_of_weights
 from resnet.data import Data
 from resnet.data.sampling import seeded_generator
-from resnet.device import autocast, exact_kernels, resolve_precision
+from resnet.device import autocast, autocast_dtype, exact_kernels, resolve_precision
 from resnet.distributed import ALONE, Group, distribute
 from resnet.evaluate import count_wrong, count_wrong_in
 from resnet.losses import cross_entropy, distillation_loss, mix, mixing_weight, partners
+from resnet.low_precision import WeightCopies
 from resnet.models import create_model
 from resnet.normalization import BatchCounters, RunningEstimates, synchronize_batch_norm
 from resnet.recipe import Recipe, learning_rate_at, make_optimizer
@@ -119,6 +120,7 @@ class Trainer:
         self._counters = BatchCounters(self.model)
         with self._on_stream():  # DistributedDataParallel adds gradients up on the stream that it was made on
             self._parallel = distribute(self.model, group)
+        self._copies = self._make_copies()
         self._teacher = None if teacher is None else self._create_teacher(run.teacher, teacher)
         self.needed_digests = {role: digest_of_weights(weights) for role, weights in needed.items()}
         self.optimizer = make_optimizer(self.recipe, self.model)
@@ -149,6 +151,12 @@ class Trainer:
         options = {"num_classes": self.data.num_classes, **run.model_options}
         model = create_model(run.model, generator=generator, **options)
         return model.to(self.device, memory_format=torch.channels_last)
+
+    def _make_copies(self) -> WeightCopies | None:
+        """Copies of the weights in low precision, where every step has one backward pass of one process."""
+        dtype = autocast_dtype(self.precision)
+        alone = self._estimates is None and self.group.size == 1
+        return WeightCopies(self.model, dtype) if dtype is not None and alone else None
 
     def _create_teacher(self, run: Run, weights: dict) -> nn.Module:
         teacher = self._create_model(run)
@@ -189,6 +197,8 @@ class Trainer:
     def _compute(self, size: int) -> None:
         """The work of a step on ``size`` images: for the device alone, the same operations on the same memory."""
         self.optimizer.zero_grad()
+        if self._copies is not None:
+            self._copies.refresh()
         if self._estimates is not None:
             self._estimates.begin_batch()
         with self._counters.one_batch():
@@ -200,6 +210,8 @@ class Trainer:
                     self._estimates.end_group()
         if self._estimates is not None:
             self._estimates.end_batch()
+        if self._copies is not None:
+            self._copies.move_gradients()
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
@@ -210,7 +222,7 @@ class Trainer:
             images = mix(images, weight)
             other_labels = labels[partners(len(labels), self.device)]
         with autocast(self.device, self.precision):
-            logits = self._parallel(images)
+            logits = (self._copies or self._parallel)(images)
             with torch.no_grad():
                 taught = None if self._teacher is None else self._teacher(images)
         loss = cross_entropy(logits, labels, recipe.label_smoothing)

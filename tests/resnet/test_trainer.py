@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnet.data.dataset import ImageDataset
 from resnet.data.resident import ResidentData
@@ -430,3 +431,30 @@ def test_bn_counts_batches_not_groups(data, size):
     trainer = train_to_the_end(make_run(replace(RECIPE, batch_norm_size=size)), data)
     counts = {int(v) for k, v in trainer.model.state_dict().items() if k.endswith("num_batches_tracked")}
     assert counts == {RECIPE.iterations}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("model", [("cifar_resnet8", {"conv_bias": True}), ("cifar_bottleneck11", {"variant": "d"})])
+def test_copies_of_the_weights_are_those_that_autocast_makes(data, monkeypatch, precision, model):
+    recipe = replace(RECIPE, precision=precision, mixup=0.2, label_smoothing=0.1)
+    run = Run(model[0], recipe, "synthetic", 1, model[1])
+    copied, operations = train_to_the_end(run, data), count_operations(Trainer(run, data))
+    monkeypatch.setattr(Trainer, "_make_copies", lambda trainer: None)
+    cast, more = train_to_the_end(run, data), count_operations(Trainer(run, data))
+    assert copied.weights_digest() == cast.weights_digest() and copied.curve == cast.curve
+    weights = sum(p.dim() > 1 or "conv" in n or "fc" in n for n, p in copied.model.named_parameters())
+    assert more - operations >= 2 * weights - 10, "one for each weight and each gradient"
+
+
+def count_operations(trainer) -> int:
+    class Counter(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            self.count += function not in (torch.ops.aten.detach.default, torch.ops.aten.empty_like.default)
+            return function(*arguments, **(keywords or {}))
+
+    trainer.step()
+    with Counter() as counter:
+        trainer.step()
+    return counter.count
