@@ -106,7 +106,7 @@ def _reported(page: Page) -> Column:
 def headline(page: Page) -> Headline:
     """What fine-tuning is worth, with the learning rate of the training from scratch."""
     step = steps.find_steps(page.results)[0]
-    finetuned, scratch = (next(iter(reported.in_paper(REPORTED[k], METRICS[page.metric]))) for k in reversed(REPORTED))
+    finetuned, scratch = (reported.target(REPORTED[key], METRICS[page.metric]) for key in ("finetuned", "scratch"))
     return Headline(
         f"{step.row.row.label} − {step.before.row.label}",
         f"{finetuned} − {scratch}, of other images",

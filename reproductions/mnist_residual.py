@@ -53,7 +53,7 @@ def rows(profile: str) -> list[Row]:
 def report(page: Page) -> list[Path]:
     """The accuracy after each of SHOWN epochs beside the reported one, and learning curves."""
     (result,) = page.results
-    epochs = [epoch for epoch in SHOWN if epoch <= EPOCHS[page.variant.profile]]
+    epochs = _shown_epochs(page)
     lines = [_after(result, epoch) for epoch in epochs]
     page = replace(page, results=lines)
     columns = [
@@ -72,10 +72,15 @@ def report(page: Page) -> list[Path]:
 def headline(page: Page) -> Headline:
     """The last of SHOWN epochs for which an accuracy is reported."""
     (result,) = page.results
-    epochs = [epoch for epoch in SHOWN if epoch <= EPOCHS[page.variant.profile]]
-    labels = [f"{result.row.label}, after epoch {epoch}" for epoch in epochs]
-    lines = [_after(replace(result, row=replace(result.row, label=label)), e) for label, e in zip(labels, epochs)]
+    lines = []
+    for epoch in _shown_epochs(page):
+        line = _after(result, epoch)
+        lines.append(replace(line, row=replace(line.row, label=f"{line.row.label}, after epoch {epoch}")))
     return of_last_row(replace(page, results=lines))
+
+
+def _shown_epochs(page: Page) -> list[int]:
+    return [epoch for epoch in SHOWN if epoch <= EPOCHS[page.variant.profile]]
 
 
 def _after(result: RowResult, epoch: int) -> RowResult:

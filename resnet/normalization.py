@@ -65,7 +65,7 @@ class RunningEstimates:
 
     @torch.no_grad()
     def end_batch(self) -> None:
-        """Give the layers the mean over the groups of all processes; BN's counters count one batch."""
+        """Give the layers the mean over the groups of all processes."""
         self._group.sum_(*self._sums)
         torch._foreach_div_(self._sums, self._groups)
         torch._foreach_copy_(self._estimates, self._sums)

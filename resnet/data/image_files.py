@@ -166,9 +166,9 @@ def _class_folders(folder: Path) -> list[str]:
     raise DataError(f"{folder} is empty: it must have a folder of images for every class")
 
 
-def is_image(name: str) -> bool:
+def is_image(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
     """Whether a file of that name is taken for an image."""
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    return name.lower().endswith(suffixes) and not name.startswith(".")
 
 
 def _scan(root: Path, part: str, classes: list[str]) -> Files:

@@ -15,7 +15,7 @@ import torch
 from resnet.data import image_files
 from resnet.data.crops import read_image
 from resnet.data.dataset import DataError
-from resnet.data.image_files import Files, FolderDataset, digest_of_files, some
+from resnet.data.image_files import Files, FolderDataset, digest_of_files, is_image, some
 from resnet.data.sampling import seeded_generator
 
 # Those of common image files; one that this Pillow can't decode is then named, not passed over.
@@ -78,15 +78,11 @@ def _sub_folders(root: Path) -> list[str]:
         raise DataError(f"{root} can't be read ({error}); make it readable") from error
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
-
-
 def _images_below(folder: Path) -> list[Path]:
     found = []
     for where, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(where, name) for name in names if _is_image(name)]
+        found += [Path(where, name) for name in names if is_image(name, SUFFIXES)]
     return sorted(found)
 
 
@@ -123,7 +119,9 @@ def _too_few(root: Path, names: list[str], classes: tuple[str, ...], images: int
     wanted = f"{root} must have a sub-folder of images for each of at least two classes"
     endings = f"files that end in {', '.join(SUFFIXES)}"
     if not names:
-        lying = " but images lie directly in it," if any(_is_image(path.name) for path in root.iterdir()) else ""
+        lying = (
+            " but images lie directly in it," if any(is_image(path.name, SUFFIXES) for path in root.iterdir()) else ""
+        )
         return f"{wanted},{lying} and it has no sub-folder at all"
     if not images:
         return f"{wanted}, but there is no image in {some(names)} ({endings})"

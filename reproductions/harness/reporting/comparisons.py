@@ -53,3 +53,8 @@ def verdict(sample: list[float], target: Reported | None, variant: Variant) -> V
     k = target.n if target.kind == "mean" else 1
     expected = statistics.prediction_interval(sample, k)
     return Verdict(float(target.value), expected, k, target.kind == "whole") if expected else None
+
+
+def no_verdict(sample: list[float], variant: Variant) -> str:
+    """Why there is none on a reported number, in the place of one."""
+    return cells.no_interval(sample) if variant.profile == "paper" else "not comparable"

@@ -125,12 +125,10 @@ def numbers(effects: list[Effect]) -> dict[str, list]:
 def headline(effects: list[Effect]) -> Headline:
     """The largest effect, for the index of all tables."""
     compared = [effect for effect in effects if not effect.same and not effect.selected]
-    largest = by_size(compared)[0]
-    bounds = interval(largest.interval(count(effects)), signed)
+    largest, comparisons = by_size(compared)[0], count(effects)
+    bounds = interval(largest.interval(comparisons), signed)
     reproduced = f"test error {signed(largest.mean)} {bounds} ({len(largest.differences)} pairs)"
-    return Headline(
-        f"the largest: {largest.net}, {largest.change}", NONE, reproduced, largest.statement(count(effects))
-    )
+    return Headline(f"the largest: {largest.net}, {largest.change}", NONE, reproduced, largest.statement(comparisons))
 
 
 def forest(effects: list[Effect], variant: Variant) -> Figure | None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from reproductions import reported
 from reproductions.harness.experiment import Row
-from reproductions.harness.reporting.cells import NONE, no_interval, sample
-from reproductions.harness.reporting.comparisons import verdict
+from reproductions.harness.reporting.cells import NONE, sample
+from reproductions.harness.reporting.comparisons import no_verdict, verdict
 from reproductions.harness.reporting.samples import METRICS, final_values
 from reproductions.harness.reporting.tables import Page
 from reproductions.reported import Reported
@@ -33,9 +33,9 @@ def of_last_row(page: Page) -> Headline:
         return Headline(shown.row.label, NONE, reproduced, NONE)
     if not _is_of_the_rows_data(target, shown.row):
         return Headline(shown.row.label, f"{target.described}, on {target.data}", reproduced, "not comparable")
-    unsaid = no_interval(values) if page.variant.profile == "paper" else "not comparable"
-    said = verdict(values, target, page.variant)
-    return Headline(shown.row.label, target.described, reproduced, f"reported is {said}" if said else unsaid)
+    found = verdict(values, target, page.variant)
+    said = f"reported is {found}" if found else no_verdict(values, page.variant)
+    return Headline(shown.row.label, target.described, reproduced, said)
 
 
 def _is_of_the_rows_data(target: Reported, row: Row) -> bool:

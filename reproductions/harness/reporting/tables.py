@@ -16,8 +16,8 @@ from reproductions import reported
 from reproductions.harness.experiment import Experiment, RowResult, Variant
 from reproductions.harness.records import records_digest
 from reproductions.harness.reporting import footnotes, statistics
-from reproductions.harness.reporting.cells import NONE, interval, mean_std, no_interval, number, sample, signed
-from reproductions.harness.reporting.comparisons import verdict
+from reproductions.harness.reporting.cells import NONE, interval, mean_std, number, sample, signed
+from reproductions.harness.reporting.comparisons import no_verdict, verdict
 from reproductions.harness.reporting.markdown import markdown_table
 from reproductions.harness.reporting.samples import ACCURACIES, METRICS, best_values, completed, final_values
 from reproductions.reported import Reported, Source
@@ -188,7 +188,7 @@ class Page:
     def verdict(self) -> Column:
         """Whether the reported number lies where further runs like these would."""
         verdicts = [verdict(s, t, self.variant) for s, t in zip(self._samples, self._targets)]
-        missing = [no_interval(s) if self._comparable else "not comparable" for s in self._samples]
+        missing = [no_verdict(sample, self.variant) for sample in self._samples]
         cells = [str(v) if v else m if t else NONE for v, m, t in zip(verdicts, missing, self._targets)]
         numbers = {
             "prediction_low": [v and v.interval.low for v in verdicts],
