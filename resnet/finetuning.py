@@ -93,7 +93,7 @@ def from_weights(
     """
     if source.startswith(TORCHVISION):
         name = source.removeprefix(TORCHVISION)
-        path, card = torchvision_file(name), {}
+        path = torchvision_file(name)
         asked = model or name, variant or "b"
     else:
         path, asked = Path(source), (model, variant)
@@ -113,7 +113,7 @@ def from_weights(
     keeps = outputs == len(classes) and named in (None, classes)
     try:
         if keeps:
-            network.load_state_dict(dict(state))
+            network.load_state_dict(state)
         else:
             take_over(network, state)
     except (RuntimeError, ValueError) as error:
