@@ -3,13 +3,11 @@
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from resnet import checkpoint
+from resnet.device import threads
 from resnet.models import count_parameters
 from resnet.trainer import Trainer
 
@@ -86,7 +84,7 @@ def training(
     marks: deque = deque()
     while not trainer.finished:
         before = trainer.iteration
-        with _threads(trainer.threads):
+        with threads(trainer.threads):
             for _ in range(burst):
                 trainer.step()
                 if trainer.evaluation_due:
@@ -98,7 +96,7 @@ def training(
         yield from _reached(trainer, marks, 0 if save or trainer.evaluation_due else AHEAD - 1)
         if evaluated := trainer.evaluation_due:
             history["train_seconds"] += time.perf_counter() - segment
-            with _threads(trainer.threads):
+            with threads(trainer.threads):
                 trainer.begin_evaluation()
             marks.append(trainer.mark())
             yield from _reached(trainer, marks, 0)
@@ -134,20 +132,6 @@ def _reached(trainer: Trainer, marks: deque, left: int) -> Generator[int, None, 
             marks.popleft()
         else:
             yield 0
-
-
-@contextmanager
-def _threads(count: int):
-    """Compute with so many threads: a run goes on with as many as it was begun with."""
-    before = torch.get_num_threads()
-    if count == before:
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _progress(trainer: Trainer, steps_per_second: float) -> Progress:

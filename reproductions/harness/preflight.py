@@ -13,6 +13,7 @@ from rich.text import Text
 from reproductions.harness import provenance
 from reproductions.harness.console import PUBLISHED, make_console
 from reproductions.harness.launching import cost
+from reproductions.harness.launching.slots import Slot, find_slots
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import Pool
 from resnet.data import FOLDERS, load
@@ -110,7 +111,10 @@ def dry_run(
     console = make_console()
     console.print(table, crop=False, width=max(console.width, 110))
     known = sum(cost.work_of(run) in rates for run in missing)
-    console.print(f"{len(missing)} of {len(runs)} runs to be trained: {total:.2f} {unit}-hours for {known} of them")
+    slots = len(_slots(missing, launcher, options))
+    at_once = f", in {slots} slots" if slots > 1 else ""
+    hours = f"{total:.2f} {unit}-hours for {known} of them{at_once}"
+    console.print(f"{len(missing)} of {len(runs)} runs to be trained: {hours}")
     for work, rate in rates.items():
         console.print(f"  {work}: {rate.source}")
     if known < len(missing):
@@ -125,7 +129,13 @@ def _rates(
     if launcher == "slurm":
         return cost.rates_elsewhere(runs, pools), "GPU"
     device = find_device(options.device)
-    return cost.rates_here(runs, pools, device), "GPU" if device.type == "cuda" else "CPU"
+    thread_count = next((slot.threads for slot in _slots(runs, launcher, options)), None)
+    return cost.rates_here(runs, pools, device, thread_count), "GPU" if device.type == "cuda" else "CPU"
+
+
+def _slots(runs: list[Run], launcher: str, options: argparse.Namespace) -> list[Slot]:
+    """Those of the local launcher; the others have none here."""
+    return find_slots(options.slots, len(runs), options.device) if launcher == "local" else []
 
 
 def refuse_without_gpu(options: argparse.Namespace, missing: list[Run], launcher: str, pools: list[Pool]) -> bool:
@@ -135,6 +145,7 @@ def refuse_without_gpu(options: argparse.Namespace, missing: list[Run], launcher
     rates, _ = _rates(missing, launcher, options, pools)
     works = Counter(work for run in missing if (work := cost.work_of(run)) in rates)
     seconds = 3600 * sum(rates[cost.work_of(run)].hours(run) for run in missing if cost.work_of(run) in rates)
+    seconds /= max(1, len(_slots(missing, launcher, options)))
     if seconds <= 3600 * _CPU_HOURS and works.total() == len(missing):
         return False
     where = "this machine, which has no CUDA GPU," if options.device == "auto" else "the CPU"

@@ -16,6 +16,7 @@ from reproductions import __main__ as main
 from reproductions import cifar_table
 from reproductions.harness import cli, launching, preflight
 from reproductions.harness.experiment import Experiment, Variant
+from reproductions.harness.launching import cost
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.cluster_profile import load_cluster_profile
 from reproductions.harness.launching.slurm.submissions import Submission
@@ -390,6 +391,17 @@ def test_a_dry_run_lists_runs_and_cost_and_trains_nothing(out, launched, capsys)
 def test_a_dry_run_counts_the_hours_of_the_device_asked_for(out, launched, capsys):
     assert run(out, "--dry-run", "--rows", "resnet8", "--device", "cpu") == 0
     assert re.search(r"1 of 1 runs to be trained: \d+\.\d\d CPU-hours", capsys.readouterr().out)
+
+
+def test_a_dry_run_of_the_local_queue_measures_with_the_threads_of_a_slot(out, launched, capsys, monkeypatch):
+    measured = []
+    monkeypatch.setattr("reproductions.harness.launching.slots.available_cores", lambda: 6)
+    monkeypatch.setattr(cost, "measured_rate", lambda *_: measured.append(torch.get_num_threads()))
+    flags = ("--dry-run", "--seeds", "5", "--rows", "resnet8", "--device", "cpu", "--launcher", "local")
+    assert run(out, *flags, "--slots", "3") == 0
+    assert "5 of 5 runs to be trained: 0.00 CPU-hours for 0 of them, in 3 slots" in capsys.readouterr().out
+    assert run(out, *flags) == 0
+    assert measured == [2, 1]
 
 
 def test_a_dry_run_for_a_cluster_takes_the_rate_of_gpu_records(out, launched, capsys):

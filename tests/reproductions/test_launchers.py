@@ -25,6 +25,7 @@ from reproductions.harness.launching import inline, local
 from reproductions.harness.launching.claims import claim, owned
 from reproductions.harness.launching.job import Job
 from reproductions.harness.launching.progress import Display
+from reproductions.harness.launching.slots import Slot, find_slots
 from reproductions.harness.launching.slurm import launch as slurm
 from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
 from reproductions.harness.launching.slurm.queue import QueuedJob
@@ -484,7 +485,7 @@ def test_the_result_of_an_earlier_process_of_the_same_number_is_not_taken_for_th
     place.jobs.mkdir(parents=True)
     paths.result_pickle.write_bytes(b"of old")
     monkeypatch.setattr(submitit.LocalExecutor, "submit", lambda self, job: SimpleNamespace(paths=paths))
-    local._submit(Job(RUNS, place, Way()), local.Slot(0, None, 1))
+    local._submit(Job(RUNS, place, Way()), Slot(0, None, 1))
     assert not paths.result_pickle.exists()
 
 
@@ -497,47 +498,47 @@ def gpus(slots):
 
 def test_every_gpu_is_a_slot(machine):
     machine(4)
-    assert gpus(local.find_slots(None, 10)) == [0, 1, 2, 3]
-    assert gpus(local.find_slots(None, 3)) == [0, 1, 2]
-    assert gpus(local.find_slots(6, 10)) == [0, 1, 2, 3, 0, 1]
+    assert gpus(find_slots(None, 10)) == [0, 1, 2, 3]
+    assert gpus(find_slots(None, 3)) == [0, 1, 2]
+    assert gpus(find_slots(6, 10)) == [0, 1, 2, 3, 0, 1]
 
 
 def test_only_the_visible_gpus_are_slots_by_their_own_numbers(machine):
     machine(2, "2,3")
-    assert gpus(local.find_slots(None, 10)) == [2, 3]
-    assert gpus(local.find_slots(1, 10)) == [2]
+    assert gpus(find_slots(None, 10)) == [2, 3]
+    assert gpus(find_slots(1, 10)) == [2]
 
 
 @pytest.mark.parametrize("visible", ["GPU-5ebe9f43,GPU-aabb", "MIG-1"])
 def test_gpus_named_by_uuid_are_a_clear_error(machine, visible):
     machine(2, visible)
     with pytest.raises(ValueError, match=f"CUDA_VISIBLE_DEVICES={visible} must list GPUs by number"):
-        local.find_slots(None, 10)
+        find_slots(None, 10)
 
 
 @pytest.mark.parametrize("visible", [None, "", "-1", "NoDevFiles", "0", "0,1"])
 def test_without_a_usable_gpu_the_slots_share_the_cores(machine, visible):
     machine(0, visible)
-    slots = local.find_slots(3, 10)
+    slots = find_slots(3, 10)
     assert gpus(slots) == [None] * 3 and [slot.threads for slot in slots] == [2, 2, 2]
-    assert len(local.find_slots(None, 100)) == 8 and local.find_slots(None, 1)[0].threads == 1
+    assert len(find_slots(None, 100)) == 8 and find_slots(None, 1)[0].threads == 1
 
 
 def test_more_slots_than_cores_have_a_thread_each(machine):
     machine(0, cores=2)
-    assert [slot.threads for slot in local.find_slots(5, 5)] == [1] * 5
+    assert [slot.threads for slot in find_slots(5, 5)] == [1] * 5
 
 
 def test_gpus_are_no_slots_where_the_processor_is_asked_for(machine):
     machine(2)
-    assert gpus(local.find_slots(None, 10, "cpu")) == [None] * 8
-    assert gpus(local.find_slots(None, 10, "cuda")) == [0, 1]
+    assert gpus(find_slots(None, 10, "cpu")) == [None] * 8
+    assert gpus(find_slots(None, 10, "cuda")) == [0, 1]
 
 
 def test_no_slots_are_an_error(machine):
     machine(0)
     with pytest.raises(ValueError, match="at least 1, not 0"):
-        local.find_slots(0, 3)
+        find_slots(0, 3)
 
 
 @pytest.mark.parametrize(("count", "name"), [(0, "inline"), (1, "inline"), (2, "local")])

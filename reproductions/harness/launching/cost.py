@@ -11,7 +11,7 @@ from reproductions.harness import provenance
 from reproductions.harness.records import Pool, device_seconds
 from resnet.data import FOLDERS, IMAGE_SHAPES, ImageDataset
 from resnet.data.resident import ResidentData
-from resnet.device import synchronized_time
+from resnet.device import synchronized_time, threads
 from resnet.models import create_model
 from resnet.run import Run
 from resnet.trainer import Trainer
@@ -111,13 +111,19 @@ def measured_rate(run: Run, device: torch.device, steps: int = 2) -> Rate | None
     return Rate(rate, _EVALUATION_SHARE, f"measured now on {provenance.device_name(device)}")
 
 
-def rates_here(runs: list[Run], pools: list[Pool], device: torch.device) -> dict[Work, Rate]:
-    """A rate for the work of each of the runs on this machine's device, where there is one."""
-    hardware = provenance.hardware(device, torch.get_num_threads())
-    found = {
-        work: recorded_rate(run, pools, hardware) or measured_rate(run, device)
-        for work, run in {work_of(run): run for run in runs}.items()
-    }
+def rates_here(
+    runs: list[Run], pools: list[Pool], device: torch.device, thread_count: int | None = None
+) -> dict[Work, Rate]:
+    """A rate for the work of each of the runs on this machine's device, where there is one.
+
+    On a CPU with ``thread_count`` threads, by default with as many as this process has.
+    """
+    with threads(thread_count or torch.get_num_threads()):
+        hardware = provenance.hardware(device, torch.get_num_threads())
+        found = {
+            work: recorded_rate(run, pools, hardware) or measured_rate(run, device)
+            for work, run in {work_of(run): run for run in runs}.items()
+        }
     return {work: rate for work, rate in found.items() if rate is not None}
 
 

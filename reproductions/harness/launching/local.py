@@ -10,10 +10,8 @@ import time
 import uuid
 from collections import Counter
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 import submitit
-import torch
 
 from reproductions.harness import provenance
 from reproductions.harness.launching import Options
@@ -22,9 +20,9 @@ from reproductions.harness.launching.job import Job
 from reproductions.harness.launching.private import check_private
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.signals import STOPPING, stop_on_signals
+from reproductions.harness.launching.slots import Slot, find_slots
 from reproductions.harness.launching.worker import Outcome, Way
 from reproductions.harness.launching.workplace import Workplace, failures, left
-from resnet.device import available_cores
 from resnet.run import Run
 
 _MONTH_MINUTES = 30 * 24 * 60  # submitit wants a time limit; a local job has none
@@ -32,43 +30,6 @@ _POLL_SECONDS = 0.5
 _DISMISS_SECONDS = 3.0  # enough for jobs to start, stop at a checkpoint and end
 _FALSE_STARTS = 3  # jobs in a row that died before they began a run: the slot is of no use
 _LOG_LINES = 20  # shown of a job that died
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place for one job: a GPU, or a share of the processor's cores."""
-
-    number: int
-    gpu: int | None
-    threads: int | None
-
-    def __str__(self) -> str:
-        return f"GPU {self.gpu}" if self.gpu is not None else f"slot {self.number} ({self.threads} threads)"
-
-
-def find_slots(wanted: int | None, jobs: int, device: str = "auto") -> list[Slot]:
-    """The slots of this machine, at most as many as ``jobs``. Raises ValueError for an unusable number."""
-    if wanted is not None and wanted < 1:
-        raise ValueError(f"the number of slots must be at least 1, not {wanted}")
-    gpus = [] if device == "cpu" else visible_gpus()
-    if gpus:
-        count = min(wanted or len(gpus), jobs)
-        return [Slot(number, gpus[number % len(gpus)], None) for number in range(count)]
-    cores = available_cores()
-    # The threads of a slot don't depend on how many jobs there are: they decide the last bits of a result.
-    threads = max(1, cores // (wanted or cores))
-    return [Slot(number, None, threads) for number in range(min(wanted or cores, jobs))]
-
-
-def visible_gpus() -> list[int]:
-    """The numbers of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES wants them."""
-    listed, count = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()
-    if listed is None or count == 0:
-        return list(range(count))
-    names = [name.strip() for name in listed.split(",") if name.strip()]
-    if not all(name.isdigit() for name in names):
-        raise ValueError(f"CUDA_VISIBLE_DEVICES={listed} must list GPUs by number for the local launcher")
-    return [int(name) for name in names][:count]
 
 
 def launch(runs: list[Run], place: Workplace, display: Display, options: Options) -> Outcome:
