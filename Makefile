@@ -57,7 +57,8 @@ report check list: $(INSTALLED) ; @$(BIN)/python -m reproductions $@
 cancel: $(INSTALLED) ; @$(BIN)/python -m reproductions cancel $(if $(EXPERIMENT),'$(EXPERIMENT)') $(OUT_FLAG)
 status publish: $(INSTALLED) ; @$(BIN)/python -m reproductions $@ $(OUT_FLAG)
 export: $(INSTALLED) ; @$(BIN)/python -m reproductions export $(OUT_FLAG) $(if $(TO),--to '$(TO)') \
-	$(if $(PROFILE),--profile '$(PROFILE)')
+	$(if $(PROFILE),--profile '$(PROFILE)') $(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') \
+	$(if $(PRECISION),--precision '$(PRECISION)')
 
 slurm-up slurm-down slurm-status: ; @slurm/testcluster $(@:slurm-%=%)
 

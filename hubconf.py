@@ -22,12 +22,13 @@ def _entry(model: str):
     def build(pretrained: bool = False, weights: str | _Path | None = None, **options):
         if weights is not None:
             return _create_model(model, weights=_find(weights), **options)
-        return _create_model(model, weights=_find_released(model) if pretrained else None, **options)
+        return _create_model(model, weights=_find_released(model, f"{model}_") if pretrained else None, **options)
 
     build.__name__ = build.__qualname__ = model
     build.__doc__ = f"""{model}: maps images (N, 3, 32, 32) to logits (N, 10).
 
-    ``pretrained``: with the weights that were released for it. ``weights``: with those of a file, by its path, or by
+    ``pretrained``: with the weights that were released for it, of the default recipe if there are such, else of one
+    that departs from it. ``weights``: with those of a file, by its path, or by
     its name if it is a released one. The options are those of :mod:`resnet.models.cifar`. Raises
     :class:`resnet.weights.WeightsError` if there are no such weights, or if they are those of another net.
     """
@@ -40,11 +41,13 @@ def _find(weights: str | _Path) -> _Path:
     return path if path.suffix or path.is_file() else _find_released(str(weights))
 
 
-def _find_released(name: str) -> _Path:
-    """The released file of that name. Raises WeightsError, which lists what was released."""
+def _find_released(name: str, beginning: str | None = None) -> _Path:
+    """The released file of that name, else the first one whose name begins so. Raises WeightsError, which lists what
+    was released."""
     released = {path.stem: path for path in sorted(_RELEASED.glob("*.safetensors"))}
-    if name in released:
-        return released[name]
+    fitting = [name, *(other for other in released if beginning and other.startswith(beginning))]
+    if found := next((released[other] for other in fitting if other in released), None):
+        return found
     there = f"there are: {', '.join(released)}" if released else "none have been released for any net yet"
     raise _WeightsError(f"no weights have been released for {name}; {there}. weights= also takes the path of a file")
 

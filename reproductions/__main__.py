@@ -11,10 +11,11 @@ from reproductions.experiments import EXPERIMENTS
 from reproductions.export import export_weights
 from reproductions.harness import publish
 from reproductions.harness.console import DEFAULT_OUT, EXIT_REFUSED, PUBLISHED, complain, make_console, show_files
-from reproductions.harness.experiment import PROFILES
+from reproductions.harness.experiment import PROFILES, Variant
 from reproductions.harness.launching.slurm import submissions
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.status import show_status
+from resnet.recipe import PRECISIONS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     exporting = commands.add_parser("export", help="final weights of the CIFAR-10 table's nets as safetensors")
     exporting.add_argument("--to", type=Path, metavar="DIR", help="where to (default: OUT/export)")
     exporting.add_argument("--profile", choices=PROFILES, default="paper", help="of which profile (default: paper)")
+    exporting.add_argument("--train-images", type=int, help="of nets trained on the first so many images")
+    exporting.add_argument("--precision", choices=PRECISIONS, default="auto", help="of nets trained in it")
     for command in (status, publishing, cancelling, exporting):
         command.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder of the runs (default: runs)")
     commands.add_parser("report", help="make the published tables and plots again from the committed records")
@@ -93,7 +96,8 @@ def _say_published(new: list[Path], refused: dict[Path, str], console: Console) 
 
 
 def _export(options: argparse.Namespace, console: Console) -> int:
-    return export_weights(options.profile, options.out, options.to or options.out / "export", console)
+    variant = Variant(options.profile, options.train_images, options.precision)
+    return export_weights(variant, options.out, options.to or options.out / "export", console)
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:

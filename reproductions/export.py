@@ -27,15 +27,19 @@ from resnet.weights import WeightsError
 LIMIT = 20_000_000  # bytes in a folder of released weights: they are kept in the repository
 
 
-def export_weights(profile: str, out: Path, to: Path, console: Console) -> int:
-    """Export every row's weights from ``out`` into the folder ``to``; returns the exit status.
+def export_weights(variant: Variant, out: Path, to: Path, console: Console) -> int:
+    """Export every row's weights of that variant from ``out`` into the folder ``to``; returns the exit status.
 
     0: of every row that has completed runs. 1: some could not be exported, or there was nothing to export; 2: the files
-    would be more than LIMIT, and none was written.
+    would be more than LIMIT, or there is no such variant, and none was written.
     """
+    try:
+        EXPERIMENT.runs(variant, 1)
+    except ValueError as error:  # more images than there are
+        complain(console, str(error))
+        return EXIT_REFUSED
     pool, files, problems = read_pool(out / "records"), {}, list[str]()
-    variant = Variant(profile)
-    for row in EXPERIMENT.rows(profile):
+    for row in EXPERIMENT.rows(variant.profile):
         records = completed(row.records(variant, pool))
         if not records:
             console.print(f"{row.label}: no completed runs in {out}")
@@ -46,7 +50,7 @@ def export_weights(profile: str, out: Path, to: Path, console: Console) -> int:
         except WeightsError as error:
             problems.append(f"{row.label}: not exported: {error}; train again in another OUT")
             continue
-        card = make_card(row, profile, chosen, records)
+        card = make_card(row, variant, chosen, records)
         files[to / f"{row.model}{variant.suffix}.safetensors"] = pack_weights(state, card)
     problems += pool.damaged.values()
     for text in problems:
@@ -73,7 +77,7 @@ def choose(records: list[dict]) -> dict:
     return min(records, key=lambda r: (distances[r["specification"]["seed"]], r["specification"]["seed"]))
 
 
-def make_card(row: Row, profile: str, record: dict, records: list[dict]) -> dict[str, str]:
+def make_card(row: Row, variant: Variant, record: dict, records: list[dict]) -> dict[str, str]:
     """What the file says of the network: ``record`` is that of its run, ``records`` those of all completed seeds."""
     run, errors = Run.from_specification(record["specification"]), final_values(records)
     card = {
@@ -82,7 +86,7 @@ def make_card(row: Row, profile: str, record: dict, records: list[dict]) -> dict
         "options": canonical_json(changed_options(run.model, run.model_options)).decode(),
         "recipe": canonical_json(record["specification"]["recipe"]).decode(),
         "experiment": f"{EXPERIMENT.title} ({EXPERIMENT.source})",
-        "profile": profile,
+        "profile": variant.name,
         "input": "RGB images (N, 3, 32, 32) from 0 to 1, less the per-pixel mean of the training images",
         "seed": str(run.seed),
         "seeds": json.dumps([r["specification"]["seed"] for r in records]),

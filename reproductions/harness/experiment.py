@@ -1,6 +1,6 @@
 """Experiments and their rows: what a table's script declares."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,20 @@ class Variant:
             raise ValueError(f"there is no profile {self.profile!r}; the profiles are: {', '.join(PROFILES)}")
 
     @property
+    def name(self) -> str:
+        """The profile, and what departs from the default recipe: "paper, 45000-images, fp32"."""
+        return ", ".join([self.profile, *self._departures])
+
+    @property
     def suffix(self) -> str:
         """What sets this variant's files apart: empty for the paper profile, as in ``cifar_table.md``."""
         parts = [] if self.profile == "paper" else [self.profile]
-        parts += [] if self.train_images is None else [f"{self.train_images}-images"]
-        parts += [] if self.precision == "auto" else [self.precision]
-        return "".join(f"_{part}" for part in parts)
+        return "".join(f"_{part}" for part in (*parts, *self._departures))
+
+    @property
+    def _departures(self) -> list[str]:
+        parts = [] if self.train_images is None else [f"{self.train_images}-images"]
+        return parts + ([] if self.precision == "auto" else [self.precision])
 
     @property
     def heading(self) -> str:
@@ -180,16 +188,28 @@ class Experiment:
             raise ValueError(f"{self.name} has no row {', '.join(unknown)}; its rows are: {', '.join(known)}")
         return [known[key] for key in known if keys is None or key in keys]
 
-    def recorded_seeds(self, profile: str, pool: Pool) -> int:
+    def has(self, variant: Variant) -> bool:
+        """Whether there is such a variant: a data set may have fewer images."""
+        try:
+            self.runs(variant, 1)
+        except ValueError:
+            return False
+        return True
+
+    def recorded_seeds(self, variant: Variant, pool: Pool) -> int:
         """How many seeds a table of these records has room for: the default, or more if more are there; 0 without any.
 
         Where rows are compared with others, it takes records of those: what they are compared with says nothing alone.
         """
-        rows = self.rows(profile)
+        rows = self.rows(variant.profile)
         counted = [row for row in rows if row.after] or rows
-        records = [record for row in counted for record in row.records(Variant(profile), pool)]
+        records = [record for row in counted for record in row.records(variant, pool)]
         seeds = [record["specification"]["seed"] for record in records]
-        return max(self.seeds[profile], max(seeds) + 1) if seeds else 0
+        return max(self.seeds[variant.profile], max(seeds) + 1) if seeds else 0
+
+    def shown(self, variant: Variant, pool: Pool) -> set[str]:
+        """The identities of the records that its table has of these."""
+        return {record["identity"] for row in self.rows(variant.profile) for record in row.records(variant, pool)}
 
     def results(self, variant: Variant, seeds: int, pool: Pool, published: Pool) -> list[RowResult]:
         """What ``pool`` and ``published`` hold for every row; they are the same pool for the published table itself.
@@ -204,6 +224,31 @@ class Experiment:
             teacher = pool.get(runs[0].teacher) if runs and runs[0].teacher else None
             results.append(RowResult(row, own, None if same else others, seeds, teacher))
         return results
+
+
+def recorded_tables(experiments: Sequence[Experiment], pool: Pool) -> list[tuple[Experiment, Variant, int]]:
+    """Every table that these records make, with the number of seeds that it has room for.
+
+    Of each experiment and profile that of the default recipe; and those of departures from it (``PRECISION=``,
+    ``TRAIN_IMAGES=``) for records that no default table shows, each in the first experiment that has it. One that
+    measures final networks has its departures in any case: its page shows what no other does.
+    """
+    every = [(experiment, Variant(profile)) for experiment in experiments for profile in PROFILES]
+    tables = [(experiment, variant) for experiment, variant in every if experiment.recorded_seeds(variant, pool)]
+    others = set(pool.records).difference(*(experiment.shown(variant, pool) for experiment, variant in tables))
+    specifications = [pool.records[identity]["specification"] for identity in others]
+    departures = {(s["train_images"], s["recipe"]["precision"]) for s in specifications} - {(None, "auto")}
+    left = set(others)
+    for experiment, default in every:
+        for train_images, precision in sorted(departures, key=lambda departure: (departure[0] or 0, departure[1])):
+            variant = Variant(default.profile, train_images, precision)
+            found = experiment.shown(variant, pool) if experiment.has(variant) else set()
+            if found & (left if experiment.measure is None else others) and experiment.recorded_seeds(variant, pool):
+                tables.append((experiment, variant))
+                left -= found if experiment.measure is None else set()
+    order = {(experiment.name, variant): place for place, (experiment, variant) in enumerate(every)}
+    tables.sort(key=lambda table: order[table[0].name, Variant(table[1].profile)])  # the default's stays first
+    return [(experiment, variant, experiment.recorded_seeds(variant, pool)) for experiment, variant in tables]
 
 
 def _all_needs(run: Run) -> list[Run]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reproductions.harness import provenance
-from reproductions.harness.experiment import PROFILES, Experiment, Variant
+from reproductions.harness.experiment import Experiment, recorded_tables
 from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.records import Pool, read_pool, record_path
 from reproductions.harness.reporting.index import write_index
@@ -89,17 +89,14 @@ def publish_measurements(out: Path, results: Path) -> tuple[list[Path], dict[Pat
 
 
 def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool) -> list[Path]:
-    """Make the tables and plots of every experiment and profile that has published records, and their index."""
+    """Make every table and plot that has published records, and their index."""
     written, pages = [], []
-    for experiment in experiments:
-        for profile in PROFILES:
-            variant, seeds = Variant(profile), experiment.recorded_seeds(profile, pool)
-            if seeds:
-                page = make_page(experiment, variant, experiment.results(variant, seeds, pool, pool), results)
-                files = experiment.report(page)
-                written += files
-                if files:  # records alone make no table of layer responses
-                    pages.append(page)
+    for experiment, variant, seeds in recorded_tables(experiments, pool):
+        page = make_page(experiment, variant, experiment.results(variant, seeds, pool, pool), results)
+        files = experiment.report(page)
+        written += files
+        if files:  # records alone make no table of layer responses
+            pages.append(page)
     index = results / INDEX
     write_atomically(index, write_index(pages).encode())
     return [*written, index]

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reproductions.harness.console import complain
-from reproductions.harness.experiment import PROFILES, Experiment, Variant
+from reproductions.harness.experiment import Experiment, recorded_tables
 from reproductions.harness.launching.claims import owned
 from reproductions.harness.launching.progress import describe, duration
 from reproductions.harness.launching.slurm import queue
@@ -25,16 +25,14 @@ def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console
     """Print what is recorded, running, stopped and failed below ``out``; returns 1 if anything failed or is damaged."""
     pool = read_pool(out / "records")
     table = Table("experiment", "profile", "row", "done", "diverged", "errors, %")
-    for experiment in experiments:
-        for profile in PROFILES:
-            variant, seeds = Variant(profile), experiment.recorded_seeds(profile, pool)
-            for result in experiment.results(variant, seeds, pool, pool):
-                if result.records:
-                    diverged = sum(record["status"] == "diverged" for record in result.records)
-                    errors = [record["final"]["test_error"] for record in result.records]
-                    shown = ", ".join("–" if error is None else f"{error:.2f}" for error in errors)
-                    done = f"{len(result.records)}/{seeds}"
-                    table.add_row(experiment.name, profile, result.row.key, done, str(diverged), shown)
+    for experiment, variant, seeds in recorded_tables(experiments, pool):
+        for result in experiment.results(variant, seeds, pool, pool):
+            if result.records:
+                diverged = sum(record["status"] == "diverged" for record in result.records)
+                errors = [record["final"]["test_error"] for record in result.records]
+                shown = ", ".join("–" if error is None else f"{error:.2f}" for error in errors)
+                done = f"{len(result.records)}/{seeds}"
+                table.add_row(experiment.name, variant.name, result.row.key, done, str(diverged), shown)
     if table.row_count:
         console.print(table)
     else:

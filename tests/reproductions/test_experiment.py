@@ -8,7 +8,7 @@ from tiny import make_experiment
 
 from reproductions import cifar_table, degradation, precision
 from reproductions.experiments import EXPERIMENTS
-from reproductions.harness.experiment import PROFILES, Row, Variant
+from reproductions.harness.experiment import PROFILES, Row, Variant, recorded_tables
 from reproductions.harness.records import read_pool
 from resnet.recipe import Recipe, learning_rate_at
 
@@ -150,16 +150,53 @@ def test_results_hold_the_records_of_the_seeds_asked_for_beside_the_published(tm
 def test_a_table_has_room_for_every_recorded_seed(tmp_path):
     experiment = make_experiment()
     rows = experiment.rows("paper")
-    assert experiment.recorded_seeds("paper", read_pool(tmp_path)) == 0
+    assert experiment.recorded_seeds(PAPER, read_pool(tmp_path)) == 0
     store(tmp_path, make_record(replace(rows[0], recipe=Recipe()).run(200), 8.0))  # no row's
-    assert experiment.recorded_seeds("paper", read_pool(tmp_path)) == 0
+    assert experiment.recorded_seeds(PAPER, read_pool(tmp_path)) == 0
     store(tmp_path, make_record(rows[0].run(1), 8.0))
-    assert experiment.recorded_seeds("paper", read_pool(tmp_path)) == 5
+    assert experiment.recorded_seeds(PAPER, read_pool(tmp_path)) == 5
     store(tmp_path, make_record(rows[1].run(120), 8.0), make_record(rows[1].run(7), 8.0))
     pool = read_pool(tmp_path)
-    assert experiment.recorded_seeds("paper", pool) == 121
+    assert experiment.recorded_seeds(PAPER, pool) == 121
     assert [record["specification"]["seed"] for record in rows[1].records(PAPER, pool)] == [7, 120]
     assert rows[1].records(Variant(precision="bf16"), pool) == []
+
+
+def test_records_of_a_departure_make_a_table_of_it_where_no_other_table_shows_them(tmp_path):
+    rows = make_experiment(data="cifar10").rows("paper")
+    exact = [replace(row, recipe=replace(row.recipe, precision="fp32")) for row in rows]
+    table = replace(make_experiment(), name="table", rows=lambda profile: rows if profile == "paper" else [])
+    precise = replace(table, name="precise", rows=lambda profile: exact[:1] if profile == "paper" else [])
+    measured = replace(table, name="measured", measure=lambda *_: [])
+    few = make_experiment(depths=(14,))  # on synthetic images, of which there are no 45,000
+    experiments = [table, replace(table, name="figure"), precise, measured, replace(few, name="few")]
+
+    def tables():
+        return [(e.name, v.name, seeds) for e, v, seeds in recorded_tables(experiments, read_pool(tmp_path))]
+
+    assert tables() == []
+    store(tmp_path, make_record(few.rows("paper")[0].run(0), 8.0))
+    in_few = tables()
+    assert {name for name, *_ in in_few} == {"few"}
+    store(tmp_path, make_record(exact[0].run(0), 8.0))
+    assert tables() == [("precise", "paper", 5), *in_few]  # a row's own precision is no departure
+    departures = {Variant(precision="bf16"): rows[1].run(6), Variant(train_images=45_000): exact[1].run(6)}.items()
+    store(tmp_path, *(make_record(variant.apply(run), 8.0) for variant, run in departures))
+    assert tables() == [
+        ("table", "paper, bf16", 7),
+        ("table", "paper, 45000-images, fp32", 7),
+        ("precise", "paper", 5),
+        ("measured", "paper, bf16", 7),
+        ("measured", "paper, 45000-images, fp32", 7),
+        *in_few,
+    ]
+    store(tmp_path, make_record(rows[0].run(0), 8.0))
+    assert tables()[:3] == [
+        ("table", "paper", 5),
+        ("table", "paper, bf16", 7),
+        ("table", "paper, 45000-images, fp32", 7),
+    ]
+    assert ("figure", "paper", 5) in tables()
 
 
 def test_the_fast_row_of_the_precision_table_is_the_cifar_tables_own():

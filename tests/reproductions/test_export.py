@@ -14,6 +14,7 @@ import hubconf
 from reproductions import __main__, cifar_table, export
 from reproductions.harness import provenance
 from reproductions.harness.console import make_console
+from reproductions.harness.experiment import Variant
 from reproductions.harness.records import weights_path
 from resnet.checkpoint import digest_of_weights
 from resnet.models import create_model
@@ -27,7 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def run_export(out, to, profile="smoke"):
     """The exit status and what was said."""
     console = make_console(record=True, file=io.StringIO())
-    return export.export_weights(profile, out, to, console), console.export_text()
+    return export.export_weights(Variant(profile), out, to, console), console.export_text()
 
 
 # ------------------------------------------------------------------------------------------------------------- choice
@@ -122,6 +123,18 @@ def test_weights_that_are_not_the_records_are_said_and_not_exported(out, tmp_pat
     assert [path.name for path in (tmp_path / "to").iterdir()] == ["cifar_resnet14_smoke.safetensors"]
 
 
+def test_nets_of_a_departure_from_the_default_recipe_are_exported_by_its_name(tmp_path):
+    variant = Variant("smoke", train_images=1_000, precision="bf16")
+    leave(tmp_path, variant.apply(ROWS["resnet8"].run(0)), 9.0)
+    flags = ["--profile", "smoke", "--train-images", "1000", "--precision", "bf16"]
+    assert __main__.main(["export", "--out", str(tmp_path), *flags]) == 0
+    (path,) = (tmp_path / "export").iterdir()
+    assert path.name == "cifar_resnet8_smoke_1000-images_bf16.safetensors"
+    assert read_card(path)["profile"] == "smoke, 1000-images, bf16"
+    assert __main__.main(["export", "--out", str(tmp_path), "--train-images", "60000"]) == 2
+    assert run_export(tmp_path, tmp_path / "to")[0] == 1  # which asks for the default recipe
+
+
 def test_nothing_to_export_is_an_error(tmp_path):
     code, said = run_export(tmp_path / "none", tmp_path / "to", "paper")
     assert code == 1 and "ResNet-110: no completed runs" in said and not (tmp_path / "to").exists()
@@ -184,15 +197,19 @@ def test_hub_says_when_nothing_has_been_released(hub):
 def test_hub_finds_released_weights_by_name_and_path(hub, tmp_path):
     state = create_model("cifar_resnet20").state_dict()
     record = make_record(cifar_table.rows("paper")[0].run(0), 8.7, weights_sha256=digest_of_weights(state))
-    card = export.make_card(cifar_table.rows("paper")[0], "paper", record | {"record_sha256": "0" * 64}, [record])
+    card = export.make_card(cifar_table.rows("paper")[0], Variant(), record | {"record_sha256": "0" * 64}, [record])
     for name in ("weights/cifar_resnet20", "weights/cifar_resnet20_short", "elsewhere"):
         export.write_atomically(hub / f"{name}.safetensors", export.pack_weights(state, card))
     arguments = [{"pretrained": True}, {"weights": "cifar_resnet20_short"}, {"weights": hub / "elsewhere.safetensors"}]
     for given in arguments:
         assert torch.equal(load(hub, "cifar_resnet20", **given).fc.weight, state["fc.weight"])
-    with pytest.raises(WeightsError, match="cifar_resnet56; there are: cifar_resnet20, cifar_resnet20_short"):
+    (hub / "weights/cifar_resnet20.safetensors").rename(hub / "weights/cifar_resnet20_fp32.safetensors")
+    assert torch.equal(load(hub, "cifar_resnet20", pretrained=True).fc.weight, state["fc.weight"])
+    with pytest.raises(WeightsError, match="cifar_resnet20_f; there are"):
+        load(hub, "cifar_resnet20", weights="cifar_resnet20_f")
+    with pytest.raises(WeightsError, match="cifar_resnet56; there are: cifar_resnet20_fp32, cifar_resnet20_short"):
         load(hub, "cifar_resnet56", pretrained=True)
     with pytest.raises(WeightsError, match=r"holds cifar_resnet20 \(ResNet-20, paper, test error 8.7 %\), and not"):
-        load(hub, "cifar_resnet32", weights="cifar_resnet20")
+        load(hub, "cifar_resnet32", weights="cifar_resnet20_fp32")
     with pytest.raises(WeightsError, match="there is no file"):
         load(hub, "cifar_resnet20", weights=hub / "no.safetensors")

@@ -186,6 +186,6 @@ def test_a_record_of_the_default_alone_gives_no_published_table(tmp_path):
     rows = {row.key: row for row in EXPERIMENT.rows("paper")}
     pool = Pool(tmp_path)
     pool.records[rows["resnet20"].run(0).identity] = make_record(rows["resnet20"].run(0), 8.5)
-    assert EXPERIMENT.recorded_seeds("paper", pool) == 0
+    assert EXPERIMENT.recorded_seeds(PAPER, pool) == 0
     pool.records[rows["resnet20-fp32"].run(0).identity] = make_record(rows["resnet20-fp32"].run(0), 8.5)
-    assert EXPERIMENT.recorded_seeds("paper", pool) == 5
+    assert EXPERIMENT.recorded_seeds(PAPER, pool) == 5

@@ -9,7 +9,7 @@ from fakes import make_record, store
 
 from reproductions import cifar_table
 from reproductions.harness import provenance, publish
-from reproductions.harness.experiment import Experiment, Row
+from reproductions.harness.experiment import Experiment, Row, Variant
 from reproductions.harness.records import SCHEMA, read_pool, read_record, record_path, seal
 from reproductions.harness.reporting import plots
 from resnet.data.cifar import KNOWN_COPIES
@@ -279,8 +279,8 @@ def test_more_seeds_than_the_default_are_all_in_the_table(repository, own, tmp_p
         own(8.0, run=Run("cifar_resnet20", RECIPE, "cifar10", seed))
     publish.publish(tmp_path / "runs", repository / "results")
     pool = read_pool(repository / "results" / "records")
-    assert EXPERIMENT.recorded_seeds("paper", pool) == 7
-    assert EXPERIMENT.recorded_seeds("short", pool) == 0
+    assert EXPERIMENT.recorded_seeds(Variant(), pool) == 7
+    assert EXPERIMENT.recorded_seeds(Variant("short"), pool) == 0
 
 
 def test_the_real_tables_come_out_byte_for_byte_the_same(tmp_path):

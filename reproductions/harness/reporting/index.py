@@ -11,7 +11,7 @@ from reproductions.harness.reporting.tables import Page
 
 
 def write_index(pages: Sequence[Page]) -> str:
-    """The text of the index. ``pages``: of each experiment that has records, in each profile."""
+    """The text of the index. ``pages``: every table that has records."""
     lines = [_line(page) for page in pages]
     headings = ("experiment", "profile", "row", "reported", "reproduced", "verdict", "runs", "hardware", "hours")
     table = markdown_table(dict(zip(headings, zip(*lines), strict=True))) if lines else "No records yet.\n"
@@ -34,7 +34,7 @@ def _line(page: Page) -> list[str]:
     units = sorted({"GPU" if record["hardware"]["type"] == "cuda" else "CPU" for record in records})
     return [
         f"[{experiment.title}](tables/{experiment.name}{page.variant.suffix}.md)",
-        page.variant.profile,
+        page.variant.name,
         headline.row,
         headline.reported,
         headline.reproduced,
