@@ -10,7 +10,7 @@ fine-tuned: every fifth image of the sorted list held out, crops of 224 pixels, 
 random in training, in the centre of the images held out.
 
 FOLDER has a sub-folder of images for each class. They may be grey, have a palette, transparency (which is ignored) or
-CMYK colours, and are taken as stored, whatever EXIF says of their orientation. Those that can't be read are left out
+CMYK colours, and are turned as EXIF says, like a phone's photographs want to be. Those that can't be read are left out
 and named; with ``--strict`` they end the command. DIR gets best.safetensors and last.safetensors, report.md,
 confusion.png, curves.png and history.json, and a checkpoint after each epoch, from which the same command goes on.
 """
@@ -275,7 +275,7 @@ def predict_files(classifier: Classifier, paths: list[Path], device: torch.devic
         found: list[np.ndarray | str] = []
         for path in piece:
             try:
-                image = read_image(path)
+                image = read_image(path, upright=True)
             except DataError as error:
                 found.append(str(error.__cause__))
             else:

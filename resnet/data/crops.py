@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from resnet.data.dataset import DataError
 
@@ -93,17 +93,27 @@ def _placed(width: float, height: float, w: float, h: float, across: float, down
     return left, top, min(left + w, width), min(top + h, height)
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path, upright: bool = False) -> Image.Image:
     """The image in RGB, whatever the file has (grey, CMYK, a palette, transparency).
 
     EXIF's orientation is ignored, as it was by those who labelled and published on ImageNet: images are as stored.
-    Raises DataError, which names the file, if it can't be read or decoded.
+    ``upright``: they are turned as EXIF says, as a camera's or phone's want to be. Raises DataError, which names the
+    file, if it can't be read or decoded.
     """
     try:
         with Image.open(path) as image:
-            return _of_8_bits(image).convert("RGB")
+            return _of_8_bits(_upright(image) if upright else image).convert("RGB")
     except Exception as error:  # of many types, with each format's decoder its own
         raise DataError(f"{path} can't be read ({error}); extract the file again") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as EXIF says; as it is where that can't be read, which is no reason to be without it."""
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # of many types
+        return image
 
 
 def _of_8_bits(image: Image.Image) -> Image.Image:

@@ -273,7 +273,7 @@ class _ReadTraining:
         pixels = torch.empty(len(places), recipe.image_size, recipe.image_size, 3, dtype=torch.uint8)
         colours = np.zeros((len(places), 4, 3), np.float32)
         for own, colour, place in zip(pixels.numpy(), colours, places):
-            image = read_image(self.dataset.path(files, place.index))
+            image = read_image(self.dataset.path(files, place.index), self.dataset.upright)
             if not recipe.augment:
                 own[:] = crop(image, centre_box(*image.size), recipe.image_size)
                 continue
@@ -297,7 +297,7 @@ class _ReadSquares:
         files = self.dataset.test
         pixels = torch.empty(len(numbers), self.size, self.size, 3, dtype=torch.uint8)
         for own, number in zip(pixels.numpy(), numbers):
-            image = read_image(self.dataset.path(files, number))
+            image = read_image(self.dataset.path(files, number), self.dataset.upright)
             own[:] = crop(image, self.box(*image.size), self.size)
         return pixels, files.labels[numbers]
 
@@ -315,7 +315,7 @@ class _ReadScales:
     def __call__(self, numbers: range) -> list[list[Tensor]]:
         files, by_size = self.dataset.test, defaultdict(list)
         for number in numbers:
-            image = read_image(self.dataset.path(files, number))
+            image = read_image(self.dataset.path(files, number), self.dataset.upright)
             by_size[image.size].append((number, [scaled(image, length) for length in self.lengths]))
         groups = []
         for images in by_size.values():

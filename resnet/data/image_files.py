@@ -64,7 +64,8 @@ class FolderDataset:
 
     ``official``: whether there are as many classes and images as there should be. ``digest``: SHA-256 of the sorted
     relative paths with the files' sizes; their contents are not read for it. Of images that the code made itself it
-    is the SHA-256 of their pixels before they were encoded, because sizes depend on the JPEG library.
+    is the SHA-256 of their pixels before they were encoded, because sizes depend on the JPEG library. ``upright``:
+    whether images are turned as EXIF says.
     """
 
     name: str
@@ -74,6 +75,7 @@ class FolderDataset:
     test: Files
     official: bool
     digest: str
+    upright: bool = False
 
     @property
     def num_classes(self) -> int:

@@ -111,7 +111,7 @@ def _begin(parent: int, worker: int) -> None:
     """What a worker does first."""
     gc.freeze()  # what it has inherited is not its to clear away
     gc.enable()
-    warnings.filterwarnings("ignore", module="PIL")  # of odd EXIF data, which many images have and nobody reads
+    warnings.filterwarnings("ignore", module="PIL")  # of odd EXIF data, which many images have
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

@@ -167,4 +167,4 @@ def split(images: OwnImages, held_out: np.ndarray) -> FolderDataset:
         raise DataError(f"no image of {images.root} is held out, so nothing would say how good a network is: add "
                         "images, or hold out more")  # fmt: skip
     digest = digest_of_files(train, test)
-    return FolderDataset(images.root.resolve().name, images.root, images.classes, train, test, False, digest)
+    return FolderDataset(images.root.resolve().name, images.root, images.classes, train, test, False, digest, True)

@@ -104,11 +104,26 @@ def test_pngs_are_read_in_rgb(tmp_path, mode):
     assert np.array_equal(np.asarray(read_image(tmp_path / "image.JPEG")), np.asarray(image.convert("RGB")))
 
 
-def test_orientation_is_ignored(tmp_path):
-    exif = Image.Exif()
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_orientation_is_ignored_unless_asked_for(tmp_path, kind):
+    exif, image = Image.Exif(), noise(40, 30)
     exif[0x0112] = 6  # turn it by 90 degrees
-    noise(40, 30).save(tmp_path / "image.JPEG", exif=exif)
-    assert read_image(tmp_path / "image.JPEG").size == (40, 30)
+    image.save(tmp_path / "image", kind, exif=exif)
+    stored = (30, 40) if kind == "TIFF" else (40, 30)  # Pillow turns TIFFs itself
+    assert read_image(tmp_path / "image").size == stored
+    turned = read_image(tmp_path / "image", upright=True)
+    difference = np.asarray(turned).astype(int) - np.rot90(np.asarray(image), -1)
+    assert turned.size == (30, 40) and turned.mode == "RGB" and abs(difference).mean() < 8
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_an_image_whose_exif_cannot_be_read_is_as_stored(tmp_path):
+    noise(100, 80).save(tmp_path / "image.JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff no directory")
+    assert read_image(tmp_path / "image.JPEG", upright=True).size == (100, 80)
+    path = tmp_path / "image.JPEG"
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(DataError, match="truncated"):
+        read_image(path, upright=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", None])

@@ -120,8 +120,8 @@ def test_parts_and_groups_are_the_whole(dataset):
 
 
 def test_only_the_own_rows_are_read(dataset, monkeypatch):
-    read = []
-    monkeypatch.setattr(folder, "read_image", lambda path, real=folder.read_image: (read.append(path), real(path))[1])
+    read, real = [], folder.read_image
+    monkeypatch.setattr(folder, "read_image", lambda path, *how: (read.append(path), real(path, *how))[1])
     taken(batches_of(dataset, groups=[slice(4, 6)]), 0)
     assert len(read) == 2
 

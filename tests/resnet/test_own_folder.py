@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from image_folder import noise
-from PIL import Image
+from PIL import Image, ImageOps
 
 from resnet.data import DataError
 from resnet.data.crops import read_image
+from resnet.data.folder import FolderData
 from resnet.data.own_folder import every_nth, find_images, scan_classes, split, stratified
+from resnet.recipe import Recipe
 
 CLASSES = {"a": 7, "b": 4, "c": 1}
 
@@ -162,3 +165,23 @@ def test_folders_that_will_not_do(tmp_path):
 def test_images_to_predict(root):
     assert find_images(root / "c") == [root / "c" / "0.png"] and len(find_images(root)) == 12
     assert find_images(root / "nothing.png") == [root / "nothing.png"]
+
+
+def test_photographs_are_turned_as_exif_says(root):
+    """In training and held out: the same as if they had been stored upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turn it by 180 degrees
+    for path in root.glob("a/*.png"):
+        Image.open(path).rotate(180).save(path, exif=exif)
+    recipe = Recipe(batch_size=8, milestones=(), crop="area", image_size=16)
+    turned = FolderData(split(scan_classes(root), np.arange(12) % 2 == 0), "cpu", 0)
+    found = [turned.batches(0, recipe, [slice(0, 8)]), turned.tests("test", slice(None), recipe)]
+    found[0].load(0)
+    images = [[pixels.clone() for pixels, _ in part] for part in (found[0].take(8), found[1])]
+    for path in root.glob("a/*.png"):
+        ImageOps.exif_transpose(Image.open(path)).save(path)
+    upright = FolderData(split(scan_classes(root), np.arange(12) % 2 == 0), "cpu", 0)
+    expected = upright.batches(0, recipe, [slice(0, 8)])
+    expected.load(0)
+    for own, part in zip(images, (expected.take(8), upright.tests("test", slice(None), recipe))):
+        assert all(torch.equal(a, b) for a, (b, _) in zip(own, part, strict=True))
