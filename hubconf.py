@@ -22,7 +22,7 @@ def _entry(model: str):
     def build(pretrained: bool = False, weights: str | _Path | None = None, **options):
         if weights is not None:
             return _create_model(model, weights=_find(weights), **options)
-        return _create_model(model, weights=_find_released(model, f"{model}_") if pretrained else None, **options)
+        return _create_model(model, weights=_find_released(model, departures=True) if pretrained else None, **options)
 
     build.__name__ = build.__qualname__ = model
     build.__doc__ = f"""{model}: maps images (N, 3, 32, 32) to logits (N, 10).
@@ -41,13 +41,14 @@ def _find(weights: str | _Path) -> _Path:
     return path if path.suffix or path.is_file() else _find_released(str(weights))
 
 
-def _find_released(name: str, beginning: str | None = None) -> _Path:
-    """The released file of that name, else the first one whose name begins so. Raises WeightsError, which lists what
-    was released."""
+def _find_released(name: str, departures: bool = False) -> _Path:
+    """The released file of that name; else, with ``departures``, the first of that net by a recipe that departs from
+    the paper profile's default. Raises WeightsError, which lists what was released."""
     released = {path.stem: path for path in sorted(_RELEASED.glob("*.safetensors"))}
-    fitting = [name, *(other for other in released if beginning and other.startswith(beginning))]
-    if found := next((released[other] for other in fitting if other in released), None):
-        return found
+    others = [stem for stem in released if departures and stem.startswith(f"{name}_")]
+    for found in (name, *(stem for stem in others if not stem.startswith((f"{name}_short", f"{name}_smoke")))):
+        if found in released:
+            return released[found]
     there = f"there are: {', '.join(released)}" if released else "none have been released for any net yet"
     raise _WeightsError(f"no weights have been released for {name}; {there}. weights= also takes the path of a file")
 

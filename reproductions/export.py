@@ -34,7 +34,7 @@ def export_weights(variant: Variant, out: Path, to: Path, console: Console) -> i
     would be more than LIMIT, or there is no such variant, and none was written.
     """
     try:
-        EXPERIMENT.runs(variant, 1)
+        variant = EXPERIMENT.resolve(variant)
     except ValueError as error:  # more images than there are
         complain(console, str(error))
         return EXIT_REFUSED

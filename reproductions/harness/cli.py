@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -72,8 +71,7 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
         options.variant = Variant(options.profile, options.train_images, options.precision)
         options.seeds = options.seeds or experiment.seeds[options.profile]
         options.runs = experiment.runs(options.variant, options.seeds, options.rows)
-        if all(run.train_images is None for run in options.runs):  # that many is all there are
-            options.variant = replace(options.variant, train_images=None)
+        options.variant = experiment.resolve(options.variant, options.rows)
     except ValueError as error:
         parser.error(str(error))
     return options

@@ -161,6 +161,16 @@ class Experiment:
         if not self.script:
             object.__setattr__(self, "script", self.name)
 
+    def command(self, variant: Variant, seeds: int | None = None) -> str:
+        """What makes this variant's files, with so many seeds per row or the default number."""
+        values = {
+            "PROFILE": None if variant.profile == "paper" else variant.profile,
+            "SEEDS": None if seeds == self.seeds[variant.profile] else seeds,
+            "TRAIN_IMAGES": variant.train_images,
+            "PRECISION": None if variant.precision == "auto" else variant.precision,
+        }
+        return f"make {self.target}" + "".join(f" {name}={value}" for name, value in values.items() if value)
+
     def heading(self, variant: Variant) -> str:
         """What a table of this variant says in its heading."""
         return variant.heading.replace(PROFILES["paper"], self.protocol, 1)
@@ -188,13 +198,20 @@ class Experiment:
             raise ValueError(f"{self.name} has no row {', '.join(unknown)}; its rows are: {', '.join(known)}")
         return [known[key] for key in known if keys is None or key in keys]
 
+    def resolve(self, variant: Variant, keys: list[str] | None = None) -> Variant:
+        """The variant as its files are named: without a number of training images that is all there are.
+
+        Raises ValueError for an unknown row, and for more images than there are.
+        """
+        changed = any(run.train_images is not None for run in self.runs(variant, 1, keys))
+        return variant if changed else replace(variant, train_images=None)
+
     def has(self, variant: Variant) -> bool:
-        """Whether there is such a variant: a data set may have fewer images."""
+        """Whether there is such a variant."""
         try:
-            self.runs(variant, 1)
+            return self.resolve(variant) == variant
         except ValueError:
             return False
-        return True
 
     def recorded_seeds(self, variant: Variant, pool: Pool) -> int:
         """How many seeds a table of these records has room for: the default, or more if more are there; 0 without any.
@@ -231,17 +248,15 @@ def recorded_tables(experiments: Sequence[Experiment], pool: Pool) -> list[tuple
 
     Of each experiment and profile that of the default recipe; and those of departures from it (``PRECISION=``,
     ``TRAIN_IMAGES=``) for records that no default table shows, each in the first experiment that has it. One that
-    measures final networks has its departures in any case: its page shows what no other does.
+    measures final networks shows them beside that: its page says what no other does.
     """
     every = [(experiment, Variant(profile)) for experiment in experiments for profile in PROFILES]
     tables = [(experiment, variant) for experiment, variant in every if experiment.recorded_seeds(variant, pool)]
     others = set(pool.records).difference(*(experiment.shown(variant, pool) for experiment, variant in tables))
-    specifications = [pool.records[identity]["specification"] for identity in others]
-    departures = {(s["train_images"], s["recipe"]["precision"]) for s in specifications} - {(None, "auto")}
     left = set(others)
-    for experiment, default in every:
-        for train_images, precision in sorted(departures, key=lambda departure: (departure[0] or 0, departure[1])):
-            variant = Variant(default.profile, train_images, precision)
+    for train_images, precision in _departures([pool.records[identity]["specification"] for identity in others]):
+        for experiment, default in every:
+            variant = replace(default, train_images=train_images, precision=precision)
             found = experiment.shown(variant, pool) if experiment.has(variant) else set()
             if found & (left if experiment.measure is None else others) and experiment.recorded_seeds(variant, pool):
                 tables.append((experiment, variant))
@@ -249,6 +264,16 @@ def recorded_tables(experiments: Sequence[Experiment], pool: Pool) -> list[tuple
     order = {(experiment.name, variant): place for place, (experiment, variant) in enumerate(every)}
     tables.sort(key=lambda table: order[table[0].name, Variant(table[1].profile)])  # the default's stays first
     return [(experiment, variant, experiment.recorded_seeds(variant, pool)) for experiment, variant in tables]
+
+
+def _departures(specifications: list[dict]) -> list[tuple[int | None, str]]:
+    """Numbers of training images and precisions that may have been asked for when these runs were trained.
+
+    A row may have a precision of its own, so that of a run need not have been: single departures come first.
+    """
+    found = {(s["train_images"], s["recipe"]["precision"]) for s in specifications}
+    found |= {(train_images, "auto") for train_images, _ in found}
+    return sorted(found - {(None, "auto")}, key=lambda d: (d[0] is not None and d[1] != "auto", d[0] or 0, d[1]))
 
 
 def _all_needs(run: Run) -> list[Run]:

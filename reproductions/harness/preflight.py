@@ -18,7 +18,7 @@ from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import Pool
 from resnet.data import FOLDERS, load
 from resnet.data.folder import check_images_once
-from resnet.device import find_device, resolve_precision, why_no_cuda
+from resnet.device import available_cores, find_device, resolve_precision, why_no_cuda
 from resnet.run import Run
 
 _CPU_HOURS = 2  # that the paper profile may take on a CPU without --yes
@@ -112,7 +112,7 @@ def dry_run(
     console.print(table, crop=False, width=max(console.width, 110))
     known = sum(cost.work_of(run) in rates for run in missing)
     slots = len(_slots(missing, launcher, options))
-    at_once = f", in {slots} slots" if slots > 1 else ""
+    at_once = f", in {slots} slots" if slots > 1 and unit == "CPU" else ""
     hours = f"{total:.2f} {unit}-hours for {known} of them{at_once}"
     console.print(f"{len(missing)} of {len(runs)} runs to be trained: {hours}")
     for work, rate in rates.items():
@@ -145,7 +145,7 @@ def refuse_without_gpu(options: argparse.Namespace, missing: list[Run], launcher
     rates, _ = _rates(missing, launcher, options, pools)
     works = Counter(work for run in missing if (work := cost.work_of(run)) in rates)
     seconds = 3600 * sum(rates[cost.work_of(run)].hours(run) for run in missing if cost.work_of(run) in rates)
-    seconds /= max(1, len(_slots(missing, launcher, options)))
+    seconds /= max(1, min(len(_slots(missing, launcher, options)), available_cores()))
     if seconds <= 3600 * _CPU_HOURS and works.total() == len(missing):
         return False
     where = "this machine, which has no CUDA GPU," if options.device == "auto" else "the CPU"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from resnet.data.dataset import DataError
 
@@ -19,6 +19,17 @@ Box = tuple[float, float, float, float]
 AREA = 0.08, 1.0  # of the image
 ASPECT_RATIO = 3 / 4, 4 / 3  # width to height
 TRIES = 10  # for a rectangle that lies in the image
+
+# By what EXIF says: the position of the image's first row and column, from 1, top and left.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # Lengths of the shorter side for crops of 224 pixels; for other crops they are in proportion.
 CROP = 224
@@ -111,9 +122,10 @@ def _upright(image: Image.Image) -> Image.Image:
     """The image turned as EXIF says; as it is where that can't be read, which is no reason to be without it."""
     image.load()
     try:
-        return ImageOps.exif_transpose(image)
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # of many types
-        return image
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _of_8_bits(image: Image.Image) -> Image.Image:

@@ -359,6 +359,16 @@ def test_a_processor_that_was_asked_for_is_refused_all_the_same(out, launched, c
     assert re.search(r"The paper profile on the CPU would take \d+\.\d days", said) and not launched
 
 
+@pytest.mark.parametrize(("slots", "days"), [(1, 2.0), (2, 1.0), (64, 1.0)])
+def test_slots_share_the_cores_that_there_are(out, no_gpu, launched, monkeypatch, capsys, slots, days):
+    monkeypatch.setattr(preflight, "available_cores", lambda: 2)
+    rate = cost.Rate(2 * 640_000 * 128 / (2 * 86400), 1.0, "made up")  # so that the two runs take two days
+    monkeypatch.setattr(cost, "measured_rate", lambda *_: rate)
+    flags = ("--profile", "paper", "--launcher", "local", "--device", "cpu", "--slots", str(slots))
+    assert run(out, *flags, "--seeds", "1", experiment=PAPER) == 2
+    assert f"would take {days} days" in capsys.readouterr().out and not launched
+
+
 def test_what_a_cpu_does_in_minutes_is_not_refused(out, no_gpu, launched):
     run(out, "--profile", "paper", experiment=make_experiment(TINY))
     assert len(launched[0]) == 2

@@ -9,7 +9,7 @@ from tiny import make_experiment
 from reproductions import cifar_table, degradation, precision
 from reproductions.experiments import EXPERIMENTS
 from reproductions.harness.experiment import PROFILES, Row, Variant, recorded_tables
-from reproductions.harness.records import read_pool
+from reproductions.harness.records import Pool, read_pool
 from resnet.recipe import Recipe, learning_rate_at
 
 PAPER = Variant("paper")
@@ -197,6 +197,20 @@ def test_records_of_a_departure_make_a_table_of_it_where_no_other_table_shows_th
         ("table", "paper, 45000-images, fp32", 7),
     ]
     assert ("figure", "paper", 5) in tables()
+
+
+@pytest.mark.parametrize("departure", [{"precision": "fp32"}, {"precision": "bf16"}, {"train_images": 45_000}])
+def test_what_was_launched_with_a_departure_is_shown_as_that(tmp_path, departure):
+    """Of every experiment, whatever precisions and images its rows have themselves; and under no other heading."""
+    variant = Variant(**departure)
+    for experiment in EXPERIMENTS:
+        runs = experiment.runs(variant, 1) if experiment.has(variant) else []
+        pool = Pool(tmp_path, {run.identity: make_record(run, 8.0) for run in runs})
+        shown = {Variant(): set(), variant: set()}
+        for table, found, _ in recorded_tables(EXPERIMENTS, pool):
+            if table.measure is None or table is experiment:
+                shown[found] |= table.shown(found, pool)  # KeyError: under another heading
+        assert experiment.shown(variant, pool) <= shown[Variant()] | shown[variant]
 
 
 def test_the_fast_row_of_the_precision_table_is_the_cifar_tables_own():

@@ -132,7 +132,12 @@ def test_nets_of_a_departure_from_the_default_recipe_are_exported_by_its_name(tm
     assert path.name == "cifar_resnet8_smoke_1000-images_bf16.safetensors"
     assert read_card(path)["profile"] == "smoke, 1000-images, bf16"
     assert __main__.main(["export", "--out", str(tmp_path), "--train-images", "60000"]) == 2
-    assert run_export(tmp_path, tmp_path / "to")[0] == 1  # which asks for the default recipe
+    leave(tmp_path, ROWS["resnet8"].run(0), 9.0)
+    assert __main__.main(["export", "--out", str(tmp_path), "--profile", "smoke", "--train-images", "2000"]) == 0
+    assert sorted(file.name for file in (tmp_path / "export").iterdir()) == [
+        "cifar_resnet8_smoke.safetensors",  # 2,000 is all there are
+        "cifar_resnet8_smoke_1000-images_bf16.safetensors",
+    ]
 
 
 def test_nothing_to_export_is_an_error(tmp_path):
@@ -203,8 +208,13 @@ def test_hub_finds_released_weights_by_name_and_path(hub, tmp_path):
     arguments = [{"pretrained": True}, {"weights": "cifar_resnet20_short"}, {"weights": hub / "elsewhere.safetensors"}]
     for given in arguments:
         assert torch.equal(load(hub, "cifar_resnet20", **given).fc.weight, state["fc.weight"])
-    (hub / "weights/cifar_resnet20.safetensors").rename(hub / "weights/cifar_resnet20_fp32.safetensors")
-    assert torch.equal(load(hub, "cifar_resnet20", pretrained=True).fc.weight, state["fc.weight"])
+    (hub / "weights/cifar_resnet20.safetensors").unlink()
+    with pytest.raises(WeightsError, match="cifar_resnet20; there are: cifar_resnet20_short"):
+        load(hub, "cifar_resnet20", pretrained=True)  # which is not what one would expect of it
+    other = create_model("cifar_resnet20").state_dict()
+    card |= {"weights_sha256": digest_of_weights(other)}
+    export.write_atomically(hub / "weights/cifar_resnet20_fp32.safetensors", export.pack_weights(other, card))
+    assert torch.equal(load(hub, "cifar_resnet20", pretrained=True).fc.weight, other["fc.weight"])
     with pytest.raises(WeightsError, match="cifar_resnet20_f; there are"):
         load(hub, "cifar_resnet20", weights="cifar_resnet20_f")
     with pytest.raises(WeightsError, match="cifar_resnet56; there are: cifar_resnet20_fp32, cifar_resnet20_short"):

@@ -87,6 +87,19 @@ def test_predictions_of_the_images_held_out_are_those_of_the_report(folder, trai
     assert history["history"][-1]["validation_accuracy"] == 100 * right / len(held_out)
 
 
+def test_a_photograph_is_predicted_as_it_was_held(folder, trained, tmp_path, capsys):
+    exif, names = Image.Exif(), []
+    exif[0x0112] = 6  # turn it by 90 degrees
+    with Image.open(folder / "blue" / "0.png") as image:
+        half = image.copy()
+    half.paste((200, 40, 40), (0, 0, 36, 20))  # what is above differs from what is below
+    for name, pixels, how in [("lying", half.rotate(90, expand=True), {"exif": exif}), ("upright", half, {})]:
+        names.append(tmp_path / f"{name}.png")
+        pixels.save(names[-1], **how)
+    lying, upright = json.loads(run(capsys, "predict", trained / "last.safetensors", *names, "--json")[1])
+    assert lying["predictions"] == upright["predictions"]
+
+
 def test_more_epochs_go_on_and_other_settings_are_refused(folder, tmp_path, capsys):
     command = ("train", folder, "--out", tmp_path, *FLAGS, "--epochs")
     assert run(capsys, *command, 1)[0] == 0

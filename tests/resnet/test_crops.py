@@ -1,5 +1,7 @@
 """Crops: where they may lie, how they are distributed, and that their pixels are those of the file."""
 
+import struct
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +116,14 @@ def test_orientation_is_ignored_unless_asked_for(tmp_path, kind):
     turned = read_image(tmp_path / "image", upright=True)
     difference = np.asarray(turned).astype(int) - np.rot90(np.asarray(image), -1)
     assert turned.size == (30, 40) and turned.mode == "RGB" and abs(difference).mean() < 8
+
+
+def test_an_orientation_beside_other_tags_that_are_wrong_counts(tmp_path):
+    orientation = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
+    resolution_unit = struct.pack(">HHII", 0x0128, 4, 1, 70_000)  # of a type and a value that it can't have
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + orientation + resolution_unit + bytes(4)
+    noise(40, 30).save(tmp_path / "image.JPEG", exif=exif)
+    assert read_image(tmp_path / "image.JPEG", upright=True).size == (30, 40)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")

@@ -22,14 +22,7 @@ def command(experiment: Experiment, variant: Variant, results: list[RowResult]) 
     """What makes these files again."""
     if is_published(results):
         return "make report"
-    seeds = max(result.seeds for result in results)
-    values = {
-        "PROFILE": None if variant.profile == "paper" else variant.profile,
-        "SEEDS": None if seeds == experiment.seeds[variant.profile] else seeds,
-        "TRAIN_IMAGES": variant.train_images,
-        "PRECISION": None if variant.precision == "auto" else variant.precision,
-    }
-    return f"make {experiment.target}" + "".join(f" {name}={value}" for name, value in values.items() if value)
+    return experiment.command(variant, max(result.seeds for result in results))
 
 
 def all_records(results: list[RowResult]) -> list[dict]:

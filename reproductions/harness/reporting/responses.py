@@ -133,8 +133,7 @@ def _runs(net: Net) -> str:
 
 def _lacking_note(page: Page, nets: list[Net]) -> str:
     reasons = sum((net.lacking for net in nets), Counter())
-    profile = "" if page.variant.profile == "paper" else f" PROFILE={page.variant.profile}"
-    again = f"make {page.experiment.target}{profile}"
+    again = page.experiment.command(page.variant)
     notes = {
         GONE: "Weights are gone: there is a record, but neither its responses nor the weights to measure them; train "
               f"again in another OUT: `{again} OUT=another`.",
