@@ -20,7 +20,7 @@ from resnet.data.colour import MEAN, STD
 from resnet.data.dataset import DataError
 from resnet.data.folder import FolderData, FolderDataset
 from resnet.data.sampling import seeded_generator
-from resnet.device import autocast, exact_kernels, resolve_precision
+from resnet.device import autocast, exact_kernels, keep_freed_memory, resolve_precision
 from resnet.losses import cross_entropy
 from resnet.models import create_model, image_channels
 from resnet.recipe import Recipe
@@ -180,6 +180,7 @@ def train(
     """
     recipe = settings.recipe()
     precision = resolve_precision(settings.precision, device)
+    keep_freed_memory(device)
     data = FolderData(dataset, device, workers)
     model = beginning.model.to(device, memory_format=torch.channels_last)
     identity = {

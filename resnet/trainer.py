@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from resnet.checkpoint import digest_of_weights
 from resnet.data import Data
 from resnet.data.sampling import seeded_generator
-from resnet.device import autocast, autocast_dtype, exact_kernels, resolve_precision
+from resnet.device import autocast, autocast_dtype, exact_kernels, keep_freed_memory, resolve_precision
 from resnet.distributed import ALONE, Group, distribute
 from resnet.evaluate import count_wrong, count_wrong_in
 from resnet.losses import cross_entropy, distillation_loss, mix, mixing_weight, partners
@@ -105,6 +105,7 @@ class Trainer:
             raise ValueError("the weights of a run's teacher, and of the run that it was pretrained as, must be given "
                              "if, and only if, it has a teacher or was pretrained")  # fmt: skip
         self.run, self.recipe, self.data, self.device = run, run.recipe, data, data.device
+        keep_freed_memory(self.device)
         self.precision = resolve_precision(run.recipe.precision, self.device)
         model = self._create_model(run, seeded_generator(run.seed, "initialisation")).train()
         if pretrained is not None:

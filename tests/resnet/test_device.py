@@ -1,9 +1,21 @@
 """Which device and which precision a name means, also where there is no GPU, and what the contexts switch."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
+from image_folder import make_dataset
 
+from resnet import finetuning, trainer
+from resnet.data.resident import ResidentData
+from resnet.data.synthetic import make_synthetic
 from resnet.device import autocast, exact_kernels, find_device, resolve_precision, why_no_cuda
+from resnet.recipe import Recipe
+from resnet.run import Run
+from resnet.weights import Architecture
 
 
 @pytest.fixture
@@ -120,3 +132,41 @@ def test_exact_kernels_are_chosen_within_the_context_alone(monkeypatch):
     with exact_kernels():
         assert settings() == (True, False)
     assert settings() == before
+
+
+def test_whatever_trains_keeps_the_memory_that_it_frees(monkeypatch, tmp_path):
+    kept = []
+    for module in (trainer, finetuning):
+        monkeypatch.setattr(module, "keep_freed_memory", kept.append)
+    data = ResidentData(make_synthetic(8, 1), None, torch.device("cpu"))
+    trainer.Trainer(Run("cifar_resnet8", Recipe().shortened(1, eval_interval=1, batch_size=8), "synthetic"), data)
+    beginning = finetuning.from_scratch(Architecture("cifar_resnet8"), 2, 0)
+    settings = finetuning.Settings(batch_size=4, image_size=16)
+    finetuning.train(beginning, make_dataset(tmp_path), settings, 0, tmp_path, torch.device("cpu"))
+    assert kept == [torch.device("cpu")] * 2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="is about glibc's allocator")
+def test_memory_that_was_freed_is_not_asked_for_again():
+    """Counted in a process of its own, since the setting stays: pages that the system had to provide."""
+    program = """
+import resource, torch
+from resnet.device import keep_freed_memory
+
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for mebibytes in (8, 100) * 5:
+        torch.ones(mebibytes * 2**18)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+otherwise = pages()
+keep_freed_memory(torch.device("cuda"))
+unneeded = pages()
+keep_freed_memory(torch.device("cpu"))
+pages()
+print(otherwise, unneeded, pages())
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    otherwise, unneeded, kept = map(int, ran.stdout.split())
+    assert kept < 100 < min(otherwise, unneeded)
