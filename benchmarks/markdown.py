@@ -152,6 +152,9 @@ def _explanation(results: Results) -> str:
         and {results.workers} DataLoader workers. The ratio is the median of the rounds' ratios. Conventional loop:
         torchvision transforms in a DataLoader, fp32, eager, NCHW. One run and packed: resnet.trainer, in
         {results.limits.precision}."""
+    if results.hardware["type"] == "cpu":
+        text += """ All loops have the settings of memory that resnet.trainer makes for its process
+            (resnet.device.keep_freed_memory); by itself the conventional loop would do without."""
     if memory:
         text += " Memory: reserved by PyTorch at the peak, data set included."
     if energy:
