@@ -57,8 +57,8 @@ def report(page: Page) -> list[Path]:
 
 def headline(page: Page) -> Headline:
     """The last pair of nets whose responses were measured: are the first one's smaller, as in the paper?"""
-    comparisons = responses.compare(responses.find_nets(page.results, page.out), pairs(page.variant.profile))
-    return responses.headline([each for each in comparisons if each.difference is not None] or comparisons)
+    nets = responses.find_nets(page.results, page.out)
+    return responses.headline(nets, responses.compare(nets, pairs(page.variant.profile)))
 
 
 EXPERIMENT = Experiment(

@@ -15,7 +15,7 @@ from reproductions import __main__, cifar_table, export
 from reproductions.harness import provenance
 from reproductions.harness.console import make_console
 from reproductions.harness.experiment import Variant
-from reproductions.harness.records import weights_path
+from reproductions.harness.records import read_pool, weights_path
 from resnet.checkpoint import digest_of_weights
 from resnet.models import create_model
 from resnet.released import read_card
@@ -152,6 +152,18 @@ def test_more_than_a_repository_should_hold_is_refused(out, tmp_path, monkeypatc
     old.write_bytes(bytes(600_000))
     code, said = run_export(out, tmp_path / "to")
     assert code == 2 and "nothing was written" in said and list((tmp_path / "to").iterdir()) == [old]
+
+
+def test_what_was_released_are_the_networks_of_published_records():
+    pool, released = read_pool(REPOSITORY / "results" / "records"), sorted((REPOSITORY / "weights").iterdir())
+    assert released and sum(path.stat().st_size for path in released) <= export.LIMIT
+    for path in released:
+        card = read_card(path)
+        record = pool.records[card["record_identity"]]
+        assert record["record_sha256"] == card["record_sha256"] and card["profile"].startswith("paper")
+        assert str(record["final"]["test_error"]) == card["test_error"]
+        model = load(REPOSITORY, card["model"], weights=path.stem)
+        assert digest_of_weights(model.state_dict()) == record["weights_sha256"]
 
 
 def test_the_papers_nets_are_within_the_limit():

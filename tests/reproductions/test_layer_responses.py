@@ -241,6 +241,18 @@ def test_the_statement_follows_from_the_interval(deviations, statement):
     assert first.statement == statement
 
 
+def test_the_headline_is_the_last_comparison_that_there_is_else_a_net():
+    def headline(samples):
+        nets = make_nets(samples)
+        found = reporting.headline(nets, reporting.compare(nets, layer_responses.pairs("smoke")))
+        return found.row, found.reproduced, found.verdict
+
+    two = {"plain8": [[1.0] * 3, [1.1] * 3], "resnet8": [[0.5] * 3, [0.6] * 3]}
+    assert headline(two)[0] == "ResNet-8 − plain-8"
+    assert headline({"resnet8": [[0.5, 1.0]]}) == ("ResNet-8", "mean over layers 0.750", "nothing to compare with")
+    assert headline({})[1] == "–"
+
+
 def test_the_figure_has_two_panels_with_a_line_for_each_net():
     figure = reporting.figure(make_nets(NETS), SMOKE)
     above, below = figure.axes
@@ -248,6 +260,8 @@ def test_the_figure_has_two_panels_with_a_line_for_each_net():
     assert list(above.lines[0].get_ydata()) == [1.5, 4.0, 2.0] and list(below.lines[0].get_ydata()) == [4.0, 2.0, 1.5]
     assert above.lines[0].is_dashed() and not above.lines[1].is_dashed()
     assert "lowest to highest of 2 seeds; lines: mean" in [text.get_text() for text in figure.legends[0].get_texts()]
+    once = reporting.figure(make_nets({"resnet8": RESIDUAL[:1]}), SMOKE)
+    assert [text.get_text() for text in once.legends[0].get_texts()] == ["ResNet-8"]  # no band
     fewer = reporting.figure(make_nets({"resnet8": RESIDUAL}), SMOKE).axes[0].lines
     assert [line.get_color() for line in fewer] == [above.lines[1].get_color()]
     assert reporting.figure(make_nets({}), SMOKE) is None

@@ -230,9 +230,14 @@ def section(comparisons: list[Comparison]) -> str:
     )
 
 
-def headline(comparisons: list[Comparison]) -> Headline:
-    """The last one, for the index of all tables."""
-    last = comparisons[-1]
+def headline(nets: list[Net], comparisons: list[Comparison]) -> Headline:
+    """The last comparison with a difference, for the index of all tables; without one the last net with responses."""
+    compared = [comparison for comparison in comparisons if comparison.difference is not None]
+    if not compared:
+        shown = ([net for net in nets if net.responses] or nets)[-1]
+        text = f"mean over layers {_number(statistics.mean(shown.means))}" if shown.responses else NONE
+        return Headline(shown.label, NONE, text, "nothing to compare with")
+    last = compared[-1]
     bounds = last.test and interval(last.test.interval, _signed)
     reproduced = f"mean over layers {_signed(last.difference)}{f' {bounds}' if bounds else ''}"
     return Headline(last.nets, "smaller responses", reproduced, last.statement)

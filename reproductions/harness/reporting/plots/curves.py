@@ -256,20 +256,21 @@ def _curve_legend(
     """What the lines mean; ``nets``: names of those that no label at their ends tells, with their places; ``extra``:
     what else is drawn, by name.
     """
-    seeds = _seeds(results)
+    seeds, several = _seeds(results), any(len(completed(result.records)) > 1 for result in results)
     solid = {"linewidth": 1.9, "marker": "o", "markersize": 5}
     dashed = {"linewidth": 1.1, "linestyle": (0, (4, 2)), "marker": "o", "markersize": 4, "markerfacecolor": "white"}
     handles = [
         Line2D([], [], color=INK, **solid),
         Line2D([], [], color=INK, **dashed),
-        Patch(color=INK, alpha=0.15, linewidth=0),
     ]
     lost = sum(record["status"] == "diverged" for result in results for record in result.records)
     names = [
-        f"test error, mean of {seeds}{f' ({lost} diverged, not drawn)' if lost else ''}",
+        f"test error, {'mean of ' if several else ''}{seeds}{f' ({lost} diverged, not drawn)' if lost else ''}",
         f"training error (on {'augmented ' if any(r.row.recipe.augment for r in results) else ''}batches)",
-        "from the lowest to the highest seed",
     ]
+    if several:
+        handles.append(Patch(color=INK, alpha=0.15, linewidth=0))
+        names.append("from the lowest to the highest seed")
     for name, index in (nets or {}).items():
         colour, marker = look(index)
         handles.append(Line2D([], [], color=colour, linewidth=1.9, marker=marker, markersize=5))

@@ -6,6 +6,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from reproductions.harness.experiment import Variant
 from reproductions.harness.reporting import statistics
@@ -40,6 +41,7 @@ def layer_responses(nets: list[Layers], seeds: list[int], variant: Variant) -> F
                 if layers:
                     _draw_layers(axis, layers, net, index)
             axis.set(title=title, ylabel="standard deviation of the response")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             grid(axis, "y")
         values = [value for net in nets for layer in net.in_order for value in layer]
         axes[0].set(xlim=(0, None))
@@ -49,8 +51,9 @@ def layer_responses(nets: list[Layers], seeds: list[int], variant: Variant) -> F
         axes[1].set_xlabel("3x3 layer, from the largest standard deviation on")
         axes[0].tick_params(labelbottom=True)
         handles, names = axes[0].get_legend_handles_labels()
-        handles.append(Patch(color=INK, alpha=0.15, linewidth=0))
-        names.append(f"lowest to highest of {counted_seeds(seeds)}; lines: mean")
+        if max(seeds) > 1:
+            handles.append(Patch(color=INK, alpha=0.15, linewidth=0))
+            names.append(f"lowest to highest of {counted_seeds(seeds)}; lines: mean")
         figure.legend(handles, names, loc="outside lower center", ncols=3)
         return figure
 
