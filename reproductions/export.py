@@ -78,7 +78,10 @@ def choose(records: list[dict]) -> dict:
 
 
 def make_card(row: Row, variant: Variant, record: dict, records: list[dict]) -> dict[str, str]:
-    """What the file says of the network: ``record`` is that of its run, ``records`` those of all completed seeds."""
+    """What the file says of the network: ``record`` is that of its run, ``records`` those of all completed seeds.
+
+    ``precision`` is what it was trained and tested in: the same weights have a slightly different error in another.
+    """
     run, errors = Run.from_specification(record["specification"]), final_values(records)
     card = {
         "row": row.label,
@@ -92,6 +95,7 @@ def make_card(row: Row, variant: Variant, record: dict, records: list[dict]) -> 
         "seeds": json.dumps([r["specification"]["seed"] for r in records]),
         "choice": "final test error closest to the row's mean",
         "test_error": str(record["final"]["test_error"]),
+        "precision": record["precision"],
         "row_test_error_mean": str(statistics.mean(errors)),
         "row_test_error_std": str(statistics.std(errors) if len(errors) > 1 else ""),
         "row_test_error_n": str(len(errors)),

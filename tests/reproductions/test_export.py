@@ -82,6 +82,7 @@ def test_what_is_exported_is_the_run_with_a_card(out, tmp_path):
     assert card["row"] == "ResNet-8" and card["model"] == "cifar_resnet8" and card["options"] == "{}"
     assert json.loads(card["recipe"]) == record["specification"]["recipe"] and card["profile"] == "smoke"
     assert (card["seed"], card["seeds"], card["test_error"]) == ("2", "[0, 1, 2]", "8.6")
+    assert card["precision"] == record["precision"]
     assert float(card["row_test_error_mean"]) == pytest.approx(8.5333, abs=1e-4) and card["row_test_error_n"] == "3"
     assert float(card["row_test_error_std"]) == pytest.approx(0.5033, abs=1e-4)
     assert (card["record_identity"], card["record_sha256"]) == (run.identity, record["record_sha256"])
