@@ -46,9 +46,9 @@ def _find_released(name: str, departures: bool = False) -> _Path:
     the paper profile's default. Raises WeightsError, which lists what was released."""
     released = {path.stem: path for path in sorted(_RELEASED.glob("*.safetensors"))}
     others = [stem for stem in released if departures and stem.startswith(f"{name}_")]
-    for found in (name, *(stem for stem in others if not stem.startswith((f"{name}_short", f"{name}_smoke")))):
-        if found in released:
-            return released[found]
+    departing = (released[stem] for stem in others if not stem.startswith((f"{name}_short", f"{name}_smoke")))
+    if found := released.get(name) or next(departing, None):
+        return found
     there = f"there are: {', '.join(released)}" if released else "none have been released for any net yet"
     raise _WeightsError(f"no weights have been released for {name}; {there}. weights= also takes the path of a file")
 

@@ -257,12 +257,14 @@ def recorded_tables(experiments: Sequence[Experiment], pool: Pool) -> list[tuple
     for train_images, precision in _departures([pool.records[identity]["specification"] for identity in others]):
         for experiment, default in every:
             variant = replace(default, train_images=train_images, precision=precision)
-            found = experiment.shown(variant, pool) if experiment.has(variant) else set()
-            if found & (left if experiment.measure is None else others) and experiment.recorded_seeds(variant, pool):
-                tables.append((experiment, variant))
-                left -= found if experiment.measure is None else set()
-    order = {(experiment.name, variant): place for place, (experiment, variant) in enumerate(every)}
-    tables.sort(key=lambda table: order[table[0].name, Variant(table[1].profile)])  # the default's stays first
+            if experiment.has(variant) and experiment.recorded_seeds(variant, pool):
+                found = experiment.shown(variant, pool)
+                if found & (left if experiment.measure is None else others):
+                    tables.append((experiment, variant))
+                if experiment.measure is None:
+                    left -= found
+    names, profiles = [experiment.name for experiment in experiments], [*PROFILES]
+    tables.sort(key=lambda table: (names.index(table[0].name), profiles.index(table[1].profile)))  # the default's first
     return [(experiment, variant, experiment.recorded_seeds(variant, pool)) for experiment, variant in tables]
 
 

@@ -20,7 +20,8 @@ AREA = 0.08, 1.0  # of the image
 ASPECT_RATIO = 3 / 4, 4 / 3  # width to height
 TRIES = 10  # for a rectangle that lies in the image
 
-# By what EXIF says: the position of the image's first row and column, from 1, top and left.
+# By what EXIF says of the place of the first row and column. ImageOps.exif_transpose also writes the other tags again,
+# and fails where one of them is odd.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
