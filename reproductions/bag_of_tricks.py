@@ -5,7 +5,8 @@ Every table is made at two sizes. On ImageNet, as in the paper: its training pro
 few of ImageNet's epochs: the protocol of He et al. 2015, section 4.2, that is as many images as 64,000 batches of 128,
 the learning rate 0.1 divided by 10 after one half and three quarters of them, with batches of 128, and of 1,024 over as
 many images. Common to both, from the paper: Nesterov's momentum, linear scaling of the learning rate from the smaller
-batch size, a warm-up over 5 epochs.
+batch size, a warm-up over 5 epochs. The short profile on CIFAR-10 has a sixteenth of the images, smaller nets, batches of
+128 and 512, the paper's ratio, and a warm-up over a tenth of its images: 5 epochs would be half of them.
 
 On ImageNet BN takes its statistics over an eighth of a batch, as on the paper's 8 GPUs; on CIFAR-10 over the whole
 batch. "Xavier initialisation" stands in the paper's text, but its authors' scripts initialise as He does; so do these.
@@ -17,7 +18,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-from reproductions.harness.experiment import Experiment, Row, RowResult
+from reproductions.cifar_table import SHORTER
+from reproductions.harness.experiment import SEEDS, Experiment, Row, RowResult
 from reproductions.harness.reporting import plots, steps
 from reproductions.harness.reporting.tables import Column, Page
 from resnet.data import FOLDERS, TRAIN_IMAGES
@@ -126,7 +128,14 @@ TINY = {
 PROTOCOLS = {
     "cifar10": {
         "paper": CIFAR10,
-        "short": CIFAR10.shortened(64, evaluations=10),
+        "short": replace(
+            CIFAR10.shortened(SHORTER, evaluations=10),
+            warmup=CIFAR10.images // SHORTER // 10,
+            batch_sizes=(128, 512),
+            basic=NamedNet("ResNet-20", "cifar_resnet20"),
+            bottleneck=NamedNet("bottleneck ResNet-29", "cifar_bottleneck29"),
+            teacher=NamedNet("bottleneck ResNet-56", "cifar_bottleneck56"),
+        ),
         "smoke": replace(
             CIFAR10,
             data="synthetic",
@@ -149,12 +158,17 @@ PROTOCOLS = {
 
 
 def experiments(
-    script: str, table: str, titles: dict[str, str], rows: Callable[[Protocol], list[Row]], report: Callable
+    script: str,
+    table: str,
+    title: str,
+    rows: Callable[[Protocol], list[Row]],
+    report: Callable[[Page, Protocol], list[Path]],
 ) -> dict[str, Experiment]:
     """A table's experiment for each data set, by what ``--dataset`` calls it; the first is the script's default.
 
-    ``titles``: by data set. ``report`` as in :class:`Experiment`.
+    ``report`` as in :class:`Experiment`, for the protocol of the page's profile.
     """
+    titles = {"cifar10": f"{title} on CIFAR-10", "imagenet": f"{title} on ImageNet"}
     first, *_ = titles
     on = {"cifar10": ", on CIFAR-10 by the protocol of He et al. 2015, section 4.2", "imagenet": ""}
     return {
@@ -163,9 +177,9 @@ def experiments(
             title=title,
             source=f"He T. et al. 2018, {table}{on[dataset]}",
             rows=lambda profile, dataset=dataset: rows(PROTOCOLS[dataset][profile]),
-            report=report,
+            report=lambda page, dataset=dataset: report(page, PROTOCOLS[dataset][page.variant.profile]),
             metric="top1_accuracy",
-            seeds={"paper": 5 if dataset == "cifar10" else 3, "short": 2, "smoke": 2},
+            seeds=SEEDS if dataset == "cifar10" else {"paper": 3, "short": 2, "smoke": 2},
             script=script,
             dataset=None if dataset == first else dataset,
         )

@@ -4,10 +4,11 @@
 
 Every net is trained by the recipe of section 4.2, which is what ``Recipe()`` says: 64,000 iterations of batch 128,
 learning rate 0.1 divided by 10 at 32,000 and 48,000. ResNet-110 alone is warmed up: learning rate 0.01 until the
-training error is below 80 %.
+training error is below 80 %. The short profile takes a sixteenth of the iterations, and warms all nets up alike.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from reproductions.harness.experiment import Experiment, Row
@@ -16,13 +17,19 @@ from reproductions.harness.reporting.tables import Page
 from resnet.recipe import Recipe
 
 RECIPE = Recipe()
-WARMED_UP = Recipe(warmup_learning_rate=0.01)
+WARMED_UP_DEPTHS = {"paper": (110,), "short": (), "smoke": (32,)}  # nets warmed up until a training error
+SHORTER = 16  # times, in the short profile of all tables on CIFAR-10 that have the paper's recipe
 
 
-def recipe_for(profile: str, recipe: Recipe) -> Recipe:
-    """The paper's recipe, or the one cut down for a profile."""
+def recipe_for(profile: str, depth: int = 0) -> Recipe:
+    """The paper's recipe for a net of this depth, or the one cut down for a profile.
+
+    The short one warms every net up, linearly over the first 200 of its 4,000 iterations: so soon after the start a
+    deep net learns nothing at a rate of 0.1.
+    """
+    recipe = replace(RECIPE, warmup_learning_rate=0.01) if depth in WARMED_UP_DEPTHS[profile] else RECIPE
     if profile == "short":
-        return recipe.shortened(1_000, eval_interval=100)
+        return replace(recipe.shortened(recipe.iterations // SHORTER, eval_interval=400), linear_warmup=200)
     if profile == "smoke":
         return recipe.shortened(120, eval_interval=20, batch_size=32, learning_rate=0.05, warmup_window=10)
     return recipe
@@ -36,7 +43,7 @@ def rows(profile: str) -> list[Row]:
             key=f"resnet{depth}",
             label=f"ResNet-{depth}",
             model=f"cifar_resnet{depth}",
-            recipe=recipe_for(profile, WARMED_UP if depth == depths[-1] else RECIPE),
+            recipe=recipe_for(profile, depth),
             data="synthetic" if profile == "smoke" else "cifar10",
             reported=f"resnet{depth}",
         )

@@ -9,7 +9,7 @@ residual net with option A without its shortcuts; both have the same parameters.
 import sys
 from pathlib import Path
 
-from reproductions.cifar_table import RECIPE, recipe_for
+from reproductions.cifar_table import recipe_for
 from reproductions.harness.experiment import Experiment, Row
 from reproductions.harness.reporting import differences, plots
 from reproductions.harness.reporting.differences import Difference
@@ -26,7 +26,7 @@ def rows(profile: str) -> list[Row]:
             key=f"{kind}{depth}",
             label=f"{label}-{depth}",
             model=f"cifar_{kind}{depth}",
-            recipe=recipe_for(profile, RECIPE),
+            recipe=recipe_for(profile),
             data="synthetic" if profile == "smoke" else "cifar10",
             reported=f"{kind}{depth}",
         )

@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from reproductions.cifar_table import RECIPE, recipe_for
+from reproductions.cifar_table import recipe_for
 from reproductions.harness.experiment import Experiment, Row
 from reproductions.harness.reporting.differences import equivalence_section
 from reproductions.harness.reporting.tables import Page
@@ -23,7 +23,7 @@ def rows(profile: str) -> list[Row]:
     """ResNet-20 as all tables train it, and in fp32; on a CPU's profiles in bf16 and fp32; smoke: ResNet-8."""
     smoke = profile == "smoke"
     model, label = ("cifar_resnet8", "ResNet-8") if smoke else ("cifar_resnet20", "ResNet-20")
-    recipe, data = recipe_for(profile, RECIPE), "synthetic" if smoke else "cifar10"
+    recipe, data = recipe_for(profile), "synthetic" if smoke else "cifar10"
     fast = recipe if profile == "paper" else replace(recipe, precision="bf16")  # which a CPU would not choose itself
     return [
         Row("fast", f"{label}, fast", model, fast, data),

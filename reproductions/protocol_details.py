@@ -63,7 +63,7 @@ CHANGES = (
 def rows(profile: str) -> list[Row]:
     """For each net the default and every change; in the smoke profile for ResNet-8 alone, in fp32 or less."""
     depths = (8,) if profile == "smoke" else (20, 56)
-    recipe = recipe_for(profile, RECIPE)
+    recipe = recipe_for(profile)
     if profile == "smoke":
         recipe = recipe.shortened(30, eval_interval=10)
     data = "synthetic" if profile == "smoke" else "cifar10"

@@ -93,8 +93,8 @@ def _add_dataset(parser: argparse.ArgumentParser, experiments: Mapping[str, Expe
 
 
 def _default_seeds(experiment: Experiment) -> str:
-    """``5 in the paper profile, 2 in the others``"""
-    return f"{experiment.seeds['paper']} in the paper profile, {experiment.seeds['smoke']} in the others"
+    """``paper 5, short 5, smoke 2``"""
+    return ", ".join(f"{profile} {count}" for profile, count in experiment.seeds.items())
 
 
 def _names(text: str) -> list[str]:

@@ -16,6 +16,7 @@ PROFILES = {
     "short": "short profile: real data, fewer iterations, not comparable with the paper",
     "smoke": "smoke profile: synthetic data, not comparable with the paper",
 }
+SEEDS = {"paper": 5, "short": 5, "smoke": 2}  # runs a row, where an experiment does not say otherwise
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class Experiment:
     source: str
     rows: Callable[[str], list[Row]]
     report: Callable[[Any], list[Path]]
-    seeds: dict[str, int] = field(default_factory=lambda: {"paper": 5, "short": 2, "smoke": 2})
+    seeds: dict[str, int] = field(default_factory=lambda: dict(SEEDS))
     metric: str = "test_error"
     headline: Callable[[Any], Any] | None = None
     script: str = ""

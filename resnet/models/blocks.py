@@ -5,8 +5,10 @@ Their weights have the names of torchvision's: ``conv1``, ``bn1``, ``conv2``, ..
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 SHORTCUTS = ("A", "B", "C")
 PADDINGS = ("end", "both")
@@ -18,6 +20,26 @@ def check_choice(name: str, value, accepted: tuple) -> None:
     """Raises ValueError, listing what is accepted, for any other value."""
     if value not in accepted:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}, not {value!r}")
+
+
+class _Subsampling(torch.autograd.Function):
+    """Every ``stride``-th pixel in each direction, with a gradient in channels-last memory.
+
+    PyTorch's gradient of a slice is contiguous. Where it meets those of convolutions, which are channels-last, ReLU's
+    backward pass on both layouts takes 30 times as long on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, stride: int) -> Tensor:
+        ctx.shape, ctx.stride = x.shape, stride
+        return x[:, :, ::stride, ::stride]
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        like = {"dtype": gradient.dtype, "device": gradient.device, "memory_format": torch.channels_last}
+        whole = torch.empty(ctx.shape, **like).zero_()
+        whole[:, :, :: ctx.stride, :: ctx.stride] = gradient
+        return whole, None
 
 
 class PadShortcut(nn.Module):
@@ -34,8 +56,7 @@ class PadShortcut(nn.Module):
         self.after = missing - self.before
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, (0, 0, 0, 0, self.before, self.after))
+        return F.pad(_Subsampling.apply(x, self.stride), (0, 0, 0, 0, self.before, self.after))
 
 
 def projection(in_channels: int, out_channels: int, stride: int, pooled: bool, conv_bias: bool) -> nn.Sequential:

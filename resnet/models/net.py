@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from resnet.models.blocks import BasicBlock, BlockDesign, Bottleneck
 
@@ -49,7 +50,26 @@ class Net(nn.Module):
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         for name in self._stages:
             x = getattr(self, name)(x)
-        return self.fc(x.mean(dim=(2, 3)))
+        return self.fc(_MeanOfMaps.apply(x))
+
+
+class _MeanOfMaps(torch.autograd.Function):
+    """The mean of each map, (N, C, H, W) to (N, C), with a gradient in channels-last memory.
+
+    PyTorch's gradient is contiguous, which ReLU's backward pass pays for: see ``_Subsampling`` in
+    :mod:`resnet.models.blocks`.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        ctx.shape = x.shape
+        return x.mean(dim=(2, 3))
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        *_, height, width = ctx.shape
+        each = (gradient / (height * width))[:, :, None, None]
+        return each.expand(ctx.shape).contiguous(memory_format=torch.channels_last)
 
 
 def make_stem(channels: int, kernel: int, stride: int, deep: bool = False, conv_bias: bool = False) -> nn.Module:
