@@ -5,8 +5,8 @@ Every table is made at two sizes. On ImageNet, as in the paper: its training pro
 few of ImageNet's epochs: the protocol of He et al. 2015, section 4.2, that is as many images as 64,000 batches of 128,
 the learning rate 0.1 divided by 10 after one half and three quarters of them, with batches of 128, and of 1,024 over as
 many images. Common to both, from the paper: Nesterov's momentum, linear scaling of the learning rate from the smaller
-batch size, a warm-up over 5 epochs. The short profile on CIFAR-10 has a sixteenth of the images, smaller nets, batches of
-128 and 512, the paper's ratio, and a warm-up over a tenth of its images: 5 epochs would be half of them.
+batch size, a warm-up over 5 epochs. The short profile on CIFAR-10 has a sixteenth of the images, smaller nets, batches
+of 128 and 512, the paper's ratio, and a warm-up over a tenth of its images: 5 epochs would be half of them.
 
 On ImageNet BN takes its statistics over an eighth of a batch, as on the paper's 8 GPUs; on CIFAR-10 over the whole
 batch. "Xavier initialisation" stands in the paper's text, but its authors' scripts initialise as He does; so do these.

@@ -5,7 +5,8 @@
 
 Linear scaling of the learning rate, a warm-up, zero γ, no bias decay and FP16, each added to those before, for the
 baseline's batch size and for a large one: ResNet-56 with batches of 128 and 1,024 on CIFAR-10 (in the short profile
-ResNet-20 with 128 and 512), ResNet-50 with 256 and 1,024 on ImageNet. All rows but the last train in fp32, so that the last one changes the precision and nothing else.
+ResNet-20 with 128 and 512), ResNet-50 with 256 and 1,024 on ImageNet. All rows but the last train in fp32, so that the
+last one changes the precision and nothing else.
 """
 
 import sys

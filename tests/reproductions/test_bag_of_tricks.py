@@ -1,5 +1,7 @@
 """The recipes of the Bag of Tricks tables against the papers' protocols, and what each row changes of another."""
 
+from dataclasses import replace
+
 import pytest
 
 from reproductions import bag_of_tricks, bag_of_tricks_efficient, bag_of_tricks_refinements, bag_of_tricks_tweaks
@@ -165,24 +167,44 @@ def test_cosine_decay_falls_from_the_end_of_the_warm_up_to_0(dataset):
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "imagenet"])
-def test_one_teacher_with_cosine_decay_and_smoothing_teaches_all_seeds(dataset):
-    distilled, both = (row_of(REFINEMENTS[dataset], key) for key in ("distilled", "mixup_distilled"))
-    teachers = {row.run(seed).teacher.identity for row in (distilled, both) for seed in range(5)}
-    assert len(teachers) == 1
+@pytest.mark.parametrize(("taught", "like"), [("distilled", "smoothing"), ("mixup_distilled", "mixup")])
+def test_one_teacher_trained_like_its_students_teaches_all_seeds(dataset, taught, like):
+    distilled = row_of(REFINEMENTS[dataset], taught)
+    assert len({distilled.run(seed).teacher.identity for seed in range(5)}) == 1
     teacher = distilled.run(4).teacher
     assert teacher.seed == 0 and teacher.teacher is None and teacher.model_options["variant"] == "d"
-    assert teacher.recipe == row_of(REFINEMENTS[dataset], "smoothing").recipe
+    assert teacher.recipe == row_of(REFINEMENTS[dataset], like).recipe
 
 
 # ------------------------------------------------------------------------------------------------------------- profiles
 
 
-def test_the_short_profile_is_a_64th_on_real_data():
-    for dataset, sizes in {"cifar10": {128: 1_000, 1024: 125}, "imagenet": {256: 9_384, 1024: 2_346}}.items():
-        for row in EFFICIENT[dataset].rows("short"):
-            assert row.data == dataset and row.recipe.iterations == sizes[row.recipe.batch_size]
-            assert row.recipe.linear_warmup < row.recipe.iterations / 15
-        assert row_of(REFINEMENTS[dataset], "mixup", "short").recipe.iterations in (208, 3_910)
+@pytest.mark.parametrize(
+    ("dataset", "sizes", "with_mixup"),
+    [("cifar10", {128: 4_000, 512: 1_000}, 1_667), ("imagenet", {256: 9_384, 1024: 2_346}, 3_910)],
+)
+def test_the_short_profile_takes_fewer_real_images(dataset, sizes, with_mixup):
+    for row in EFFICIENT[dataset].rows("short"):
+        assert row.data == dataset and row.recipe.iterations == sizes[row.recipe.batch_size]
+        assert row.recipe.linear_warmup <= row.recipe.iterations / 10
+    assert row_of(REFINEMENTS[dataset], "mixup", "short").recipe.iterations == with_mixup
+
+
+def test_the_short_ladders_on_cifar10_have_small_nets_and_a_warm_up_over_a_tenth():
+    warmed = [row.recipe for row in EFFICIENT["cifar10"].rows("short") if not row.key.endswith("_scaling")]
+    assert all(recipe.linear_warmup == recipe.iterations // 10 for recipe in warmed)
+    assert {row.model for row in EFFICIENT["cifar10"].rows("short")} == {"cifar_resnet20"}
+    refined = REFINEMENTS["cifar10"].rows("short")
+    assert {row.model for row in refined} == {"cifar_bottleneck29"}
+    assert {row.teacher.model for row in refined if row.teacher} == {"cifar_bottleneck56"}
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "imagenet"])
+def test_b_standard_stands_outside_the_ladder(dataset):
+    *_, row = TWEAKS[dataset].rows("paper")
+    assert row.key == "b_standard" and row.after is None and row.model_options == {"variant": "b"}
+    before_all_tricks = row_of(EFFICIENT[dataset], f"{row.recipe.batch_size}_scaling").recipe
+    assert row.recipe == replace(before_all_tricks, precision="auto") and row.recipe.decay_all
 
 
 @pytest.mark.parametrize("experiment", ALL, ids=lambda e: e.name)
@@ -214,10 +236,10 @@ def test_every_row_comes_after_one_above_it(experiment):
 
 def test_a_teacher_is_trained_first_and_once():
     runs = REFINEMENTS["cifar10"].runs(Variant(), 5)
-    assert len(runs) == 1 + 6 * 5 == len({run.identity for run in runs})
-    assert runs[0].model == "cifar_bottleneck164" and runs[0].seed == 0
+    assert len(runs) == 2 + 6 * 5 == len({run.identity for run in runs})
+    assert {(run.model, run.seed) for run in runs[:2]} == {("cifar_bottleneck164", 0)}
     taught = [run for run in runs if run.teacher]
-    assert len(taught) == 10 and {run.teacher for run in taught} == {runs[0]}
+    assert len(taught) == 10 and {run.teacher for run in taught} == {*runs[:2]}
     assert len(REFINEMENTS["cifar10"].runs(Variant(), 5, ["cosine"])) == 5  # which needs no teacher
 
 

@@ -462,8 +462,8 @@ def test_an_unknown_dataset_is_refused_and_one_experiment_takes_none(out, launch
 
 def test_help_names_the_data_sets_and_the_seeds_of_the_one_chosen(capsys):
     for arguments, seeds in (
-        ([], "5 in the paper profile, 2 in"),
-        (["--dataset", "second"], "3 in the paper profile, 1 in"),
+        ([], "paper 5, short 5, smoke 2"),
+        (["--dataset", "second"], "paper 3, short 2, smoke 1"),
     ):
         with pytest.raises(SystemExit) as ended:
             cli.run_experiment(TWO, [*arguments, "--help"])

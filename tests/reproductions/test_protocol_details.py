@@ -71,7 +71,7 @@ def test_two_hundred_epochs_are_what_they_say():
 def test_the_other_profiles_change_the_same_things(profile):
     rows = EXPERIMENT.rows(profile)
     assert len({row.run(0).identity for row in rows}) == len(rows)
-    assert max(row.recipe.iterations for row in rows) < 1_300
+    assert max(row.recipe.iterations for row in rows) < 5_000
 
 
 CHANGED_ERRORS, DEFAULT_ERRORS = {0: 8.4, 1: 8.9, 2: 8.6, 4: 9.0}, {0: 8.1, 1: 8.3, 2: 8.4, 3: 8.2, 4: 8.2}

@@ -43,8 +43,8 @@ def make_pool(experiment, variant, errors, root, teacher_error=None):
                 run = variant.apply(row.run(seed))
                 records.append(make_record(run, error or 9.0, 3.0, diverged=error is None))
     if teacher_error is not None:
-        teacher = next(row.teacher for row in experiment.rows(variant.profile) if row.teacher)
-        records.append(make_record(variant.apply(teacher.run(0)), teacher_error))
+        teachers = {row.teacher.key: row.teacher for row in experiment.rows(variant.profile) if row.teacher}
+        records += [make_record(variant.apply(teacher.run(0)), teacher_error) for teacher in teachers.values()]
     for record in records:
         if "imagenet" in record["data"]["name"]:
             for point in record["curve"]:
@@ -177,11 +177,12 @@ def test_the_table_of_tweaks(tmp_path, no_plots):
     assert [path.name for path in written] == [f"bag_of_tricks_tweaks{end}" for end in (".md", ".csv", "_steps.csv")]
     text = written[0].read_text()
     assert text.startswith(
-        "# Tweaks of bottleneck ResNet-56 on CIFAR-10\n\n"
+        "# Tweaks of bottleneck nets on CIFAR-10\n\n"
         "He T. et al. 2018, Table 5, on CIFAR-10 by the protocol of He et al. 2015, section 4.2 · the paper's protocol"
     )
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    table, steps = lines[:6], lines[6:]
+    table, steps = lines[:7], lines[7:]
+    assert table[6][0] == "bottleneck ResNet-56-B, standard training" and table[6][5] == "76.14"
     assert table[0] == [
         "net",
         "parameters",
@@ -232,7 +233,7 @@ def test_single_seeds_and_no_records_say_nothing(tmp_path, no_plots):
 
 def test_short_is_not_comparable_and_smoke_compares_nothing(tmp_path, no_plots):
     text = report(TWEAKS["cifar10"], SHORT, {"original": [60, 61], "b": [50, 51]}, tmp_path / "short")[0].read_text()
-    assert len(re.findall(r"not comparable +\|", text)) == 3 and "| 2      | +10.00 " in text
+    assert len(re.findall(r"not comparable +\|", text)) == 3 and "| 2 of 5 | +10.00 " in text
     assert "make report" in text and "short profile: real data, fewer iterations" in text
     text = report(TWEAKS["cifar10"], SMOKE, {"original": [60, 61], "b": [50, 51]}, tmp_path / "smoke")[0].read_text()
     assert "ImageNet" not in text and "reported" not in text and "does it do that" not in text and "+10.00" in text
@@ -243,9 +244,7 @@ def test_imagenet_has_two_accuracies_a_verdict_and_a_command_of_its_own(tmp_path
     pool = make_pool(REFINEMENTS["imagenet"], PAPER, errors, tmp_path / "records")
     experiment, empty = REFINEMENTS["imagenet"], read_pool(tmp_path / "nothing")
     text = write_report(experiment, PAPER, experiment.results(PAPER, 3, pool, empty), tmp_path)[0].read_text()
-    assert text.startswith(
-        "# Refinements of training ResNet-50-D on ImageNet\n\nHe T. et al. 2018, Table 6 · the paper"
-    )
+    assert text.startswith("# Refinements of training on ImageNet\n\nHe T. et al. 2018, Table 6 · the paper")
     assert "| top-5 accuracy, yours " in text and "| verdict: reported is " in text
     assert "| 77.10 ± 0.10 (n = 3) " in text and "| 95.42 ± 0.02 (n = 3) " in text
     assert "| inside [76.60, 77.60] of 1 more run |" in text  # 77.16 in 77.10 ± 4.302653 · 0.1 · sqrt(4 / 3)
@@ -259,17 +258,18 @@ def test_imagenet_has_two_accuracies_a_verdict_and_a_command_of_its_own(tmp_path
 def test_the_teacher_is_named_with_what_it_came_to(tmp_path, no_plots):
     experiment = REFINEMENTS["cifar10"]
     errors = {"smoothing": [5.8, 5.9], "distilled": [5.6, 5.7]}
-    run = next(run for run in experiment.runs(PAPER, 1) if run.model == "cifar_bottleneck164")
-    who = "Teacher of “+ distill w/o mixup”, “+ distill w/ mixup”: bottleneck ResNet-164-D, seed 0"
-    who += f" (run `{run.short_id}`)"
+    run, other = (run for run in experiment.runs(PAPER, 1) if run.model == "cifar_bottleneck164")
+    who = f"Teacher of “+ distill w/o mixup”: bottleneck ResNet-164-D, seed 0 (run `{run.short_id}`)"
+    with_mixup = f"Teacher of “+ distill w/ mixup”: bottleneck ResNet-164-D with mixup, seed 0 (run `{other.short_id}`)"
     text = report(experiment, PAPER, errors, tmp_path / "a", teacher_error=4.87)[0].read_text()
     assert f"- {who}, top-1 accuracy 95.13 after the last iteration.\n" in text
-    assert "- From 5 records, " in text  # the teacher's is one of them
+    assert f"- {with_mixup}, top-1 accuracy 95.13 after the last iteration.\n" in text
+    assert "- From 6 records, " in text  # the teachers' are among them
     assert f"- {who}, no record here.\n" in report(experiment, PAPER, errors, tmp_path / "b")[0].read_text()
     results = results_of(experiment, PAPER, errors, tmp_path / "c")
     lost = [make_record(run, 9.0, diverged=True)]
     results = [RowResult(r.row, r.records, None, r.seeds, lost[0] if r.row.teacher else None) for r in results]
-    assert footnotes.teacher_notes(PAPER, results, "top1_accuracy") == [f"{who}, diverged."]
+    assert footnotes.teacher_notes(PAPER, results, "top1_accuracy") == [f"{who}, diverged.", f"{with_mixup}, diverged."]
     assert footnotes.teacher_notes(PAPER, results_of(TWEAKS["cifar10"], PAPER, {}, tmp_path), "top1_accuracy") == []
 
 
@@ -277,7 +277,7 @@ def test_a_record_that_several_rows_have_counts_once(tmp_path):
     results = results_of(REFINEMENTS["cifar10"], PAPER, {"distilled": [5.6], "mixup_distilled": [5.5]}, tmp_path,
                          teacher_error=4.9)  # fmt: skip
     assert all(result.teacher for result in results if result.row.teacher)
-    assert len(footnotes.all_records(results)) == 3
+    assert len(footnotes.all_records([*results, *results])) == 4
 
 
 def test_a_page_of_accuracies_takes_the_highest_for_the_best(tmp_path):

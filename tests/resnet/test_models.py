@@ -4,10 +4,13 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchvision.models import resnet as torchvisions
 
-from resnet.models import changed_options, count_parameters, create_model
+from resnet.models import changed_options, count_parameters, create_model, net
 from resnet.models.blocks import BasicBlock, PadShortcut
 
 PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
@@ -234,3 +237,52 @@ def test_weights_are_those_of_the_published_runs(name, options):
     model = create_model(name, generator=generator(), **dict(options))
     weights = torch.cat([parameter.detach().flatten().double() for parameter in model.parameters()])
     assert (weights.sum().item(), weights.abs().sum().item()) == pytest.approx(DRAWN[name, options], rel=1e-6)
+
+
+class _Gradients(TorchDispatchMode):
+    """Notes the results of four dimensions that are not channels-last."""
+
+    def __init__(self):
+        super().__init__()
+        self.contiguous: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        results = function(*args, **(kwargs or {}))
+        for result in tree_leaves(results):
+            is_map = isinstance(result, torch.Tensor) and result.dim() == 4 and result[0, 0].numel() > 1
+            if is_map and result.stride(1) != 1:
+                self.contiguous.append(str(function))
+        return results
+
+
+CIFAR_NETS = [("cifar_plain8", {}), *(("cifar_resnet8", {"shortcut": kind}) for kind in "ABC")]
+CIFAR_NETS += [("cifar_resnet8", {"shortcut_padding": "both"})]
+CIFAR_NETS += [("cifar_bottleneck11", {"variant": variant}) for variant in ("original", "b", "c", "d")]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("name", "options"), CIFAR_NETS)
+def test_all_gradients_of_maps_are_channels_last(name, options, dtype):
+    model = create_model(name, **options).to(memory_format=torch.channels_last)
+    images = torch.randn(4, 3, 32, 32).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+        loss = F.cross_entropy(model(images), torch.arange(4))
+    with _Gradients() as gradients:
+        loss.backward()
+    assert gradients.contiguous == []
+
+
+@pytest.mark.parametrize("padding", ["end", "both"])
+def test_the_gradients_of_option_a_and_of_the_mean_are_pytorchs_own_bit_for_bit(padding):
+    shortcut = PadShortcut(16, 32, 2, padding)
+    images = torch.randn(4, 16, 7, 8).to(memory_format=torch.channels_last)
+    ours, theirs = images.clone().requires_grad_(), images.clone().requires_grad_()
+    weights = torch.randn(4, 32, 4, 4)
+    (shortcut(ours) * weights).sum().backward()
+    sliced = F.pad(theirs[:, :, ::2, ::2], (0, 0, 0, 0, shortcut.before, shortcut.after))
+    (sliced * weights).sum().backward()
+    assert torch.equal(ours.grad, theirs.grad)
+    ours.grad = theirs.grad = None
+    (net._MeanOfMaps.apply(ours) * weights[:, :16, 0, 0]).sum().backward()
+    (theirs.mean(dim=(2, 3)) * weights[:, :16, 0, 0]).sum().backward()
+    assert torch.equal(ours.grad, theirs.grad)
