@@ -210,7 +210,7 @@ def test_the_table_of_tweaks(tmp_path, no_plots):
     assert "- Accuracies are in percent: mean ± sample standard deviation over n seeds" in text
     assert "No correction is made for the number of steps: of 3 differences," in text
     assert "in no mean: bottleneck ResNet-56-C seed 1 (found at" in text
-    assert "Table 5.\n" in text and "verdict" not in text and "difference from reported" not in text
+    assert "Table 5; Tables 8 and 9.\n" in text and "verdict" not in text and "difference from reported" not in text
 
 
 def test_the_numbers_of_the_tweaks(tmp_path, no_plots):
