@@ -79,7 +79,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--batch", type=int, help="images tested at once (default: 64, and 8 at several scales)")
     add("--image-size", type=int, help="pixels on a crop's side (default: that of the weights' record, else 224)")
     add("--device", default="auto", help="auto (default): a CUDA GPU if there is one; or cpu, cuda, cuda:1")
-    add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 on CUDA, fp32 elsewhere")
+    add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where the device has it, else fp32")
     add("--workers", type=int, help="processes that read images (default: one per thread)")
     options = parser.parse_args(arguments)
     for name, least in (("batch", 1), ("image_size", 1), ("workers", 0)):

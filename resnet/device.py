@@ -72,17 +72,28 @@ def keep_freed_memory(device: torch.device) -> None:
         mallopt(_M_TOP_PAD, 64 * 2**20)
 
 
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """The precision that "auto" is on this device, bf16 where a GPU has it, else fp32; any other stays what it is.
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for bf16: a GPU since Ampere; a processor with AMX or AVX-512 BF16.
 
-    Raises ValueError for bf16 on a GPU without it.
+    oneDNN, which computes on processors, can be held back by ONEDNN_MAX_CPU_ISA; that counts.
     """
-    has_bf16 = device.type == "cpu" or torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
-    if precision == "bf16" and not has_bf16:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    allowed = any(part in limit for part in ("DEFAULT", "ALL", "BF16", "FP16", "AMX", "AVX10"))
+    return allowed and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """The precision that "auto" is on this device, bf16 where :func:`has_bf16`, else fp32; any other stays what it is.
+
+    Raises ValueError for bf16 on a GPU without it; a processor without it computes in bf16 too, only slowly.
+    """
+    if precision == "auto":
+        return "bf16" if has_bf16(device) else "fp32"
+    if precision == "bf16" and device.type == "cuda" and not has_bf16(device):
         name = torch.cuda.get_device_name(device)
         raise ValueError(f"{name} has no bf16 arithmetic; train with precision fp32, or auto, which then is fp32")
-    if precision == "auto":
-        return "bf16" if device.type == "cuda" and has_bf16 else "fp32"
     return precision
 
 

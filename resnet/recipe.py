@@ -37,7 +37,8 @@ class Recipe:
         of convolutions and fully connected layers alone ("no bias decay", section 3.1).
     batch_norm_size: if set, BN takes its statistics over so many images, one such group of a batch after another, as
         when each of several GPUs had its own; the running estimates are means over the groups. None: over the batch.
-    precision: "auto" is bf16 autocast on CUDA and fp32 elsewhere; "fp16" is autocast with dynamic loss scaling.
+    precision: "auto" is bf16 autocast on a GPU or processor that has it, else fp32; "fp16" is autocast with dynamic
+        loss scaling.
 
     Images and targets:
 

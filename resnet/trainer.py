@@ -83,7 +83,8 @@ class Trainer:
     those of the groups of so many images that a batch is made of), and steps are not recorded.
 
     ``teacher`` and ``pretrained``: the state dicts of the networks that ``run.teacher`` and ``run.pretrained`` ended
-    with, for a run that has them.
+    with, for a run that has them. ``precision``: in which to compute where the recipe leaves it to the device ("auto");
+    by default the device's own choice.
 
     Raises ValueError for data other than the run's, for weights that it does not need or that are missing, for a
     precision that the device does not have, and for a batch that can't be split over the ``group``.
@@ -96,6 +97,7 @@ class Trainer:
         group: Group = ALONE,
         teacher: dict | None = None,
         pretrained: dict | None = None,
+        precision: str | None = None,
     ):
         if run.data != data.name:
             raise ValueError(f"the run needs {run.data}, but the data are {data.name}")
@@ -106,7 +108,9 @@ class Trainer:
                              "if, and only if, it has a teacher or was pretrained")  # fmt: skip
         self.run, self.recipe, self.data, self.device = run, run.recipe, data, data.device
         keep_freed_memory(self.device)
-        self.precision = resolve_precision(run.recipe.precision, self.device)
+        if precision is not None and run.recipe.precision not in ("auto", precision):
+            raise ValueError(f"the run's precision is {run.recipe.precision}, so it can't be trained in {precision}")
+        self.precision = resolve_precision(precision or run.recipe.precision, self.device)
         model = self._create_model(run, seeded_generator(run.seed, "initialisation")).train()
         if pretrained is not None:
             take_over(model, pretrained)

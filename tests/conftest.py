@@ -14,6 +14,8 @@ import torch
 # A step of these nets is so short that threads mostly wait for one another. The variable is for the tests' processes.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+# "auto" is fp32 then, whatever processor the tests run on.
+os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE"
 
 TESTCLUSTER = Path(__file__).resolve().parents[1] / "slurm" / "testcluster"
 PACKAGES = {  # by a program of each

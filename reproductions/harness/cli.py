@@ -44,7 +44,12 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
     if not isinstance(experiments, Experiment):
         _add_dataset(parser, experiments)
     add("--profile", choices=PROFILES, default="paper", help="how much of the protocol is run (default: paper)")
-    add("--launcher", choices=launching.NAMES, default="auto", help="auto: in-process, or a queue on several GPUs")
+    add(
+        "--launcher",
+        choices=launching.NAMES,
+        default="auto",
+        help="auto: in-process, or a queue on several GPUs or cores",
+    )
     add("--seeds", type=_positive, help=f"runs per row; default: {_default_seeds(experiment)}")
     add("--rows", type=_names, help="only these rows, such as resnet20,resnet56")
     add(
@@ -55,7 +60,7 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
     )
     add("--out", type=Path, default=DEFAULT_OUT, help="folder of records, tables and plots (default: runs)")
     add("--train-images", type=_positive, help="train on the first so many images, hold out the others")
-    add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 on CUDA, fp32 elsewhere")
+    add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where the device has it, else fp32")
     add("--pack", type=_pack, help="runs at once on a GPU: auto (default) or a number; a CPU trains one by one")
     add("--device", default="auto", help="auto (default): a CUDA GPU if there is one; or cpu, cuda, cuda:1")
     add("--slots", type=_positive, help="jobs at once with the local launcher (default: one per GPU or core)")
@@ -146,7 +151,7 @@ def _launch(options: argparse.Namespace, place: Workplace, published: Pool, cons
     damaged = _damaged(options.runs, pool)
     missing = [run for run in options.runs if pool.get(run) is None and run not in damaged]
     try:
-        launcher, launch = launching.choose(options.launcher, options.device)
+        launcher, launch = launching.choose(options.launcher, options.device, len(missing))
         preflight.check_flags(options, launcher)
         preflight.check_device(options, launcher)
         launch_options = _launch_options(options)

@@ -57,7 +57,7 @@ def launched(monkeypatch):
     """A launcher, with any name, that only takes note of what it is given."""
     launches = Launches()
     monkeypatch.setattr(
-        launching, "choose", lambda name, device: ("inline" if name == "auto" else name, launches.launch)
+        launching, "choose", lambda name, device, runs: ("inline" if name == "auto" else name, launches.launch)
     )
     return launches
 
@@ -81,7 +81,9 @@ def old_gpu(monkeypatch):
 
 def run(out, *arguments, experiment=TINY_EXPERIMENT):
     """The exit status of the smoke profile with one seed, unless the arguments say otherwise."""
-    return cli.run_experiment(experiment, ["--profile", "smoke", "--seeds", "1", "--out", str(out), *arguments])
+    defaults = ["--profile", "smoke", "--seeds", "1", "--out", str(out)]
+    defaults += [] if "--launcher" in arguments else ["--launcher", "inline"]
+    return cli.run_experiment(experiment, [*defaults, *arguments])
 
 
 def damage(out, number=0):
@@ -210,11 +212,11 @@ def test_a_cluster_gets_the_named_profile(out, launched):
     assert launched.options.slurm == load_cluster_profile("example") and launched.options.detach
 
 
-def test_the_device_decides_which_launcher_auto_is(out, launched, monkeypatch):
+def test_the_device_and_the_runs_decide_which_launcher_auto_is(out, launched, monkeypatch):
     asked = []
     monkeypatch.setattr(launching, "choose", lambda *names: asked.append(names) or ("inline", launched.launch))
-    run(out, "--device", "cpu")
-    assert asked == [("auto", "cpu")]
+    run(out, "--device", "cpu", "--launcher", "auto")
+    assert asked == [("auto", "cpu", 2)]
 
 
 PACKS_NOT = "trains one run at a time whatever --pack says"

@@ -34,6 +34,7 @@ from reproductions.harness.launching.worker import Outcome, Way, execute
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import read_pool
+from resnet import device
 from resnet.run import Run
 
 RUNS = [Run("cifar_resnet8", tiny.TINY, "synthetic", seed) for seed in range(4)]
@@ -545,6 +546,18 @@ def test_no_slots_are_an_error(machine):
 def test_auto_is_local_on_several_gpus_only(machine, count, name):
     machine(count)
     assert launching.choose("auto")[0] == launching.choose("auto", "cuda")[0] == name
+
+
+@pytest.mark.parametrize(
+    ("cores", "runs", "name"), [(2, 1, "inline"), (2, 2, "local"), (8, 7, "inline"), (8, 8, "local"), (1, 9, "inline")]
+)
+def test_auto_is_local_on_a_processor_that_has_a_run_for_each_core(machine, monkeypatch, cores, runs, name):
+    monkeypatch.setattr(device, "available_cores", lambda: cores)
+    machine(0)
+    assert launching.choose("auto", "auto", runs)[0] == launching.choose("auto", "cpu", runs)[0] == name
+    machine(1)
+    assert launching.choose("auto", "auto", runs)[0] == "inline"
+    assert launching.choose("auto", "cpu", runs)[0] == name
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:1"])

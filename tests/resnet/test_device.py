@@ -91,6 +91,27 @@ def test_it_is_said_why_there_is_no_cuda(cuda, monkeypatch, version, init, said)
 
 
 @pytest.mark.parametrize(
+    ("amx", "avx512_bf16", "limit", "resolved"),
+    [
+        (True, False, None, "bf16"),
+        (False, True, None, "bf16"),
+        (False, True, "AVX512_CORE_BF16", "bf16"),
+        (True, True, "avx512_core", "fp32"),
+        (False, False, None, "fp32"),
+    ],
+)
+def test_auto_precision_is_bf16_on_a_processor_that_has_it(monkeypatch, amx, avx512_bf16, limit, resolved):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    if limit is None:
+        monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    else:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert resolve_precision("auto", torch.device("cpu")) == resolved
+    assert resolve_precision("fp32", torch.device("cpu")) == "fp32"
+
+
+@pytest.mark.parametrize(
     ("device", "has_bf16", "precision", "resolved"),
     [
         ("cuda:0", True, "auto", "bf16"),
@@ -103,7 +124,7 @@ def test_it_is_said_why_there_is_no_cuda(cuda, monkeypatch, version, init, said)
         ("cpu", False, "fp32", "fp32"),
     ],
 )
-def test_auto_precision_is_bf16_on_a_gpu_that_has_it_and_fp32_elsewhere(cuda, device, has_bf16, precision, resolved):
+def test_auto_precision_is_bf16_on_a_gpu_that_has_it(cuda, device, has_bf16, precision, resolved):
     cuda(1, has_bf16=has_bf16)
     assert resolve_precision(precision, torch.device(device)) == resolved
 

@@ -458,3 +458,13 @@ def count_operations(trainer) -> int:
     with Counter() as counter:
         trainer.step()
     return counter.count
+
+
+def test_a_precision_left_to_the_device_can_be_chosen(data):
+    trainer = Trainer(make_run(replace(RECIPE, precision="auto")), data, precision="bf16")
+    assert trainer.precision == trainer.state_dict()["precision"] == "bf16"
+    named = Trainer(make_run(replace(RECIPE, precision="bf16")), data)
+    trainer.step(), named.step()
+    assert trainer.weights_digest() == named.weights_digest() and trainer.run != named.run
+    with pytest.raises(ValueError, match="the run's precision is bf16, so it can't be trained in fp32"):
+        Trainer(make_run(replace(RECIPE, precision="bf16")), data, precision="fp32")

@@ -32,12 +32,20 @@ class Options:
 NAMES = ("auto", "inline", "local", "slurm")
 
 
-def choose(name: str, device: str = "auto") -> tuple[str, Callable]:
-    """The launcher of that name, imported only when needed; "auto" is local on several GPUs, else inline."""
+def choose(name: str, device: str = "auto", runs: int = 1) -> tuple[str, Callable]:
+    """The launcher of that name, imported only when needed.
+
+    "auto" is local on several GPUs, and on a processor that has as many ``runs`` to train as cores: a small net on each
+    core is faster than one on all of them. Else it is inline.
+    """
     if name == "auto":
         import torch
 
-        name = "local" if torch.cuda.device_count() > 1 and device in ("auto", "cuda") else "inline"
+        from resnet.device import available_cores
+
+        gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+        on_processor = device == "cpu" or (device == "auto" and gpus == 0)
+        name = "local" if gpus > 1 or (on_processor and runs >= available_cores() > 1) else "inline"
     if name == "inline":
         from reproductions.harness.launching.inline import launch
     elif name == "local":
