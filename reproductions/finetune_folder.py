@@ -79,12 +79,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--crop", choices=("area", "scale"), default="area", help="how training images are cropped (default: area)")
     add("--no-augment", action="store_true", help="train on the centres of the images")
     add("--seed", type=int, default=0, help="of the split, the initial weights, and the batches (default: 0)")
-    add(
-        "--precision",
-        choices=("auto", "bf16", "fp32"),
-        default="auto",
-        help="auto: bf16 where the device has it, else fp32",
-    )
+    add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 where the device has it")
     add("--strict", action="store_true", help="refuse a folder with images that can't be read")
     predicting = commands.add_parser("predict", help="what a trained network takes images for")
     predicting.add_argument("weights", type=Path, help=f"a file such as DIR/{BEST}")

@@ -44,12 +44,7 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
     if not isinstance(experiments, Experiment):
         _add_dataset(parser, experiments)
     add("--profile", choices=PROFILES, default="paper", help="how much of the protocol is run (default: paper)")
-    add(
-        "--launcher",
-        choices=launching.NAMES,
-        default="auto",
-        help="auto: in-process, or a queue on several GPUs or cores",
-    )
+    add("--launcher", choices=launching.NAMES, default="auto", help="auto: in-process, or a queue on GPUs or cores")
     add("--seeds", type=_positive, help=f"runs per row; default: {_default_seeds(experiment)}")
     add("--rows", type=_names, help="only these rows, such as resnet20,resnet56")
     add(
