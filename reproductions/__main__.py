@@ -1,4 +1,4 @@
-"""``python -m reproductions list|models|status|cancel|publish|report|check|export``."""
+"""``python -m reproductions list|models|evidence|status|cancel|publish|report|check|export``."""
 
 import argparse
 import sys
@@ -7,14 +7,17 @@ from pathlib import Path
 from rich.console import Console
 
 from reproductions.architectures import architectures_table
-from reproductions.experiments import EXPERIMENTS
+from reproductions.experiments import EXPERIMENTS, evidence
 from reproductions.export import export_weights
 from reproductions.harness import publish
+from reproductions.harness.cli import add_launch_flags, launch_options
 from reproductions.harness.console import DEFAULT_OUT, EXIT_REFUSED, PUBLISHED, complain, make_console, show_files
 from reproductions.harness.experiment import PROFILES, Variant
 from reproductions.harness.launching.slurm import submissions
+from reproductions.harness.minutes import launch_within
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.status import show_status
+from resnet.device import find_device
 from resnet.recipe import PRECISIONS
 
 
@@ -29,6 +32,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the experiments, their rows and commands")
     commands.add_parser("models", help="the papers' networks, their parameters and multiply-adds")
+    lacking = commands.add_parser("evidence", help="train what the tables lack, as far as --minutes go")
+    add_launch_flags(lacking)
     status = commands.add_parser("status", help="how the runs in a folder stand")
     publishing = commands.add_parser("publish", help="check finished records and copy them into results/")
     cancelling = commands.add_parser("cancel", help="cancel an experiment's jobs on SLURM; checkpoints stay")
@@ -56,6 +61,21 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 def _models(options: argparse.Namespace, console: Console) -> int:
     console.print(architectures_table(), end="")
     return 0
+
+
+def _evidence(options: argparse.Namespace, console: Console) -> int:
+    """Train what the published tables lack, in one launch for all of them."""
+    if options.minutes is None:
+        complain(console, "evidence is for time that ends: say how much with --minutes (MINUTES= with make)")
+        return EXIT_REFUSED
+    try:
+        on_gpu = options.launcher == "slurm" or find_device(options.device).type == "cuda"
+        wanted = evidence(on_gpu)
+        options.runs, options.seeds = [one.run for one in wanted], None
+        return launch_within(wanted, options, launch_options(options, "evidence"))
+    except ValueError as error:  # a device or a cluster profile that can't be used
+        complain(console, str(error))
+        return EXIT_REFUSED
 
 
 def _status(options: argparse.Namespace, console: Console) -> int:
@@ -120,6 +140,7 @@ def _check(options: argparse.Namespace, console: Console) -> int:
 COMMANDS = {
     "list": _list,
     "models": _models,
+    "evidence": _evidence,
     "status": _status,
     "cancel": _cancel,
     "publish": _publish,

@@ -1,4 +1,9 @@
-"""All experiments, in the order in which they are listed. A new table's script is added here."""
+"""All experiments, in the order in which they are listed, and the order in which evidence is wanted of them.
+
+A new table's script is added here.
+"""
+
+from collections.abc import Sequence
 
 from reproductions import (
     bag_of_tricks_efficient,
@@ -14,6 +19,8 @@ from reproductions import (
     precision,
     protocol_details,
 )
+from reproductions.harness.experiment import Experiment, Variant
+from reproductions.harness.minutes import Wanted, wanted_runs
 
 _BAG_OF_TRICKS = (bag_of_tricks_efficient, bag_of_tricks_tweaks, bag_of_tricks_refinements)
 
@@ -29,3 +36,47 @@ EXPERIMENTS = (
     protocol_details.EXPERIMENT,
     finetune.EXPERIMENT,
 )
+
+_EFFICIENT, _TWEAKS, _REFINEMENTS = (script.EXPERIMENTS["cifar10"] for script in _BAG_OF_TRICKS)
+# Tables and their rows (None: all), the most wanted first, and the seeds that each pass over them trains.
+_ORDER = {
+    "short": (
+        (degradation.EXPERIMENT, ("plain20", "plain56", "resnet20", "resnet56")),
+        (_REFINEMENTS, None),
+        (cifar_table.EXPERIMENT, ("resnet32", "resnet44")),
+        (_TWEAKS, None),
+        (_EFFICIENT, None),
+        (cifar_table.EXPERIMENT, ("resnet110",)),
+        (degradation.EXPERIMENT, ("plain32", "plain44")),
+    ),
+    "paper": (
+        (degradation.EXPERIMENT, ("plain20", "resnet20")),
+        (degradation.EXPERIMENT, ("plain56", "resnet56")),
+        (cifar_table.EXPERIMENT, ("resnet32", "resnet44", "resnet110")),
+        (degradation.EXPERIMENT, ("plain32", "plain44")),
+        (_TWEAKS, None),
+        (_REFINEMENTS, None),
+        (_EFFICIENT, None),
+    ),
+}
+_PASSES = {"short": (range(2), range(2, 3), range(3, 5)), "paper": (range(5),)}
+
+
+def evidence(on_gpu: bool) -> list[Wanted]:
+    """The runs that the published tables want, the most wanted first: the short profile, then the paper's.
+
+    Rows in FP16 are wanted on a GPU only: a processor takes ten times as long for them.
+    """
+    wanted = []
+    for profile, passes in _PASSES.items():
+        variant = Variant(profile)
+        for seeds in passes:
+            for experiment, keys in _ORDER[profile]:
+                wanted += wanted_runs(experiment, variant, seeds, keys or _larger_batches_first(experiment, variant))
+    return [one for one in wanted if on_gpu or one.run.recipe.precision != "fp16"]
+
+
+def _larger_batches_first(experiment: Experiment, variant: Variant) -> Sequence[str]:
+    """The keys of all rows; of the table with ladders for two batch sizes, the larger one's first."""
+    rows = experiment.rows(variant.profile)
+    return [row.key for row in (sorted(rows, key=lambda r: -r.recipe.batch_size) if experiment is _EFFICIENT else rows)]

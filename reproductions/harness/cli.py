@@ -1,6 +1,7 @@
 """The command line of an experiment: ``python -m reproductions.cifar_table --profile paper --seeds 5``."""
 
 import argparse
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.slurm.cluster_profile import load_cluster_profile
 from reproductions.harness.launching.worker import DeviceLost, Outcome
 from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.minutes import launch_within, wanted_runs
 from reproductions.harness.records import Pool, read_pool, record_path
 from reproductions.harness.reporting.report import write_report
 from reproductions.harness.reporting.samples import completed
@@ -44,28 +46,15 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
     if not isinstance(experiments, Experiment):
         _add_dataset(parser, experiments)
     add("--profile", choices=PROFILES, default="paper", help="how much of the protocol is run (default: paper)")
-    add("--launcher", choices=launching.NAMES, default="auto", help="auto: in-process, or a queue on GPUs or cores")
-    add("--seeds", type=_positive, help=f"runs per row; default: {_default_seeds(experiment)}")
+    add("--seeds", type=positive, help=f"runs per row; default: {_default_seeds(experiment)}")
     add("--rows", type=_names, help="only these rows, such as resnet20,resnet56")
-    add(
-        "--data",
-        type=Path,
-        default=DEFAULT_DATA,
-        help="folder of the data; CIFAR-10 and MNIST are downloaded if missing (default: data)",
-    )
-    add("--out", type=Path, default=DEFAULT_OUT, help="folder of records, tables and plots (default: runs)")
-    add("--train-images", type=_positive, help="train on the first so many images, hold out the others")
+    add("--train-images", type=positive, help="train on the first so many images, hold out the others")
     add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where the device has it, else fp32")
-    add("--pack", type=_pack, help="runs at once on a GPU: auto (default) or a number; a CPU trains one by one")
-    add("--device", default="auto", help="auto (default): a CUDA GPU if there is one; or cpu, cuda, cuda:1")
-    add("--slots", type=_positive, help="jobs at once with the local launcher (default: one per GPU or core)")
-    add("--slurm-profile", metavar="NAME", help="what jobs ask SLURM for: slurm/profiles/NAME.toml")
-    add("--detach", action="store_true", help="return when the jobs are submitted to SLURM")
-    add("--max-starts", type=_positive, help="jobs a run may bring down before it is given up (default: 5)")
-    add("--checkpoint-seconds", type=_seconds, default=60, help="time between checkpoints (default: 60)")
-    add("--dry-run", action="store_true", help="list the runs and what they would cost, and train nothing")
     add("--yes", action="store_true", help="train the paper profile without a GPU all the same, however long it takes")
+    add_launch_flags(parser)
     options = parser.parse_args(arguments)
+    if options.all and options.minutes is None:
+        parser.error("--all has a meaning with --minutes only: else a launch looks into --out alone anyway")
     options.experiment = experiment
     try:
         options.variant = Variant(options.profile, options.train_images, options.precision)
@@ -75,6 +64,29 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
     except ValueError as error:
         parser.error(str(error))
     return options
+
+
+def add_launch_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where and how runs are trained, the same for one table and for all."""
+    add = parser.add_argument
+    add("--launcher", choices=launching.NAMES, default="auto", help="auto: in-process, or a queue on GPUs or cores")
+    add("--minutes", type=_positive_number, help="train what is lacking as far as so many minutes go, asking nothing")
+    add("--all", action="store_true", help="with --minutes: train what is published here too")
+    add(
+        "--data",
+        type=Path,
+        default=DEFAULT_DATA,
+        help="folder of the data; CIFAR-10 and MNIST are downloaded if missing (default: data)",
+    )
+    add("--out", type=Path, default=DEFAULT_OUT, help="folder of records, tables and plots (default: runs)")
+    add("--pack", type=_pack, help="runs at once on a GPU: auto (default) or a number; a CPU trains one by one")
+    add("--device", default="auto", help="auto (default): a CUDA GPU if there is one; or cpu, cuda, cuda:1")
+    add("--slots", type=positive, help="jobs at once with the local launcher (default: one per GPU or core)")
+    add("--slurm-profile", metavar="NAME", help="what jobs ask SLURM for: slurm/profiles/NAME.toml")
+    add("--detach", action="store_true", help="return when the jobs are submitted to SLURM")
+    add("--max-starts", type=positive, help="jobs a run may bring down before it is given up (default: 5)")
+    add("--checkpoint-seconds", type=_positive_number, default=60, help="time between checkpoints (default: 60)")
+    add("--dry-run", action="store_true", help="list the runs and what they would cost, and train nothing")
 
 
 def _choose_experiment(experiments: Experiment | Mapping[str, Experiment], arguments: list[str] | None) -> Experiment:
@@ -103,17 +115,18 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _seconds(text: str) -> float:
-    if not (value := float(text)) > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+def _positive_number(text: str) -> float:
+    if not 0 < (value := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
 
 
 def _pack(text: str) -> int | None:
-    return None if text == "auto" else _positive(text)
+    return None if text == "auto" else positive(text)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number of at least 1, from the command line."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
@@ -127,6 +140,8 @@ def run_experiment(experiments: Experiment | Mapping[str, Experiment], arguments
     0: all records are there. 1: a run failed or a record is damaged. 2: nothing was begun. 130: interrupted.
     """
     options = parse(experiments, arguments)
+    if options.minutes is not None:
+        return _run_within(options)
     console = make_console(stderr=True)
     try:
         place = Workplace(options.out, options.data, options.checkpoint_seconds)
@@ -136,6 +151,16 @@ def run_experiment(experiments: Experiment | Mapping[str, Experiment], arguments
     except KeyboardInterrupt:
         console.print("\nStopped at once. The same command goes on from the last checkpoints.")
         return EXIT_INTERRUPTED
+
+
+def _run_within(options: argparse.Namespace) -> int:
+    """Train what is lacking of one table for so many minutes; returns the exit status."""
+    wanted = wanted_runs(options.experiment, options.variant, range(options.seeds), options.rows)
+    try:
+        return launch_within(wanted, options, launch_options(options, options.experiment.name))
+    except ValueError as error:  # a cluster profile that can't be used
+        complain(make_console(stderr=True), str(error))
+        return EXIT_REFUSED
 
 
 def _launch(options: argparse.Namespace, place: Workplace, published: Pool, console: Console) -> Outcome | int:
@@ -149,7 +174,7 @@ def _launch(options: argparse.Namespace, place: Workplace, published: Pool, cons
         launcher, launch = launching.choose(options.launcher, options.device, len(missing))
         preflight.check_flags(options, launcher)
         preflight.check_device(options, launcher)
-        launch_options = _launch_options(options)
+        given = launch_options(options, options.experiment.name)
         if options.dry_run:
             preflight.dry_run(options, missing, damaged, launcher, [pool, published])
             return 0
@@ -159,7 +184,7 @@ def _launch(options: argparse.Namespace, place: Workplace, published: Pool, cons
         preflight.check_data(missing, place, console)
         preflight.say_plan(console, options, len(options.runs) - len(missing) - len(damaged), launcher)
         with Display(len(missing), console) as display:
-            return launch(missing, place, display, launch_options)
+            return launch(missing, place, display, given)
     except (DataError, ValueError) as error:
         complain(console, str(error))
         return EXIT_REFUSED
@@ -168,7 +193,8 @@ def _launch(options: argparse.Namespace, place: Workplace, published: Pool, cons
         return EXIT_FAILED
 
 
-def _launch_options(options: argparse.Namespace) -> launching.Options:
+def launch_options(options: argparse.Namespace, name: str) -> launching.Options:
+    """The flags that launchers are told of; ``name`` is that of the jobs. Raises ValueError for a cluster profile."""
     return launching.Options(
         slots=options.slots,
         pack=options.pack,
@@ -176,7 +202,7 @@ def _launch_options(options: argparse.Namespace) -> launching.Options:
         slurm=load_cluster_profile(options.slurm_profile),
         max_starts=options.max_starts or launching.Options.max_starts,
         detach=options.detach,
-        experiment=options.experiment.name,
+        experiment=name,
     )
 
 

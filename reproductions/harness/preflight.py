@@ -111,7 +111,7 @@ def dry_run(
     console = make_console()
     console.print(table, crop=False, width=max(console.width, 110))
     known = sum(cost.work_of(run) in rates for run in missing)
-    slots = len(_slots(missing, launcher, options))
+    slots = len(find_slots_of(missing, launcher, options))
     at_once = f", in {slots} slots" if slots > 1 and unit == "CPU" else ""
     hours = f"{total:.2f} {unit}-hours for {known} of them{at_once}"
     console.print(f"{len(missing)} of {len(runs)} runs to be trained: {hours}")
@@ -129,11 +129,11 @@ def _rates(
     if launcher == "slurm":
         return cost.rates_elsewhere(runs, pools), "GPU"
     device = find_device(options.device)
-    thread_count = next((slot.threads for slot in _slots(runs, launcher, options)), None)
+    thread_count = next((slot.threads for slot in find_slots_of(runs, launcher, options)), None)
     return cost.rates_here(runs, pools, device, thread_count), "GPU" if device.type == "cuda" else "CPU"
 
 
-def _slots(runs: list[Run], launcher: str, options: argparse.Namespace) -> list[Slot]:
+def find_slots_of(runs: list[Run], launcher: str, options: argparse.Namespace) -> list[Slot]:
     """Those of the local launcher; the others have none here."""
     return find_slots(options.slots, len(runs), options.device) if launcher == "local" else []
 
@@ -145,7 +145,7 @@ def refuse_without_gpu(options: argparse.Namespace, missing: list[Run], launcher
     rates, _ = _rates(missing, launcher, options, pools)
     works = Counter(work for run in missing if (work := cost.work_of(run)) in rates)
     seconds = 3600 * sum(rates[cost.work_of(run)].hours(run) for run in missing if cost.work_of(run) in rates)
-    seconds /= max(1, min(len(_slots(missing, launcher, options)), available_cores()))
+    seconds /= max(1, min(len(find_slots_of(missing, launcher, options)), available_cores()))
     if seconds <= 3600 * _CPU_HOURS and works.total() == len(missing):
         return False
     where = "this machine, which has no CUDA GPU," if options.device == "auto" else "the CPU"

@@ -11,7 +11,7 @@ from reproductions.harness import provenance
 from reproductions.harness.records import Pool, device_seconds
 from resnet.data import FOLDERS, IMAGE_SHAPES, ImageDataset
 from resnet.data.resident import ResidentData
-from resnet.device import synchronized_time, threads
+from resnet.device import resolve_precision, synchronized_time, threads
 from resnet.models import create_model
 from resnet.run import Run
 from resnet.trainer import Trainer
@@ -64,18 +64,20 @@ class Rate:
         return run.recipe.iterations * run.recipe.batch_size / self.images_per_second * self.overhead / 3600
 
 
-def recorded_rate(run: Run, pools: list[Pool], hardware: dict) -> Rate | None:
+def recorded_rate(run: Run, pools: list[Pool], hardware: dict, precision: str | None = None) -> Rate | None:
     """The median rate of the records of such work on such hardware, None without any.
 
-    ``hardware`` holds those of a record's fields that must agree: type, device, threads.
+    ``hardware`` holds those of a record's fields that must agree: type, device, threads. ``precision``: in which the
+    run would be trained there, where that is known.
     """
-    matching = [
-        record
-        for pool in pools
-        for record in pool.records.values()
-        if work_of(Run.from_specification(record["specification"])) == work_of(run)
-        and hardware.items() <= ({"processes": 1} | record["hardware"]).items()
-    ]
+
+    def matches(record: dict) -> bool:
+        own, other = work_of(run), work_of(Run.from_specification(record["specification"]))
+        if precision is not None:
+            own, other = own._replace(precision=precision), other._replace(precision=record["precision"])
+        return own == other and hardware.items() <= ({"processes": 1} | record["hardware"]).items()
+
+    matching = [record for pool in pools for record in pool.records.values() if matches(record)]
     if not matching:
         return None
     timings = [record["timing"] for record in matching]
@@ -112,18 +114,25 @@ def measured_rate(run: Run, device: torch.device, steps: int = 2) -> Rate | None
 
 
 def rates_here(
-    runs: list[Run], pools: list[Pool], device: torch.device, thread_count: int | None = None
+    runs: list[Run],
+    pools: list[Pool],
+    device: torch.device,
+    thread_count: int | None = None,
+    measure: bool = True,
 ) -> dict[Work, Rate]:
     """A rate for the work of each of the runs on this machine's device, where there is one.
 
-    On a CPU with ``thread_count`` threads, by default with as many as this process has.
+    On a CPU with ``thread_count`` threads, by default with as many as this process has. Rates that no record tells are
+    measured, if ``measure`` says so.
     """
+    found: dict[Work, Rate | None] = {}
     with threads(thread_count or torch.get_num_threads()):
         hardware = provenance.hardware(device, torch.get_num_threads())
-        found = {
-            work: recorded_rate(run, pools, hardware) or measured_rate(run, device)
-            for work, run in {work_of(run): run for run in runs}.items()
-        }
+        for run in runs:
+            if (work := work_of(run)) not in found:
+                found[work] = recorded_rate(run, pools, hardware, resolve_precision(run.recipe.precision, device))
+                if found[work] is None and measure:
+                    found[work] = measured_rate(run, device)
     return {work: rate for work, rate in found.items() if rate is not None}
 
 

@@ -10,6 +10,6 @@ from resnet.run import Run
 
 def launch(runs: list[Run], place: Workplace, display: Display, options: Options) -> Outcome:
     """Train the runs here; the first SIGINT or SIGTERM stops them at a checkpoint."""
-    with stop_on_signals(message=STOPPING) as stop_requested:
-        way = Way(options.pack, options.device)
+    with stop_on_signals(message=STOPPING, until=options.budget.until) as stop_requested:
+        way = Way(options.pack, options.device, budget=options.budget)
         return execute(runs, place, stop_requested, display.update, way, display.say)

@@ -5,7 +5,7 @@ import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -43,9 +43,13 @@ class Job:
         environment = submitit.JobEnvironment()
         requeue_signal = environment._usr_sig()
         runs = [*self.runs[self.first :], *self.runs[: self.first]]
-        with stop_on_signals(requeue_signal) as stop, join_tasks(environment, self.way.device) as group:
+        way = replace(self.way, budget=self.way.budget.started())
+        with (
+            stop_on_signals(requeue_signal, until=way.budget.until) as stop,
+            join_tasks(environment, way.device) as group,
+        ):
             try:
-                outcome = execute(runs, self.place, stop, way=self.way, group=group)
+                outcome = execute(runs, self.place, stop, way=way, group=group)
             except DeviceLost:
                 traceback.print_exc()
                 os._exit(1)  # like a process that was killed: another one may find the device well

@@ -42,7 +42,7 @@ def launch(runs: list[Run], place: Workplace, display: Display, options: Options
         return Outcome({})
     check_private(place.jobs)
     queue = _Queue(runs, place, display, options)
-    with stop_on_signals(message=STOPPING) as stop_requested:
+    with stop_on_signals(message=STOPPING, until=options.budget.until) as stop_requested:
         try:
             while queue.running or (queue.usable and not stop_requested() and queue.left()):
                 if not stop_requested():
@@ -70,7 +70,8 @@ class _Queue:
 
     def __init__(self, runs: list[Run], place: Workplace, display: Display, options: Options):
         self.runs, self.place, self.display = runs, place, display
-        self.way = Way(options.pack, options.device, wait=False, launch=uuid.uuid4().hex, max_starts=options.max_starts)
+        launch = uuid.uuid4().hex
+        self.way = Way(options.pack, options.device, False, launch, options.max_starts, options.budget)
         self.code = provenance.code_identity()
         self.usable = find_slots(options.slots, len(runs), options.device)
         self.running: dict[Slot, submitit.Job] = {}

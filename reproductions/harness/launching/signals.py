@@ -1,29 +1,34 @@
 """Stopping at a checkpoint instead of at once."""
 
+import math
 import os
 import signal
 import threading
+import time
 from contextlib import contextmanager
 
 STOPPING = "\nStopping at a checkpoint; Ctrl-C again stops at once.\n"
 
 
 class _StopFlag:
-    """Calls as the question whether a signal asked for a stop; ``signal`` is the first that did."""
+    """Calls as the question whether training is to stop: a signal asked for it, ``signal`` being the first, or the time
+    is ``until`` (seconds since the epoch)."""
 
-    signal: int | None = None
+    def __init__(self, until: float):
+        self.signal: int | None = None
+        self.until = until
 
     def __call__(self) -> bool:
-        return self.signal is not None
+        return self.signal is not None or time.time() >= self.until
 
 
 @contextmanager
-def stop_on_signals(*numbers: int, message: str = ""):
-    """A flag that SIGINT, SIGTERM and ``numbers`` set; the handlers before are put back afterwards.
+def stop_on_signals(*numbers: int, message: str = "", until: float = math.inf):
+    """A flag that SIGINT, SIGTERM, ``numbers`` and the time ``until`` set; the handlers before are put back afterwards.
 
-    The first of them prints ``message``. A second SIGINT raises KeyboardInterrupt: it does not wait.
+    The first signal prints ``message``. A second SIGINT raises KeyboardInterrupt: it does not wait.
     """
-    stop = _StopFlag()
+    stop = _StopFlag(until)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

@@ -14,6 +14,7 @@ import torch
 
 from reproductions.harness import provenance
 from reproductions.harness.final_weights import read_final_weights
+from reproductions.harness.launching.budget import Budget
 from reproductions.harness.launching.claims import Claim, claim
 from reproductions.harness.launching.recording import GivenUp, begun_in_vain, make_record, note_start
 from reproductions.harness.launching.workplace import Status, Workplace, failures
@@ -63,7 +64,7 @@ class Way:
     pack: at most so many at once on the device, None for as many as it is good for. device: a name for
     :func:`resnet.device.find_device`. wait: for runs that other processes train, until they have a record; without
     it they are left to them. launch: what all jobs of one launch have in common. max_starts: a run that a launch has
-    begun so often from the same checkpoint, without getting further, is given up.
+    begun so often from the same checkpoint, without getting further, is given up. budget: time that ends.
     """
 
     pack: int | None = None
@@ -71,6 +72,7 @@ class Way:
     wait: bool = True
     launch: str = ""
     max_starts: int = 5
+    budget: Budget = Budget()
 
 
 def execute(
@@ -140,6 +142,7 @@ class _Worker:
             self._next_look = time.monotonic() + _CLAIM_SECONDS
             return None
         self._alone = None
+        self.waiting = deque(sorted(self.waiting, key=lambda run: self.way.budget.rank(run, self.pack.size)))
         for _ in range(len(self.waiting)):
             run = self.waiting.popleft()
             if self._has_ended(run) or self._need_is_lost(run):
@@ -253,7 +256,8 @@ class _Worker:
 
     def _train_and_record(self, begun: "_Begun") -> Generator[int, None, dict]:
         run, folder = begun.run, self.place.work(begun.run)
-        trainer = Trainer(run, self._data_of(run), self.group, **self._needed_by(run))
+        precision = self.way.budget.precisions.get(run.short_id)
+        trainer = Trainer(run, self._data_of(run), self.group, **self._needed_by(run), precision=precision)
         history = yield from training(
             trainer,
             folder,

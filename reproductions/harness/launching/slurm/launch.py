@@ -1,5 +1,6 @@
 """SLURM job arrays through submitit: jobs that take runs from those that are left, and are requeued when time is up."""
 
+import math
 import os
 import shlex
 import sys
@@ -12,6 +13,7 @@ import submitit
 
 from reproductions.harness import provenance
 from reproductions.harness.launching import Options
+from reproductions.harness.launching.budget import Budget
 from reproductions.harness.launching.claims import claim
 from reproductions.harness.launching.job import Job
 from reproductions.harness.launching.private import check_private
@@ -33,6 +35,7 @@ from resnet.run import Run
 _POLL_SECONDS = 2.0
 _QUEUE_SECONDS = 15.0  # between two questions to SLURM
 _NEVER = 10**6  # times out so often before submitit gives a job up
+_MARGIN_MINUTES = 3  # beyond a budget's minutes: for the start of a job, and for its last checkpoints
 # SLURM's signal would end a process that has not come as far as submitit's handler for it, and the job with it.
 _DEAF_PYTHON = f'sh -c \'trap "" USR2; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
 
@@ -52,7 +55,7 @@ def launch(runs: list[Run], place: Workplace, display: Display, options: Options
             plan = _submit_missing(runs, place, display, options, own)
             if options.detach:
                 return Outcome({}, detached=_farewell(plan, place, options))
-            ended = _watch(plan, place, display, stop_requested)
+            ended = _watch(plan, place, display, stop_requested, options.budget)
             # Jobs that this launch found may have been about to end, as those of a node that was lost.
             if stop_requested() or all(plan[run].launch in own for run in ended):
                 break
@@ -89,7 +92,9 @@ def _among(needs: dict[str, Run], runs: Container[Run]) -> list[Run]:
     return [need for need in needs.values() if need in runs]
 
 
-def _watch(plan: dict[Run, Submission], place: Workplace, display: Display, stop_requested) -> dict[Run, str]:
+def _watch(
+    plan: dict[Run, Submission], place: Workplace, display: Display, stop_requested, budget: Budget
+) -> dict[Run, str]:
     """Wait for the end of the runs; returns those that no job is left for, with the last words of their jobs."""
     next_question, silent = time.monotonic() + _QUEUE_SECONDS, 0
     while not stop_requested():
@@ -103,6 +108,8 @@ def _watch(plan: dict[Run, Submission], place: Workplace, display: Display, stop
             living = queue.jobs({job for run in remaining for job in plan[run].jobs})
             # Twice, because SLURM may not show a job for a moment, nor the file system its last file.
             silent = silent + 1 if living is not None and not living else 0
+            if silent == 2 and budget.minutes is not None:  # the jobs' time is over
+                return {}
             if silent == 2:
                 return {
                     run: f"no job is left that trains it\n{last_words(plan[run], run.short_id)}" for run in remaining
@@ -135,12 +142,16 @@ def _submit(
     """
     check_private(place.jobs)
     code = take(place.out / "work" / "code")
-    way = Way(options.pack, options.device, wait=False, launch=uuid.uuid4().hex, max_starts=options.max_starts)
+    way = Way(options.pack, options.device, False, uuid.uuid4().hex, options.max_starts, options.budget)
     parameters = options.slurm.submitit_parameters()
+    if (minutes := options.budget.minutes) is not None:
+        parameters["timeout_min"] = math.ceil(minutes + options.slurm.signal_seconds / 60) + _MARGIN_MINUTES
     where = shlex.quote(str(code))
     parameters["slurm_setup"] = [*parameters["slurm_setup"], f"cd {where}", f"export PYTHONPATH={where}"]
     identity, threads = provenance.code_identity(), parameters["cpus_per_task"]
     pack = options.pack if options.pack and options.slurm.processes == 1 else 1  # several processes train one by one
+    if options.jobs is not None:
+        pack = max(pack, math.ceil(len(begun) / options.jobs))
     firsts = [runs.index(run) for run in begun[::pack]]
     needed = {need for run in begun for need in _among(run.needs, plan)}
     if jobs_before := sorted({plan[need].job_of(need.short_id) for need in needed}):

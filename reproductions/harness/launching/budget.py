@@ -1,0 +1,204 @@
+"""Time that ends: which runs a launch of so many minutes takes, in which order, and which it leaves alone and why."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from reproductions.harness import provenance
+from reproductions.harness.final_weights import has_final_weights
+from reproductions.harness.launching.cost import Rate, Work, work_of
+from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.records import Pool
+from resnet import checkpoint
+from resnet.device import resolve_precision
+from resnet.run import Run
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How far a run with a checkpoint is: iterations done, in which precision, and by which code."""
+
+    iteration: int
+    precision: str
+    commit: str | None
+    resnet_sha256: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs that are lacking, the most wanted first; those that were begun come before all others.
+
+    begun: how far those with a checkpoint are. precisions: of runs that are to be trained in another precision than the
+    device's own choice. left: the lacking runs that can't be trained here, and why. seconds: the time that a run still
+    takes if it has the device, or one of the slots, for itself; only for runs whose rate is known.
+    """
+
+    runs: list[Run]
+    begun: dict[Run, Beginning] = field(default_factory=dict)
+    precisions: dict[Run, str] = field(default_factory=dict)
+    left: dict[Run, str] = field(default_factory=dict)
+    seconds: dict[Run, float] = field(default_factory=dict)
+
+    def within(self, minutes: float, slots: int = 1) -> dict[Run, bool]:
+        """The runs that workers come to in so many minutes, in their order; each with whether it will be finished.
+
+        On every slot they go on with begun runs first, then take those that will be finished, then any others.
+        """
+        free = [60.0 * minutes] * slots
+        found: dict[Run, bool] = {}
+
+        def take(runs: Sequence[Run], only_fitting: bool) -> None:
+            for run in runs:
+                slot, needed = free.index(max(free)), self.seconds.get(run, float("inf"))
+                fits = needed <= free[slot]
+                if run not in found and free[slot] > 0 and (fits or not only_fitting):
+                    found[run], free[slot] = fits, max(0.0, free[slot] - needed)
+
+        take([run for run in self.runs if run in self.begun], only_fitting=False)
+        take(self.runs, only_fitting=True)
+        take(self.runs, only_fitting=False)
+        return found
+
+    def jobs(self, minutes: float) -> int:
+        """How many jobs of so many minutes train all of it; a run whose rate is not known counts as one."""
+        known = sum(self.seconds[run] for run in self.runs if run in self.seconds)
+        return -int(-known // (60 * minutes)) + sum(run not in self.seconds for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The time that workers have, and what they know of the runs by their short ids.
+
+    until: when they stop at checkpoints, in seconds since the epoch. minutes: how long each job has from its own start,
+    where nobody knows when that is; ``until`` is then set by :meth:`started`. seconds, begun, precisions: see
+    :class:`Plan`.
+    """
+
+    until: float = float("inf")
+    minutes: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    begun: frozenset[str] = frozenset()
+    precisions: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, plan: Plan, minutes: float, each_job: bool) -> "Budget":
+        """The budget of a plan; ``each_job``: the minutes are each job's own."""
+        seconds, precisions = (
+            {run.short_id: value for run, value in values.items()} for values in (plan.seconds, plan.precisions)
+        )
+        known = (seconds, frozenset(run.short_id for run in plan.begun), precisions)
+        return cls(float("inf"), minutes, *known) if each_job else cls(time.time() + 60 * minutes, None, *known)
+
+    def started(self) -> "Budget":
+        """The budget of a job that starts now."""
+        if self.minutes is None:
+            return self
+        return Budget(time.time() + 60 * self.minutes, None, self.seconds, self.begun, self.precisions)
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is over."""
+        return time.time() >= self.until
+
+    def rank(self, run: Run, neighbours: int) -> int:
+        """Which runs a worker takes first, the lowest number: begun ones, those that it will finish, any others.
+
+        The run would share the device with ``neighbours`` others.
+        """
+        needed = self.seconds.get(run.short_id, float("inf"))
+        if run.short_id in self.begun:
+            return 0
+        return 1 if self.until == float("inf") or time.time() + needed * (1 + neighbours) <= self.until else 2
+
+
+def lacking(runs: Sequence[Run], pools: Sequence[Pool]) -> list[Run]:
+    """Those of the runs that have a record in none of the pools, each after the runs that it needs and lacks.
+
+    A run that another one needs is lacking, too, where its record is there but its final weights are not.
+    """
+    found: dict[Run, None] = {}
+
+    def add(run: Run) -> None:
+        for need in run.needs.values():
+            records = [(pool.root.parent, record) for pool in pools if (record := pool.get(need)) is not None]
+            if not any(has_final_weights(out, record) for out, record in records):
+                add(need)
+        found[run] = None
+
+    for run in runs:
+        if not any(pool.get(run) for pool in pools):
+            add(run)
+    return list(found)
+
+
+def read_beginning(place: Workplace, run: Run) -> Beginning | None:
+    """How far the checkpoint of an unfinished run is; None without one that can be used."""
+    folder = place.work(run)
+    for path in (folder / checkpoint.NEWEST, folder / checkpoint.PREVIOUS):
+        try:
+            state = checkpoint.load(path)
+            starts = json.loads((folder / "starts.json").read_text())
+            code = next((start["code"] for start in reversed(starts) if start["code"]), {})
+            return Beginning(state["iteration"], state["precision"], code.get("commit"), code.get("resnet_sha256"))
+        except (checkpoint.CheckpointError, OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def make_plan(
+    runs: Sequence[Run],
+    place: Workplace,
+    device: torch.device | None,
+    partners: Callable[[Run], list[dict]],
+    rates: Callable[[list[Run]], dict[Work, Rate]],
+) -> Plan:
+    """Put the lacking ``runs`` in order, and find those that can't be trained here.
+
+    A begun run goes on only under the code and in the precision of its checkpoint, since a run made by two versions of
+    the code can't be published. Any other run is trained in the precision of the recorded runs on this kind of device
+    that it is compared with seed by seed (``partners``), since no other pairs are tested; where they are of several
+    precisions, it is left. ``device`` is None where jobs run elsewhere, on GPUs. ``rates``: of the work of these runs,
+    as far as they are known.
+    """
+    digest = provenance.code_identity()["resnet_sha256"]
+    begun: dict[Run, Beginning] = {}
+    precisions: dict[Run, str] = {}
+    left: dict[Run, str] = {}
+    for run in runs:
+        own = None if device is None else resolve_precision(run.recipe.precision, device)
+        wanted = own
+        if (beginning := read_beginning(place, run)) is not None:
+            if beginning.resnet_sha256 == digest:
+                begun[run], wanted = beginning, beginning.precision
+            else:
+                commit = f"commit {beginning.commit[:10]}" if beginning.commit else "code that is not known"
+                left[run] = f"begun under {commit}, and can be finished by that code alone"
+        elif run.recipe.precision == "auto":
+            kind = "cuda" if device is None else device.type
+            known = [record for record in partners(run) if record["hardware"]["type"] == kind]
+            chosen = {r["precision"] for r in known if r["specification"]["recipe"]["precision"] == "auto"}
+            if len(chosen) > 1:
+                left[run] = f"the runs that it is paired with were trained in {' and '.join(sorted(chosen))}"
+            elif chosen:
+                (wanted,) = chosen
+        for role, need in run.needs.items():
+            if need in left:
+                left.setdefault(run, f"its {role} can't be trained here: {left[need]}")
+        if wanted != own and run.recipe.precision == "auto":
+            precisions[run] = wanted
+    order = [run for run in runs if run in begun and run not in left]
+    order += [run for run in runs if run not in begun and run not in left]
+    timed = {
+        run: replace(run, recipe=replace(run.recipe, precision=precisions.get(run, run.recipe.precision)))
+        for run in order
+    }
+    found = rates([*timed.values()])
+    seconds = {}
+    for run in order:
+        if (rate := found.get(work_of(timed[run]))) is not None:
+            done = begun[run].iteration / run.recipe.iterations if run in begun else 0
+            seconds[run] = 3600 * rate.hours(run) * (1 - done)
+    return Plan(order, begun, precisions, left, seconds)
