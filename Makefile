@@ -5,7 +5,7 @@
 # PROFILE=paper|short|smoke  LAUNCHER=auto|inline|local|slurm  SEEDS=5  ROWS=resnet20,resnet56  DATA=dir  OUT=runs
 # DATASET=cifar10|imagenet (bag of tricks)  TRAIN_IMAGES=45000  PRECISION=fp32|bf16|fp16  DEVICE=cuda:1
 # PACK=auto|8  SLOTS=2  YES=1  DRY_RUN=1
-# SLURM_PROFILE=mycluster  DETACH=1  (to cancel its jobs: make cancel EXPERIMENT=cifar_table)
+# SLURM_PROFILE=mycluster  DETACH=1  EXPERIMENT=degradation (of make cancel and make export)  TO=weights (of make export)
 
 # Threads that wait for one another spin for a while, which on a busy machine makes training several times slower
 # than it need be: 1,000 turns instead of GNU OpenMP's 30 billion cost an idle machine little. Results don't change.
@@ -57,6 +57,7 @@ report check list: $(INSTALLED) ; @$(BIN)/python -m reproductions $@
 cancel: $(INSTALLED) ; @$(BIN)/python -m reproductions cancel $(if $(EXPERIMENT),'$(EXPERIMENT)') $(OUT_FLAG)
 status publish: $(INSTALLED) ; @$(BIN)/python -m reproductions $@ $(OUT_FLAG)
 export: $(INSTALLED) ; @$(BIN)/python -m reproductions export $(OUT_FLAG) $(if $(TO),--to '$(TO)') \
+	$(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(ROWS),--rows '$(ROWS)') \
 	$(if $(PROFILE),--profile '$(PROFILE)') $(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') \
 	$(if $(PRECISION),--precision '$(PRECISION)')
 
