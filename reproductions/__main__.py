@@ -87,8 +87,12 @@ def _publish(options: argparse.Namespace, console: Console) -> int:
     _say_published(measured, unfit, console)
     if measured or unfit:
         console.print(f"{len(measured)} measurements of final networks published, {len(unfit)} refused")
+    weights, unlike = publish.publish_weights(EXPERIMENTS, options.out, PUBLISHED)
+    _say_published(weights, unlike, console)
+    if weights or unlike:
+        console.print(f"weights of {len(weights)} runs published, {len(unlike)} refused")
     console.print(f"{len(new)} records published, {len(refused)} refused; next: make report, then commit results/")
-    return int(bool(refused or unfit))
+    return int(bool(refused or unfit or unlike))
 
 
 def _say_published(new: list[Path], refused: dict[Path, str], console: Console) -> None:
