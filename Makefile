@@ -6,7 +6,7 @@
 # DATASET=cifar10|imagenet (bag of tricks)  TRAIN_IMAGES=45000  PRECISION=fp32|bf16|fp16  DEVICE=cuda:1
 # PACK=auto|8  SLOTS=2  YES=1  DRY_RUN=1
 # MINUTES=10: what is lacking, as far as the time goes; make reproduce-all MINUTES=10: of all tables
-# SLURM_PROFILE=mycluster  DETACH=1  (to cancel its jobs: make cancel EXPERIMENT=cifar_table)
+# SLURM_PROFILE=mycluster  DETACH=1  EXPERIMENT=degradation (of make cancel and make export)  TO=weights (of make export)
 
 # Threads that wait for one another spin for a while, which on a busy machine makes training several times slower
 # than it need be: 1,000 turns instead of GNU OpenMP's 30 billion cost an idle machine little. Results don't change.
@@ -63,6 +63,7 @@ report check list: $(INSTALLED) ; @$(BIN)/python -m reproductions $@
 cancel: $(INSTALLED) ; @$(BIN)/python -m reproductions cancel $(if $(EXPERIMENT),'$(EXPERIMENT)') $(OUT_FLAG)
 status publish: $(INSTALLED) ; @$(BIN)/python -m reproductions $@ $(OUT_FLAG)
 export: $(INSTALLED) ; @$(BIN)/python -m reproductions export $(OUT_FLAG) $(if $(TO),--to '$(TO)') \
+	$(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(ROWS),--rows '$(ROWS)') \
 	$(if $(PROFILE),--profile '$(PROFILE)') $(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') \
 	$(if $(PRECISION),--precision '$(PRECISION)')
 

@@ -1,14 +1,18 @@
-"""Entry points for torch.hub: the nets of He et al. 2015 for 32x32 images.
+"""Entry points for torch.hub: the nets of He et al. 2015, and of Bag of Tricks on CIFAR-10, for 32x32 images.
 
     torch.hub.load("DIR", "cifar_resnet20", source="local")                     # initialised, not trained
     torch.hub.load("DIR", "cifar_resnet20", source="local", pretrained=True)    # with released weights
+    torch.hub.load("DIR", "cifar_resnet20", source="local", weights="cifar_resnet20_bf16")    # with those of that name
 
-Trained nets take images as they were trained on: RGB from 0 to 1, less the per-pixel mean of the training images.
+Trained nets take images as they were trained on, which the files' cards say: RGB from 0 to 1, less the per-pixel mean
+of the training images, where a row does not depart from that.
 """
 
 from pathlib import Path as _Path
 
 from resnet.models import create_model as _create_model
+from resnet.released import architecture_of as _architecture_of
+from resnet.released import read_card as _read_card
 from resnet.weights import WeightsError as _WeightsError
 
 dependencies = ["numpy", "safetensors", "torch"]
@@ -20,19 +24,29 @@ def _entry(model: str):
     """The function that torch.hub calls for a net."""
 
     def build(pretrained: bool = False, weights: str | _Path | None = None, **options):
-        if weights is not None:
-            return _create_model(model, weights=_find(weights), **options)
-        return _create_model(model, weights=_find_released(model, departures=True) if pretrained else None, **options)
+        path = _find(weights) if weights is not None else None
+        if path is None and pretrained:
+            path = _find_released(model, departures=True)
+        if path is not None:
+            options = _options_of(path, model) | options
+        return _create_model(model, weights=path, **options)
 
     build.__name__ = build.__qualname__ = model
     build.__doc__ = f"""{model}: maps images (N, 3, 32, 32) to logits (N, 10).
 
     ``pretrained``: with the weights that were released for it, of the default recipe if there are such, else of one
     that departs from it. ``weights``: with those of a file, by its path, or by
-    its name if it is a released one. The options are those of :mod:`resnet.models.cifar`. Raises
+    its name if it is a released one. The options are those of :mod:`resnet.models.cifar`; those in a file's card need
+    not be given. Raises
     :class:`resnet.weights.WeightsError` if there are no such weights, or if they are those of another net.
     """
     return build
+
+
+def _options_of(path: _Path, model: str) -> dict:
+    """The options that a file's card has for this model; a file that can't be used is refused when it is loaded."""
+    card = _read_card(path) if path.is_file() else {}
+    return _architecture_of(card, path).options if card.get("model") == model else {}
 
 
 def _find(weights: str | _Path) -> _Path:
@@ -55,5 +69,8 @@ def _find_released(name: str, departures: bool = False) -> _Path:
 
 cifar_resnet20, cifar_resnet32, cifar_resnet44, cifar_resnet56, cifar_resnet110 = (
     _entry(f"cifar_resnet{depth}") for depth in (20, 32, 44, 56, 110)
+)
+cifar_bottleneck29, cifar_bottleneck56, cifar_bottleneck164 = (
+    _entry(f"cifar_bottleneck{depth}") for depth in (29, 56, 164)
 )
 cifar_plain20, cifar_plain32, cifar_plain44, cifar_plain56 = (_entry(f"cifar_plain{d}") for d in (20, 32, 44, 56))

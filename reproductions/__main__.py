@@ -38,7 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     publishing = commands.add_parser("publish", help="check finished records and copy them into results/")
     cancelling = commands.add_parser("cancel", help="cancel an experiment's jobs on SLURM; checkpoints stay")
     cancelling.add_argument("experiment", choices=[experiment.name for experiment in EXPERIMENTS])
-    exporting = commands.add_parser("export", help="final weights of the CIFAR-10 table's nets as safetensors")
+    exporting = commands.add_parser("export", help="final weights of an experiment's nets as safetensors files")
+    names = [experiment.name for experiment in EXPERIMENTS]
+    exporting.add_argument("--experiment", choices=names, default=names[0], help=f"default: {names[0]}")
+    exporting.add_argument("--rows", type=lambda text: text.replace(",", " ").split(), help="only these rows")
     exporting.add_argument("--to", type=Path, metavar="DIR", help="where to (default: OUT/export)")
     exporting.add_argument("--profile", choices=PROFILES, default="paper", help="of which profile (default: paper)")
     exporting.add_argument("--train-images", type=int, help="of nets trained on the first so many images")
@@ -104,8 +107,12 @@ def _publish(options: argparse.Namespace, console: Console) -> int:
     _say_published(measured, unfit, console)
     if measured or unfit:
         console.print(f"{len(measured)} measurements of final networks published, {len(unfit)} refused")
+    weights, unlike = publish.publish_weights(EXPERIMENTS, options.out, PUBLISHED)
+    _say_published(weights, unlike, console)
+    if weights or unlike:
+        console.print(f"weights of {len(weights)} runs published, {len(unlike)} refused")
     console.print(f"{len(new)} records published, {len(refused)} refused; next: make report, then commit results/")
-    return int(bool(refused or unfit))
+    return int(bool(refused or unfit or unlike))
 
 
 def _say_published(new: list[Path], refused: dict[Path, str], console: Console) -> None:
@@ -117,7 +124,9 @@ def _say_published(new: list[Path], refused: dict[Path, str], console: Console) 
 
 def _export(options: argparse.Namespace, console: Console) -> int:
     variant = Variant(options.profile, options.train_images, options.precision)
-    return export_weights(variant, options.out, options.to or options.out / "export", console)
+    experiment = next(experiment for experiment in EXPERIMENTS if experiment.name == options.experiment)
+    to = options.to or options.out / "export"
+    return export_weights(experiment, variant, options.rows or None, options.out, to, console)
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:

@@ -41,7 +41,8 @@ class Protocol:
     images: seen by a run in all. drops: the learning rate is divided by 10 after these fractions of them.
     warmup: over so many images it grows. evaluation: images from one evaluation to the next. batch_sizes: of the
     baseline, and of efficient training. gpus: BN takes its statistics over the share that one of so many would have.
-    recipe: all else. basic, bottleneck and teacher: the nets.
+    recipe: all else. basic, bottleneck and teacher: the nets. kept: of so many seeds of the rows that later trainings
+    begin with, and of teachers, the final weights are published.
     """
 
     data: str
@@ -55,6 +56,7 @@ class Protocol:
     basic: NamedNet
     bottleneck: NamedNet
     teacher: NamedNet
+    kept: int = 0
 
     def baseline(self, batch_size: int) -> Recipe:
         """The recipe before any refinement: the learning rate in proportion to the batch size, dropped in steps."""
@@ -101,6 +103,7 @@ CIFAR10 = Protocol(
     basic=NamedNet("ResNet-56", "cifar_resnet56"),
     bottleneck=NamedNet("bottleneck ResNet-56", "cifar_bottleneck56"),
     teacher=NamedNet("bottleneck ResNet-164", "cifar_bottleneck164"),
+    kept=3,
 )
 IMAGENET = Protocol(
     data="imagenet",

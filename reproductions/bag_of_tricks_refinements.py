@@ -23,6 +23,7 @@ from reproductions.harness.reporting import plots
 from reproductions.harness.reporting.tables import Page
 
 NET = {"variant": "d", "zero_gamma": True}
+BEGINNINGS = ("efficient", "smoothing")  # rows whose weights later trainings begin with: section 6
 
 
 def rows(protocol: Protocol) -> list[Row]:
@@ -32,7 +33,9 @@ def rows(protocol: Protocol) -> list[Row]:
     smoothing = replace(cosine, label_smoothing=0.1)
     mixup = replace(smoothing.lengthened(WITH_MIXUP), mixup=0.2)
     label = f"{protocol.teacher.label}-D"
-    teacher = Row("teacher", label, protocol.teacher.model, smoothing, protocol.data, NET)
+    teacher = Row(
+        "teacher", label, protocol.teacher.model, smoothing, protocol.data, NET, keep_weights=min(1, protocol.kept)
+    )
     mixup_teacher = replace(teacher, key="teacher_mixup", label=f"{label} with mixup", recipe=mixup)
     steps = [
         ("efficient", "efficient", efficient, None, None),
@@ -53,6 +56,7 @@ def rows(protocol: Protocol) -> list[Row]:
             reported=f"bot_refined_{key}",
             teacher=teacher,
             after=after,
+            keep_weights=protocol.kept if key in BEGINNINGS else 0,
         )
         for key, label, recipe, after, teacher in steps
     ]

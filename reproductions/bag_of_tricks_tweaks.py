@@ -52,6 +52,7 @@ def b_standard(protocol: Protocol) -> Row:
         data=protocol.data,
         model_options={"variant": "b"},
         reported="bot_transfer_b_standard",
+        keep_weights=protocol.kept,
     )
 
 

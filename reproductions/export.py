@@ -1,7 +1,8 @@
-"""``python -m reproductions export``: final weights of the CIFAR-10 table's nets as safetensors files, for release.
+"""``python -m reproductions export``: final weights of an experiment's nets as safetensors files, for release.
 
 Of each row one seed's: the one whose final test error is closest to the row's mean, so that a released net is neither
-the best nor the worst of its kind. The file's card says which run it is from and how the others did.
+the best nor the worst of its kind. The file's card says which run it is from and how the others did. Its name is the
+row's, :func:`file_name`: two rows never share a file.
 """
 
 import json
@@ -10,36 +11,46 @@ from pathlib import Path
 
 from rich.console import Console
 
-from reproductions.cifar_table import EXPERIMENT
 from reproductions.harness.console import EXIT_REFUSED, complain
-from reproductions.harness.experiment import Row, Variant
+from reproductions.harness.experiment import Experiment, Row, Variant
 from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import read_pool
 from reproductions.harness.reporting import statistics
 from reproductions.harness.reporting.samples import completed, final_values
+from resnet.data import FOLDERS, IMAGE_SHAPES, NUM_CLASSES
 from resnet.files import write_atomically
 from resnet.models import changed_options
-from resnet.released import pack_weights
+from resnet.released import pack_weights, read_card
 from resnet.run import Run, canonical_json
 from resnet.weights import WeightsError
 
 LIMIT = 20_000_000  # bytes in a folder of released weights: they are kept in the repository
+# What is subtracted from images in memory, whose values are from 0 to 1, and what the difference is divided by.
+NORMALIZED = {
+    "pixel_mean": "less the per-pixel mean of the training images",
+    "channel_mean": "less each channel's mean of the training images",
+    "channel_std": "less each channel's mean of the training images, over its standard deviation",
+}
 
 
-def export_weights(variant: Variant, out: Path, to: Path, console: Console) -> int:
-    """Export every row's weights of that variant from ``out`` into the folder ``to``; returns the exit status.
+def export_weights(
+    experiment: Experiment, variant: Variant, keys: list[str] | None, out: Path, to: Path, console: Console
+) -> int:
+    """Export the weights of the rows with these keys, None for all, from ``out`` into the folder ``to``.
 
-    0: of every row that has completed runs. 1: some could not be exported, or there was nothing to export; 2: the files
-    would be more than LIMIT, or there is no such variant, and none was written.
+    Returns the exit status. 0: of every row that has completed runs. 1: some could not be exported, or there was
+    nothing to export; 2: the files would be more than LIMIT, one of them would replace another row's, or there is no
+    such variant or row, and none was written.
     """
     try:
-        variant = EXPERIMENT.resolve(variant)
-    except ValueError as error:  # more images than there are
+        variant = experiment.resolve(variant, keys)
+        rows = experiment.chosen_rows(variant, keys)
+    except ValueError as error:  # more images than there are; an unknown row
         complain(console, str(error))
         return EXIT_REFUSED
-    pool, files, problems = read_pool(out / "records"), {}, list[str]()
-    for row in EXPERIMENT.rows(variant.profile):
+    pool, files, problems, clashes = read_pool(out / "records"), {}, list[str](), list[str]()
+    for row in rows:
         records = completed(row.records(variant, pool))
         if not records:
             console.print(f"{row.label}: no completed runs in {out}")
@@ -50,11 +61,18 @@ def export_weights(variant: Variant, out: Path, to: Path, console: Console) -> i
         except WeightsError as error:
             problems.append(f"{row.label}: not exported: {error}; train again in another OUT")
             continue
-        card = make_card(row, variant, chosen, records)
-        files[to / f"{row.model}{variant.suffix}.safetensors"] = pack_weights(state, card)
+        card, path = make_card(experiment, row, variant, chosen, records), to / file_name(experiment, row, variant)
+        if path in files:
+            clashes.append(f"{row.label}: {path} is another row's of {experiment.name}; give one of them another key")
+        elif clash := _why_not_replaced(path, row, variant):
+            clashes.append(f"{row.label}: {clash}; move it away, or name another folder with --to (TO= with make)")
+        files[path] = pack_weights(state, card)
     problems += pool.damaged.values()
-    for text in problems:
+    for text in (*problems, *clashes):
         complain(console, text)
+    if clashes:
+        complain(console, "nothing was written")
+        return EXIT_REFUSED
     kept = sum(path.stat().st_size for path in to.glob("*.safetensors") if path not in files)
     if (size := kept + sum(map(len, files.values()))) > LIMIT:
         complain(console, f"{to} would hold {size / 1e6:.1f} MB of weights, more than the {LIMIT / 1e6:.0f} MB that a "
@@ -64,6 +82,41 @@ def export_weights(variant: Variant, out: Path, to: Path, console: Console) -> i
         write_atomically(path, content)
         console.print(f"wrote {path} ({len(content) / 1e6:.2f} MB)")
     return int(bool(problems) or not files)
+
+
+def file_name(experiment: Experiment, row: Row, variant: Variant) -> str:
+    """The file of a row's weights, with the variant's suffix.
+
+    That of the row which is called as its net, and has it without options, is just the net's: ``cifar_resnet20``.
+    A key that goes on from there is the net's with the rest, ``cifar_resnet20-nesterov``; any other one comes after
+    net and experiment: ``cifar_bottleneck56-bag_of_tricks_tweaks-b_standard``.
+    """
+    net, options = row.model.removeprefix("cifar_"), changed_options(row.model, row.model_options)
+    if row.key == net and not options:
+        name = row.model
+    elif row.key.startswith(f"{net}-"):
+        name = row.model + row.key.removeprefix(net)
+    else:
+        name = f"{row.model}-{experiment.name}-{row.key}"
+    return f"{name}{variant.suffix}.safetensors"
+
+
+def _why_not_replaced(path: Path, row: Row, variant: Variant) -> str:
+    """Why a file that is there must not be replaced by this row's; empty if it is the row's, or there is none.
+
+    A row that several experiments have is one: what counts is whether the file's run is one of the row's.
+    """
+    if not path.exists():
+        return ""
+    try:
+        card = read_card(path)
+    except WeightsError as error:
+        return str(error)
+    seed = card.get("seed", "")
+    if seed.isdigit() and variant.apply(row.run(int(seed))).identity == card.get("record_identity"):
+        return ""
+    what = f"those of {card['row']} ({card['experiment']})" if {"row", "experiment"} <= set(card) else "others"
+    return f"the weights in {path} are {what}, trained in another way"
 
 
 def choose(records: list[dict]) -> dict:
@@ -77,20 +130,21 @@ def choose(records: list[dict]) -> dict:
     return min(records, key=lambda r: (distances[r["specification"]["seed"]], r["specification"]["seed"]))
 
 
-def make_card(row: Row, variant: Variant, record: dict, records: list[dict]) -> dict[str, str]:
+def make_card(experiment: Experiment, row: Row, variant: Variant, record: dict, records: list[dict]) -> dict[str, str]:
     """What the file says of the network: ``record`` is that of its run, ``records`` those of all completed seeds.
 
     ``precision`` is what it was trained and tested in: the same weights have a slightly different error in another.
     """
     run, errors = Run.from_specification(record["specification"]), final_values(records)
+    options = {"num_classes": NUM_CLASSES[run.data], **run.model_options}
     card = {
         "row": row.label,
         "model": run.model,
-        "options": canonical_json(changed_options(run.model, run.model_options)).decode(),
+        "options": canonical_json(changed_options(run.model, options)).decode(),
         "recipe": canonical_json(record["specification"]["recipe"]).decode(),
-        "experiment": f"{EXPERIMENT.title} ({EXPERIMENT.source})",
+        "experiment": f"{experiment.title} ({experiment.source})",
         "profile": variant.name,
-        "input": "RGB images (N, 3, 32, 32) from 0 to 1, less the per-pixel mean of the training images",
+        "input": _input(run),
         "seed": str(run.seed),
         "seeds": json.dumps([r["specification"]["seed"] for r in records]),
         "choice": "final test error closest to the row's mean",
@@ -106,9 +160,20 @@ def make_card(row: Row, variant: Variant, record: dict, records: list[dict]) -> 
         "data_sha256": record["data"]["sha256"],
         "data_official": str(record["data"]["official"]).lower(),
         "commit": record["code"]["commit"] or "",
-        "code_modified": str(record["code"]["modified"]).lower(),
+        "code_modified": {True: "true", False: "false", None: "unknown"}[record["code"]["modified"]],
     }
     licence = next((path for name in ("LICENSE", "LICENCE", "COPYING") for path in ROOT.glob(f"{name}*")), None)
     if licence is not None:
         card["licence"] = f"{licence.name}: {licence.read_text(encoding='utf-8').strip().splitlines()[0].strip()}"
     return card
+
+
+def _input(run: Run) -> str:
+    """What the network takes."""
+    if run.data in FOLDERS:
+        size = run.recipe.image_size
+        return f"RGB images (N, 3, {size}, {size}), each channel less ImageNet's mean, over its standard deviation"
+    height, width, channels = IMAGE_SHAPES[run.data]
+    colours = "RGB" if channels == 3 else "grey"
+    shape = f"(N, {channels}, {height}, {width})"
+    return f"{colours} images {shape} from 0 to 1, {NORMALIZED[run.recipe.normalization]}"

@@ -144,7 +144,8 @@ def run_experiment(experiments: Experiment | Mapping[str, Experiment], arguments
         return _run_within(options)
     console = make_console(stderr=True)
     try:
-        place = Workplace(options.out, options.data, options.checkpoint_seconds)
+        place = Workplace(options.out, options.data, options.checkpoint_seconds, published=PUBLISHED)
+        _leave_out_published_needs(options, place, console)
         published = read_pool(PUBLISHED / "records")
         outcome = _launch(options, place, published, console)
         return outcome if isinstance(outcome, int) else _conclude(options, outcome, place, published, console)
@@ -161,6 +162,15 @@ def _run_within(options: argparse.Namespace) -> int:
     except ValueError as error:  # a cluster profile that can't be used
         complain(make_console(stderr=True), str(error))
         return EXIT_REFUSED
+
+
+def _leave_out_published_needs(options: argparse.Namespace, place: Workplace, console: Console) -> None:
+    """Take what is published with its weights, and only needed by others, from the runs, and say so."""
+    before = options.runs
+    options.runs = options.experiment.runs(options.variant, options.seeds, options.rows, place.only_published)
+    if given := [run for run in before if run not in options.runs]:
+        console.print("not trained again, because others need only their weights, which are published in "
+                      f"{place.published / 'weights'}: {', '.join(map(str, given))}")  # fmt: skip
 
 
 def _launch(options: argparse.Namespace, place: Workplace, published: Pool, console: Console) -> Outcome | int:

@@ -76,6 +76,9 @@ class Row:
 
     ``train_images``: a row that trains on the first so many images holds the others out.
 
+    ``keep_weights``: the final weights of seeds 0, 1, ..., so many in all, are published beside their records, for runs
+    that begin with them or learn from them. They decide nothing about the run.
+
     ``after``: the key of the row that this one adds something to, if the table is a ladder. It need not be the line
     above: in Table 6 of Bag of Tricks distillation and mixup are each added to label smoothing, and distillation to
     mixup then.
@@ -92,6 +95,7 @@ class Row:
     after: str | None = None
     train_images: int | None = None
     pretrained: "Row | None" = None
+    keep_weights: int = 0
 
     def __post_init__(self):
         if self.data.startswith("synthetic"):
@@ -182,14 +186,21 @@ class Experiment:
         dataset = f" DATASET={self.dataset}" if self.dataset else ""
         return f"reproduce-{self.script.replace('_', '-')}{dataset}"
 
-    def runs(self, variant: Variant, seeds: int, keys: list[str] | None = None) -> list[Run]:
+    def runs(
+        self,
+        variant: Variant,
+        seeds: int,
+        keys: list[str] | None = None,
+        given: Callable[[Run], bool] = lambda need: False,
+    ) -> list[Run]:
         """All runs, each once: those that others need first, then a row's seeds 0, 1, 2, ... side by side.
 
-        Raises ValueError for an unknown row.
+        What is only needed by others and ``given`` is left out, with what it needs itself. Raises ValueError for an
+        unknown row.
         """
         rows = self.chosen_rows(variant, keys)
         runs = [variant.apply(row.run(seed)) for row in rows for seed in range(seeds)]
-        return list(dict.fromkeys([need for run in runs for need in _all_needs(run)] + runs))
+        return list(dict.fromkeys([need for run in runs for need in _all_needs(run, given)] + runs))
 
     def chosen_rows(self, variant: Variant, keys: list[str] | None) -> list[Row]:
         """The rows with these keys in the table's order, all for None. Raises ValueError for an unknown key."""
@@ -232,6 +243,7 @@ class Experiment:
     def results(self, variant: Variant, seeds: int, pool: Pool, published: Pool) -> list[RowResult]:
         """What ``pool`` and ``published`` hold for every row; they are the same pool for the published table itself.
 
+        A teacher without a record in ``pool`` is the published one, if the row's runs learned from that.
         Only valid records count: what is in ``pool.damaged`` is for the caller to show.
         """
         same = pool.root.resolve() == published.root.resolve()
@@ -239,7 +251,10 @@ class Experiment:
         for row in self.rows(variant.profile):
             runs = [variant.apply(row.run(seed)) for seed in range(seeds)]
             own, others = ([p.records[r.identity] for r in runs if p.get(r)] for p in (pool, published))
-            teacher = pool.get(runs[0].teacher) if runs and runs[0].teacher else None
+            teacher = None
+            if runs and (needed := runs[0].teacher):
+                other, taught_by = published.get(needed), {record.get("teacher_sha256") for record in own}
+                teacher = pool.get(needed) or (other if other and other["weights_sha256"] in taught_by else None)
             results.append(RowResult(row, own, None if same else others, seeds, teacher))
         return results
 
@@ -279,6 +294,14 @@ def _departures(specifications: list[dict]) -> list[tuple[int | None, str]]:
     return sorted(found - {(None, "auto")}, key=lambda d: (d[0] is not None and d[1] != "auto", d[0] or 0, d[1]))
 
 
-def _all_needs(run: Run) -> list[Run]:
-    """The runs that a run needs, after those that they need themselves."""
-    return [other for need in run.needs.values() for other in (*_all_needs(need), need)]
+def kept_runs(experiments: Sequence[Experiment]) -> list[Run]:
+    """The runs whose final weights are published: of rows that say so, and of the rows that these need."""
+    rows = [row for experiment in experiments for profile in PROFILES for row in experiment.rows(profile)]
+    kept = [one for row in rows for one in (row, row.teacher, row.pretrained) if one is not None]
+    return list(dict.fromkeys(row.run(seed) for row in kept for seed in range(row.keep_weights)))
+
+
+def _all_needs(run: Run, given: Callable[[Run], bool]) -> list[Run]:
+    """The runs that a run needs and that are not given, after those that they need themselves."""
+    needs = [need for need in run.needs.values() if not given(need)]
+    return [other for need in needs for other in (*_all_needs(need, given), need)]

@@ -63,7 +63,7 @@ def launch_within(wanted: Sequence[Wanted], options: argparse.Namespace, launch_
     only the former counts. Nothing is asked. Returns the exit status: 0 also if the time was not enough for all.
     """
     console = make_console(stderr=True)
-    place = Workplace(options.out, options.data, options.checkpoint_seconds)
+    place = Workplace(options.out, options.data, options.checkpoint_seconds, published=PUBLISHED)
     pool, published = read_pool(place.records), read_pool(PUBLISHED / "records")
     for message in (*pool.damaged.values(), *published.damaged.values()):
         complain(console, f"damaged record: {message}")

@@ -1,4 +1,5 @@
-"""From a user's records, and what was measured of their runs, to the published results: publish, report, check."""
+"""From a user's records, what was measured of their runs, and some weights to the published results: publish, report,
+check."""
 
 import re
 import shutil
@@ -7,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reproductions.harness import provenance
-from reproductions.harness.experiment import Experiment, recorded_tables
+from reproductions.harness.experiment import Experiment, kept_runs, recorded_tables
+from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.predictions import PREDICTIONS
-from reproductions.harness.records import Pool, read_pool, record_path
+from reproductions.harness.records import Pool, read_pool, record_path, weights_path
 from reproductions.harness.reporting.index import write_index
 from reproductions.harness.reporting.plots import read_description
 from reproductions.harness.reporting.report import make_page
@@ -17,6 +19,7 @@ from reproductions.harness.responses import RESPONSES
 from resnet.data import KNOWN_COPIES
 from resnet.files import write_atomically
 from resnet.run import Run
+from resnet.weights import WeightsError
 
 README = Path("README.md")
 INDEX = Path("README.md")  # of the results, in their folder
@@ -88,6 +91,27 @@ def publish_measurements(out: Path, results: Path) -> tuple[list[Path], dict[Pat
     return new, refused
 
 
+def publish_weights(experiments: Sequence[Experiment], out: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
+    """Copy the final weights below ``out`` of published runs whose rows keep them into ``results/weights``.
+
+    Returns the new files, and for each one left out the reason. What is published is never replaced.
+    """
+    new, refused, pool = [], {}, read_pool(results / "records")
+    for run in kept_runs(experiments):
+        path, target, record = weights_path(out, run), weights_path(results, run), pool.get(run)
+        if record is None or record["status"] == "diverged" or not path.exists():
+            continue
+        try:
+            read_final_weights(out, record)
+        except WeightsError as error:
+            refused[path] = str(error)
+            continue
+        if not target.exists():
+            write_atomically(target, path.read_bytes(), exclusive=True)
+            new.append(target)
+    return new, refused
+
+
 def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool) -> list[Path]:
     """Make every table and plot that has published records, and their index."""
     written, pages = [], []
@@ -136,6 +160,7 @@ def check(experiments: Sequence[Experiment], results: Path, readme: Path) -> lis
         measured, damaged = kind.read_all(results, pool)
         problems += damaged.values()
         problems += [f"{path}: {text}" for path, content in measured.items() for text in objections(content, history)]
+    problems += _wrong_weights(results, pool)
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / "results"
         for kind in KINDS:
@@ -150,6 +175,21 @@ def check(experiments: Sequence[Experiment], results: Path, readme: Path) -> lis
         if text != with_tables(text, fresh.parent):
             problems.append(f"{readme}: a table differs from what the records give")
     return [*problems, "make them again with: make report"] if problems else []
+
+
+def _wrong_weights(results: Path, pool: Pool) -> list[str]:
+    """What is wrong with the published weights: each file must be a published record's, and hold its run's."""
+    runs = {identity: Run.from_specification(record["specification"]) for identity, record in pool.records.items()}
+    records, problems = {weights_path(results, run): pool.records[identity] for identity, run in runs.items()}, []
+    for path in sorted((results / "weights").glob("*")):
+        if path not in records:
+            problems.append(f"{path}: these weights are of no published record's run")
+            continue
+        try:
+            read_final_weights(results, records[path])
+        except WeightsError as error:
+            problems.append(str(error))
+    return problems
 
 
 def _differences(committed: Path, fresh: Path) -> list[str]:

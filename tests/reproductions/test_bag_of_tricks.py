@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from reproductions import bag_of_tricks, bag_of_tricks_efficient, bag_of_tricks_refinements, bag_of_tricks_tweaks
-from reproductions.harness.experiment import PROFILES, Variant
+from reproductions.harness.experiment import PROFILES, Variant, kept_runs
 from resnet.recipe import learning_rate_at
 
 EFFICIENT = bag_of_tricks_efficient.EXPERIMENTS
@@ -241,6 +241,20 @@ def test_a_teacher_is_trained_first_and_once():
     taught = [run for run in runs if run.teacher]
     assert len(taught) == 10 and {run.teacher for run in taught} == {*runs[:2]}
     assert len(REFINEMENTS["cifar10"].runs(Variant(), 5, ["cosine"])) == 5  # which needs no teacher
+
+
+def test_weights_that_later_trainings_begin_with_and_learn_from_are_kept():
+    kept = kept_runs([*TWEAKS.values(), *REFINEMENTS.values()])
+    for profile in ("paper", "short"):
+        rows = {row.key: row for table in (TWEAKS, REFINEMENTS) for row in table["cifar10"].rows(profile)}
+        wanted = [rows[key].run(seed) for key in ("b_standard", "efficient", "smoothing") for seed in range(3)]
+        assert rows["d"].run(0) in wanted  # which is the efficient one in the other table
+        wanted += [rows[key].run(0).teacher for key in ("distilled", "mixup_distilled")]
+        assert len(set(wanted)) == 11 and set(wanted) <= set(kept)
+        kept = [run for run in kept if run not in wanted]
+    assert {run.data for run in kept} == {"synthetic"}  # nothing else, and nothing on ImageNet
+    rows = {row.key: row for row in REFINEMENTS["cifar10"].rows("paper")}
+    assert replace(rows["efficient"], keep_weights=0).run(0).identity == rows["efficient"].run(0).identity
 
 
 def test_a_variant_is_the_teachers_too():

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,17 @@ from fakes import make_record
 from trained import leave
 
 import hubconf
-from reproductions import __main__, cifar_table, export
+from reproductions import (
+    __main__,
+    bag_of_tricks_tweaks,
+    cifar_table,
+    degradation,
+    export,
+    finetune,
+    mnist_residual,
+    protocol_details,
+)
+from reproductions.experiments import EXPERIMENTS
 from reproductions.harness import provenance
 from reproductions.harness.console import make_console
 from reproductions.harness.experiment import Variant
@@ -25,10 +36,10 @@ ROWS = {row.key: row for row in cifar_table.rows("smoke")}
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def run_export(out, to, profile="smoke"):
+def run_export(out, to, profile="smoke", experiment=cifar_table.EXPERIMENT, keys=None):
     """The exit status and what was said."""
     console = make_console(record=True, file=io.StringIO())
-    return export.export_weights(Variant(profile), out, to, console), console.export_text()
+    return export.export_weights(experiment, Variant(profile), keys, out, to, console), console.export_text()
 
 
 # ------------------------------------------------------------------------------------------------------------- choice
@@ -100,6 +111,12 @@ def test_one_run_has_no_spread(out, tmp_path):
     assert (card["row_test_error_mean"], card["row_test_error_std"], card["row_test_error_n"]) == ("7.0", "", "1")
 
 
+def test_without_git_nobody_knows_whether_the_code_was_modified(tmp_path):
+    record = leave(tmp_path, ROWS["resnet8"].run(0), code={"commit": None, "modified": None})
+    card = export.make_card(cifar_table.EXPERIMENT, ROWS["resnet8"], Variant("smoke"), record, [record])
+    assert (card["commit"], card["code_modified"]) == ("", "unknown")
+
+
 def test_a_licence_is_named_if_there_is_one(out, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "ROOT", tmp_path)
     run_export(out, tmp_path / "a")
@@ -139,6 +156,93 @@ def test_nets_of_a_departure_from_the_default_recipe_are_exported_by_its_name(tm
         "cifar_resnet8_smoke.safetensors",  # 2,000 is all there are
         "cifar_resnet8_smoke_1000-images_bf16.safetensors",
     ]
+
+
+# ------------------------------------------------------------------------------------------------ names and experiments
+
+NAMES = {
+    "cifar_table": {"resnet20": "cifar_resnet20", "resnet110": "cifar_resnet110"},
+    "degradation": {"plain20": "cifar_plain20", "resnet20": "cifar_resnet20"},  # the same run in both
+    "precision": {"fast": "cifar_resnet20-precision-fast", "fp32": "cifar_resnet20-precision-fp32"},
+    "protocol_details": {"resnet20": "cifar_resnet20", "resnet20-nesterov": "cifar_resnet20-nesterov"},
+    "bag_of_tricks_tweaks": {"b_standard": "cifar_bottleneck56-bag_of_tricks_tweaks-b_standard"},
+    "cifar_imagenet_stem": {"resnet18": "resnet18-cifar_imagenet_stem-resnet18", "resnet18-small": "resnet18-small"},
+    "mnist_residual": {"mnist_residual": "mnist_residual"},
+}
+
+
+def test_files_are_named_by_row_and_rows_that_are_trained_differently_never_share_one():
+    variant, found = Variant(precision="fp32"), {}
+    for experiment in EXPERIMENTS:
+        names = {row.key: export.file_name(experiment, row, Variant()) for row in experiment.rows("paper")}
+        assert len(set(names.values())) == len(names)
+        for key, name in NAMES.get(experiment.name, {}).items():
+            assert names[key] == f"{name}.safetensors"
+        for row in experiment.rows("paper"):
+            found.setdefault(names[row.key], set()).add(row.run(0).identity)
+            departing = export.file_name(experiment, row, variant)
+            assert departing == names[row.key].replace(".safetensors", "_fp32.safetensors") and departing not in names
+    assert [name for name, runs in found.items() if len(runs) > 1] == []
+
+
+def test_two_rows_of_one_net_are_exported_side_by_side(tmp_path):
+    experiment = protocol_details.EXPERIMENT
+    rows = {row.key: row for row in experiment.rows("smoke")}
+    for seed, key in enumerate(("resnet8", "resnet8-nesterov", "resnet8-conv-bias", "resnet8-channel-std")):
+        leave(tmp_path / "out", rows[key].run(seed), 9.0)
+    arguments = ["export", "--out", str(tmp_path / "out"), "--profile", "smoke", "--experiment", experiment.name]
+    assert __main__.main([*arguments, "--to", str(tmp_path / "to")]) == 0
+    cards = {path.stem: read_card(path) for path in (tmp_path / "to").iterdir()}
+    assert {name: (card["row"], card["seed"]) for name, card in cards.items()} == {
+        "cifar_resnet8_smoke": ("ResNet-8", "0"),
+        "cifar_resnet8-nesterov_smoke": (rows["resnet8-nesterov"].label, "1"),
+        "cifar_resnet8-conv-bias_smoke": (rows["resnet8-conv-bias"].label, "2"),
+        "cifar_resnet8-channel-std_smoke": (rows["resnet8-channel-std"].label, "3"),
+    }
+    assert cards["cifar_resnet8-conv-bias_smoke"]["options"] == '{"conv_bias":true}'
+    assert cards["cifar_resnet8_smoke"]["input"].endswith(", less the per-pixel mean of the training images")
+    assert cards["cifar_resnet8-channel-std_smoke"]["input"].endswith("over its standard deviation")
+    some = [*arguments, "--to", str(tmp_path / "some"), "--rows"]
+    assert __main__.main([*some, "resnet8-nesterov,resnet8-fp16"]) == 0
+    assert [path.stem for path in (tmp_path / "some").iterdir()] == ["cifar_resnet8-nesterov_smoke"]
+    assert __main__.main([*some, "resnet9"]) == 2
+
+
+def test_nets_of_other_images_and_classes_say_so(tmp_path):
+    for experiment, key in ((finetune.EXPERIMENT, "scratch"), (mnist_residual.EXPERIMENT, "mnist_residual")):
+        (row,) = experiment.chosen_rows(Variant("smoke"), [key])
+        record = make_record(row.run(0), 9.0) | {"record_sha256": "0" * 64}
+        card = export.make_card(experiment, row, Variant("smoke"), record, [record])
+        said = {"scratch": ('{"num_classes":5}', "RGB images (N, 3, 32, 32)"),
+                "mnist_residual": ("{}", "grey images (N, 1, 28, 28)")}  # fmt: skip
+        assert (card["options"], card["input"].split(" from")[0]) == said[key]
+
+
+def test_a_row_that_two_experiments_have_is_exported_again_and_another_ones_file_is_not_replaced(out, tmp_path):
+    to = tmp_path / "to"
+    assert run_export(out, to)[0] == 0
+    assert run_export(out, to, experiment=degradation.EXPERIMENT)[0] == 0
+    path = to / "cifar_resnet8_smoke.safetensors"
+    assert read_card(path)["experiment"].startswith("Degradation")
+    details = protocol_details.EXPERIMENT  # whose ResNet-8 is trained for a shorter time in the smoke profile
+    leave(out, details.rows("smoke")[0].run(0), 9.0)
+    before, trained = path.read_bytes(), details.rows("smoke")[1]
+    leave(out, trained.run(0), 9.0)
+    code, said = run_export(out, to, experiment=details)
+    assert code == 2 and f"the weights in {path} are those of ResNet-8 (Degradation" in said
+    assert "trained in another way; move it away, or name another folder" in said and "nothing was written" in said
+    assert path.read_bytes() == before and len(list(to.iterdir())) == 2
+    path.write_bytes(b"no weights")
+    code, said = run_export(out, to)
+    assert code == 2 and f"{path} can't be read as safetensors" in said and path.read_bytes() == b"no weights"
+
+
+def test_rows_whose_keys_give_the_same_name_are_refused(out, tmp_path):
+    rows = [replace(ROWS["resnet8"], key=key) for key in ("resnet8-cifar_table-x", "x")]
+    both = replace(cifar_table.EXPERIMENT, rows=lambda profile: rows)
+    code, said = run_export(out, tmp_path / "to", experiment=both)
+    assert code == 2 and "is another row's of cifar_table; give one of them another key" in said
+    assert not (tmp_path / "to").exists()
 
 
 def test_nothing_to_export_is_an_error(tmp_path):
@@ -195,7 +299,8 @@ def load(folder, name, **arguments):
 
 
 def test_hub_lists_the_papers_nets():
-    nets = [f"cifar_resnet{d}" for d in (20, 32, 44, 56, 110)] + [f"cifar_plain{d}" for d in (20, 32, 44, 56)]
+    depths = {"resnet": (20, 32, 44, 56, 110), "plain": (20, 32, 44, 56), "bottleneck": (29, 56, 164)}
+    nets = [f"cifar_{kind}{depth}" for kind in depths for depth in depths[kind]]
     entries = {name for name, value in vars(hubconf).items() if callable(value) and not name.startswith("_")}
     assert entries == set(nets)
 
@@ -212,10 +317,30 @@ def test_hub_says_when_nothing_has_been_released(hub):
         load(hub, "cifar_plain20", pretrained=True)
 
 
+def make_card(row, record, experiment=cifar_table.EXPERIMENT):
+    return export.make_card(experiment, row, Variant(), record | {"record_sha256": "0" * 64}, [record])
+
+
+def test_hub_takes_options_from_the_card(hub):
+    tweaks = bag_of_tricks_tweaks.EXPERIMENTS["cifar10"]
+    row = next(row for row in tweaks.rows("paper") if row.key == "d")
+    state = create_model(row.model, **row.model_options).state_dict()
+    record = make_record(row.run(0), 6.0, weights_sha256=digest_of_weights(state))
+    path = hub / "weights" / export.file_name(tweaks, row, Variant())
+    export.write_atomically(path, export.pack_weights(state, make_card(row, record, tweaks)))
+    assert path.stem == "cifar_bottleneck56-bag_of_tricks_tweaks-d"
+    model = load(hub, "cifar_bottleneck56", weights=path.stem)
+    assert digest_of_weights(model.state_dict()) == record["weights_sha256"]
+    with pytest.raises(WeightsError, match="holds cifar_bottleneck56 variant=d .* not cifar_bottleneck56 variant=b"):
+        load(hub, "cifar_bottleneck56", weights=path.stem, variant="b")
+    with pytest.raises(WeightsError, match="been released for cifar_bottleneck56; there are: cifar_bottleneck56-b"):
+        load(hub, "cifar_bottleneck56", pretrained=True)  # whose default row it is not
+
+
 def test_hub_finds_released_weights_by_name_and_path(hub, tmp_path):
     state = create_model("cifar_resnet20").state_dict()
     record = make_record(cifar_table.rows("paper")[0].run(0), 8.7, weights_sha256=digest_of_weights(state))
-    card = export.make_card(cifar_table.rows("paper")[0], Variant(), record | {"record_sha256": "0" * 64}, [record])
+    card = make_card(cifar_table.rows("paper")[0], record)
     for name in ("weights/cifar_resnet20", "weights/cifar_resnet20_short", "elsewhere"):
         export.write_atomically(hub / f"{name}.safetensors", export.pack_weights(state, card))
     arguments = [{"pretrained": True}, {"weights": "cifar_resnet20_short"}, {"weights": hub / "elsewhere.safetensors"}]

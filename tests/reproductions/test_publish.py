@@ -3,14 +3,17 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 from fakes import make_record, store
+from trained import leave
 
 from reproductions import cifar_table
 from reproductions.harness import provenance, publish
 from reproductions.harness.experiment import Experiment, Row, Variant
-from reproductions.harness.records import SCHEMA, read_pool, read_record, record_path, seal
+from reproductions.harness.final_weights import read_final_weights
+from reproductions.harness.records import SCHEMA, read_pool, read_record, record_path, seal, weights_path
 from reproductions.harness.reporting import plots
 from resnet.data.cifar import KNOWN_COPIES
 from resnet.recipe import Recipe
@@ -178,6 +181,71 @@ def test_not_even_a_damaged_published_record_is_replaced(repository, own, tmp_pa
     target.write_text("{")
     new, refused = publish.publish(tmp_path / "runs", repository / "results")
     assert not new and str(target) in str(refused) and target.read_text() == "{"
+
+
+# ------------------------------------------------------------------------------------------------------------- weights
+
+KEEPING = replace(EXPERIMENT, rows=lambda profile: [replace(ROW, keep_weights=2)] if profile == "paper" else [])
+
+
+@pytest.fixture
+def kept(repository, tmp_path):
+    """A user's folder with three completed runs and their weights, of the first two of which the row keeps them; their
+    records are published."""
+    for run in RUNS:
+        leave(tmp_path / "out", run, 8.5, code=provenance.code_identity())
+    assert len(publish.publish(tmp_path / "out" / "records", repository / "results")[0]) == 3
+    return tmp_path / "out"
+
+
+def test_weights_that_a_row_keeps_are_published_once_as_they_are(repository, kept):
+    results = repository / "results"
+    new, refused = publish.publish_weights([KEEPING], kept, results)
+    assert new == [weights_path(results, run) for run in RUNS[:2]] and not refused
+    assert [path.read_bytes() for path in new] == [weights_path(kept, run).read_bytes() for run in RUNS[:2]]
+    assert publish.publish_weights([KEEPING], kept, results) == ([], {})
+    assert publish.publish_weights([EXPERIMENT], kept, results) == ([], {})
+    read_final_weights(results, read_record(record_path(results / "records", RUNS[0])))
+
+
+def test_weights_without_a_published_record_stay_where_they_are(repository, kept):
+    record_path(repository / "results" / "records", RUNS[0]).unlink()
+    weights_path(kept, RUNS[1]).unlink()
+    assert publish.publish_weights([KEEPING], kept, repository / "results") == ([], {})
+    assert not (repository / "results" / "weights").exists()
+
+
+def test_weights_that_are_not_the_published_records_are_refused(repository, kept):
+    first, second = (weights_path(kept, run) for run in RUNS[:2])
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(second.read_bytes()[:-1])
+    new, refused = publish.publish_weights([KEEPING], kept, repository / "results")
+    assert not new and set(refused) == {first, second}
+    assert "but the run's record says" in refused[first] and "is damaged" in refused[second]
+
+
+def test_a_diverged_run_has_no_weights_to_keep(repository, tmp_path):
+    leave(tmp_path / "out", RUNS[0], diverged=True, code=provenance.code_identity())
+    publish.publish(tmp_path / "out" / "records", repository / "results")
+    assert publish.publish_weights([KEEPING], tmp_path / "out", repository / "results") == ([], {})
+
+
+def test_the_check_looks_at_published_weights(repository, kept):
+    results = repository / "results"
+    publish.publish_weights([KEEPING], kept, results)
+    publish.report([KEEPING], *arguments(repository)[1:])
+    everything = [KEEPING], *arguments(repository)[1:]
+    assert publish.check(*everything) == []
+    first, second = (weights_path(results, run) for run in RUNS[:2])
+    second.unlink()  # which costs no more than training it again
+    assert publish.check(*everything) == []
+    content = first.read_bytes()
+    first.write_bytes(content[:-1])
+    assert any(f"{first} is damaged" in problem for problem in publish.check(*everything))
+    first.write_bytes(weights_path(kept, RUNS[1]).read_bytes())
+    assert any(f"{first} holds the weights" in problem for problem in publish.check(*everything))
+    first.rename(first.with_name("another.pt"))
+    assert any("another.pt: these weights are of no published record's run" in p for p in publish.check(*everything))
 
 
 # -------------------------------------------------------------------------------------------------------- report, check

@@ -117,14 +117,14 @@ class Budget:
 def lacking(runs: Sequence[Run], pools: Sequence[Pool]) -> list[Run]:
     """Those of the runs that have a record in none of the pools, each after the runs that it needs and lacks.
 
-    A run that another one needs is lacking, too, where its record is there but its final weights are not.
+    A run that another one needs is lacking, too, where the first pool that has its record has not its final weights.
     """
     found: dict[Run, None] = {}
 
     def add(run: Run) -> None:
         for need in run.needs.values():
-            records = [(pool.root.parent, record) for pool in pools if (record := pool.get(need)) is not None]
-            if not any(has_final_weights(out, record) for out, record in records):
+            pool = next((pool for pool in pools if pool.get(need)), None)
+            if pool is None or not has_final_weights(pool.root.parent, pool.get(need)):
                 add(need)
         found[run] = None
 

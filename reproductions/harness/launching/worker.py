@@ -169,8 +169,12 @@ class _Worker:
         return None
 
     def _needs_missing(self, run: Run) -> dict[str, Run]:
-        """Those of the runs that this one needs that it has to wait for, by what they are to it."""
-        return {role: need for role, need in run.needs.items() if not record_path(self.place.records, need).exists()}
+        """Those of the runs that this one needs that it has to wait for, by what they are to it.
+
+        One that is published with its weights is waited for only where this launch trains it all the same.
+        """
+        unrecorded = {r: need for r, need in run.needs.items() if not record_path(self.place.records, need).exists()}
+        return {r: need for r, need in unrecorded.items() if need in self.runs or not self.place.only_published(need)}
 
     def _need_is_lost(self, run: Run) -> bool:
         """Whether the run can't be trained because one that it needs can't; that is then written down."""
@@ -290,14 +294,18 @@ class _Worker:
         return {role: self._weights_of(need, CALLED[role]) for role, need in run.needs.items()}
 
     def _weights_of(self, need: Run, called: str) -> dict:
-        path = record_path(self.place.records, need)
+        published = self.place.only_published(need)
+        home = self.place.published if published else self.place.out
+        path = record_path(home / "records", need)
         record = read_record(path)
         if record["status"] == "diverged":
             raise NeedError(f"its {called} diverged, so it left nothing to learn from: {need}")
         try:
-            return read_final_weights(self.place.out, record, self.device)
+            return read_final_weights(home, record, self.device)
         except WeightsError as error:
             again = f"Move its record {path} away to have it trained again."
+            if published:
+                again = "Restore that file, or move it away to have the run trained here."
             raise NeedError(f"the weights of its {called} can't be used: {error}\n{again}") from error
 
     def _fail(self, run: Run, text: str) -> None:

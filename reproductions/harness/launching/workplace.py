@@ -17,13 +17,15 @@ class Workplace:
 
     ``out`` has the shape of ``results/``: records/, tables/, plots/; besides, work/ with a folder per run
     (checkpoints, progress, failure) and weights/ with the final weights. ``stale_seconds``: an owner of a run on
-    another machine that was silent for so long is dead.
+    another machine that was silent for so long is dead. ``published``: results whose records and weights spare the
+    training of runs that others need; None for none.
     """
 
     out: Path
     data: Path
     checkpoint_seconds: float = 60.0
     stale_seconds: float = STALE_SECONDS
+    published: Path | None = None
 
     @property
     def records(self) -> Path:
@@ -39,6 +41,15 @@ class Workplace:
 
     def weights(self, run: Run) -> Path:
         return weights_path(self.out, run)
+
+    def only_published(self, run: Run) -> bool:
+        """Whether the run has no record here, but its record and final weights are among the published results."""
+        return (
+            self.published is not None
+            and not record_path(self.records, run).exists()
+            and record_path(self.published / "records", run).exists()
+            and weights_path(self.published, run).exists()
+        )
 
 
 @dataclass(frozen=True)

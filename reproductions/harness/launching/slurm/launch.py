@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Container
 from contextlib import contextmanager
+from dataclasses import replace
 
 import submitit
 
@@ -48,7 +49,8 @@ def launch(runs: list[Run], place: Workplace, display: Display, options: Options
     if not runs:
         return Outcome({})
     queue.check_reachable()
-    place = Workplace(place.out.resolve(), place.data.resolve(), place.checkpoint_seconds, place.stale_seconds)
+    published = place.published and place.published.resolve()
+    place = replace(place, out=place.out.resolve(), data=place.data.resolve(), published=published)
     own: set[str] = set()  # what this launch has submitted
     with stop_on_signals() as stop_requested:
         while True:
