@@ -1,6 +1,7 @@
 # The user's commands; README.md explains them. Every target creates .venv and installs what it needs by itself.
 #
 #   make reproduce-cifar-table PROFILE=smoke
+#   make gpu-check MINUTES=10     whether a new kind of GPU is safe to use, and how fast it is; ANEW=1 does it all again
 #
 # PROFILE=paper|short|smoke  LAUNCHER=auto|inline|local|slurm  SEEDS=5  ROWS=resnet20,resnet56  DATA=dir  OUT=runs
 # DATASET=cifar10|imagenet (bag of tricks)  TRAIN_IMAGES=45000  PRECISION=fp32|bf16|fp16  DEVICE=cuda:1
@@ -32,7 +33,7 @@ BAG_OF_TRICKS := bag-of-tricks-efficient bag-of-tricks-tweaks bag-of-tricks-refi
 REPRODUCE := $(addprefix reproduce-,$(TABLES) $(BAG_OF_TRICKS) imagenet-table)
 
 OTHERS := reproduce-bag-of-tricks reproduce-all report check status cancel list publish export \
-	slurm-up slurm-down slurm-status venv test bench reliability
+	slurm-up slurm-down slurm-status venv test bench gpu-check reliability
 
 .PHONY: help $(REPRODUCE) $(OTHERS)
 
@@ -72,6 +73,7 @@ slurm-up slurm-down slurm-status: ; @slurm/testcluster $(@:slurm-%=%)
 venv: $(INSTALLED)
 test: $(INSTALLED) ; $(BIN)/python -m pytest
 bench: $(INSTALLED) ; $(BIN)/python -m benchmarks.throughput
+gpu-check: $(INSTALLED) ; @$(BIN)/python -m benchmarks.gpu_check $(if $(MINUTES),--minutes '$(MINUTES)') $(if $(ANEW),--anew)
 reliability: $(INSTALLED) ; $(BIN)/python -m pytest tests/faults --reliability results/reliability.md
 
 $(INSTALLED): pyproject.toml constraints.txt

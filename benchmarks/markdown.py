@@ -46,7 +46,7 @@ def versions_sentence(versions: dict, code: dict) -> str:
 def page(results: Results) -> str:
     """The whole page."""
     parts = [f"# Training throughput on {results.hardware['device']}\n"]
-    parts += [_model(result) for result in results.models]
+    parts += [model_section(result) for result in results.models]
     if results.table:
         parts.append(_table6(results.table))
     if results.models:
@@ -60,7 +60,8 @@ def _energy(rates: Rates) -> str:
     return NOTHING if joules is None else spread(joules, 2)
 
 
-def _model(result: ModelResult) -> str:
+def model_section(result: ModelResult) -> str:
+    """The loops of one model, with a heading."""
     head = ("", "runs", "images/s", "images/s per run", "× conventional", "of the floor", "memory, GiB",
             "J per 1,000 images")  # fmt: skip
     rows, left_out = [], ""
