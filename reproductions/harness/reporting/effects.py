@@ -66,8 +66,8 @@ class Effect:
 
 
 def count(effects: list[Effect]) -> int:
-    """How many comparisons they are."""
-    return max(1, sum(not effect.same for effect in effects))
+    """How many comparisons they are: all that are tested once their runs are there."""
+    return max(1, sum(not effect.same and not effect.selected for effect in effects))
 
 
 def by_size(effects: list[Effect]) -> list[Effect]:
@@ -98,9 +98,9 @@ def section(effects: list[Effect]) -> str:
         f"## What each change is worth\n\n{table}\nTest error with the change minus test error of the default with the "
         "same seed, in percentage points: above 0, the change is worse. Means over pairs of completed runs, paired "
         f"t-intervals and t-tests, corrected for {comparisons} comparisons (Bonferroni): if none of the changes did "
-        "anything, the chance that any of the intervals excluded 0 would be at most 5 %. The best of several "
+        "anything, the chance that any of their intervals excluded 0 would be at most 5 %. The best of several "
         "evaluations is chosen by their test errors and so no higher than the last: how much lower, is what selecting "
-        "makes of it.\n"
+        "makes of it; that is not tested and not counted, and its interval is of the same level.\n"
     )
 
 

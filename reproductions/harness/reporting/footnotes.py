@@ -113,7 +113,7 @@ def hardware_notes(records: list[dict]) -> list[str]:
     for record in records:
         hardware, versions = record["hardware"], record["versions"]
         device, software = hardware["device"], f"torch {versions['torch']}"
-        unit = "GPU" if hardware["type"] == "cuda" else "CPU"
+        unit = _unit(hardware)
         if unit == "GPU":
             software += f", CUDA {versions['cuda']}, cuDNN {versions['cudnn']}"
         else:
@@ -131,15 +131,39 @@ def hardware_notes(records: list[dict]) -> list[str]:
     return notes
 
 
-def code_note(records: list[dict]) -> str:
-    """Which commits, and which of the runs came from modified code."""
-    said = {True: ", **modified code**", None: ", not known whether modified", False: ""}
-    sources = Counter((r["code"]["commit"] or "", r["code"]["modified"]) for r in records)
+def precision_notes(records: list[dict]) -> list[str]:
+    """Which precisions devices chose, where that is not the same everywhere or a processor chose bf16."""
+    left = [record for record in records if record["specification"]["recipe"]["precision"] == "auto"]
+    chosen = Counter((_unit(record["hardware"]), record["precision"]) for record in left)
+    if len({precision for _, precision in chosen}) < 2 and ("CPU", "bf16") not in chosen:
+        return []
+    parts = [f"{counted(n, 'run')} in {precision} on a {unit}" for (unit, precision), n in sorted(chosen.items())]
+    return [f"Precision: left to the device (`auto`), which chose: {', '.join(parts)}."]
+
+
+def _unit(hardware: dict) -> str:
+    return "GPU" if hardware["type"] == "cuda" else "CPU"
+
+
+def code_note(records: list[dict], published: bool) -> str:
+    """Which commits, and which of the runs came from modified code.
+
+    Nothing is ``published`` before the digest of its package resnet was found to be the commit's.
+    """
+    proved = ", package resnet proved to be the commit's by its digest"
+    said = {True: ", **modified code**", None: ", not known whether modified", False: "", "proved": proved}
+    sources = Counter(_source(record["code"], published) for record in records)
     parts = [
         f"{f'commit {commit[:10]}' if commit else 'unknown commit'} ({counted(n, 'run')}{said[modified]})"
         for (commit, modified), n in sorted(sources.items(), key=str)
     ]
     return f"Code: {'; '.join(parts)}."
+
+
+def _source(code: dict, published: bool) -> tuple[str, bool | str | None]:
+    """The commit, and whether it is known to be the code: "proved" where only the digest says so."""
+    proved = published and code["commit"] and code["modified"] is None
+    return code["commit"] or "", "proved" if proved else code["modified"]
 
 
 def records_notes(experiment: Experiment, variant: Variant, results: list[RowResult]) -> list[str]:
