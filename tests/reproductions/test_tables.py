@@ -5,11 +5,11 @@ import re
 from dataclasses import replace
 
 import pytest
-from fakes import make_record, make_results, store
+from fakes import make_record, make_results, move, store
 
 from reproductions import bag_of_tricks_efficient, cifar_imagenet_stem, cifar_table, degradation, precision, reported
 from reproductions.harness.experiment import Variant
-from reproductions.harness.records import read_pool, records_digest
+from reproductions.harness.records import ORIGIN, read_pool, records_digest
 from reproductions.harness.reporting import cells, comparisons, footnotes, plots
 from reproductions.harness.reporting.headline import of_last_row
 from reproductions.harness.reporting.markdown import markdown_table
@@ -237,6 +237,37 @@ def test_hardware_is_grouped_and_hours_added_up(tmp_path):
     text = report_pools(pool, pool, tmp_path)[0].read_text()
     assert "2 runs on NVIDIA H200; bf16; torch 2.11.0, CUDA 13.0, cuDNN 91200; 2.00 GPU-hours" in text
     assert "1 run on AMD EPYC, 2 threads; fp32; torch 2.11.0; 0.50 CPU-hours" in text
+
+
+def test_runs_that_moved_are_named_and_counted_where_they_were(tmp_path):
+    runs = [TABLE.rows("paper")[0].run(seed) for seed in range(4)]
+    cpu = {"hardware": {"type": "cpu", "device": "AMD EPYC"}, "versions": {"torch": "2.15.0"}}
+    interrupted = make_record(runs[3], 8.6, schema=3, interruptions=1)
+    store(
+        tmp_path,
+        make_record(runs[0], 8.7),
+        move(make_record(runs[1], 8.8), 3_000, **cpu, code={"commit": "ab" * 20}),
+        move(make_record(runs[2], 8.9), 5_000, **dict.fromkeys(ORIGIN)),
+        interrupted,
+    )
+    text = report_pools(read_pool(tmp_path), read_pool(tmp_path), tmp_path / "results")[0].read_text()
+    gpu, other = "NVIDIA H200; bf16; torch 2.11.0, CUDA 13.0, cuDNN 91200", "AMD EPYC, 1 thread; bf16; torch 2.15.0"
+    nowhere = "a device and with software that are not known"
+    assert f"- Hardware: 4 runs, 2 of them in part, on {gpu}; 3.00 GPU-hours, the" in text
+    assert f"- Hardware: 1 run, 1 of them in part, on {other}; 0.50 CPU-hours, the" in text
+    assert f"- Hardware: 1 run, 1 of them in part, on {nowhere}; 0.50 device-hours, the" in text
+    assert f"- Moved: ResNet-20 seed 1 (to iteration 3,000 on {other}, then to iteration 64,000 on {gpu}); " in text
+    assert f"ResNet-20 seed 2 (to iteration 5,000 on {nowhere}, then to iteration 64,000 on {gpu}). An" in text
+    assert "record that names only the last device and software: ResNet-20 seed 3.\n" in text
+    assert "commit ababababab, then commit c0ffee0000 (1 run)" in text
+    assert "unknown commit, then commit c0ffee0000 (1 run)" in text
+
+
+def test_code_that_changed_midway_is_said():
+    record = make_record(TABLE.rows("paper")[0].run(0), 8.7)
+    moved = move(record, 3_000, code={"commit": "ab" * 20, "resnet_sha256": "3" * 64})
+    said = "(1 run, **begun by one version of the code and ended by another**)"
+    assert footnotes.code_note([moved], True) == f"Code: commit ababababab, then commit c0ffee0000 {said}."
 
 
 def test_modified_and_unknown_code_is_said(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from reproductions.harness import provenance
-from reproductions.harness.records import Pool, device_seconds
+from reproductions.harness.records import Pool, device_seconds, segments
 from resnet.data import FOLDERS, IMAGE_SHAPES, ImageDataset
 from resnet.data.resident import ResidentData
 from resnet.device import synchronized_time, threads
@@ -74,6 +74,7 @@ def recorded_rate(run: Run, pools: list[Pool], hardware: dict) -> Rate | None:
         for pool in pools
         for record in pool.records.values()
         if work_of(Run.from_specification(record["specification"])) == work_of(run)
+        and len(segments(record)) == 1
         and hardware.items() <= ({"processes": 1} | record["hardware"]).items()
     ]
     if not matching:
