@@ -40,7 +40,7 @@ def make_record(run: Run, test_error: float, training_error: float = 5.0, diverg
         "weights_sha256": "0" * 64,
         **{f"{role}_sha256": "0" * 64 if role in run.needs else None for role in ROLES},
         "tests": {name: {"test_error": test_error, "test_top5_error": test_error / 4} for name in run.recipe.tests},
-        "precision": "bf16",
+        "precision": "bf16" if run.recipe.precision == "auto" else run.recipe.precision,
         "timing": {
             "wall_seconds": 3600.0,
             "train_seconds": 3500.0,
