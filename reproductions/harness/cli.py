@@ -18,6 +18,7 @@ from reproductions.harness.console import (
     make_console,
     show_files,
 )
+from reproductions.harness.exact_errors import EXACT_ERRORS
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.slurm.cluster_profile import load_cluster_profile
@@ -210,14 +211,14 @@ def _conclude(
 
 
 def _measure(options: argparse.Namespace, pool: Pool, place: Workplace, console: Console) -> list[str]:
-    """Do what the experiment does with the final networks of completed runs; returns what went wrong."""
-    measure = options.experiment.measure
+    """Measure the final networks of completed runs: what all experiments do, and its own; returns what went wrong."""
     records = completed([record for run in options.runs if (record := pool.get(run)) is not None])
-    if measure is None or not records:
+    measures = [EXACT_ERRORS.make_missing, *filter(None, [options.experiment.measure])]
+    if not records:
         return []
     device = find_device("auto" if options.launcher == "slurm" else options.device)  # the jobs' may not be here
     with console.status("measuring the final networks"):
-        return measure(records, place, device)
+        return [problem for measure in measures for problem in measure(records, place, device)]
 
 
 def _damaged(runs: list[Run], pool: Pool) -> dict[Run, str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reproductions.harness import provenance
+from reproductions.harness.exact_errors import EXACT_ERRORS
 from reproductions.harness.experiment import Experiment, recorded_tables
 from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.records import Pool, read_pool, record_path
@@ -20,7 +21,7 @@ from resnet.run import Run
 
 README = Path("README.md")
 INDEX = Path("README.md")  # of the results, in their folder
-KINDS = (RESPONSES, PREDICTIONS)  # of measurements
+KINDS = (RESPONSES, PREDICTIONS, EXACT_ERRORS)  # of measurements
 _SECTION = re.compile(r"<!-- begin (results/tables/[\w-]+\.md) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 

@@ -4,10 +4,16 @@ No times and no paths of a machine: the same records give the same text.
 """
 
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 
 from reproductions import reported
+from reproductions.harness.exact_errors import EXACT_ERRORS
 from reproductions.harness.experiment import Experiment, RowResult, Variant
+from reproductions.harness.measurements import MeasurementError
 from reproductions.harness.records import records_digest, segment_seconds, segments
+from reproductions.harness.reporting import statistics
+from reproductions.harness.reporting.cells import signed
 from reproductions.harness.reporting.samples import METRICS, at_the_end, completed
 from reproductions.reported import Source
 from resnet.data import KNOWN_COPIES
@@ -105,6 +111,23 @@ def data_notes(records: list[dict]) -> list[str]:
             what = said.format(name) + (f" ({KNOWN_COPIES[digest]})" if digest in KNOWN_COPIES else "")
         notes.append(f"Data: {counted(n, 'run')} on {what}, SHA-256 of the arrays `{digest}`.")
     return notes
+
+
+def exact_notes(records: list[dict], out: Path) -> list[str]:
+    """What inexact test images of a copy of the data do to the errors, from the measurements below ``out``."""
+    found = []
+    for record in completed(records):
+        with suppress(MeasurementError):  # a damaged file counts as none
+            found += filter(None, [EXACT_ERRORS.find(out, record)])
+    differences: dict[tuple[str, int], list[float]] = {}
+    for file in found:
+        own = differences.setdefault((file["data"]["name"], file["exact_images"]), [])
+        own.append(file["exact_error"] - file["error"])
+    return [
+        f"On the {images:,} test images of {name} that are exact in this copy, the mean test error differs by "
+        f"{signed(statistics.mean(own))} points ({counted(len(own), 'run')} measured, in fp32)."
+        for (name, images), own in sorted(differences.items())
+    ]
 
 
 def hardware_notes(records: list[dict]) -> list[str]:
