@@ -7,6 +7,7 @@ do, or another reading of the paper. The default's runs are those of the CIFAR-1
 """
 
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -17,7 +18,7 @@ from reproductions.harness.experiment import Experiment, Row, RowResult
 from reproductions.harness.reporting import effects, plots
 from reproductions.harness.reporting.effects import Effect
 from reproductions.harness.reporting.headline import Headline
-from reproductions.harness.reporting.samples import by_seed, share_runs
+from reproductions.harness.reporting.samples import SAME_PRECISION, by_seed, comparable, share_runs
 from reproductions.harness.reporting.tables import Page
 from resnet.data import TRAIN_IMAGES
 from resnet.recipe import Recipe
@@ -109,18 +110,18 @@ def find_effects(results: list[RowResult]) -> list[Effect]:
             change = f"best of {times} evaluations on the test set"
             found.append(Effect(net, change, effects.best_errors(result), errors, result.seeds, selected=True))
         else:
-            change, same = row.label.removeprefix(f"{net}, "), _same(result, default)
-            found.append(Effect(net, change, by_seed(result.records), errors, result.seeds, same=same))
+            change = row.label.removeprefix(f"{net}, ")
+            records, left_out = comparable(result.records, default.records)
+            same = _same(result, default, records, left_out)
+            found.append(Effect(net, change, by_seed(records), errors, result.seeds, same=same, left_out=left_out))
     return found
 
 
-def _same(result: RowResult, default: RowResult) -> str:
+def _same(result: RowResult, default: RowResult, compared: list[dict], left_out: Counter[str]) -> str:
     """In what a row is the same as the default after all: "auto" may be the precision that it is compared with."""
     if share_runs(result.records, default.records):
         return "the same runs"
-    used = [{record["precision"] for record in one.records} for one in (result, default)]
-    other_precision = result.row.recipe.precision != default.row.recipe.precision
-    return "the same precision" if other_precision and used[0] & used[1] else ""
+    return "the same precision" if left_out[SAME_PRECISION] and not compared else ""
 
 
 def report(page: Page) -> list[Path]:

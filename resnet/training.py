@@ -57,6 +57,7 @@ def training(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     stop_requested: Callable[[], bool] = lambda: False,
     neighbours: Callable[[], int] = lambda: 0,
+    origin: Callable[[], dict] = dict,
 ) -> Generator[int, None, dict]:
     """Train to the end in small parts, from the newest checkpoint in ``folder`` if there is one.
 
@@ -68,15 +69,21 @@ def training(
     ``stop_requested`` turns true, a checkpoint is written and Interrupted raised. Returns how it was trained:
     wall_seconds, and train_seconds without evaluations and checkpoints, of all starts together less what a killed
     process did after its last checkpoint; device_seconds, its share of the device's time, where ``neighbours`` other
-    runs had theirs; packed_with, the most others at once.
+    runs had theirs; packed_with, the most others at once; segments, each with the iterations from and to which it went,
+    its device_seconds and its origin. ``origin`` says in plain values where and with what this process trains, once a
+    checkpoint is loaded; starts of the same origin are one segment, and the origin is None of what a checkpoint
+    without segments brings.
     OSError while a checkpoint is written ends the training. In a group of processes, rank 0 alone reads and writes.
     """
-    history = {"wall_seconds": 0.0, "train_seconds": 0.0, "device_seconds": 0.0, "packed_with": 0}
+    history = {"wall_seconds": 0.0, "train_seconds": 0.0, "device_seconds": 0.0, "packed_with": 0, "segments": []}
     group = trainer.group
     state = checkpoint.load_latest(folder, trainer.device) if group.rank == 0 else None
     if (state := group.broadcast(state, trainer.device)) is not None:
         trainer.load_state_dict(state)
         history |= state["history"]
+        if not history["segments"]:
+            _note_segment(history, trainer.iteration, None)
+    own_origin = origin()
     burst = BURST[trainer.device.type]
     first_iteration, wall_before = trainer.iteration, history["wall_seconds"]
     started = last_checkpoint = last_progress = segment = shared = time.perf_counter()
@@ -114,6 +121,7 @@ def training(
             last_checkpoint = now
             history["train_seconds"] += now - segment
             history["wall_seconds"] = wall_before + now - started
+            _note_segment(history, trainer.iteration, own_origin)
             state = {**trainer.state_dict(), "history": history}
             if group.rank == 0:
                 checkpoint.save(folder, state)
@@ -122,7 +130,19 @@ def training(
             if stop:
                 raise Interrupted(f"{trainer.run} stopped at iteration {trainer.iteration}; it can be resumed")
     history["wall_seconds"] = wall_before + time.perf_counter() - started
+    _note_segment(history, trainer.iteration, own_origin)
     return history
+
+
+def _note_segment(history: dict, iteration: int, origin: dict | None) -> None:
+    """Write down that what was done since the last note, up to ``iteration``, is of this origin."""
+    segments = history["segments"]
+    if not segments or segments[-1]["origin"] != origin:
+        begin = segments[-1]["to"] if segments else 0
+        segments.append({"from": begin, "to": begin, "device_seconds": 0.0, "origin": origin})
+    noted = sum(segment["device_seconds"] for segment in segments)
+    segments[-1]["to"] = iteration
+    segments[-1]["device_seconds"] += history["device_seconds"] - noted
 
 
 def _reached(trainer: Trainer, marks: deque, left: int) -> Generator[int, None, None]:

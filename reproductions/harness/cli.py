@@ -24,7 +24,7 @@ from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.slurm.cluster_profile import load_cluster_profile
 from reproductions.harness.launching.worker import DeviceLost, Outcome
 from reproductions.harness.launching.workplace import Workplace
-from reproductions.harness.minutes import launch_within, wanted_runs
+from reproductions.harness.minutes import launch_within, measure_final_networks, wanted_runs
 from reproductions.harness.records import Pool, read_pool, record_path
 from reproductions.harness.reporting.report import write_report
 from reproductions.harness.reporting.samples import completed
@@ -246,14 +246,11 @@ def _conclude(
 
 
 def _measure(options: argparse.Namespace, pool: Pool, place: Workplace, console: Console) -> list[str]:
-    """Do what the experiment does with the final networks of completed runs; returns what went wrong."""
-    measure = options.experiment.measure
+    """Measure the final networks of completed runs: what all experiments do, and its own; returns what went wrong."""
     records = completed([record for run in options.runs if (record := pool.get(run)) is not None])
-    if measure is None or not records:
-        return []
     device = find_device("auto" if options.launcher == "slurm" else options.device)  # the jobs' may not be here
     with console.status("measuring the final networks"):
-        return measure(records, place, device)
+        return measure_final_networks(options.experiment, records, place, device)
 
 
 def _damaged(runs: list[Run], pool: Pool) -> dict[Run, str]:

@@ -143,7 +143,8 @@ class Experiment:
     calls the experiment's, None for the script's first. ``epilog`` ends the command line's help. ``protocol``: what the
     paper profile is all of, where no paper describes it.
 
-    ``measure``: what is done with the runs' final networks before the report, for one that needs more than records. It
+    ``measure``: what is done with the runs' final networks before the report, for one that needs more than records and
+    the errors on exact test images, which are measured of all. It
     takes the completed runs' records, the :class:`~reproductions.harness.launching.workplace.Workplace` and a device,
     leaves what it finds in files, and returns what went wrong.
     """

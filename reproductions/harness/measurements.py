@@ -1,7 +1,8 @@
 """What is measured of finished runs' final networks: a small sealed JSON file for each, made once.
 
-They lie in a folder beside ``records/`` and are read without weights, data or a GPU. There are two kinds:
-:data:`reproductions.harness.responses.RESPONSES` and :data:`reproductions.harness.predictions.PREDICTIONS`.
+They lie in a folder beside ``records/`` and are read without weights, data or a GPU. There are three kinds:
+:data:`reproductions.harness.responses.RESPONSES`, :data:`reproductions.harness.predictions.PREDICTIONS` and
+:data:`reproductions.harness.exact_errors.EXACT_ERRORS`.
 """
 
 import hashlib
@@ -50,7 +51,8 @@ class Kind:
     folder: where its files lie, and what they are called. how: on which images and in which mode. fields: what its
     files have besides those that all have. measure: gives these from a network, the data on its device and the run; it
     is called with deterministic kernels and without TF32.
-    problem: what is wrong with them in a file of a record, None if nothing is.
+    problem: what is wrong with them in a file of a record, None if nothing is. concerns: whether there is anything to
+    measure of a record's run.
     """
 
     folder: str
@@ -58,6 +60,7 @@ class Kind:
     fields: dict[str, type]
     measure: Callable[[nn.Module, Data, Run], dict]
     problem: Callable[[dict, dict], str | None]
+    concerns: Callable[[dict], bool] = lambda record: True
 
     def path(self, out: Path, record: dict) -> Path:
         """Where the file of a record's run belongs below ``out``, whose ``records`` has the record."""
@@ -133,7 +136,7 @@ class Kind:
         A run whose weights are gone is left out: the table says so.
         """
         problems, datasets = [], {}
-        for record in records:
+        for record in filter(self.concerns, records):
             try:
                 measured = self.find(workplace.out, record) is not None
                 if measured or not has_final_weights(workplace.out, record):

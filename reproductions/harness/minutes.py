@@ -19,6 +19,7 @@ from reproductions.harness.console import (
     make_console,
     show_files,
 )
+from reproductions.harness.exact_errors import EXACT_ERRORS
 from reproductions.harness.experiment import Experiment, Variant
 from reproductions.harness.launching import cost
 from reproductions.harness.launching.budget import Budget, Plan, lacking, make_plan
@@ -33,6 +34,7 @@ from resnet.device import find_device
 from resnet.run import Run
 
 MEASURING_SHARE = 0.1  # of the time, at most, for rates that no record tells
+_MEASURING_SECONDS = 60.0  # after the time is over, for what is measured of final networks
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,14 @@ def _make_plan(
     return make_plan(runs, place, device, _Partners(wanted, pools), rates)
 
 
+def measure_final_networks(
+    experiment: Experiment, records: list[dict], place: Workplace, device: torch.device
+) -> list[str]:
+    """Measure of completed runs what all experiments measure, and what this one does; returns what went wrong."""
+    measures = [EXACT_ERRORS.make_missing, *filter(None, [experiment.measure])]
+    return [problem for measure in measures for problem in measure(records, place, device)]
+
+
 class _Partners:
     """Finds the recorded runs that a run is compared with seed by seed: those with its seed in its tables."""
 
@@ -198,9 +208,10 @@ def _conclude(
         experiment, variant = ones[0].experiment, ones[0].variant
         if not (records := [record for one in ones if (record := pool.get(one.run)) is not None]):
             continue
-        if experiment.measure is not None:
-            device = torch.device("cpu") if options.launcher == "slurm" else find_device(options.device)
-            problems += experiment.measure(completed(records), place, device)
+        device = find_device("auto" if options.launcher == "slurm" else options.device)
+        for record in completed(records):
+            if time.time() < budget.until + _MEASURING_SECONDS:  # the next launch measures the others
+                problems += measure_final_networks(experiment, [record], place, device)
         try:
             seeds = max(experiment.seeds[variant.profile], options.seeds or 0)
             results = experiment.results(variant, seeds, pool, published)

@@ -138,7 +138,7 @@ def versions() -> dict:
     """Of Python and torch, and of CUDA and cuDNN where there is a GPU; else these are None."""
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # which is a string of a class of its own
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
     }

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reproductions.harness import provenance
+from reproductions.harness.exact_errors import EXACT_ERRORS
 from reproductions.harness.experiment import Experiment, kept_runs, recorded_tables
 from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.predictions import PREDICTIONS
@@ -23,7 +24,7 @@ from resnet.weights import WeightsError
 
 README = Path("README.md")
 INDEX = Path("README.md")  # of the results, in their folder
-KINDS = (RESPONSES, PREDICTIONS)  # of measurements
+KINDS = (RESPONSES, PREDICTIONS, EXACT_ERRORS)  # of measurements
 _SECTION = re.compile(r"<!-- begin (results/tables/[\w-]+\.md) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
@@ -32,14 +33,19 @@ def objections(record: dict, history: bool = True) -> list[str]:
 
     Without ``history`` (a shallow clone, a tarball) the code is not compared with the commit that the record names.
     """
-    code, data, found = record["code"], record["data"], []
-    if code["modified"]:
+    codes, data = [segment["code"] for segment in record.get("segments", [record])], record["data"]
+    known, found = [code for code in codes if code is not None], []
+    if len(known) < len(codes):
+        found.append("it is not known by which code its first iterations were trained")
+    versions = {code["resnet_sha256"] for code in known}
+    if len(versions) > 1 or any(code["modified"] for code in [record["code"], *known]):
         found.append("its code was modified or changed during the run")
-    committed = provenance.committed_resnet_digest(code["commit"] or "") if history else code["resnet_sha256"]
-    if committed is None:
-        found.append(f"its commit {code['commit']} is not in this repository")
-    elif committed != code["resnet_sha256"]:
-        found.append(f"its code is not that of commit {code['commit']}")
+    for code in {(code["commit"], code["resnet_sha256"]): code for code in known}.values():
+        committed = provenance.committed_resnet_digest(code["commit"] or "") if history else code["resnet_sha256"]
+        if committed is None:
+            found.append(f"its commit {code['commit']} is not in this repository")
+        elif committed != code["resnet_sha256"]:
+            found.append(f"its code is not that of commit {code['commit']}")
     if data["name"].startswith("synthetic"):
         found.append("it is from synthetic data")
     elif not data["official"] and data["sha256"] not in KNOWN_COPIES:

@@ -9,7 +9,7 @@ from pathlib import Path
 from resnet.files import write_atomically
 from resnet.run import ROLES, Run, canonical_json
 
-SCHEMA = 3
+SCHEMA = 4
 _NUMBER, _OPTIONAL = (int, float), (int, float, type(None))
 
 # Every field of a record with its type; nested dictionaries are sections. Errors are top-1, in percent.
@@ -27,6 +27,9 @@ _FIELDS = {
     "teacher_sha256": (str, type(None)),  # of the weights of the run's teacher, None without one
     "pretrained_sha256": (str, type(None)),  # of the weights of the run that it was pretrained as, None without one
     "tests": dict,  # errors of the recipe's further tests of the final network, each a section like "ten_crop"
+    # How it was trained, part by part; fields below. What the record says of precision, hardware, versions and code is
+    # of the last one, but that code.modified is true if the code of any was modified, or if they had several versions.
+    "segments": list,
     "precision": str,
     "timing": {
         "wall_seconds": _NUMBER,
@@ -51,7 +54,10 @@ _FIELDS = {
 _SINCE = {
     2: [("timing", "device_seconds"), ("timing", "packed_with"), ("hardware", "processes")],
     3: [("teacher_sha256",), ("pretrained_sha256",), ("tests",)],
+    4: [("segments",)],
 }
+ORIGIN = ("hardware", "precision", "versions", "code")  # of a segment; all None where it is not known
+_SEGMENT = {"from": int, "to": int, "device_seconds": _NUMBER}  # iterations done at its begin and end; as in timing
 _TEST = {"test_error": _NUMBER, "test_top5_error": _NUMBER}
 _POINT = {"iteration": int, "learning_rate": _NUMBER, "training_loss": _OPTIONAL, "training_error": _OPTIONAL}
 _POINT |= {"test_error": _OPTIONAL}
@@ -136,9 +142,23 @@ def validate(record: dict, path: Path) -> None:
     check(bool(record["curve"]), "the curve is empty")
     for point in record["curve"]:
         check_fields(point, _POINT, "curve: ")
+    done = 0
+    for segment in record.get("segments", []):
+        check_fields(segment, _SEGMENT | dict.fromkeys(ORIGIN, (str, dict, type(None))), "segments: ")
+        if any(segment[name] is not None for name in ORIGIN):
+            check_fields(segment, {name: fields[name] for name in ORIGIN}, "segments: ")
+        check(set(segment) == {*_SEGMENT, *ORIGIN}, "segments: unknown field")
+        check(done == segment["from"] < segment["to"], "its segments don't follow one another")
+        done = segment["to"]
     iterations = [point["iteration"] for point in record["curve"]]
     check(iterations == sorted(set(iterations)), "the curve's iterations don't increase")
     check(record["final"] == record["curve"][-1], "final is not the curve's last entry")
+    if "segments" in record:
+        check(done == iterations[-1], "its segments don't go as far as its curve")
+        last = record["segments"][-1]
+        same = all(last[name] == record[name] for name in ORIGIN if name != "code")
+        same &= (last["code"] or {}) | {"modified": None} == record["code"] | {"modified": None}
+        check(same, f"its {', '.join(ORIGIN)} are not its last segment's")
     check(record["best"] == best_point(record["curve"]), "best is not the curve's best entry")
     tests = record.get("tests", {})
     for name, errors in tests.items():
@@ -167,10 +187,24 @@ def _kinds(kind) -> tuple:
     return kind if isinstance(kind, tuple) else (kind,)
 
 
+def segments(record: dict) -> list[dict]:
+    """How the run was trained, part by part; a record of an older schema knows one part, of its last start."""
+    if "segments" in record:
+        return record["segments"]
+    timing = record["timing"]  # the first schema knew neither packs nor several processes
+    seconds = timing.get("device_seconds", timing["wall_seconds"])
+    whole = {"from": 0, "to": record["final"]["iteration"], "device_seconds": seconds}
+    return [whole | {name: record[name] for name in ORIGIN}]
+
+
+def segment_seconds(segment: dict) -> float:
+    """How much of a device's time a segment took, of all its devices together."""
+    return segment["device_seconds"] * (segment["hardware"] or {}).get("processes", 1)
+
+
 def device_seconds(record: dict) -> float:
     """How much of a device's time the run took, of all its devices together."""
-    timing = record["timing"]  # the first schema knew neither packs nor several processes
-    return timing.get("device_seconds", timing["wall_seconds"]) * record["hardware"].get("processes", 1)
+    return sum(map(segment_seconds, segments(record)))
 
 
 def outcome(record: dict) -> str:

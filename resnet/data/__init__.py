@@ -12,6 +12,7 @@ from resnet.data.resident import ResidentData
 __all__ = [
     "FOLDERS",
     "IMAGE_SHAPES",
+    "INEXACT_TEST_IMAGES",
     "KNOWN_COPIES",
     "NUM_CLASSES",
     "TRAIN_IMAGES",
@@ -48,6 +49,7 @@ NUM_CLASSES = {
 FOLDERS = tuple(folder.EXPECTED)  # those that are read from a folder of image files while a run trains
 # Copies other than the official files that are known, by the digest of their arrays, and how they differ.
 KNOWN_COPIES = cifar.KNOWN_COPIES | mnist.KNOWN_COPIES | subsets.KNOWN_COPIES
+INEXACT_TEST_IMAGES = cifar.INEXACT_TEST_IMAGES  # of such copies, by the same digest: of the test images' positions
 
 
 def load(name: str, directory: Path | str = "data", download: bool = True) -> ImageDataset | FolderDataset:

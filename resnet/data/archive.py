@@ -31,3 +31,16 @@ def read_archive(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np
         if name.endswith("labels") and array.max() > 9:
             raise DataError(f"{path}: {name} has a label {array.max()}, but the classes are 0 to 9; {remedy}")
     return arrays
+
+
+def read_positions(path: Path, name: str, count: int) -> tuple[int, ...]:
+    """The array ``name`` of an .npz file, where it has one: positions among ``count`` images. Raises DataError."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            positions = np.asarray(archive[name]) if name in archive.files else np.zeros(0, np.int64)
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} is damaged ({error}); replace the file") from error
+    right = positions.ndim == 1 and positions.dtype.kind in "iu"
+    if not right or any(not 0 <= position < count for position in positions.tolist()):
+        raise DataError(f"{path}: {name} is not a list of positions from 0 to {count - 1}; replace the file")
+    return tuple(positions.tolist())

@@ -21,7 +21,8 @@ class ImageDataset:
     """Images uint8 (N, H, W, C) and labels uint8 (N,), each label below ``num_classes``.
 
     ``official`` says whether the arrays come from files with the data set's published checksums. ``digest`` is the
-    SHA-256 of the arrays' bytes, in the order of the fields.
+    SHA-256 of the arrays' bytes, in the order of the fields. ``inexact_test``: positions of test images that are not
+    the official ones in a copy of these, as far as the copy says so.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ImageDataset:
     test_labels: np.ndarray
     official: bool
     num_classes: int = 10
+    inexact_test: tuple[int, ...] = ()
     digest: str = field(init=False)
 
     def __post_init__(self):

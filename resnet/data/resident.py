@@ -34,6 +34,7 @@ class ResidentData:
             dataset.digest,
             dataset.official,
         )
+        self.inexact_test = dataset.inexact_test
         self.device = torch.device(device)
         mean = images[:count].sum(dim=0).double() / count
         self._channel_mean = mean.mean(dim=(0, 1))

@@ -274,6 +274,6 @@ def _bytes(weights: dict[str, torch.Tensor]) -> dict[str, bytes]:
 
 def _comparable(out: Path, run: Run) -> dict:
     """The run's record without what may differ from one time to the next; the code, which somebody may be editing."""
-    free = ("timing", "interruptions", "code", "record_sha256")
+    free = ("timing", "interruptions", "segments", "code", "record_sha256")
     record = read_record(record_path(out / "records", run))
     return {name: value for name, value in record.items() if name not in free}

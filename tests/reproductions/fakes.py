@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 from reproductions.harness.experiment import Experiment, RowResult, Variant
-from reproductions.harness.records import SCHEMA, best_point, read_record, write_record
+from reproductions.harness.records import ORIGIN, SCHEMA, best_point, read_record, write_record
 from resnet.data import FOLDERS
 from resnet.recipe import learning_rate_at
 from resnet.run import ROLES, Run
@@ -40,7 +40,7 @@ def make_record(run: Run, test_error: float, training_error: float = 5.0, diverg
         "weights_sha256": "0" * 64,
         **{f"{role}_sha256": "0" * 64 if role in run.needs else None for role in ROLES},
         "tests": {name: {"test_error": test_error, "test_top5_error": test_error / 4} for name in run.recipe.tests},
-        "precision": "bf16",
+        "precision": "bf16" if run.recipe.precision == "auto" else run.recipe.precision,
         "timing": {
             "wall_seconds": 3600.0,
             "train_seconds": 3500.0,
@@ -57,7 +57,25 @@ def make_record(run: Run, test_error: float, training_error: float = 5.0, diverg
     for name, value in changes.items():
         record[name] = {**record[name], **value} if isinstance(value, dict) else value
     record["timing"].setdefault("device_seconds", record["timing"]["wall_seconds"])
+    if record["schema"] == SCHEMA:
+        seconds = record["timing"]["device_seconds"]
+        whole = {"from": 0, "to": curve[-1]["iteration"], "device_seconds": seconds}
+        record.setdefault("segments", [whole | {name: record[name] for name in ORIGIN}])
     return record
+
+
+def move(record: dict, iteration: int, **earlier) -> dict:
+    """The record of a run that came to this iteration elsewhere: ``earlier`` is what was other there, None what is not
+    known of it. Half of the device's time was spent there."""
+    (last,) = record["segments"]
+    seconds = last["device_seconds"] / 2
+    first = {name: earlier.get(name, last[name]) for name in ORIGIN}
+    first |= {name: {**last[name], **part} for name, part in earlier.items() if isinstance(part, dict)}
+    segments = [
+        {"from": 0, "to": iteration, "device_seconds": seconds, **first},
+        {**last, "from": iteration, "device_seconds": seconds},
+    ]
+    return {**record, "segments": segments, "interruptions": 1}
 
 
 def _point(run: Run, iteration: int, test_error: float, training_error: float, draw: random.Random) -> dict:

@@ -320,6 +320,8 @@ def test_code_that_changed_between_two_starts_counts_if_the_first_left_a_checkpo
     execute(RUNS[:1], place, lambda: False)
     record = read_record(record_path(place.records, RUNS[0]))
     assert record["code"]["modified"] is modified and record["interruptions"] == 1
+    commits = [segment["code"]["commit"][0] for segment in record["segments"]]
+    assert commits == (["a", "b"] if has_checkpoint else ["b"])
 
 
 def test_the_list_of_starts_goes_with_the_work_that_it_is_of(place):

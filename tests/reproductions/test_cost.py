@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes import make_record, store
+from fakes import make_record, move, store
 from tiny import TINY
 
 from reproductions.harness import provenance
@@ -47,6 +47,11 @@ def test_the_rate_of_runs_that_shared_a_device_is_that_of_all_of_them(tmp_path):
     store(tmp_path, record)
     rate = cost.recorded_rate(RUN, [read_pool(tmp_path)], {"type": "cuda"})
     assert rate.images_per_second == pytest.approx(400.0) and rate.overhead == pytest.approx(1.1)
+
+
+def test_a_run_that_moved_gives_no_rate(tmp_path):
+    store(tmp_path, move(make_record(RUN, 20.0), RUN.recipe.iterations // 2, hardware={"device": "GPU X"}))
+    assert cost.recorded_rate(RUN, [read_pool(tmp_path)], {"type": "cuda"}) is None
 
 
 def test_records_of_the_first_schema_were_alone_on_their_device(tmp_path):

@@ -1,6 +1,5 @@
 """Time that ends: which runs are lacking, which of them are taken, and that nothing is lost when it is over."""
 
-import json
 import math
 import signal
 import subprocess
@@ -121,10 +120,9 @@ def test_a_teacher_whose_weights_are_gone_is_lacking_before_its_student(tmp_path
 def begin(place, run, iteration=3, precision="fp32", **code):
     """A run with a checkpoint of this code or another."""
     place.work(run).mkdir(parents=True)
-    checkpoint.save(place.work(run), {"iteration": iteration, "precision": precision})
-    code = {"commit": "c0ffee" * 6, "modified": False, **provenance.code_identity(), **code}
-    start = {"time": "now", "code": code, "launch": "", "checkpoint": None}
-    (place.work(run) / "starts.json").write_text(json.dumps([start]))
+    segment = {"origin": {"code": {**provenance.code_identity(), **code}}}
+    history = {"segments": [segment]}
+    checkpoint.save(place.work(run), {"iteration": iteration, "precision": precision, "history": history})
 
 
 def plan(place, runs, partners=None):

@@ -130,17 +130,17 @@ def test_table_csv_and_plot(results, tmp_path):
     assert found["crop offsets 0 to 7"][2:4] == ["3 of 5", "+0.97"]
     assert found["fp16"][2:4] == ["2 of 5", "+0.10"]
     assert found["biases in the convolutions"][2:] == ["0 of 5", "–", "–", "–", "–"]
-    assert "corrected for 32 comparisons" in section
+    assert "corrected for 30 comparisons" in section
     names = {path.name for path in files}
     assert {"protocol_details_effects.csv", "protocol_details_forest.png"} <= names
     csv = next(path for path in files if path.name.endswith("effects.csv")).read_text().splitlines()
-    assert len(csv) == 33 and csv[1].startswith("crop offsets 0 to 7,ResNet-20,3,5,0.966667,")
+    assert len(csv) == 33 and csv[1].startswith("crop offsets 0 to 7,ResNet-20,3,5,0,0.966667,")
 
 
 def test_the_best_evaluation_is_compared_with_the_last(results):
     by_change = {(e.net, e.change): e for e in protocol_details.find_effects(results)}
     best = by_change["ResNet-20", "best of 64 evaluations on the test set"]
-    assert best.statement(32) == "lower by selection" and best.p(32) is None
+    assert best.statement(30) == "lower by selection" and best.p(30) is None
     assert len(best.differences) == 3 and all(difference <= 0 for difference in best.differences)
 
 
@@ -157,9 +157,27 @@ def test_a_change_that_changes_nothing_is_no_comparison(variant, said, tmp_path)
     fp32 = next(effect for effect in found if effect.change == "fp32" and effect.net == "ResNet-20")
     assert fp32.statement(effects.count(found)) == f"none: {said}"
     assert fp32.interval(1) is None and fp32.p(1) is None
-    assert effects.count(found) == 32 - sum(bool(effect.same) for effect in found) < 32
+    assert effects.count(found) == 30 - sum(bool(effect.same) for effect in found) < 30
     section = effects.section(found)
     assert f"none: {said}" in section and f"corrected for {effects.count(found)} comparisons" in section
+
+
+def test_pairs_on_other_devices_are_left_out_and_fp32_is_compared_where_the_default_is_not(tmp_path):
+    errors = {key: [8.6, 8.7, 8.5] for key in ("resnet20", "resnet20-fp32", "resnet20-nesterov")}
+    results = make_results(EXPERIMENT, PAPER, errors, tmp_path / "records")
+    by_key = {result.row.key: result.records for result in results}
+    by_key["resnet20"][2]["precision"] = "fp32"  # as "auto" is on a device without bf16
+    cpu = {"type": "cpu"}
+    for part in by_key["resnet20-nesterov"][0]["segments"]:
+        part["hardware"] |= cpu
+    found = {(e.net, e.change): e for e in protocol_details.find_effects(results)}
+    fp32, nesterov = found["ResNet-20", "fp32"], found["ResNet-20", "Nesterov momentum"]
+    assert len(fp32.differences) == 2 and fp32.left_out == {"of the same precision": 1} and not fp32.same
+    assert len(nesterov.differences) == 1
+    assert nesterov.left_out == {"of other devices": 1, "of other precision": 1}
+    section = effects.section(list(found.values()))
+    assert "| 1 of 5 (1 of other devices, 1 of other precision) |" in section and "counted in brackets" in section
+    assert effects.numbers([nesterov])["pairs_left_out"] == [2]
 
 
 def test_the_headline_is_the_largest_change(results, tmp_path):

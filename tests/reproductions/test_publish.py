@@ -6,14 +6,22 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from fakes import make_record, store
+from fakes import make_record, move, store
 from trained import leave
 
 from reproductions import cifar_table
 from reproductions.harness import provenance, publish
 from reproductions.harness.experiment import Experiment, Row, Variant
 from reproductions.harness.final_weights import read_final_weights
-from reproductions.harness.records import SCHEMA, read_pool, read_record, record_path, seal, weights_path
+from reproductions.harness.records import (
+    ORIGIN,
+    SCHEMA,
+    read_pool,
+    read_record,
+    record_path,
+    seal,
+    weights_path,
+)
 from reproductions.harness.reporting import plots
 from resnet.data.cifar import KNOWN_COPIES
 from resnet.recipe import Recipe
@@ -151,6 +159,29 @@ def test_a_record_of_unknown_origin_is_refused_with_the_reason(repository, own, 
     new, refused = publish.publish(tmp_path / "runs", repository / "results")
     assert [read_record(path) for path in new] == [good]
     assert [reason in text for text in refused.values()] == [True]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "reason"),
+    [
+        ({"code": {"modified": True}}, "modified"),
+        ({"code": {"resnet_sha256": "1" * 64}}, "changed during the run; its code is not that of commit"),
+        ({"code": {"commit": "c0ffee"}}, "commit c0ffee is not in this repository"),
+        (dict.fromkeys(ORIGIN), "not known by which code"),
+    ],
+    ids=["modified", "another version", "another commit", "unknown"],
+)
+def test_a_record_with_one_segment_of_unknown_origin_is_refused(repository, tmp_path, earlier, reason):
+    record = make_record(RUNS[0], 8.5, code=provenance.code_identity())
+    store(tmp_path / "runs", move(record, 2, **earlier))
+    new, refused = publish.publish(tmp_path / "runs", repository / "results")
+    assert not new and [reason in text for text in refused.values()] == [True]
+
+
+def test_a_record_of_a_run_that_moved_is_published(repository, tmp_path):
+    record = make_record(RUNS[0], 8.5, code=provenance.code_identity())
+    store(tmp_path / "runs", move(record, 2, hardware={"type": "cpu", "device": "AMD EPYC"}))
+    assert len(publish.publish(tmp_path / "runs", repository / "results")[0]) == 1
 
 
 def test_a_damaged_record_is_refused(repository, own, tmp_path):

@@ -6,13 +6,14 @@ import random
 from dataclasses import replace
 
 import pytest
-from fakes import make_record, store
+from fakes import make_record, move, store
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import TINY
 
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import (
+    ORIGIN,
     SCHEMA,
     RecordError,
     device_seconds,
@@ -21,6 +22,7 @@ from reproductions.harness.records import (
     record_path,
     records_digest,
     seal,
+    segments,
     write_record,
 )
 from resnet.recipe import Recipe
@@ -83,7 +85,9 @@ def diverged_fields():
 def test_a_run_that_diverged_before_its_first_evaluation_has_no_best(tmp_path):
     lost = diverged_fields()["final"] | {"iteration": 3}
     changes = {"status": "diverged", "curve": [lost], "final": lost, "best": {}}
-    assert store(tmp_path, make_record(RUN, 90.0) | changes)[0]["best"] == {}
+    record = make_record(RUN, 90.0) | changes
+    record["segments"][0]["to"] = 3
+    assert store(tmp_path, record)[0]["best"] == {}
 
 
 # ------------------------------------------------------------------------------- damage, the digest made to fit again
@@ -122,6 +126,16 @@ DAMAGE = {
     "data of another name": lambda r: r["data"].update(name="cifar100"),
     "final differs from the curve": lambda r: r["final"].update(test_error=1.0),
     "best differs from the curve": lambda r: r["best"].update(test_error=1.0),
+    "no segments": lambda r: r.update(segments=[]),
+    "a segment without its device": lambda r: r["segments"][0].pop("hardware"),
+    "a segment with more fields": lambda r: r["segments"][0].update(comment="mine"),
+    "segments that don't begin with the run": lambda r: r["segments"][0].update({"from": 1}),
+    "segments that don't follow one another": lambda r: r["segments"].append(r["segments"][0]),
+    "segments that end too early": lambda r: r["segments"][0].update(to=3),
+    "a segment of which only something is known": lambda r: r.update(move(r, 3, code=None)),
+    "a last segment that is not known": lambda r: r["segments"][0].update(dict.fromkeys(ORIGIN)),
+    "a last segment on another device": lambda r: r["segments"][0]["hardware"].update(device="GPU X"),
+    "a last segment of another commit": lambda r: r["segments"][0]["code"].update(commit=None),
     "empty curve": lambda r: set_curve(r, []),
     "curve with a bool": lambda r: set_curve(r, [r["curve"][0] | {"learning_rate": True}, r["curve"][1]]),
     "curve with a gap in a point": lambda r: r["curve"][0].pop("training_loss"),
@@ -229,9 +243,16 @@ def test_any_edit_of_one_value_is_refused(tmp_path_factory, leaf, value):
 # -------------------------------------------------------------------------------------------------------- older schemas
 
 
+def as_of_schema_3(record):
+    """The record as it was written before runs had segments."""
+    record = copy.deepcopy(record) | {"schema": 3}
+    del record["segments"]
+    return seal(record)
+
+
 def as_of_schema_2(record):
     """The record as it was written before runs had teachers and further tests."""
-    record = copy.deepcopy(record) | {"schema": 2}
+    record = as_of_schema_3(record) | {"schema": 2}
     del record["teacher_sha256"], record["pretrained_sha256"], record["tests"]
     return seal(record)
 
@@ -243,11 +264,12 @@ def as_of_schema_1(record):
     return seal(record)
 
 
-@pytest.mark.parametrize("as_of", [as_of_schema_1, as_of_schema_2])
+@pytest.mark.parametrize("as_of", [as_of_schema_1, as_of_schema_2, as_of_schema_3])
 def test_a_record_of_an_older_schema_is_still_valid(tmp_path, record, as_of):
     older = as_of(record)
-    assert SCHEMA == 3 and read_record(put(tmp_path, older)) == older
+    assert SCHEMA == 4 and read_record(put(tmp_path, older)) == older
     assert read_pool(tmp_path).get(RUN) == older
+    assert segments(older)[0]["code"] == older["code"] and segments(older)[0]["to"] == RUN.recipe.iterations
 
 
 def test_a_record_of_an_older_schema_has_none_of_the_newer_fields(tmp_path, record):
@@ -273,8 +295,8 @@ def test_tests_and_teacher_are_those_of_the_specification(tmp_path):
 
 
 def test_a_record_of_the_first_schema_with_the_number_of_the_newest_is_refused(tmp_path, record):
-    path = put(tmp_path, seal(as_of_schema_1(record) | {"schema": 3}))
-    with pytest.raises(RecordError, match=f"{path}.*teacher_sha256, tests missing"):
+    path = put(tmp_path, seal(as_of_schema_1(record) | {"schema": SCHEMA}))
+    with pytest.raises(RecordError, match=f"{path}.*segments, teacher_sha256, tests missing"):
         read_record(path)
 
 
@@ -289,14 +311,16 @@ def test_damage_to_a_record_of_the_first_schema_is_an_error_too(tmp_path, record
 
 def test_the_committed_records_are_valid():
     pool = read_pool(ROOT / "results" / "records")
-    assert not pool.damaged and {record["schema"] for record in pool.records.values()} <= {1, 2, 3}
-    assert any(record["schema"] == 1 for record in pool.records.values())
+    assert not pool.damaged and {record["schema"] for record in pool.records.values()} <= {1, 2, 3, 4}
+    assert any(record["schema"] < SCHEMA for record in pool.records.values())
 
 
 def test_a_run_took_its_share_of_every_device_it_was_on(tmp_path, record):
     shared = make_record(RUN, 8.5, timing={"device_seconds": 450.0, "packed_with": 7}, hardware={"processes": 2})
     assert device_seconds(seal(shared)) == 900.0
     assert device_seconds(as_of_schema_1(record)) == record["timing"]["wall_seconds"] == device_seconds(record)
+    assert device_seconds(move(shared, 3, hardware={"processes": 4})) == 225 * 4 + 225 * 2
+    assert device_seconds(move(shared, 3, **dict.fromkeys(ORIGIN))) == 225 + 225 * 2
 
 
 # ---------------------------------------------------------------------------------------------------------------- pool

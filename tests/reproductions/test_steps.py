@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import make_record, store
+from fakes import make_record, move, store
 from matplotlib.collections import PathCollection
 from scipy import stats
 
 from reproductions import bag_of_tricks_efficient, bag_of_tricks_refinements, bag_of_tricks_tweaks
 from reproductions.harness.experiment import Row, RowResult, Variant
-from reproductions.harness.records import Pool, read_pool
+from reproductions.harness.records import ORIGIN, Pool, read_pool
 from reproductions.harness.reporting import footnotes, plots, samples, statistics
 from reproductions.harness.reporting.report import write_report
 from reproductions.harness.reporting.steps import Step, find_steps, section, statement
+from reproductions.harness.reporting.steps import numbers as steps_numbers
 from reproductions.harness.reporting.tables import Page
 
 EFFICIENT = bag_of_tricks_efficient.EXPERIMENTS["cifar10"]
@@ -108,6 +109,50 @@ def test_one_pair_has_a_difference_and_no_interval(tmp_path):
     assert step.differences == pytest.approx([0.3]) and step.mean == pytest.approx(0.3) and step.interval is None
     (step, *_) = find_steps(results_of(TWEAKS["cifar10"], PAPER, {"b": [6.1]}, tmp_path / "less"))
     assert step.differences == [] and step.mean is None and step.interval is None
+
+
+CPU = {"hardware": {"type": "cpu", "device": "AMD EPYC"}}
+
+
+def step_of(old, new):
+    """A step from records to others, whatever rows they are of."""
+    before, row = TWEAKS["cifar10"].rows("paper")[:2]
+    return Step(RowResult(row, new, None, 5), RowResult(before, old, None, 5))
+
+
+def test_only_runs_of_one_kind_of_device_and_one_precision_are_pairs():
+    before, row = ([row.run(seed) for seed in range(5)] for row in TWEAKS["cifar10"].rows("paper")[:2])
+    old = [make_record(run, 6.4) for run in before]
+    new = [
+        make_record(row[0], 6.1),
+        make_record(row[1], 6.2, **CPU),
+        make_record(row[2], 6.3, precision="fp32"),
+        move(make_record(row[3], 6.0), 1_000, **CPU),
+        move(make_record(row[4], 6.0), 1_000, hardware={"device": "NVIDIA H100"}),
+    ]
+    step = step_of(old, new)
+    assert step.differences == pytest.approx([0.3, 0.4])
+    assert step.left_out == {"of other devices": 2, "of other precision": 1}
+    text = section([step], PAPER, "carries over")
+    assert "| 2 of 5 (2 of other devices, 1 of other precision) |" in text and "counted in brackets" in text
+    columns = steps_numbers([step], PAPER, "carries over")
+    assert (columns["pairs"], columns["pairs_left_out"]) == ([2], [3])
+    unknown = move(make_record(row[0], 6.1), 1_000, **dict.fromkeys(ORIGIN))
+    assert step_of(old, [unknown]).differences == []
+
+
+def test_a_step_of_precision_compares_other_precisions_on_one_kind_of_device():
+    """+ FP16 comes after a row in fp32."""
+    new, old = (row_of(EFFICIENT, key) for key in ("128_fp16", "128_no_bias_decay"))
+    full = [make_record(old.run(seed), 6.4) for seed in range(2)]
+    half = [make_record(new.run(0), 6.1), make_record(new.run(1), 6.1, **CPU)]
+    step = step_of(full, half)
+    assert step.differences == pytest.approx([0.3]) and step.left_out == {"of other devices": 1}
+    assert "counted in brackets" not in section([step_of(full, half[:1])], PAPER, "carries over")
+
+
+def row_of(experiment, key):
+    return next(row for row in experiment.rows("paper") if row.key == key)
 
 
 def test_the_papers_differences_are_exact_and_by_source(steps):

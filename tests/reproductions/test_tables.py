@@ -2,14 +2,15 @@
 
 import csv
 import re
+from dataclasses import replace
 
 import pytest
-from fakes import make_record, make_results, store
+from fakes import make_record, make_results, move, store
 
 from reproductions import bag_of_tricks_efficient, cifar_imagenet_stem, cifar_table, degradation, precision, reported
 from reproductions.harness.experiment import Variant
-from reproductions.harness.records import read_pool, records_digest
-from reproductions.harness.reporting import cells, comparisons, plots
+from reproductions.harness.records import ORIGIN, read_pool, records_digest
+from reproductions.harness.reporting import cells, comparisons, footnotes, plots
 from reproductions.harness.reporting.headline import of_last_row
 from reproductions.harness.reporting.markdown import markdown_table
 from reproductions.harness.reporting.report import make_page, write_report
@@ -238,6 +239,37 @@ def test_hardware_is_grouped_and_hours_added_up(tmp_path):
     assert "1 run on AMD EPYC, 2 threads; fp32; torch 2.11.0; 0.50 CPU-hours" in text
 
 
+def test_runs_that_moved_are_named_and_counted_where_they_were(tmp_path):
+    runs = [TABLE.rows("paper")[0].run(seed) for seed in range(4)]
+    cpu = {"hardware": {"type": "cpu", "device": "AMD EPYC"}, "versions": {"torch": "2.15.0"}}
+    interrupted = make_record(runs[3], 8.6, schema=3, interruptions=1)
+    store(
+        tmp_path,
+        make_record(runs[0], 8.7),
+        move(make_record(runs[1], 8.8), 3_000, **cpu, code={"commit": "ab" * 20}),
+        move(make_record(runs[2], 8.9), 5_000, **dict.fromkeys(ORIGIN)),
+        interrupted,
+    )
+    text = report_pools(read_pool(tmp_path), read_pool(tmp_path), tmp_path / "results")[0].read_text()
+    gpu, other = "NVIDIA H200; bf16; torch 2.11.0, CUDA 13.0, cuDNN 91200", "AMD EPYC, 1 thread; bf16; torch 2.15.0"
+    nowhere = "a device and with software that are not known"
+    assert f"- Hardware: 4 runs, 2 of them in part, on {gpu}; 3.00 GPU-hours, the" in text
+    assert f"- Hardware: 1 run, 1 of them in part, on {other}; 0.50 CPU-hours, the" in text
+    assert f"- Hardware: 1 run, 1 of them in part, on {nowhere}; 0.50 device-hours, the" in text
+    assert f"- Moved: ResNet-20 seed 1 (to iteration 3,000 on {other}, then to iteration 64,000 on {gpu}); " in text
+    assert f"ResNet-20 seed 2 (to iteration 5,000 on {nowhere}, then to iteration 64,000 on {gpu}). An" in text
+    assert "record that names only the last device and software: ResNet-20 seed 3.\n" in text
+    assert "commit ababababab, then commit c0ffee0000 (1 run)" in text
+    assert "unknown commit, then commit c0ffee0000 (1 run)" in text
+
+
+def test_code_that_changed_midway_is_said():
+    record = make_record(TABLE.rows("paper")[0].run(0), 8.7)
+    moved = move(record, 3_000, code={"commit": "ab" * 20, "resnet_sha256": "3" * 64})
+    said = "(1 run, **begun by one version of the code and ended by another**)"
+    assert footnotes.code_note([moved], True) == f"Code: commit ababababab, then commit c0ffee0000 {said}."
+
+
 def test_modified_and_unknown_code_is_said(tmp_path):
     runs = [PAPER.apply(TABLE.rows("paper")[0].run(seed)) for seed in range(3)]
     store(
@@ -250,6 +282,34 @@ def test_modified_and_unknown_code_is_said(tmp_path):
     text = report_pools(pool, pool, tmp_path)[0].read_text()
     assert "commit c0ffee0000 (1 run); commit c0ffee0000 (1 run, **modified code**)" in text
     assert "unknown commit (1 run, not known whether modified)" in text
+
+
+def test_code_copied_without_git_is_what_its_digest_proved_where_it_is_published(tmp_path):
+    copied = {"code": {"modified": None}}
+    results = make_results(TABLE, PAPER, {"resnet20": [8.7, 8.8]}, tmp_path / "a", **copied)
+    text = write_report(TABLE, PAPER, results, tmp_path / "results")[0].read_text()
+    assert "- Code: commit c0ffee0000 (2 runs, package resnet proved to be the commit's by its digest).\n" in text
+    results = make_results(TABLE, PAPER, {"resnet20": [8.7, 8.8]}, tmp_path / "b", published={}, **copied)
+    text = write_report(TABLE, PAPER, results, tmp_path / "runs")[0].read_text()
+    assert "- Code: commit c0ffee0000 (2 runs, not known whether modified).\n" in text
+
+
+def test_precisions_that_devices_chose_are_said(tmp_path):
+    runs = [TABLE.rows("paper")[0].run(seed) for seed in range(3)]
+    cpu = {"hardware": {"type": "cpu", "device": "AMD EPYC"}}
+    named = replace(runs[2], recipe=replace(runs[2].recipe, precision="fp32"))
+    gpu, fast, slow, other = (
+        make_record(runs[0], 8.7),
+        make_record(runs[1], 8.8, **cpu),
+        make_record(runs[2], 8.9, **cpu, precision="fp32"),
+        make_record(named, 8.9, **cpu, precision="fp32"),
+    )
+    assert footnotes.precision_notes([gpu, other]) == []
+    said = "Precision: left to the device (`auto`), which chose: "
+    assert footnotes.precision_notes([fast]) == [f"{said}1 run in bf16 on a CPU."]
+    assert footnotes.precision_notes([gpu, slow]) == [f"{said}1 run in fp32 on a CPU, 1 run in bf16 on a GPU."]
+    store(tmp_path, fast)
+    assert said in report_pools(read_pool(tmp_path), read_pool(tmp_path), tmp_path)[0].read_text()
 
 
 def test_sources_are_named(published):
@@ -362,8 +422,11 @@ def test_markdown_table_is_padded():
 # ---------------------------------------------------------------------------------------------------------- precision
 
 
-def precision_page(root, fast, full, **changes):
+def precision_page(root, fast, full, used=("bf16", "fp32"), **changes):
     results = make_results(precision.EXPERIMENT, Variant("paper"), {"fast": fast, "fp32": full}, root, **changes)
+    for result, name in zip(results, used, strict=True):
+        for record in result.records:
+            record["precision"] = name
     files = write_report(precision.EXPERIMENT, Variant("paper"), results, root)
     assert [path.name for path in files] == ["precision.md", "precision.csv"]
     return files[0].read_text()
@@ -380,7 +443,9 @@ def test_equivalence_of_two_precisions_is_shown_or_not(tmp_path):
 
 
 def test_rows_of_one_precision_are_said_to_compare_nothing(tmp_path):
-    assert "compares nothing" in precision_page(tmp_path, [8.0, 8.1], [8.0, 8.1])  # all fakes are bf16
+    text = precision_page(tmp_path, [8.0, 8.1, 8.2], [8.0, 8.1, 8.2], used=("fp32", "fp32"))
+    assert "Nothing is compared: both rows have runs in fp32 here." in text
+    assert "hown:" not in text and not re.search(r"\| yes", text)
 
 
 def test_the_headline_compares_the_last_row_with_a_number(tmp_path):

@@ -14,7 +14,7 @@ from reproductions.harness import provenance
 from reproductions.harness.launching import worker
 from reproductions.harness.launching.worker import execute
 from reproductions.harness.launching.workplace import Status, Workplace
-from reproductions.harness.records import read_record, record_path
+from reproductions.harness.records import ORIGIN, read_record, record_path
 from resnet import checkpoint
 from resnet.data import DataError, load
 from resnet.data.synthetic import make_synthetic
@@ -42,8 +42,10 @@ FROM_FILES = Recipe(
 
 
 def comparable_record(place, run):
-    """The run's record without what may differ after interruptions."""
+    """The run's record without what may differ after interruptions: times."""
     record = read_record(record_path(place.records, run))
+    for segment in record["segments"]:
+        del segment["device_seconds"]
     return {name: value for name, value in record.items() if name not in ("timing", "interruptions", "record_sha256")}
 
 
@@ -220,6 +222,58 @@ def test_asked_to_stop_it_leaves_a_checkpoint_and_says_so(place):
     assert not place.work(other).exists()
     execute([run], place, never)
     assert read_record(record_path(place.records, run))["interruptions"] == 1
+
+
+def segments_of(place, run):
+    """What the record says: from, to, and the version of torch."""
+    segments = read_record(record_path(place.records, run))["segments"]
+    return [(s["from"], s["to"], s["versions"] and s["versions"]["torch"]) for s in segments]
+
+
+@pytest.mark.parametrize(
+    ("third", "expected"), [("2.1", [(0, 6, "2.1")]), ("2.3", [(0, 2, "2.1"), (2, 6, "2.3")])], ids=["back", "moved"]
+)
+def test_a_record_names_every_software_that_had_a_part_in_it(place, monkeypatch, third, expected):
+    """What a killed process did after its last checkpoint belongs to the process that did it again."""
+    run, versions = synthetic_run(), provenance.versions()
+
+    def start(version, stops=never):
+        monkeypatch.setattr(provenance, "versions", lambda: versions | {"torch": version})
+        return execute([run], place, stops)
+
+    def dies(*arguments):
+        raise Killed
+
+    stops = iter([False, False, True])
+    assert start("2.1", lambda: next(stops, True)).interrupted
+    stops = iter([False, False, True])
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", dies)
+        with pytest.raises(Killed):
+            start("2.2", lambda: next(stops, True))
+    assert not start(third).failures
+    assert segments_of(place, run) == expected
+    record = read_record(record_path(place.records, run))
+    assert record["interruptions"] == 2 and record["versions"]["torch"] == third
+    seconds = sum(segment["device_seconds"] for segment in record["segments"])
+    assert seconds == pytest.approx(record["timing"]["device_seconds"], abs=0.01)
+
+
+def test_segments_that_a_checkpoint_does_not_know_are_not_invented(place, monkeypatch):
+    run = synthetic_run()
+    stops = iter([False, False, True])
+    execute([run], place, lambda: next(stops, True))
+    state = checkpoint.load_latest(place.work(run))
+    del state["history"]["segments"]  # as it was written before there were segments
+    checkpoint.save(place.work(run), state)
+    clean = {**CODE, "modified": False}
+    monkeypatch.setattr(provenance, "code_identity", lambda: clean)
+    assert not execute([run], place, never).failures
+    record = read_record(record_path(place.records, run))
+    first, second = record["segments"]
+    assert (first["from"], first["to"]) == (0, 2) and {first[name] for name in ORIGIN} == {None}
+    assert (second["from"], second["to"], second["code"]) == (2, 6, clean)
+    assert record["code"]["modified"] is None
 
 
 def test_a_damaged_record_is_reported_and_not_trained_over(place):

@@ -58,6 +58,22 @@ def test_archive(small, tmp_path):
     assert dataset.digest == hashlib.sha256(b"".join(arrays[name].tobytes() for name in SHAPES)).hexdigest()
 
 
+def test_an_archive_may_say_which_test_images_are_not_exact(small, tmp_path):
+    write_archive(tmp_path)
+    whole = data.load("cifar10", tmp_path)
+    write_archive(tmp_path, jpeg_test=np.array([2, 7], np.int32))
+    copy = data.load("cifar10", tmp_path)
+    assert whole.inexact_test == () and copy.inexact_test == (2, 7) and copy.digest == whole.digest
+    assert data.place(copy, None, "cpu").inexact_test == (2, 7)
+
+
+@pytest.mark.parametrize("positions", [[10], [-1], [0.5], [[1]], ["a"]])
+def test_positions_that_are_none_are_an_error(small, tmp_path, positions):
+    write_archive(tmp_path, jpeg_test=np.array(positions))
+    with pytest.raises(DataError, match="cifar10.npz: jpeg_test is not a list of positions from 0 to 9"):
+        data.load("cifar10", tmp_path)
+
+
 def test_digest_changes_with_a_single_pixel(small, tmp_path):
     write_archive(tmp_path)
     before = data.load("cifar10", tmp_path).digest

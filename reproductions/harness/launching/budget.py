@@ -1,6 +1,5 @@
 """Time that ends: which runs a launch of so many minutes takes, in which order, and which it leaves alone and why."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -140,11 +139,11 @@ def read_beginning(place: Workplace, run: Run) -> Beginning | None:
     for path in (folder / checkpoint.NEWEST, folder / checkpoint.PREVIOUS):
         try:
             state = checkpoint.load(path)
-            starts = json.loads((folder / "starts.json").read_text())
-            code = next((start["code"] for start in reversed(starts) if start["code"]), {})
-            return Beginning(state["iteration"], state["precision"], code.get("commit"), code.get("resnet_sha256"))
-        except (checkpoint.CheckpointError, OSError, ValueError, KeyError, TypeError):
+        except (checkpoint.CheckpointError, OSError):
             continue
+        segments = state["history"].get("segments") or [{}]  # which checkpoints of older code don't have
+        code = (segments[-1].get("origin") or {}).get("code", {})
+        return Beginning(state["iteration"], state["precision"], code.get("commit"), code.get("resnet_sha256"))
     return None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from reproductions.harness import provenance
-from reproductions.harness.records import Pool, device_seconds
+from reproductions.harness.records import Pool, device_seconds, segments
 from resnet.data import FOLDERS, IMAGE_SHAPES, ImageDataset
 from resnet.data.resident import ResidentData
 from resnet.device import resolve_precision, synchronized_time, threads
@@ -75,7 +75,8 @@ def recorded_rate(run: Run, pools: list[Pool], hardware: dict, precision: str | 
         own, other = work_of(run), work_of(Run.from_specification(record["specification"]))
         if precision is not None:
             own, other = own._replace(precision=precision), other._replace(precision=record["precision"])
-        return own == other and hardware.items() <= ({"processes": 1} | record["hardware"]).items()
+        here = hardware.items() <= ({"processes": 1} | record["hardware"]).items()
+        return own == other and here and len(segments(record)) == 1
 
     matching = [record for pool in pools for record in pool.records.values() if matches(record)]
     if not matching:

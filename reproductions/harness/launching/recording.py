@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from reproductions.harness import provenance
-from reproductions.harness.records import SCHEMA, best_point
+from reproductions.harness.records import ORIGIN, SCHEMA, best_point
 from resnet import checkpoint
 from resnet.files import write_atomically
 from resnet.models import count_parameters
@@ -19,19 +19,16 @@ class GivenUp(Exception):
     """A run that was begun again and again without getting any further."""
 
 
-def note_start(folder: Path, code: dict, launch: str, max_starts: int) -> list[dict]:
+def note_start(folder: Path, launch: str, max_starts: int) -> list[dict]:
     """Add this start to the run's list of starts, and return the list: it counts interruptions, SIGKILL too.
 
-    The code of starts that left no checkpoint has no part in what comes out, and is forgotten. Raises GivenUp
-    where this launch has begun the run ``max_starts`` times from the same checkpoint.
+    Raises GivenUp where this launch has begun the run ``max_starts`` times from the same checkpoint.
     """
     starts, newest = _read_starts(folder), _newest_checkpoint(folder)
-    if newest is None and not (folder / checkpoint.PREVIOUS).exists():
-        starts = [{**start, "code": None} for start in starts]
     if (in_vain := begun_in_vain(folder, launch)) >= max_starts:
         times = ", ".join(start["time"] for start in starts[-in_vain:])
         raise GivenUp(f"given up: {in_vain} starts did not come as far as a checkpoint ({times})")
-    starts.append({"time": _now(), "code": code, "launch": launch, "checkpoint": newest})
+    starts.append({"time": _now(), "launch": launch, "checkpoint": newest})
     write_atomically(folder / _STARTS, json.dumps(starts).encode())
     return starts
 
@@ -57,12 +54,22 @@ def _newest_checkpoint(folder: Path) -> int | None:
     return path.stat().st_mtime_ns if path.exists() else None
 
 
-def make_record(trainer: Trainer, history: dict, tests: dict, code: dict, starts: list[dict]) -> dict:
+def origin(trainer: Trainer, code: dict) -> dict:
+    """Where and with what this process trains a run: what a record says of a segment, and of the last one."""
+    return {
+        "hardware": provenance.hardware(trainer.device, trainer.threads, trainer.group.size),
+        "precision": trainer.precision,
+        "versions": provenance.versions(),
+        "code": code,
+    }
+
+
+def make_record(trainer: Trainer, history: dict, tests: dict, starts: list[dict]) -> dict:
     """The record of a finished run; see :mod:`reproductions.harness.records` for the fields."""
     run, data, curve = trainer.run, trainer.data, trainer.curve
-    earlier = [start["code"] for start in starts if start["code"] is not None]
-    if any(old["modified"] or old["resnet_sha256"] != code["resnet_sha256"] for old in earlier):
-        code = {**code, "modified": True}  # begun by one version of the code and ended by another
+    segments = [_segment(noted) for noted in history["segments"]]
+    last = {name: segments[-1][name] for name in ORIGIN}
+    modified = _modified([segment["code"] for segment in segments])
     rate = trainer.iteration * run.recipe.batch_size / history["train_seconds"]
     return {
         "schema": SCHEMA,
@@ -77,7 +84,9 @@ def make_record(trainer: Trainer, history: dict, tests: dict, code: dict, starts
         "weights_sha256": trainer.weights_digest(),
         **{f"{role}_sha256": trainer.needed_digests.get(role) for role in ROLES},
         "tests": tests,
-        "precision": trainer.precision,
+        **last,
+        "code": {**last["code"], "modified": modified},
+        "segments": segments,
         "timing": {
             "wall_seconds": round(history["wall_seconds"], 3),
             "train_seconds": round(history["train_seconds"], 3),
@@ -86,12 +95,29 @@ def make_record(trainer: Trainer, history: dict, tests: dict, code: dict, starts
             "packed_with": history["packed_with"],
             "finished": _now(),
         },
-        "hardware": provenance.hardware(trainer.device, trainer.threads, trainer.group.size),
-        "versions": provenance.versions(),
-        "code": code,
         "data": {"name": data.name, "sha256": data.digest, "official": data.official},
         "interruptions": len(starts) - 1,
     }
+
+
+def _segment(noted: dict) -> dict:
+    """A segment of the history as a record has it: of one whose origin is not known, all that would say it is None."""
+    known = noted["origin"] or dict.fromkeys(ORIGIN)
+    return {
+        "from": noted["from"],
+        "to": noted["to"],
+        "device_seconds": round(noted["device_seconds"], 3),
+        **known,
+    }
+
+
+def _modified(codes: list[dict | None]) -> bool | None:
+    """Whether any of a run's segments had modified code, or the run was begun by one version and ended by another."""
+    known = [code for code in codes if code is not None]
+    if any(code["modified"] for code in known) or len({code["resnet_sha256"] for code in known}) > 1:
+        return True
+    certain = len(known) == len(codes) and not any(code["modified"] is None for code in known)
+    return False if certain else None
 
 
 def _now() -> str:

@@ -16,7 +16,7 @@ from reproductions.harness import provenance
 from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.launching.budget import Budget
 from reproductions.harness.launching.claims import Claim, claim
-from reproductions.harness.launching.recording import GivenUp, begun_in_vain, make_record, note_start
+from reproductions.harness.launching.recording import GivenUp, begun_in_vain, make_record, note_start, origin
 from reproductions.harness.launching.workplace import Status, Workplace, failures
 from reproductions.harness.records import RecordError, outcome, read_record, record_path, write_record
 from resnet import checkpoint
@@ -196,7 +196,7 @@ class _Worker:
         with ExitStack() as stack:
             stack.enter_context(claimed)
             try:
-                begun = _Begun(run, claimed, note_start(folder, self.code, way.launch, way.max_starts))
+                begun = _Begun(run, claimed, note_start(folder, way.launch, way.max_starts))
             except (GivenUp, OSError, ValueError) as error:
                 failure = str(error)
             else:
@@ -269,9 +269,10 @@ class _Worker:
             on_progress=partial(self._report, run, "running"),
             stop_requested=lambda: (begun.claimed is not None and begun.claimed.lost) or self.stop_requested(),
             neighbours=lambda: self.pack.neighbours,
+            origin=lambda: origin(trainer, self.code),
         )
         tests = {} if trainer.diverged else trainer.final_tests()
-        record = make_record(trainer, history, tests, self.code, begun.starts)
+        record = make_record(trainer, history, tests, begun.starts)
         if self.group.rank == 0:
             write_atomically(self.place.weights(run), checkpoint.pack(trainer.model.state_dict()))
             path = write_record(self.place.records, record)

@@ -1,5 +1,7 @@
 """How numbers are written in a table. Errors and accuracies are in percent; what is absent is a dash."""
 
+from collections.abc import Mapping
+
 from reproductions.harness.reporting import statistics
 from reproductions.harness.reporting.samples import completed, final_values
 from reproductions.harness.reporting.statistics import Interval
@@ -32,9 +34,10 @@ def count(records: list[dict], seeds: int) -> str:
     return f"n = {n}{f' of {seeds}' if n < seeds else ''}{f', {lost} diverged' if lost else ''}"
 
 
-def pairs(n: int, seeds: int) -> str:
-    """``5``, ``3 of 5`` where some are missing."""
-    return f"{n}" if n >= seeds else f"{n} of {seeds}"
+def pairs(n: int, seeds: int, left_out: Mapping[str, int]) -> str:
+    """``5``, ``3 of 5`` where some are missing, ``2 of 5 (1 of other precision)`` where some are not compared."""
+    reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(left_out.items()))
+    return (f"{n}" if n >= seeds else f"{n} of {seeds}") + (f" ({reasons})" if reasons else "")
 
 
 def no_interval(values: list[float]) -> str:

@@ -1,6 +1,7 @@
 """What changes of a default are worth: paired differences by seed, corrected for how many are looked at together."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from matplotlib.figure import Figure
@@ -10,7 +11,7 @@ from reproductions.harness.reporting import plots, statistics
 from reproductions.harness.reporting.cells import NONE, interval, no_interval, p_value, pairs, signed
 from reproductions.harness.reporting.headline import Headline
 from reproductions.harness.reporting.markdown import markdown_table
-from reproductions.harness.reporting.samples import completed, paired_differences
+from reproductions.harness.reporting.samples import completed, paired_differences, pairs_note
 from reproductions.harness.reporting.statistics import Interval
 
 ALPHA = 0.05  # the chance of any false statement among all of a table
@@ -20,9 +21,10 @@ ALPHA = 0.05  # the chance of any false statement among all of a table
 class Effect:
     """What a ``change`` does to the test error of a ``net``, in percentage points.
 
-    ``changed`` and ``default``: errors by seed. ``seeds``: how many there were to be. ``selected``: the change is to
-    take the best of several errors, which can't but be lower. ``same``: in what both are the same where nothing was
-    changed; that is no comparison.
+    ``changed`` and ``default``: errors by seed, less those that are ``left_out``, with the reason, because the two runs
+    can't be compared. ``seeds``: how many there were to be. ``selected``: the change is to take the best of several
+    errors, which can't but be lower. ``same``: in what both are the same where nothing was changed; that is no
+    comparison.
     """
 
     net: str
@@ -32,6 +34,7 @@ class Effect:
     seeds: int
     selected: bool = False
     same: str = ""
+    left_out: Counter[str] = field(default_factory=Counter)
 
     @cached_property
     def differences(self) -> list[float]:
@@ -54,10 +57,10 @@ class Effect:
     def statement(self, comparisons: int) -> str:
         """In a word: the change is better or worse, or neither is shown."""
         bounds = self.interval(comparisons)
-        if not self.differences:
-            return "no pairs"
         if self.same:
             return f"none: {self.same}"
+        if not self.differences:
+            return "no pairs"
         if self.selected:
             return "lower by selection"
         if bounds is None:
@@ -66,8 +69,8 @@ class Effect:
 
 
 def count(effects: list[Effect]) -> int:
-    """How many comparisons they are."""
-    return max(1, sum(not effect.same for effect in effects))
+    """How many comparisons they are: all that are tested once their runs are there."""
+    return max(1, sum(not effect.same and not effect.selected for effect in effects))
 
 
 def by_size(effects: list[Effect]) -> list[Effect]:
@@ -87,20 +90,21 @@ def section(effects: list[Effect]) -> str:
         {
             "change": [effect.change for effect in ordered],
             "net": [effect.net for effect in ordered],
-            "pairs": [pairs(len(effect.differences), effect.seeds) for effect in ordered],
+            "pairs": [pairs(len(effect.differences), effect.seeds, effect.left_out) for effect in ordered],
             "difference": [signed(effect.mean) for effect in ordered],
             "95 % interval, corrected": [interval(effect.interval(comparisons), signed) for effect in ordered],
             "p, corrected": [p_value(effect.p(comparisons)) for effect in ordered],
-            "the change is": [effect.statement(comparisons) if effect.differences else NONE for effect in ordered],
+            "the change is": [e.statement(comparisons) if e.differences or e.same else NONE for e in ordered],
         }
     )
     return (
         f"## What each change is worth\n\n{table}\nTest error with the change minus test error of the default with the "
         "same seed, in percentage points: above 0, the change is worse. Means over pairs of completed runs, paired "
         f"t-intervals and t-tests, corrected for {comparisons} comparisons (Bonferroni): if none of the changes did "
-        "anything, the chance that any of the intervals excluded 0 would be at most 5 %. The best of several "
+        "anything, the chance that any of their intervals excluded 0 would be at most 5 %. The best of several "
         "evaluations is chosen by their test errors and so no higher than the last: how much lower, is what selecting "
-        "makes of it.\n"
+        "makes of it; that is not tested and not counted, and its interval is of the same level."
+        f"{pairs_note(sum((effect.left_out for effect in effects), Counter()))}\n"
     )
 
 
@@ -113,6 +117,7 @@ def numbers(effects: list[Effect]) -> dict[str, list]:
         "net": [effect.net for effect in ordered],
         "pairs": [len(effect.differences) for effect in ordered],
         "seeds": [effect.seeds for effect in ordered],
+        "pairs_left_out": [effect.left_out.total() for effect in ordered],
         "difference": [effect.mean for effect in ordered],
         "std": [statistics.std(effect.differences) for effect in ordered],
         "low_corrected": [b and b.low for b in bounds],

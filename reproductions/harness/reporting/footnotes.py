@@ -4,10 +4,16 @@ No times and no paths of a machine: the same records give the same text.
 """
 
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 
 from reproductions import reported
+from reproductions.harness.exact_errors import EXACT_ERRORS
 from reproductions.harness.experiment import Experiment, RowResult, Variant
-from reproductions.harness.records import device_seconds, records_digest
+from reproductions.harness.measurements import MeasurementError
+from reproductions.harness.records import records_digest, segment_seconds, segments
+from reproductions.harness.reporting import statistics
+from reproductions.harness.reporting.cells import signed
 from reproductions.harness.reporting.samples import METRICS, at_the_end, completed
 from reproductions.reported import Source
 from resnet.data import KNOWN_COPIES
@@ -107,39 +113,126 @@ def data_notes(records: list[dict]) -> list[str]:
     return notes
 
 
+def exact_notes(records: list[dict], out: Path) -> list[str]:
+    """What inexact test images of a copy of the data do to the errors, from the measurements below ``out``."""
+    found = []
+    for record in completed(records):
+        with suppress(MeasurementError):  # a damaged file counts as none
+            found += filter(None, [EXACT_ERRORS.find(out, record)])
+    differences: dict[tuple[str, int], list[float]] = {}
+    for file in found:
+        own = differences.setdefault((file["data"]["name"], file["exact_images"]), [])
+        own.append(file["exact_error"] - file["error"])
+    return [
+        f"On the {images:,} test images of {name} that are exact in this copy, the mean test error differs by "
+        f"{signed(statistics.mean(own))} points ({counted(len(own), 'run')} measured, in fp32)."
+        for (name, images), own in sorted(differences.items())
+    ]
+
+
 def hardware_notes(records: list[dict]) -> list[str]:
     """What the runs ran on, and for how long."""
-    groups: dict[tuple[str, str], list[dict]] = {}
+    groups: dict[tuple[str, str], list[tuple[dict, dict]]] = {}
     for record in records:
-        hardware, versions = record["hardware"], record["versions"]
-        device, software = hardware["device"], f"torch {versions['torch']}"
-        unit = "GPU" if hardware["type"] == "cuda" else "CPU"
-        if unit == "GPU":
-            software += f", CUDA {versions['cuda']}, cuDNN {versions['cudnn']}"
-        else:
-            device += f", {counted(hardware['threads'], 'thread')}"
-        if (processes := hardware.get("processes", 1)) > 1:
-            device += f", {processes} processes a run"
-        groups.setdefault((unit, f"{device}; {record['precision']}; {software}"), []).append(record)
+        for segment in segments(record):
+            groups.setdefault(_place(segment), []).append((record, segment))
     notes = []
-    for (unit, where), members in sorted(groups.items()):
-        hours = sum(device_seconds(record) for record in members) / 3600
-        most = 1 + max(record["timing"].get("packed_with", 0) for record in members)
-        how = "the runs' wall times added up" if most == 1 else f"up to {most} runs at once on a {unit}"
-        spent = f"{hours:.2f} {unit}-hours, {how}"
-        notes.append(f"Hardware: {counted(len(members), 'run')} on {where}; {spent}.")
+    for (name, where), members in sorted(groups.items()):
+        hours = sum(segment_seconds(segment) for _, segment in members) / 3600
+        runs = {record["identity"]: len(_places(record)) > 1 for record, _ in members}
+        most = 1 + max(record["timing"].get("packed_with", 0) for record, _ in members)
+        how = "the runs' wall times added up" if most == 1 else f"up to {most} runs at once on a {name}"
+        in_part = f", {sum(runs.values())} of them in part," if any(runs.values()) else ""
+        notes.append(f"Hardware: {counted(len(runs), 'run')}{in_part} on {where}; {hours:.2f} {name}-hours, {how}.")
     return notes
 
 
-def code_note(records: list[dict]) -> str:
-    """Which commits, and which of the runs came from modified code."""
-    said = {True: ", **modified code**", None: ", not known whether modified", False: ""}
-    sources = Counter((r["code"]["commit"] or "", r["code"]["modified"]) for r in records)
-    parts = [
-        f"{f'commit {commit[:10]}' if commit else 'unknown commit'} ({counted(n, 'run')}{said[modified]})"
-        for (commit, modified), n in sorted(sources.items(), key=str)
-    ]
+def _place(segment: dict) -> tuple[str, str]:
+    """A unit of what a segment ran on, and all that is to be said of it."""
+    hardware, versions = segment["hardware"], segment["versions"]
+    if hardware is None:
+        return "device", "a device and with software that are not known"
+    device, software = hardware["device"], f"torch {versions['torch']}"
+    if unit(hardware) == "GPU":
+        software += f", CUDA {versions['cuda']}, cuDNN {versions['cudnn']}"
+    else:
+        device += f", {counted(hardware['threads'], 'thread')}"
+    if (processes := hardware.get("processes", 1)) > 1:
+        device += f", {processes} processes a run"
+    return unit(hardware), f"{device}; {segment['precision']}; {software}"
+
+
+def _places(record: dict) -> list[tuple[str, int]]:
+    """What the run ran on one after another, each with the iteration that it came to there."""
+    places: list[tuple[str, int]] = []
+    for segment in segments(record):
+        where = _place(segment)[1]
+        if places and places[-1][0] == where:
+            places.pop()
+        places.append((where, segment["to"]))
+    return places
+
+
+def moved_notes(results: list[RowResult]) -> list[str]:
+    """Which runs went on on another device or with other software than they were begun, as far as it is known."""
+    moved, unsure, notes = {}, {}, []
+    for result in results:
+        taught = [] if result.teacher is None else [(result.row.teacher.label, result.teacher)]
+        for label, record in [*taught, *((result.row.label, record) for record in result.records)]:
+            name = f"{label} seed {record['specification']['seed']}"
+            if len(places := _places(record)) > 1:
+                parts = ", then ".join(f"to iteration {end:,} on {where}" for where, end in places)
+                moved[record["identity"]] = f"{name} ({parts})"
+            elif "segments" not in record and record["interruptions"]:
+                unsure[record["identity"]] = name
+    if moved:
+        notes.append(
+            f"Moved: {'; '.join(moved.values())}. An interrupted run ends as one without interruptions does on one "
+            "kind of device with one software; of these runs that is not claimed."
+        )
+    if unsure:
+        names = ", ".join(unsure.values())
+        notes.append(f"Interrupted, with a record that names only the last device and software: {names}.")
+    return notes
+
+
+def precision_notes(records: list[dict]) -> list[str]:
+    """Which precisions devices chose, where that is not the same everywhere or a processor chose bf16."""
+    left = [record for record in records if record["specification"]["recipe"]["precision"] == "auto"]
+    chosen = Counter((unit(record["hardware"]), record["precision"]) for record in left)
+    if len({precision for _, precision in chosen}) < 2 and ("CPU", "bf16") not in chosen:
+        return []
+    parts = [f"{counted(n, 'run')} in {precision} on a {name}" for (name, precision), n in sorted(chosen.items())]
+    return [f"Precision: left to the device (`auto`), which chose: {', '.join(parts)}."]
+
+
+def unit(hardware: dict) -> str:
+    """What hours of this hardware are called by."""
+    return "GPU" if hardware["type"] == "cuda" else "CPU"
+
+
+def code_note(records: list[dict], published: bool) -> str:
+    """Which commits, and which of the runs came from modified code.
+
+    Nothing is ``published`` before the digest of its package resnet was found to be the commit's.
+    """
+    sources = Counter(_source(record, published) for record in records)
+    parts = [f"{commits} ({counted(n, 'run')}{said})" for (commits, said), n in sorted(sources.items())]
     return f"Code: {'; '.join(parts)}."
+
+
+def _source(record: dict, published: bool) -> tuple[str, str]:
+    """The commits of a record's or measurement's code one after another, and whether they are known to be the code."""
+    codes = [segment["code"] for segment in record.get("segments", [record])]
+    commits = [f"commit {code['commit'][:10]}" if code and code["commit"] else "unknown commit" for code in codes]
+    modified = record["code"]["modified"]
+    if modified is None and published and None not in codes and all(code["commit"] for code in codes):
+        said = ", package resnet proved to be the commit's by its digest"
+    else:
+        said = {True: ", **modified code**", None: ", not known whether modified", False: ""}[modified]
+    if len({code["resnet_sha256"] for code in codes if code}) > 1:
+        said = ", **begun by one version of the code and ended by another**"
+    return ", then ".join(dict.fromkeys(commits)), said
 
 
 def records_notes(experiment: Experiment, variant: Variant, results: list[RowResult]) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from reproductions.harness.experiment import PROFILES
-from reproductions.harness.records import device_seconds
+from reproductions.harness.records import device_seconds, segments
 from reproductions.harness.reporting import footnotes
 from reproductions.harness.reporting.headline import of_last_row
 from reproductions.harness.reporting.markdown import markdown_table
@@ -31,7 +31,8 @@ def _line(page: Page) -> list[str]:
     experiment, records = page.experiment, footnotes.all_records(page.results)
     headline = (experiment.headline or of_last_row)(page)
     hours = sum(device_seconds(record) for record in records) / 3600
-    units = sorted({"GPU" if record["hardware"]["type"] == "cuda" else "CPU" for record in records})
+    hardware = [segment["hardware"] for record in records for segment in segments(record) if segment["hardware"]]
+    units = sorted({footnotes.unit(one) for one in hardware})
     return [
         f"[{experiment.title}](tables/{experiment.name}{page.variant.suffix}.md)",
         page.variant.name,
@@ -40,6 +41,6 @@ def _line(page: Page) -> list[str]:
         headline.reproduced,
         headline.verdict,
         str(len(records)),
-        ", ".join(sorted({record["hardware"]["device"] for record in records})),
+        ", ".join(sorted({one["device"] for one in hardware})),
         f"{hours:.2f} {' and '.join(units)}",
     ]

@@ -13,7 +13,7 @@ from reproductions.harness.measurements import MeasurementError, digest
 from reproductions.harness.reporting import plots, statistics
 from reproductions.harness.reporting.cells import NONE, interval, no_interval, number
 from reproductions.harness.reporting.differences import welch_cells, welch_numbers
-from reproductions.harness.reporting.footnotes import code_note, counted
+from reproductions.harness.reporting.footnotes import code_note, counted, is_published
 from reproductions.harness.reporting.headline import Headline
 from reproductions.harness.reporting.markdown import markdown_table
 from reproductions.harness.reporting.samples import completed
@@ -97,7 +97,7 @@ def columns(page: Page, nets: list[Net]) -> list[Column]:
         Column("3x3 layers", [str(len(net.layers) or NONE) for net in nets], {"layers": [len(n.layers) for n in nets]}),
         measured,
         _over_layers("mean over layers", "mean", [net.means for net in nets]),
-        replace(maximum, numbers=with_digest(maximum.numbers, nets), note=_origin_note(nets)),
+        replace(maximum, numbers=with_digest(maximum.numbers, nets), note=_origin_note(page, nets)),
     ]
 
 
@@ -147,11 +147,12 @@ def _all(nets: list[Net]) -> list[dict]:
     return [own for net in nets for own in net.responses]
 
 
-def _origin_note(nets: list[Net]) -> str:
+def _origin_note(page: Page, nets: list[Net]) -> str:
     """From which files, and which code measured them."""
     files = _all(nets)
     said = f"Responses of {counted(len(files), 'run')}, SHA-256 over their digests `{digest(files)}`"
-    return f"{said}; measured by: {code_note(files).removeprefix('Code: ')}" if files else f"{said}."
+    code = code_note(files, is_published(page.results)).removeprefix("Code: ")
+    return f"{said}; measured by: {code}" if files else f"{said}."
 
 
 def origin(nets: list[Net]) -> str:

@@ -1,7 +1,9 @@
 """What the records of one row amount to: samples, one value per seed. Errors and accuracies are in percent."""
 
+from collections import Counter
 from dataclasses import dataclass
 
+from reproductions.harness.records import segments
 from reproductions.harness.reporting import statistics
 
 # What is measured, as records call it and as papers do; accuracies are what the errors leave of 100.
@@ -27,6 +29,9 @@ FURTHER_TESTS = {
     "multi_scale_error": ("multi_scale", "test_error"),
     "multi_scale_top5_error": ("multi_scale", "test_top5_error"),
 }
+
+# Why two runs with the same seed are not compared.
+OTHER_DEVICE, OTHER_PRECISION, SAME_PRECISION = "of other devices", "of other precision", "of the same precision"
 
 
 def completed(records: list[dict]) -> list[dict]:
@@ -58,6 +63,44 @@ def by_seed(records: list[dict], metric: str = "test_error") -> dict[int, float]
 def share_runs(records: list[dict], others: list[dict]) -> bool:
     """Whether the records of two rows are of the same runs: a variant may override what sets them apart."""
     return bool({record["identity"] for record in records} & {record["identity"] for record in others})
+
+
+def comparable(new: list[dict], old: list[dict]) -> tuple[list[dict], Counter[str]]:
+    """The completed runs of ``new`` that can be paired with one of ``old`` with the same seed, and why others can't.
+
+    Both runs of a pair must have been on one kind of device, all of them, and have the same precision; where their
+    recipes name different ones, that is what is compared, and they must have different ones.
+    """
+    partners, kept, left_out = {r["specification"]["seed"]: r for r in completed(old)}, [], Counter()
+    for record in completed(new):
+        if (partner := partners.get(record["specification"]["seed"])) is None:
+            continue
+        if reason := _why_not(record, partner):
+            left_out[reason] += 1
+        else:
+            kept.append(record)
+    return kept, left_out
+
+
+def _why_not(record: dict, partner: dict) -> str:
+    """Why two runs can't be a pair; nothing if they can."""
+    both = (record, partner)
+    kinds = {part["hardware"] and part["hardware"]["type"] for one in both for part in segments(one)}
+    if len(kinds) > 1 or None in kinds:
+        return OTHER_DEVICE
+    about_precision = len({one["specification"]["recipe"]["precision"] for one in both}) > 1
+    different = len({one["precision"] for one in both}) > 1  # no run changes it midway: its checkpoint is refused
+    return "" if about_precision == different else OTHER_PRECISION if different else SAME_PRECISION
+
+
+def pairs_note(left_out: Counter[str]) -> str:
+    """What a table with pairs that were left out says of it."""
+    if not left_out:
+        return ""
+    return (
+        " Only runs on one kind of device are compared, and only with the same precision, or with different ones where "
+        "the recipes name them: the others are counted in brackets."
+    )
 
 
 def paired_differences(new: dict[int, float], old: dict[int, float]) -> list[float]:

@@ -1,5 +1,6 @@
 """What each step of a ladder of rows does: paired differences by seed, and what they say of the paper's."""
 
+from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -9,7 +10,14 @@ from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import statistics
 from reproductions.harness.reporting.cells import NONE, interval, no_interval, pairs, signed
 from reproductions.harness.reporting.markdown import markdown_table
-from reproductions.harness.reporting.samples import METRICS, by_seed, paired_differences, share_runs
+from reproductions.harness.reporting.samples import (
+    METRICS,
+    by_seed,
+    comparable,
+    paired_differences,
+    pairs_note,
+    share_runs,
+)
 from reproductions.harness.reporting.statistics import Interval
 from reproductions.reported import Source
 
@@ -24,9 +32,18 @@ class Step:
 
     @cached_property
     def differences(self) -> list[float]:
-        """With the step minus without, in percentage points, for every seed whose two runs were completed."""
-        new, old = (by_seed(result.records, self.metric) for result in (self.row, self.before))
+        """With the step minus without, in percentage points, for every seed whose two runs can be compared."""
+        new, old = (by_seed(records, self.metric) for records in (self._comparable[0], self.before.records))
         return paired_differences(new, old)
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """How many pairs of completed runs are not compared, by the reason."""
+        return self._comparable[1]
+
+    @cached_property
+    def _comparable(self) -> tuple[list[dict], Counter[str]]:
+        return comparable(self.row.records, self.before.records)
 
     @property
     def mean(self) -> float | None:
@@ -92,7 +109,7 @@ def section(steps: list[Step], variant: Variant, agreement: str, heading: str = 
     }
     if len({step.metric for step in steps}) > 1:
         columns["accuracy"] = [METRICS[step.metric].removesuffix(" accuracy") for step in steps]
-    columns["pairs"] = [pairs(n, step.row.seeds) for n, step in zip(counts, steps)]
+    columns["pairs"] = [pairs(n, step.row.seeds, step.left_out) for n, step in zip(counts, steps)]
     columns["difference"] = [signed(step.mean) for step in steps]
     columns["95 % interval"] = [interval(step.interval, signed) for step in steps]
     sources = _sources(steps)
@@ -102,7 +119,7 @@ def section(steps: list[Step], variant: Variant, agreement: str, heading: str = 
     note = (
         "Accuracy with the step minus accuracy without, in percentage points: mean over the pairs of completed runs "
         "with the same seed, and the 95 % t-interval of that mean; it needs two pairs."
-    )
+    ) + pairs_note(sum((step.left_out for step in steps), Counter()))
     if sources:
         columns["does it do that here?"] = [statement(step, variant, agreement) or NONE for step in steps]
         note += (
@@ -123,6 +140,7 @@ def numbers(steps: list[Step], variant: Variant, agreement: str) -> dict[str, li
         "metric": [step.metric for step in steps],
         "pairs": [len(step.differences) for step in steps],
         "seeds": [step.row.seeds for step in steps],
+        "pairs_left_out": [step.left_out.total() for step in steps],
         "difference": [step.mean for step in steps],
         "std": [statistics.std(step.differences) for step in steps],
         "low": [bounds and bounds.low for bounds in intervals],

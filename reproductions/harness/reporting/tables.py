@@ -278,7 +278,10 @@ class Page:
         notes = footnotes.teacher_notes(self.variant, self.results, self.metric)
         notes += footnotes.diverged_notes(self.results)
         notes += footnotes.data_notes(records + footnotes.published_records(self.results))
-        notes += [*footnotes.hardware_notes(records), footnotes.code_note(records)] if records else []
+        notes += footnotes.exact_notes(records, self.out)
+        notes += footnotes.hardware_notes(records) + footnotes.precision_notes(records)
+        notes += footnotes.moved_notes(self.results)
+        notes += [footnotes.code_note(records, footnotes.is_published(self.results))] if records else []
         return notes + footnotes.records_notes(self.experiment, self.variant, self.results)
 
     @cached_property
