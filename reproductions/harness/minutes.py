@@ -113,7 +113,8 @@ def _make_plan(
 
     def rates(runs: list[Run]) -> dict[cost.Work, cost.Rate]:
         if device is None:
-            return cost.rates_elsewhere(runs, pools)
+            known = cost.rates_elsewhere(runs, pools)
+            return known | cost.estimated_rates(runs, known)
         slots = preflight.find_slots_of(runs, launcher, options)
         thread_count = slots[0].threads if slots else None
         end = time.monotonic() + 60 * options.minutes * MEASURING_SHARE
@@ -123,7 +124,7 @@ def _make_plan(
             enough = hours > 2 * options.minutes / 60 * max(1, len(slots)) or time.monotonic() > end
             found |= cost.rates_here([run], pools, device, thread_count, measure=not enough)
             hours += found[cost.work_of(run)].hours(run) if cost.work_of(run) in found else 0
-        return found
+        return found | cost.estimated_rates(runs, found)
 
     return make_plan(runs, place, device, _Partners(wanted, pools), rates)
 
@@ -173,7 +174,7 @@ def _summary(plan: Plan, options: argparse.Namespace, launcher: str, slots: int)
     text = f"{len(plan.runs)} runs are lacking, {len(plan.begun)} of them begun"
     if launcher == "slurm":
         known = [plan.seconds[run] for run in plan.runs if run in plan.seconds]
-        text += f"; {sum(known) / 3600:.1f} GPU-hours for {len(known)} of them by published rates"
+        text += f"; {sum(known) / 3600:.1f} GPU-hours for {len(known)} of them by published rates and estimates"
         return f"{text}: {max(1, plan.jobs(options.minutes))} jobs of {options.minutes:g} minutes"
     chosen = plan.within(options.minutes, slots)
     where = f" in {slots} slots" if slots > 1 else ""

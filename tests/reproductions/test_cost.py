@@ -75,6 +75,18 @@ def test_records_of_another_device_model_or_batch_size_tell_nothing(tmp_path):
     assert cost.recorded_rate(longer, records, {"device": "GPU X", "type": "cuda"}).images_per_second == 100.0
 
 
+def test_rates_that_nobody_knows_are_estimated_by_multiply_adds():
+    small, large = Run("cifar_resnet20"), Run("cifar_resnet110")
+    known = {cost.work_of(small): cost.Rate(106_900.0, 1.1, "measured")}
+    estimated = cost.estimated_rates([small, large], known)
+    assert set(estimated) == {cost.work_of(large)}  # measured on an H100: 21,600
+    assert estimated[cost.work_of(large)].images_per_second == pytest.approx(21_600, rel=0.25)
+    taught = replace(small, recipe=replace(small.recipe, temperature=4.0), teacher=small)
+    rate = cost.estimated_rates([small, taught], known)[cost.work_of(taught)]
+    assert rate.images_per_second == pytest.approx(106_900 / (1 + 1 / 3))
+    assert cost.estimated_rates([small, large], {}) == {}
+
+
 def test_rates_here_are_recorded_ones_of_this_device_or_measured_now(tmp_path):
     other = replace(RUN, model="cifar_plain8")
     here = provenance.device_name(CPU)
