@@ -202,7 +202,7 @@ class Trainer:
             self._copies.refresh()
         if self._estimates is not None:
             self._estimates.begin_batch()
-        with self._counters.one_batch():
+        with exact_kernels(), self._counters.one_batch():  # a graph keeps the kernels that it was recorded with
             for last, (images, labels) in _mark_last(self.batches.take(size)):
                 # The processes' gradients are summed while those of the last images are computed.
                 with nullcontext() if last or self._parallel is self.model else self._parallel.no_sync():
@@ -294,7 +294,6 @@ class Trainer:
         stack = ExitStack()
         stack.enter_context(_out_of_memory_named())
         stack.enter_context(torch.cuda.stream(self._stream))
-        stack.enter_context(exact_kernels())
         return stack
 
     @property
@@ -309,7 +308,7 @@ class Trainer:
 
     def begin_evaluation(self) -> None:
         """Give the device the work of an evaluation; no step may follow before :meth:`finish_evaluation`."""
-        with self._on_stream():
+        with self._on_stream(), exact_kernels():
             wrong = [self._count_wrong(which) for which in self.data.test_images]
             counts = torch.cat([torch.stack([self._loss_sum, self._wrong]), *wrong])
             self.group.sum_(counts)
@@ -350,7 +349,7 @@ class Trainer:
         """Errors in percent in the recipe's further tests of the network: test_error and test_top5_error of each."""
         errors, count = {}, self.data.test_images["test"]
         for kind in self.recipe.tests:
-            with self._on_stream():
+            with self._on_stream(), exact_kernels():
                 part = self.group.share(count)
                 wrong = count_wrong_in(kind, self.model, self.data, self.recipe, part, self.precision)
                 self.group.sum_(wrong)

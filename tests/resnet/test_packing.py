@@ -12,9 +12,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnet import packing
+from resnet import trainer as trainer_module
 from resnet.data import load, place
 from resnet.data.resident import ResidentData
 from resnet.data.synthetic import make_synthetic
+from resnet.distributed import Group
 from resnet.models import create_model
 from resnet.packing import Pack
 from resnet.recipe import Recipe
@@ -370,6 +372,40 @@ def test_a_recorded_run_that_is_interrupted_records_again(data, tmp_path, preten
         resumed = make_trainer(run, data)
         train(resumed, tmp_path / run.short_id)
         assert (resumed.weights_digest(), resumed.curve) == (whole.weights_digest(), whole.curve)
+
+
+class PretendedGroup(Group):
+    """Two processes of which this is the one that matters."""
+
+    def sum_(self, *tensors):
+        pass
+
+
+def test_kernels_are_exact_wherever_some_are_chosen_and_nobody_asks_at_a_replay(data, pretended_cuda, monkeypatch):
+    seen, accumulate, count = [], Trainer._accumulate, trainer_module.count_wrong
+
+    def noting(what, function=lambda *_: None):
+        def noted(*arguments):
+            seen.append((what, torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32))
+            return function(*arguments)
+
+        return noted
+
+    monkeypatch.setattr(Trainer, "_accumulate", noting("step", accumulate))
+    monkeypatch.setattr(trainer_module, "count_wrong", noting("evaluation", count))
+    monkeypatch.setattr(PretendedGraph, "replay", noting("replay"))
+    default = torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32
+    assert default != (True, False)
+    trainer = make_trainer(RUNS[0], data)
+    trainer.step()
+    trainer.evaluate()
+    exact = [(what, True, False) for what in ("step", "evaluation")]
+    assert seen == [*[exact[0]] * 3, ("replay", *default), exact[1]]
+    in_a_group = make_trainer(RUNS[0], data)
+    in_a_group.group = PretendedGroup(0, 2)
+    seen.clear()
+    in_a_group.step()
+    assert seen == [exact[0]] * 2 and in_a_group.iteration == 1, "one to prepare, and the step itself"
 
 
 @pytest.mark.parametrize(
