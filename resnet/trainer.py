@@ -1,6 +1,7 @@
 """One run on one device, a step at a time: what it is made of, and how it is put down and taken up again."""
 
 import copy
+import gc
 import math
 import weakref
 from collections.abc import Iterable, Iterator
@@ -62,6 +63,18 @@ def _out_of_memory_named() -> Iterator[None]:
         if during or any(said in str(error) for said in _NO_MEMORY):
             raise torch.OutOfMemoryError(str(error)) from error
         raise
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """A context in which Python collects no garbage: a dead trainer would wait for its stream, which ends a recording."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Trainer:
@@ -267,7 +280,7 @@ class Trainer:
         for size in self.batches.sizes:
             self.optimizer.zero_grad()  # so that the gradients belong to the graph
             graphs[size] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graphs[size], stream=self._stream):
+            with _no_collection(), torch.cuda.graph(graphs[size], stream=self._stream):
                 self._compute(size)
         return graphs
 

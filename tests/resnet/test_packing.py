@@ -1,7 +1,9 @@
 """Runs in a pack: each ends as if it were alone; the pack fills up, shrinks where memory ends, and finds its size."""
 
 import copy
+import gc
 import itertools
+import weakref
 from collections import deque
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -372,6 +374,31 @@ def test_a_recorded_run_that_is_interrupted_records_again(data, tmp_path, preten
         resumed = make_trainer(run, data)
         train(resumed, tmp_path / run.short_id)
         assert (resumed.weights_digest(), resumed.curve) == (whole.weights_digest(), whole.curve)
+
+
+def test_no_garbage_is_collected_in_a_recording(data, pretended_cuda, monkeypatch):
+    """A trainer in it would wait for its stream, which CUDA forbids while it records."""
+
+    class Dead:
+        def __init__(self):
+            self.itself = self
+
+    collected_in, compute = [], Trainer._compute
+
+    def littering(trainer, size):
+        weakref.finalize(Dead(), lambda: collected_in.append(PretendedGraph.recording))
+        assert len([[] for _ in range(1_000)]) == 1_000  # enough for Python to look for garbage
+        compute(trainer, size)
+
+    monkeypatch.setattr(Trainer, "_compute", littering)
+    thresholds = gc.get_threshold()
+    gc.set_threshold(10)
+    try:
+        make_trainer(RUNS[0], data).step()
+    finally:
+        gc.set_threshold(*thresholds)
+    gc.collect()
+    assert len(collected_in) == 4 and not any(collected_in) and gc.isenabled()
 
 
 class PretendedGroup(Group):
