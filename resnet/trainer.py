@@ -266,9 +266,10 @@ class Trainer:
     def _prepare(self, steps: int) -> None:
         """Take so many steps and take them back: the first ones make choices that later ones keep to."""
         before = copy.deepcopy(self.state_dict())
-        for size in self.batches.sizes:
-            for _ in range(steps):
-                self._compute(size)
+        with self._memory_sufficing():
+            for size in self.batches.sizes:
+                for _ in range(steps):
+                    self._compute(size)
         self.load_state_dict(before)
         self._set_learning_rate(self.learning_rate)
         self._prepared = True
@@ -280,9 +281,23 @@ class Trainer:
         for size in self.batches.sizes:
             self.optimizer.zero_grad()  # so that the gradients belong to the graph
             graphs[size] = torch.cuda.CUDAGraph()
-            with _no_collection(), torch.cuda.graph(graphs[size], stream=self._stream):
+            with self._memory_sufficing(), _no_collection(), torch.cuda.graph(graphs[size], stream=self._stream):
                 self._compute(size)
         return graphs
+
+    @contextmanager
+    def _memory_sufficing(self) -> Iterator[None]:
+        """Raise torch.OutOfMemoryError for a want of memory inside, even if nobody was told of it.
+
+        Where its workspace does not fit, cuDNN silently takes another engine, whose results are other bits.
+        """
+        before = self._count_wants_of_memory()
+        yield
+        if self._count_wants_of_memory() > before:
+            raise torch.OutOfMemoryError("the device's memory did not suffice for what cuDNN takes where it does")
+
+    def _count_wants_of_memory(self) -> int:
+        return 0 if self._stream is None else torch.cuda.memory_stats(self.device)["num_ooms"]
 
     def _look_at_warmup(self) -> None:
         """End the warm-up if the training error over the last whole window is low enough."""

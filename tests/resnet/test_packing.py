@@ -348,6 +348,7 @@ def pretended_cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", PretendedGraph)
     monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: {"num_ooms": 3})
 
 
 def test_recording_and_replaying_changes_nothing(data, tmp_path, request):
@@ -469,6 +470,25 @@ def test_a_recording_that_fails_for_want_of_memory(data, pretended_cuda, monkeyp
     monkeypatch.setattr(torch.cuda, "graph", graph)
     with pytest.raises(torch.OutOfMemoryError, match="previous error during capture"):
         make_trainer(RUNS[0], data).step()
+
+
+@pytest.mark.parametrize("step", [0, 2, 3], ids=["first", "last before the recording", "recorded"])
+def test_memory_that_a_library_makes_do_without_is_wanting(data, pretended_cuda, monkeypatch, step):
+    """cuDNN then takes another engine, in silence."""
+    count, steps, compute = 3, 0, Trainer._compute
+
+    def computed(trainer, size):
+        nonlocal count, steps
+        count, steps = count + (steps == step), steps + 1
+        compute(trainer, size)
+
+    monkeypatch.setattr(Trainer, "_compute", computed)
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: {"num_ooms": count})
+    with pytest.raises(torch.OutOfMemoryError, match="did not suffice for what cuDNN takes"):
+        make_trainer(RUNS[0], data).step()
+    other = make_trainer(RUNS[0], data)  # what came before is none of its business
+    other.step()
+    assert other.iteration == 1
 
 
 # ------------------------------------------------------------------------------------------------------------ on a GPU
