@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 
 import torch
 
+from resnet.device import DeviceLost
 from resnet.training import POLL_SECONDS
 
 GAIN = 1.05  # twice as many runs must together be so much faster, else they are not worth their memory
@@ -49,8 +50,8 @@ class Pack:
 
         ``begin`` gives the next run in small parts, as :func:`resnet.training.training` does, or None if there is
         none to begin now; it is asked again whenever there is room. A run that lets torch.OutOfMemoryError through
-        leaves the pack, which is smaller from then on. Any other exception of a run is its own to handle: if it lets
-        one through, this ends the training of all.
+        leaves the pack, which is smaller from then on; DeviceLost is raised where its memory can't be taken back. Any
+        other exception of a run is its own to handle: if it lets one through, this ends the training of all.
         """
         try:
             while self._fill(begin) or self._members:
@@ -87,10 +88,13 @@ class Pack:
         return len(self._members) > before
 
     def _shrink(self) -> None:
-        """Go on with no more runs than are left after one ran out of memory."""
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        """Go on with no more runs than are left after one ran out of memory. Raises DeviceLost."""
+        try:
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        except RuntimeError as error:  # want of memory ended a recording, and the allocator did not notice
+            raise DeviceLost(f"the device takes no memory back after it did not suffice: {error}") from error
         self.limit, self._trial = max(1, len(self._members)), None
         self._say(f"the device's memory did not suffice; going on with {self.limit} at once")
 

@@ -21,13 +21,13 @@ from reproductions.harness.console import (
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.slurm.cluster_profile import load_cluster_profile
-from reproductions.harness.launching.worker import DeviceLost, Outcome
+from reproductions.harness.launching.worker import Outcome
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import Pool, read_pool, record_path
 from reproductions.harness.reporting.report import write_report
 from reproductions.harness.reporting.samples import completed
 from resnet.data import DataError
-from resnet.device import find_device
+from resnet.device import DeviceLost, find_device
 from resnet.recipe import PRECISIONS
 from resnet.run import Run
 

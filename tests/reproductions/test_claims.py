@@ -14,10 +14,11 @@ from tiny import TINY
 from reproductions.harness import provenance
 from reproductions.harness.launching import claims, worker
 from reproductions.harness.launching.claims import claim, claim_number, owned
-from reproductions.harness.launching.worker import DeviceLost, Outcome, Way, execute
+from reproductions.harness.launching.worker import Outcome, Way, execute
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import read_pool, read_record, record_path
 from resnet import checkpoint
+from resnet.device import DeviceLost
 from resnet.packing import Pack
 from resnet.run import Run
 

@@ -18,6 +18,7 @@ from resnet import trainer as trainer_module
 from resnet.data import load, place
 from resnet.data.resident import ResidentData
 from resnet.data.synthetic import make_synthetic
+from resnet.device import DeviceLost
 from resnet.distributed import Group
 from resnet.models import create_model
 from resnet.packing import Pack
@@ -182,6 +183,19 @@ def test_a_pack_out_of_memory_goes_on_with_fewer_and_says_so():
 def test_an_exception_that_a_run_lets_through_ends_the_training():
     waiting = deque([[1, 1], [KeyError("x")]])
     with pytest.raises(KeyError):
+        Crowd(2).train(lambda: scripted(waiting.popleft()) if waiting else None)
+
+
+def test_a_device_that_takes_no_memory_back_is_lost(monkeypatch):
+    """So says the allocator where a recording that memory did not suffice for was its last word."""
+
+    def broken():
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", broken)
+    waiting = deque([[1, torch.OutOfMemoryError()], [1] * 9])
+    with pytest.raises(DeviceLost, match="INTERNAL ASSERT"):
         Crowd(2).train(lambda: scripted(waiting.popleft()) if waiting else None)
 
 

@@ -20,7 +20,7 @@ from reproductions.harness.launching.workplace import Status, Workplace, failure
 from reproductions.harness.records import RecordError, outcome, read_record, record_path, write_record
 from resnet import checkpoint
 from resnet.data import FOLDERS, Data, DataError, load, place
-from resnet.device import find_device
+from resnet.device import DeviceLost, find_device
 from resnet.distributed import ALONE, Group
 from resnet.files import remove_unfinished, write_atomically
 from resnet.packing import Pack
@@ -33,10 +33,6 @@ _CLAIM_SECONDS = 1.0  # between two looks at runs that other processes train
 
 
 CALLED = {"teacher": "teacher", "pretrained": "pre-training"}  # in messages, what a run is to one that needs it
-
-
-class DeviceLost(Exception):
-    """After an error the device can't be used by this process any more; its runs have their checkpoints."""
 
 
 class NeedError(Exception):
