@@ -67,7 +67,7 @@ def _out_of_memory_named() -> Iterator[None]:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """A context in which Python collects no garbage: a dead trainer would wait for its stream, which ends a recording."""
+    """A context in which Python collects no garbage: a dead trainer waits for its stream, which ends a recording."""
     enabled = gc.isenabled()
     gc.disable()
     try:

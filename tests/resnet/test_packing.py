@@ -203,50 +203,115 @@ def test_a_device_that_takes_no_memory_back_is_lost(monkeypatch):
 
 
 class FakeDevice:
-    """A device whose speed with n runs, and memory per run, are given; time passes with each round of a pack."""
+    """A device whose speed with n runs, and memory per run, are given; time passes with each step that it does.
+
+    A step of a run takes its ``cost`` in seconds where that run is alone and ``speed`` of 1 is 1.
+    """
 
     def __init__(self, monkeypatch, speed, memory=1.0, total=140.0):
-        self.now, self.speed, self.memory, self.total, self.count = 0.0, speed, memory, total, 0
+        self.now, self.speed, self.memory, self.total = 0.0, speed, memory, total
+        self.pack, self.said, self.log = None, [], []  # log: of each step its run, how many took turns, what was said
         monkeypatch.setattr(packing.time, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(torch.cuda, "mem_get_info", self.mem_get_info)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (self.total - self.taken, self.total))
 
-    def mem_get_info(self, device):
-        return self.total - self.memory * self.count, self.total
+    @property
+    def taken(self):
+        return self.memory * self.pack.size if self.pack else 0
 
-    def find(self, runs=200):
-        """The number of runs at once that a pack settles on."""
-        said, waiting = [], runs
-        pack = Pack(torch.device("cuda"), say=said.append)
+    def run(self, cost=0.02, steps=4000):
+        """A run in small parts."""
+        own = object()
+        for _ in range(steps):
+            self.now += cost / self.speed(self.pack.neighbours + 1)
+            self.log.append((own, self.pack.neighbours + 1, len(self.said)))
+            yield 1
 
-        def one():
-            for _ in range(400):
-                self.count = pack.neighbours + 1
-                self.now += 0.1 / self.count
-                yield self.speed(self.count) * 0.1 / self.count
-
-        def begin():
-            nonlocal waiting
-            waiting -= 1
-            return one() if waiting >= 0 else None
-
-        pack.train(begin)
-        return pack.limit, said
+    def find(self, runs=200, **options):
+        """The number of runs at once that a pack settles on, and what it says; a run for each cost."""
+        waiting = deque(runs if isinstance(runs, list) else [0.02] * runs)
+        self.pack = Pack(torch.device("cuda"), say=self.said.append)
+        self.pack.train(lambda: self.run(waiting.popleft(), **options) if waiting else None)
+        return self.pack.limit, self.said
 
 
 def test_a_pack_grows_as_long_as_all_runs_together_get_faster(monkeypatch):
     limit, said = FakeDevice(monkeypatch, lambda n: min(n, 8)).find()
     assert limit == 8 and "8 at once" in said[0]
-    assert FakeDevice(monkeypatch, lambda n: n).find()[0] >= 64
     assert FakeDevice(monkeypatch, lambda n: 1.0).find()[0] == 1
 
 
 def test_a_pack_grows_as_long_as_memory_suffices(monkeypatch):
-    assert FakeDevice(monkeypatch, lambda n: n, memory=6.0).find()[0] == 16  # 32 would need 192 of 112
+    assert FakeDevice(monkeypatch, lambda n: n, memory=6.0).find()[0] == 18  # 19 would need 114 of 112
+
+
+def test_a_pack_grows_as_long_as_there_are_streams(monkeypatch):
+    limit, said = FakeDevice(monkeypatch, lambda n: n).find()
+    assert limit == 32 and len(said) == 1 and "32 at once" in said[0]
+    said = []
+    assert Pack(torch.device("cuda"), 40, said.append).limit == 32 and "no more streams" in said[0]
 
 
 def test_few_runs_leave_the_number_open(monkeypatch):
     limit, said = FakeDevice(monkeypatch, lambda n: n).find(runs=3)
     assert limit <= 4 and not said
+
+
+def test_where_more_proved_slower_the_surplus_waits_for_the_others_to_end(monkeypatch):
+    device = FakeDevice(monkeypatch, lambda n: min(n, 8) if n <= 8 else 4.8)
+    assert device.find(runs=16, steps=4000)[0] == 8
+    before, after = ([(run, count) for run, count, said in device.log if said == found] for found in (0, 1))
+    assert len({run for run, _ in before}) == 16 == max(count for _, count in before)
+    assert max(count for _, count in after) == 8
+    first = {run for run, _ in after[:8]}
+    assert {run for run, _ in after[: len(after) // 3]} == first != {run for run, _ in after}
+    assert len(before) + len(after) == 16 * 4000
+
+
+def test_a_number_that_is_not_reached_is_judged_all_the_same(monkeypatch):
+    """There are 25 runs where 32 could be."""
+    device = FakeDevice(monkeypatch, lambda n: min(n, 16) if n <= 16 else 8)
+    limit, said = device.find(runs=25)
+    assert limit == 16 and "16 at once" in said[0]
+    assert FakeDevice(monkeypatch, lambda n: n).find(runs=25) == (32, []), "more may come"
+
+
+@pytest.mark.parametrize("cost", [0.002, 0.2])
+def test_runs_whose_steps_cost_more_or_less_are_packed_too(monkeypatch, cost):
+    """A teacher, fp32 or groups of BN make steps of the same images and weights dear."""
+    costs = [0.02, cost, 0.02, 0.02, *[cost] * 4] * 4
+    assert FakeDevice(monkeypatch, lambda n: min(n, 8)).find(costs, steps=2000)[0] == 8
+
+
+def test_the_clock_of_a_run_stands_still_while_it_waits_for_its_turn(monkeypatch):
+    """So the times of all runs' own add up to the device's."""
+    device, seconds = FakeDevice(monkeypatch, lambda n: min(n, 2)), []
+    device.pack = Pack(torch.device("cuda"))
+
+    def one():
+        began = last = device.pack.clock()
+        own = 0.0
+        for _ in device.run(steps=2000):
+            yield 1
+            own += (device.pack.clock() - last) / (1 + device.pack.neighbours)
+            last = device.pack.clock()
+        seconds.append((own, last - began))
+
+    waiting = deque(range(6))
+    device.pack.train(lambda: one() if waiting and waiting.popleft() is not None else None)
+    assert device.pack.limit == 2 and sum(own for own, _ in seconds) == pytest.approx(device.now, rel=0.05)
+
+
+def test_steps_count_when_the_device_has_done_them(data, tmp_path, monkeypatch):
+    trainer, device_is_at = make_trainer(RUNS[0], data), 0
+    monkeypatch.setattr(trainer, "mark", lambda: trainer.iteration)
+    monkeypatch.setattr(trainer, "reached", lambda mark: mark <= device_is_at)
+    parts = training(trainer, tmp_path)
+    told = [next(parts) for _ in range(5)]
+    assert not any(told) and trainer.iteration == 2, "it was given two bursts and has done none"
+    device_is_at = 1
+    assert [next(parts), next(parts), trainer.iteration] == [1, 0, 3]
+    device_is_at = 12
+    assert sum(told) + 1 + sum(parts) == 12 - 1, "all but the last, which ended the training"
 
 
 # ------------------------------------------------------------------------------------------- what a CUDA graph can keep

@@ -257,6 +257,7 @@ class _Worker:
             on_progress=partial(self._report, run, "running"),
             stop_requested=lambda: (begun.claimed is not None and begun.claimed.lost) or self.stop_requested(),
             neighbours=lambda: self.pack.neighbours,
+            clock=self.pack.clock,
         )
         tests = {} if trainer.diverged else trainer.final_tests()
         record = make_record(trainer, history, tests, self.code, begun.starts)
