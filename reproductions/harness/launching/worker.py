@@ -6,7 +6,7 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +15,7 @@ import torch
 from reproductions.harness import provenance
 from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.launching.claims import Claim, claim
-from reproductions.harness.launching.recording import GivenUp, begun_in_vain, make_record, note_start
+from reproductions.harness.launching.recording import GivenUp, begun_in_vain, make_record, note_start, take_back_start
 from reproductions.harness.launching.workplace import Status, Workplace, failures
 from reproductions.harness.records import RecordError, outcome, read_record, record_path, write_record
 from resnet import checkpoint
@@ -209,6 +209,7 @@ class _Worker:
     def _train(self, begun: "_Begun") -> Generator[int, None, None]:
         """Train the run in small parts and see to it that its end is known."""
         run, claimed = begun.run, begun.claimed
+        alone = self.pack.limit == 1
         with claimed or nullcontext():
             try:
                 record = yield from self._train_and_record(begun)
@@ -220,8 +221,10 @@ class _Worker:
                     self.interrupted = str(interrupted)
                     self._report(run, "stopped", message=str(interrupted))
             except torch.OutOfMemoryError:
-                if self.pack.neighbours:  # there will be more memory when they have ended
+                if self.pack.size > 1 or not alone:  # there will be more memory when others have ended
                     self.waiting.append(run)
+                    with suppress(OSError):  # the start then counts as one in vain
+                        take_back_start(self.place.work(run), begun.starts)
                     raise
                 self._fail(run, traceback.format_exc())
             except (DataError, RecordError, NeedError) as error:
