@@ -3,6 +3,9 @@
 import copy
 import gc
 import itertools
+import multiprocessing
+import os
+import traceback
 import weakref
 from collections import deque
 from contextlib import contextmanager, nullcontext
@@ -686,25 +689,47 @@ def test_cuda_the_final_tests_wait_for_the_network(tmp_path):
     assert trainers[1].final_tests() == expected
 
 
-@pytest.mark.gpu
-def test_cuda_out_of_memory_makes_the_pack_smaller(gpu_data, tmp_path):
-    torch.cuda.set_per_process_memory_fraction(0.02)
+def train_with_little_memory(folder):
+    """Trains more runs than fit into a GiB; in a process of its own, where nothing of other tests is on the device."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    data = ResidentData(make_synthetic(512, 100), None, device)
+    Trainer(gpu_runs()[1], data).step()  # CUDA's libraries take their memory once
+    gc.collect()
+    torch.cuda.empty_cache()
+    allowed = torch.cuda.memory_reserved(device) + 2**30
+    torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(device).total_memory, device)
+    said, ended, attempts = [], [], 0
+    waiting = deque(replace(gpu_runs()[1], seed=seed) for seed in range(20))
+
+    def one(run):
+        nonlocal attempts
+        attempts += 1
+        assert attempts <= 60, "runs are begun again and again"
+        try:
+            yield from training(Trainer(run, data), folder / run.short_id)
+            ended.append(run.seed)
+        except torch.OutOfMemoryError:
+            waiting.append(run)
+            raise
+
     try:
-        said, ended, attempts = [], [], 0
-        waiting = deque(replace(gpu_runs()[1], seed=seed) for seed in range(20))
+        Pack(device, 20, said.append).train(lambda: one(waiting.popleft()) if waiting else None)
+    except DeviceLost:
+        traceback.print_exc()
+        os._exit(LOST)
+    assert said and sorted(ended) == list(range(20))
 
-        def one(run):
-            nonlocal attempts
-            attempts += 1
-            assert attempts <= 60, "runs are begun again and again"
-            try:
-                yield from training(Trainer(run, gpu_data), tmp_path / run.short_id)
-                ended.append(run.seed)
-            except torch.OutOfMemoryError:
-                waiting.append(run)
-                raise
 
-        Pack(torch.device("cuda"), 20, said.append).train(lambda: one(waiting.popleft()) if waiting else None)
-        assert said and sorted(ended) == list(range(20))
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
+LOST = 3  # exit status
+
+
+@pytest.mark.gpu
+def test_cuda_out_of_memory_makes_the_pack_smaller(tmp_path):
+    process = multiprocessing.get_context("spawn").Process(target=train_with_little_memory, args=(tmp_path,))
+    process.start()
+    process.join(300)
+    process.kill()  # if it hangs
+    process.join()
+    if process.exitcode == LOST:
+        pytest.skip("memory ended within a recording, which this PyTorch's allocator does not recover from")
+    assert process.exitcode == 0, "it says why on its standard error"
