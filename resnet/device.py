@@ -12,6 +12,10 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}  # wha
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
 
+class DeviceLost(Exception):
+    """After an error the device can't be used by this process any more; another process may find it well."""
+
+
 def find_device(name: str = "auto") -> torch.device:
     """The device called "auto", "cpu", "cuda", "cuda:1": auto is the current CUDA device if there is one, else the CPU.
 

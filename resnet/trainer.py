@@ -1,6 +1,7 @@
 """One run on one device, a step at a time: what it is made of, and how it is put down and taken up again."""
 
 import copy
+import gc
 import math
 import weakref
 from collections.abc import Iterable, Iterator
@@ -62,6 +63,18 @@ def _out_of_memory_named() -> Iterator[None]:
         if during or any(said in str(error) for said in _NO_MEMORY):
             raise torch.OutOfMemoryError(str(error)) from error
         raise
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """A context in which Python collects no garbage: a dead trainer waits for its stream, which ends a recording."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Trainer:
@@ -206,7 +219,7 @@ class Trainer:
             self._copies.refresh()
         if self._estimates is not None:
             self._estimates.begin_batch()
-        with self._counters.one_batch():
+        with exact_kernels(), self._counters.one_batch():  # a graph keeps the kernels that it was recorded with
             for last, (images, labels) in _mark_last(self.batches.take(size)):
                 # The processes' gradients are summed while those of the last images are computed.
                 with nullcontext() if last or self._parallel is self.model else self._parallel.no_sync():
@@ -257,9 +270,10 @@ class Trainer:
     def _prepare(self, steps: int) -> None:
         """Take so many steps and take them back: the first ones make choices that later ones keep to."""
         before = copy.deepcopy(self.state_dict())
-        for size in self.batches.sizes:
-            for _ in range(steps):
-                self._compute(size)
+        with self._memory_sufficing():
+            for size in self.batches.sizes:
+                for _ in range(steps):
+                    self._compute(size)
         self.load_state_dict(before)
         self._set_learning_rate(self.learning_rate)
         self._prepared = True
@@ -271,9 +285,23 @@ class Trainer:
         for size in self.batches.sizes:
             self.optimizer.zero_grad()  # so that the gradients belong to the graph
             graphs[size] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graphs[size], stream=self._stream):
+            with self._memory_sufficing(), _no_collection(), torch.cuda.graph(graphs[size], stream=self._stream):
                 self._compute(size)
         return graphs
+
+    @contextmanager
+    def _memory_sufficing(self) -> Iterator[None]:
+        """Raise torch.OutOfMemoryError for a want of memory inside, even if nobody was told of it.
+
+        Where its workspace does not fit, cuDNN silently takes another engine, whose results are other bits.
+        """
+        before = self._count_wants_of_memory()
+        yield
+        if self._count_wants_of_memory() > before:
+            raise torch.OutOfMemoryError("the device's memory did not suffice for what cuDNN takes where it does")
+
+    def _count_wants_of_memory(self) -> int:
+        return 0 if self._stream is None else torch.cuda.memory_stats(self.device)["num_ooms"]
 
     def _look_at_warmup(self) -> None:
         """End the warm-up if the training error over the last whole window is low enough."""
@@ -298,7 +326,6 @@ class Trainer:
         stack = ExitStack()
         stack.enter_context(_out_of_memory_named())
         stack.enter_context(torch.cuda.stream(self._stream))
-        stack.enter_context(exact_kernels())
         return stack
 
     @property
@@ -313,7 +340,7 @@ class Trainer:
 
     def begin_evaluation(self) -> None:
         """Give the device the work of an evaluation; no step may follow before :meth:`finish_evaluation`."""
-        with self._on_stream():
+        with self._on_stream(), exact_kernels():
             wrong = [self._count_wrong(which) for which in self.data.test_images]
             counts = torch.cat([torch.stack([self._loss_sum, self._wrong]), *wrong])
             self.group.sum_(counts)
@@ -354,7 +381,7 @@ class Trainer:
         """Errors in percent in the recipe's further tests of the network: test_error and test_top5_error of each."""
         errors, count = {}, self.data.test_images["test"]
         for kind in self.recipe.tests:
-            with self._on_stream():
+            with self._on_stream(), exact_kernels():
                 part = self.group.share(count)
                 wrong = count_wrong_in(kind, self.model, self.data, self.recipe, part, self.precision)
                 self.group.sum_(wrong)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from resnet import checkpoint
 from resnet.device import threads
-from resnet.models import count_parameters
 from resnet.trainer import Trainer
 
 # A CUDA device is given so many steps at once, and so many times before it has done the first of them: enough that
@@ -58,12 +57,13 @@ def training(
     stop_requested: Callable[[], bool] = lambda: False,
     neighbours: Callable[[], int] = lambda: 0,
     origin: Callable[[], dict] = dict,
+    clock: Callable[[], float] = lambda: time.perf_counter(),
 ) -> Generator[int, None, dict]:
     """Train to the end in small parts, from the newest checkpoint in ``folder`` if there is one.
 
-    Between two parts it yields the work that it gave the device since the last time, as images times weights (to
-    which the FLOPs of nets of one family are in proportion): 0 if the device has still enough to do. So several
-    trainings can take turns on one device without any of them waiting for it.
+    Between two parts it yields how many steps the device has done since the last time: 0 where it has still enough to
+    do, too. So several trainings can take turns on one device without any of them waiting for it; ``clock`` gives
+    seconds and stands still while this one is kept waiting for its turn.
 
     A checkpoint is written about every ``checkpoint_seconds``, ``on_progress`` called about once a second. Where
     ``stop_requested`` turns true, a checkpoint is written and Interrupted raised. Returns how it was trained:
@@ -86,9 +86,9 @@ def training(
     own_origin = origin()
     burst = BURST[trainer.device.type]
     first_iteration, wall_before = trainer.iteration, history["wall_seconds"]
-    started = last_checkpoint = last_progress = segment = shared = time.perf_counter()
-    work_per_step = trainer.recipe.batch_size * count_parameters(trainer.model)
-    marks: deque = deque()
+    started = last_checkpoint = last_progress = segment = shared = clock()
+    marks: deque = deque()  # each with how many steps lie between it and the one before
+    done = 0  # steps that are still to be told
     while not trainer.finished:
         before = trainer.iteration
         with threads(trainer.threads):
@@ -96,20 +96,20 @@ def training(
                 trainer.step()
                 if trainer.evaluation_due:
                     break
-        marks.append(trainer.mark())
+        marks.append((trainer.mark(), trainer.iteration - before))
         stop = group.any(stop_requested())
-        save = stop or group.any(time.perf_counter() - last_checkpoint >= checkpoint_seconds)
-        yield (trainer.iteration - before) * work_per_step
-        yield from _reached(trainer, marks, 0 if save or trainer.evaluation_due else AHEAD - 1)
+        save = stop or group.any(clock() - last_checkpoint >= checkpoint_seconds)
+        yield done
+        done = yield from _reached(trainer, marks, 0 if save or trainer.evaluation_due else AHEAD - 1)
         if evaluated := trainer.evaluation_due:
-            history["train_seconds"] += time.perf_counter() - segment
+            history["train_seconds"] += clock() - segment
             with threads(trainer.threads):
                 trainer.begin_evaluation()
-            marks.append(trainer.mark())
-            yield from _reached(trainer, marks, 0)
+            marks.append((trainer.mark(), 0))
+            done += yield from _reached(trainer, marks, 0)
             trainer.finish_evaluation()
-            segment = time.perf_counter()
-        now = time.perf_counter()
+            segment = clock()
+        now = clock()
         others = neighbours()
         history["packed_with"] = max(history["packed_with"], others)
         history["device_seconds"] += (now - shared) / (1 + others)
@@ -126,10 +126,10 @@ def training(
             if group.rank == 0:
                 checkpoint.save(folder, state)
             group.barrier()  # a process that ends may take the others with it
-            segment = time.perf_counter()
+            segment = clock()
             if stop:
                 raise Interrupted(f"{trainer.run} stopped at iteration {trainer.iteration}; it can be resumed")
-    history["wall_seconds"] = wall_before + time.perf_counter() - started
+    history["wall_seconds"] = wall_before + clock() - started
     _note_segment(history, trainer.iteration, own_origin)
     return history
 
@@ -145,13 +145,18 @@ def _note_segment(history: dict, iteration: int, origin: dict | None) -> None:
     segments[-1]["device_seconds"] += history["device_seconds"] - noted
 
 
-def _reached(trainer: Trainer, marks: deque, left: int) -> Generator[int, None, None]:
-    """Yield until the device has come to all but ``left`` of the marks, the newest ones; the others are removed."""
-    while len(marks) > left:
-        if trainer.reached(marks[0]):
-            marks.popleft()
-        else:
-            yield 0
+def _reached(trainer: Trainer, marks: deque, left: int) -> Generator[int, None, int]:
+    """Yield the steps done since the last time, until no more than ``left`` marks are ahead of the device.
+
+    Returns those that were done in the end. Marks that the device has come to are removed.
+    """
+    while True:
+        done = 0
+        while marks and trainer.reached(marks[0][0]):
+            done += marks.popleft()[1]
+        if len(marks) <= left:
+            return done
+        yield done
 
 
 def _progress(trainer: Trainer, steps_per_second: float) -> Progress:

@@ -22,14 +22,14 @@ from reproductions.harness.console import (
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.slurm.cluster_profile import load_cluster_profile
-from reproductions.harness.launching.worker import DeviceLost, Outcome
+from reproductions.harness.launching.worker import Outcome
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.minutes import launch_within, measure_final_networks, wanted_runs
 from reproductions.harness.records import Pool, read_pool, record_path
 from reproductions.harness.reporting.report import write_report
 from reproductions.harness.reporting.samples import completed
 from resnet.data import DataError
-from resnet.device import find_device
+from resnet.device import DeviceLost, find_device
 from resnet.recipe import PRECISIONS
 from resnet.run import Run
 

@@ -11,7 +11,9 @@ from resnet.data.dataset import ImageDataset
 from resnet.data.sampling import Sampler
 from resnet.recipe import Recipe
 
-TEST_BATCH = {"cpu": 250, "cuda": 2_500}  # images at once
+# Images at once: so few that an evaluation adds little to the memory of a training step, by which it is judged on a GPU
+# how many runs fit. What a run's evaluation has taken stays reserved for its stream.
+TEST_BATCH = 250
 
 
 class ResidentData:
@@ -58,10 +60,9 @@ class ResidentData:
         return ResidentBatches(self, seed, recipe, groups)
 
     def tests(self, which: str, part: slice, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
-        size = TEST_BATCH[self.device.type]
         images, labels = (tensor[part] for tensor in self._tests[which])
         mean, scale = self.normalization(recipe)
-        for batch, answers in zip(images.split(size), labels.split(size)):
+        for batch, answers in zip(images.split(TEST_BATCH), labels.split(TEST_BATCH)):
             yield subtract_mean(batch, mean, scale), answers
 
     def normalization(self, recipe: Recipe) -> tuple[Tensor, float | Tensor]:

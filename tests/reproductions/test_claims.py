@@ -8,16 +8,19 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from fakes import make_record, store
 from tiny import TINY
 
 from reproductions.harness import provenance
 from reproductions.harness.launching import claims, worker
 from reproductions.harness.launching.claims import claim, claim_number, owned
-from reproductions.harness.launching.worker import DeviceLost, Outcome, Way, execute
+from reproductions.harness.launching.recording import note_start, take_back_start
+from reproductions.harness.launching.worker import Outcome, Way, execute
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import read_pool, read_record, record_path
 from resnet import checkpoint
+from resnet.device import DeviceLost
 from resnet.packing import Pack
 from resnet.run import Run
 
@@ -229,12 +232,15 @@ def test_a_run_that_never_gets_further_is_given_up_and_the_others_go_on(place, m
     assert read_record(record_path(place.records, RUNS[0]))["interruptions"] == 3
 
 
-def test_a_run_that_got_nowhere_is_tried_again_without_neighbours(place, monkeypatch):
-    class Crowd(Pack):  # lets runs take turns, as on a GPU
-        def __init__(self, device, limit, say):
-            super().__init__(device)
-            self.limit = 4
+class Crowd(Pack):
+    """Lets runs take turns, as on a GPU."""
 
+    def __init__(self, device, limit, say):
+        super().__init__(device)
+        self.limit = 4
+
+
+def test_a_run_that_got_nowhere_is_tried_again_without_neighbours(place, monkeypatch):
     def dies(trainer, *arguments, **more):
         yield 1
         if trainer.run == RUNS[1]:
@@ -259,6 +265,57 @@ def test_a_run_that_got_nowhere_is_tried_again_without_neighbours(place, monkeyp
     monkeypatch.setattr(worker, "_CLAIM_SECONDS", 1e-4)
     assert execute(runs, place, lambda: False, way=way) == Outcome({})
     assert {seed for seed, _ in companions} == {0, 1, 2} and not any(others for _, others in companions)
+
+
+def short_of_memory(monkeypatch, is_short):
+    """A crowd in which starts run out of memory where ``is_short(seed, start)``; each start's seed and neighbours."""
+    starts, training = [], worker.training
+
+    def started(trainer, *arguments, neighbours, **more):
+        seed = trainer.run.seed
+        starts.append((seed, neighbours()))
+        yield 1
+        if is_short(seed, sum(other == seed for other, _ in starts)):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return (yield from training(trainer, *arguments, neighbours=neighbours, **more))
+
+    monkeypatch.setattr(worker, "Pack", Crowd)
+    monkeypatch.setattr(worker, "training", started)
+    monkeypatch.setattr(worker, "_CLAIM_SECONDS", 1e-4)
+    return starts
+
+
+def test_a_start_that_ran_out_of_memory_among_neighbours_does_not_count(place, monkeypatch):
+    starts = short_of_memory(monkeypatch, lambda seed, start: seed == 1 and start < 3)
+    runs = [Run("cifar_resnet8", TINY, "synthetic", seed) for seed in range(6)]
+    assert execute(runs, place, lambda: False, way=Way(wait=False, launch="a", max_starts=2)) == Outcome({})
+    assert starts[-1][0] == 1 and [others > 0 for seed, others in starts if seed == 1] == [True] * 3
+    assert read_record(record_path(place.records, runs[1]))["interruptions"] == 0
+
+
+def test_a_start_that_ran_out_of_memory_after_a_checkpoint_is_on_the_list(place):
+    stops = iter([False, False, True])
+    execute(RUNS[:1], place, lambda: next(stops, True))
+    folder = place.work(RUNS[0])
+    starts = json.loads((folder / "starts.json").read_text())
+    take_back_start(folder, starts)
+    assert json.loads((folder / "starts.json").read_text()) == starts
+    take_back_start(folder, note_start(folder, {}, "a", 3))
+    assert json.loads((folder / "starts.json").read_text()) == starts
+
+
+def test_runs_that_ran_out_of_memory_together_are_tried_alone(place, monkeypatch):
+    starts = short_of_memory(monkeypatch, lambda seed, start: start == 1)
+    runs = [*RUNS, Run("cifar_resnet8", TINY, "synthetic", 2)]
+    assert execute(runs, place, lambda: False, way=Way(wait=False, launch="a")) == Outcome({})
+    assert [others for _, others in starts] == [2, 2, 2, 0, 0, 0]
+
+
+def test_a_run_that_runs_out_of_memory_alone_has_failed(place, monkeypatch):
+    starts = short_of_memory(monkeypatch, lambda seed, start: seed == 1)
+    outcome = execute(RUNS, place, lambda: False, way=Way(wait=False, launch="a"))
+    assert list(outcome.failures) == [RUNS[1]] and "CUDA out of memory" in outcome.failures[RUNS[1]]
+    assert starts == [(0, 1), (1, 1), (1, 0)]
 
 
 def test_an_error_that_leaves_the_device_useless_ends_the_job_and_not_the_other_runs(place, monkeypatch):

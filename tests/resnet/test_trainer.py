@@ -4,6 +4,7 @@ import copy
 import os
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -131,6 +132,42 @@ def test_error_over_more_images_than_fit_into_one_batch():
         parts = (slice(0, 613), slice(0, 300), slice(300, 613))
         whole, *halves = (int(count_wrong(FirstPixel(), data.tests("test", part, RECIPE))) for part in parts)
         assert whole == sum(halves) == wrong
+
+
+def test_an_evaluation_takes_little_memory_beside_a_training_step():
+    """On a GPU, where nobody has seen an evaluation yet when it is decided how many runs fit."""
+    data = ResidentData(make_synthetic(128, 2_500), None, "cpu")
+    trainer = Trainer(Run("cifar_resnet20", replace(RECIPE, batch_size=128), "synthetic"), data)
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        trainer.step()
+    data.device = torch.device("cuda")  # by name
+    with Peak() as evaluation:
+        count_wrong(trainer.model, [next(data.tests("test", slice(None), trainer.recipe))])
+    assert 0 < evaluation.peak < sum(kept.values()) / 2
+
+
+class Peak(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made and still there."""
+
+    now = peak = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        made = function(*arguments, **(keywords or {}))
+        for tensor in torch.utils._pytree.tree_leaves(made):
+            if isinstance(tensor, torch.Tensor) and not tensor._is_view() and not function._schema.is_mutable:
+                self._add(tensor.nbytes)
+                weakref.finalize(tensor, self._add, -tensor.nbytes)
+        return made
+
+    def _add(self, count):
+        self.now += count
+        self.peak = max(self.peak, self.now)
 
 
 def test_top5_error_counts_the_classes_that_are_not_among_the_first_five():

@@ -11,8 +11,9 @@ import torch
 
 from reproductions.harness import provenance
 from reproductions.harness.launching.signals import stop_on_signals
-from reproductions.harness.launching.worker import DeviceLost, Outcome, Way, execute
+from reproductions.harness.launching.worker import Outcome, Way, execute
 from reproductions.harness.launching.workplace import Workplace
+from resnet.device import DeviceLost
 from resnet.distributed import ALONE, Group, join, local_device, port_for
 from resnet.run import Run
 

@@ -33,6 +33,15 @@ def note_start(folder: Path, launch: str, max_starts: int) -> list[dict]:
     return starts
 
 
+def take_back_start(folder: Path, starts: list[dict]) -> None:
+    """Take the newest of the run's ``starts`` off its list, unless it left a checkpoint: the run was not to blame.
+
+    Raises OSError.
+    """
+    if starts[-1]["checkpoint"] == _newest_checkpoint(folder):
+        write_atomically(folder / _STARTS, json.dumps(starts[:-1]).encode())
+
+
 def begun_in_vain(folder: Path, launch: str) -> int:
     """How often this launch has begun the run from the checkpoint that is still its newest."""
     newest = _newest_checkpoint(folder)

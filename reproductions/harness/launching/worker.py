@@ -6,7 +6,7 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,12 +16,19 @@ from reproductions.harness import provenance
 from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.launching.budget import Budget
 from reproductions.harness.launching.claims import Claim, claim
-from reproductions.harness.launching.recording import GivenUp, begun_in_vain, make_record, note_start, origin
+from reproductions.harness.launching.recording import (
+    GivenUp,
+    begun_in_vain,
+    make_record,
+    note_start,
+    origin,
+    take_back_start,
+)
 from reproductions.harness.launching.workplace import Status, Workplace, failures
 from reproductions.harness.records import RecordError, outcome, read_record, record_path, write_record
 from resnet import checkpoint
 from resnet.data import FOLDERS, Data, DataError, load, place
-from resnet.device import find_device
+from resnet.device import DeviceLost, find_device
 from resnet.distributed import ALONE, Group
 from resnet.files import remove_unfinished, write_atomically
 from resnet.packing import Pack
@@ -34,10 +41,6 @@ _CLAIM_SECONDS = 1.0  # between two looks at runs that other processes train
 
 
 CALLED = {"teacher": "teacher", "pretrained": "pre-training"}  # in messages, what a run is to one that needs it
-
-
-class DeviceLost(Exception):
-    """After an error the device can't be used by this process any more; its runs have their checkpoints."""
 
 
 class NeedError(Exception):
@@ -220,6 +223,7 @@ class _Worker:
     def _train(self, begun: "_Begun") -> Generator[int, None, None]:
         """Train the run in small parts and see to it that its end is known."""
         run, claimed = begun.run, begun.claimed
+        alone = self.pack.limit == 1
         with claimed or nullcontext():
             try:
                 record = yield from self._train_and_record(begun)
@@ -231,8 +235,10 @@ class _Worker:
                     self.interrupted = str(interrupted)
                     self._report(run, "stopped", message=str(interrupted))
             except torch.OutOfMemoryError:
-                if self.pack.neighbours:  # there will be more memory when they have ended
+                if self.pack.size > 1 or not alone:  # there will be more memory when others have ended
                     self.waiting.append(run)
+                    with suppress(OSError):  # the start then counts as one in vain
+                        take_back_start(self.place.work(run), begun.starts)
                     raise
                 self._fail(run, traceback.format_exc())
             except (DataError, RecordError, NeedError) as error:
@@ -270,6 +276,7 @@ class _Worker:
             stop_requested=lambda: (begun.claimed is not None and begun.claimed.lost) or self.stop_requested(),
             neighbours=lambda: self.pack.neighbours,
             origin=lambda: origin(trainer, self.code),
+            clock=self.pack.clock,
         )
         tests = {} if trainer.diverged else trainer.final_tests()
         record = make_record(trainer, history, tests, begun.starts)
