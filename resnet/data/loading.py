@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.queues import Queue
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -25,10 +26,18 @@ WATCH_SECONDS = 0.5
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
+class ReaderError(DataError):
+    """A process that did a loader's work has ended before its time. The message says how, and what can be done."""
+
+
 class Loader:
     """``work(task)`` for each of ``tasks``, in their order, done by ``workers`` processes; with 0 in this one.
 
     A DataError in a worker is raised here, by the ``next`` that wants its result; the loader can't be used after it.
+    For a worker that dies ReaderError is raised: within seconds, and in the main thread wherever it then is.
+
+    Results should be NumPy arrays, which come through pipes: tensors would need shared memory, of which containers
+    often have no more than 64 MB for all their processes.
 
     Workers are forked: that takes milliseconds, imports nothing again, and shares the lists of files. They may be
     forked from a process that uses a GPU because they never do. They do not react to signals that ask for a stop, and
@@ -49,6 +58,7 @@ class Loader:
         )
         with _signals_held_back(), _nothing_collected():
             self._results = [iter(loader)]
+        _name_the_dead()
         # Not left to the garbage collector: of objects that refer to each other it may clear away first those by which
         # workers are told to end. So ``tasks`` must not refer to whoever has this loader.
         self._end = weakref.finalize(self, self._results.clear)
@@ -58,7 +68,11 @@ class Loader:
         return self
 
     def __next__(self):
-        result = next(self._results[0])
+        try:
+            result = next(self._results[0])
+        except RuntimeError as error:
+            _raise_if_of_a_dead_worker(error)
+            raise
         if isinstance(result, DataError):
             raise result
         return result
@@ -83,6 +97,33 @@ class _Work(Dataset):
 
 def _unchanged(result):
     return result
+
+
+def _raise_if_of_a_dead_worker(error: RuntimeError) -> None:
+    """Raise ReaderError if PyTorch's error is of a worker's death, which only its message says."""
+    said = str(error).strip()
+    if said.startswith("DataLoader worker (pid"):
+        said = said.removeprefix("DataLoader worker ").partition(". ")[0].rstrip(".")
+        raise ReaderError(f"a process that reads images has ended: {said}. If it was killed, the memory was probably "
+                          "used up: ask for more, or have fewer processes read (one per thread by default)"
+                          ) from error  # fmt: skip
+
+
+def _name_the_dead() -> None:
+    """Have the error that PyTorch raises when a worker dies, wherever the main thread then is, be ReaderError."""
+    raising = signal.getsignal(signal.SIGCHLD)
+    if threading.current_thread() is not threading.main_thread() or getattr(raising, "func", None) is _on_end_of_child:
+        return
+    if callable(raising):
+        signal.signal(signal.SIGCHLD, partial(_on_end_of_child, raising))
+
+
+def _on_end_of_child(raising: Callable, number: int, frame) -> None:
+    try:
+        raising(number, frame)
+    except RuntimeError as error:
+        _raise_if_of_a_dead_worker(error)
+        raise
 
 
 @contextmanager
@@ -111,8 +152,15 @@ def _begin(parent: int, worker: int) -> None:
     """What a worker does first."""
     gc.freeze()  # what it has inherited is not its to clear away
     gc.enable()
+    Queue._on_queue_feeder_error = staticmethod(_end_with_words)
     warnings.filterwarnings("ignore", module="PIL")  # of odd EXIF data, which many images have
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with_words(error: Exception, result) -> None:
+    """End this process, a worker, for a result that can't be sent: it would be waited for without end."""
+    print(f"a process that reads images can't send them: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _end_with(parent: int) -> None:
