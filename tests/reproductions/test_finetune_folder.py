@@ -1,6 +1,7 @@
 """The commands for one's own images: what they leave behind, what they print, and what they refuse."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -117,6 +118,23 @@ def test_fine_tuning_says_what_becomes_of_the_last_layer(folder, trained, tmp_pa
     flags = ("--weights", trained / "last.safetensors", "--batch", "6", "--epochs", "1", "--workers", "0")
     status, _, err = run(capsys, "train", two, "--out", tmp_path / "out", *flags)
     assert status == 0 and "from the weights of last.safetensors" in err and "2 outputs instead of 3" in err
+
+
+def test_what_is_passed_over_and_held_out_copies_are_said(folder, tmp_path, capsys):
+    root = tmp_path / "colours"
+    for name in ("blue", "red"):
+        (root / name / "@eaDir").mkdir(parents=True)
+        for number in range(5):
+            shutil.copy(folder / name / f"{number}.png", root / name)
+    shutil.copy(root / "blue" / "0.png", root / "blue" / "4.png")  # which is held out
+    flags = ("--every", "5", "--epochs", "1")
+    status, out, err = run(capsys, "train", root, "--out", tmp_path / "out", *FLAGS, *flags)
+    copies = "1 of the 2 held-out images are exact copies of images to train on (blue/4.png is blue/0.png)"
+    for said in ("blue/@eaDir, a folder that programs make for themselves", copies):
+        assert status == 0 and said in err and said in out
+    history = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert history["copies"] == [{"held_out": "blue/4.png", "trained_on": "blue/0.png"}]
+    assert [each["name"] for each in history["passed_over"]] == ["blue/@eaDir", "red/@eaDir"]
 
 
 @pytest.mark.parametrize(
