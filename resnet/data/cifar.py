@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet.data.archive import read_archive
+from resnet.data.archive import as_folder, read_archive
 from resnet.data.dataset import DataError, ImageDataset
 
 ARCHIVE = "cifar10.npz"
@@ -25,18 +25,25 @@ KNOWN_COPIES = {
 
 def load_cifar10(folder: Path, download: bool = True) -> ImageDataset:
     """CIFAR-10 (Krizhevsky 2009) from ``folder``; see :func:`resnet.data.load`. Raises DataError."""
-    archive = folder / ARCHIVE
+    archive = as_folder(folder, ARCHIVE) / ARCHIVE
     if archive.exists():
         return ImageDataset("cifar10", **read_archive(archive, SHAPES), official=False)
-    return ImageDataset("cifar10", **_read_torchvision(folder, download), official=True)
+    return ImageDataset("cifar10", **_read_torchvision(archive.parent, download), official=True)
 
 
 def _read_torchvision(folder: Path, download: bool) -> dict[str, np.ndarray]:
     from torchvision.datasets import CIFAR10
 
-    files = folder / CIFAR10.base_folder
+    class Here(CIFAR10):
+        """The files themselves in the folder, and not below it."""
+
+        base_folder = ""
+
+    itself = (folder / CIFAR10.train_list[0][0]).exists()
+    files, kind = (folder, Here) if itself else (folder / CIFAR10.base_folder, CIFAR10)
+    download = download and not itself
     try:
-        train, test = (CIFAR10(folder, train=train, download=download) for train in (True, False))
+        train, test = (kind(folder, train=train, download=download) for train in (True, False))
     except (RuntimeError, OSError, EOFError) as error:
         # torchvision checks MD5 sums; it raises RuntimeError for missing or damaged files and OSError off line.
         raise DataError(

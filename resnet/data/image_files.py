@@ -99,9 +99,7 @@ def load_folder(name: str, directory: Path) -> FolderDataset:
     It is in torchvision's layout: ``train/<class>/<image>`` and ``val/<class>/<image>``. "synthetic_imagenet" is made
     if it is not there. Raises DataError, which names the folder and says what to do.
     """
-    root = Path(directory) / name
-    if name == "synthetic_imagenet":
-        synthetic_folder.make(root)
+    root = _root_of(name, directory)
     dataset = scan_folder(name, root)
     expected = EXPECTED[name]
     if dataset.num_classes != expected.classes:
@@ -118,9 +116,7 @@ def load_test_folder(name: str, directory: Path) -> FolderDataset:
 
     For testing networks alone: its digest is of the test images' files. Raises DataError.
     """
-    root = Path(directory) / name
-    if name == "synthetic_imagenet":
-        synthetic_folder.make(root)
+    root = _root_of(name, directory)
     _check_root(name, root)
     expected, classes = EXPECTED[name], tuple(_class_folders(root / "val"))
     if len(classes) != expected.classes:
@@ -131,6 +127,15 @@ def load_test_folder(name: str, directory: Path) -> FolderDataset:
     _check_count(root / "val", test, classes, expected.test_images, (each, each))
     none = Files(np.array([], test.paths.dtype), np.array([], np.int64), np.array([], np.int64))
     return FolderDataset(name, root, classes, none, test, True, digest_of_files(test))
+
+
+def _root_of(name: str, directory: Path) -> Path:
+    """The data set's folder in a directory, or the directory itself where that has its parts."""
+    root = Path(directory) / name
+    if name == "synthetic_imagenet":
+        synthetic_folder.make(root)
+    itself = not root.exists() and (root.parent / "val").is_dir()
+    return root.parent if itself else root
 
 
 def scan_folder(name: str, root: Path) -> FolderDataset:
