@@ -20,6 +20,7 @@ after each epoch, from which the same command goes on.
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -242,8 +243,21 @@ def _write_history(
         **asdict(done),
     }
     path = out / "history.json"
-    write_atomically(path, json.dumps(history, indent=1).encode() + b"\n")
+    write_atomically(path, _json(history).encode() + b"\n")
     return path
+
+
+def _json(content, **options) -> str:
+    """Content as JSON, which has no numbers that are not finite: they are null."""
+
+    def finite(value):
+        if isinstance(value, dict):
+            return {key: finite(each) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [finite(each) for each in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(content), indent=1, allow_nan=False, **options)
 
 
 def left_out(images: OwnImages) -> list[str]:
@@ -283,7 +297,7 @@ def predict(options: argparse.Namespace, console: Console) -> int:
         raise DataError(f"there is no image in {', '.join(map(str, options.images))}")
     predictions = list(predict_files(classifier, paths, device, options.workers))
     if options.json:
-        print(json.dumps(predictions, indent=1, ensure_ascii=False))
+        print(_json(predictions, ensure_ascii=False))
     elif readable := [found for found in predictions if "error" not in found]:
         columns = {"image": [found["image"] for found in readable]}
         for place in range(min(TOP, len(classifier.classes))):
