@@ -114,7 +114,7 @@ def find_architecture(
         wanted = model or (fitting[0].model if fitting else None)
         if wanted is None:
             near = nearest_architecture(state)
-            like = f"; nearest is {near}" + _different(state, near) if near else ""
+            like = f"; nearest is {near}" + _different(state, near) if near else _several(state)
             raise WeightsError(f"the weights are those of no network for ImageNet here ({_some(list(state))}){like}; "
                                "name the one that they should be with --model to see what differs")  # fmt: skip
         options = {"variant": variant, "shortcut": None if wanted.startswith("plain") else shortcut}
@@ -207,6 +207,13 @@ def _why_not(state: Mapping[str, Tensor], architecture: Architecture, fitting: l
     said = _different(state, architecture)
     fits = f"; they fit {' and '.join(map(str, fitting))}" if fitting else "; they fit no network for ImageNet here"
     return f"the weights are not those of {architecture}{said}{fits}"
+
+
+def _several(state: Mapping[str, Tensor]) -> str:
+    """What is said of weights of several networks, such as those of contrastive learning."""
+    stems = [key.removesuffix("conv1.weight") for key in state if re.fullmatch(r"(\w+\.)+conv1\.weight", key)]
+    stems = [stem for stem in stems if not re.search(r"layer\d\.", stem)]
+    return f"; there are several networks, under {' and '.join(stems)}: save one alone" if len(stems) > 1 else ""
 
 
 def _different(state: Mapping[str, Tensor], architecture: Architecture) -> str:

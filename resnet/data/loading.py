@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import multiprocessing
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from multiprocessing.queues import Queue
 
 import torch
@@ -37,7 +38,7 @@ class Loader:
     For a worker that dies ReaderError is raised: within seconds, and in the main thread wherever it then is.
 
     Results should be NumPy arrays, which come through pipes: tensors would need shared memory, of which containers
-    often have no more than 64 MB for all their processes.
+    often have no more than 64 MB for all their processes. Where not even a lock fits there, this process does the work.
 
     Workers are forked: that takes milliseconds, imports nothing again, and shares the lists of files. They may be
     forked from a process that uses a GPU because they never do. They do not react to signals that ask for a stop, and
@@ -45,6 +46,7 @@ class Loader:
     """
 
     def __init__(self, work: Callable, tasks: Iterable, workers: int):
+        workers = workers if _can_have_workers() else 0
         loader = DataLoader(
             _Work(work),
             batch_size=None,
@@ -97,6 +99,18 @@ class _Work(Dataset):
 
 def _unchanged(result):
     return result
+
+
+@cache
+def _can_have_workers() -> bool:
+    """Whether processes can have locks in common, which lie in shared memory; warns if not."""
+    try:
+        multiprocessing.Lock()
+    except OSError as error:
+        warnings.warn("images are read by the training process itself, which is slower: other processes need shared "
+                      f"memory for locks ({error}); make room in /dev/shm", stacklevel=3)  # fmt: skip
+        return False
+    return True
 
 
 def _raise_if_of_a_dead_worker(error: RuntimeError) -> None:

@@ -6,11 +6,13 @@ Only names and sizes of the files are kept; the images are read while a network 
 import hashlib
 import os
 import re
-from collections import defaultdict
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -57,6 +59,10 @@ def scan_classes(root: Path, progress: Callable[[int, int], None] | None = None)
     if odd := [shown(name) for name in names if shown(name) != name]:
         raise DataError(f"{root} has sub-folders whose names are not UTF-8 ({some(odd)}), as the classes must be in "
                         "a file of weights: rename them")  # fmt: skip
+    alike = Counter(normalize("NFC", name).strip() for name in names)
+    if odd := [name for name in names if alike[normalize("NFC", name).strip()] > 1]:
+        raise DataError(f"{root} has sub-folders whose names look the same ({some([*map(ascii, odd)])}), as copies by "
+                        "different systems do: put their images together, or rename one")  # fmt: skip
     found = [(name, path) for name in names for path in _images_below(root / name, passed_over)]
     reasons = _reasons(root, [path for _, path in found], progress)
     good = [place for place, reason in zip(found, reasons) if reason is None]
@@ -160,7 +166,8 @@ def _reasons(root: Path, paths: list[Path], progress: Callable[[int, int], None]
         return None
 
     found: list[str | None] = []
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+    with warnings.catch_warnings(), ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        warnings.filterwarnings("ignore", module="PIL")  # of large images and odd EXIF data
         for done, why in enumerate(threads.map(reason, paths), start=1):
             found.append(why)
             if progress:

@@ -90,6 +90,23 @@ def test_names_that_are_not_utf8(root):
         scan_classes(root)
 
 
+@pytest.mark.parametrize("other", ["cafe\u0301", "caf\u00e9 "])
+def test_names_that_look_the_same_are_an_error(root, other):
+    for name in ("caf\u00e9", other):
+        (root / name).mkdir()
+    with pytest.raises(DataError, match=r"names look the same \('caf.*', 'caf.*'\).*: put their images together"):
+        scan_classes(root)
+
+
+def test_large_images_are_read_without_a_word(root, monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    noise(20, 20).save(root / "a" / "large.png")
+    noise(40, 40).save(root / "a" / "too large.png")
+    images = scan_classes(root)
+    assert "a/large.png" in names(images.files) and not recwarn.list
+    assert "a/too large.png" in [name for name, why in images.unreadable if "exceeds limit" in why]
+
+
 def test_images_that_cannot_be_read_are_left_out_and_named(root):
     noise(64, 64).save(root / "a" / "cut.jpg", quality=95)
     whole = (root / "a" / "cut.jpg").read_bytes()

@@ -343,6 +343,12 @@ def test_the_nearest_network_and_what_differs_are_said(state):
         find_architecture(wider)
 
 
+def test_several_networks_in_a_file_are_named(state):
+    both = {f"encoder_{which}.{key}": value for which in "qk" for key, value in state.items()}
+    with pytest.raises(WeightsError, match="several networks, under encoder_q. and encoder_k.: save one alone; name"):
+        find_architecture(both)
+
+
 def test_missing_keys_are_named(state):
     lacking = {key: value for key, value in state.items() if key not in ("bn1.weight", "layer2.1.conv2.weight")}
     with pytest.raises(WeightsError, match=r"2 missing \(bn1.weight, layer2.1.conv2.weight\); they fit no network"):
