@@ -6,30 +6,76 @@
 
 Trained nets take images as they were trained on, which the files' cards say: RGB from 0 to 1, less the per-pixel mean
 of the training images, where a row does not depart from that.
+
+A program may have a module ``resnet`` of its own. Then ``import resnet`` goes on to mean that one, before and after,
+and networks can be saved by their state dicts alone, because pickle would look for their classes there.
 """
 
+import sys as _sys
+from contextlib import contextmanager as _contextmanager
+from importlib.machinery import PathFinder as _PathFinder
 from pathlib import Path as _Path
 
-from resnet.models import create_model as _create_model
-from resnet.released import architecture_of as _architecture_of
-from resnet.released import read_card as _read_card
-from resnet.weights import WeightsError as _WeightsError
+_ROOT = _Path(__file__).resolve().parent
+_own = {}  # the modules of the package beside this file, by name
+
+
+def _modules() -> dict:
+    return {name: module for name, module in _sys.modules.items() if name.partition(".")[0] == "resnet"}
+
+
+def _program_has_another() -> bool:
+    """Whether ``import resnet`` would find something else if this folder were not on the path."""
+    elsewhere = [folder for folder in _sys.path if _Path(folder).resolve() != _ROOT]
+    spec = _PathFinder.find_spec("resnet", elsewhere)
+    return spec is not None and spec.origin is not None
+
+
+@_contextmanager
+def _own_package():
+    """Have ``resnet`` mean the package beside this file, and afterwards whatever the program means by it."""
+    before, package = _modules(), _ROOT / "resnet" / "__init__.py"
+    loaded = getattr(before.get("resnet"), "__file__", None)
+    if not package.exists() or (loaded and _Path(loaded).resolve() == package):
+        yield
+        return
+    for name in before:
+        del _sys.modules[name]
+    _sys.modules.update(_own)
+    _sys.path.insert(0, str(_ROOT))
+    try:
+        yield
+    finally:
+        _sys.path.remove(str(_ROOT))
+        _own.update(_modules())
+        if before or _program_has_another():
+            for name in _modules():
+                del _sys.modules[name]
+            _sys.modules.update(before)
+
+
+with _own_package():
+    from resnet.models import create_model as _create_model
+    from resnet.released import architecture_of as _architecture_of
+    from resnet.released import read_card as _read_card
+    from resnet.weights import WeightsError as _WeightsError
 
 dependencies = ["numpy", "safetensors", "torch"]
 
-_RELEASED = _Path(__file__).resolve().parent / "weights"  # files as `make export` makes them
+_RELEASED = _ROOT / "weights"  # files as `make export` makes them
 
 
 def _entry(model: str):
     """The function that torch.hub calls for a net."""
 
     def build(pretrained: bool = False, weights: str | _Path | None = None, **options):
-        path = _find(weights) if weights is not None else None
-        if path is None and pretrained:
-            path = _find_released(model, departures=True)
-        if path is not None:
-            options = _options_of(path, model) | options
-        return _create_model(model, weights=path, **options)
+        with _own_package():  # of which parts are imported only when they are needed
+            path = _find(weights) if weights is not None else None
+            if path is None and pretrained:
+                path = _find_released(model, departures=True)
+            if path is not None:
+                options = _options_of(path, model) | options
+            return _create_model(model, weights=path, **options)
 
     build.__name__ = build.__qualname__ = model
     build.__doc__ = f"""{model}: maps images (N, 3, 32, 32) to logits (N, 10).

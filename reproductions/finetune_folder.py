@@ -11,12 +11,16 @@ random in training, in the centre of the images held out.
 
 FOLDER has a sub-folder of images for each class. They may be grey, have a palette, transparency (which is ignored) or
 CMYK colours, and are turned as EXIF says, like a phone's photographs want to be. Those that can't be read are left out
-and named; with ``--strict`` they end the command. DIR gets best.safetensors and last.safetensors, report.md,
-confusion.png, curves.png and history.json, and a checkpoint after each epoch, from which the same command goes on.
+and named; with ``--strict`` they end the command. Links are followed; folders that other programs make for themselves,
+as for thumbnails, are passed over and named; held-out images that are exact copies of others are named, too.
+
+DIR gets best.safetensors and last.safetensors, report.md, confusion.png, curves.png and history.json, and a checkpoint
+after each epoch, from which the same command goes on.
 """
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -31,9 +35,18 @@ from reproductions.harness.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_RE
 from reproductions.harness.reporting.markdown import markdown_table
 from resnet.data.crops import centre_box, crop, read_image
 from resnet.data.dataset import DataError
-from resnet.data.image_files import FolderDataset
+from resnet.data.image_files import FolderDataset, some
 from resnet.data.loading import Loader
-from resnet.data.own_folder import OwnImages, every_nth, find_images, scan_classes, shown, split, stratified
+from resnet.data.own_folder import (
+    OwnImages,
+    every_nth,
+    find_copies,
+    find_images,
+    scan_classes,
+    shown,
+    split,
+    stratified,
+)
 from resnet.device import find_device
 from resnet.files import write_atomically
 from resnet.finetuning import (
@@ -142,6 +155,9 @@ def train_on_folder(options: argparse.Namespace, console: Console) -> int:
     console.print(f"{dataset.num_classes} classes, {len(dataset.train):,} images to train on, "
                   f"{len(dataset.test):,} held out ({how})")  # fmt: skip
     console.print(f"{beginning.architecture} {beginning.said}")
+    copies = find_copies(dataset)
+    for line in copied(copies, len(dataset.test)):
+        console.print(line)
     options.out.mkdir(parents=True, exist_ok=True)
     with console.status("") as status:
         done = train(
@@ -158,8 +174,9 @@ def train_on_folder(options: argparse.Namespace, console: Console) -> int:
             ),
             on_step=lambda step, steps: status.update(f"step {step:,} of {steps:,}"),
         )
-    history = _write_history(options.out, images, dataset, how, beginning, settings, done)
-    written = finetune_report.write(options.out, beginning, dataset, settings, done, how, left_out(images))
+    history = _write_history(options.out, images, dataset, copies, how, beginning, settings, done)
+    notes = left_out(images) + copied(copies, len(dataset.test))
+    written = finetune_report.write(options.out, beginning, dataset, settings, done, how, notes)
     print((options.out / "report.md").read_text(encoding="utf-8"))
     for path in (*written, history, *sorted(options.out.glob("*.safetensors"))):
         console.print(f"wrote {path}")
@@ -208,6 +225,7 @@ def _write_history(
     out: Path,
     images: OwnImages,
     dataset: FolderDataset,
+    copies: list[tuple[str, str]],
     how: str,
     beginning: Beginning,
     settings: Settings,
@@ -220,17 +238,42 @@ def _write_history(
         "begun": beginning.said,
         "settings": asdict(settings),
         "unreadable": [{"image": name, "error": why} for name, why in images.unreadable],
+        "passed_over": [{"name": name, "why": why} for name, why in images.passed_over],
+        "copies": [{"held_out": name, "trained_on": other} for name, other in copies],
         **asdict(done),
     }
     path = out / "history.json"
-    write_atomically(path, json.dumps(history, indent=1).encode() + b"\n")
+    write_atomically(path, _json(history).encode() + b"\n")
     return path
+
+
+def _json(content, **options) -> str:
+    """Content as JSON, which has no numbers that are not finite: they are null."""
+
+    def finite(value):
+        if isinstance(value, dict):
+            return {key: finite(each) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [finite(each) for each in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(content), indent=1, allow_nan=False, **options)
 
 
 def left_out(images: OwnImages) -> list[str]:
     """What of a folder is not trained on, a line for each."""
-    lines = [f"left out: {name}, which has no image that can be read" for name in images.empty]
+    lines = [f"left out: {name}, {why}" for name, why in images.passed_over]
+    lines += [f"left out: {name}, which has no image that can be read" for name in images.empty]
     return lines + [f"left out: {name}, which can't be read ({why})" for name, why in images.unreadable]
+
+
+def copied(copies: list[tuple[str, str]], held_out: int) -> list[str]:
+    """What is said of held-out images that are trained on, too; nothing if there are none."""
+    if not copies:
+        return []
+    pairs = some([f"{name} is {other}" for name, other in copies])
+    return [f"{len(copies):,} of the {held_out:,} held-out images are exact copies of images to train on ({pairs}): "
+            "the validation accuracy is higher than for new images"]  # fmt: skip
 
 
 def _begin(options: argparse.Namespace, classes: tuple[str, ...]) -> Beginning:
@@ -254,7 +297,7 @@ def predict(options: argparse.Namespace, console: Console) -> int:
         raise DataError(f"there is no image in {', '.join(map(str, options.images))}")
     predictions = list(predict_files(classifier, paths, device, options.workers))
     if options.json:
-        print(json.dumps(predictions, indent=1, ensure_ascii=False))
+        print(_json(predictions, ensure_ascii=False))
     elif readable := [found for found in predictions if "error" not in found]:
         columns = {"image": [found["image"] for found in readable]}
         for place in range(min(TOP, len(classifier.classes))):

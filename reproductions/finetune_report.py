@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from reproductions.harness.reporting.cells import NONE, interval, number
-from reproductions.harness.reporting.markdown import markdown_table
-from reproductions.harness.reporting.plots import COLOURS, GREY, MARKERS, STYLE
+from reproductions.harness.reporting.markdown import escaped, markdown_table
+from reproductions.harness.reporting.plots import COLOURS, GREY, MARKERS, STYLE, find_fonts, fonts_for
 from reproductions.harness.reporting.statistics import Interval
 from resnet.data.folder import FolderDataset
 from resnet.files import write_atomically
@@ -37,13 +37,14 @@ def write(
     plots = {"confusion.png": confusion_plot(confusion, dataset.classes), "curves.png": curves_plot(done)}
     for name, figure in plots.items():
         content = io.BytesIO()
+        find_fonts(figure)
         with matplotlib.rc_context(STYLE):
             figure.savefig(content, format="png", dpi=160, metadata={"Software": None})
         write_atomically(folder / name, content.getvalue())
     last, best, test_images = done.history[-1], done.best, len(dataset.test)
     augmented = "cropped and flipped at random" if settings.augment else "their centres"
     lines = [
-        f"# {dataset.name}: {beginning.architecture}, {beginning.said}",
+        f"# {escaped(f'{dataset.name}: {beginning.architecture}, {beginning.said}')}",
         "",
         f"**Validation accuracy {last['validation_accuracy']:.2f} %** after the last of {last['epoch']} epochs, 95 % "
         f"interval {interval(wilson(np.trace(confusion), test_images))} (Wilson, {test_images:,} images); training "
@@ -55,7 +56,7 @@ def write(
         f"{settings.image_size} pixels, {augmented}, seed {settings.seed}; {count_parameters(beginning.model):,} "
         "parameters.",
         f"- `{LAST}` holds the weights after the last epoch, which the tables are about, `{BEST}` those of the best.",
-        *(f"- {line[0].upper()}{line[1:]}." for line in left_out),
+        *(f"- {line[0].upper()}{line[1:]}." for line in map(escaped, left_out)),
         "",
         "## Classes",
         "",
@@ -92,7 +93,7 @@ def class_table(dataset: FolderDataset, confusion: np.ndarray) -> str:
     tested, right = confusion.sum(axis=1), confusion.diagonal()
     return markdown_table(
         {
-            "class": [*map(escaped, dataset.classes)],
+            "class": [*dataset.classes],
             "training images": [f"{count:,}" for count in trained],
             "share": [f"{100 * count / trained.sum():.1f} %" for count in trained],
             "held out": [f"{count:,}" for count in tested],
@@ -104,7 +105,7 @@ def class_table(dataset: FolderDataset, confusion: np.ndarray) -> str:
 
 def confusion_table(confusion: np.ndarray, classes: tuple[str, ...]) -> str:
     """A line for each class and a column for each that its images were taken for; of many classes the confusions."""
-    names = [*map(escaped, classes)]
+    names = [*classes]
     if len(classes) <= WIDEST:
         columns = {name: [f"{count:,}" for count in column] for name, column in zip(names, confusion.T)}
         return markdown_table({"class \\ taken for": names, **columns})
@@ -129,7 +130,10 @@ def curve_table(done: Training) -> str:
 
 
 def confusion_plot(confusion: np.ndarray, classes: tuple[str, ...]) -> Figure:
-    """Shares of each class's images as shades, with the numbers where there is room for them."""
+    """Shares of each class's images as shades, with the numbers where there is room for them.
+
+    A class whose name no font here can draw has its place in the tables instead.
+    """
     count = len(classes)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     with matplotlib.rc_context(STYLE):
@@ -140,7 +144,8 @@ def confusion_plot(confusion: np.ndarray, classes: tuple[str, ...]) -> Figure:
         image = axis.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
         figure.colorbar(image, ax=axis, label="share of the class's images (%)", shrink=0.8)
         if count <= 3 * WIDEST:
-            shown = [name if len(name) <= 24 else f"{name[:23]}…" for name in map(plain, classes)]
+            drawn = [f"no. {i}" if fonts_for(name)[1] else name for i, name in enumerate(classes, start=1)]
+            shown = [plain(name if len(name) <= 24 else f"{name[:23]}…") for name in drawn]
             small = {"fontsize": 8 if count <= WIDEST else 5}
             axis.set_xticks(range(count), shown, rotation=90, **small)
             axis.set_yticks(range(count), shown, **small)
@@ -149,7 +154,8 @@ def confusion_plot(confusion: np.ndarray, classes: tuple[str, ...]) -> Figure:
                 if value:
                     colour = "white" if shares[row, column] > 0.6 else "black"
                     axis.text(column, row, f"{value}", ha="center", va="center", color=colour, fontsize=7)
-        axis.set(xlabel="taken for", ylabel="class")
+        unnamed = " (no.: its place in the tables)" if any(fonts_for(name)[1] for name in classes) else ""
+        axis.set(xlabel="taken for", ylabel=f"class{unnamed}")
     return figure
 
 
@@ -170,11 +176,6 @@ def curves_plot(done: Training) -> Figure:
         axis.grid(axis="y", color="#DDDDDD", linewidth=0.6)
         axis.legend()
     return figure
-
-
-def escaped(name: str) -> str:
-    """A class's name in a cell of a Markdown table."""
-    return name.replace("|", "\\|")
 
 
 def plain(name: str) -> str:

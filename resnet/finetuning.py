@@ -19,6 +19,7 @@ from resnet.checkpoint import digest_of_weights
 from resnet.data.colour import MEAN, STD
 from resnet.data.dataset import DataError
 from resnet.data.folder import FolderData, FolderDataset
+from resnet.data.loading import ReaderError
 from resnet.data.sampling import seeded_generator
 from resnet.device import autocast, exact_kernels, keep_freed_memory, resolve_precision
 from resnet.losses import cross_entropy
@@ -212,6 +213,8 @@ def train(
                 done = Training([*done.history, entry], confusion)
                 _save(folder, model, optimizer, identity, done, make_card(beginning, dataset, settings, entry))
                 on_epoch(entry)
+    except ReaderError as error:
+        raise FinetuningError(f"{error}. The same command goes on from the last whole epoch") from error
     except DataError as error:
         raise FinetuningError(f"{error}; what was there when the training began must stay there") from error
     finally:

@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from resnet.checkpoint import digest_of_weights
 from resnet.files import write_atomically
 from resnet.models import changed_options
-from resnet.weights import Architecture, WeightsError, fitting_architectures, read_weights, weight_shapes
+from resnet.weight_files import is_safetensors
+from resnet.weights import (
+    Architecture,
+    WeightsError,
+    fitting_architectures,
+    nearest_architecture,
+    read_weights,
+    weight_shapes,
+)
 
 _ONLY_AT_FIRST = ("initialization", "zero_gamma")  # options that decide what a network begins with, and nothing else
 
@@ -38,12 +46,16 @@ def write_weights(path: Path, state: Mapping[str, Tensor], card: Mapping[str, st
 
 
 def read_card(path: Path) -> dict[str, str]:
-    """The card of a file; empty where it has none, as other formats. Raises WeightsError for a damaged file."""
-    if path.suffix != ".safetensors":
+    """The card of a file; empty where it has none, as other formats. Raises WeightsError for a damaged file.
+
+    Others' safetensors files have metadata, too, where ``model`` can mean anything: cards have the weights' digest.
+    """
+    if path.suffix != ".safetensors" and not is_safetensors(path):
         return {}
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
+            card = file.metadata() or {}
+            return card if {"model", "weights_sha256"} <= card.keys() else {}
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} can't be read as safetensors: {error}") from error
 
@@ -69,8 +81,10 @@ def load_weights(model: nn.Module, name: str, options: dict, path: Path) -> None
     own, given = weight_shapes(model.state_dict()), weight_shapes(state)
     if own != given:
         differing = sorted(key for key in own.keys() | given.keys() if own.get(key) != given.get(key))
+        first = next((key for key in differing if key in own and key in given), differing[0])
+        how = f"{given.get(first, 'missing')} instead of {own.get(first, 'none')}"
         raise WeightsError(f"{path} holds {_guess(state)}, and not {wanted}: {len(differing)} weights "
-                           f"are missing, not of it or of another shape, such as {differing[0]}")  # fmt: skip
+                           f"are missing, not of it or of another shape, such as {first} ({how})")  # fmt: skip
     model.load_state_dict(state, strict=False)  # which matters to BN's counters of batches alone
     _check_digest(model, card, path)
 
@@ -93,14 +107,12 @@ def _decisive(architecture: Architecture) -> tuple[str, dict]:
 
 def _guess(state: Mapping[str, Tensor]) -> str:
     """Which network's weights look like these, for a message."""
-    blocks = [len({key.split(".")[1] for key in state if key.startswith(f"layer{stage}.")}) for stage in range(1, 5)]
-    if blocks[0] and blocks == [blocks[0]] * 3 + [0]:
-        if "layer1.0.conv3.weight" in state:
-            return f"what looks like cifar_bottleneck{9 * blocks[0] + 2}"
-        depth = 6 * blocks[0] + 2
-        return f"what looks like cifar_resnet{depth} or cifar_plain{depth}"
-    found = [str(architecture) for architecture in fitting_architectures(state)]
-    return f"what looks like {' or '.join(found)}" if found else "the weights of no network that is known here"
+    if found := [str(architecture) for architecture in fitting_architectures(state)]:
+        return f"what looks like {' or '.join(found)}"
+    if (near := nearest_architecture(state)) is None:
+        return "the weights of no network that is known here"
+    plain = f" or {str(near).replace('resnet', 'plain')}" if near.model.startswith("cifar_resnet") else ""
+    return f"what looks like {near}{plain}"
 
 
 def _check_digest(model: nn.Module, card: Mapping[str, str], path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Weights of networks in files: this suite's own, PyTorch's, safetensors', and those that torchvision publishes.
+"""Weights of networks: which network they are of, and those that torchvision publishes.
 
-Reading a file executes no code. State dicts have torchvision's keys (see :class:`resnet.models.net.Net`), so weights
-tell which network for ImageNet they belong to, except where networks with the same weights compute differently: the
-variants "original" and "b" of a bottleneck net, and a plain net and the residual one with shortcut A.
+Files of them are read by :mod:`resnet.weight_files`. State dicts have torchvision's keys (see
+:class:`resnet.models.net.Net`), so weights tell which network for ImageNet they belong to, except where networks with
+the same weights compute differently: the variants "original" and "b" of a bottleneck net, and a plain net and the
+residual one with shortcut A.
 """
 
 import hashlib
@@ -16,20 +17,26 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from resnet import checkpoint
 from resnet.models import create_model
 from resnet.models.blocks import SHORTCUTS, VARIANTS
 from resnet.models.imagenet import BLOCKS, PLAIN_DEPTHS
+from resnet.weight_files import WeightsError, read_weights
+
+__all__ = [
+    "Architecture",
+    "WeightsError",
+    "find_architecture",
+    "fitting_architectures",
+    "load_network",
+    "nearest_architecture",
+    "read_weights",
+    "torchvision_file",
+    "weight_shapes",
+]
 
 TORCHVISION = "torchvision:"  # what the names of published weights begin with
 PUBLISHED = tuple(f"resnet{depth}" for depth in BLOCKS)  # what can come after it
-WRAPPERS = ("state_dict", "model")  # under which training scripts save weights beside other things
-PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 SHOWN = 3  # names in a message
-
-
-class WeightsError(Exception):
-    """Weights that can't be found, read or used. The message names the file and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -51,51 +58,6 @@ class Architecture:
     def shortcut(self) -> str | None:
         """Of a net for ImageNet: the option, or its default; None for a plain net."""
         return None if "plain" in self.model else self.options.get("shortcut", "B")
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file: as ``runs/weights`` has them, safetensors', or PyTorch's.
-
-    It may be wrapped in {"state_dict": ...} or {"model": ...}, and its keys may all begin with "module.". Raises
-    WeightsError.
-    """
-    if path.is_dir():
-        raise WeightsError(f"{path} is a folder; name a file of weights in it")
-    if not path.exists():
-        raise WeightsError(f"there is no file {path}; torchvision's weights are called torchvision:resnet50")
-    try:
-        if checkpoint.is_checkpoint(path):
-            content = checkpoint.load(path)
-        elif path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except checkpoint.CheckpointError as error:
-        raise WeightsError(str(error)) from error
-    except Exception as error:  # of many types, with each format's reader its own
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise WeightsError(f"{path} can't be read as weights ({reason}): it is damaged, or holds something other than "
-                           "tensors and plain values; torch.save(model.state_dict(), ...) makes such a file"
-                           ) from error  # fmt: skip
-    state = _unwrapped(content)
-    if not state or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
-        raise WeightsError(f"{path} holds no state dict, which has a tensor under every name")
-    return state
-
-
-def _unwrapped(content) -> dict:
-    """The innermost state dict, without prefixes that all of its keys have; empty if it is none."""
-    if not isinstance(content, Mapping):
-        return {}
-    for wrapper in WRAPPERS:
-        if isinstance(content.get(wrapper), Mapping):
-            return _unwrapped(content[wrapper])
-    state = dict(content)
-    while prefixes := [p for p in PREFIXES if state and all(str(key).startswith(p) for key in state)]:
-        state = {key.removeprefix(prefixes[0]): value for key, value in state.items()}
-    return state
 
 
 def torchvision_file(name: str) -> Path:
@@ -151,8 +113,10 @@ def find_architecture(
     if not chosen:
         wanted = model or (fitting[0].model if fitting else None)
         if wanted is None:
-            raise WeightsError(f"the weights are those of no network for ImageNet here ({_some(list(state))}); name "
-                               "the one that they should be with --model to see what differs")  # fmt: skip
+            near = nearest_architecture(state)
+            like = f"; nearest is {near}" + _different(state, near) if near else _several(state)
+            raise WeightsError(f"the weights are those of no network for ImageNet here ({_some(list(state))}){like}; "
+                               "name the one that they should be with --model to see what differs")  # fmt: skip
         options = {"variant": variant, "shortcut": None if wanted.startswith("plain") else shortcut}
         options = {name: value for name, value in options.items() if value is not None}
         raise WeightsError(_why_not(state, Architecture(wanted, options | _classes(state)), fitting))
@@ -189,6 +153,23 @@ def fitting_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
     return found
 
 
+def nearest_architecture(state: Mapping[str, Tensor]) -> Architecture | None:
+    """The network, for images of either size, that has most of these names and shapes; None if that is not half."""
+    given = weight_shapes(state).items()
+    candidates = [Architecture(name, _classes(state)) for name in (*PUBLISHED, *(f"plain{d}" for d in PLAIN_DEPTHS))]
+    blocks = len({key.split(".")[1] for key in state if key.startswith("layer1.")})
+    if blocks and not any(key.startswith("layer4.") for key in state):
+        names = f"cifar_resnet{6 * blocks + 2}", f"cifar_plain{6 * blocks + 2}", f"cifar_bottleneck{9 * blocks + 2}"
+        candidates = [Architecture(name, _classes(state, 10)) for name in names]
+
+    def likeness(architecture: Architecture) -> float:
+        wanted = _network_shapes(architecture.model, tuple(architecture.options.items())).items()
+        return len(wanted & given) / max(len(wanted), len(given))
+
+    best = max(candidates, key=likeness)
+    return best if likeness(best) > 0.5 else None
+
+
 def weight_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """The shapes of all weights by name; BN's counters of batches, which nothing uses and old files lack, are none."""
     return {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
@@ -203,10 +184,10 @@ def load_network(state: Mapping[str, Tensor], architecture: Architecture) -> nn.
     return model.eval()
 
 
-def _classes(state: Mapping[str, Tensor]) -> dict:
-    """The option for another number of classes than 1,000."""
+def _classes(state: Mapping[str, Tensor], default: int = 1000) -> dict:
+    """The option for another number of classes than the default."""
     fc = state.get("fc.bias")
-    return {} if fc is None or len(fc) == 1000 else {"num_classes": len(fc)}
+    return {} if fc is None or fc.dim() != 1 or len(fc) == default else {"num_classes": len(fc)}
 
 
 def _differences(state: Mapping[str, Tensor], architecture: Architecture) -> tuple[list[str], list[str], list[str]]:
@@ -223,11 +204,23 @@ def _network_shapes(model: str, options: tuple) -> dict[str, tuple[int, ...]]:
 
 
 def _why_not(state: Mapping[str, Tensor], architecture: Architecture, fitting: list[Architecture]) -> str:
-    kinds = ("missing", "not of it", "of another shape")
-    found = zip(_differences(state, architecture), kinds)
-    said = "; ".join(f"{len(names)} {kind} ({_some(names)})" for names, kind in found if names)
+    said = _different(state, architecture)
     fits = f"; they fit {' and '.join(map(str, fitting))}" if fitting else "; they fit no network for ImageNet here"
-    return f"the weights are not those of {architecture}: {said}{fits}"
+    return f"the weights are not those of {architecture}{said}{fits}"
+
+
+def _several(state: Mapping[str, Tensor]) -> str:
+    """What is said of weights of several networks, such as those of contrastive learning."""
+    stems = [key.removesuffix("conv1.weight") for key in state if re.fullmatch(r"(\w+\.)+conv1\.weight", key)]
+    stems = [stem for stem in stems if not re.search(r"layer\d\.", stem)]
+    return f"; there are several networks, under {' and '.join(stems)}: save one alone" if len(stems) > 1 else ""
+
+
+def _different(state: Mapping[str, Tensor], architecture: Architecture) -> str:
+    """What differs from a network's names and shapes, after a colon."""
+    found = zip(_differences(state, architecture), ("missing", "not of it", "of another shape"))
+    said = [f"{len(names)} {kind} ({_some(names)})" for names, kind in found if names]
+    return f": {'; '.join(said)}" if said else ""
 
 
 def _some(names: list[str]) -> str:

@@ -9,6 +9,16 @@ import numpy as np
 from resnet.data.dataset import DataError
 
 
+def as_folder(path: Path, archive: str) -> Path:
+    """The folder of the data, which can be named by the archive in it. Raises DataError for any other file."""
+    if not path.is_file():
+        return path
+    if path.name != archive:
+        raise DataError(f"{path} is a file: name the folder that it is in, and have it called {archive} there if it is "
+                        "such an archive")  # fmt: skip
+    return path.parent
+
+
 def read_archive(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """The arrays of an .npz file that ``shapes`` names: uint8, of these shapes, labels from 0 to 9.
 

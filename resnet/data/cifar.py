@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet.data.archive import read_archive, read_positions
+from resnet.data.archive import as_folder, read_archive, read_positions
 from resnet.data.dataset import DataError, ImageDataset
 
 ARCHIVE = "cifar10.npz"
@@ -33,20 +33,27 @@ INEXACT_TEST_IMAGES = {
 
 def load_cifar10(folder: Path, download: bool = True) -> ImageDataset:
     """CIFAR-10 (Krizhevsky 2009) from ``folder``; see :func:`resnet.data.load`. Raises DataError."""
-    archive = folder / ARCHIVE
+    archive = as_folder(folder, ARCHIVE) / ARCHIVE
     if archive.exists():
         arrays = read_archive(archive, SHAPES)
         inexact = read_positions(archive, POSITIONS, len(arrays["test_images"]))
         return ImageDataset("cifar10", **arrays, official=False, inexact_test=inexact)
-    return ImageDataset("cifar10", **_read_torchvision(folder, download), official=True)
+    return ImageDataset("cifar10", **_read_torchvision(archive.parent, download), official=True)
 
 
 def _read_torchvision(folder: Path, download: bool) -> dict[str, np.ndarray]:
     from torchvision.datasets import CIFAR10
 
-    files = folder / CIFAR10.base_folder
+    class Here(CIFAR10):
+        """The files themselves in the folder, and not below it."""
+
+        base_folder = ""
+
+    itself = (folder / CIFAR10.train_list[0][0]).exists()
+    files, kind = (folder, Here) if itself else (folder / CIFAR10.base_folder, CIFAR10)
+    download = download and not itself
     try:
-        train, test = (CIFAR10(folder, train=train, download=download) for train in (True, False))
+        train, test = (kind(folder, train=train, download=download) for train in (True, False))
     except (RuntimeError, OSError, EOFError) as error:
         # torchvision checks MD5 sums; it raises RuntimeError for missing or damaged files and OSError off line.
         raise DataError(

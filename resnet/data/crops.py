@@ -106,7 +106,24 @@ def _placed(width: float, height: float, w: float, h: float, across: float, down
 
 
 def read_image(path: Path, upright: bool = False) -> Image.Image:
-    """The image in RGB, whatever the file has (grey, CMYK, a palette, transparency).
+    """The image in RGB, whatever the file has. Of an animation or a file of several pages it is the first.
+
+    =========================  =========================================================================
+    Pillow's mode              what becomes of it
+    =========================  =========================================================================
+    RGB, RGBX                  the image itself
+    L, 1                       grey
+    P, PA                      the palette's colours
+    RGBA, RGBa, LA, P and      the colours, without the transparency; but where the whole image is of one
+    others with transparency   colour, the transparency is the picture, on white or on black
+    CMYK, YCbCr, HSV, LAB      converted by Pillow
+    I;16, I;16B, I;16L, I;16N  grey: the upper 8 of the bits that the image uses, so that values to 4,095 are
+                               divided by 16, and values to 255 are as they are
+    I (32 bits)                the same to 65,535; negative and larger values are an error
+    RGB and others of a file   as Pillow reads them, the upper 8 bits; an error where the image uses none of
+    with 16 bits a colour      the upper 4
+    F, La                      an error: nothing says what is white; Pillow can't convert it
+    =========================  =========================================================================
 
     EXIF's orientation is ignored, as it was by those who labelled and published on ImageNet: images are as stored.
     ``upright``: they are turned as EXIF says, as a camera's or phone's want to be. Raises DataError, which names the
@@ -114,7 +131,12 @@ def read_image(path: Path, upright: bool = False) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return _of_8_bits(_upright(image) if upright else image).convert("RGB")
+            cut = len(image.getbands()) > 1 and any(";16" in str(tile[3]) for tile in image.tile)
+            colours = _opaque(_of_8_bits(_upright(image) if upright else image)).convert("RGB")
+            if cut and max(high for _, high in colours.getextrema()) < 16:
+                raise ValueError("its colours have 16 bits of which the upper 4 are not used, and only the upper 8 are "
+                                 "read: save it with 8 bits")  # fmt: skip
+            return colours
     except Exception as error:  # of many types, with each format's decoder its own
         raise DataError(f"{path} can't be read ({error}); extract the file again") from error
 
@@ -130,9 +152,9 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _of_8_bits(image: Image.Image) -> Image.Image:
-    """Of grey values of 16 bits, which Pillow's conversion would cut off at 255, the upper 8; else the image itself.
+    """Of grey values of 16 or 32 bits, which Pillow's conversion would cut off at 255, 8; else the image itself.
 
-    Mode "I" has 32 bits whatever the values' range: values that fit into 8 bits are taken as they are.
+    Files don't say how many bits are used, and cameras have 10, 12 or 14: it is seen from the largest value.
     """
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, of which nothing says what is white")
@@ -141,8 +163,20 @@ def _of_8_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     if values.min() < 0 or values.max() >= 1 << 16:
         raise ValueError("its pixels have more than 16 bits")
-    eight = image.mode == "I" and values.max() < 1 << 8  # 32 bits for values of 8, as some programs write them
-    return Image.fromarray((values if eight else values >> 8).astype(np.uint8))
+    return Image.fromarray((values >> max(0, int(values.max()).bit_length() - 8)).astype(np.uint8))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """An image of one colour, which its transparency alone makes a picture, on white, or on black if it is light."""
+    if "transparency" not in image.info and image.mode not in ("LA", "PA", "RGBA"):
+        return image
+    alpha = image.convert("RGBA").getchannel("A")
+    bands = image.convert("RGB").getextrema()
+    if any(low != high for low, high in bands) or alpha.getextrema()[0] == alpha.getextrema()[1]:
+        return image
+    ground = Image.new("RGB", image.size, "black" if sum(high for _, high in bands) > 3 * 127 else "white")
+    ground.paste(image.convert("RGB"), mask=alpha)
+    return ground
 
 
 def crop(image: Image.Image, box: Box, size: int, flip: bool = False) -> np.ndarray:

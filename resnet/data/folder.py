@@ -255,10 +255,7 @@ def _tasks(first: int, batch_size: int, rows: list[int], order: _Order) -> Itera
 
 @dataclass(frozen=True)
 class _ReadTraining:
-    """A worker's work: pixels uint8 (n, H, W, 3), labels int64 (n,) and colours float32 (n, 4, 3) of some places.
-
-    The last two are arrays, which are sent as they are; each tensor would take a file descriptor.
-    """
+    """A worker's work: pixels uint8 (n, H, W, 3), labels int64 (n,) and colours float32 (n, 4, 3) of some places."""
 
     dataset: FolderDataset
     recipe: Recipe
@@ -268,11 +265,11 @@ class _ReadTraining:
     def recolours(self) -> bool:
         return self.recipe.augment and (self.recipe.colour_jitter > 0 or self.recipe.pca_noise > 0)
 
-    def __call__(self, places: list[_Place]) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    def __call__(self, places: list[_Place]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         recipe, files = self.recipe, self.dataset.train
-        pixels = torch.empty(len(places), recipe.image_size, recipe.image_size, 3, dtype=torch.uint8)
+        pixels = np.empty((len(places), recipe.image_size, recipe.image_size, 3), np.uint8)
         colours = np.zeros((len(places), 4, 3), np.float32)
-        for own, colour, place in zip(pixels.numpy(), colours, places):
+        for own, colour, place in zip(pixels, colours, places):
             image = read_image(self.dataset.path(files, place.index), self.dataset.upright)
             if not recipe.augment:
                 own[:] = crop(image, centre_box(*image.size), recipe.image_size)
@@ -293,10 +290,10 @@ class _ReadSquares:
     size: int
     box: Callable[[int, int], Box]
 
-    def __call__(self, numbers: range) -> tuple[Tensor, np.ndarray]:
+    def __call__(self, numbers: range) -> tuple[np.ndarray, np.ndarray]:
         files = self.dataset.test
-        pixels = torch.empty(len(numbers), self.size, self.size, 3, dtype=torch.uint8)
-        for own, number in zip(pixels.numpy(), numbers):
+        pixels = np.empty((len(numbers), self.size, self.size, 3), np.uint8)
+        for own, number in zip(pixels, numbers):
             image = read_image(self.dataset.path(files, number), self.dataset.upright)
             own[:] = crop(image, self.box(*image.size), self.size)
         return pixels, files.labels[numbers]
@@ -306,13 +303,13 @@ class _ReadSquares:
 class _ReadScales:
     """A worker's work: for each size among the test images of some numbers, those of this size together.
 
-    One tensor uint8 (n, H, W, 3) for each length of the shorter side, and the labels int64 (n,).
+    One array uint8 (n, H, W, 3) for each length of the shorter side, and the labels int64 (n,).
     """
 
     dataset: FolderDataset
     lengths: tuple[int, ...]
 
-    def __call__(self, numbers: range) -> list[list[Tensor]]:
+    def __call__(self, numbers: range) -> list[list[np.ndarray]]:
         files, by_size = self.dataset.test, defaultdict(list)
         for number in numbers:
             image = read_image(self.dataset.path(files, number), self.dataset.upright)
@@ -320,6 +317,5 @@ class _ReadScales:
         groups = []
         for images in by_size.values():
             own, views = zip(*images)
-            pixels = [torch.from_numpy(np.stack(view)) for view in zip(*views)]
-            groups.append([*pixels, torch.from_numpy(files.labels[list(own)])])
+            groups.append([*map(np.stack, zip(*views)), files.labels[list(own)]])
         return groups

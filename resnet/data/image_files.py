@@ -20,6 +20,13 @@ THREADS = 16  # they mostly wait for the file system
 SHOWN = 5  # names in a message
 TAIL = 1_024  # bytes at a file's end in which its end marker must be; some programs append a few of their own
 END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # by Pillow's name of the format
+# Folders that network disks, archives and other programs make for themselves, in lower case. Many have thumbnails:
+# near-copies of images, which would lie on both sides of a split.
+JUNK = {
+    "__macosx", "__pycache__", "@eadir", "#recycle", "@recycle", "$recycle.bin", "@recently-snapshot", "#snapshot",
+    "lost+found", "network trash folder", "system volume information", "temporary items", "thumbnails", "_thumbnails",
+    "_thumbs",
+}  # fmt: skip
 
 
 class Counts(NamedTuple):
@@ -92,9 +99,7 @@ def load_folder(name: str, directory: Path) -> FolderDataset:
     It is in torchvision's layout: ``train/<class>/<image>`` and ``val/<class>/<image>``. "synthetic_imagenet" is made
     if it is not there. Raises DataError, which names the folder and says what to do.
     """
-    root = Path(directory) / name
-    if name == "synthetic_imagenet":
-        synthetic_folder.make(root)
+    root = _root_of(name, directory)
     dataset = scan_folder(name, root)
     expected = EXPECTED[name]
     if dataset.num_classes != expected.classes:
@@ -111,9 +116,7 @@ def load_test_folder(name: str, directory: Path) -> FolderDataset:
 
     For testing networks alone: its digest is of the test images' files. Raises DataError.
     """
-    root = Path(directory) / name
-    if name == "synthetic_imagenet":
-        synthetic_folder.make(root)
+    root = _root_of(name, directory)
     _check_root(name, root)
     expected, classes = EXPECTED[name], tuple(_class_folders(root / "val"))
     if len(classes) != expected.classes:
@@ -124,6 +127,15 @@ def load_test_folder(name: str, directory: Path) -> FolderDataset:
     _check_count(root / "val", test, classes, expected.test_images, (each, each))
     none = Files(np.array([], test.paths.dtype), np.array([], np.int64), np.array([], np.int64))
     return FolderDataset(name, root, classes, none, test, True, digest_of_files(test))
+
+
+def _root_of(name: str, directory: Path) -> Path:
+    """The data set's folder in a directory, or the directory itself where that has its parts."""
+    root = Path(directory) / name
+    if name == "synthetic_imagenet":
+        synthetic_folder.make(root)
+    itself = not root.exists() and (root.parent / "val").is_dir()
+    return root.parent if itself else root
 
 
 def scan_folder(name: str, root: Path) -> FolderDataset:
@@ -158,7 +170,7 @@ def _class_folders(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}: it must have a folder of images for every class")
     with os.scandir(folder) as entries:
-        entries = [entry for entry in entries if not entry.name.startswith(".")]
+        entries = [entry for entry in entries if not is_junk(entry.name)]
     if names := sorted(entry.name for entry in entries if entry.is_dir()):
         return names
     if any(is_image(entry.name) for entry in entries):
@@ -166,6 +178,11 @@ def _class_folders(folder: Path) -> list[str]:
                         f"{folder}/<class>, with the classes' names of {folder.parent / 'train'} (for ImageNet's "
                         "validation images the development kit lists the class of each)")  # fmt: skip
     raise DataError(f"{folder} is empty: it must have a folder of images for every class")
+
+
+def is_junk(name: str) -> bool:
+    """Whether a folder or file of that name is none of a user's."""
+    return name.startswith(".") or name.lower() in JUNK
 
 
 def is_image(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:

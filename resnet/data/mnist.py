@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet.data.archive import read_archive
+from resnet.data.archive import as_folder, read_archive
 from resnet.data.dataset import DataError, ImageDataset
 
 SIZE = 28  # pixels on a side
@@ -40,9 +40,9 @@ def load_mnist(folder: Path, download: bool = True) -> ImageDataset:
 
     Raises DataError.
     """
-    archive = folder / ARCHIVE
+    archive = as_folder(folder, ARCHIVE) / ARCHIVE
     official = not archive.exists()
-    arrays = _read_files(folder, download) if official else read_archive(archive, SHAPES)
+    arrays = _read_files(archive.parent, download) if official else read_archive(archive, SHAPES)
     images = {name: array[..., None] for name, array in arrays.items() if name.endswith("images")}
     return ImageDataset("mnist", **{**arrays, **images}, official=official)
 
@@ -52,6 +52,9 @@ def _read_files(folder: Path, download: bool) -> dict[str, np.ndarray]:
     from torchvision.datasets import MNIST
 
     files = folder / "MNIST" / "raw"  # where torchvision has them
+    for itself in (folder, folder / "raw"):
+        if all((itself / name).exists() for name, _ in FILES.values()):
+            files = itself
     if missing := [name for name, _ in FILES.values() if not (files / name).exists()]:
         try:
             if not download:

@@ -3,11 +3,16 @@
 Only names and sizes of the files are kept; the images are read while a network is trained.
 """
 
+import hashlib
 import os
+import re
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -15,12 +20,13 @@ import torch
 from resnet.data import image_files
 from resnet.data.crops import read_image
 from resnet.data.dataset import DataError
-from resnet.data.image_files import Files, FolderDataset, digest_of_files, is_image, some
+from resnet.data.image_files import Files, FolderDataset, digest_of_files, is_image, is_junk, some
 from resnet.data.sampling import seeded_generator
 
 # Those of common image files; one that this Pillow can't decode is then named, not passed over.
 SUFFIXES = (*image_files.SUFFIXES, ".jpe", ".jfif", ".gif", ".jp2", ".tga", ".avif", ".heic", ".heif")
-PARTS = {"train", "val", "valid", "validation", "test"}  # names of sub-folders that are no classes
+# Names of parts of a split, such as Training, test_images, val2017. A single one can be a class, such as trains.
+PART = re.compile(r"(train|val|test|dev|eval)(ing|id|idation|uation)?([ _-]?(set|data|images?|[0-9]{4}))?", re.I)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +34,8 @@ class OwnImages:
     """The images below ``root``, sorted by class and path, and what was left out.
 
     ``empty``: sub-folders without an image that can be read, which are no classes. ``unreadable``: files that are named
-    like images and can't be read, each with the reason.
+    like images and can't be read, each with the reason. ``passed_over``: folders and links that are not looked into,
+    each with the reason.
     """
 
     root: Path
@@ -36,29 +43,36 @@ class OwnImages:
     files: Files
     empty: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...]
+    passed_over: tuple[tuple[str, str], ...] = ()
 
 
 def scan_classes(root: Path, progress: Callable[[int, int], None] | None = None) -> OwnImages:
     """Find the images below the sub-folders of ``root``, however deep, and decode each once, to see that it can be.
 
-    Names that begin with a dot don't count. ``progress`` is told how many files are done and how many there are.
-    Raises DataError where there are not two classes, or the folder looks as if it was split into parts already.
+    Names that begin with a dot don't count, nor do those of JUNK. Links are followed. ``progress`` is told how many
+    files are done and how many there are. Raises DataError where there are not two classes, or the folder looks as if
+    it was split into parts already.
     """
-    names = _sub_folders(root)
-    if names and set(map(str.lower, names)) <= PARTS:
-        raise DataError(f"{root} has the sub-folders {', '.join(names)}, which are no classes: name one of them, and "
-                        "its images are split into training and validation; or give them all as one folder with a "
-                        "sub-folder for each class")  # fmt: skip
+    passed_over: list[tuple[Path, str]] = []
+    names, loose = _sub_folders(root, passed_over)
+    _refuse_parts(root, names)
     if odd := [shown(name) for name in names if shown(name) != name]:
         raise DataError(f"{root} has sub-folders whose names are not UTF-8 ({some(odd)}), as the classes must be in "
                         "a file of weights: rename them")  # fmt: skip
-    found = [(name, path) for name in names for path in _images_below(root / name)]
+    alike = Counter(normalize("NFC", name).strip() for name in names)
+    if odd := [name for name in names if alike[normalize("NFC", name).strip()] > 1]:
+        raise DataError(f"{root} has sub-folders whose names look the same ({some([*map(ascii, odd)])}), as copies by "
+                        "different systems do: put their images together, or rename one")  # fmt: skip
+    found = [(name, path) for name in names for path in _images_below(root / name, passed_over)]
     reasons = _reasons(root, [path for _, path in found], progress)
     good = [place for place, reason in zip(found, reasons) if reason is None]
     filled = {own for own, _ in good}
     classes = tuple(name for name in names if name in filled)
     if len(classes) < 2:
         raise DataError(_too_few(root, names, classes, len(found)))
+    if loose:
+        more = f" and {len(loose) - 1:,} more" if len(loose) > 1 else ""
+        passed_over.append((loose[0], f"an image{more} directly in the folder, and so of no class"))
     position = {name: number for number, name in enumerate(classes)}
     files = Files(
         np.array([os.fsencode(path.relative_to(root)) for _, path in good]),
@@ -66,24 +80,69 @@ def scan_classes(root: Path, progress: Callable[[int, int], None] | None = None)
         np.array([path.stat().st_size for _, path in good], np.int64),
     )
     bad = [(shown(path.relative_to(root)), why) for (_, path), why in zip(found, reasons) if why is not None]
-    return OwnImages(root, classes, files, tuple(name for name in names if name not in classes), tuple(bad))
+    passed = [(shown(path.relative_to(root)), why) for path, why in passed_over]
+    return OwnImages(
+        root, classes, files, tuple(name for name in names if name not in classes), tuple(bad), tuple(passed)
+    )
 
 
-def _sub_folders(root: Path) -> list[str]:
+def _sub_folders(root: Path, passed_over: list[tuple[Path, str]]) -> tuple[list[str], list[Path]]:
+    """The names of the folders in ``root``, and the images that lie in none. Raises DataError."""
     if not root.is_dir():
         raise DataError(f"there is no folder {root}: name one that has a sub-folder of images for each class")
-    try:
-        return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"{root} can't be read ({error}); make it readable") from error
+    folders, loose = _entries(root, passed_over)
+    return [folder.name for folder in folders], loose
 
 
-def _images_below(folder: Path) -> list[Path]:
-    found = []
-    for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(where, name) for name in names if is_image(name, SUFFIXES)]
+def _refuse_parts(root: Path, names: list[str]) -> None:
+    """Raise DataError where the sub-folders are parts of a split: two kinds of them, or nothing else."""
+    parts = {name: match[1].lower() for name in names if (match := PART.fullmatch(name))}
+    if parts and (len(set(parts.values())) > 1 or len(parts) == len(names)):
+        train = next((name for name, kind in parts.items() if kind == "train"), next(iter(parts)))
+        raise DataError(f"{root} has the sub-folders {', '.join(parts)}, which are no classes: name one of them, such "
+                        f"as {root / train}, and its images are split into training and validation; or give them all "
+                        "as one folder with a sub-folder for each class")  # fmt: skip
+
+
+def _images_below(folder: Path, passed_over: list[tuple[Path, str]] | None = None) -> list[Path]:
+    """All images below a folder, sorted. What links lead to counts, but no folder twice, as in a circle."""
+    passed_over = [] if passed_over is None else passed_over
+    found, seen, waiting = [], set(), [folder]
+    while waiting:
+        where = waiting.pop()
+        if (real := where.resolve()) in seen:
+            passed_over.append((where, "which leads to images that are counted already"))
+            continue
+        seen.add(real)
+        folders, images = _entries(where, passed_over)
+        waiting += reversed(folders)  # so that the first of them is next
+        found += images
     return sorted(found)
+
+
+def _entries(folder: Path, passed_over: list[tuple[Path, str]]) -> tuple[list[Path], list[Path]]:
+    """The sub-folders and images directly in a folder, sorted; what may be missed of the rest goes to the list."""
+    folders, images = [], []
+    try:
+        with os.scandir(folder) as entries:
+            entries = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{shown(folder)} can't be read ({error}); make it readable") from error
+    for entry in entries:
+        path = Path(entry.path)
+        if path.is_dir() if entry.is_symlink() else entry.is_dir():
+            if not is_junk(entry.name):
+                folders.append(path)
+            elif not entry.name.startswith(".") or any(is_image(each, SUFFIXES) for each in os.listdir(path)):
+                passed_over.append((path, "a folder that programs make for themselves"))
+        elif is_image(entry.name, SUFFIXES):
+            if entry.is_file(follow_symlinks=False) or path.is_file() or not path.exists():
+                images.append(path)
+            else:  # a pipe, which would wait for whoever writes into it
+                passed_over.append((path, "which is no file"))
+        elif entry.is_symlink() and not path.exists() and not is_junk(entry.name):
+            passed_over.append((path, "a link to what is not there"))
+    return folders, images
 
 
 def shown(path: Path | str) -> str:
@@ -107,7 +166,8 @@ def _reasons(root: Path, paths: list[Path], progress: Callable[[int, int], None]
         return None
 
     found: list[str | None] = []
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+    with warnings.catch_warnings(), ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        warnings.filterwarnings("ignore", module="PIL")  # of large images and odd EXIF data
         for done, why in enumerate(threads.map(reason, paths), start=1):
             found.append(why)
             if progress:
@@ -125,7 +185,9 @@ def _too_few(root: Path, names: list[str], classes: tuple[str, ...], images: int
         return f"{wanted},{lying} and it has no sub-folder at all"
     if not images:
         return f"{wanted}, but there is no image in {some(names)} ({endings})"
-    return f"{wanted}, but only {some(list(classes)) or 'none'} has images that can be read ({endings})"
+    found = f"{wanted}, but only {some(list(classes)) or 'none'} has images that can be read ({endings})"
+    inner = classes and _entries(root / classes[0], [])[0]
+    return f"{found}; if the classes are its sub-folders, name {root / classes[0]}" if inner else found
 
 
 def every_nth(images: OwnImages, n: int) -> np.ndarray:
@@ -168,3 +230,20 @@ def split(images: OwnImages, held_out: np.ndarray) -> FolderDataset:
                         "images, or hold out more")  # fmt: skip
     digest = digest_of_files(train, test)
     return FolderDataset(images.root.resolve().name, images.root, images.classes, train, test, False, digest, True)
+
+
+def find_copies(dataset: FolderDataset) -> list[tuple[str, str]]:
+    """The held-out images whose files are just those of images to train on, each with one of these. Raises OSError."""
+    sizes = np.intersect1d(dataset.train.bytes, dataset.test.bytes)
+
+    def alike(files: Files) -> list[tuple[str, bytes]]:
+        """Names and digests of the files that have such a size."""
+        paths = [dataset.path(files, place) for place in np.flatnonzero(np.isin(files.bytes, sizes))]
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            digests = threads.map(lambda path: hashlib.sha256(path.read_bytes()).digest(), paths)
+            return [(shown(path.relative_to(dataset.root)), digest) for path, digest in zip(paths, digests)]
+
+    trained_on = defaultdict(list)
+    for name, digest in alike(dataset.train):
+        trained_on[digest].append(name)
+    return [(name, trained_on[digest][0]) for name, digest in alike(dataset.test) if digest in trained_on]

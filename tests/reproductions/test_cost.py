@@ -20,10 +20,13 @@ CPU = torch.device("cpu")
 def pool(root, rates, run=RUN, **hardware):
     """Records of ``run``'s seeds with these rates, 10 % of the wall time spent beside training."""
     hardware = {"type": "cuda", "device": "GPU X"} | hardware
+    precision = "bf16" if hardware["type"] == "cuda" else "fp32"
     records = []
     for seed, rate in enumerate(rates):
         timing = {"images_per_second": rate, "wall_seconds": 110.0, "train_seconds": 100.0}
-        records.append(make_record(replace(run, seed=seed), 20.0, hardware=hardware, timing=timing))
+        records.append(
+            make_record(replace(run, seed=seed), 20.0, hardware=hardware, timing=timing, precision=precision)
+        )
     store(root, *records)
     return read_pool(root)
 

@@ -1,6 +1,9 @@
 """The commands for one's own images: what they leave behind, what they print, and what they refuse."""
 
 import json
+import math
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +11,8 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from reproductions import finetune, finetune_report
+from reproductions.harness.reporting import plots
+from resnet import finetuning
 from resnet.data.folder import FolderDataset
 from resnet.data.image_files import Files
 from resnet.finetuning import Training
@@ -119,6 +124,23 @@ def test_fine_tuning_says_what_becomes_of_the_last_layer(folder, trained, tmp_pa
     assert status == 0 and "from the weights of last.safetensors" in err and "2 outputs instead of 3" in err
 
 
+def test_what_is_passed_over_and_held_out_copies_are_said(folder, tmp_path, capsys):
+    root = tmp_path / "colours"
+    for name in ("blue", "red"):
+        (root / name / "@eaDir").mkdir(parents=True)
+        for number in range(5):
+            shutil.copy(folder / name / f"{number}.png", root / name)
+    shutil.copy(root / "blue" / "0.png", root / "blue" / "4.png")  # which is held out
+    flags = ("--every", "5", "--epochs", "1")
+    status, out, err = run(capsys, "train", root, "--out", tmp_path / "out", *FLAGS, *flags)
+    copies = "1 of the 2 held-out images are exact copies of images to train on (blue/4.png is blue/0.png)"
+    for said in ("blue/@eaDir, a folder that programs make for themselves", copies):
+        assert status == 0 and said in err and said in out
+    history = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert history["copies"] == [{"held_out": "blue/4.png", "trained_on": "blue/0.png"}]
+    assert [each["name"] for each in history["passed_over"]] == ["blue/@eaDir", "red/@eaDir"]
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -179,6 +201,45 @@ def test_of_many_classes_only_the_confusions_are_listed():
     assert lines == [["class 12", "class 0", "3", "7"], ["class 7", "class 3", "2", "7"],
                      ["class 7", "class 30", "1", "7"]]  # fmt: skip
     assert finetune_report.confusion_plot(confusion, classes)
+
+
+def test_classes_that_no_font_can_draw_are_numbered(tmp_path, monkeypatch, recwarn):
+    from matplotlib import font_manager
+
+    own = [font for font in font_manager.fontManager.ttflist if font.name in ("DejaVu Sans", "Last Resort")]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+    plots.fonts_for.cache_clear()
+    figure = finetune_report.confusion_plot(np.eye(3, dtype=int), ("a", "猫", "犬"))
+    figure.savefig(tmp_path / "x.png")
+    plots.fonts_for.cache_clear()
+    axis = figure.axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "no. 2", "no. 3"]
+    assert "its place in the tables" in axis.get_ylabel() and not recwarn.list
+
+
+def test_a_loss_that_is_not_finite_is_null_in_json(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(finetuning, "validate", lambda *_: (math.nan, [[2, 0, 0], [0, 2, 0], [0, 0, 1]]))
+    flags = ("--every", "5", "--epochs", "1")
+    assert run(capsys, "train", folder, "--out", tmp_path, *FLAGS, *flags)[0] == 0
+    history = json.loads((tmp_path / "history.json").read_text(), parse_constant=pytest.fail)
+    assert history["history"][0]["validation_loss"] is None and history["history"][0]["training_loss"] > 0
+
+
+@pytest.mark.parametrize("bad", ["x|y", "line\nbreak", "<b>"])
+def test_any_class_name_stays_in_its_place_of_the_report(folder, tmp_path, capsys, bad):
+    root = tmp_path / bad
+    for name in (bad, "red"):
+        shutil.copytree(folder / "blue", root / name)
+    (root / bad / f"{bad}.png").write_bytes(b"")
+    out = tmp_path / "out"
+    assert run(capsys, "train", root, "--out", out, *FLAGS, "--every", "5", "--epochs", "1")[0] == 0
+    text = (out / "report.md").read_text()
+    shown = {"x|y": r"x\|y", "line\nbreak": "line break", "<b>": r"\<b>"}[bad]
+    assert text.startswith(f"# {shown}: cifar_resnet8") and f"- Left out: {shown}/{shown}.png, which" in text
+    lines = [line for line in text.splitlines() if line.startswith(f"| {shown} ")]
+    assert len(lines) == 2  # the table of classes and the confusion matrix
+    assert not re.search(r"(?<!\\)" + re.escape(bad), text)
+    assert run(capsys, "predict", out / "last.safetensors", root / bad / "0.png")[1].count("\n") == 3
 
 
 def test_a_class_without_images_held_out_has_no_accuracy(tmp_path):

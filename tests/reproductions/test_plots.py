@@ -27,6 +27,16 @@ def texts(figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
 
 
+def test_letters_that_the_styles_font_lacks_are_drawn_in_one_that_has_them(results, tmp_path, recwarn):
+    stix = "\u1d81"  # which STIX has, that comes with matplotlib, and DejaVu Sans has not
+    assert plots.fonts_for("abc é Ж ± −") == (["DejaVu Sans"], "")
+    assert plots.fonts_for(f"a{stix}") == (["DejaVu Sans", "STIXGeneral"], "")
+    assert plots.fonts_for("a\U0001fae8\U0010ffff")[1][-1] == "\U0010ffff"
+    figure = plots.learning_curves({stix: results}, PAPER)
+    plots.save(figure, tmp_path / "curves", "x")
+    assert not [str(warning.message) for warning in recwarn if "missing from" in str(warning.message)]
+
+
 def test_curve_is_mean_and_range_over_completed_runs(results):
     runs = results[3].records
     found = curve(runs, "test_error")

@@ -413,6 +413,32 @@ def test_count():
     assert cells.count([{"status": "diverged"}] * 5, 5) == "n = 0 of 5, 5 diverged"
 
 
+def cells_of(line: str) -> list[str]:
+    """As readers of GitHub's Markdown see them: a backslash takes a bar's or another backslash's meaning."""
+    cells = [""]
+    for found in re.finditer(r"\\([\\|<])|(.)", line):
+        if found[2] == "|":
+            cells.append("")
+        else:
+            cells[-1] += found[1] or found[2]
+    return [cell.strip() for cell in cells[1:-1]]
+
+
+@pytest.mark.parametrize(
+    "text", ["a|b", r"a\|b", r"a\\|b", "|", "a || b", "<b>", r"\<b>", "a <-> b", r"C:\data", "ends in \\"]
+)
+def test_any_text_stays_in_its_cell(text):
+    heading, _, first, second = markdown_table({text: [text, "x"], "n": ["1", "2"]}).splitlines()
+    assert [cells_of(line) for line in (heading, first, second)] == [[text, "n"], [text, "1"], ["x", "2"]]
+    assert not re.search(r"(?<!\\)<b>", heading)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\u2028", "\x85", "\x1b[31m", "\0"])
+def test_a_line_of_a_table_is_a_line(ending):
+    lines = markdown_table({"net": [f"a{ending}b", "c"]}).splitlines()
+    assert len(lines) == 4 and cells_of(lines[2])[0].startswith("a ") and all(line.isprintable() for line in lines)
+
+
 def test_markdown_table_is_padded():
     assert markdown_table({"net": ["A", "BBBB"], "n": ["1", "22"]}) == (
         "| net  | n  |\n|------|----|\n| A    | 1  |\n| BBBB | 22 |\n"

@@ -1,6 +1,7 @@
 """Crops: where they may lie, how they are distributed, and that their pixels are those of the file."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -104,6 +105,91 @@ def test_pngs_are_read_in_rgb(tmp_path, mode):
     image = noise(40, 30).convert(mode)
     image.save(tmp_path / "image.JPEG", format="PNG")
     assert np.array_equal(np.asarray(read_image(tmp_path / "image.JPEG")), np.asarray(image.convert("RGB")))
+
+
+# By Pillow's mode: the value of a pixel there, and its colours as read; None: an error that says why.
+MODES = {
+    "1": (1, (255, 255, 255)),
+    "L": (77, (77, 77, 77)),
+    "LA": ((77, 10), (77, 77, 77)),
+    "La": ((77, 200), None),
+    "P": (3, (90, 100, 110)),
+    "PA": ((3, 255), (90, 100, 110)),
+    "RGB": ((10, 20, 30), (10, 20, 30)),
+    "RGBX": ((10, 20, 30, 0), (10, 20, 30)),
+    "RGBA": ((10, 20, 30, 9), (10, 20, 30)),
+    "RGBa": ((10, 20, 30, 255), (10, 20, 30)),
+    "CMYK": ((255, 0, 0, 0), (0, 255, 255)),
+    "YCbCr": ((77, 128, 128), (77, 77, 77)),
+    "HSV": ((0, 0, 77), (77, 77, 77)),
+    "LAB": ((255, 128, 128), (255, 255, 255)),
+    "I": (4_095, (255, 255, 255)),
+    "I;16": (4_095, (255, 255, 255)),
+    "I;16L": (4_095, (255, 255, 255)),
+    "I;16B": (4_095, (255, 255, 255)),
+    "I;16N": (4_095, (255, 255, 255)),
+    "F": (0.5, None),
+}
+
+
+@pytest.mark.parametrize("mode", Image.MODES)
+def test_every_mode_that_pillow_has_is_read_or_an_error(monkeypatch, mode):
+    value, expected = MODES[mode]
+    image = Image.new(mode, (6, 4), value)
+    image.tile = []
+    if mode in ("P", "PA"):
+        image.putpalette([10 * i for i in range(24)])
+        image.paste(value, (0, 0, 6, 4))
+    monkeypatch.setattr(Image, "open", lambda path: image)
+    if expected is None:
+        with pytest.raises(DataError, match="floating-point|conversion from La"):
+            read_image("x")
+    else:
+        read = read_image("x")
+        assert read.mode == "RGB" and read.size == (6, 4)
+        assert abs(np.asarray(read).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+@pytest.mark.parametrize("bits", [1, 8, 9, 10, 12, 14, 16])
+def test_grey_values_are_scaled_by_the_bits_that_are_used(tmp_path, bits, kind):
+    values = np.linspace(0, 2**bits - 1, 16 * 16).round().astype(np.uint16).reshape(16, 16)
+    Image.fromarray(values).save(tmp_path / "x", kind)
+    assert np.array_equal(np.asarray(read_image(tmp_path / "x"))[..., 1], values >> max(0, bits - 8))
+
+
+def png(values: np.ndarray, kind: int) -> bytes:
+    """16-bit values (H, W, C) as a PNG of a kind: 2 is RGB, 4 grey and alpha, 6 RGBA. Pillow writes none of these."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        [chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")]
+    )
+
+
+@pytest.mark.parametrize(("kind", "bands"), [(2, 3), (4, 2), (6, 4)])
+def test_colours_of_16_bits_are_read_unless_they_would_be_black(tmp_path, kind, bands):
+    values = np.arange(64 * bands, dtype=np.uint16).reshape(8, 8, bands) * (65_535 // (64 * bands))
+    (tmp_path / "x.png").write_bytes(png(values, kind))
+    assert np.asarray(read_image(tmp_path / "x.png")).max() > 240
+    values //= 16
+    (tmp_path / "x.png").write_bytes(png(values, kind))
+    with pytest.raises(DataError, match="16 bits of which the upper 4 are not used"):
+        read_image(tmp_path / "x.png", upright=True)
+
+
+@pytest.mark.parametrize(("colour", "ground"), [(0, 255), (255, 0)])
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP"])
+def test_a_picture_that_transparency_alone_makes_is_seen(tmp_path, colour, ground, kind):
+    image = Image.new("LA", (8, 8), (colour, 0))
+    image.paste((colour, 255), (2, 2, 6, 6))
+    image.convert("RGBA").save(tmp_path / "x", kind, **({"lossless": True, "exact": True} if kind == "WEBP" else {}))
+    read = np.asarray(read_image(tmp_path / "x"))
+    assert (read[2:6, 2:6] == colour).all() and (read[:2] == ground).all()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])

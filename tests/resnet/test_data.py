@@ -215,6 +215,26 @@ def test_the_same_arrays_have_the_same_digest_from_an_archive_and_from_official_
     assert official.official and not archive.official
 
 
+@pytest.mark.parametrize("name", ["cifar-10-batches-py", "renamed"])
+def test_the_folder_of_the_official_files_may_be_named_itself(batches, monkeypatch, name):
+    monkeypatch.setattr(
+        torchvision.datasets.cifar, "download_and_extract_archive", lambda *a, **k: pytest.fail("loads")
+    )
+    folder = batches.rename(batches.with_name(name))
+    assert data.load("cifar10", folder).official
+    truncated(folder / "data_batch_3")
+    with pytest.raises(DataError, match=f"{folder} is missing or damaged and downloading is off"):
+        data.load("cifar10", folder)
+
+
+def test_the_archive_may_be_named_itself(small, tmp_path):
+    path = write_archive(tmp_path)
+    assert data.load("cifar10", path).digest == data.load("cifar10", tmp_path).digest
+    other = path.rename(tmp_path / "mine.npz")
+    with pytest.raises(DataError, match="mine.npz is a file: name the folder.*called cifar10.npz"):
+        data.load("cifar10", other)
+
+
 def test_damaged_official_file_is_an_error(batches):
     truncated(batches / "data_batch_3")
     with pytest.raises(DataError, match="missing or damaged") as caught:

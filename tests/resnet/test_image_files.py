@@ -45,6 +45,15 @@ def test_what_is_found(imagenet):
     assert all(dataset.path(dataset.train, i).stat().st_size == dataset.train.bytes[i] for i in range(14))
 
 
+def test_the_data_sets_folder_may_be_named_itself(imagenet):
+    folder = imagenet.rename(imagenet.with_name("ILSVRC2012"))
+    assert len(load_folder("imagenet", folder).train) == 14
+    shutil.rmtree(folder / "train")
+    assert len(image_files.load_test_folder("imagenet", folder).test) == 6
+    with pytest.raises(DataError, match="there is no folder .*nothing/imagenet: put imagenet there"):
+        load_folder("imagenet", folder / "nothing")
+
+
 def test_digest_is_of_the_sorted_paths_and_sizes(imagenet):
     paths = sorted(path for path in imagenet.rglob("*.JPEG"))
     text = "".join(f"{path.relative_to(imagenet)} {path.stat().st_size}\n" for path in paths)

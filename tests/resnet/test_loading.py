@@ -6,14 +6,18 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from resnet.data import DataError
-from resnet.data.loading import Loader
+from resnet.data.loading import Loader, ReaderError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def work(task):
@@ -44,6 +48,70 @@ def test_any_other_error_is_raised_too(workers):
     loader = Loader(work, [7], workers)
     with pytest.raises(ZeroDivisionError):
         next(loader)
+
+
+def large(task):
+    return np.full((5, 1 << 20), task, np.uint8)  # of which much is on the way at any time
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_worker_that_is_killed_ends_the_waiting_with_words(step):
+    before = set(multiprocessing.active_children())
+    loader = Loader(large, iter(range(1_000_000)), 2)
+    next(loader)
+    victim = (set(multiprocessing.active_children()) - before).pop()
+    threading.Timer(0.05 + 0.004 * step, os.kill, (victim.pid, signal.SIGKILL)).start()
+    begin = time.perf_counter()
+    with pytest.raises(ReaderError, match=rf"has ended: \(pid.*{victim.pid}.*the memory was probably used up"):
+        while time.perf_counter() - begin < 20:
+            next(loader)
+    loader.close()
+
+
+def test_a_result_that_cannot_be_sent_is_not_waited_for_without_end(capfd):
+    loader = Loader(lambda task: lambda: task, [1], 1)
+    with pytest.raises(ReaderError, match="a process that reads images has ended"):
+        next(loader)
+    assert "can't send them: Can't pickle" in capfd.readouterr().err
+
+
+SMALL = """
+import sys
+import numpy as np
+sys.path.append("tests/resnet")
+from image_folder import make_dataset
+from pathlib import Path
+from resnet.data.folder import FolderData
+from resnet.recipe import Recipe
+
+recipe = Recipe(crop="area", image_size=224, batch_size=32, milestones=())
+data = FolderData(make_dataset(Path(sys.argv[1]), train=20), "cpu", 2)
+batches = data.batches(0, recipe, [slice(0, 32)])
+for step in range(3):
+    batches.load(step)
+print(len(list(batches.take(32))[0][1]), len(list(data.tests("test", slice(None), recipe))))
+batches.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("mounted", "said"),
+    [
+        ("mount -t tmpfs -o size=1m tmpfs /dev/shm", ""),  # a tenth of what is ready ahead of time
+        ("mount -t tmpfs -o ro tmpfs /dev/shm", "images are read by the training process itself"),
+    ],
+)
+def test_images_need_next_to_no_shared_memory(tmp_path, mounted, said):
+    """A container's /dev/shm has 64 MB for all of its processes."""
+    script = f'{mounted} || exit 77; exec "$0" -c "$1" "$2"'
+    command = ["unshare", "-m", "sh", "-c", script, sys.executable, SMALL, str(tmp_path)]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    except FileNotFoundError:
+        pytest.skip("needs unshare")
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("a tmpfs can't be mounted here")
+    assert (done.stdout, done.returncode) == ("32 1\n", 0) and said in done.stderr and "Error" not in done.stderr
 
 
 def test_workers_end_when_the_loader_does():
@@ -104,10 +172,9 @@ print(*(process.pid for process in multiprocessing.active_children()), flush=Tru
 
 def start(code):
     """A process with two workers in a group of their own; their process numbers."""
-    root = Path(__file__).resolve().parents[2]
     process = subprocess.Popen(
         [sys.executable, "-c", PROCESS + textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True, cwd=root,
+        text=True, start_new_session=True, cwd=ROOT,
     )  # fmt: skip
     return process, [int(number) for number in process.stdout.readline().split()]
 

@@ -93,6 +93,12 @@ def test_official_files_give_the_same_arrays(files, tmp_path):
     assert official.train_images.flags.writeable  # torch warns of arrays that are not
 
 
+@pytest.mark.parametrize("place", ["MNIST", "MNIST/raw"])
+def test_the_folder_of_the_official_files_may_be_named_itself(files, tmp_path, monkeypatch, place):
+    monkeypatch.setattr(torchvision.datasets.mnist.MNIST, "download", lambda self: pytest.fail("downloads"))
+    assert data.load("mnist", tmp_path / place).official
+
+
 def test_official_file_with_another_checksum_is_an_error_that_names_it(files, tmp_path):
     path = files / "train-images-idx3-ubyte"
     content = bytearray(path.read_bytes())

@@ -1,6 +1,7 @@
 """One's own images in a folder: which count, which are held out, and what is said of folders that won't do."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image, ImageOps
 from resnet.data import DataError
 from resnet.data.crops import read_image
 from resnet.data.folder import FolderData
-from resnet.data.own_folder import every_nth, find_images, scan_classes, split, stratified
+from resnet.data.own_folder import every_nth, find_copies, find_images, scan_classes, split, stratified
 from resnet.recipe import Recipe
 
 CLASSES = {"a": 7, "b": 4, "c": 1}
@@ -89,6 +90,23 @@ def test_names_that_are_not_utf8(root):
         scan_classes(root)
 
 
+@pytest.mark.parametrize("other", ["cafe\u0301", "caf\u00e9 "])
+def test_names_that_look_the_same_are_an_error(root, other):
+    for name in ("caf\u00e9", other):
+        (root / name).mkdir()
+    with pytest.raises(DataError, match=r"names look the same \('caf.*', 'caf.*'\).*: put their images together"):
+        scan_classes(root)
+
+
+def test_large_images_are_read_without_a_word(root, monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    noise(20, 20).save(root / "a" / "large.png")
+    noise(40, 40).save(root / "a" / "too large.png")
+    images = scan_classes(root)
+    assert "a/large.png" in names(images.files) and not recwarn.list
+    assert "a/too large.png" in [name for name, why in images.unreadable if "exceeds limit" in why]
+
+
 def test_images_that_cannot_be_read_are_left_out_and_named(root):
     noise(64, 64).save(root / "a" / "cut.jpg", quality=95)
     whole = (root / "a" / "cut.jpg").read_bytes()
@@ -160,6 +178,106 @@ def test_folders_that_will_not_do(tmp_path):
         (tmp_path / "parts" / name / "a").mkdir(parents=True)
     with pytest.raises(DataError, match="Train, val, which are no classes"):
         scan_classes(tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
+    ("names", "such"),
+    [
+        (("train", "test", "val", "docs"), "train"),
+        (("Training", "Testing"), "Training"),
+        (("test_images", "train_images", "__MACOSX"), "train_images"),
+        (("train2017", "val2017", "annotations"), "train2017"),
+        (("train",), "train"),
+        (("Validation set", "eval"), "Validation set"),
+    ],
+)
+def test_parts_of_a_split_are_no_classes(tmp_path, names, such):
+    for name in names:
+        for inner in ("a", "b"):
+            (tmp_path / name / inner).mkdir(parents=True)
+            noise(20, 20).save(tmp_path / name / inner / "x.png")
+    with pytest.raises(DataError, match=f"which are no classes: name one of them, such as {tmp_path / such}, and"):
+        scan_classes(tmp_path)
+    assert scan_classes(tmp_path / such).classes == ("a", "b")
+
+
+def test_a_class_may_be_named_like_a_part_and_a_folder_too_high_is_an_error(tmp_path):
+    for name in ("bus/0", "train/0", "train/1"):
+        (tmp_path / name).mkdir(parents=True)
+        noise(20, 20).save(tmp_path / name / "x.png")
+    assert scan_classes(tmp_path).classes == ("bus", "train")
+    shutil.rmtree(tmp_path / "bus")
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(DataError, match=f"if the classes are its sub-folders, name {tmp_path / 'train'}$"):
+        scan_classes(tmp_path)
+
+
+def test_folders_that_programs_make_are_passed_over_and_named(root):
+    expected = names(scan_classes(root).files)
+    for place in ("__MACOSX", "@eaDir", "#recycle", "a/@eaDir/0.png", "b/.thumbnails", "b/thumbnails", ".cache"):
+        (root / place).mkdir(parents=True)
+        if place != ".cache":  # what does not begin with a dot is named whatever is in it
+            noise(10, 10).save(root / place / "SYNOPHOTO_THUMB_M.jpg")
+    images = scan_classes(root)
+    assert names(images.files) == expected and images.classes == ("a", "b", "c")
+    assert [name for name, _ in images.passed_over] == [
+        "#recycle", "@eaDir", "__MACOSX", "a/@eaDir", "b/.thumbnails", "b/thumbnails",
+    ]  # fmt: skip
+    assert len(find_images(root)) == len(expected)
+
+
+def test_links_are_followed_but_not_in_circles(root, tmp_path):
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    for number in range(5):
+        noise(20, 20).save(tmp_path / "elsewhere" / "deep" / f"{number}.png")
+    (root / "a" / "more").symlink_to(tmp_path / "elsewhere")
+    (root / "a" / "more" / "deep" / "circle").symlink_to(root / "a")
+    (root / "a" / "again").symlink_to(tmp_path / "elsewhere" / "deep")
+    (root / "b" / "itself").symlink_to(root / "b" / "itself")
+    (root / "b" / "gone").symlink_to(tmp_path / "nothing")
+    (root / "d").symlink_to(tmp_path / "nothing")
+    (root / "b" / "gone.png").symlink_to(tmp_path / "nothing")
+    images = scan_classes(root)
+    assert sum(name.startswith("a/") for name in names(images.files)) == 7 + 5
+    assert [name for name, _ in images.unreadable] == ["b/gone.png"]
+    assert {name: why.split()[0] for name, why in images.passed_over} == {
+        "a/again/circle": "which", "a/more/deep": "which", "b/gone": "a", "b/itself": "a", "d": "a",
+    }  # fmt: skip
+
+
+def test_images_in_no_class_and_pipes_are_named(root):
+    for number in range(3):
+        noise(20, 20).save(root / f"{number}.png")
+    os.mkfifo(root / "a" / "pipe.png")
+    assert scan_classes(root).passed_over == (
+        ("a/pipe.png", "which is no file"),
+        ("0.png", "an image and 2 more directly in the folder, and so of no class"),
+    )
+
+
+def test_a_sub_folder_that_cannot_be_read_is_an_error(root, monkeypatch):
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path).name == "deep":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    (root / "a" / "deep").mkdir()
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DataError, match="deep can't be read .*Permission denied"):
+        scan_classes(root)
+
+
+def test_held_out_copies_of_images_to_train_on_are_found(root):
+    shutil.copy(root / "a" / "0.png", root / "b" / "copy.png")
+    shutil.copy(root / "a" / "1.png", root / "a" / "9.png")
+    other = bytearray((root / "a" / "2.png").read_bytes())
+    other[-1] ^= 1  # of the same size
+    (root / "b" / "other.png").write_bytes(other)
+    images = scan_classes(root)
+    held_out = np.isin(images.files.paths, [b"a/9.png", b"b/copy.png", b"b/other.png"])
+    assert find_copies(split(images, held_out)) == [("a/9.png", "a/1.png"), ("b/copy.png", "a/0.png")]
 
 
 def test_images_to_predict(root):

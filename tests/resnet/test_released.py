@@ -64,6 +64,18 @@ def test_a_card_whose_options_mean_nothing_is_refused(tmp_path, options):
         create_model(NAME, weights=path)
 
 
+def test_metadata_of_other_programs_are_no_card(tmp_path):
+    state, path = make_state(), tmp_path / "w.safetensors"
+    write_weights(path, state, {"model": "Some-Net/v2 by somebody", "options": "fast", "author": "x"})
+    assert read_card(path) == {}
+    assert torch.equal(create_model(NAME, weights=path).fc.weight, state["fc.weight"])
+
+
+def test_a_card_counts_whatever_the_files_name_is(released):
+    path = released.rename(released.with_suffix(".bin"))
+    assert read_card(path)["row"] == "ResNet-8"
+
+
 @pytest.mark.parametrize("kind", ["this suite's", "torch's", "safetensors'"])
 def test_files_without_a_card_are_told_apart_by_their_shapes(tmp_path, kind):
     state = make_state()

@@ -1,15 +1,24 @@
 """Weights in files of all formats: read without running code, and matched to the network that they belong to."""
 
+import argparse
+import gzip
 import hashlib
 import os
 import pickle
+import signal
+import zipfile
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
+from torch import nn
 
 from resnet import checkpoint, weights
 from resnet.models import create_model
@@ -63,6 +72,139 @@ def test_pytorchs_files_in_all_wrappings(tmp_path, state, wrap):
     assert same(read_weights(tmp_path / "a.pth"), state)
 
 
+class Settings(dict):
+    """Of a training script: a dictionary with more to it, as EasyDict."""
+
+
+class Schedule:
+    def __init__(self):
+        self.numbers = np.arange(3)
+        self.again = self
+
+
+EXTRAS = {
+    "namespace": argparse.Namespace(lr=0.1, nested=argparse.Namespace(a=1)),
+    "numbers": {"best": np.float64(76.1), "float32": np.float32(1), "int": np.int64(3), "array": np.zeros((2, 2))},
+    "dictionaries": {"d": defaultdict(list, a=[1]), "s": Settings(lr=0.1)},
+    "own class": Schedule(),
+    "path and enum": [Path("runs"), signal.SIGINT, type, len],
+    "all": [argparse.Namespace(x=Settings(a=np.float64(2)), y=defaultdict(int, a=np.int64(1)))],
+}
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_other_things_in_a_file_do_not_matter(tmp_path, state, extra, old):
+    content = {"args": EXTRAS[extra], "state_dict": state, "last": EXTRAS[extra]}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not old)
+    assert same(read_weights(tmp_path / "a.pth"), state)
+
+
+@pytest.mark.parametrize("wrap", [lambda net: net, lambda net: {"model": nn.DataParallel(net), "epoch": 3}])
+def test_a_whole_network_gives_its_weights(tmp_path, wrap):
+    net = torchvision.models.resnet18(num_classes=3)
+    torch.save(wrap(net), tmp_path / "a.pth")
+    assert same(read_weights(tmp_path / "a.pth"), net.state_dict())
+
+
+@pytest.mark.parametrize(
+    "wrapper", ["net", "model_state_dict", "model_state", "state_dict_ema", "ema", "params", "ResNet weights"]
+)
+def test_names_under_which_scripts_have_weights(tmp_path, state, wrapper):
+    optimizer = {"state": {0: {"exp_avg": torch.zeros(2), "step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1}]}
+    torch.save({"epoch": 3, "optimizer": optimizer, wrapper: state}, tmp_path / "a.pth")
+    assert same(read_weights(tmp_path / "a.pth"), state)
+
+
+def test_of_weights_and_their_averages_it_is_the_weights(tmp_path, state):
+    other = {key: value * 0 for key, value in state.items()}
+    torch.save({"state_dict_ema": other, "state_dict": state, "ema": other}, tmp_path / "a.pth")
+    assert same(read_weights(tmp_path / "a.pth"), state)
+
+
+@pytest.mark.parametrize(
+    ("rename", "fitting"),
+    [
+        (lambda key: f"model.{key}", True),
+        (lambda key: f"model.backbone.{key}", True),
+        (lambda key: key if key.startswith("fc.") else f"backbone.{key}", True),
+        (lambda key: key.replace("fc.", "linear.").replace("downsample", "shortcut"), True),
+        (lambda key: f"module.{key.replace('fc.', 'classifier.')}", True),
+        (lambda key: key.replace("fc.", "head.") if "fc." in key else f"encoder.{key}", True),
+        (lambda key: f"model.{key}" if "fc." not in key else f"criterion.{key}", False),
+    ],
+)
+def test_other_programs_names(tmp_path, state, rename, fitting):
+    torch.save({rename(key): value for key, value in state.items()}, tmp_path / "a.pth")
+    found = read_weights(tmp_path / "a.pth")
+    assert same(found, state) == fitting and len(found) == len(state)
+
+
+def test_weights_of_a_net_for_cifar_with_another_name_of_the_last_layer(tmp_path):
+    state = create_model("cifar_resnet20", num_classes=100).state_dict()
+    torch.save({"net": {key.replace("fc.", "linear."): value for key, value in state.items()}}, tmp_path / "a.th")
+    said = r"looks like cifar_resnet20 num_classes=100 or cifar_plain20 num_classes=100, and not cifar_resnet20: 2 .*"
+    with pytest.raises(WeightsError, match=said + r", such as fc.bias \(\(100,\) instead of \(10,\)\)$"):
+        create_model("cifar_resnet20", weights=tmp_path / "a.th")
+    model = create_model("cifar_resnet20", weights=tmp_path / "a.th", num_classes=100)
+    assert torch.equal(model.fc.weight, state["fc.weight"])
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "a pointer of git-lfs .* git lfs pull"),
+        (b"\n<!DOCTYPE html>\n<html>404</html>", "a web page"),
+        (b"\xef\xbb\xbf<html></html>", "a web page"),
+        (b'{"weight_map": {}}', "JSON text"),
+        (gzip.compress(b"x"), "packed with gzip: unpack it"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file"),
+    ],
+    ids=["git-lfs", "page", "page with a mark", "JSON", "gzip", "Keras"],
+)
+def test_files_of_other_kinds_are_known_by_their_first_bytes(tmp_path, content, said, name):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=f"{name} is {said}"):
+        read_weights(tmp_path / name)
+
+
+def test_archives_of_other_kinds(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        for name in ("data.pkl", "code/__torch__.py", "constants.pkl"):  # as torch.jit.save has them
+            archive.writestr(f"net/{name}", "")
+    with pytest.raises(WeightsError, match=r"a.pt is a TorchScript program: .* save its state_dict\(\)"):
+        read_weights(tmp_path / "a.pt")
+    np.savez(tmp_path / "a.npz", x=np.zeros(2))
+    with pytest.raises(WeightsError, match="a.npz is a zip archive of x.npy, and not PyTorch's"):
+        read_weights(tmp_path / "a.npz")
+
+
+def test_the_content_counts_and_not_the_name(tmp_path, state):
+    save_file(state, tmp_path / "a.pth")
+    torch.save(state, tmp_path / "a.safetensors")
+    for name in ("a.pth", "a.safetensors"):
+        assert same(read_weights(tmp_path / name), state)
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("what", [lambda: Malicious(), lambda: Evaluated()])
+def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch, state, what, old):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": state, "args": what()}, "a.pt", _use_new_zipfile_serialization=not old)
+    allowed = torch.serialization.get_safe_globals()
+    with suppress(WeightsError):
+        read_weights(Path("a.pt"))
+    assert not Path("ran").exists() and set(torch.serialization.get_safe_globals()) == set(allowed)
+
+
+def test_what_is_wrong_is_said_without_advice_to_execute_code(tmp_path, state):
+    torch.save({"state_dict": state, "args": Malicious()}, tmp_path / "a.pt")
+    with pytest.raises(WeightsError) as caught:
+        read_weights(tmp_path / "a.pt")
+    assert "weights_only" not in str(caught.value) and "posix.mkdir" in str(caught.value)
+
+
 def test_safetensors_and_own_files(tmp_path, state):
     save_file(state, tmp_path / "a.safetensors")
     (tmp_path / "own.pt").write_bytes(checkpoint.pack(state))
@@ -73,6 +215,11 @@ def test_safetensors_and_own_files(tmp_path, state):
 class Malicious:
     def __reduce__(self):
         return os.mkdir, ("ran",)
+
+
+class Evaluated:
+    def __reduce__(self):
+        return eval, ("__import__('os').mkdir('ran')",)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +255,8 @@ def test_damaged_files(tmp_path, state, cut):
 @pytest.mark.parametrize("content", [{}, [1, 2], {"epoch": 3}, {"state_dict": {"a": 1}}, torch.zeros(2)])
 def test_a_file_without_a_state_dict(tmp_path, content):
     torch.save(content, tmp_path / "a.pt")
-    with pytest.raises(WeightsError, match="a.pt holds no state dict"):
+    has = {0: "nothing in it", 1: "epoch .int.|state_dict .dict."}[len(content)] if isinstance(content, dict) else "a "
+    with pytest.raises(WeightsError, match=f"a.pt holds no state dict.*; it has {has}"):
         read_weights(tmp_path / "a.pt")
 
 
@@ -178,13 +326,27 @@ def test_what_weights_leave_open_is_asked_for(of, asked, found):
          "they fit resnet50 variant=original shortcut=B and resnet50 variant=b shortcut=B$"),
         ("resnet18", {"variant": "d"},
          r"not those of resnet18 variant=d: 23 missing \(conv1.0.weight.*they fit resnet18 variant=original"),
-        ("cifar_resnet20", {}, r"of no network for ImageNet here \(conv1.weight, bn1.weight, bn1.bias and \d+ more\)"),
+        ("cifar_resnet20", {}, r"of no network for ImageNet here \(conv1.weight, bn1.weight, bn1.bias and \d+ more\); "
+         "nearest is cifar_resnet20; name the one"),
         ("cifar_resnet20", {"model": "resnet18"}, r"35 missing \(layer2.*they fit no network for ImageNet here$"),
     ],
 )  # fmt: skip
 def test_wrong_and_open_architectures_are_errors_that_say_what_fits(of, asked, said):
     with pytest.raises(WeightsError, match=said):
         find_architecture(shapes(of), **asked)
+
+
+def test_the_nearest_network_and_what_differs_are_said(state):
+    wider = {**state, "layer2.0.conv1.weight": torch.zeros(130, 64, 3, 3)}
+    said = r"nearest is resnet18 num_classes=10: 1 of another shape \(layer2.0.conv1.weight \(130, 64, 3, 3\) instead"
+    with pytest.raises(WeightsError, match=said):
+        find_architecture(wider)
+
+
+def test_several_networks_in_a_file_are_named(state):
+    both = {f"encoder_{which}.{key}": value for which in "qk" for key, value in state.items()}
+    with pytest.raises(WeightsError, match="several networks, under encoder_q. and encoder_k.: save one alone; name"):
+        find_architecture(both)
 
 
 def test_missing_keys_are_named(state):

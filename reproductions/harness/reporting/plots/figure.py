@@ -4,12 +4,15 @@ import io
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import matplotlib
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from reproductions.harness.experiment import Variant
@@ -47,6 +50,7 @@ def save(figure: Figure | None, path: Path, description: str) -> list[Path]:
     """
     if figure is None:
         return []
+    find_fonts(figure)
     written = []
     for suffix, unwanted in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         content = io.BytesIO()
@@ -56,6 +60,38 @@ def save(figure: Figure | None, path: Path, description: str) -> list[Path]:
         write_atomically(target, content.getvalue())
         written.append(target)
     return written
+
+
+def find_fonts(figure: Figure) -> None:
+    """Give texts with characters that the style's font lacks, such as Chinese ones, the fonts here that have them."""
+    for text in figure.findobj(Text):
+        families, _ = fonts_for(text.get_text())
+        if len(families) > 1:
+            text.set(family=families, weight="normal", style="normal")  # in which they were found
+
+
+@cache
+def fonts_for(text: str) -> tuple[list[str], str]:
+    """Fonts that have the characters of a text, the style's first, and the characters that none here has."""
+    own, families = STYLE["font.family"], [STYLE["font.family"]]
+    missing = {letter for letter in text if not letter.isspace()} - _letters(font_manager.findfont(own))
+    for font in sorted(font_manager.fontManager.ttflist, key=lambda font: font.name) if missing else []:
+        if (font.style, font.weight) != ("normal", 400) or font.name.startswith("Last Resort"):  # which has boxes alone
+            continue
+        if missing & (found := _letters(font.fname)):
+            families.append(font.name)
+            missing -= found
+    return families, "".join(sorted(missing))
+
+
+@cache
+def _letters(path: str) -> frozenset[str]:
+    """The characters that a font can draw; none if it can't be read, or has pictures in place of outlines."""
+    try:
+        font = font_manager.get_font(path)
+        return frozenset(map(chr, font.get_charmap())) if font.scalable else frozenset()
+    except (OSError, RuntimeError):
+        return frozenset()
 
 
 def read_description(path: Path) -> str | None:

@@ -1,0 +1,236 @@
+"""State dicts in files of other programs: told apart by their first bytes, and read without executing code.
+
+A training script's file has other things beside the weights, of classes that need not exist here. Nothing of them is
+imported or called: an inert stand-in takes the place of each.
+"""
+
+import pickletools
+import re
+import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import Tensor
+
+from resnet import checkpoint
+
+# Under which training scripts save weights beside other things: the first that holds some is taken, so that of weights
+# and their moving averages it is the weights.
+WRAPPERS = (
+    "state_dict", "model_state_dict", "model_state", "model", "net_state_dict", "net", "network", "module", "weights",
+    "params", "state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema",
+)  # fmt: skip
+PREFIXES = ("module.", "model.", "net.", "network.", "backbone.", "encoder.")  # that some names have and others not
+LAST_LAYERS = ("linear", "classifier", "head", "last_linear")  # what others call fc
+SHOWN = 6  # entries of a file in a message
+
+# By what such files begin with.
+_NO_WEIGHTS = {
+    b"version https://git-lfs": "a pointer of git-lfs and not the file itself: fetch that with git lfs pull",
+    b"<": "a web page and not the file itself: download it by the address that the page's link has",
+    b"{": "JSON text, such as a list of the files that have the weights",
+    b"\x89HDF": "an HDF5 file, as Keras writes them, and not PyTorch's",
+    b"\x93NUMPY": "a NumPy array, and no weights by name",
+    b"\x1f\x8b": "packed with gzip: unpack it",
+    b"BZh": "packed with bzip2: unpack it",
+    b"\xfd7zXZ": "packed with xz: unpack it",
+    b"7z\xbc\xaf": "a 7z archive: unpack it",
+    b"Rar!": "a RAR archive: unpack it",
+    b"GGUF": "a GGUF file, and not PyTorch's",
+}
+
+
+class WeightsError(Exception):
+    """Weights that can't be found, read or used. The message names the file and says what to do."""
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file: as ``runs/weights`` has them, safetensors', or PyTorch's.
+
+    It may be wrapped in a dictionary with other things, be a whole network's, and its names may have prefixes, or other
+    programs' names of the last layer (``linear``) and of projections (``shortcut``). Raises WeightsError.
+    """
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder; name a file of weights in it")
+    if not path.exists():
+        raise WeightsError(f"there is no file {path}; torchvision's weights are called torchvision:resnet50")
+    try:
+        if checkpoint.is_checkpoint(path):
+            content = checkpoint.load(path)
+        elif is_safetensors(path):
+            from safetensors.torch import load_file
+
+            content = load_file(path)
+        else:
+            _refuse_others(path)
+            content = _load(path)
+    except checkpoint.CheckpointError as error:
+        raise WeightsError(str(error)) from error
+    except WeightsError:
+        raise
+    except Exception as error:  # of many types, with each format's reader its own
+        raise WeightsError(f"{path} can't be read as weights ({_reason(error)}): it is damaged, or holds something "
+                           "other than tensors and plain values; torch.save(model.state_dict(), ...) makes such a file"
+                           ) from error  # fmt: skip
+    if not (state := find_state(content)):
+        raise WeightsError(f"{path} holds no state dict, which has a tensor under every name; it has {_said(content)}")
+    return state
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors' do: with a length below 100 MB and JSON."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000
+
+
+def _refuse_others(path: Path) -> None:
+    """Raise WeightsError for a file that is known to be of another kind."""
+    with path.open("rb") as file:
+        head = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()
+    for beginning, what in _NO_WEIGHTS.items():
+        if head.startswith(beginning):
+            raise WeightsError(f"{path} is {what}")
+    if zipfile.is_zipfile(path):
+        names = zipfile.ZipFile(path).namelist()
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise WeightsError(f"{path} is a TorchScript program: load it with torch.jit.load where you trust it, and "
+                               "save its state_dict()")  # fmt: skip
+        if not any(name.endswith("data.pkl") for name in names):
+            raise WeightsError(f"{path} is a zip archive of {_some(names)}, and not PyTorch's: unpack it")
+
+
+# ------------------------------------------------------------------------------------------------------ PyTorch's files
+
+
+class _StandIn:
+    """What a file has of a class or function that is not allowed. What it was built with is its ``state``."""
+
+    def __new__(cls, *arguments):
+        return super().__new__(cls)
+
+    def __setstate__(self, state):
+        self.state = state
+
+
+class _DictionaryStandIn:
+    """The same for a kind of dictionary, such as EasyDict: what is built is a dictionary."""
+
+    def __new__(cls, *arguments):
+        return OrderedDict()
+
+
+def _load(path: Path):
+    """What torch.save wrote, with stand-ins for all that PyTorch does not allow by itself."""
+    names = _globals(path)
+    for other in (_StandIn, _DictionaryStandIn):  # which is needed cannot be seen from a name
+        stand_ins = [(_StandIn if name.startswith("numpy.") else other, name) for name in sorted(names)]
+        try:
+            with torch.serialization.safe_globals(stand_ins), path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except UnpicklingError as error:
+            if other is _DictionaryStandIn or "SETITEM" not in str(error):
+                raise
+
+
+def _globals(path: Path) -> set[str]:
+    """The full names of all classes and functions that a file of torch.save asks for; nothing is looked up."""
+    names = set()
+    with ExitStack() as stack, suppress(ValueError):  # of a file that is damaged, of which more is said later
+        if zipfile.is_zipfile(path):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            file = stack.enter_context(archive.open(next(n for n in archive.namelist() if n.endswith("data.pkl"))))
+        else:
+            file = stack.enter_context(path.open("rb"))
+        for _ in range(4):  # as many before PyTorch 1.6, with the tensors' bytes after them; 1 since then
+            names |= {argument for code, argument, _ in pickletools.genops(file) if code.name == "GLOBAL"}
+    pairs = (tuple(name.split(" ", 1)) for name in names)  # with the names that Python 2 had for them
+    return {".".join(NAME_MAPPING.get(pair, (IMPORT_MAPPING.get(pair[0], pair[0]), pair[1]))) for pair in pairs}
+
+
+def _reason(error: Exception) -> str:
+    """An error's first line, or of PyTorch's long ones what was wrong: the rest is how to have code executed."""
+    text = str(error) or type(error).__name__
+    if text.startswith("Weights only load failed"):
+        text = text.partition("WeightsUnpickler error: ")[2] or text.partition("\n\n")[2]
+    return text.strip().splitlines()[0].partition(" Please use")[0]
+
+
+# ------------------------------------------------------------------------------------------------- what is in the file
+
+
+def find_state(content) -> dict[str, Tensor]:
+    """The state dict in what a file holds, with this suite's names; empty if there is none.
+
+    Where none is under a name of WRAPPERS, it is the only one that there is.
+    """
+    if isinstance(content, _StandIn):
+        content = dict(_tensors_of(content))
+    if not isinstance(content, Mapping):
+        return {}
+    if _is_state(content):
+        return _renamed(dict(content))
+    found = {key: state for key, value in content.items() if (state := find_state(value))}
+    wrapped = [found[key] for key in WRAPPERS if key in found]
+    return wrapped[0] if wrapped else next(iter(found.values())) if len(found) == 1 else {}
+
+
+def _is_state(content: Mapping) -> bool:
+    """Whether these are weights by name, and not tensors of an optimizer."""
+    return all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()) and any(
+        key.endswith(("weight", "bias")) for key in content
+    )
+
+
+def _tensors_of(module: _StandIn, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The weights of a network that was saved as a whole, by name, in the order of its state dict."""
+    inside = getattr(module, "state", None)
+    if not isinstance(inside, dict) or not isinstance(inside.get("_modules"), dict):
+        return
+    own = {**inside.get("_parameters", {}), **inside.get("_buffers", {})}
+    left_out = inside.get("_non_persistent_buffers_set", ())
+    yield from ((prefix + name, value) for name, value in own.items() if value is not None and name not in left_out)
+    for name, child in inside["_modules"].items():
+        if isinstance(child, _StandIn):
+            yield from _tensors_of(child, f"{prefix}{name}.")
+
+
+def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by the names that they have here. No weight is lost."""
+    while len(first := {key.partition(".")[0] for key in state}) == 1 and all(key.count(".") > 1 for key in state):
+        state = _without(state, f"{first.pop()}.")
+    if "conv1.weight" not in state:
+        for prefix in PREFIXES:
+            if any(f"{prefix}conv1.{rest}" in state for rest in ("weight", "0.weight")):
+                state = _without(state, prefix)
+    last = next((name for name in LAST_LAYERS if f"{name}.weight" in state and f"{name}.bias" in state), None)
+    if last and "fc.weight" not in state:
+        state = {re.sub(rf"^{last}\.", "fc.", key): value for key, value in state.items()}
+    if not any(".downsample." in key for key in state):
+        state = {key.replace(".shortcut.", ".downsample."): value for key, value in state.items()}
+    return state
+
+
+def _without(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Without a prefix of names, unless two would then be the same."""
+    shorter = {key.removeprefix(prefix): value for key, value in state.items()}
+    return shorter if len(shorter) == len(state) else state
+
+
+def _said(content) -> str:
+    """What a file holds, for a message."""
+    if not isinstance(content, Mapping):
+        return f"a {type(content).__name__}" if not isinstance(content, _StandIn) else "an object of a class of its own"
+    kinds = [f"{key} ({'dict' if isinstance(value, Mapping) else type(value).__name__.lstrip('_')})"
+             for key, value in content.items()]  # fmt: skip
+    return _some(kinds) or "nothing in it"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
