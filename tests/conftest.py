@@ -14,6 +14,8 @@ import torch
 # A step of these nets is so short that threads mostly wait for one another. The variable is for the tests' processes.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+if not torch.cuda.is_available():  # said before anything imports Triton: its kernels are then tested in its interpreter
+    os.environ["TRITON_INTERPRET"] = "1"
 
 TESTCLUSTER = Path(__file__).resolve().parents[1] / "slurm" / "testcluster"
 PACKAGES = {  # by a program of each
