@@ -4,7 +4,7 @@
 #
 # PROFILE=paper|short|smoke  LAUNCHER=auto|inline|local|slurm  SEEDS=5  ROWS=resnet20,resnet56  DATA=dir  OUT=runs
 # DATASET=cifar10|imagenet (bag of tricks)  TRAIN_IMAGES=45000  PRECISION=fp32|bf16|fp16  DEVICE=cuda:1
-# PACK=auto|8  SLOTS=2  YES=1  DRY_RUN=1
+# KERNELS=library|fused (fused: not yet run on a GPU)  PACK=auto|8  SLOTS=2  YES=1  DRY_RUN=1
 # SLURM_PROFILE=mycluster  DETACH=1  (to cancel its jobs: make cancel EXPERIMENT=cifar_table)
 
 # Threads that wait for one another spin for a while, which on a busy machine makes training several times slower
@@ -20,7 +20,8 @@ OUT_FLAG = $(if $(OUT),--out '$(OUT)')
 FLAGS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(LAUNCHER),--launcher '$(LAUNCHER)') \
 	$(if $(SEEDS),--seeds '$(SEEDS)') $(if $(ROWS),--rows '$(ROWS)') $(if $(DATA),--data '$(DATA)') $(OUT_FLAG) \
 	$(if $(DATASET),--dataset '$(DATASET)') $(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') \
-	$(if $(PRECISION),--precision '$(PRECISION)') $(if $(DEVICE),--device '$(DEVICE)') \
+	$(if $(PRECISION),--precision '$(PRECISION)') $(if $(KERNELS),--kernels '$(KERNELS)') \
+	$(if $(DEVICE),--device '$(DEVICE)') \
 	$(if $(PACK),--pack '$(PACK)') $(if $(DETACH),--detach) $(if $(SLOTS),--slots '$(SLOTS)') \
 	$(if $(SLURM_PROFILE),--slurm-profile '$(SLURM_PROFILE)') $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run)
 
@@ -58,7 +59,7 @@ cancel: $(INSTALLED) ; @$(BIN)/python -m reproductions cancel $(if $(EXPERIMENT)
 status publish: $(INSTALLED) ; @$(BIN)/python -m reproductions $@ $(OUT_FLAG)
 export: $(INSTALLED) ; @$(BIN)/python -m reproductions export $(OUT_FLAG) $(if $(TO),--to '$(TO)') \
 	$(if $(PROFILE),--profile '$(PROFILE)') $(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') \
-	$(if $(PRECISION),--precision '$(PRECISION)')
+	$(if $(PRECISION),--precision '$(PRECISION)') $(if $(KERNELS),--kernels '$(KERNELS)')
 
 slurm-up slurm-down slurm-status: ; @slurm/testcluster $(@:slurm-%=%)
 

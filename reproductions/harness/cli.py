@@ -28,7 +28,7 @@ from reproductions.harness.reporting.report import write_report
 from reproductions.harness.reporting.samples import completed
 from resnet.data import DataError
 from resnet.device import find_device
-from resnet.recipe import PRECISIONS
+from resnet.recipe import KERNELS, PRECISIONS
 from resnet.run import Run
 
 
@@ -56,6 +56,8 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
     add("--out", type=Path, default=DEFAULT_OUT, help="folder of records, tables and plots (default: runs)")
     add("--train-images", type=_positive, help="train on the first so many images, hold out the others")
     add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 on CUDA, fp32 elsewhere")
+    add("--kernels", choices=KERNELS, default="auto",
+        help="fused: a CIFAR net's own, in bf16 and fp16, not yet run on a GPU; auto: library")  # fmt: skip
     add("--pack", type=_pack, help="runs at once on a GPU: auto (default) or a number; a CPU trains one by one")
     add("--device", default="auto", help="auto (default): a CUDA GPU if there is one; or cpu, cuda, cuda:1")
     add("--slots", type=_positive, help="jobs at once with the local launcher (default: one per GPU or core)")
@@ -68,7 +70,7 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
     options = parser.parse_args(arguments)
     options.experiment = experiment
     try:
-        options.variant = Variant(options.profile, options.train_images, options.precision)
+        options.variant = Variant(options.profile, options.train_images, options.precision, options.kernels)
         options.seeds = options.seeds or experiment.seeds[options.profile]
         options.runs = experiment.runs(options.variant, options.seeds, options.rows)
         options.variant = experiment.resolve(options.variant, options.rows)

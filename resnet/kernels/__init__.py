@@ -5,6 +5,7 @@ A :class:`resnet.models.net.Net` asks :func:`fused_maps` in every forward pass; 
 
 import importlib.util
 import os
+import re
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,15 @@ from resnet.device import autocast_dtype
 
 LIBRARY, FUSED = "library", "fused"
 _DTYPES = (torch.bfloat16, torch.float16)
+
+
+def made_for(model: str, options: dict, precision: str) -> bool:
+    """Whether the fused kernels are made for a model with such options and a recipe with this precision.
+
+    That is told by names, without building a network: the answer is the same where Triton is not installed.
+    """
+    own = re.fullmatch(r"cifar_(plain|resnet)\d+", model) and precision != "fp32"
+    return bool(own) and options.get("shortcut", "A") == "A" and not options.get("conv_bias", False)
 
 
 def why_not_fused(device: torch.device) -> str:
@@ -31,6 +41,12 @@ def why_not_fused(device: torch.device) -> str:
     return ""
 
 
+def check_kernels(wanted: str, device: torch.device) -> None:
+    """Raise ValueError for "fused" on a device that can't run the fused kernels."""
+    if wanted == FUSED and (reason := why_not_fused(device)):
+        raise ValueError(f"the fused kernels can't run here: {reason}; train with kernels library, or auto")
+
+
 def choose(wanted: str, net: nn.Module, device: torch.device, precision: str, processes: int = 1) -> str:
     """The kernels, "library" or "fused", that a net is trained with where a recipe's ``kernels`` are ``wanted``.
 
@@ -39,8 +55,7 @@ def choose(wanted: str, net: nn.Module, device: torch.device, precision: str, pr
     """
     if wanted != FUSED:
         return LIBRARY
-    if reason := why_not_fused(device):
-        raise ValueError(f"the fused kernels can't run here: {reason}; train with kernels library, or auto")
+    check_kernels(wanted, device)
     from resnet.kernels import trunk  # which needs Triton
 
     applies = processes == 1 and autocast_dtype(precision) in _DTYPES and trunk.find_layers(net) is not None

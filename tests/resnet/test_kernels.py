@@ -368,6 +368,24 @@ def test_pytorchs_way_is_taken_where_the_kernels_dont_apply(draw, fused_calls):
     assert kernels.choose("auto", net, DEVICE, "fp16") == "library"
 
 
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("cifar_resnet8", {}),
+        ("cifar_plain20", {"num_classes": 5}),
+        ("cifar_resnet8", {"shortcut_padding": "both", "zero_gamma": True}),
+        ("cifar_resnet8", {"shortcut": "C"}),
+        ("cifar_plain8", {"conv_bias": True}),
+        ("cifar_bottleneck11", {}),
+        ("resnet18", {"small_stem": True}),
+    ],
+)
+def test_names_tell_which_nets_the_kernels_are_made_for(model, options):
+    with torch.device("meta"):
+        fits = trunk.find_layers(create_model(model, **options)) is not None
+    assert kernels.made_for(model, options, "bf16") == fits and not kernels.made_for(model, options, "fp32")
+
+
 def test_fused_kernels_are_refused_where_they_cant_run(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     net = make_net("cifar_resnet8")

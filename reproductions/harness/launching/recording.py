@@ -87,7 +87,7 @@ def make_record(trainer: Trainer, history: dict, tests: dict, code: dict, starts
             "finished": _now(),
         },
         "hardware": provenance.hardware(trainer.device, trainer.threads, trainer.group.size),
-        "versions": provenance.versions(),
+        "versions": provenance.versions(trainer.kernels),
         "code": code,
         "data": {"name": data.name, "sha256": data.digest, "official": data.official},
         "interruptions": len(starts) - 1,

@@ -11,6 +11,7 @@ from reproductions.harness.records import device_seconds, records_digest
 from reproductions.harness.reporting.samples import METRICS, at_the_end, completed
 from reproductions.reported import Source
 from resnet.data import KNOWN_COPIES
+from resnet.kernels import FUSED
 
 
 def is_published(results: list[RowResult]) -> bool:
@@ -116,6 +117,7 @@ def hardware_notes(records: list[dict]) -> list[str]:
         unit = "GPU" if hardware["type"] == "cuda" else "CPU"
         if unit == "GPU":
             software += f", CUDA {versions['cuda']}, cuDNN {versions['cudnn']}"
+            software += f", fused kernels, Triton {versions['triton']}" if versions.get("kernels") == FUSED else ""
         else:
             device += f", {counted(hardware['threads'], 'thread')}"
         if (processes := hardware.get("processes", 1)) > 1:
