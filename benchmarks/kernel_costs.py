@@ -18,7 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from resnet.kernels import launching, trunk
-from resnet.kernels.launching import Launch
+from resnet.kernels.launching import SETTINGS, Launch, Settings
 from resnet.models import create_model, image_size
 
 _TOOLS = Path(nvidia.__file__).parent / "bin"
@@ -62,10 +62,19 @@ class Cost:
     memory: float
 
 
-def step_launches(model: str, dtype: torch.dtype, batch: int = 128, image_pixels: int | None = None) -> list[Launch]:
-    """The launches of a training step of ``model``, in their order; nothing is computed."""
-    size = image_pixels or image_size(model)
-    with torch.device("meta"), launching.recording() as launches:
+def step_launches(
+    model: str,
+    dtype: torch.dtype = torch.bfloat16,
+    device: str | torch.device = "meta",
+    settings: Settings = SETTINGS,
+    batch: int = 128,
+) -> list[Launch]:
+    """The launches of a training step of ``model``, in their order, on tensors that hold whatever memory holds.
+
+    Nothing is computed; on "meta" tensors have no memory either.
+    """
+    size = image_size(model)
+    with torch.device(device), launching.recording() as launches, launching.using(settings):
         net = create_model(model).train().to(memory_format=torch.channels_last)
         maps = trunk.compute(trunk.find_layers(net), torch.empty(batch, 3, size, size), dtype)
         maps.backward(torch.empty_like(maps))
@@ -74,16 +83,21 @@ def step_launches(model: str, dtype: torch.dtype, batch: int = 128, image_pixels
 
 def costs(launches: list[Launch], capability: int, say: Callable[[Cost], None] = lambda cost: None) -> list[Cost]:
     """What each kernel costs on a kind of GPU, once for all launches alike; ``say`` is told of each as it is found."""
-    alike: dict[tuple, list[Launch]] = {}
-    for launch in launches:
-        kinds = [(_type(value), _specialized(value)) for value in launch.arguments.values()]
-        constants = tuple(launch.constants.items())
-        alike.setdefault((launch.kernel.fn.__name__, *kinds, constants, launch.warps), []).append(launch)
     found = []
-    for same in alike.values():
+    for same in alike(launches):
         found.append(_cost(same[0], len(same), capability))
         say(found[-1])
     return found
+
+
+def alike(launches: list[Launch]) -> list[list[Launch]]:
+    """The launches in groups of one code, in the order of their first ones."""
+    groups: dict[tuple, list[Launch]] = {}
+    for launch in launches:
+        kinds = [(_type(value), _specialized(value)) for value in launch.arguments.values()]
+        constants = tuple(launch.constants.items())
+        groups.setdefault((launch.kernel.fn.__name__, *kinds, constants, launch.warps), []).append(launch)
+    return list(groups.values())
 
 
 def _type(value) -> str:
@@ -107,7 +121,7 @@ def _cost(launch: Launch, count: int, capability: int) -> Cost:
     moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     return Cost(
         launch.kernel.fn.__name__,
-        _shape(launch.constants),
+        shape_of(launch.constants),
         count,
         blocks,
         launch.warps,
@@ -121,7 +135,7 @@ def _cost(launch: Launch, count: int, capability: int) -> Cost:
     )
 
 
-def _shape(constants: dict) -> str:
+def shape_of(constants: dict) -> str:
     """The maps that a kernel passes over, and channels in and out."""
     if "SIZE" in constants:
         return f"{constants['SIZE']} values"

@@ -2,6 +2,7 @@
 
     python -m benchmarks.kernels                     on a GPU: the parts of a step, each kernel, images per second
     python -m benchmarks.kernels --models cifar_resnet56 --pack 1 16
+    python -m benchmarks.kernels --settings          on a GPU, in minutes: would other settings be faster?
     python -m benchmarks.kernels --costs 90          anywhere: what the kernels cost by their instructions
 
 With ``--costs``, a compute capability (80: A100, 90: H100), kernels are compiled and counted, and nothing is run:
@@ -84,22 +85,6 @@ def parts_table(library: Kernels, fused: Kernels) -> str:
     return markdown.table(("part of a step", "library: launches", "µs", "fused: launches", "µs"), rows)
 
 
-def kernels_table(fused: Kernels, capability: int, model: str) -> str:
-    """Each fused kernel's time in a step beside its two bounds, which are those of the H100 where not of the device."""
-    from benchmarks import kernel_costs
-
-    capability = capability if capability in kernel_costs.GPUS else 90
-    found = kernel_costs.costs(kernel_costs.step_launches(model, torch.bfloat16), capability)
-    rows = []
-    for kernel in _FUSED_PARTS:
-        own = [cost for cost in found if cost.kernel == kernel]
-        launches, microseconds = fused.get(kernel, (0.0, 0.0))
-        bounds = [sum(cost.launches * getattr(cost, name) for cost in own) for name in ("issue", "memory")]
-        rows.append([kernel, *(markdown.number(value, 1) for value in (launches, microseconds, *bounds))])
-    gpu = kernel_costs.GPUS[capability].name
-    return markdown.table(("kernel", "launches", "µs", f"issue bound, {gpu}", f"memory bound, {gpu}"), rows)
-
-
 def rates_table(model: str, data: ResidentData, widths: list[int], rounds: int, seconds: float) -> str:
     """Images per second of one run and of packs, by the library's kernels and the fused ones in turn."""
     packs, left_out = {}, []
@@ -124,7 +109,11 @@ def measure(
     models: list[str], device: torch.device, widths: list[int], rounds: int, seconds: float,
     say: Callable[[str], None] = lambda text: None,
 ) -> str:  # fmt: skip
-    """The page: a table of parts, of kernels and of rates for each model. On a GPU only."""
+    """The page: a table of parts, of rates and of kernels for each model. On a GPU only."""
+    from benchmarks import kernel_costs, kernel_times  # which need Triton
+
+    major, minor = torch.cuda.get_device_capability(device)
+    capability = 10 * major + minor if 10 * major + minor in kernel_costs.GPUS else 90
     data, pages = ResidentData(random_images(IMAGES, 1), None, device), []
     for model in models:
         kernels = {}
@@ -132,12 +121,12 @@ def measure(
             say(f"{model}: a step by the {which} kernels")
             trainer = Trainer(measured_run(Run(model, Recipe(kernels=which))), data)
             kernels[which] = kernels_of_step(trainer)
-        major, minor = torch.cuda.get_device_capability(device)
         pages += [f"## {model}, {trainer.precision}\n", parts_table(kernels[LIBRARY], kernels[FUSED])]
         say(f"{model}: rates")
         pages.append(rates_table(model, data, widths, rounds, seconds))
-        say(f"{model}: bounds")
-        pages.append(kernels_table(kernels[FUSED], 10 * major + minor, model))
+        say(f"{model}: each kernel")
+        pages.append(kernel_times.times_table(model, device, capability))
+        pages.append(f"Bounds are those of {kernel_costs.GPUS[capability].name}, in µs of a launch.\n")
     return "\n".join(pages)
 
 
@@ -169,6 +158,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--seconds", type=float, default=0.5, help="of a round")
     add("--device", default="auto")
     add("--costs", type=int, choices=(80, 90), metavar="80|90", help="count the instructions for a compute capability")
+    add("--settings", action="store_true", help="try other settings of the kernels")
     add("--dtype", choices=("bfloat16", "float16"), default="bfloat16", help="with --costs")
     options = parser.parse_args(argv)
     try:
@@ -179,6 +169,12 @@ def main(argv: list[str] | None = None) -> int:
         device = find_device(options.device)
         if device.type != "cuda":
             raise ValueError("there is no CUDA GPU here; --costs 90 needs none")
+        if options.settings:
+            from benchmarks.kernel_times import settings_table  # which needs Triton
+
+            for model in options.models:
+                print(f"## {model}\n\n{settings_table(model, device, stopwatch())}")
+            return 0
         print(measure(options.models, device, options.pack, options.rounds, options.seconds, stopwatch()))
     except (ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)

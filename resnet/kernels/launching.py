@@ -29,7 +29,32 @@ class Launch:
     warps: int
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How work is cut into blocks: chosen by what kernels cost, to be chosen again by what they take on a GPU."""
+
+    pixels: tuple[int, int, int] = (256, 128, 64)  # of a convolution's block, for 16, 32 and 64 channels
+    columns: int = 32  # channels that it computes, at most
+    warps: int = 4  # that work on it
+    values: int = 4096  # of a block of the kernels that pass over maps
+    weight_pixels: int = 64  # that a block of a weight gradient takes at once
+    weight_steps: int = 8  # how often
+    weight_columns: int = 32  # output channels that it computes, at most
+
+
+SETTINGS = _settings = Settings()
 _recorded: list[Launch] | None = None
+
+
+@contextmanager
+def using(settings: Settings) -> Iterator[None]:
+    """A context in which kernels are started with other settings, and give other last bits."""
+    global _settings
+    before, _settings = _settings, settings
+    try:
+        yield
+    finally:
+        _settings = before
 
 
 @contextmanager
@@ -54,6 +79,12 @@ def _start(kernel, grid: tuple[int, ...], warps: int, arguments: tuple, **consta
     kernel[grid](*arguments, **constants, **options(warps))
 
 
+def start_again(launch: Launch) -> None:
+    """Start a kernel that was recorded, on its tensors."""
+    arguments = {**launch.arguments, **launch.constants}
+    launch.kernel[launch.grid](**arguments, **options(launch.warps))
+
+
 def options(warps: int) -> dict:
     """What a kernel is compiled with; each is said, because Triton's defaults change."""
     return {"num_warps": warps, "num_stages": _STAGES, "enable_fp_fusion": True}
@@ -75,16 +106,13 @@ class _Blocks:
     exact: bool
 
 
-_PIXELS = {16: 256, 32: 128, 64: 64}  # of a block, by the channels that it computes
-_COLUMNS = {16: 16, 32: 32, 64: 32}
-
-
 def _blocks(images: int, height: int, width: int, channels: int) -> _Blocks:
     wide = triton.next_power_of_2(width)
-    rows = min(triton.next_power_of_2(height), max(1, _PIXELS[channels] // wide))
+    pixels = _settings.pixels[(16, 32, 64).index(channels)]
+    rows = min(triton.next_power_of_2(height), max(1, pixels // wide))
     rows = max(rows, 16 // wide)  # tensor cores take no fewer than 16
     exact = wide == width and height % rows == 0
-    return _Blocks(rows, wide, _COLUMNS[channels], images * triton.cdiv(height, rows), exact)
+    return _Blocks(rows, wide, min(channels, _settings.columns), images * triton.cdiv(height, rows), exact)
 
 
 @dataclass(frozen=True)
@@ -105,7 +133,7 @@ def convolve(x: Tensor, weight: Tensor, stride: int, statistics: bool, runs: int
     _start(
         device_code.convolution,
         (blocks.count // runs, co // blocks.columns, runs),
-        4,
+        _settings.warps,
         (x, weight, y, parts.values, images // runs),
         HI=hi,
         WI=wi,
@@ -132,7 +160,7 @@ def convolve_images(x: Tensor, weight: Tensor, statistics: bool, runs: int = 1) 
     _start(
         device_code.stem_convolution,
         (blocks.count // runs, 1, runs),
-        4,
+        _settings.warps,
         (x, weight, y, parts.values, images // runs, *x.stride()),
         H=height,
         W=width,
@@ -189,14 +217,11 @@ class Shortcut:
     before: int = 0
 
 
-_VALUES = 4096  # of a block of kernels that pass over maps
-
-
 def normalize(raw: Tensor, norm: Norm, short: Tensor | None, shortcut: Shortcut | None, runs: int = 1) -> Tensor:
     """max(0, BN(raw) + the shortcut's output); ``short`` is its input, None without one."""
     images, channels, height, width = raw.shape
     y = torch.empty_like(raw)
-    pixels = _VALUES // channels
+    pixels = _settings.values // channels
     _start(
         device_code.normalize,
         (triton.cdiv(images // runs * height * width, pixels), 1, runs),
@@ -222,7 +247,7 @@ def _shortcut_constants(short: Tensor | None, shortcut: Shortcut | None) -> dict
 def output_gradient(outer: Tensor, y: Tensor, raw: Tensor, norm: Norm, runs: int = 1) -> tuple[Tensor, Parts]:
     """The gradient of BN's output from that of y = max(0, it), and the parts of the sums that BN needs."""
     images, channels, height, width = raw.shape
-    g, pixels = torch.empty_like(raw), _VALUES // channels
+    g, pixels = torch.empty_like(raw), _settings.values // channels
     blocks = triton.cdiv(images // runs * height * width, pixels)
     parts = _empty_parts(blocks * runs, channels, 0, images, raw)
     _start(
@@ -260,7 +285,7 @@ def input_gradient(
     _start(
         device_code.input_gradient,
         (blocks.count // runs, ci // blocks.columns, runs),
-        4,
+        _settings.warps,
         (d, weight, d if short is None else short, y, raw, norm.mean, norm.variance, g, parts.values, images // runs,
          norm.eps),
         HI=hi,
@@ -298,7 +323,7 @@ def finish_sums(parts: Parts, runs: int = 1) -> Tensor:
 def normalize_gradient(raw: Tensor, g: Tensor, norm: Norm, sums: Tensor, runs: int = 1) -> Tensor:
     """The gradient of BN's input from that of its output and its sums."""
     images, channels, height, width = raw.shape
-    d, pixels = torch.empty_like(raw), _VALUES // channels
+    d, pixels = torch.empty_like(raw), _settings.values // channels
     _start(
         device_code.normalize_gradient,
         (triton.cdiv(images // runs * height * width, pixels), 1, runs),
@@ -312,12 +337,9 @@ def normalize_gradient(raw: Tensor, g: Tensor, norm: Norm, sums: Tensor, runs: i
     return d
 
 
-_WEIGHT_PIXELS, _WEIGHT_STEPS = 64, 8  # that a block of a weight gradient takes at once, and how often
-
-
 def _weight_blocks(d: Tensor, runs: int) -> int:
     images, _, height, width = d.shape
-    return triton.cdiv(images // runs * height * width, _WEIGHT_PIXELS * _WEIGHT_STEPS)
+    return triton.cdiv(images // runs * height * width, _settings.weight_pixels * _settings.weight_steps)
 
 
 def weight_parts(x: Tensor, d: Tensor, count: int, runs: int = 1) -> Tensor:
@@ -330,7 +352,7 @@ def weight_gradient(x: Tensor, d: Tensor, stride: int, parts: Tensor, runs: int 
     """The parts (runs, blocks, out * 9 * in) of a convolution's weight gradient, from its input and output gradient."""
     images, ci, hi, wi = x.shape
     _, co, ho, wo = d.shape
-    columns = min(32, co)
+    columns = min(co, _settings.weight_columns)
     _start(
         device_code.weight_gradient,
         (_weight_blocks(d, runs), 3 * (co // columns), runs),
@@ -344,8 +366,8 @@ def weight_gradient(x: Tensor, d: Tensor, stride: int, parts: Tensor, runs: int 
         CO=co,
         S=stride,
         COLUMNS=columns,
-        PIXELS=_WEIGHT_PIXELS,
-        STEPS=_WEIGHT_STEPS,
+        PIXELS=_settings.weight_pixels,
+        STEPS=_settings.weight_steps,
     )
 
 
@@ -360,8 +382,8 @@ def image_weight_gradient(x: Tensor, d: Tensor, parts: Tensor, runs: int = 1) ->
         H=height,
         W=width,
         CO=co,
-        PIXELS=_WEIGHT_PIXELS,
-        STEPS=_WEIGHT_STEPS,
+        PIXELS=_settings.weight_pixels,
+        STEPS=_settings.weight_steps,
     )
 
 
