@@ -5,7 +5,7 @@
 #
 # PROFILE=paper|short|smoke  LAUNCHER=auto|inline|local|slurm  SEEDS=5  ROWS=resnet20,resnet56  DATA=dir  OUT=runs
 # DATASET=cifar10|imagenet (bag of tricks)  TRAIN_IMAGES=45000  PRECISION=fp32|bf16|fp16  DEVICE=cuda:1
-# PACK=auto|8  SLOTS=2  YES=1  DRY_RUN=1
+# KERNELS=library|fused (fused: not yet run on a GPU)  PACK=auto|8  SLOTS=2  YES=1  DRY_RUN=1
 # MINUTES=10: what is lacking, as far as the time goes; make reproduce-all MINUTES=10: of all tables
 # SLURM_PROFILE=mycluster  DETACH=1  EXPERIMENT=degradation (of make cancel and make export)  TO=weights (of make export)
 
@@ -25,7 +25,8 @@ LAUNCH_FLAGS = $(if $(LAUNCHER),--launcher '$(LAUNCHER)') $(if $(DATA),--data '$
 	$(if $(MINUTES),--minutes '$(MINUTES)') $(if $(ALL),--all)
 FLAGS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(ROWS),--rows '$(ROWS)') \
 	$(if $(DATASET),--dataset '$(DATASET)') $(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') \
-	$(if $(PRECISION),--precision '$(PRECISION)') $(if $(YES),--yes) $(LAUNCH_FLAGS)
+	$(if $(PRECISION),--precision '$(PRECISION)') $(if $(KERNELS),--kernels '$(KERNELS)') \
+	$(if $(YES),--yes) $(LAUNCH_FLAGS)
 
 # A target for each table's script: reproduce-cifar-table runs reproductions/cifar_table.py.
 TABLES := cifar-table degradation precision protocol-details layer-responses cifar-imagenet-stem mnist-residual finetune
@@ -66,7 +67,7 @@ status publish: $(INSTALLED) ; @$(BIN)/python -m reproductions $@ $(OUT_FLAG)
 export: $(INSTALLED) ; @$(BIN)/python -m reproductions export $(OUT_FLAG) $(if $(TO),--to '$(TO)') \
 	$(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(ROWS),--rows '$(ROWS)') \
 	$(if $(PROFILE),--profile '$(PROFILE)') $(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') \
-	$(if $(PRECISION),--precision '$(PRECISION)')
+	$(if $(PRECISION),--precision '$(PRECISION)') $(if $(KERNELS),--kernels '$(KERNELS)')
 
 slurm-up slurm-down slurm-status: ; @slurm/testcluster $(@:slurm-%=%)
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -9,10 +11,12 @@ from torch import nn
 
 from benchmarks.measuring import BATCH, Loop, Rates, measure_in_turn
 from benchmarks.packs import PackedLoop, build_packs, measured_run, reserved
+from resnet import trainer as trainer_module
 from resnet.data.augment import crop_and_flip, pad
 from resnet.data.resident import ResidentData
 from resnet.data.sampling import Sampler
 from resnet.models import create_model
+from resnet.models.blocks import BasicBlock, Bottleneck
 from resnet.recipe import Recipe
 from resnet.run import Run
 from resnet.trainer import Trainer
@@ -170,8 +174,22 @@ def streams(model: str, setting: Setting) -> Iterator[Measured]:
     return _packed("graphs on streams of one process", list(STREAMS), model, setting)
 
 
-def _packed(name: str, widths: list[int], model: str, setting: Setting) -> Iterator[Measured]:
-    runs = [measured_run(Run(model, seed=seed)) for seed in range(max(widths))]
+def fused(model: str, setting: Setting) -> Iterator[Measured]:
+    """The same with the nets' own kernels (:mod:`resnet.kernels`)."""
+    return _packed("graphs on streams, fused kernels", [1, *STREAMS], model, setting, Recipe(kernels="fused"))
+
+
+def tuned(model: str, setting: Setting) -> Iterator[Measured]:
+    """The same where cuDNN tries its deterministic kernels and takes the fastest: another one each time, maybe."""
+    chosen = partial(torch.backends.cudnn.flags, enabled=True, benchmark=True, deterministic=True, allow_tf32=False)
+    with patch.object(trainer_module, "exact_kernels", chosen):
+        yield from _packed("graphs on streams, cudnn.benchmark", [1, *STREAMS], model, setting)
+
+
+def _packed(
+    name: str, widths: list[int], model: str, setting: Setting, recipe: Recipe | None = None
+) -> Iterator[Measured]:
+    runs = [measured_run(Run(model, recipe or Recipe(), seed=seed)) for seed in range(max(widths))]
     built = build_packs(runs, widths, setting.data, reserved(setting.data.device), lambda text: None)
     rates = setting.measure({str(each.width): each.pack for each in built if each.pack is not None})
     for each in built:
@@ -180,14 +198,28 @@ def _packed(name: str, widths: list[int], model: str, setting: Setting) -> Itera
 
 def compiled(model: str, setting: Setting) -> Iterator[Measured]:
     """torch.compile'd nets inside the graphs."""
+    return _compiled("torch.compile in the graphs", lambda net: [net], model, setting)
+
+
+def compiled_blocks(model: str, setting: Setting) -> Iterator[Measured]:
+    """torch.compile'd blocks inside the graphs, each by itself."""
+    blocks = (BasicBlock, Bottleneck)
+    name = "torch.compile of blocks in the graphs"
+    return _compiled(name, lambda net: [m for m in net.modules() if isinstance(m, blocks)], model, setting)
+
+
+def _compiled(
+    name: str, parts: Callable[[nn.Module], list[nn.Module]], model: str, setting: Setting
+) -> Iterator[Measured]:
     trainers, loops = [], {}
     for seed in range(max(COMPILED)):
         trainers.append(Trainer(measured_run(Run(model, seed=seed)), setting.data))
-        trainers[-1].model.compile(backend=setting.compiler)
+        for part in parts(trainers[-1].model):
+            part.compile(backend=setting.compiler)
     for count in COMPILED:
         loops[str(count)] = PackedLoop(trainers[:count])
     for count, rates in setting.measure(loops).items():
-        yield Measured("torch.compile in the graphs", model, int(count), rates)
+        yield Measured(name, model, int(count), rates)
 
 
 def grouped(model: str, setting: Setting) -> Iterator[Measured]:
@@ -207,6 +239,9 @@ KINDS: dict[str, Callable[[str, Setting], Iterator[Measured]]] = {
     "eager": eager,
     "graph": graph,
     "streams": streams,
+    "fused": fused,
+    "tuned": tuned,
     "compiled": compiled,
+    "blocks": compiled_blocks,
     "grouped": grouped,
 }

@@ -18,7 +18,7 @@ from reproductions.harness.minutes import launch_within
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.status import show_status
 from resnet.device import find_device
-from resnet.recipe import PRECISIONS
+from resnet.recipe import KERNELS, PRECISIONS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--profile", choices=PROFILES, default="paper", help="of which profile (default: paper)")
     exporting.add_argument("--train-images", type=int, help="of nets trained on the first so many images")
     exporting.add_argument("--precision", choices=PRECISIONS, default="auto", help="of nets trained in it")
+    exporting.add_argument("--kernels", choices=KERNELS, default="auto", help="of nets trained by them")
     for command in (status, publishing, cancelling, exporting):
         command.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder of the runs (default: runs)")
     commands.add_parser("report", help="make the published tables and plots again from the committed records")
@@ -123,7 +124,7 @@ def _say_published(new: list[Path], refused: dict[Path, str], console: Console) 
 
 
 def _export(options: argparse.Namespace, console: Console) -> int:
-    variant = Variant(options.profile, options.train_images, options.precision)
+    variant = Variant(options.profile, options.train_images, options.precision, options.kernels)
     experiment = next(experiment for experiment in EXPERIMENTS if experiment.name == options.experiment)
     to = options.to or options.out / "export"
     return export_weights(experiment, variant, options.rows or None, options.out, to, console)

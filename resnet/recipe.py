@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+KERNELS = ("auto", "library", "fused")
 SCHEDULES = ("step", "cosine")
 CROPS = ("pad", "scale", "area")
 NORMALIZATIONS = ("pixel_mean", "channel_mean", "channel_std")
@@ -39,6 +40,8 @@ class Recipe:
         when each of several GPUs had its own; the running estimates are means over the groups. None: over the batch.
     precision: "auto" is bf16 autocast on a GPU or processor that has it, else fp32; "fp16" is autocast with dynamic
         loss scaling.
+    kernels: "library" is PyTorch's way; "fused" are the CIFAR nets' own kernels for a GPU (:mod:`resnet.kernels`), not
+        yet run on a GPU, for bf16 and fp16; "auto" is library.
 
     Images and targets:
 
@@ -97,6 +100,7 @@ class Recipe:
     mixup: float = 0.0
     temperature: float | None = None
     tests: tuple[str, ...] = ()
+    kernels: str = "auto"
 
     def __post_init__(self):
         def check(condition: bool, name: str, wanted: str) -> None:
@@ -146,6 +150,9 @@ class Recipe:
         refuse(self.nesterov and not self.momentum, "Nesterov's momentum needs a momentum above 0")
         refuse(not self.decay_all and not self.weight_decay, "there is no weight decay to keep from the biases and BN")
         refuse(self.mixup > 0 and self.batch_size % 2 > 0, f"mixup pairs images, but a batch has {self.batch_size}")
+        if self.kernels == "fused":
+            refuse(self.precision == "fp32", "the fused kernels compute in bf16 or fp16, not in fp32")
+            refuse(self.batch_norm_size is not None, "the fused kernels know no batch_norm_size")
         if (size := self.batch_norm_size) is not None:
             refuse(self.batch_size % size > 0, f"a batch of {self.batch_size} is no multiple of batch_norm_size {size}")
             refuse(self.mixup > 0 and size % 2 > 0, f"mixup pairs images, but batch_norm_size is {size}")
@@ -195,6 +202,7 @@ class Recipe:
 
 _CHOICES = {
     "precision": PRECISIONS,
+    "kernels": KERNELS,
     "schedule": SCHEDULES,
     "crop": CROPS,
     "crop_offsets": (8, 9),

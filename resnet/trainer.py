@@ -16,9 +16,11 @@ from resnet.data.sampling import seeded_generator
 from resnet.device import autocast, autocast_dtype, exact_kernels, keep_freed_memory, resolve_precision
 from resnet.distributed import ALONE, Group, distribute
 from resnet.evaluate import count_wrong, count_wrong_in
+from resnet.kernels import LIBRARY, choose
 from resnet.losses import cross_entropy, distillation_loss, mix, mixing_weight, partners
 from resnet.low_precision import WeightCopies
 from resnet.models import create_model
+from resnet.models.net import Net
 from resnet.normalization import BatchCounters, RunningEstimates, synchronize_batch_norm
 from resnet.recipe import Recipe, learning_rate_at, make_optimizer
 from resnet.run import ROLES, Run
@@ -100,7 +102,7 @@ class Trainer:
     by default the device's own choice.
 
     Raises ValueError for data other than the run's, for weights that it does not need or that are missing, for a
-    precision that the device does not have, and for a batch that can't be split over the ``group``.
+    precision or kernels that the device does not have, and for a batch that can't be split over the ``group``.
     """
 
     def __init__(
@@ -140,6 +142,7 @@ class Trainer:
             self._parallel = distribute(self.model, group)
         self._copies = self._make_copies()
         self._teacher = None if teacher is None else self._create_teacher(run.teacher, teacher)
+        self._use_kernels(self.recipe.kernels)
         self.needed_digests = {role: digest_of_weights(weights) for role, weights in needed.items()}
         self.optimizer = make_optimizer(self.recipe, self.model)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
@@ -180,6 +183,13 @@ class Trainer:
         teacher = self._create_model(run)
         teacher.load_state_dict(weights)
         return teacher.eval().requires_grad_(False)
+
+    def _use_kernels(self, wanted: str) -> None:
+        """Compute with these kernels from now on. Raises ValueError."""
+        self.kernels = choose(wanted, self.model, self.device, self.precision, self.group.size)
+        for net in (self.model, self._teacher):
+            if isinstance(net, Net):
+                net.kernels = self.kernels
 
     @property
     def finished(self) -> bool:
@@ -406,6 +416,7 @@ class Trainer:
             "run": self.run.identity,
             "data": self.data.digest,
             "precision": self.precision,
+            "kernels": self.kernels,
             **{role: self.needed_digests.get(role) for role in ROLES},
             "threads": self.threads,
             "iteration": self.iteration,
@@ -420,12 +431,16 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from :meth:`state_dict`. Raises ValueError if it is of another run, data or precision, or of other
-        weights of the runs that this one needs."""
+        """Go on from :meth:`state_dict`, with the kernels that it was made with. Raises ValueError if these can't run
+        here, or if it is of another run, data or precision, or of other weights of the runs that this one needs."""
         own = {"run": self.run.identity, "data": self.data.digest, "precision": self.precision}
         for name, here in (own | {role: self.needed_digests.get(role) for role in ROLES}).items():
             if (saved := state.get(name)) != here:
                 raise ValueError(f"the checkpoint's {name} is {saved}, but this run's is {here}")
+        if (kernels := state.get("kernels", LIBRARY)) != self.kernels:
+            self._use_kernels(kernels)
+            if self.kernels != kernels:
+                raise ValueError(f"the checkpoint was made with {kernels} kernels, but this run can't use them here")
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with self._on_stream():

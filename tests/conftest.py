@@ -16,6 +16,8 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 # "auto" is fp32 then, whatever processor the tests run on.
 os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE"
+if not torch.cuda.is_available():  # said before anything imports Triton: its kernels are then tested in its interpreter
+    os.environ["TRITON_INTERPRET"] = "1"
 
 TESTCLUSTER = Path(__file__).resolve().parents[1] / "slurm" / "testcluster"
 PACKAGES = {  # by a program of each

@@ -30,7 +30,7 @@ from reproductions.harness.reporting.report import write_report
 from reproductions.harness.reporting.samples import completed
 from resnet.data import DataError
 from resnet.device import DeviceLost, find_device
-from resnet.recipe import PRECISIONS
+from resnet.recipe import KERNELS, PRECISIONS
 from resnet.run import Run
 
 
@@ -50,6 +50,8 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
     add("--rows", type=_names, help="only these rows, such as resnet20,resnet56")
     add("--train-images", type=positive, help="train on the first so many images, hold out the others")
     add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where the device has it, else fp32")
+    add("--kernels", choices=KERNELS, default="auto",
+        help="fused: a CIFAR net's own, in bf16 and fp16, not yet run on a GPU; auto: library")  # fmt: skip
     add("--yes", action="store_true", help="train the paper profile without a GPU all the same, however long it takes")
     add_launch_flags(parser)
     options = parser.parse_args(arguments)
@@ -57,7 +59,7 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
         parser.error("--all has a meaning with --minutes only: else a launch looks into --out alone anyway")
     options.experiment = experiment
     try:
-        options.variant = Variant(options.profile, options.train_images, options.precision)
+        options.variant = Variant(options.profile, options.train_images, options.precision, options.kernels)
         options.seeds = options.seeds or experiment.seeds[options.profile]
         options.runs = experiment.runs(options.variant, options.seeds, options.rows)
         options.variant = experiment.resolve(options.variant, options.rows)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from reproductions.harness.records import Pool
+from resnet.kernels import made_for
 from resnet.recipe import Recipe
 from resnet.run import Run
 
@@ -26,6 +27,7 @@ class Variant:
     profile: str = "paper"
     train_images: int | None = None
     precision: str = "auto"
+    kernels: str = "auto"
 
     def __post_init__(self):
         if self.profile not in PROFILES:
@@ -45,7 +47,8 @@ class Variant:
     @property
     def _departures(self) -> list[str]:
         parts = [] if self.train_images is None else [f"{self.train_images}-images"]
-        return parts + ([] if self.precision == "auto" else [self.precision])
+        parts += [] if self.precision == "auto" else [self.precision]
+        return parts + ([] if self.kernels == "auto" else [f"{self.kernels}-kernels"])
 
     @property
     def heading(self) -> str:
@@ -53,11 +56,15 @@ class Variant:
         parts = [PROFILES[self.profile]]
         parts += [] if self.train_images is None else [f"{self.train_images:,} training images"]
         parts += [] if self.precision == "auto" else [f"{self.precision} throughout"]
+        parts += [] if self.kernels == "auto" else [f"{self.kernels} kernels where there are two kinds"]
         return "; ".join(parts)
 
     def apply(self, run: Run) -> Run:
         """The run as this variant trains it, and those that it needs too."""
         recipe = run.recipe if self.precision == "auto" else replace(run.recipe, precision=self.precision)
+        fits = made_for(run.model, run.model_options, recipe.precision) and recipe.batch_norm_size is None
+        if self.kernels != "auto" and fits:
+            recipe = replace(recipe, kernels=self.kernels)
         needs = {role: self.apply(need) for role, need in run.needs.items()}
         train_images = run.train_images if self.train_images is None else self.train_images
         return replace(run, train_images=train_images, recipe=recipe, **needs)
@@ -174,6 +181,7 @@ class Experiment:
             "SEEDS": None if seeds == self.seeds[variant.profile] else seeds,
             "TRAIN_IMAGES": variant.train_images,
             "PRECISION": None if variant.precision == "auto" else variant.precision,
+            "KERNELS": None if variant.kernels == "auto" else variant.kernels,
         }
         return f"make {self.target}" + "".join(f" {name}={value}" for name, value in values.items() if value)
 
@@ -214,9 +222,13 @@ class Experiment:
     def resolve(self, variant: Variant, keys: list[str] | None = None) -> Variant:
         """The variant as its files are named: without a number of training images that is all there are.
 
-        Raises ValueError for an unknown row, and for more images than there are.
+        Raises ValueError for an unknown row, for more images than there are, and for kernels that no row has.
         """
-        changed = any(run.train_images is not None for run in self.runs(variant, 1, keys))
+        runs = self.runs(variant, 1, keys)
+        if variant.kernels not in {"auto", *(run.recipe.kernels for run in runs)}:
+            raise ValueError(f"{variant.kernels} kernels can't be chosen here: none of these rows is a plain or "
+                             "residual CIFAR net in bf16 or fp16, for which there are two kinds")  # fmt: skip
+        changed = any(run.train_images is not None for run in runs)
         return variant if changed else replace(variant, train_images=None)
 
     def has(self, variant: Variant) -> bool:
@@ -264,16 +276,16 @@ def recorded_tables(experiments: Sequence[Experiment], pool: Pool) -> list[tuple
     """Every table that these records make, with the number of seeds that it has room for.
 
     Of each experiment and profile that of the default recipe; and those of departures from it (``PRECISION=``,
-    ``TRAIN_IMAGES=``) for records that no default table shows, each in the first experiment that has it. One that
-    measures final networks shows them beside that: its page says what no other does.
+    ``KERNELS=``, ``TRAIN_IMAGES=``) for records that no default table shows, each in the first experiment that has it.
+    One that measures final networks shows them beside that: its page says what no other does.
     """
     every = [(experiment, Variant(profile)) for experiment in experiments for profile in PROFILES]
     tables = [(experiment, variant) for experiment, variant in every if experiment.recorded_seeds(variant, pool)]
     others = set(pool.records).difference(*(experiment.shown(variant, pool) for experiment, variant in tables))
     left = set(others)
-    for train_images, precision in _departures([pool.records[identity]["specification"] for identity in others]):
+    for train_images, precision, kernels in _departures([pool.records[one]["specification"] for one in others]):
         for experiment, default in every:
-            variant = replace(default, train_images=train_images, precision=precision)
+            variant = replace(default, train_images=train_images, precision=precision, kernels=kernels)
             if experiment.has(variant) and experiment.recorded_seeds(variant, pool):
                 found = experiment.shown(variant, pool)
                 if found & (left if experiment.measure is None else others):
@@ -285,14 +297,19 @@ def recorded_tables(experiments: Sequence[Experiment], pool: Pool) -> list[tuple
     return [(experiment, variant, experiment.recorded_seeds(variant, pool)) for experiment, variant in tables]
 
 
-def _departures(specifications: list[dict]) -> list[tuple[int | None, str]]:
-    """Numbers of training images and precisions that may have been asked for when these runs were trained.
+def _departures(specifications: list[dict]) -> list[tuple[int | None, str, str]]:
+    """Numbers of training images, precisions and kernels that may have been asked for when these runs were trained.
 
     A row may have a precision of its own, so that of a run need not have been: single departures come first.
     """
-    found = {(s["train_images"], s["recipe"]["precision"]) for s in specifications}
-    found |= {(train_images, "auto") for train_images, _ in found}
-    return sorted(found - {(None, "auto")}, key=lambda d: (d[0] is not None and d[1] != "auto", d[0] or 0, d[1]))
+    default = (None, "auto", "auto")
+    recipes = [(s["train_images"], s["recipe"]) for s in specifications]
+    found = {(images, recipe["precision"], recipe.get("kernels", "auto")) for images, recipe in recipes}
+    found |= {(images, "auto", kernels) for images, _, kernels in found}
+    return sorted(
+        found - {default},
+        key=lambda d: (sum(one != usual for one, usual in zip(d, default)), d[0] or 0, *d[1:]),
+    )
 
 
 def kept_runs(experiments: Sequence[Experiment]) -> list[Run]:

@@ -19,6 +19,7 @@ from reproductions.harness.records import Pool
 from resnet.data import FOLDERS, load
 from resnet.data.folder import check_images_once
 from resnet.device import available_cores, find_device, resolve_precision, why_no_cuda
+from resnet.kernels import check_kernels
 from resnet.run import Run
 
 _CPU_HOURS = 2  # that the paper profile may take on a CPU without --yes
@@ -37,7 +38,8 @@ def check_flags(options: argparse.Namespace, launcher: str) -> None:
 
 
 def check_device(options: argparse.Namespace, launcher: str) -> None:
-    """Raise ValueError for a device that isn't here, or that can't compute in the precision asked for."""
+    """Raise ValueError for a device that isn't here, or that can't compute in the precision or by the kernels asked
+    for."""
     if launcher == "slurm":  # the device is elsewhere
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device):
             raise ValueError(f"--device {options.device} is none of auto, cpu, cuda, cuda:0, cuda:1, ...")
@@ -47,6 +49,8 @@ def check_device(options: argparse.Namespace, launcher: str) -> None:
                          "name those it may use in CUDA_VISIBLE_DEVICES")  # fmt: skip
     for precision in {run.recipe.precision for run in options.runs}:
         resolve_precision(precision, find_device(options.device))
+    for kernels in {run.recipe.kernels for run in options.runs}:
+        check_kernels(kernels, find_device(options.device))
 
 
 def check_writable(out: Path) -> None:

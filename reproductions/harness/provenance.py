@@ -6,9 +6,12 @@ import os
 import platform
 import subprocess
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import torch
+
+from resnet.kernels import LIBRARY
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT_VARIABLE = "RESNET_COMMIT"  # names the commit where the code was copied without its .git
@@ -134,11 +137,22 @@ def origin(device: torch.device) -> dict:
     }
 
 
-def versions() -> dict:
-    """Of Python and torch, and of CUDA and cuDNN where there is a GPU; else these are None."""
+def _installed(package: str) -> str | None:
+    """The version of a package, without importing it; None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def versions(kernels: str = LIBRARY) -> dict:
+    """Of Python and torch, of CUDA and cuDNN where there is a GPU, and of Triton where it is installed, else None; and
+    by whose ``kernels`` was trained: "library" or "fused"."""
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # which is a string of a class of its own
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
+        "triton": _installed("triton"),
+        "kernels": kernels,
     }

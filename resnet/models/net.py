@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from resnet.kernels import LIBRARY, fused_maps
 from resnet.models.blocks import BasicBlock, BlockDesign, Bottleneck
 
 INITIALIZATIONS = ("fan_out", "fan_in")
@@ -15,7 +16,11 @@ class Net(nn.Module):
 
     Maps float images (N, 3, H, W) to logits (N, num_classes). State-dict keys are those of torchvision's ResNet:
     ``conv1``, ``bn1``, ``layer1.0.conv1``, ``layer1.0.bn1``, ..., ``fc``.
+
+    ``kernels``: "fused" computes the maps by :mod:`resnet.kernels` where they apply.
     """
+
+    kernels = LIBRARY
 
     def __init__(
         self,
@@ -38,19 +43,24 @@ class Net(nn.Module):
         self.conv1 = stem
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = maxpool
-        self._stages = [f"layer{number}" for number in range(1, len(blocks) + 1)]
+        self.stages = [f"layer{number}" for number in range(1, len(blocks) + 1)]
         channels, stride = width, 1
-        for name, count in zip(self._stages, blocks):
+        for name, count in zip(self.stages, blocks):
             self.add_module(name, design.stage(channels, width, stride, count))
             channels, width, stride = design.out_channels(width), 2 * width, 2
         self.fc = nn.Linear(channels, num_classes)
         initialize(self, generator, zero_gamma, initialization)
 
     def forward(self, x: Tensor) -> Tensor:
+        maps = fused_maps(self, x)
+        return self.fc(_MeanOfMaps.apply(self._maps(x) if maps is None else maps))
+
+    def _maps(self, x: Tensor) -> Tensor:
+        """What the last block gives out, (N, C, H, W)."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
-        for name in self._stages:
+        for name in self.stages:
             x = getattr(self, name)(x)
-        return self.fc(_MeanOfMaps.apply(x))
+        return x
 
 
 class _MeanOfMaps(torch.autograd.Function):

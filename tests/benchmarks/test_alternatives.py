@@ -33,7 +33,17 @@ def small(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "runs"), [("eager", [1, 1]), ("graph", [1]), ("streams", [2]), ("compiled", [1, 2]), ("grouped", [2, 2])]
+    ("kind", "runs"),
+    [
+        ("eager", [1, 1]),
+        ("graph", [1]),
+        ("streams", [2]),
+        ("fused", [1, 2]),
+        ("tuned", [1, 2]),
+        ("compiled", [1, 2]),
+        ("blocks", [1, 2]),
+        ("grouped", [2, 2]),
+    ],
 )
 def test_every_kind_can_be_measured(kind, runs, setting):
     rows = list(variants.KINDS[kind]("cifar_resnet8", setting))

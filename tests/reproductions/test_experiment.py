@@ -100,6 +100,7 @@ def test_the_default_numbers_of_seeds():
         (Variant("short"), "_short", "real data, fewer iterations"),
         (Variant(train_images=45_000), "_45000-images", "45,000 training images"),
         (Variant("short", 45_000, "fp32"), "_short_45000-images_fp32", "fp32 throughout"),
+        (Variant(precision="fp16", kernels="fused"), "_fp16_fused-kernels", "fused kernels where there are two kinds"),
     ],
 )
 def test_a_variant_is_named_in_its_files_and_its_heading(variant, suffix, said):
@@ -207,7 +208,29 @@ def test_records_of_a_departure_make_a_table_of_it_where_no_other_table_shows_th
     assert ("figure", "paper", 5) in tables()
 
 
-@pytest.mark.parametrize("departure", [{"precision": "fp32"}, {"precision": "bf16"}, {"train_images": 45_000}])
+def test_kernels_are_chosen_for_runs_that_have_two_kinds_and_change_no_other():
+    fused = Variant(kernels="fused")
+    fast, full = precision.EXPERIMENT.runs(fused, 1)
+    assert fast.recipe.kernels == "fused" and full == precision.EXPERIMENT.runs(PAPER, 1)[1]  # fp32
+    default = cifar_table.EXPERIMENT.runs(PAPER, 2)
+    for variant in (fused, Variant(kernels="library")):
+        assert not set(default) & set(cifar_table.EXPERIMENT.runs(variant, 2))
+        assert cifar_table.EXPERIMENT.resolve(variant) == variant
+    assert cifar_table.EXPERIMENT.command(fused) == "make reproduce-cifar-table KERNELS=fused"
+    with pytest.raises(ValueError, match="fused kernels can't be chosen here: none of these rows"):
+        cifar_table.EXPERIMENT.resolve(Variant(precision="fp32", kernels="fused"))
+
+
+@pytest.mark.parametrize(
+    "departure",
+    [
+        {"precision": "fp32"},
+        {"precision": "bf16"},
+        {"train_images": 45_000},
+        {"kernels": "fused"},
+        {"kernels": "library"},
+    ],
+)
 def test_what_was_launched_with_a_departure_is_shown_as_that(tmp_path, departure):
     """Of every experiment, whatever precisions and images its rows have themselves; and under no other heading."""
     variant = Variant(**departure)

@@ -1,5 +1,6 @@
 """Which code a run used, by the commit, by whether it was modified, and by a digest of its own."""
 
+import importlib.util
 import subprocess
 
 import pytest
@@ -111,3 +112,6 @@ def test_hardware_and_versions_are_named():
     hardware, versions = provenance.hardware(torch.device("cpu"), 3), provenance.versions()
     assert hardware["type"] == "cpu" and hardware["device"] and hardware["threads"] == 3
     assert versions["torch"] == torch.__version__ and versions["python"].count(".") == 2
+    assert versions["kernels"] == "library" and provenance.versions("fused")["kernels"] == "fused"
+    installed = importlib.util.find_spec("triton") is not None
+    assert (versions["triton"] is not None) == installed

@@ -233,9 +233,12 @@ def test_hardware_is_grouped_and_hours_added_up(tmp_path):
     cpu = {"hardware": {"type": "cpu", "device": "AMD EPYC", "threads": 2}, "precision": "fp32"}
     cpu |= {"timing": {"wall_seconds": 1800.0}, "versions": {"cuda": None, "cudnn": None}}
     store(tmp_path / "records", make_record(run[0], 8.7), make_record(run[1], 8.8), make_record(run[2], 8.9, **cpu))
+    fused = make_record(TABLE.rows("paper")[0].run(3), 8.7, versions={"triton": "3.9.0", "kernels": "fused"})
+    store(tmp_path / "records", fused)
     pool = read_pool(tmp_path / "records")
     text = report_pools(pool, pool, tmp_path)[0].read_text()
     assert "2 runs on NVIDIA H200; bf16; torch 2.11.0, CUDA 13.0, cuDNN 91200; 2.00 GPU-hours" in text
+    assert "1 run on NVIDIA H200; bf16; torch 2.11.0, CUDA 13.0, cuDNN 91200, fused kernels, Triton 3.9.0; 1.00" in text
     assert "1 run on AMD EPYC, 2 threads; fp32; torch 2.11.0; 0.50 CPU-hours" in text
 
 

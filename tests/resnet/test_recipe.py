@@ -76,6 +76,7 @@ def test_evaluated_at_every_interval_and_at_the_end():
         {"momentum": -0.9},
         {"weight_decay": -1e-4},
         {"precision": "fp8"},
+        {"kernels": "own"},
         {"augment": "no"},
     ],
 )

@@ -40,6 +40,7 @@ OTHER_RECIPES = {
     "weight_decay": 5e-4,
     "augment": False,
     "precision": "fp32",
+    "kernels": "fused",
     "eval_interval": 500,
     "base_batch_size": 256,
     "schedule": "cosine",

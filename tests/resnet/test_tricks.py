@@ -341,6 +341,8 @@ def test_the_paper_s_schedule():
         ({"crop_offsets": 7}, "one of 8, 9"),
         ({"schedule": "linear"}, "one of step, cosine"),
         ({"tests": ("five_crop",)}, "among ten_crop, multi_scale"),
+        ({"kernels": "fused", "precision": "fp32"}, "in bf16 or fp16, not in fp32"),
+        ({"kernels": "fused", "batch_norm_size": 64}, "know no batch_norm_size"),
     ],
 )
 def test_a_combination_without_meaning_is_refused_with_the_reason(values, said):

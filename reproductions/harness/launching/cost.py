@@ -31,11 +31,13 @@ class Work(NamedTuple):
     precision: str
     teacher: str | None
     image_size: int | None  # of image folders
+    fused: bool  # kernels
 
     def __str__(self) -> str:
         parts = [" ".join([self.model, *(f"{name}={value}" for name, value in self.options)])]
         parts += [] if self.batch_size == 128 else [f"batch {self.batch_size}"]
         parts += [] if self.precision == "auto" else [self.precision]
+        parts += ["fused kernels"] if self.fused else []
         parts += [] if self.teacher is None else [f"taught by {self.teacher}"]
         return ", ".join(parts)
 
@@ -49,6 +51,7 @@ def work_of(run: Run) -> Work:
         run.recipe.precision,
         run.teacher and run.teacher.model,
         run.recipe.image_size if run.data in FOLDERS else None,
+        run.recipe.kernels == "fused",
     )
 
 

@@ -68,7 +68,7 @@ def origin(trainer: Trainer, code: dict) -> dict:
     return {
         "hardware": provenance.hardware(trainer.device, trainer.threads, trainer.group.size),
         "precision": trainer.precision,
-        "versions": provenance.versions(),
+        "versions": provenance.versions(trainer.kernels),
         "code": code,
     }
 

@@ -17,6 +17,7 @@ from reproductions.harness.reporting.cells import signed
 from reproductions.harness.reporting.samples import METRICS, at_the_end, completed
 from reproductions.reported import Source
 from resnet.data import KNOWN_COPIES
+from resnet.kernels import FUSED
 
 
 def is_published(results: list[RowResult]) -> bool:
@@ -155,6 +156,7 @@ def _place(segment: dict) -> tuple[str, str]:
     device, software = hardware["device"], f"torch {versions['torch']}"
     if unit(hardware) == "GPU":
         software += f", CUDA {versions['cuda']}, cuDNN {versions['cudnn']}"
+        software += f", fused kernels, Triton {versions['triton']}" if versions.get("kernels") == FUSED else ""
     else:
         device += f", {counted(hardware['threads'], 'thread')}"
     if (processes := hardware.get("processes", 1)) > 1:

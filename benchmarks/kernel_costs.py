@@ -1,0 +1,205 @@
+"""What the fused kernels cost, without a GPU: they are compiled for one, and their instructions counted.
+
+The schedulers of a GPU issue four instructions per cycle and streaming multiprocessor, and memory moves so many bytes a
+second: two bounds, which the time on the device is above.
+"""
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends import nvidia
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from resnet.kernels import launching, trunk
+from resnet.kernels.launching import SETTINGS, Launch, Settings
+from resnet.models import create_model, image_size
+
+_TOOLS = Path(nvidia.__file__).parent / "bin"
+_TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", int: "i32", float: "fp32"}
+_REGISTERS, _THREADS = 65_536, 2_048  # of a multiprocessor
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A kind of GPU: its name, multiprocessors, GHz, shared KiB of a multiprocessor, and bytes/s that copies reach."""
+
+    name: str
+    multiprocessors: int
+    gigahertz: float
+    shared_kib: int
+    bytes_per_second: float
+
+
+GPUS = {80: Gpu("A100", 108, 1.41, 164, 1.6e12), 90: Gpu("H100", 132, 1.75, 228, 3.0e12)}  # by compute capability
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A kernel as it is launched for one shape: how often in a step, and what of.
+
+    ``stack``: bytes of a thread that did not fit into registers, 0 without spills. ``resident``: blocks that fit on a
+    multiprocessor. ``issue`` and ``memory``: the bounds of one launch in µs.
+    """
+
+    kernel: str
+    shape: str
+    launches: int
+    blocks: int
+    warps: int
+    registers: int
+    stack: int
+    shared: int
+    resident: int
+    instructions: int
+    issue: float
+    memory: float
+
+
+def step_launches(
+    model: str,
+    dtype: torch.dtype = torch.bfloat16,
+    device: str | torch.device = "meta",
+    settings: Settings = SETTINGS,
+    batch: int = 128,
+) -> list[Launch]:
+    """The launches of a training step of ``model``, in their order, on tensors that hold whatever memory holds.
+
+    Nothing is computed; on "meta" tensors have no memory either.
+    """
+    size = image_size(model)
+    with torch.device(device), launching.recording() as launches, launching.using(settings):
+        net = create_model(model).train().to(memory_format=torch.channels_last)
+        maps = trunk.compute(trunk.find_layers(net), torch.empty(batch, 3, size, size), dtype)
+        maps.backward(torch.empty_like(maps))
+    return launches
+
+
+def costs(launches: list[Launch], capability: int, say: Callable[[Cost], None] = lambda cost: None) -> list[Cost]:
+    """What each kernel costs on a kind of GPU, once for all launches alike; ``say`` is told of each as it is found."""
+    found = []
+    for same in alike(launches):
+        found.append(_cost(same[0], len(same), capability))
+        say(found[-1])
+    return found
+
+
+def alike(launches: list[Launch]) -> list[list[Launch]]:
+    """The launches in groups of one code, in the order of their first ones."""
+    groups: dict[tuple, list[Launch]] = {}
+    for launch in launches:
+        kinds = [(_type(value), _specialized(value)) for value in launch.arguments.values()]
+        constants = tuple(launch.constants.items())
+        groups.setdefault((launch.kernel.fn.__name__, *kinds, constants, launch.warps), []).append(launch)
+    return list(groups.values())
+
+
+def _type(value) -> str:
+    return _TYPES[value.dtype if isinstance(value, torch.Tensor) else type(value)]
+
+
+def _specialized(value) -> bool | int:
+    """What a kernel is compiled for besides types: tensors begin at multiples of 16 bytes, numbers may be 1 or so."""
+    return isinstance(value, torch.Tensor) or (type(value) is int and (value % 16 == 0 or (1 if value == 1 else 0)))
+
+
+def _cost(launch: Launch, count: int, capability: int) -> Cost:
+    binary = _compiled(launch, capability)
+    registers, stack, code = _disassembled(binary.asm["cubin"])
+    gpu, shared = GPUS[capability], binary.metadata.shared
+    threads, blocks = 32 * launch.warps, launch.grid[0] * launch.grid[1] * launch.grid[2]
+    room = (_THREADS // threads, _REGISTERS // (max(16, registers) * threads), gpu.shared_kib * 1024 // (shared + 1024))
+    instructions = _issued(code, _trips(launch))
+    cycles = blocks * launch.warps * instructions / (4 * gpu.multiprocessors)
+    tensors = {id(t): t for t in launch.arguments.values() if isinstance(t, torch.Tensor)}.values()
+    moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return Cost(
+        launch.kernel.fn.__name__,
+        shape_of(launch.constants),
+        count,
+        blocks,
+        launch.warps,
+        registers,
+        stack,
+        shared,
+        min(32, *room),
+        instructions,
+        cycles / gpu.gigahertz / 1e3,
+        moved / gpu.bytes_per_second * 1e6,
+    )
+
+
+def shape_of(constants: dict) -> str:
+    """The maps that a kernel passes over, and channels in and out."""
+    if "SIZE" in constants:
+        return f"{constants['SIZE']} values"
+    height, width = (constants.get(name, constants.get(f"{name}I")) for name in "HW")
+    channels = [constants[name] for name in ("CI", "CO", "C") if name in constants]
+    stride = f", stride {constants['S']}" if constants.get("S", 1) > 1 else ""
+    short = f", shortcut's stride {constants['SHORT']}" if constants.get("SHORT") else ""
+    return f"{height}x{width}, {'→'.join(map(str, channels))}{stride}{short}"
+
+
+def _compiled(launch: Launch, capability: int):
+    names = launch.kernel.arg_names
+    ones = [name for name, value in launch.arguments.items() if type(value) is int and value == 1]
+    constants = launch.constants | dict.fromkeys(ones, 1)
+    arguments = {name: value for name, value in launch.arguments.items() if name not in constants}
+    signature = {name: _type(arguments[name]) if name in arguments else "constexpr" for name in names}
+    attributes = {
+        (names.index(name),): [["tt.divisibility", 16]]
+        for name, value in arguments.items()
+        if type(value) is not float and _specialized(value)
+    }
+    source = ASTSource(fn=launch.kernel, signature=signature, constexprs=constants, attrs=attributes)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launching.options(launch.warps))
+
+
+def _disassembled(cubin: bytes) -> tuple[int, int, str]:
+    """Registers and stack bytes of a thread, and the instructions."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+
+        def tool(*command: str) -> str:
+            command = (str(_TOOLS / command[0]), *command[1:], file.name)
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+        usage = re.search(r"REG:(\d+) STACK:(\d+)", tool("cuobjdump", "--dump-resource-usage"))
+        return int(usage[1]), int(usage[2]), tool("nvdisasm", "-c")
+
+
+def _trips(launch: Launch) -> int:
+    """How often a kernel's loop is gone through; a kernel here has loops of one length or none."""
+    constants, arguments = launch.constants, launch.arguments
+    if "STEPS" in constants:
+        return constants["STEPS"]
+    if "PARTS" in constants:
+        return triton.cdiv(arguments["BLOCKS"], constants["PARTS"])
+    if "BLOCKS" in constants:
+        return triton.cdiv(arguments["N"] * triton.cdiv(constants["H"], constants["ROWS"]), constants["BLOCKS"])
+    return 1
+
+
+def _issued(code: str, trips: int) -> int:
+    """Instructions that a warp issues up to the last exit, those of a loop ``trips`` times."""
+    instructions, labels = [], {}
+    for line in code.splitlines():
+        if label := re.match(r"\s*(\.L_x_\w+):", line):
+            labels[label[1]] = len(instructions)
+        elif found := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)(.*)", line):
+            instructions.append(found.groups())
+    ends = [number for number, (name, _) in enumerate(instructions) if name == "EXIT"]
+    loops = set()
+    for number, (name, rest) in enumerate(instructions):
+        target = re.search(r"\.L_x_\w+", rest) if name == "BRA" else None
+        if target and labels.get(target[0], number) < number:
+            loops.add((labels[target[0]], number))
+    body = sum(any(first <= number <= last for first, last in loops) for number in range(ends[-1] + 1))
+    return ends[-1] + 1 + body * (trips - 1)

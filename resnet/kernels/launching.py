@@ -1,0 +1,404 @@
+"""The kernels of :mod:`resnet.kernels.device_code`, started on tensors with settings that were chosen for these shapes.
+
+Maps are (N, C, H, W) and weights (out, in, 3, 3), both in channels-last memory; parts and statistics are fp32. Where
+``runs`` is more than 1, every tensor holds so many runs' values one after another along its first dimension. Settings
+depend on shapes alone, so that results don't depend on what else the device does.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+
+from resnet.kernels import device_code
+
+_STAGES = 3  # of loads that are under way while a loop computes
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel as it was started: ``arguments`` by their names, ``constants`` that it was compiled for."""
+
+    kernel: object
+    grid: tuple[int, int, int]
+    arguments: dict
+    constants: dict
+    warps: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How work is cut into blocks: chosen by what kernels cost, to be chosen again by what they take on a GPU."""
+
+    pixels: tuple[int, int, int] = (256, 128, 64)  # of a convolution's block, for 16, 32 and 64 channels
+    columns: int = 32  # channels that it computes, at most
+    warps: int = 4  # that work on it
+    values: int = 4096  # of a block of the kernels that pass over maps
+    weight_pixels: int = 64  # that a block of a weight gradient takes at once
+    weight_steps: int = 8  # how often
+    weight_columns: int = 32  # output channels that it computes, at most
+
+
+SETTINGS = _settings = Settings()
+_recorded: list[Launch] | None = None
+
+
+@contextmanager
+def using(settings: Settings) -> Iterator[None]:
+    """A context in which kernels are started with other settings, and give other last bits."""
+    global _settings
+    before, _settings = _settings, settings
+    try:
+        yield
+    finally:
+        _settings = before
+
+
+@contextmanager
+def recording() -> Iterator[list[Launch]]:
+    """A context in which kernels are not started but written down in the list that it gives; for tensors without
+    memory (device "meta") too.
+    """
+    global _recorded
+    _recorded = []
+    try:
+        yield _recorded
+    finally:
+        _recorded = None
+
+
+def _start(kernel, grid: tuple[int, ...], warps: int, arguments: tuple, **constants) -> None:
+    grid = (*grid, *(1,) * (3 - len(grid)))
+    if _recorded is not None:
+        names = [name for name in kernel.arg_names if name not in constants]
+        _recorded.append(Launch(kernel, grid, dict(zip(names, arguments, strict=True)), constants, warps))
+        return
+    kernel[grid](*arguments, **constants, **options(warps))
+
+
+def start_again(launch: Launch) -> None:
+    """Start a kernel that was recorded, on its tensors."""
+    arguments = {**launch.arguments, **launch.constants}
+    launch.kernel[launch.grid](**arguments, **options(launch.warps))
+
+
+def options(warps: int) -> dict:
+    """What a kernel is compiled with; each is said, because Triton's defaults change."""
+    return {"num_warps": warps, "num_stages": _STAGES, "enable_fp_fusion": True}
+
+
+def _empty_maps(count: int, channels: int, height: int, width: int, like: Tensor, dtype=None) -> Tensor:
+    memory = {"dtype": dtype or like.dtype, "device": like.device, "memory_format": torch.channels_last}
+    return torch.empty((count, channels, height, width), **memory)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """How maps are cut into blocks of ``rows`` rows, and channels into ``columns``."""
+
+    rows: int
+    wide: int
+    columns: int
+    count: int
+    exact: bool
+
+
+def _blocks(images: int, height: int, width: int, channels: int) -> _Blocks:
+    wide = triton.next_power_of_2(width)
+    pixels = _settings.pixels[(16, 32, 64).index(channels)]
+    rows = min(triton.next_power_of_2(height), max(1, pixels // wide))
+    rows = max(rows, 16 // wide)  # tensor cores take no fewer than 16
+    exact = wide == width and height % rows == 0
+    return _Blocks(rows, wide, min(channels, _settings.columns), images * triton.cdiv(height, rows), exact)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What blocks leave for a reduction: (blocks, 2, C), of ``images`` images in blocks of ``rows`` rows."""
+
+    values: Tensor
+    rows: int
+    images: int
+
+
+def convolve(x: Tensor, weight: Tensor, stride: int, statistics: bool, runs: int = 1) -> tuple[Tensor, Parts]:
+    """The 3x3 convolution of maps, padded by 1, and the parts of its statistics if they are wanted."""
+    images, ci, hi, wi = x.shape
+    co, ho, wo = weight.shape[0] // runs, triton.cdiv(hi, stride), triton.cdiv(wi, stride)
+    blocks, y = _blocks(images, ho, wo, co), _empty_maps(images, co, ho, wo, x)
+    parts = _empty_parts(blocks.count if statistics else 0, co, blocks.rows, images, x)
+    _start(
+        device_code.convolution,
+        (blocks.count // runs, co // blocks.columns, runs),
+        _settings.warps,
+        (x, weight, y, parts.values, images // runs),
+        HI=hi,
+        WI=wi,
+        HO=ho,
+        WO=wo,
+        CI=ci,
+        CO=co,
+        S=stride,
+        ROWS=blocks.rows,
+        WIDE=blocks.wide,
+        COLUMNS=blocks.columns,
+        EXACT=blocks.exact,
+        STATISTICS=statistics,
+    )
+    return y, parts
+
+
+def convolve_images(x: Tensor, weight: Tensor, statistics: bool, runs: int = 1) -> tuple[Tensor, Parts]:
+    """The same of images (N, 3, H, W) of any dtype and strides, with stride 1; in the weight's dtype."""
+    images, _, height, width = x.shape
+    co = weight.shape[0] // runs
+    blocks, y = _blocks(images, height, width, co), _empty_maps(images, co, height, width, x, weight.dtype)
+    parts = _empty_parts(blocks.count if statistics else 0, co, blocks.rows, images, x)
+    _start(
+        device_code.stem_convolution,
+        (blocks.count // runs, 1, runs),
+        _settings.warps,
+        (x, weight, y, parts.values, images // runs, *x.stride()),
+        H=height,
+        W=width,
+        CO=co,
+        ROWS=blocks.rows,
+        WIDE=blocks.wide,
+        EXACT=blocks.exact,
+        STATISTICS=statistics,
+    )
+    return y, parts
+
+
+def _empty_parts(blocks: int, channels: int, rows: int, images: int, like: Tensor) -> Parts:
+    return Parts(torch.empty((blocks, 2, channels), dtype=torch.float32, device=like.device), rows, images)
+
+
+def finish_statistics(
+    parts: Parts, maps: Tensor, running_mean: Tensor, running_variance: Tensor, momentum: float, runs: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (C,) of ``maps`` from their parts; the running estimates take them in."""
+    *_, channels = parts.values.shape
+    mean, variance = torch.empty_like(running_mean), torch.empty_like(running_variance)
+    _start(
+        device_code.statistics,
+        (channels // 8, 1, runs),
+        8,
+        (parts.values, mean, variance, running_mean, running_variance, parts.images // runs, momentum),
+        H=maps.shape[2],
+        W=maps.shape[3],
+        C=channels,
+        ROWS=parts.rows,
+        BLOCKS=512,
+        CHANNELS=8,
+    )
+    return mean, variance
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A BN layer's numbers (C,) in fp32, with the statistics that it normalises by."""
+
+    mean: Tensor
+    variance: Tensor
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """Every ``stride``-th pixel in each direction; its channels are ``before`` others, the input's, and others."""
+
+    stride: int = 1
+    before: int = 0
+
+
+def normalize(raw: Tensor, norm: Norm, short: Tensor | None, shortcut: Shortcut | None, runs: int = 1) -> Tensor:
+    """max(0, BN(raw) + the shortcut's output); ``short`` is its input, None without one."""
+    images, channels, height, width = raw.shape
+    y = torch.empty_like(raw)
+    pixels = _settings.values // channels
+    _start(
+        device_code.normalize,
+        (triton.cdiv(images // runs * height * width, pixels), 1, runs),
+        4,
+        (raw, norm.mean, norm.variance, norm.weight, norm.bias, raw if short is None else short, y, images // runs,
+         norm.eps),
+        H=height,
+        W=width,
+        C=channels,
+        **_shortcut_constants(short, shortcut),
+        PIXELS=pixels,
+    )  # fmt: skip
+    return y
+
+
+def _shortcut_constants(short: Tensor | None, shortcut: Shortcut | None) -> dict[str, int]:
+    if short is None:
+        return {"SHORT": 0, "HS": 1, "WS": 1, "CS": 1, "BEFORE": 0}
+    _, channels, height, width = short.shape
+    return {"SHORT": shortcut.stride, "HS": height, "WS": width, "CS": channels, "BEFORE": shortcut.before}
+
+
+def output_gradient(outer: Tensor, y: Tensor, raw: Tensor, norm: Norm, runs: int = 1) -> tuple[Tensor, Parts]:
+    """The gradient of BN's output from that of y = max(0, it), and the parts of the sums that BN needs."""
+    images, channels, height, width = raw.shape
+    g, pixels = torch.empty_like(raw), _settings.values // channels
+    blocks = triton.cdiv(images // runs * height * width, pixels)
+    parts = _empty_parts(blocks * runs, channels, 0, images, raw)
+    _start(
+        device_code.output_gradient,
+        (blocks, 1, runs),
+        4,
+        (outer, y, raw, norm.mean, norm.variance, g, parts.values, images // runs, norm.eps),
+        H=height,
+        W=width,
+        C=channels,
+        PIXELS=pixels,
+    )
+    return g, parts
+
+
+def input_gradient(
+    d: Tensor,
+    weight: Tensor,
+    stride: int,
+    short: Tensor | None,
+    shortcut: Shortcut | None,
+    y: Tensor,
+    raw: Tensor,
+    norm: Norm,
+    runs: int = 1,
+) -> tuple[Tensor, Parts]:
+    """What :func:`output_gradient` gives, for y = max(0, BN(raw) ...) that a convolution takes, with output gradient d.
+
+    ``short``: the gradient of the output of a shortcut from y, None without one.
+    """
+    images, ci, hi, wi = y.shape
+    _, co, ho, wo = d.shape
+    blocks, g = _blocks(images, hi, wi, ci), torch.empty_like(y)
+    parts = _empty_parts(blocks.count, ci, blocks.rows, images, y)
+    _start(
+        device_code.input_gradient,
+        (blocks.count // runs, ci // blocks.columns, runs),
+        _settings.warps,
+        (d, weight, d if short is None else short, y, raw, norm.mean, norm.variance, g, parts.values, images // runs,
+         norm.eps),
+        HI=hi,
+        WI=wi,
+        HO=ho,
+        WO=wo,
+        CI=ci,
+        CO=co,
+        S=stride,
+        **_shortcut_constants(short, shortcut),
+        ROWS=blocks.rows,
+        WIDE=blocks.wide,
+        COLUMNS=blocks.columns,
+        EXACT=blocks.exact,
+    )  # fmt: skip
+    return g, parts
+
+
+def finish_sums(parts: Parts, runs: int = 1) -> Tensor:
+    """The sums (2, C) that BN needs, which are the gradients of its bias and weight too."""
+    blocks, _, channels = parts.values.shape
+    sums = torch.empty((runs * 2, channels), dtype=torch.float32, device=parts.values.device)
+    _start(
+        device_code.add_parts,
+        (2 * channels // 8, 1, runs),
+        8,
+        (parts.values, sums, blocks // runs),
+        SIZE=2 * channels,
+        PARTS=512,
+        VALUES=8,
+    )
+    return sums
+
+
+def normalize_gradient(raw: Tensor, g: Tensor, norm: Norm, sums: Tensor, runs: int = 1) -> Tensor:
+    """The gradient of BN's input from that of its output and its sums."""
+    images, channels, height, width = raw.shape
+    d, pixels = torch.empty_like(raw), _settings.values // channels
+    _start(
+        device_code.normalize_gradient,
+        (triton.cdiv(images // runs * height * width, pixels), 1, runs),
+        4,
+        (raw, g, norm.mean, norm.variance, norm.weight, sums, d, images // runs, norm.eps),
+        H=height,
+        W=width,
+        C=channels,
+        PIXELS=pixels,
+    )
+    return d
+
+
+def _weight_blocks(d: Tensor, runs: int) -> int:
+    images, _, height, width = d.shape
+    return triton.cdiv(images // runs * height * width, _settings.weight_pixels * _settings.weight_steps)
+
+
+def weight_parts(x: Tensor, d: Tensor, count: int, runs: int = 1) -> Tensor:
+    """Memory for the parts (count * runs, blocks, out * 9 * in) of the gradients of ``count`` convolutions alike."""
+    size = 9 * x.shape[1] * d.shape[1]
+    return torch.empty((count * runs, _weight_blocks(d, runs), size), dtype=torch.float32, device=x.device)
+
+
+def weight_gradient(x: Tensor, d: Tensor, stride: int, parts: Tensor, runs: int = 1) -> None:
+    """The parts (runs, blocks, out * 9 * in) of a convolution's weight gradient, from its input and output gradient."""
+    images, ci, hi, wi = x.shape
+    _, co, ho, wo = d.shape
+    columns = min(co, _settings.weight_columns)
+    _start(
+        device_code.weight_gradient,
+        (_weight_blocks(d, runs), 3 * (co // columns), runs),
+        ci // 16,
+        (x, d, parts, images // runs),
+        HI=hi,
+        WI=wi,
+        HO=ho,
+        WO=wo,
+        CI=ci,
+        CO=co,
+        S=stride,
+        COLUMNS=columns,
+        PIXELS=_settings.weight_pixels,
+        STEPS=_settings.weight_steps,
+    )
+
+
+def image_weight_gradient(x: Tensor, d: Tensor, parts: Tensor, runs: int = 1) -> None:
+    """The same (runs, blocks, out * 27) of the convolution of images."""
+    images, co, height, width = d.shape
+    _start(
+        device_code.stem_weight_gradient,
+        (_weight_blocks(d, runs), 1, runs),
+        1,
+        (x, d, parts, images // runs, *x.stride()),
+        H=height,
+        W=width,
+        CO=co,
+        PIXELS=_settings.weight_pixels,
+        STEPS=_settings.weight_steps,
+    )
+
+
+def finish_weights(parts: Tensor, dtype: torch.dtype) -> Tensor:
+    """The sums (count, size) of parts (count, blocks, size), in ``dtype``."""
+    count, blocks, size = parts.shape
+    values = 128 if size <= 9 * 16 * 32 else 512
+    sums = torch.empty((count, size), dtype=dtype, device=parts.device)
+    _start(
+        device_code.add_parts,
+        (triton.cdiv(size, values), count),
+        4,
+        (parts, sums, blocks),
+        SIZE=size,
+        PARTS=16,
+        VALUES=values,
+    )
+    return sums
