@@ -300,7 +300,7 @@ def test_a_start_that_ran_out_of_memory_after_a_checkpoint_is_on_the_list(place)
     starts = json.loads((folder / "starts.json").read_text())
     take_back_start(folder, starts)
     assert json.loads((folder / "starts.json").read_text()) == starts
-    take_back_start(folder, note_start(folder, {}, "a", 3))
+    take_back_start(folder, note_start(folder, "a", 3))
     assert json.loads((folder / "starts.json").read_text()) == starts
 
 

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 import os
 import shlex
 import signal
@@ -401,7 +402,7 @@ def stop(monkeypatch):
     flag = SimpleNamespace(now=False, told=[])
 
     @contextmanager
-    def stopping(*numbers, message=""):
+    def stopping(*numbers, message="", until=math.inf):
         yield lambda: flag.now
 
     monkeypatch.setattr(local, "stop_on_signals", stopping)

@@ -147,7 +147,7 @@ def test_the_short_profile_ends_after_3_epochs_and_is_not_compared(no_plots, tmp
     heading, *lines = lines_of(path)
     assert [line[0] for line in lines] == ["1", "3"]
     assert "difference from reported" not in heading and {line[-1] for line in lines} == {"not comparable"}
-    assert lines[1][2] == "98.60 ± 0.14 (n = 2)"
+    assert lines[1][2] == "98.60 ± 0.14 (n = 2 of 5)"
 
 
 def test_the_smoke_profile_is_compared_with_nothing(no_plots, tmp_path):

@@ -179,10 +179,10 @@ def test_a_run_that_fails_does_not_stop_the_others(place, monkeypatch):
     bad, good = synthetic_run(seed=0), synthetic_run(seed=1)
     trainer = worker.Trainer
 
-    def failing_trainer(run, *others):
+    def failing_trainer(run, *others, **named):
         if run == bad:
             raise RuntimeError("out of luck")
-        return trainer(run, *others)
+        return trainer(run, *others, **named)
 
     monkeypatch.setattr(worker, "Trainer", failing_trainer)
     outcome = execute([bad, good], place, never)
