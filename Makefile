@@ -34,7 +34,7 @@ BAG_OF_TRICKS := bag-of-tricks-efficient bag-of-tricks-tweaks bag-of-tricks-refi
 REPRODUCE := $(addprefix reproduce-,$(TABLES) $(BAG_OF_TRICKS) imagenet-table)
 
 OTHERS := reproduce-bag-of-tricks reproduce-all report check status cancel list publish export \
-	slurm-up slurm-down slurm-status venv test bench gpu-check reliability
+	slurm-up slurm-down slurm-status venv test test-slow bench gpu-check reliability
 
 .PHONY: help $(REPRODUCE) $(OTHERS)
 
@@ -73,6 +73,7 @@ slurm-up slurm-down slurm-status: ; @slurm/testcluster $(@:slurm-%=%)
 
 venv: $(INSTALLED)
 test: $(INSTALLED) ; $(BIN)/python -m pytest
+test-slow: $(INSTALLED) ; $(BIN)/python -m pytest -m slow
 bench: $(INSTALLED) ; $(BIN)/python -m benchmarks.throughput
 gpu-check: $(INSTALLED) ; @$(BIN)/python -m benchmarks.gpu_check $(if $(MINUTES),--minutes '$(MINUTES)') $(if $(ANEW),--anew)
 reliability: $(INSTALLED) ; $(BIN)/python -m pytest tests/faults --reliability results/reliability.md
