@@ -124,4 +124,5 @@ def make_results(
             seeds,
         )
         for row in experiment.rows(variant.profile)
+        if not row.on_request or row.key in errors
     ]

@@ -20,7 +20,7 @@ from reproductions.harness.reporting.cells import NONE, interval, mean_std, numb
 from reproductions.harness.reporting.comparisons import no_verdict, verdict
 from reproductions.harness.reporting.markdown import markdown_table
 from reproductions.harness.reporting.samples import ACCURACIES, METRICS, best_values, completed, final_values
-from reproductions.reported import Reported, Source
+from reproductions.reported import Reported
 from resnet.data import IMAGE_SHAPES, NUM_CLASSES
 from resnet.files import write_atomically
 from resnet.models import count_parameters, create_model
@@ -208,12 +208,12 @@ class Page:
         return Column("verdict: reported is", cells, numbers, note if self._comparable else "", self._has_targets)
 
     def other_implementations(self, metric: str | None = None) -> Column:
-        """Other implementations' numbers, with a letter for each source that the footnote explains."""
+        """Other implementations' numbers, with each source's letter, which the footnote explains."""
         name = METRICS[metric or self.metric]
         values = [reported.elsewhere(r.row.reported, name) for r in self.results]
         used = {value.source for row in values for value in row}
         sources = [source for source in dict.fromkeys(v.source for v in reported.load()) if source in used]
-        letters: dict[Source, str] = dict(zip(sources, "abcdefghijklmnopqrstuvwxyz"))
+        letters = {source: reported.letter(source) for source in sources}
         cells = ["; ".join(f"{value} ({letters[value.source]})" for value in row) or NONE for row in values]
         numbers = {"other_implementations": ["; ".join(f"{v} {v.source.name}" for v in row) for row in values]}
         explained = "; ".join(f"({letter}) {source.link}, {source.how}" for source, letter in letters.items())
