@@ -64,6 +64,8 @@ class Recipe:
 
     eval_interval: iterations between evaluations on the test images; the last iteration is always evaluated.
     tests: what the final network is tested with besides, on image folders: "ten_crop", "multi_scale".
+    loss_interval: if set, the mean training loss over each so many iterations is kept, too, counted anew from each
+        evaluation on; iterations left over before the next one are in none of these means.
 
     Raises ValueError for a value that a field can't have, and for fields that have no meaning together.
     """
@@ -97,6 +99,7 @@ class Recipe:
     mixup: float = 0.0
     temperature: float | None = None
     tests: tuple[str, ...] = ()
+    loss_interval: int | None = None
 
     def __post_init__(self):
         def check(condition: bool, name: str, wanted: str) -> None:
@@ -137,6 +140,8 @@ class Recipe:
             if condition:
                 raise ValueError(f"recipe: {why}")
 
+        refuse((self.loss_interval or 1) > self.eval_interval, f"loss_interval {self.loss_interval} is longer than the "
+               f"{self.eval_interval} iterations between evaluations, from which it counts")  # fmt: skip
         cosine, warmup = self.schedule == "cosine", self.linear_warmup
         refuse(cosine and bool(self.milestones), "a cosine schedule has no milestones; give milestones=()")
         refuse(warmup >= self.iterations and warmup > 0, f"a linear warm-up of {warmup} iterations never ends in "
@@ -185,6 +190,11 @@ class Recipe:
         """Whether the network is evaluated once ``iteration`` steps have been taken."""
         return iteration == self.iterations or (iteration > 0 and iteration % self.eval_interval == 0)
 
+    def ends_loss_interval(self, iteration: int) -> bool:
+        """Whether a mean of training losses is complete once ``iteration`` steps have been taken."""
+        since = (iteration - 1) % self.eval_interval + 1
+        return self.loss_interval is not None and since % self.loss_interval == 0
+
     @property
     def peak_learning_rate(self) -> float:
         """The highest learning rate: scaled to the batch size where the recipe says so."""
@@ -204,8 +214,8 @@ _CHOICES = {
 _NUMBERS = ("learning_rate", "warmup_learning_rate", "warmup_until_error", "momentum", "weight_decay")
 _NUMBERS += ("colour_jitter", "pca_noise", "label_smoothing", "mixup", "temperature")
 _COUNTS = ("iterations", "batch_size", "warmup_window", "eval_interval", "base_batch_size", "batch_norm_size")
-_COUNTS += ("image_size",)
-_OPTIONAL = ("warmup_learning_rate", "temperature", "base_batch_size", "batch_norm_size")
+_COUNTS += ("image_size", "loss_interval")
+_OPTIONAL = ("warmup_learning_rate", "temperature", "base_batch_size", "batch_norm_size", "loss_interval")
 
 
 def learning_rate_at(recipe: Recipe, iteration: int, warmup_ended_at: int | None = None) -> float:

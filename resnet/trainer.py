@@ -82,8 +82,9 @@ class Trainer:
 
     ``curve`` has one entry per evaluation: iteration (steps taken), learning_rate (of the last step), training_loss
     and training_error (mean over the augmented batches since the evaluation before), test_error, test_top5_error
-    where the data have it, and validation_error where images are held out; errors in percent, None where the loss was
-    not finite. A mixed image's training error is the mean of those for its two labels, weighted as they are.
+    where the data have it, validation_error where images are held out, and mean_losses (a list) where the recipe has a
+    ``loss_interval``; errors in percent, None where the loss was not finite. A mixed image's training error is the mean
+    of those for its two labels, weighted as they are.
     ``diverged`` is set at the evaluation that finds the training loss not finite; the run ends there.
 
     On a CUDA device the whole step is recorded as a CUDA graph and replayed, on a stream of the run's own: a step
@@ -155,6 +156,10 @@ class Trainer:
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._wrong = torch.zeros((), dtype=torch.float64, device=self.device)
         self._warmup_wrong = torch.zeros((), dtype=torch.float64, device=self.device)
+        # What the sum of the losses was after each of the recipe's loss intervals since the last evaluation, and of
+        # how many images.
+        self._loss_marks: list[Tensor] = []
+        self._images_at_marks: list[int] = []
         self._counts: torch.Tensor | None = None  # of the evaluation that was begun
         # A graph keeps the numbers it was recorded with, so there the learning rate is one more tensor.
         self._learning_rate = torch.zeros((), device=self.device) if self._stream else None
@@ -208,6 +213,10 @@ class Trainer:
                 self._graphs[size].replay()
         self.iteration += 1
         self._images_since_evaluation += size
+        if self.recipe.ends_loss_interval(self.iteration):
+            with self._on_stream():
+                self._loss_marks.append(self._loss_sum.clone())
+            self._images_at_marks.append(self._images_since_evaluation)
         warming_up = self.recipe.warmup_learning_rate is not None and self.warmup_ended_at is None
         if warming_up and self.iteration % self.recipe.warmup_window == 0:
             self._look_at_warmup()
@@ -342,7 +351,7 @@ class Trainer:
         """Give the device the work of an evaluation; no step may follow before :meth:`finish_evaluation`."""
         with self._on_stream(), exact_kernels():
             wrong = [self._count_wrong(which) for which in self.data.test_images]
-            counts = torch.cat([torch.stack([self._loss_sum, self._wrong]), *wrong])
+            counts = torch.cat([torch.stack([self._loss_sum, self._wrong, *self._loss_marks]), *wrong])
             self.group.sum_(counts)
             self._counts = counts.to("cpu", non_blocking=True)
             self._loss_sum.zero_()
@@ -357,7 +366,8 @@ class Trainer:
     def finish_evaluation(self) -> None:
         """Add the point of the evaluation that was begun to the curve."""
         self._wait()
-        loss_sum, wrong, *test_wrong = self._counts.tolist()
+        loss_sum, wrong, *rest = self._counts.tolist()
+        loss_marks, test_wrong = rest[: len(self._loss_marks)], rest[len(self._loss_marks) :]
         loss = loss_sum / self._images_since_evaluation
         self.diverged = not math.isfinite(loss)
         point = {
@@ -367,11 +377,14 @@ class Trainer:
             "training_error": 100 * wrong / self._images_since_evaluation,
         }
         names = [f"{which}{kind}" for which in self.data.test_images for kind in self._error_kinds]
+        if self.recipe.loss_interval is not None:
+            point["mean_losses"] = _means_between(loss_marks, self._images_at_marks)
         images = [count for count in self.data.test_images.values() for _ in self._error_kinds]
         point |= {name: 100 * count / of for name, count, of in zip(names, test_wrong, images)}
         measured = ("iteration", "learning_rate") if self.diverged else point
         self.curve.append({name: value if name in measured else None for name, value in point.items()})
         self._images_since_evaluation, self._counts = 0, None
+        self._loss_marks, self._images_at_marks = [], []
 
     @property
     def _error_kinds(self) -> tuple[str, ...]:
@@ -398,7 +411,7 @@ class Trainer:
     def state_dict(self) -> dict:
         """Everything that the rest of the run depends on, as tensors and plain values; the same in all processes."""
         self._wait()
-        sums = [self._loss_sum, self._wrong, self._warmup_wrong]
+        sums = [self._loss_sum, self._wrong, self._warmup_wrong, *self._loss_marks]
         if self.group.size > 1:
             sums = [part.clone() for part in sums]
             self.group.sum_(*sums)
@@ -416,6 +429,7 @@ class Trainer:
             "curve": self.curve,
             "diverged": self.diverged,
             "images_since_evaluation": self._images_since_evaluation,
+            "images_at_marks": self._images_at_marks,
             "sums": sums,
         }
 
@@ -432,19 +446,28 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-            for own, saved in zip((self._loss_sum, self._wrong, self._warmup_wrong), state["sums"]):
-                own.copy_(saved if self.group.rank == 0 else torch.zeros_like(saved))
+            sums = [saved if self.group.rank == 0 else torch.zeros_like(saved) for saved in state["sums"]]
+            for own, saved in zip((self._loss_sum, self._wrong, self._warmup_wrong), sums):
+                own.copy_(saved)
+            self._loss_marks = [saved.to(self.device, copy=True) for saved in sums[3:]]
             self.iteration, self.warmup_ended_at = state["iteration"], state["warmup_ended_at"]
             self.batches.seek(self.iteration)
         self.threads = state["threads"]
         self.curve, self.diverged = list(state["curve"]), state["diverged"]
         self._images_since_evaluation = state["images_since_evaluation"]
+        self._images_at_marks = list(state.get("images_at_marks", []))  # older checkpoints have none
         self._graphs = {}  # they work on the optimizer's old state
 
     def weights_digest(self) -> str:
         """SHA-256 of all weights and buffers: equal if and only if two networks are equal bit for bit."""
         self._wait()
         return digest_of_weights(self.model.state_dict())
+
+
+def _means_between(sums: list[float], counts: list[int]) -> list[float]:
+    """The means over what lies between marks, from the sums and the counts at each."""
+    between = zip([0, *sums], sums, [0, *counts], counts)
+    return [(later - earlier) / (of - before) for earlier, later, before, of in between]
 
 
 def _groups(recipe: Recipe, group: Group) -> list[slice]:

@@ -59,9 +59,9 @@ def residual(
 ) -> SmallResidualNet:
     """The small residual network.
 
-    ``initialization``, which the report of its accuracy leaves open: "uniform", weights and biases within
-    1 / sqrt(fan-in) of 0, is what PyTorch gives whoever asks for nothing else; "fan_out" is He's, as in the other
-    networks here (see :func:`resnet.models.net.initialize`). Raises ValueError.
+    ``initialization``: "uniform", weights and biases within 1 / sqrt(fan-in) of 0, is PyTorch's own, which the report
+    of this network's accuracy used; "fan_out" is He's, as in the other networks here (see
+    :func:`resnet.models.net.initialize`). Raises ValueError.
     """
     check_choice("initialization", initialization, INITIALIZATIONS)
     model = SmallResidualNet(num_classes)

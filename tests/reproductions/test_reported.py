@@ -10,7 +10,7 @@ from reproductions.experiments import EXPERIMENTS
 from reproductions.harness.reporting.samples import METRICS
 from reproductions.reported import ReportedError
 
-NO_ADDRESS = ("pytorch_option_a", "mnist_report", "finetune_report", "stem_report")
+NO_ADDRESS = ("pytorch_option_a", "finetune_report", "stem_report")
 ACCURACIES = ["top-1 accuracy", "top-5 accuracy"]
 
 
@@ -151,8 +151,15 @@ PRINTED = {
         for metric, (value, std) in zip(ACCURACIES, map(str.split, values))
     },
     "mnist_report": {
-        ("mnist_residual_epoch1", "top-1 accuracy"): ["96 (in whole percent)"],
-        ("mnist_residual_epoch3", "top-1 accuracy"): ["98 (in whole percent)"],
+        ("mnist_residual_epoch1", "top-1 accuracy"): ["96 (in whole percent, cut off)"],
+        ("mnist_residual_epoch3", "top-1 accuracy"): ["98 (in whole percent, cut off)"],
+        **{
+            (f"mnist_residual_loss_{epoch}_{batches}", "mean training loss over 300 batches"): [f"{loss} (single)"]
+            for epoch, losses in enumerate(
+                ("0.535 0.165 0.121", "0.085 0.088 0.077", "0.060 0.060 0.060", "0.046 0.052 0.047", "0.039"), start=1
+            )
+            for batches, loss in zip((300, 600, 900), losses.split())
+        },
     },
     "stem_report": {("stem_resnet18", "top-1 accuracy"): ["86.95 (single)"]},
     "finetune_report": {
@@ -222,6 +229,7 @@ def test_every_number_says_where_it_is_from():
         data = data.get(number.key.split("_")[0], {"CIFAR-10"})
         assert number.data in data
         units = {"parameters": "million", "FLOPs": "billion", "time per epoch": "minutes"}
+        units["mean training loss over 300 batches"] = "nats"
         assert number.unit == units.get(number.metric.split(",")[0], "%")
         assert number.source.how if number.source.origin == "implementation" else number.where
         assert number.source.url.startswith("https://") or number.source.key in NO_ADDRESS

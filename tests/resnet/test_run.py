@@ -58,6 +58,7 @@ OTHER_RECIPES = {
     "mixup": 0.2,
     "temperature": 20.0,
     "tests": ("ten_crop",),
+    "loss_interval": 300,
 }
 # What a change of one field needs to have a meaning.
 BASE_RUNS = {

@@ -205,6 +205,8 @@ class Page:
                 " A number in whole percent stands for anything from half a point less to half a point more if it was "
                 "rounded, to one point more if it was cut off: inside, if any of that is."
             )
+        if any(target and target.kind == "cut_off" for target in self._targets):
+            note += " A number in whole percent that was cut off stands for anything up to one point more."
         return Column("verdict: reported is", cells, numbers, note if self._comparable else "", self._has_targets)
 
     def other_implementations(self, metric: str | None = None) -> Column:
