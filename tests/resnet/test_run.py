@@ -92,7 +92,8 @@ def test_every_field_makes_another_identity():
         base = BASE_RUNS.get(name, run)
         taught = teacher if name == "temperature" else None
         others.append(replace(base, recipe=replace(base.recipe, **{name: value}), teacher=taught))
-    others.append(replace(others[-2], teacher=replace(teacher, seed=1)))
+    distilled = next(other for other in others if other.recipe.temperature)
+    others.append(replace(distilled, teacher=replace(teacher, seed=1)))
     identities = {other.identity for other in (run, *BASE_RUNS.values(), *others)}
     assert others[-1].recipe.temperature == 20 and len(identities) == 1 + len(set(BASE_RUNS.values())) + len(others)
 
