@@ -6,8 +6,9 @@
 Variant D of the net by the efficient recipe, as in the last row of Table 5; then cosine decay, label smoothing,
 distillation and mixup (section 5): 56 layers on CIFAR-10, ResNet-50 on ImageNet. The teacher has more layers, 164 and
 152, is of variant D too and trained with cosine decay and label smoothing, once; that it was so in the paper is
-unconfirmed. That of distillation with mixup is trained with mixup too (section 5.5). Rows with mixup train 200 epochs
-instead of 120, in proportion on CIFAR-10.
+unconfirmed. That of distillation with mixup is trained with mixup too: section 5.5 says so, and the authors released
+such a net (resnet152_v1d-mixup). Rows with mixup train 200 epochs instead of 120, as the authors' script for them
+(resnet50_v1d-mixup), in proportion on CIFAR-10.
 
 Distillation and mixup are two ways on from label smoothing, so both are compared with that row, and their combination
 with mixup alone. Mixup's step has more iterations in it too, here as in the paper.
