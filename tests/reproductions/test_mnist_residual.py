@@ -68,7 +68,7 @@ def test_the_recipe_is_the_reported_one():
     assert {learning_rate_at(recipe, iteration) for iteration in (0, 5_000, 9_379)} == {0.01}
     assert (recipe.weight_decay, recipe.augment, recipe.normalization) == (0, False, "channel_std")
     assert not recipe.nesterov and recipe.label_smoothing == recipe.mixup == 0
-    assert recipe.loss_interval == 300
+    assert recipe.loss_interval == 300 and recipe.precision == "fp32"
 
 
 def test_all_profiles_have_whole_epochs():
