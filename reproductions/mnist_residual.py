@@ -5,8 +5,9 @@
 Trained as reported: SGD with learning rate 0.01, momentum 0.5, batches of 64, 10 epochs, images less 0.1307 over
 0.3081, which are just the mean and standard deviation of the training images; PyTorch's own initialisation. What the
 report does not do is not done here: no augmentation, no weight decay, no drop of the learning rate. The last batch of
-an epoch has the 32 images that are left over. All is in fp32, as PyTorch computes unless told otherwise. The report prints accuracies with ``%d``, so 96 is anything from 96 up to
-97, and the mean training loss over every 300 batches, which is recorded here too.
+an epoch has the 32 images that are left over. All is in fp32, as PyTorch computes unless told otherwise. The report
+prints accuracies with ``%d``, so 96 is anything from 96 up to 97, and the mean training loss over every 300 batches,
+which is recorded here too.
 """
 
 import math
