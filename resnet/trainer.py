@@ -200,6 +200,8 @@ class Trainer:
         """Take one training step. The caller evaluates when :attr:`evaluation_due` says so, before the next step."""
         with self._on_stream():
             self.batches.load(self.iteration)
+            if self.recipe.momentum_at_drops != "scaled":
+                self._change_velocities()
             self._set_learning_rate(self.learning_rate)
             if self.recipe.mixup:
                 self._mixing_weight.fill_(mixing_weight(self.run.seed, self.iteration, self.recipe.mixup))
@@ -246,17 +248,19 @@ class Trainer:
         """Add these images, a share of the batch, to the gradients, and what they say of the network to the sums."""
         recipe, weight = self.recipe, self._mixing_weight if self.recipe.mixup else None
         if weight is not None:
-            images = mix(images, weight)
-            other_labels = labels[partners(len(labels), self.device)]
+            images = mix(images, weight, recipe.mixup_partner)
+            other_labels = labels[partners(len(labels), self.device, recipe.mixup_partner)]
         with autocast(self.device, self.precision):
             logits = (self._copies or self._parallel)(images)
             with torch.no_grad():
                 taught = None if self._teacher is None else self._teacher(images)
-        loss = cross_entropy(logits, labels, recipe.label_smoothing)
+        smoothing = recipe.label_smoothing, recipe.smoothed_over
+        loss = cross_entropy(logits, labels, *smoothing)
         if weight is not None:
-            loss = weight * loss + (1 - weight) * cross_entropy(logits, other_labels, recipe.label_smoothing)
+            loss = weight * loss + (1 - weight) * cross_entropy(logits, other_labels, *smoothing)
         if taught is not None:
-            loss = loss + distillation_loss(logits, taught, recipe.temperature)
+            hard, soft = (1, 1) if recipe.hard_weight is None else (recipe.hard_weight, 1 - recipe.hard_weight)
+            loss = hard * loss + soft * distillation_loss(logits, taught, recipe.temperature)
         self.scaler.scale(loss if share == 1 else loss * share).backward()
 
         answers = logits.detach().argmax(dim=1)
@@ -275,6 +279,14 @@ class Trainer:
             self._filled = value
         for group in self.optimizer.param_groups:
             group["lr"] = value if self._learning_rate is None else self._learning_rate
+
+    def _change_velocities(self) -> None:
+        """Where the learning rate changes, make of PyTorch's velocities, of gradients, what the recipe wants."""
+        before = learning_rate_at(self.recipe, max(0, self.iteration - 1), self.warmup_ended_at)
+        if before != self.learning_rate:
+            factor = before / self.learning_rate if self.recipe.momentum_at_drops == "kept" else 0.0
+            velocities = [state["momentum_buffer"] for state in self.optimizer.state.values()]
+            torch._foreach_mul_(velocities, factor)
 
     def _prepare(self, steps: int) -> None:
         """Take so many steps and take them back: the first ones make choices that later ones keep to."""
@@ -350,12 +362,30 @@ class Trainer:
     def begin_evaluation(self) -> None:
         """Give the device the work of an evaluation; no step may follow before :meth:`finish_evaluation`."""
         with self._on_stream(), exact_kernels():
+            if self.recipe.statistics_batches is not None and self.iteration == self.recipe.iterations:
+                self._recompute_statistics()
             wrong = [self._count_wrong(which) for which in self.data.test_images]
             counts = torch.cat([torch.stack([self._loss_sum, self._wrong, *self._loss_marks]), *wrong])
             self.group.sum_(counts)
             self._counts = counts.to("cpu", non_blocking=True)
             self._loss_sum.zero_()
             self._wrong.zero_()
+
+    @torch.no_grad()
+    def _recompute_statistics(self) -> None:
+        """Make BN's statistics means over those of the training batches that would come next."""
+        layers = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        momenta, seen = [layer.momentum for layer in layers], 0
+        for number in range(self.recipe.statistics_batches):
+            self.batches.load(self.iteration + number)
+            for images, _ in self.batches.take(self.batches.size(self.iteration + number)):
+                seen += 1
+                for layer in layers:
+                    layer.momentum = 1 / seen  # the new batch's share of the mean
+                with autocast(self.device, self.precision):
+                    self.model(images)
+        for layer, momentum in zip(layers, momenta):
+            layer.momentum = momentum
 
     def _count_wrong(self, which: str) -> Tensor:
         """This process's part of the wrong answers."""
@@ -478,7 +508,10 @@ def _groups(recipe: Recipe, group: Group) -> list[slice]:
     """
     if recipe.last_batch == "use" and group.size > 1:
         raise ValueError("a smaller last batch can't be split over several processes; use last_batch carry or drop")
-    unit = recipe.batch_norm_size or (2 if recipe.mixup else 1)  # which is not split; mixup pairs neighbours
+    if recipe.statistics_batches and recipe.batch_norm_size and group.size > 1:
+        raise ValueError("statistics_batches with a batch_norm_size can't be split over several processes")
+    pairs = recipe.batch_size if recipe.mixup_partner == "reversed" else 2
+    unit = recipe.batch_norm_size or (pairs if recipe.mixup else 1)  # which is not split: mixup's partners are in it
     if recipe.batch_size < unit * group.size:
         raise ValueError(f"a batch of {recipe.batch_size} images in parts of {unit} can't be split over {group.size} "
                          f"processes: use at most {recipe.batch_size // unit} processes")  # fmt: skip

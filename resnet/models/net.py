@@ -7,7 +7,7 @@ from torch.autograd.function import FunctionCtx
 
 from resnet.models.blocks import BasicBlock, BlockDesign, Bottleneck
 
-INITIALIZATIONS = ("fan_out", "fan_in")
+INITIALIZATIONS = ("fan_out", "fan_in", "xavier")
 
 
 class Net(nn.Module):
@@ -96,16 +96,19 @@ def initialize(
     zero_gamma: bool = False,
     initialization: str = "fan_out",
 ) -> None:
-    """He initialisation, in the order of ``model.modules()``, from one generator.
+    """He's initialisation or Xavier's, in the order of ``model.modules()``, from one generator.
 
     Convolutions: normal with variance 2 / (k * k * C_out) (He et al., "Delving Deep into Rectifiers", eq. 14, the
     backward form, which the authors' later public code uses); ``initialization`` "fan_in" is the forward form, with
-    C_in instead (eq. 10). BN: scale 1, shift 0. Fully connected: normal with
-    standard deviation 0.01. All biases 0. ``zero_gamma``: the scale of the last BN of each block is 0 instead, so
+    C_in instead (eq. 10). BN: scale 1, shift 0. Fully connected: normal with standard deviation 0.01. "xavier":
+    convolutions and fully connected layers uniform in [-a, a] with a = sqrt(6 / (fan-in + fan-out)), as the text of Bag
+    of Tricks, section 2.1, says. All biases 0. ``zero_gamma``: the scale of the last BN of each block is 0 instead, so
     that at first each residual block passes on its shortcut alone (Bag of Tricks, section 3.1).
     """
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
+        if initialization == "xavier" and isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.xavier_uniform_(module.weight, generator=generator)
+        elif isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode=initialization, nonlinearity="relu", generator=generator)
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01, generator=generator)

@@ -59,10 +59,18 @@ OTHER_RECIPES = {
     "temperature": 20.0,
     "tests": ("ten_crop",),
     "loss_interval": 300,
+    "momentum_at_drops": "kept",
+    "smoothed_over": "all",
+    "mixup_partner": "reversed",
+    "hard_weight": 0.5,
+    "statistics_batches": 391,
 }
 # What a change of one field needs to have a meaning.
 BASE_RUNS = {
     "schedule": Run("cifar_resnet20", Recipe(milestones=())),
+    "smoothed_over": Run("cifar_resnet20", Recipe(label_smoothing=0.2)),
+    "mixup_partner": Run("cifar_resnet20", Recipe(mixup=0.4)),
+    "hard_weight": Run("cifar_resnet20", Recipe(temperature=10), teacher=Run("cifar_resnet32")),
     **dict.fromkeys(
         ("crop", "image_size", "colour_jitter", "pca_noise", "tests"), Run("resnet18", Recipe(crop="area"), "imagenet")
     ),
@@ -90,7 +98,7 @@ def test_every_field_makes_another_identity():
     others = [replace(run, **{name: value}) for name, value in OTHER_RUNS.items()]
     for name, value in OTHER_RECIPES.items():
         base = BASE_RUNS.get(name, run)
-        taught = teacher if name == "temperature" else None
+        taught = teacher if name == "temperature" else base.teacher
         others.append(replace(base, recipe=replace(base.recipe, **{name: value}), teacher=taught))
     distilled = next(other for other in others if other.recipe.temperature)
     others.append(replace(distilled, teacher=replace(teacher, seed=1)))
