@@ -137,7 +137,7 @@ def test_table_csv_and_plot(results, tmp_path):
     names = {path.name for path in files}
     assert {"protocol_details_effects.csv", "protocol_details_forest.png"} <= names
     csv = next(path for path in files if path.name.endswith("effects.csv")).read_text().splitlines()
-    assert len(csv) == 33 and csv[1].startswith("crop offsets 0 to 7,ResNet-20,3,5,0,0.966667,")
+    assert len(csv) == 39 and csv[1].startswith("crop offsets 0 to 7,ResNet-20,3,5,0,0.966667,")
 
 
 def test_the_best_evaluation_is_compared_with_the_last(results):
