@@ -22,15 +22,12 @@ from pathlib import Path
 
 import torch
 
-from reproductions import reported
 from reproductions.harness.experiment import Experiment, Row
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.measurements import MeasurementError
 from reproductions.harness.predictions import PREDICTIONS
-from reproductions.harness.reporting import plots, predictions, statistics, steps
-from reproductions.harness.reporting.cells import NONE, number
-from reproductions.harness.reporting.samples import completed
-from reproductions.harness.reporting.tables import Column, Page
+from reproductions.harness.reporting import plots, predictions, steps
+from reproductions.harness.reporting.tables import Page
 from resnet.data import TRAIN_IMAGES, DataError, load
 from resnet.recipe import Recipe
 from resnet.run import Run
@@ -104,7 +101,7 @@ def report(page: Page) -> list[Path]:
         page.interval(),
         page.difference(),
         page.verdict(),
-        *training_columns(page),
+        *page.training(),
     ]
     found, predicted = steps.find_steps(page.results), predictions.find(page.results, page.out)
     curves = plots.learning_curves({"": page.results}, page.variant)
@@ -117,27 +114,6 @@ def report(page: Page) -> list[Path]:
         *plots.save(losses, page.plot_path("losses"), page.description),
         *plots.save(confusion, page.plot_path("confusion"), page.description),
     ]
-
-
-def training_columns(page: Page) -> list[Column]:
-    """Training accuracy and loss at the end, reported and measured."""
-    columns = []
-    for name, key, digits, of in (
-        ("training accuracy", "training_error", 2, lambda error: 100 - error),
-        ("training loss", "training_loss", 3, lambda loss: loss),
-    ):
-        printed = [next(iter(reported.in_paper(r.row.reported, name)), None) for r in page.results]
-        own = [statistics.mean([of(record["final"][key]) for record in completed(r.records)]) for r in page.results]
-        note = (
-            "Training accuracy and loss at the end: means over the augmented batches since the evaluation before "
-            f"({page.results[0].row.recipe.eval_interval:,} iterations), and over the seeds; the reported ones are of "
-            "the last epoch."
-        )
-        columns += [
-            Column(f"{name}, reported", [str(n or NONE) for n in printed], shown=any(printed)),
-            Column(f"{name}, measured", [number(v, digits) for v in own], {name.replace(" ", "_"): own}, note),
-        ]
-    return columns
 
 
 def measure(records: list[dict], workplace: Workplace, device: torch.device) -> list[str]:

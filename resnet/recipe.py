@@ -180,7 +180,8 @@ class Recipe:
             refuse(self.mixup > 0 and size % 2 > 0, f"mixup pairs images, but batch_norm_size is {size}")
         for name in ("mixup", "batch_norm_size", "warmup_learning_rate") if self.last_batch == "use" else ():
             refuse(bool(getattr(self, name)), f"{name} needs batches that are all alike, but the last one is smaller")
-        for name in ("crop_offsets", "normalization", "last_batch") if self.crop != "pad" else ():
+        refuse(self.crop != "pad" and self.last_batch == "drop", "last_batch 'drop' is for images in memory only")
+        for name in ("crop_offsets", "normalization") if self.crop != "pad" else ():
             changed = getattr(self, name) != type(self).__dataclass_fields__[name].default
             refuse(changed, f"{name} has a meaning for images in memory only, not for crop {self.crop!r}")
         in_memory, changed = self.crop == "pad", ("image_size", "colour_jitter", "pca_noise", "tests")

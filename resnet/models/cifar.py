@@ -30,8 +30,9 @@ def resnet(
     ``shortcut``: "A" identity with zeros for new channels, "B" projections where the shape changes, "C" projections
     everywhere (section 4.1). ``shortcut_padding``: option A puts the zero channels at the "end" or half on "both"
     sides. ``conv_bias``: biases in the convolutions, which the paper leaves open. ``zero_gamma``: the last BN of each
-    block starts with scale 0 (Bag of Tricks, section 3.1). ``initialization``: He's, which keeps the variance
-    of the gradients ("fan_out") or that of the activations ("fan_in"), or "xavier". Raises ValueError.
+    block starts with scale 0 (Bag of Tricks, section 3.1). ``initialization``: He's, which keeps the variance of the
+    gradients ("fan_out") or that of the activations ("fan_in"), Xavier's, or PyTorch's own "uniform". Raises
+    ValueError.
     """
     check_choice("shortcut", shortcut, SHORTCUTS)
     check_choice("initialization", initialization, INITIALIZATIONS)

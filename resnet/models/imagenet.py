@@ -42,7 +42,8 @@ def resnet(
     Tricks, section 3.1). ``small_stem``: a 3x3 convolution without stride and no max-pooling in the place of the stem,
     as is usual for images of 32 pixels. ``conv_bias``: biases in the 3x3 convolutions of nets without bottlenecks;
     ``first_projection``: a projection at the beginning of the first stage too, whose shape does not change: as a report
-    has them. ``initialization``: He's, "fan_out" or "fan_in", or "xavier", which the text of Bag of Tricks names.
+    has them. ``initialization``: He's, "fan_out" or "fan_in", "xavier", which the text of Bag of Tricks names, or
+    PyTorch's own, "uniform".
 
     Raises ValueError, also for variant "d" with shortcut "A", for ``small_stem`` with variants "c" and "d", which have
     a stem of their own, for biases in bottlenecks, and for a first projection with a shortcut other than "B".

@@ -170,6 +170,8 @@ PRINTED = {
     "finetune_report": {
         ("finetune_scratch", "top-1 accuracy"): ["72.6 (single)"],
         ("finetune_finetuned", "top-1 accuracy"): ["88 (in whole percent)"],
+        ("finetune_scratch", "training accuracy"): ["88 (in whole percent)"],
+        ("finetune_finetuned", "training accuracy"): ["99 (in whole percent)"],
     },
     "kaiminghe": printed(
         ["top-1 error, 1-crop", "top-5 error, 1-crop"],

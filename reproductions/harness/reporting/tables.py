@@ -209,6 +209,24 @@ class Page:
             note += " A number in whole percent that was cut off stands for anything up to one point more."
         return Column("verdict: reported is", cells, numbers, note if self._comparable else "", self._has_targets)
 
+    def training(self) -> list[Column]:
+        """Training accuracy and loss at the end, reported and of the records."""
+        columns = []
+        for name, key, digits in (("training accuracy", "training_error", 2), ("training loss", "training_loss", 3)):
+            printed = [next(iter(reported.in_paper(r.row.reported, name)), None) for r in self.results]
+            means = [statistics.mean([record["final"][key] for record in completed(r.records)]) for r in self.results]
+            own = [100 - mean if mean is not None and key == "training_error" else mean for mean in means]
+            note = (
+                "Training accuracy and loss are means over the batches since the evaluation before the last "
+                f"({self._intervals} iterations), and over the seeds."
+            )
+            cells = [f"{n} ({n.where})" if n else NONE for n in printed]
+            columns += [
+                Column(f"{name}, reported", cells, shown=any(printed)),
+                Column(f"{name}, {self._whose}", [number(value, digits) for value in own], {key: own}, note),
+            ]
+        return columns
+
     def other_implementations(self, metric: str | None = None) -> Column:
         """Other implementations' numbers, with each source's letter, which the footnote explains."""
         name = METRICS[metric or self.metric]
