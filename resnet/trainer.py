@@ -452,8 +452,10 @@ class Trainer:
                 raise MismatchError("precision", text)
             self._compute_in(precision)
         if (kernels := state.get("kernels", LIBRARY)) != self.kernels:
-            with suppress(ValueError):
+            try:
                 self._use_kernels(kernels)
+            except ValueError as error:
+                raise MismatchError("kernels", str(error)) from error
             if self.kernels != kernels:
                 text = f"the checkpoint was made with {kernels} kernels, but this run can't use them here"
                 raise MismatchError("kernels", text)

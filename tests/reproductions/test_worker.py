@@ -331,7 +331,7 @@ def test_a_record_names_every_software_that_had_a_part_in_it(place, monkeypatch,
     run, versions = synthetic_run(), provenance.versions()
 
     def start(version, stops=never):
-        monkeypatch.setattr(provenance, "versions", lambda: versions | {"torch": version})
+        monkeypatch.setattr(provenance, "versions", lambda kernels: versions | {"torch": version})
         return execute([run], place, stops)
 
     def dies(*arguments):

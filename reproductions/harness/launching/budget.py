@@ -157,10 +157,10 @@ def make_plan(
     """Put the lacking ``runs`` in order, and find those that can't be trained here.
 
     A begun run goes on only under the code and in the precision of its checkpoint, where the device has it, since a run
-    made by two versions of the code can't be published. Any other run is trained in the precision of the recorded runs on this kind of device
-    that it is compared with seed by seed (``partners``), since no other pairs are tested; where they are of several
-    precisions, it is left. ``device`` is None where jobs run elsewhere, on GPUs. ``rates``: of the work of these runs,
-    as far as they are known.
+    made by two versions of the code can't be published. Any other run is trained in the precision of the recorded runs
+    on this kind of device that it is compared with seed by seed (``partners``), since no other pairs are tested; where
+    they are of several precisions, it is left. ``device`` is None where jobs run elsewhere, on GPUs. ``rates``: of the
+    work of these runs, as far as they are known.
     """
     digest = provenance.code_identity()["resnet_sha256"]
     begun: dict[Run, Beginning] = {}

@@ -2,8 +2,8 @@
 
 A claim is a file, ``owner.<number>``, made exclusively: of two processes that want the same number one gets it, and
 the highest number owns the run. The owner touches its file as long as it lives. Whoever finds the owner dead, or
-gone, makes the file with the next number; a file from the future, by a clock that was wrong, is first set to now. Nothing but exclusive creation, renaming and the times of files is needed,
-so a network file system will do.
+gone, makes the file with the next number; a file from the future, by a clock that was wrong, is first set to now.
+Nothing but exclusive creation, renaming and the times of files is needed, so a network file system will do.
 """
 
 import json

@@ -253,8 +253,8 @@ class _Worker:
                 self._fail(run, str(error))
             except checkpoint.MismatchError as error:
                 folder, way = self.place.work(run), _GO_ON.get(error.what, "go on with it where it was begun")
-                self._fail(run, f"it can't go on from its checkpoint in {folder}: {error}. Either {way}, or remove that "
-                                "folder to begin again")  # fmt: skip
+                text = f"it can't go on from its checkpoint in {folder}: {error}"
+                self._fail(run, f"{text}. Either {way}, or remove that folder to begin again")
             except OSError as error:  # a disk that is full, or another user's files
                 self._fail(run, f"{error}\nThe same command goes on from the last checkpoint.")
             except Exception as error:  # whatever went wrong with this run, the others go on
