@@ -133,8 +133,8 @@ def _export(options: argparse.Namespace, console: Console) -> int:
 def _report(options: argparse.Namespace, console: Console) -> int:
     written, pool = publish.report(EXPERIMENTS, PUBLISHED, ROOT / publish.README)
     show_files(written, ROOT)
-    for message in pool.damaged.values():
-        complain(console, f"damaged record: {message}")
+    for error in pool.damaged.values():
+        complain(console, f"{error.kind}: {error}")
     return int(bool(pool.damaged))
 
 

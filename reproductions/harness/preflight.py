@@ -15,7 +15,7 @@ from reproductions.harness.console import PUBLISHED, make_console
 from reproductions.harness.launching import cost
 from reproductions.harness.launching.slots import Slot, find_slots
 from reproductions.harness.launching.workplace import Workplace
-from reproductions.harness.records import Pool
+from reproductions.harness.records import Pool, RecordError
 from resnet.data import FOLDERS, load
 from resnet.data.folder import check_images_once
 from resnet.device import available_cores, find_device, resolve_precision, why_no_cuda
@@ -97,7 +97,7 @@ def _device_text(options: argparse.Namespace) -> str:
 
 
 def dry_run(
-    options: argparse.Namespace, missing: list[Run], damaged: dict[Run, str], launcher: str, pools: list[Pool]
+    options: argparse.Namespace, missing: list[Run], damaged: dict[Run, RecordError], launcher: str, pools: list[Pool]
 ) -> None:
     """Print the runs and their cost."""
     runs = options.runs
@@ -106,7 +106,7 @@ def dry_run(
     total = 0.0
     for run in runs:
         if run not in missing:
-            table.add_row(str(run), "damaged record" if run in damaged else "recorded", "", "")
+            table.add_row(str(run), damaged[run].kind if run in damaged else "recorded", "", "")
         elif (rate := rates.get(cost.work_of(run))) is None:
             table.add_row(str(run), "to be trained", "not measured", "")
         else:

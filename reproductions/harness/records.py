@@ -64,7 +64,15 @@ _POINT |= {"test_error": _OPTIONAL}
 
 
 class RecordError(Exception):
-    """A record that can't be used. The message names the file."""
+    """A record that can't be used. The message names the file; ``kind`` is such a record, ``advice`` the way out."""
+
+    kind, advice = "damaged record", "Move the file away to train this run again."
+
+
+class NewerRecordError(RecordError):
+    """A record that is not damaged, but of newer code than this."""
+
+    kind, advice = "newer record", "Update the code to use it."
 
 
 def seal(record: dict) -> dict:
@@ -97,7 +105,7 @@ def write_record(root: Path, record: dict) -> Path:
 
 
 def read_record(path: Path) -> dict:
-    """Read and check one record. Raises RecordError."""
+    """Read and check one record. Raises RecordError, and of its kinds NewerRecordError for one of newer code."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -126,15 +134,23 @@ def validate(record: dict, path: Path) -> None:
 
     check(isinstance(record, dict), "it is not an object")
     schema = record.get("schema")
+    if type(schema) is int and schema > SCHEMA:
+        raise NewerRecordError(f"{path} was written by newer code: its schema is {schema}, and this code knows none "
+                               f"above {SCHEMA}")  # fmt: skip
     check(type(schema) is int and 1 <= schema <= SCHEMA, f"schema is {schema!r}, not {SCHEMA}")
     fields = _fields(schema)
     check_fields(record, fields, "")
     check(set(record) == set(fields), f"unknown field {', '.join(sorted(set(record) - set(fields)))}")
     try:
-        digest, run = seal(record)["record_sha256"], Run.from_specification(record["specification"])
-    except ValueError as error:  # a number that is not finite, or a run that this code can't train
+        digest = seal(record)["record_sha256"]
+    except ValueError as error:  # a number that is not finite
         raise RecordError(f"{path} is not a valid record: {error}") from error
     check(digest == record["record_sha256"], "its digest does not fit its content: it was edited or damaged")
+    try:
+        run = Run.from_specification(record["specification"])
+    except ValueError as error:
+        text = f"{path} was written by newer or other code: this code can't train its run ({error})"
+        raise NewerRecordError(text) from error
     check(run.identity == record["identity"], "its identity does not fit its specification")
     check(path.parts[-3:] == record_path(Path("x"), run).parts[-3:], f"it belongs at {record_path(Path('.'), run)}")
     check(record["status"] in ("completed", "diverged"), f"status is {record['status']!r}")
@@ -220,11 +236,12 @@ def best_point(curve: list[dict]) -> dict:
 
 @dataclass(frozen=True)
 class Pool:
-    """All records below a folder: ``records`` by run identity, and ``damaged`` files, each with what is wrong."""
+    """All records below a folder: ``records`` by run identity, and files that are none that this code can use, damaged
+    ones or those of newer code, each with what is wrong."""
 
     root: Path
     records: dict[str, dict] = field(default_factory=dict)
-    damaged: dict[Path, str] = field(default_factory=dict)
+    damaged: dict[Path, RecordError] = field(default_factory=dict)
 
     def get(self, run: Run) -> dict | None:
         return self.records.get(run.identity)
@@ -238,7 +255,7 @@ def read_pool(root: Path) -> Pool:
             record = read_record(path)
             pool.records[record["identity"]] = record
         except RecordError as error:
-            pool.damaged[path] = str(error)
+            pool.damaged[path] = error
     return pool
 
 

@@ -23,7 +23,7 @@ from reproductions.harness.launching.slurm.submissions import Submission
 from reproductions.harness.launching.worker import Outcome
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.provenance import ROOT
-from reproductions.harness.records import read_pool, record_path
+from reproductions.harness.records import SCHEMA, read_pool, record_path
 from resnet.recipe import Recipe
 
 TINY_EXPERIMENT = make_experiment()
@@ -132,13 +132,13 @@ def test_a_launch_that_leaves_a_run_without_record_is_no_success(out, launched):
     assert run(out) == 1
 
 
-def test_one_failing_run_does_not_stop_the_others_and_its_traceback_is_shown(out, capsys):
+def test_one_failing_run_does_not_stop_the_others_and_why_is_shown(out, capsys):
     failing, other = TINY_EXPERIMENT.runs(SMOKE, 1)
     Workplace(out, out).weights(failing).mkdir(parents=True)
     assert run(out) == 1
     printed = capsys.readouterr()
     assert list(read_pool(out / "records").records) == [other.identity]
-    assert f"failed: {failing}" in printed.err and "Traceback" in printed.err and "IsADirectoryError" in printed.err
+    assert f"failed: {failing}\n[Errno 21] Is a directory" in printed.err and "Traceback" not in printed.err
     assert "resnet14: 1 of 1" in printed.out
     said = status(out, capsys)
     assert f"{failing}: failed: " in said and "IsADirectoryError" in said
@@ -163,6 +163,17 @@ def test_a_damaged_record_is_named_and_not_trained_over(out, launched, capsys):
     assert str(path) in printed.err and "Move the file away" in printed.err
     assert launched == [[]] and path.read_bytes() == before
     assert "resnet8: 0 of 1" in printed.out
+
+
+def test_a_record_of_newer_code_is_not_called_damaged_nor_moved_away(out, launched, capsys):
+    store(out / "records", *(make_record(r, 20.0) for r in TINY_EXPERIMENT.runs(SMOKE, 1)))
+    path = record_path(out / "records", TINY_EXPERIMENT.runs(SMOKE, 1)[0])
+    path.write_text(path.read_text().replace(f'"schema": {SCHEMA}', f'"schema": {SCHEMA + 1}'))
+    assert run(out) == 1 and launched == [[]]
+    said = capsys.readouterr().err
+    assert f"newer record: {path} was written by newer code: its schema is {SCHEMA + 1}" in said
+    assert "Update the code to use it." in said and "damaged" not in said and "Move" not in said
+    assert run(out, "--dry-run") == 0 and "newer record" in capsys.readouterr().out
 
 
 def test_an_interrupted_launch_says_how_to_go_on(out, launched, capsys):

@@ -15,6 +15,7 @@ from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import (
     ORIGIN,
     SCHEMA,
+    NewerRecordError,
     RecordError,
     device_seconds,
     read_pool,
@@ -334,8 +335,44 @@ def test_a_pool_reports_what_is_damaged_and_never_counts_it(tmp_path):
     damaged.write_text(damaged.read_text().replace("8", "7", 1))
     pool = read_pool(tmp_path)
     assert {record["specification"]["seed"] for record in pool.records.values()} == {0, 2}
-    assert list(pool.damaged) == [damaged] and str(damaged) in pool.damaged[damaged]
+    assert list(pool.damaged) == [damaged] and str(damaged) in str(pool.damaged[damaged])
     assert pool.get(runs[0])["final"]["test_error"] == 8.0 and pool.get(runs[1]) is None
+
+
+def newer(record, what):
+    """The record as newer code may write it: in the next schema, of a run with an option or by rules of its own."""
+    specification = record["specification"]
+    if what == "schema":
+        return record | {"schema": SCHEMA + 1, "new": 1}
+    if what == "option":
+        specification = specification | {"recipe": specification["recipe"] | {"new": 1}}
+    if what == "rules":
+        specification = specification | {"training_version": 2}
+    return seal(record | {"specification": specification})
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("schema", f"its schema is {SCHEMA + 1}, and this code knows none above {SCHEMA}"),
+        ("option", r"this code can't train its run \(.*'new'"),
+        ("rules", r"this code can't train its run \(training version 2, but this code has version 1"),
+    ],
+)
+def test_a_record_of_newer_code_is_no_damaged_one(tmp_path, record, what, said):
+    path = put(tmp_path, newer(record, what))
+    with pytest.raises(NewerRecordError, match=f"{path} was written by newer .*code: {said}") as caught:
+        read_record(path)
+    assert caught.value.kind == "newer record" and caught.value.advice == "Update the code to use it."
+    pool = read_pool(tmp_path)
+    assert not pool.records and isinstance(pool.damaged[path], NewerRecordError)
+
+
+def test_an_edited_option_is_damage_and_no_newer_code(tmp_path, record):
+    path = put(tmp_path, {**newer(record, "option"), "record_sha256": record["record_sha256"]})
+    with pytest.raises(RecordError, match="edited or damaged") as caught:
+        read_record(path)
+    assert caught.value.kind == "damaged record"
 
 
 def test_an_absent_folder_is_an_empty_pool(tmp_path):

@@ -220,7 +220,7 @@ class _Worker:
             try:
                 self.on_status(run, _done(run, read_record(path)))
             except RecordError as error:  # never trained over: it may be all that is left of a result
-                self.failures[run] = f"{error}\nMove the file away to train this run again."
+                self.failures[run] = f"{error}\n{error.advice}"
             return True
         failed = failures([run], self.place, self.way.launch) if self.way.launch else {}
         self.failures |= failed
