@@ -25,7 +25,7 @@ from reproductions.harness.launching.slurm.cluster_profile import load_cluster_p
 from reproductions.harness.launching.worker import Outcome
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.minutes import launch_within, measure_final_networks, wanted_runs
-from reproductions.harness.records import Pool, RecordError, read_pool, record_path
+from reproductions.harness.records import Pool, PoolError, RecordError, read_pool, record_path
 from reproductions.harness.reporting.report import write_report
 from reproductions.harness.reporting.samples import completed
 from resnet.data import DataError
@@ -151,6 +151,9 @@ def run_experiment(experiments: Experiment | Mapping[str, Experiment], arguments
         published = read_pool(PUBLISHED / "records")
         outcome = _launch(options, place, published, console)
         return outcome if isinstance(outcome, int) else _conclude(options, outcome, place, published, console)
+    except PoolError as error:
+        complain(console, str(error))
+        return EXIT_REFUSED
     except KeyboardInterrupt:
         console.print("\nStopped at once. The same command goes on from the last checkpoints.")
         return EXIT_INTERRUPTED

@@ -22,6 +22,7 @@ from resnet.device import available_cores, find_device, resolve_precision, why_n
 from resnet.kernels import check_kernels
 from resnet.run import Run
 
+_FOLDERS = ("records", "work", "weights", "tables", "plots")
 _CPU_HOURS = 2  # that the paper profile may take on a CPU without --yes
 
 
@@ -54,13 +55,14 @@ def check_device(options: argparse.Namespace, launcher: str) -> None:
 
 
 def check_writable(out: Path) -> None:
-    """Raise ValueError unless files can be written below ``out``, and it is not the published results."""
+    """Raise ValueError unless files can be written to ``out`` and its folders, and it is not the published results."""
     if out.resolve().is_relative_to(PUBLISHED):
         raise ValueError(f"{out} is for published records; train elsewhere, then: python -m reproductions publish")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
+        for folder in (out, *(path for name in _FOLDERS if (path := out / name).exists())):
+            with tempfile.TemporaryFile(dir=folder):
+                pass
     except OSError as error:
         text = f"{out} can't be written to ({error}); name another folder with --out (OUT= with make)"
         raise ValueError(text) from error

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,6 +70,16 @@ class RecordError(Exception):
     kind, advice = "damaged record", "Move the file away to train this run again."
 
 
+class UnreadableRecordError(RecordError):
+    """A record that this user may not read, or whose disk fails."""
+
+    kind, advice = "unreadable record", "Have the file made readable for this user."
+
+
+class PoolError(ValueError):
+    """A folder of records that can't be looked into. The message names it and says what to do."""
+
+
 class NewerRecordError(RecordError):
     """A record that is not damaged, but of newer code than this."""
 
@@ -105,10 +116,13 @@ def write_record(root: Path, record: dict) -> Path:
 
 
 def read_record(path: Path) -> dict:
-    """Read and check one record. Raises RecordError, and of its kinds NewerRecordError for one of newer code."""
+    """Read and check one record. Raises RecordError, of a kind of its own for one of newer code and for one that can't
+    be read."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UnreadableRecordError(f"{path} can't be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} can't be read as a record: {error}") from error
     validate(record, path)
     return record
@@ -236,8 +250,8 @@ def best_point(curve: list[dict]) -> dict:
 
 @dataclass(frozen=True)
 class Pool:
-    """All records below a folder: ``records`` by run identity, and files that are none that this code can use, damaged
-    ones or those of newer code, each with what is wrong."""
+    """All records below a folder: ``records`` by run identity, and ``damaged`` files, each with what is wrong; those of
+    newer code, and those that can't be read, are among these."""
 
     root: Path
     records: dict[str, dict] = field(default_factory=dict)
@@ -248,9 +262,18 @@ class Pool:
 
 
 def read_pool(root: Path) -> Pool:
-    """Read every record below ``root``; an absent folder is an empty pool."""
+    """Read every record below ``root``; an absent folder is an empty pool. Raises PoolError for one that can't be read,
+    or has such a folder in it: its records would be taken for missing."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            text = f"{error.filename} can't be read ({error.strerror}); have it made readable for this user"
+            raise PoolError(f"{text}, or name another folder with --out (OUT= with make)")
+
     pool = Pool(root)
-    for path in sorted(root.glob("*/*/*.json")):
+    walk = os.walk(root, onerror=refuse, followlinks=True)  # glob passes over a folder that it can't read
+    paths = (Path(folder, name).relative_to(root) for folder, _, names in walk for name in names)
+    for path in sorted(root / path for path in paths if len(path.parts) == 3 and path.suffix == ".json"):
         try:
             record = read_record(path)
             pool.records[record["identity"]] = record

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 
@@ -141,7 +142,7 @@ def test_one_failing_run_does_not_stop_the_others_and_why_is_shown(out, capsys):
     assert f"failed: {failing}\n[Errno 21] Is a directory" in printed.err and "Traceback" not in printed.err
     assert "resnet14: 1 of 1" in printed.out
     said = status(out, capsys)
-    assert f"{failing}: failed: " in said and "IsADirectoryError" in said
+    assert f"{failing}: failed: [Errno 21] Is a directory" in said
 
 
 def test_a_run_that_cannot_be_begun_does_not_stop_the_others_and_says_why(out, capsys):
@@ -332,6 +333,43 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_traine
     (tmp_path / "file").write_text("")
     assert run(tmp_path / "file" / "runs") == 2
     assert f"{tmp_path / 'file' / 'runs'} can't be written to" in capsys.readouterr().err and not launched
+
+
+@pytest.mark.parametrize("name", ["records", "work"])
+def test_a_folder_in_it_that_cannot_be_written_to_is_refused_too(out, launched, capsys, monkeypatch, name):
+    (out / name).mkdir(parents=True)
+    temporary = tempfile.TemporaryFile
+
+    def denied(*arguments, dir, **more):
+        if dir == out / name:
+            raise PermissionError(13, "Permission denied", str(dir))
+        return temporary(*arguments, dir=dir, **more)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", denied)
+    assert run(out) == 2 and not launched
+    said = capsys.readouterr().err
+    assert f"{out} can't be written to ([Errno 13] Permission denied: '{out / name}')" in said and "--out" in said
+
+
+@pytest.mark.parametrize("command", ["status", "publish", "export", "train", "within"])
+def test_records_that_cannot_be_read_are_refused_by_every_command_in_a_line(
+    tmp_path, launched, capsys, monkeypatch, command
+):
+    scandir = os.scandir
+
+    def denied(folder):
+        if folder == tmp_path / "records":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    if command in ("train", "within"):
+        code = run(tmp_path, *(["--minutes", "1"] if command == "within" else []))
+    else:
+        code = main.main([command, "--out", str(tmp_path)])
+    printed = capsys.readouterr()
+    said = f"{tmp_path / 'records'} can't be read (Permission denied); have it made readable for this user, or name"
+    assert code == 2 and said in printed.out + printed.err and not launched
 
 
 def test_missing_data_are_refused_with_what_to_do(out, tmp_path, launched, monkeypatch, capsys):

@@ -2,8 +2,10 @@
 
 import copy
 import json
+import os
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fakes import make_record, move, store
@@ -16,6 +18,7 @@ from reproductions.harness.records import (
     ORIGIN,
     SCHEMA,
     NewerRecordError,
+    PoolError,
     RecordError,
     device_seconds,
     read_pool,
@@ -373,6 +376,35 @@ def test_an_edited_option_is_damage_and_no_newer_code(tmp_path, record):
     with pytest.raises(RecordError, match="edited or damaged") as caught:
         read_record(path)
     assert caught.value.kind == "damaged record"
+
+
+def deny(monkeypatch, *denied):
+    """Let these paths be another user's, which can't be read."""
+    scandir, read_text = os.scandir, Path.read_text
+
+    def raise_or(function, path, *arguments, **more):
+        if Path(path) in denied:
+            raise PermissionError(13, "Permission denied", str(path))
+        return function(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "scandir", lambda path=".": raise_or(scandir, path))
+    monkeypatch.setattr(Path, "read_text", lambda path, *args, **more: raise_or(read_text, path, *args, **more))
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_records_in_a_folder_that_can_not_be_read_are_not_taken_for_missing(tmp_path, record, monkeypatch, depth):
+    folder = record_path(tmp_path, RUN).parents[2 - depth]
+    deny(monkeypatch, folder)
+    with pytest.raises(PoolError, match=rf"{folder} can't be read \(Permission denied\).*--out"):
+        read_pool(tmp_path)
+
+
+def test_a_record_that_can_not_be_read_is_not_to_be_moved_away(tmp_path, record, monkeypatch):
+    path = record_path(tmp_path, RUN)
+    deny(monkeypatch, path)
+    error = read_pool(tmp_path).damaged[path]
+    assert str(error) == f"{path} can't be read: Permission denied" and error.kind == "unreadable record"
+    assert error.advice == "Have the file made readable for this user."
 
 
 def test_an_absent_folder_is_an_empty_pool(tmp_path):
