@@ -197,6 +197,8 @@ def _launch(options: argparse.Namespace, place: Workplace, published: Pool, cons
             return EXIT_REFUSED
         preflight.check_writable(place.out)
         preflight.check_data(missing, place, console)
+        if missing:
+            preflight.say_code(console)
         preflight.say_plan(console, options, len(options.runs) - len(missing) - len(damaged), launcher)
         with Display(len(missing), console) as display:
             return launch(missing, place, display, given)

@@ -84,6 +84,8 @@ def launch_within(wanted: Sequence[Wanted], options: argparse.Namespace, launch_
         _say_left(plan, console)
         preflight.check_writable(place.out)
         preflight.check_data(plan.runs, place, console)
+        if plan.runs:
+            preflight.say_code(console)
         elsewhere = launcher == "slurm"
         budget = Budget.of(plan, options.minutes, each_job=elsewhere)
         jobs = max(1, plan.jobs(options.minutes)) if elsewhere else None

@@ -78,6 +78,12 @@ def check_data(runs: list[Run], place: Workplace, console: Console) -> None:
                 check_images_once(dataset, place.out / "work" / "data")
 
 
+def say_code(console: Console) -> None:
+    """Print why records of this code can't be published, if that is so: afterwards it is too late."""
+    if reason := provenance.why_unpublishable(provenance.code_identity()):
+        console.print(f"these records can't be published: {reason}. Training goes on.", style="yellow")
+
+
 def say_plan(console: Console, options: argparse.Namespace, recorded: int, launcher: str) -> None:
     """Print what is going to be trained, how many of the runs are already recorded, and where."""
     experiment = options.experiment

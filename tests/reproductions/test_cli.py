@@ -15,7 +15,7 @@ from tiny import TINY, make_experiment
 
 from reproductions import __main__ as main
 from reproductions import cifar_table
-from reproductions.harness import cli, launching, preflight
+from reproductions.harness import cli, launching, minutes, preflight
 from reproductions.harness.experiment import Experiment, Variant
 from reproductions.harness.launching import cost
 from reproductions.harness.launching.slurm import queue
@@ -175,6 +175,19 @@ def test_a_record_of_newer_code_is_not_called_damaged_nor_moved_away(out, launch
     assert f"newer record: {path} was written by newer code: its schema is {SCHEMA + 1}" in said
     assert "Update the code to use it." in said and "damaged" not in said and "Move" not in said
     assert run(out, "--dry-run") == 0 and "newer record" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [[], ["--minutes", "1"]], ids=["one table", "minutes"])
+def test_a_launch_says_before_it_trains_why_its_records_can_not_be_published(
+    out, launched, monkeypatch, capsys, tmp_path, flags
+):
+    monkeypatch.setattr(minutes, "PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr(preflight.provenance, "why_unpublishable", lambda code: "git says: no")
+    run(out, *flags)
+    assert "these records can't be published: git says: no. Training goes on." in capsys.readouterr().err and launched
+    monkeypatch.setattr(preflight.provenance, "why_unpublishable", lambda code: "")
+    run(out, *flags)
+    assert "can't be published" not in capsys.readouterr().err
 
 
 def test_an_interrupted_launch_says_how_to_go_on(out, launched, capsys):
@@ -358,7 +371,7 @@ def test_records_that_cannot_be_read_are_refused_by_every_command_in_a_line(
     scandir = os.scandir
 
     def denied(folder):
-        if folder == tmp_path / "records":
+        if str(folder) == str(tmp_path / "records"):
             raise PermissionError(13, "Permission denied", str(folder))
         return scandir(folder)
 
