@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reproductions.harness import provenance
+from reproductions.harness.console import replace_unprintable
 from resnet.device import find_device
 
 OUT = provenance.ROOT / "results" / "benchmarks"
@@ -25,7 +26,11 @@ def make_parser(
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """The options of such a parser, ``device`` as a torch.device. Exits with 2 where they can't be."""
+    """The options of such a parser, ``device`` as a torch.device. Exits with 2 where they can't be.
+
+    From now on standard output replaces characters that it can't show.
+    """
+    replace_unprintable()
     options = parser.parse_args(argv)
     if options.rounds < 1 or (options.seconds is not None and options.seconds <= 0):
         parser.error("--rounds and --seconds must be positive")

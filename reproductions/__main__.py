@@ -16,6 +16,7 @@ from reproductions.harness.experiment import PROFILES, Variant
 from reproductions.harness.launching.slurm import submissions
 from reproductions.harness.minutes import launch_within
 from reproductions.harness.provenance import ROOT
+from reproductions.harness.records import PoolError
 from reproductions.harness.status import show_status
 from resnet.device import find_device
 from resnet.recipe import KERNELS, PRECISIONS
@@ -23,8 +24,12 @@ from resnet.recipe import KERNELS, PRECISIONS
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command says; returns the exit status."""
-    options = _parser().parse_args(arguments)
-    return COMMANDS[options.command](options, make_console())
+    options, console = _parser().parse_args(arguments), make_console()
+    try:
+        return COMMANDS[options.command](options, console)
+    except PoolError as error:
+        complain(console, str(error))
+        return EXIT_REFUSED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -135,8 +140,8 @@ def _export(options: argparse.Namespace, console: Console) -> int:
 def _report(options: argparse.Namespace, console: Console) -> int:
     written, pool = publish.report(EXPERIMENTS, PUBLISHED, ROOT / publish.README)
     show_files(written, ROOT)
-    for message in pool.damaged.values():
-        complain(console, f"damaged record: {message}")
+    for error in pool.damaged.values():
+        complain(console, f"{error.kind}: {error}")
     return int(bool(pool.damaged))
 
 

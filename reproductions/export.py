@@ -67,7 +67,7 @@ def export_weights(
         elif clash := _why_not_replaced(path, row, variant):
             clashes.append(f"{row.label}: {clash}; move it away, or name another folder with --to (TO= with make)")
         files[path] = pack_weights(state, card)
-    problems += pool.damaged.values()
+    problems += map(str, pool.damaged.values())
     for text in (*problems, *clashes):
         complain(console, text)
     if clashes:

@@ -15,11 +15,24 @@ from torch import Tensor
 from resnet.files import write_atomically
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
-_MAGIC = b"resnet-checkpoint-1\n"
+_ANY_FORMAT = b"resnet-checkpoint-"
+_MAGIC = _ANY_FORMAT + b"1\n"
 
 
 class CheckpointError(Exception):
     """A checkpoint that can't be used. The message names the file."""
+
+
+class NewerFormatError(CheckpointError):
+    """A checkpoint in a format that this code does not know, because newer code wrote it."""
+
+
+class MismatchError(ValueError):
+    """A checkpoint that a run can't go on from here; ``what`` is the part of it that does not fit."""
+
+    def __init__(self, what: str, text: str):
+        super().__init__(text)
+        self.what = what
 
 
 def save(folder: Path, state: dict) -> None:
@@ -36,12 +49,17 @@ def save(folder: Path, state: dict) -> None:
 
 
 def load_latest(folder: Path, device="cpu") -> dict | None:
-    """The newest whole checkpoint in ``folder``, None if there is none; a damaged one is set aside with a warning."""
+    """The newest whole checkpoint in ``folder``, None if there is none; a damaged one is set aside with a warning.
+
+    Raises NewerFormatError for one that newer code wrote, and OSError for one that can't be read; both stay.
+    """
     for path in (folder / NEWEST, folder / PREVIOUS):
         if not path.exists():
             continue
         try:
             return load(path, device)
+        except NewerFormatError:
+            raise
         except CheckpointError as error:
             damaged = path.with_suffix(".damaged")
             os.replace(path, damaged)
@@ -75,6 +93,9 @@ def load(path: Path, device="cpu") -> dict:
     content = path.read_bytes()
     start = len(_MAGIC) + 32
     if not content.startswith(_MAGIC):
+        if content.startswith(_ANY_FORMAT):
+            raise NewerFormatError(f"{path} was written by newer code, in a format that this code does not know; "
+                                   "update the code")  # fmt: skip
         raise CheckpointError(f"{path} is not a checkpoint of this program")
     payload = content[start:]
     if hashlib.sha256(payload).digest() != content[len(_MAGIC) : start]:

@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 import torch
 from torch import Tensor, nn
 
-from resnet.checkpoint import digest_of_weights
+from resnet.checkpoint import MismatchError, digest_of_weights
 from resnet.data import Data
 from resnet.data.sampling import seeded_generator
-from resnet.device import autocast, autocast_dtype, exact_kernels, keep_freed_memory, resolve_precision
+from resnet.device import autocast, autocast_dtype, exact_kernels, has_bf16, keep_freed_memory, resolve_precision
 from resnet.distributed import ALONE, Group, distribute
 from resnet.evaluate import count_wrong, count_wrong_in
 from resnet.kernels import LIBRARY, choose
@@ -126,7 +126,7 @@ class Trainer:
         keep_freed_memory(self.device)
         if precision is not None and run.recipe.precision not in ("auto", precision):
             raise ValueError(f"the run's precision is {run.recipe.precision}, so it can't be trained in {precision}")
-        self.precision = resolve_precision(precision or run.recipe.precision, self.device)
+        precision = resolve_precision(precision or run.recipe.precision, self.device)
         model = self._create_model(run, seeded_generator(run.seed, "initialisation")).train()
         if pretrained is not None:
             take_over(model, pretrained)
@@ -141,12 +141,11 @@ class Trainer:
         self._counters = BatchCounters(self.model)
         with self._on_stream():  # DistributedDataParallel adds gradients up on the stream that it was made on
             self._parallel = distribute(self.model, group)
-        self._copies = self._make_copies()
+        self._compute_in(precision)
         self._teacher = None if teacher is None else self._create_teacher(run.teacher, teacher)
         self._use_kernels(self.recipe.kernels)
         self.needed_digests = {role: digest_of_weights(weights) for role, weights in needed.items()}
         self.optimizer = make_optimizer(self.recipe, self.model)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.batches = data.batches(run.seed, self.recipe, groups)
         self.threads = torch.get_num_threads()  # on a CPU, the order of sums and so the last bits depend on it
         self.iteration = 0
@@ -177,6 +176,12 @@ class Trainer:
         options = {"num_classes": self.data.num_classes, **run.model_options}
         model = create_model(run.model, generator=generator, **options)
         return model.to(self.device, memory_format=torch.channels_last)
+
+    def _compute_in(self, precision: str) -> None:
+        """Set the precision, and make what depends on it."""
+        self.precision = precision
+        self._copies = self._make_copies()
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
 
     def _make_copies(self) -> WeightCopies | None:
         """Copies of the weights in low precision, where every step has one backward pass of one process."""
@@ -475,16 +480,29 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from :meth:`state_dict`, with the kernels that it was made with. Raises ValueError if these can't run
-        here, or if it is of another run, data or precision, or of other weights of the runs that this one needs."""
-        own = {"run": self.run.identity, "data": self.data.digest, "precision": self.precision}
+        """Go on from :meth:`state_dict`, with its kernels and, where that is left to the device, in its precision.
+
+        Raises MismatchError, a ValueError, if it is of another run or data, of other weights of the runs that this one
+        needs, of a precision that the recipe does not name or the device does not have, or of kernels that can't run
+        here.
+        """
+        own = {"run": self.run.identity, "data": self.data.digest}
         for name, here in (own | {role: self.needed_digests.get(role) for role in ROLES}).items():
             if (saved := state.get(name)) != here:
-                raise ValueError(f"the checkpoint's {name} is {saved}, but this run's is {here}")
+                raise MismatchError(name, f"the checkpoint's {name} is {saved}, but this run's is {here}")
+        if (precision := state["precision"]) != self.precision:
+            if self.recipe.precision != "auto" or (precision == "bf16" and not has_bf16(self.device)):
+                text = f"the checkpoint's precision is {precision}, but here the run's is {self.precision}"
+                raise MismatchError("precision", text)
+            self._compute_in(precision)
         if (kernels := state.get("kernels", LIBRARY)) != self.kernels:
-            self._use_kernels(kernels)
+            try:
+                self._use_kernels(kernels)
+            except ValueError as error:
+                raise MismatchError("kernels", str(error)) from error
             if self.kernels != kernels:
-                raise ValueError(f"the checkpoint was made with {kernels} kernels, but this run can't use them here")
+                text = f"the checkpoint was made with {kernels} kernels, but this run can't use them here"
+                raise MismatchError("kernels", text)
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with self._on_stream():

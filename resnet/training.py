@@ -1,6 +1,7 @@
 """Training a run to its end: evaluations, checkpoints, progress; exactly resumable."""
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -17,7 +18,11 @@ POLL_SECONDS = 5e-5  # between two looks at a device that has enough to do
 
 
 class Interrupted(Exception):
-    """Training was asked to stop; a checkpoint was written first."""
+    """Training was asked to stop; a checkpoint was written first, unless that failed and ``saved`` is false."""
+
+    def __init__(self, text: str, saved: bool = True):
+        super().__init__(text)
+        self.saved = saved
 
 
 @dataclass(frozen=True)
@@ -65,15 +70,17 @@ def training(
     do, too. So several trainings can take turns on one device without any of them waiting for it; ``clock`` gives
     seconds and stands still while this one is kept waiting for its turn.
 
-    A checkpoint is written about every ``checkpoint_seconds``, ``on_progress`` called about once a second. Where
-    ``stop_requested`` turns true, a checkpoint is written and Interrupted raised. Returns how it was trained:
+    A checkpoint is written about every ``checkpoint_seconds``, ``on_progress`` called about once a second. Where one
+    can't be written, a full disk say, there is a warning, the older ones stay and training goes on to the next. Where
+    ``stop_requested`` turns true, a checkpoint is written and Interrupted raised, which says so if it could not be
+    written. Returns how it was trained:
     wall_seconds, and train_seconds without evaluations and checkpoints, of all starts together less what a killed
     process did after its last checkpoint; device_seconds, its share of the device's time, where ``neighbours`` other
     runs had theirs; packed_with, the most others at once; segments, each with the iterations from and to which it went,
     its device_seconds and its origin. ``origin`` says in plain values where and with what this process trains, once a
     checkpoint is loaded; starts of the same origin are one segment, and the origin is None of what a checkpoint
     without segments brings.
-    OSError while a checkpoint is written ends the training. In a group of processes, rank 0 alone reads and writes.
+    In a group of processes, rank 0 alone reads and writes.
     """
     history = {"wall_seconds": 0.0, "train_seconds": 0.0, "device_seconds": 0.0, "packed_with": 0, "segments": []}
     group = trainer.group
@@ -85,7 +92,8 @@ def training(
             _note_segment(history, trainer.iteration, None)
     own_origin = origin()
     burst = BURST[trainer.device.type]
-    first_iteration, wall_before = trainer.iteration, history["wall_seconds"]
+    first_iteration = kept = trainer.iteration  # kept: the iteration of the newest checkpoint
+    wall_before = history["wall_seconds"]
     started = last_checkpoint = last_progress = segment = shared = clock()
     marks: deque = deque()  # each with how many steps lie between it and the one before
     done = 0  # steps that are still to be told
@@ -123,15 +131,30 @@ def training(
             history["wall_seconds"] = wall_before + now - started
             _note_segment(history, trainer.iteration, own_origin)
             state = {**trainer.state_dict(), "history": history}
-            if group.rank == 0:
-                checkpoint.save(folder, state)
+            problem = _save(folder, state) if group.rank == 0 else None
+            kept = kept if problem else trainer.iteration
             group.barrier()  # a process that ends may take the others with it
             segment = clock()
+            reached = f"{trainer.run} stopped at iteration {trainer.iteration}"
+            if stop and problem:
+                raise Interrupted(f"{reached}, but {problem}; it can be resumed from iteration {kept}", saved=False)
             if stop:
-                raise Interrupted(f"{trainer.run} stopped at iteration {trainer.iteration}; it can be resumed")
+                raise Interrupted(f"{reached}; it can be resumed")
+            if problem:
+                warnings.warn(f"{trainer.run} at iteration {trainer.iteration}: {problem}; training goes on, and the "
+                              f"next checkpoint is tried in {checkpoint_seconds:g} s", stacklevel=2)  # fmt: skip
     history["wall_seconds"] = wall_before + clock() - started
     _note_segment(history, trainer.iteration, own_origin)
     return history
+
+
+def _save(folder: Path, state: dict) -> str:
+    """Write a checkpoint; returns why it could not be written, empty if it was."""
+    try:
+        checkpoint.save(folder, state)
+    except OSError as error:
+        return f"its checkpoint could not be written ({error})"
+    return ""
 
 
 def _note_segment(history: dict, iteration: int, origin: dict | None) -> None:

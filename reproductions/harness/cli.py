@@ -25,7 +25,7 @@ from reproductions.harness.launching.slurm.cluster_profile import load_cluster_p
 from reproductions.harness.launching.worker import Outcome
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.minutes import launch_within, measure_final_networks, wanted_runs
-from reproductions.harness.records import Pool, read_pool, record_path
+from reproductions.harness.records import Pool, PoolError, RecordError, read_pool, record_path
 from reproductions.harness.reporting.report import write_report
 from reproductions.harness.reporting.samples import completed
 from resnet.data import DataError
@@ -151,6 +151,9 @@ def run_experiment(experiments: Experiment | Mapping[str, Experiment], arguments
         published = read_pool(PUBLISHED / "records")
         outcome = _launch(options, place, published, console)
         return outcome if isinstance(outcome, int) else _conclude(options, outcome, place, published, console)
+    except PoolError as error:
+        complain(console, str(error))
+        return EXIT_REFUSED
     except KeyboardInterrupt:
         console.print("\nStopped at once. The same command goes on from the last checkpoints.")
         return EXIT_INTERRUPTED
@@ -178,8 +181,8 @@ def _leave_out_published_needs(options: argparse.Namespace, place: Workplace, co
 def _launch(options: argparse.Namespace, place: Workplace, published: Pool, console: Console) -> Outcome | int:
     """Train what has no record yet; the exit status where there is no more to do or to say."""
     pool = read_pool(place.records)
-    for message in (*pool.damaged.values(), *published.damaged.values()):
-        complain(console, f"damaged record: {message}")
+    for error in (*pool.damaged.values(), *published.damaged.values()):
+        complain(console, f"{error.kind}: {error}")
     damaged = _damaged(options.runs, pool)
     missing = [run for run in options.runs if pool.get(run) is None and run not in damaged]
     try:
@@ -194,6 +197,8 @@ def _launch(options: argparse.Namespace, place: Workplace, published: Pool, cons
             return EXIT_REFUSED
         preflight.check_writable(place.out)
         preflight.check_data(missing, place, console)
+        if missing:
+            preflight.say_code(console)
         preflight.say_plan(console, options, len(options.runs) - len(missing) - len(damaged), launcher)
         with Display(len(missing), console) as display:
             return launch(missing, place, display, given)
@@ -235,8 +240,8 @@ def _conclude(
             return EXIT_FAILED
     for run, text in outcome.failures.items():
         complain(console, f"\nfailed: {run}\n{text}")
-    for run, text in _damaged(options.runs, pool).items():
-        complain(console, f"\nnot trained: {run}\n{text}\nMove the file away to train this run again.")
+    for run, error in _damaged(options.runs, pool).items():
+        complain(console, f"\nnot trained: {run}\n{error}\n{error.advice}")
     if outcome.detached:
         console.print(f"\n{outcome.detached}")
         return 0 if options.detach else EXIT_INTERRUPTED
@@ -255,7 +260,7 @@ def _measure(options: argparse.Namespace, pool: Pool, place: Workplace, console:
         return measure_final_networks(options.experiment, records, place, device)
 
 
-def _damaged(runs: list[Run], pool: Pool) -> dict[Run, str]:
-    """Those of the runs whose record is damaged, with what is wrong: they are never trained over."""
+def _damaged(runs: list[Run], pool: Pool) -> dict[Run, RecordError]:
+    """Those of the runs whose record can't be used, with what is wrong: they are never trained over."""
     paths = {run: record_path(pool.root, run) for run in runs}
     return {run: pool.damaged[path] for run, path in paths.items() if path in pool.damaged}

@@ -1,5 +1,7 @@
 """What all commands have in common: how they print, what they return, and where they look by default."""
 
+import io
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -11,11 +13,22 @@ PUBLISHED = provenance.ROOT / "results"
 DEFAULT_OUT, DEFAULT_DATA = Path("runs"), Path("data")
 
 
+def replace_unprintable() -> None:
+    """Have standard output show ? for characters that its encoding does not have, rather than end the command.
+
+    That is what stderr does in its own way.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def make_console(**settings) -> Console:
     """A console that prints texts and tables as they are: brackets are no markup, and lines break where they end.
 
-    ``settings`` are rich's own, such as ``stderr``.
+    From now on standard output replaces characters that it can't show, whoever prints them. ``settings`` are rich's
+    own, such as ``stderr``.
     """
+    replace_unprintable()
     return Console(soft_wrap=True, highlight=False, markup=False, **settings)
 
 

@@ -86,6 +86,9 @@ class Kind:
 
     def _problem(self, content, record: dict) -> str | None:
         expected = _FIELDS | self.fields
+        schema = content.get("schema") if isinstance(content, dict) else None
+        if type(schema) is int and schema > SCHEMA:
+            return f"newer code wrote it, in schema {schema}, and this code knows none above {SCHEMA}: update the code"
         if not isinstance(content, dict) or set(content) != set(expected):
             return "its fields are others"
         if wrong := [name for name, kind in expected.items() if type(content[name]) is not kind]:

@@ -67,8 +67,8 @@ def launch_within(wanted: Sequence[Wanted], options: argparse.Namespace, launch_
     console = make_console(stderr=True)
     place = Workplace(options.out, options.data, options.checkpoint_seconds, published=PUBLISHED)
     pool, published = read_pool(place.records), read_pool(PUBLISHED / "records")
-    for message in (*pool.damaged.values(), *published.damaged.values()):
-        complain(console, f"damaged record: {message}")
+    for error in (*pool.damaged.values(), *published.damaged.values()):
+        complain(console, f"{error.kind}: {error}")
     runs = lacking(list(dict.fromkeys(one.run for one in wanted)), [pool] if options.all else [pool, published])
     try:
         launcher, launch = launching.choose(options.launcher, options.device, len(runs))
@@ -84,6 +84,8 @@ def launch_within(wanted: Sequence[Wanted], options: argparse.Namespace, launch_
         _say_left(plan, console)
         preflight.check_writable(place.out)
         preflight.check_data(plan.runs, place, console)
+        if plan.runs:
+            preflight.say_code(console)
         elsewhere = launcher == "slurm"
         budget = Budget.of(plan, options.minutes, each_job=elsewhere)
         jobs = max(1, plan.jobs(options.minutes)) if elsewhere else None

@@ -15,13 +15,14 @@ from reproductions.harness.console import PUBLISHED, make_console
 from reproductions.harness.launching import cost
 from reproductions.harness.launching.slots import Slot, find_slots
 from reproductions.harness.launching.workplace import Workplace
-from reproductions.harness.records import Pool
+from reproductions.harness.records import Pool, RecordError
 from resnet.data import FOLDERS, load
 from resnet.data.folder import check_images_once
 from resnet.device import available_cores, find_device, resolve_precision, why_no_cuda
 from resnet.kernels import check_kernels
 from resnet.run import Run
 
+_FOLDERS = ("records", "work", "weights", "tables", "plots")
 _CPU_HOURS = 2  # that the paper profile may take on a CPU without --yes
 
 
@@ -54,13 +55,14 @@ def check_device(options: argparse.Namespace, launcher: str) -> None:
 
 
 def check_writable(out: Path) -> None:
-    """Raise ValueError unless files can be written below ``out``, and it is not the published results."""
+    """Raise ValueError unless files can be written to ``out`` and its folders, and it is not the published results."""
     if out.resolve().is_relative_to(PUBLISHED):
         raise ValueError(f"{out} is for published records; train elsewhere, then: python -m reproductions publish")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
+        for folder in (out, *(path for name in _FOLDERS if (path := out / name).exists())):
+            with tempfile.TemporaryFile(dir=folder):
+                pass
     except OSError as error:
         text = f"{out} can't be written to ({error}); name another folder with --out (OUT= with make)"
         raise ValueError(text) from error
@@ -74,6 +76,12 @@ def check_data(runs: list[Run], place: Workplace, console: Console) -> None:
         if name in FOLDERS:
             with console.status(Text(f"looking through the files of {dataset.root}")):
                 check_images_once(dataset, place.out / "work" / "data")
+
+
+def say_code(console: Console) -> None:
+    """Print why records of this code can't be published, if that is so: afterwards it is too late."""
+    if reason := provenance.why_unpublishable(provenance.code_identity()):
+        console.print(f"these records can't be published: {reason}. Training goes on.", style="yellow")
 
 
 def say_plan(console: Console, options: argparse.Namespace, recorded: int, launcher: str) -> None:
@@ -97,7 +105,7 @@ def _device_text(options: argparse.Namespace) -> str:
 
 
 def dry_run(
-    options: argparse.Namespace, missing: list[Run], damaged: dict[Run, str], launcher: str, pools: list[Pool]
+    options: argparse.Namespace, missing: list[Run], damaged: dict[Run, RecordError], launcher: str, pools: list[Pool]
 ) -> None:
     """Print the runs and their cost."""
     runs = options.runs
@@ -106,7 +114,7 @@ def dry_run(
     total = 0.0
     for run in runs:
         if run not in missing:
-            table.add_row(str(run), "damaged record" if run in damaged else "recorded", "", "")
+            table.add_row(str(run), damaged[run].kind if run in damaged else "recorded", "", "")
         elif (rate := rates.get(cost.work_of(run))) is None:
             table.add_row(str(run), "to be trained", "not measured", "")
         else:

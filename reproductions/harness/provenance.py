@@ -20,12 +20,28 @@ SOURCE_SUFFIXES = (".py", ".toml")
 CODE_FILE = "CODE.json"  # in a copy of the code: which code it is
 
 
-def _git(*arguments: str) -> str | None:
-    """What git prints; None where it fails."""
+class _GitError(Exception):
+    """The message is why git can't tell, in its own words where it has some."""
+
+
+def _ask_git(*arguments: str) -> str:
+    """What git prints. Raises _GitError."""
     try:
         command = ["git", "-C", str(ROOT), *arguments]
         return subprocess.run(command, capture_output=True, check=True, timeout=30).stdout.decode()
-    except (OSError, subprocess.SubprocessError):
+    except OSError as error:
+        raise _GitError(f"git can't be started: {error.strerror}") from error
+    except subprocess.CalledProcessError as error:
+        raise _GitError(f"git says: {' '.join(error.stderr.decode(errors='replace').split())}") from error
+    except subprocess.SubprocessError as error:
+        raise _GitError(f"git does not answer: {error}") from error
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints; None where it fails."""
+    try:
+        return _ask_git(*arguments)
+    except _GitError:
         return None
 
 
@@ -73,6 +89,26 @@ def code_identity() -> dict:
     return identity
 
 
+def why_unpublishable(identity: dict) -> str:
+    """Why no record of the code with this :func:`code_identity` can be published, and what to do; empty if it can."""
+    commit, has_git = identity["commit"], (ROOT / ".git").exists()
+    if identity["modified"]:
+        since = f" since commit {commit[:12]}" if commit else ""
+        return f"the code was modified{since}; begin from a commit with all changes"
+    if commit is None:
+        reason = f"{ROOT} has no .git"
+        if has_git:
+            try:
+                _ask_git("rev-parse", "HEAD")
+            except _GitError as error:
+                reason = str(error)
+        return f"the code's commit is not known ({reason}); have git tell it, or name it in {COMMIT_VARIABLE}"
+    if has_git and committed_resnet_digest(commit) not in (None, identity["resnet_sha256"]):
+        text = f"the files in {ROOT / 'resnet'} are not those of commit {commit[:12]}, though git sees no change"
+        return f"{text}: look for other line endings, and for files that git ignores"
+    return ""
+
+
 def describe_code(identity: dict, files: dict[str, bytes]) -> bytes:
     """What CODE.json in a copy of these files says: their identity, and a digest of them all."""
     return json.dumps({**identity, "sources_sha256": sources_digest(files)}, indent=1).encode()
@@ -116,7 +152,7 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()

@@ -59,7 +59,7 @@ def publish(source: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
     Returns the new files, and for each record left out the reason. A published record is never replaced.
     """
     pool, published, new = read_pool(source), read_pool(results / "records"), []
-    refused: dict[Path, str] = dict(pool.damaged)
+    refused = {path: str(error) for path, error in pool.damaged.items()}
     for record in pool.records.values():
         run = Run.from_specification(record["specification"])
         path, target = record_path(source, run), record_path(results / "records", run)
@@ -158,7 +158,7 @@ def with_tables(text: str, root: Path) -> str:
 def check(experiments: Sequence[Experiment], results: Path, readme: Path) -> list[str]:
     """What is wrong with the committed results: nothing if every table, plot and the README follow from the records."""
     pool = read_pool(results / "records")
-    problems, history = list(pool.damaged.values()), provenance.has_history()
+    problems, history = [str(error) for error in pool.damaged.values()], provenance.has_history()
     for record in pool.records.values():
         path = record_path(results / "records", Run.from_specification(record["specification"]))
         problems += [f"{path}: {objection}" for objection in objections(record, history)]

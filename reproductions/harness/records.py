@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,7 +65,25 @@ _POINT |= {"test_error": _OPTIONAL}
 
 
 class RecordError(Exception):
-    """A record that can't be used. The message names the file."""
+    """A record that can't be used. The message names the file; ``kind`` is such a record, ``advice`` the way out."""
+
+    kind, advice = "damaged record", "Move the file away to train this run again."
+
+
+class UnreadableRecordError(RecordError):
+    """A record that this user may not read, or whose disk fails."""
+
+    kind, advice = "unreadable record", "Have the file made readable for this user."
+
+
+class PoolError(ValueError):
+    """A folder of records that can't be looked into. The message names it and says what to do."""
+
+
+class NewerRecordError(RecordError):
+    """A record that is not damaged, but of newer code than this."""
+
+    kind, advice = "newer record", "Update the code to use it."
 
 
 def seal(record: dict) -> dict:
@@ -97,10 +116,13 @@ def write_record(root: Path, record: dict) -> Path:
 
 
 def read_record(path: Path) -> dict:
-    """Read and check one record. Raises RecordError."""
+    """Read and check one record. Raises RecordError, of a kind of its own for one of newer code and for one that can't
+    be read."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UnreadableRecordError(f"{path} can't be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} can't be read as a record: {error}") from error
     validate(record, path)
     return record
@@ -126,15 +148,23 @@ def validate(record: dict, path: Path) -> None:
 
     check(isinstance(record, dict), "it is not an object")
     schema = record.get("schema")
+    if type(schema) is int and schema > SCHEMA:
+        raise NewerRecordError(f"{path} was written by newer code: its schema is {schema}, and this code knows none "
+                               f"above {SCHEMA}")  # fmt: skip
     check(type(schema) is int and 1 <= schema <= SCHEMA, f"schema is {schema!r}, not {SCHEMA}")
     fields = _fields(schema)
     check_fields(record, fields, "")
     check(set(record) == set(fields), f"unknown field {', '.join(sorted(set(record) - set(fields)))}")
     try:
-        digest, run = seal(record)["record_sha256"], Run.from_specification(record["specification"])
-    except ValueError as error:  # a number that is not finite, or a run that this code can't train
+        digest = seal(record)["record_sha256"]
+    except ValueError as error:  # a number that is not finite
         raise RecordError(f"{path} is not a valid record: {error}") from error
     check(digest == record["record_sha256"], "its digest does not fit its content: it was edited or damaged")
+    try:
+        run = Run.from_specification(record["specification"])
+    except ValueError as error:
+        text = f"{path} was written by newer or other code: this code can't train its run ({error})"
+        raise NewerRecordError(text) from error
     check(run.identity == record["identity"], "its identity does not fit its specification")
     check(path.parts[-3:] == record_path(Path("x"), run).parts[-3:], f"it belongs at {record_path(Path('.'), run)}")
     check(record["status"] in ("completed", "diverged"), f"status is {record['status']!r}")
@@ -222,25 +252,35 @@ def best_point(curve: list[dict]) -> dict:
 
 @dataclass(frozen=True)
 class Pool:
-    """All records below a folder: ``records`` by run identity, and ``damaged`` files, each with what is wrong."""
+    """All records below a folder: ``records`` by run identity, and ``damaged`` files, each with what is wrong; those of
+    newer code, and those that can't be read, are among these."""
 
     root: Path
     records: dict[str, dict] = field(default_factory=dict)
-    damaged: dict[Path, str] = field(default_factory=dict)
+    damaged: dict[Path, RecordError] = field(default_factory=dict)
 
     def get(self, run: Run) -> dict | None:
         return self.records.get(run.identity)
 
 
 def read_pool(root: Path) -> Pool:
-    """Read every record below ``root``; an absent folder is an empty pool."""
+    """Read every record below ``root``; an absent folder is an empty pool. Raises PoolError for one that can't be read,
+    or has such a folder in it: its records would be taken for missing."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            text = f"{error.filename} can't be read ({error.strerror}); have it made readable for this user"
+            raise PoolError(f"{text}, or name another folder with --out (OUT= with make)")
+
     pool = Pool(root)
-    for path in sorted(root.glob("*/*/*.json")):
+    walk = os.walk(root, onerror=refuse, followlinks=True)  # glob passes over a folder that it can't read
+    paths = (Path(folder, name).relative_to(root) for folder, _, names in walk for name in names)
+    for path in sorted(root / path for path in paths if len(path.parts) == 3 and path.suffix == ".json"):
         try:
             record = read_record(path)
             pool.records[record["identity"]] = record
         except RecordError as error:
-            pool.damaged[path] = str(error)
+            pool.damaged[path] = error
     return pool
 
 

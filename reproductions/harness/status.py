@@ -42,8 +42,8 @@ def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console
     standings = find_standings(out, {path.stem for path in (out / "records").glob("*/*/*.json")})
     for standing in standings:
         console.print(f"{standing.run}: {standing.state}{standing.text}")
-    for message in pool.damaged.values():
-        complain(console, f"damaged record: {message}")
+    for error in pool.damaged.values():
+        complain(console, f"{error.kind}: {error}")
     return int(bool(pool.damaged) or any(standing.state == "failed" for standing in standings))
 
 

@@ -73,6 +73,17 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_written(disk, launch, check):
     check("Full disk", "while a checkpoint is written", times, SETTING, [out], [counts.counts], said="says so")
 
 
+def test_a_disk_that_is_full_for_a_moment_while_a_checkpoint_is_written(disk, launch, check):
+    training = launch(SETTING, disk / "runs", *INLINE)
+    training.wait_for_news()
+    filler = fill(disk)
+    training.wait_for_words("its checkpoint could not be written ([Errno 28] No space left on device")
+    filler.unlink()
+    training.succeed()
+    check("Full disk", "for a moment, while a checkpoint is written", 1, SETTING, [disk / "runs"], [{}],
+          begun_once=True, said="says so, goes on")  # fmt: skip
+
+
 @pytest.mark.parametrize(("what", "room"), [("weights", "nothing"), ("record", "the weights")])
 def test_a_disk_that_is_full_while_a_result_is_written(what, room, disk, launch, check, undisturbed):
     out = disk / "runs"

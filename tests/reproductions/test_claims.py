@@ -87,6 +87,32 @@ def test_a_claim_elsewhere_holds_as_long_as_it_is_touched(tmp_path):
         assert claim_number(tmp_path) == 2
 
 
+def test_a_claim_from_the_future_holds_no_longer_than_any_other_if_nobody_touches_it(tmp_path):
+    path = elsewhere(tmp_path)
+    os.utime(path, (time.time() + 3600,) * 2)
+    assert owned(tmp_path, stale_seconds=60) and claim(tmp_path, 60) is None
+    assert abs(path.stat().st_mtime - time.time()) < 30
+    os.utime(path, (time.time() + 3600,) * 2)  # its owner lives, and its clock is wrong
+    assert owned(tmp_path, 60) and abs(path.stat().st_mtime - time.time()) < 30
+    os.utime(path, (time.time() - 61,) * 2)  # a minute later
+    assert not owned(tmp_path, 60)
+
+
+def test_another_users_claim_that_can_not_be_read_counts_by_its_age(tmp_path, monkeypatch):
+    path = elsewhere(tmp_path)
+    read_text = Path.read_text
+
+    def denied(path, *arguments, **more):
+        if path.name.startswith("owner."):
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_text(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    assert owned(tmp_path, 60)
+    os.utime(path, (0, 0))
+    assert not owned(tmp_path, 60)
+
+
 def test_an_owner_touches_its_claim(tmp_path):
     with claim(tmp_path, stale_seconds=0.24) as mine:
         os.utime(mine.path, (0, 0))

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from tiny import TINY, make_experiment
 
 from reproductions import __main__ as main
 from reproductions import cifar_table
-from reproductions.harness import cli, launching, preflight
+from reproductions.harness import cli, launching, minutes, preflight
 from reproductions.harness.experiment import Experiment, Variant
 from reproductions.harness.launching import cost
 from reproductions.harness.launching.slurm import queue
@@ -23,7 +24,7 @@ from reproductions.harness.launching.slurm.submissions import Submission
 from reproductions.harness.launching.worker import Outcome
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.provenance import ROOT
-from reproductions.harness.records import read_pool, record_path
+from reproductions.harness.records import SCHEMA, read_pool, record_path
 from resnet.recipe import Recipe
 
 TINY_EXPERIMENT = make_experiment()
@@ -132,16 +133,16 @@ def test_a_launch_that_leaves_a_run_without_record_is_no_success(out, launched):
     assert run(out) == 1
 
 
-def test_one_failing_run_does_not_stop_the_others_and_its_traceback_is_shown(out, capsys):
+def test_one_failing_run_does_not_stop_the_others_and_why_is_shown(out, capsys):
     failing, other = TINY_EXPERIMENT.runs(SMOKE, 1)
     Workplace(out, out).weights(failing).mkdir(parents=True)
     assert run(out) == 1
     printed = capsys.readouterr()
     assert list(read_pool(out / "records").records) == [other.identity]
-    assert f"failed: {failing}" in printed.err and "Traceback" in printed.err and "IsADirectoryError" in printed.err
+    assert f"failed: {failing}\n[Errno 21] Is a directory" in printed.err and "Traceback" not in printed.err
     assert "resnet14: 1 of 1" in printed.out
     said = status(out, capsys)
-    assert f"{failing}: failed: " in said and "IsADirectoryError" in said
+    assert f"{failing}: failed: [Errno 21] Is a directory" in said
 
 
 def test_a_run_that_cannot_be_begun_does_not_stop_the_others_and_says_why(out, capsys):
@@ -163,6 +164,30 @@ def test_a_damaged_record_is_named_and_not_trained_over(out, launched, capsys):
     assert str(path) in printed.err and "Move the file away" in printed.err
     assert launched == [[]] and path.read_bytes() == before
     assert "resnet8: 0 of 1" in printed.out
+
+
+def test_a_record_of_newer_code_is_not_called_damaged_nor_moved_away(out, launched, capsys):
+    store(out / "records", *(make_record(r, 20.0) for r in TINY_EXPERIMENT.runs(SMOKE, 1)))
+    path = record_path(out / "records", TINY_EXPERIMENT.runs(SMOKE, 1)[0])
+    path.write_text(path.read_text().replace(f'"schema": {SCHEMA}', f'"schema": {SCHEMA + 1}'))
+    assert run(out) == 1 and launched == [[]]
+    said = capsys.readouterr().err
+    assert f"newer record: {path} was written by newer code: its schema is {SCHEMA + 1}" in said
+    assert "Update the code to use it." in said and "damaged" not in said and "Move" not in said
+    assert run(out, "--dry-run") == 0 and "newer record" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [[], ["--minutes", "1"]], ids=["one table", "minutes"])
+def test_a_launch_says_before_it_trains_why_its_records_can_not_be_published(
+    out, launched, monkeypatch, capsys, tmp_path, flags
+):
+    monkeypatch.setattr(minutes, "PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr(preflight.provenance, "why_unpublishable", lambda code: "git says: no")
+    run(out, *flags)
+    assert "these records can't be published: git says: no. Training goes on." in capsys.readouterr().err and launched
+    monkeypatch.setattr(preflight.provenance, "why_unpublishable", lambda code: "")
+    run(out, *flags)
+    assert "can't be published" not in capsys.readouterr().err
 
 
 def test_an_interrupted_launch_says_how_to_go_on(out, launched, capsys):
@@ -321,6 +346,43 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_traine
     (tmp_path / "file").write_text("")
     assert run(tmp_path / "file" / "runs") == 2
     assert f"{tmp_path / 'file' / 'runs'} can't be written to" in capsys.readouterr().err and not launched
+
+
+@pytest.mark.parametrize("name", ["records", "work"])
+def test_a_folder_in_it_that_cannot_be_written_to_is_refused_too(out, launched, capsys, monkeypatch, name):
+    (out / name).mkdir(parents=True)
+    temporary = tempfile.TemporaryFile
+
+    def denied(*arguments, dir, **more):
+        if dir == out / name:
+            raise PermissionError(13, "Permission denied", str(dir))
+        return temporary(*arguments, dir=dir, **more)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", denied)
+    assert run(out) == 2 and not launched
+    said = capsys.readouterr().err
+    assert f"{out} can't be written to ([Errno 13] Permission denied: '{out / name}')" in said and "--out" in said
+
+
+@pytest.mark.parametrize("command", ["status", "publish", "export", "train", "within"])
+def test_records_that_cannot_be_read_are_refused_by_every_command_in_a_line(
+    tmp_path, launched, capsys, monkeypatch, command
+):
+    scandir = os.scandir
+
+    def denied(folder):
+        if str(folder) == str(tmp_path / "records"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    if command in ("train", "within"):
+        code = run(tmp_path, *(["--minutes", "1"] if command == "within" else []))
+    else:
+        code = main.main([command, "--out", str(tmp_path)])
+    printed = capsys.readouterr()
+    said = f"{tmp_path / 'records'} can't be read (Permission denied); have it made readable for this user, or name"
+    assert code == 2 and said in printed.out + printed.err and not launched
 
 
 def test_missing_data_are_refused_with_what_to_do(out, tmp_path, launched, monkeypatch, capsys):

@@ -1,7 +1,9 @@
 """The console of all commands: what is said comes out as it is."""
 
 import io
+import sys
 
+import pytest
 from rich.table import Table
 
 from reproductions.harness.console import complain, make_console, show_files
@@ -38,3 +40,14 @@ def test_files_are_named_relative_to_the_root_after_the_tables(tmp_path, capsys)
     table.write_text(f"| {BRACKETS} |\n")
     show_files([table, plot], tmp_path)
     assert capsys.readouterr().out == f"| {BRACKETS} |\n\nwrote tables/a.md\nwrote plots/a.png\n"
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "8.50 ? 0.10 ? 3"), ("latin-1", "8.50 ± 0.10 ? 3")])
+def test_characters_that_the_output_does_not_have_are_replaced(tmp_path, monkeypatch, encoding, shown):
+    table, output = tmp_path / "a.md", io.BytesIO()
+    table.write_text("8.50 ± 0.10 – 3\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding=encoding))
+    show_files([table, tmp_path / "of other bytes \udcff.png"], tmp_path)
+    print("8.50 ± 0.10 – 3", flush=True)
+    expected = f"{shown}\n\nwrote a.md\nwrote of other bytes ?.png\n{shown}\n"
+    assert output.getvalue().decode(encoding) == expected

@@ -91,6 +91,7 @@ def own_results(out, wrong=832, exact_wrong=830, **changes):
         ({"exact_images": 10_000}, "numbers of images can't be"),
         ({"inexact_sha256": "0" * 64}, "its inexact images"),
         ({"wrong": 832.0}, "wrong is 832.0"),
+        ({"schema": 2, "new": 1}, "newer code wrote it, in schema 2, .*: update the code"),
     ],
 )
 def test_numbers_that_do_not_fit_are_damage(tmp_path, changes, problem):

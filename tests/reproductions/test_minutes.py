@@ -19,7 +19,7 @@ from reproductions import degradation
 from reproductions.experiments import evidence
 from reproductions.harness import cli, launching, minutes, provenance
 from reproductions.harness.experiment import Variant
-from reproductions.harness.launching import job, local
+from reproductions.harness.launching import budget, job, local
 from reproductions.harness.launching.budget import Beginning, Budget, Plan, lacking, make_plan
 from reproductions.harness.launching.cost import Rate, work_of
 from reproductions.harness.launching.job import Job
@@ -146,8 +146,11 @@ def test_a_run_begun_under_other_code_is_left_and_its_commit_named(place):
     assert "commit deadbeef99" in found.left[RUNS[0]]
 
 
-def test_a_run_goes_on_in_the_precision_of_its_checkpoint(place):
+def test_a_run_goes_on_in_the_precision_of_its_checkpoint(place, monkeypatch):
     begin(place, RUNS[0], precision="bf16")
+    found = plan(place, [RUNS[0]])
+    assert found.runs == [] and found.left[RUNS[0]] == "begun in bf16, which the device here does not have"
+    monkeypatch.setattr(budget, "has_bf16", lambda device: True)
     assert plan(place, [RUNS[0]]).precisions == {RUNS[0]: "bf16"}
 
 

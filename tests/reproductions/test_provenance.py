@@ -98,6 +98,37 @@ def test_a_machine_without_git_does_not_know_whether_the_code_was_modified(repos
     assert identity["commit"] is None and identity["modified"] is None and len(identity["resnet_sha256"]) == 64
 
 
+def why():
+    return provenance.why_unpublishable(provenance.code_identity())
+
+
+def test_nothing_stands_against_a_clean_checkout(repository):
+    assert why() == ""
+
+
+def test_git_says_itself_why_it_does_not_tell_the_commit_of_another_users_checkout(repository, monkeypatch):
+    head = git(repository, "rev-parse", "HEAD").strip()
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    said = why()
+    assert "dubious ownership" in said and f"safe.directory '{repository}'" in said and "RESNET_COMMIT" in said
+    assert "\n" not in said
+    monkeypatch.setenv(provenance.COMMIT_VARIABLE, head)
+    assert why() == ""
+
+
+def test_why_records_of_other_code_can_not_be_published(repository, monkeypatch):
+    head = git(repository, "rev-parse", "HEAD")
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", "")
+        assert "git can't be started: No such file or directory" in why()
+    (repository / "resnet" / "run.py").write_text("changed = True\n")
+    assert why() == f"the code was modified since commit {head[:12]}; begin from a commit with all changes"
+    git(repository, "update-index", "--assume-unchanged", "resnet/run.py")
+    assert f"not those of commit {head[:12]}, though git sees no change" in why()
+    (repository / ".git").rename(repository.parent / "elsewhere")
+    assert f"{repository} has no .git" in why() and "RESNET_COMMIT" in why()
+
+
 def test_a_shallow_clone_has_no_history(repository, monkeypatch):
     assert provenance.has_history()
     (repository / "README.md").write_text("second commit")

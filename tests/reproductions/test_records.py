@@ -2,8 +2,10 @@
 
 import copy
 import json
+import os
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fakes import make_record, move, store
@@ -15,6 +17,8 @@ from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import (
     ORIGIN,
     SCHEMA,
+    NewerRecordError,
+    PoolError,
     RecordError,
     device_seconds,
     read_pool,
@@ -334,8 +338,73 @@ def test_a_pool_reports_what_is_damaged_and_never_counts_it(tmp_path):
     damaged.write_text(damaged.read_text().replace("8", "7", 1))
     pool = read_pool(tmp_path)
     assert {record["specification"]["seed"] for record in pool.records.values()} == {0, 2}
-    assert list(pool.damaged) == [damaged] and str(damaged) in pool.damaged[damaged]
+    assert list(pool.damaged) == [damaged] and str(damaged) in str(pool.damaged[damaged])
     assert pool.get(runs[0])["final"]["test_error"] == 8.0 and pool.get(runs[1]) is None
+
+
+def newer(record, what):
+    """The record as newer code may write it: in the next schema, of a run with an option or by rules of its own."""
+    specification = record["specification"]
+    if what == "schema":
+        return record | {"schema": SCHEMA + 1, "new": 1}
+    if what == "option":
+        specification = specification | {"recipe": specification["recipe"] | {"new": 1}}
+    if what == "rules":
+        specification = specification | {"training_version": 2}
+    return seal(record | {"specification": specification})
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("schema", f"its schema is {SCHEMA + 1}, and this code knows none above {SCHEMA}"),
+        ("option", r"this code can't train its run \(.*'new'"),
+        ("rules", r"this code can't train its run \(training version 2, but this code has version 1"),
+    ],
+)
+def test_a_record_of_newer_code_is_no_damaged_one(tmp_path, record, what, said):
+    path = put(tmp_path, newer(record, what))
+    with pytest.raises(NewerRecordError, match=f"{path} was written by newer .*code: {said}") as caught:
+        read_record(path)
+    assert caught.value.kind == "newer record" and caught.value.advice == "Update the code to use it."
+    pool = read_pool(tmp_path)
+    assert not pool.records and isinstance(pool.damaged[path], NewerRecordError)
+
+
+def test_an_edited_option_is_damage_and_no_newer_code(tmp_path, record):
+    path = put(tmp_path, {**newer(record, "option"), "record_sha256": record["record_sha256"]})
+    with pytest.raises(RecordError, match="edited or damaged") as caught:
+        read_record(path)
+    assert caught.value.kind == "damaged record"
+
+
+def deny(monkeypatch, *denied):
+    """Let these paths be another user's, which can't be read."""
+    scandir, read_text = os.scandir, Path.read_text
+
+    def raise_or(function, path, *arguments, **more):
+        if Path(path) in denied:
+            raise PermissionError(13, "Permission denied", str(path))
+        return function(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "scandir", lambda path=".": raise_or(scandir, path))
+    monkeypatch.setattr(Path, "read_text", lambda path, *args, **more: raise_or(read_text, path, *args, **more))
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_records_in_a_folder_that_can_not_be_read_are_not_taken_for_missing(tmp_path, record, monkeypatch, depth):
+    folder = record_path(tmp_path, RUN).parents[2 - depth]
+    deny(monkeypatch, folder)
+    with pytest.raises(PoolError, match=rf"{folder} can't be read \(Permission denied\).*--out"):
+        read_pool(tmp_path)
+
+
+def test_a_record_that_can_not_be_read_is_not_to_be_moved_away(tmp_path, record, monkeypatch):
+    path = record_path(tmp_path, RUN)
+    deny(monkeypatch, path)
+    error = read_pool(tmp_path).damaged[path]
+    assert str(error) == f"{path} can't be read: Permission denied" and error.kind == "unreadable record"
+    assert error.advice == "Have the file made readable for this user."
 
 
 def test_an_absent_folder_is_an_empty_pool(tmp_path):

@@ -15,7 +15,7 @@ from reproductions.harness.launching import worker
 from reproductions.harness.launching.worker import execute
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import ORIGIN, read_record, record_path
-from resnet import checkpoint
+from resnet import checkpoint, trainer
 from resnet.data import DataError, load
 from resnet.data.synthetic import make_synthetic
 from resnet.recipe import Recipe
@@ -191,25 +191,118 @@ def test_a_run_that_fails_does_not_stop_the_others(place, monkeypatch):
     assert record_path(place.records, good).exists() and not record_path(place.records, bad).exists()
 
 
-def test_a_checkpoint_that_can_not_be_written_fails_the_run_and_keeps_it_resumable(place, monkeypatch):
-    run = synthetic_run()
-    save, saves = checkpoint.save, []
+def full_disk(monkeypatch, *failing):
+    """Let the checkpoints of these numbers find no space; returns the iterations of all that were tried."""
+    save, tried = checkpoint.save, []
 
-    def full(folder, state):
-        saves.append(state["iteration"])
-        if len(saves) == 3:
+    def save_or_fail(folder, state):
+        tried.append(state["iteration"])
+        if len(tried) in failing:
             raise OSError(28, "No space left on device")
         save(folder, state)
 
+    monkeypatch.setattr(checkpoint, "save", save_or_fail)
+    return tried
+
+
+def test_a_checkpoint_that_can_not_be_written_is_said_and_the_next_one_tried(place, monkeypatch):
+    run = synthetic_run()
+    tried = full_disk(monkeypatch, 2, 3)
     eager = Workplace(place.out, place.data, checkpoint_seconds=0)
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", full)
-        assert "No space left" in execute([run], eager, never).failures[run]
-    assert checkpoint.load_latest(place.work(run))["iteration"] == 2
-    assert not execute([run], place, never).failures
+    with pytest.warns(UserWarning) as caught:
+        assert not execute([run], eager, never).failures
+    said = [str(warning.message) for warning in caught]
+    assert tried == [1, 2, 3, 4, 5] and len(said) == 2
+    assert "at iteration 2: its checkpoint could not be written ([Errno 28] No space left on device)" in said[0]
     alone = Workplace(place.out / "alone", place.data)
     execute([run], alone, never)
     assert comparable_record(place, run) == comparable_record(alone, run)
+
+
+def test_a_stop_that_can_not_write_its_checkpoint_says_from_where_the_run_goes_on(place, monkeypatch):
+    run = synthetic_run()
+    full_disk(monkeypatch, 2)
+    stops = iter([False, False, True])
+    eager = Workplace(place.out, place.data, checkpoint_seconds=0)
+    outcome = execute([run], eager, lambda: next(stops, True))
+    assert "stopped at iteration 2, but its checkpoint could not be written ([Errno 28]" in outcome.failures[run]
+    assert outcome.failures[run].endswith("it can be resumed from iteration 1")
+    assert outcome.interrupted == outcome.failures[run] and Status.read(place.work(run)).state == "stopped"
+    assert checkpoint.load_latest(place.work(run))["iteration"] == 1
+    assert not execute([run], place, never).failures
+
+
+def test_a_status_that_can_not_be_written_stops_nothing(place, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Status, "write", full)
+    run = synthetic_run()
+    with pytest.warns(UserWarning, match="how .* stands could not be written down: No space left on device"):
+        assert not execute([run], place, never).failures
+    assert record_path(place.records, run).exists()
+
+
+def test_a_result_that_can_not_be_written_is_said_in_a_line_and_the_checkpoint_stays(place, monkeypatch):
+    run, eager = synthetic_run(), Workplace(place.out, place.data, checkpoint_seconds=0)
+
+    def full(path, record):
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "write_record", full)
+        said = execute([run], eager, never).failures[run]
+    expected = f"[Errno 28] No space left on device: '{place.records}'"
+    assert said == f"{expected}\nThe same command goes on from the last checkpoint."
+    assert checkpoint.load_latest(place.work(run))["iteration"] == 5
+
+
+def begin(place, run):
+    """Train a run as far as a checkpoint after two of its iterations."""
+    stops = iter([False, False, True])
+    assert execute([run], place, lambda: next(stops, True)).interrupted
+
+
+def change(place, run, values):
+    """Make the checkpoint of a run one from elsewhere."""
+    checkpoint.save(place.work(run), checkpoint.load_latest(place.work(run)) | values)
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "said"),
+    [
+        ({"precision": "bf16"}, "precision is bf16, but here the run's is fp32. Either go on with it on a device that"),
+        ({"data": "d1"}, "Either name the folder of the data that it was begun with (DATA= with make), or remove"),
+        ({"teacher": "7e"}, "Either put back the teacher's weights that it was begun with, or remove"),
+        ({"run": "b2"}, "Either go on with it where it was begun, or remove"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_here_is_said_in_a_line_with_the_ways_out(place, elsewhere, said):
+    run = synthetic_run()
+    begin(place, run)
+    change(place, run, elsewhere)
+    failure = execute([run], place, never).failures[run]
+    assert said in failure and str(place.work(run)) in failure and "\n" not in failure
+    assert checkpoint.load_latest(place.work(run))["iteration"] == 2, "it stays"
+
+
+def test_a_checkpoint_of_newer_code_is_said_in_a_line_and_stays(place):
+    run = synthetic_run()
+    begin(place, run)
+    path = place.work(run) / checkpoint.NEWEST
+    path.write_bytes(path.read_bytes().replace(b"checkpoint-1", b"checkpoint-2", 1))
+    failure = execute([run], place, never).failures[run]
+    assert failure.startswith(f"{path} was written by newer code") and "\n" not in failure and path.exists()
+
+
+def test_a_record_names_the_precision_of_the_checkpoint_that_a_run_went_on_from(place, monkeypatch):
+    monkeypatch.setattr(trainer, "has_bf16", lambda device: True)
+    run = Run("cifar_resnet8", replace(SHORT, precision="auto"), "synthetic")
+    begin(place, run)
+    change(place, run, {"precision": "bf16"})
+    assert not execute([run], place, never).failures
+    record = read_record(record_path(place.records, run))
+    assert record["precision"] == "bf16" and [s["precision"] for s in record["segments"]] == ["fp32", "bf16"]
 
 
 def test_asked_to_stop_it_leaves_a_checkpoint_and_says_so(place):
@@ -238,7 +331,7 @@ def test_a_record_names_every_software_that_had_a_part_in_it(place, monkeypatch,
     run, versions = synthetic_run(), provenance.versions()
 
     def start(version, stops=never):
-        monkeypatch.setattr(provenance, "versions", lambda: versions | {"torch": version})
+        monkeypatch.setattr(provenance, "versions", lambda kernels: versions | {"torch": version})
         return execute([run], place, stops)
 
     def dies(*arguments):

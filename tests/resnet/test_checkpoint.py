@@ -86,6 +86,16 @@ def test_two_damaged_checkpoints_are_none_with_a_warning_each(tmp_path, damage):
     assert len(caught) == 2
 
 
+def test_a_checkpoint_of_newer_code_is_refused_and_stays(tmp_path):
+    checkpoint.save(tmp_path, state(1))
+    path = tmp_path / NEWEST
+    path.write_bytes(path.read_bytes().replace(b"checkpoint-1", b"checkpoint-2", 1))
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match=f"{path} was written by newer code.*update the code"):
+        checkpoint.load_latest(tmp_path)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == [NEWEST]
+
+
 @DAMAGES
 def test_the_error_names_the_file(tmp_path, damage):
     checkpoint.save(tmp_path, state(1))

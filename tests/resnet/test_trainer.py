@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from resnet import trainer as trainer_module
+from resnet.checkpoint import MismatchError
 from resnet.data.dataset import ImageDataset
 from resnet.data.resident import ResidentData
 from resnet.data.sampling import Sampler
@@ -391,10 +393,35 @@ def test_a_checkpoint_of_another_run_is_refused(dataset, data, tmp_path):
             train(other, tmp_path)
 
 
-def test_a_checkpoint_of_another_precision_is_refused(data):
+def left_to_the_device(data, precision=None):
+    return Trainer(make_run(replace(RECIPE, precision="auto")), data, precision=precision)
+
+
+def test_a_checkpoint_of_another_precision_than_the_recipe_names_is_refused(data):
     state = Trainer(make_run(), data).state_dict()
-    with pytest.raises(ValueError, match="precision"):
+    with pytest.raises(MismatchError, match="the checkpoint's precision is bf16, but here the run's is fp32"):
         Trainer(make_run(), data).load_state_dict({**state, "precision": "bf16"})
+
+
+def test_a_checkpoint_in_bf16_is_refused_on_a_device_without_it(data):
+    state = left_to_the_device(data, "bf16").state_dict()
+    with pytest.raises(MismatchError, match="the checkpoint's precision is bf16, but here the run's is fp32"):
+        left_to_the_device(data).load_state_dict(state)
+
+
+@pytest.mark.parametrize("begun_in", ["fp32", "bf16"])
+def test_a_run_whose_precision_is_left_to_the_device_goes_on_in_that_of_its_checkpoint(data, monkeypatch, begun_in):
+    monkeypatch.setattr(trainer_module, "has_bf16", lambda device: True)
+    begun, whole = left_to_the_device(data, begun_in), left_to_the_device(data, begun_in)
+    own = {"fp32": "bf16", "bf16": "fp32"}[begun_in]
+    begun.step(), begun.step()
+    resumed = left_to_the_device(data, own)
+    resumed.load_state_dict(begun.state_dict())
+    assert resumed.precision == resumed.state_dict()["precision"] == begun_in
+    resumed.step()
+    for _ in range(3):
+        whole.step()
+    assert resumed.weights_digest() == whole.weights_digest()
 
 
 def test_seeds_give_different_nets_and_the_same_seed_the_same(data):

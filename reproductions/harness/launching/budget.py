@@ -12,7 +12,7 @@ from reproductions.harness.launching.cost import Rate, Work, work_of
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import Pool
 from resnet import checkpoint
-from resnet.device import resolve_precision
+from resnet.device import has_bf16, resolve_precision
 from resnet.run import Run
 
 
@@ -156,11 +156,11 @@ def make_plan(
 ) -> Plan:
     """Put the lacking ``runs`` in order, and find those that can't be trained here.
 
-    A begun run goes on only under the code and in the precision of its checkpoint, since a run made by two versions of
-    the code can't be published. Any other run is trained in the precision of the recorded runs on this kind of device
-    that it is compared with seed by seed (``partners``), since no other pairs are tested; where they are of several
-    precisions, it is left. ``device`` is None where jobs run elsewhere, on GPUs. ``rates``: of the work of these runs,
-    as far as they are known.
+    A begun run goes on only under the code and in the precision of its checkpoint, where the device has it, since a run
+    made by two versions of the code can't be published. Any other run is trained in the precision of the recorded runs
+    on this kind of device that it is compared with seed by seed (``partners``), since no other pairs are tested; where
+    they are of several precisions, it is left. ``device`` is None where jobs run elsewhere, on GPUs. ``rates``: of the
+    work of these runs, as far as they are known.
     """
     digest = provenance.code_identity()["resnet_sha256"]
     begun: dict[Run, Beginning] = {}
@@ -170,11 +170,13 @@ def make_plan(
         own = None if device is None else resolve_precision(run.recipe.precision, device)
         wanted = own
         if (beginning := read_beginning(place, run)) is not None:
-            if beginning.resnet_sha256 == digest:
-                begun[run], wanted = beginning, beginning.precision
-            else:
+            if beginning.resnet_sha256 != digest:
                 commit = f"commit {beginning.commit[:10]}" if beginning.commit else "code that is not known"
                 left[run] = f"begun under {commit}, and can be finished by that code alone"
+            elif beginning.precision == "bf16" != own and device is not None and not has_bf16(device):
+                left[run] = "begun in bf16, which the device here does not have"
+            else:
+                begun[run], wanted = beginning, beginning.precision
         elif run.recipe.precision == "auto":
             kind = "cuda" if device is None else device.type
             known = [record for record in partners(run) if record["hardware"]["type"] == kind]

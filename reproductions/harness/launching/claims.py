@@ -2,8 +2,8 @@
 
 A claim is a file, ``owner.<number>``, made exclusively: of two processes that want the same number one gets it, and
 the highest number owns the run. The owner touches its file as long as it lives. Whoever finds the owner dead, or
-gone, makes the file with the next number. Nothing but exclusive creation, renaming and the times of files is needed,
-so a network file system will do.
+gone, makes the file with the next number; a file from the future, by a clock that was wrong, is first set to now.
+Nothing but exclusive creation, renaming and the times of files is needed, so a network file system will do.
 """
 
 import json
@@ -85,13 +85,17 @@ def owned(folder: Path, stale_seconds: float = STALE_SECONDS) -> bool:
     path = _newest(folder)
     if path is None:
         return False
+    owner, silent = None, 0.0
     try:
         silent = _time_there(folder) - path.stat().st_mtime
+        if silent < -stale_seconds:  # touched by another clock; a living owner will touch it again, a dead one won't
+            with suppress(PermissionError):  # another user's file
+                os.utime(path)
         owner = json.loads(path.read_text())
     except FileNotFoundError:  # taken over this moment
         return True
-    except ValueError:  # being written, or its writer died
-        return silent < stale_seconds
+    except (OSError, ValueError):  # another user's; being written, or its writer died
+        pass
     if not isinstance(owner, dict):
         return silent < stale_seconds
     if owner.get("released"):

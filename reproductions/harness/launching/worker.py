@@ -41,6 +41,12 @@ _CLAIM_SECONDS = 1.0  # between two looks at runs that other processes train
 
 
 CALLED = {"teacher": "teacher", "pretrained": "pre-training"}  # in messages, what a run is to one that needs it
+_GO_ON = {  # how a run can go on from a checkpoint, by the part of it that does not fit here
+    "precision": "go on with it on a device that has this precision",
+    "kernels": "go on with it on a device that can run them",
+    "data": "name the folder of the data that it was begun with (DATA= with make)",
+    **{role: f"put back the {called}'s weights that it was begun with" for role, called in CALLED.items()},
+}
 
 
 class NeedError(Exception):
@@ -214,7 +220,7 @@ class _Worker:
             try:
                 self.on_status(run, _done(run, read_record(path)))
             except RecordError as error:  # never trained over: it may be all that is left of a result
-                self.failures[run] = f"{error}\nMove the file away to train this run again."
+                self.failures[run] = f"{error}\n{error.advice}"
             return True
         failed = failures([run], self.place, self.way.launch) if self.way.launch else {}
         self.failures |= failed
@@ -234,6 +240,8 @@ class _Worker:
                 else:
                     self.interrupted = str(interrupted)
                     self._report(run, "stopped", message=str(interrupted))
+                    if not interrupted.saved:
+                        self.failures[run] = str(interrupted)
             except torch.OutOfMemoryError:
                 if self.pack.size > 1 or not alone:  # there will be more memory when others have ended
                     self.waiting.append(run)
@@ -241,8 +249,14 @@ class _Worker:
                         take_back_start(self.place.work(run), begun.starts)
                     raise
                 self._fail(run, traceback.format_exc())
-            except (DataError, RecordError, NeedError) as error:
+            except (DataError, RecordError, NeedError, checkpoint.CheckpointError) as error:
                 self._fail(run, str(error))
+            except checkpoint.MismatchError as error:
+                folder, way = self.place.work(run), _GO_ON.get(error.what, "go on with it where it was begun")
+                text = f"it can't go on from its checkpoint in {folder}: {error}"
+                self._fail(run, f"{text}. Either {way}, or remove that folder to begin again")
+            except OSError as error:  # a disk that is full, or another user's files
+                self._fail(run, f"{error}\nThe same command goes on from the last checkpoint.")
             except Exception as error:  # whatever went wrong with this run, the others go on
                 if self._device_is_lost():
                     raise DeviceLost(f"the device answers nothing but errors any more: {error}") from error
@@ -319,19 +333,19 @@ class _Worker:
     def _fail(self, run: Run, text: str) -> None:
         """Write down that the run failed; in the middle of an exception and of a group, let it through."""
         self.failures[run] = text
-        try:
-            self._report(run, "failed", message=text)
-        except OSError as error:  # a full disk, say: the traceback is still shown at the end
-            warnings.warn(f"the failure of a run could not be written down: {error}", stacklevel=2)
+        self._report(run, "failed", message=text)
         if self.group.size > 1 and (error := sys.exception()) is not None:
             raise error
 
     def _report(self, run: Run, state: str, progress=None, message: str = "") -> None:
-        """Write down how the run stands, and tell."""
+        """Write down how the run stands, and tell; where it can't be written, a full disk say, tell alone."""
         if self.group.rank != 0:
             return
         status = Status(state, str(run), time.time(), progress, message, self.way.launch)
-        status.write(self.place.work(run))
+        try:
+            status.write(self.place.work(run))
+        except OSError as error:  # without the file's name, which is new every second: once is enough to say it
+            warnings.warn(f"how {run} stands could not be written down: {error.strerror}", stacklevel=2)
         self.on_status(run, status)
 
 
