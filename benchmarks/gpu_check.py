@@ -46,7 +46,7 @@ VALUES = "VALUES "  # marks a stage's values among whatever libraries print
 
 @dataclass(frozen=True)
 class Ended:
-    """How a stage's process ended: its status is DONE, FAILED, SKIPPED or TIMED_OUT; ``words`` are its last ones."""
+    """The end of a stage's process: its status is DONE, FAILED, SKIPPED or TIMED_OUT; ``words`` are its last ones."""
 
     status: str
     values: dict | None = None
@@ -151,7 +151,7 @@ def check(
 
 
 def _entry(stage: Stage) -> dict:
-    """What the page knows of a stage that has not been done."""
+    """The page's entry for a stage that has not been done."""
     return {"title": stage.title, "limit": stage.limit, "decides": stage.decides, "status": NOT_DONE, "seconds": None,
             "values": None, "words": ""}  # fmt: skip
 
@@ -190,7 +190,7 @@ def _write(folder: Path, results: dict) -> None:
 
 
 def do_here(options: argparse.Namespace) -> None:
-    """What a stage's process does: the stage, and print its values."""
+    """Do a stage in its own process, and print its values."""
     setting = Setting(**{name: tuple(v) if isinstance(v, list) else v for name, v in options.setting.items()})
     stage = next(stage for stage in [DEVICE, *stages(setting)] if stage.name == options.stage)
     try:

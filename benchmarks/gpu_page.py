@@ -85,7 +85,7 @@ def _status(entry: dict) -> str:
 
 
 def _verdict(results: dict) -> str:
-    """Whether the GPU is safe to use, the best width, and what is missing: a list of sentences."""
+    """The verdict as a list of sentences: safe to use or not, the best width, and anything missing."""
     entries, no_gpu = results["stages"].values(), results["about"]["no_gpu"]
     lines = [_safe(results), _best_widths(results)]
     if failed := [entry["title"] for entry in entries if entry["status"] in (FAILED, TIMED_OUT)]:

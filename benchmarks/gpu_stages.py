@@ -1,4 +1,4 @@
-"""What the GPU check does, stage by stage: each is one process's work and gives values that JSON can hold."""
+"""The stages of the GPU check: each is one process's work and gives values that JSON can hold."""
 
 import multiprocessing
 import os
@@ -41,7 +41,7 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """How much is measured.
+    """The amount of measuring.
 
     models: of the throughput; the first is also the one whose kernels and memory are looked at. widths: of the packs
     beside one run. pack: the runs whose memory is looked at. rounds, seconds, workers, images, test_images: see

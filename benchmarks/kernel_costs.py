@@ -1,4 +1,4 @@
-"""What the fused kernels cost, without a GPU: they are compiled for one, and their instructions counted.
+"""The costs of the fused kernels, without a GPU: they are compiled for one, and their instructions counted.
 
 The schedulers of a GPU issue four instructions per cycle and streaming multiprocessor, and memory moves so many bytes a
 second: two bounds, which the time on the device is above.
@@ -82,7 +82,7 @@ def step_launches(
 
 
 def costs(launches: list[Launch], capability: int, say: Callable[[Cost], None] = lambda cost: None) -> list[Cost]:
-    """What each kernel costs on a kind of GPU, once for all launches alike; ``say`` is told of each as it is found."""
+    """The cost of each kernel on a kind of GPU, once for all launches alike; ``say`` is told of each as it is found."""
     found = []
     for same in alike(launches):
         found.append(_cost(same[0], len(same), capability))

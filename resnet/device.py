@@ -1,6 +1,7 @@
 """The device that networks are trained and tested on, and the arithmetic that is done there."""
 
 import ctypes
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -74,6 +75,18 @@ def keep_freed_memory(device: torch.device) -> None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, -1)
         mallopt(_M_TOP_PAD, 64 * 2**20)
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """A context in which Python collects no garbage."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def has_bf16(device: torch.device) -> bool:

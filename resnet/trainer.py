@@ -1,7 +1,6 @@
 """One run on one device, a step at a time: what it is made of, and how it is put down and taken up again."""
 
 import copy
-import gc
 import math
 import weakref
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,15 @@ from torch import Tensor, nn
 from resnet.checkpoint import MismatchError, digest_of_weights
 from resnet.data import Data
 from resnet.data.sampling import seeded_generator
-from resnet.device import autocast, autocast_dtype, exact_kernels, has_bf16, keep_freed_memory, resolve_precision
+from resnet.device import (
+    autocast,
+    autocast_dtype,
+    exact_kernels,
+    has_bf16,
+    keep_freed_memory,
+    no_garbage_collection,
+    resolve_precision,
+)
 from resnet.distributed import ALONE, Group, distribute
 from resnet.evaluate import count_wrong, count_wrong_in
 from resnet.kernels import LIBRARY, choose
@@ -65,18 +72,6 @@ def _out_of_memory_named() -> Iterator[None]:
         if during or any(said in str(error) for said in _NO_MEMORY):
             raise torch.OutOfMemoryError(str(error)) from error
         raise
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """A context in which Python collects no garbage: a dead trainer waits for its stream, which ends a recording."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class Trainer:
@@ -321,7 +316,9 @@ class Trainer:
         for size in self.batches.sizes:
             self.optimizer.zero_grad()  # so that the gradients belong to the graph
             graphs[size] = torch.cuda.CUDAGraph()
-            with self._memory_sufficing(), _no_collection(), torch.cuda.graph(graphs[size], stream=self._stream):
+            # A dead trainer that is collected waits for its stream, which ends a recording.
+            recording = torch.cuda.graph(graphs[size], stream=self._stream)
+            with self._memory_sufficing(), no_garbage_collection(), recording:
                 self._compute(size)
         return graphs
 

@@ -29,11 +29,12 @@ from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import Pool, read_pool
 from reproductions.harness.reporting.report import write_report
 from reproductions.harness.reporting.samples import completed
+from resnet import checkpoint
 from resnet.data import DataError
 from resnet.device import find_device
 from resnet.run import Run
 
-MEASURING_SHARE = 0.1  # of the time, at most, for rates that no record tells
+_MEASURING_SHARE = 0.1  # of the time, at most, for rates that no record tells
 _MEASURING_SECONDS = 60.0  # after the time is over, for what is measured of final networks
 
 
@@ -119,13 +120,16 @@ def _make_plan(
             return known | cost.estimated_rates(runs, known)
         slots = preflight.find_slots_of(runs, launcher, options)
         thread_count = slots[0].threads if slots else None
-        end = time.monotonic() + 60 * options.minutes * MEASURING_SHARE
+        end = time.monotonic() + 60 * options.minutes * _MEASURING_SHARE
         found: dict[cost.Work, cost.Rate] = {}
         hours = 0.0
+        looked_up: set[cost.Work] = set()
         for run in runs:  # no more is measured than the time can take
-            enough = hours > 2 * options.minutes / 60 * max(1, len(slots)) or time.monotonic() > end
-            found |= cost.rates_here([run], pools, device, thread_count, measure=not enough)
-            hours += found[cost.work_of(run)].hours(run) if cost.work_of(run) in found else 0
+            if (work := cost.work_of(run)) not in looked_up:
+                looked_up.add(work)
+                enough = hours > 2 * options.minutes / 60 * max(1, len(slots)) or time.monotonic() > end
+                found |= cost.rates_here([run], pools, device, thread_count, measure=not enough)
+            hours += found[work].hours(run) if work in found else 0
         return found | cost.estimated_rates(runs, found)
 
     return make_plan(runs, place, device, _Partners(wanted, pools), rates)
@@ -204,6 +208,7 @@ def _conclude(
     """Write the tables of what is there, say how far everything came, and return the exit status."""
     pool = read_pool(place.records)
     problems = []
+    device = find_device("auto" if options.launcher == "slurm" else options.device)  # the jobs' may not be here
     tables: dict[tuple[str, str], list[Wanted]] = {}
     for one in wanted:
         tables.setdefault((one.experiment.name, one.variant.name), []).append(one)
@@ -211,7 +216,6 @@ def _conclude(
         experiment, variant = ones[0].experiment, ones[0].variant
         if not (records := [record for one in ones if (record := pool.get(one.run)) is not None]):
             continue
-        device = find_device("auto" if options.launcher == "slurm" else options.device)
         for record in completed(records):
             if time.time() < budget.until + _MEASURING_SECONDS:  # the next launch measures the others
                 problems += measure_final_networks(experiment, [record], place, device)
@@ -226,7 +230,7 @@ def _conclude(
     for run, text in outcome.failures.items():
         complain(console, f"\nfailed: {run}\n{text}")
     done = sum(pool.get(run) is not None for run in plan.runs)
-    going = sum((place.work(run) / "checkpoint.pt").exists() for run in plan.runs if pool.get(run) is None)
+    going = sum((place.work(run) / checkpoint.NEWEST).exists() for run in plan.runs if pool.get(run) is None)
     console.print(f"\n{done} of {len(plan.runs)} lacking runs were finished, {going} have checkpoints to go on from.")
     if outcome.detached:
         console.print(outcome.detached)

@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from resnet.data.dataset import DataError
+from resnet.device import no_garbage_collection
 
 PREFETCH = 4  # pieces that each process has ready or in work
 WATCH_SECONDS = 0.5
@@ -58,7 +59,8 @@ class Loader:
             worker_init_fn=partial(_begin, os.getpid()),
             generator=torch.Generator(),  # else it would draw from the global one
         )
-        with _signals_held_back(), _nothing_collected():
+        # Workers begin without collecting, and so clear nothing away that they inherit, such as memory of a GPU.
+        with _signals_held_back(), no_garbage_collection():
             self._results = [iter(loader)]
         _name_the_dead()
         # Not left to the garbage collector: of objects that refer to each other it may clear away first those by which
@@ -148,18 +150,6 @@ def _signals_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """Processes that are begun in this context clear nothing away that they inherit, such as memory of a GPU."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _begin(parent: int, worker: int) -> None:

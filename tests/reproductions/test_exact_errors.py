@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -100,26 +99,19 @@ def test_numbers_that_do_not_fit_are_damage(tmp_path, changes, problem):
         EXACT_ERRORS.find(tmp_path, record)
 
 
-def test_publish_report_and_check(tmp_path, monkeypatch):
-    root = tmp_path / "repository"
-    (root / "resnet").mkdir(parents=True)
-    (root / "resnet" / "run.py").write_text("code = 1\n")
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
-    for command in ("init --quiet", "add --all", "-c user.name=A -c user.email=a@b commit --quiet --message first"):
-        subprocess.run(["git", "-C", root, *command.split()], check=True)
-    monkeypatch.setattr(provenance, "ROOT", root)
-    results, experiment = root / "results", replace(cifar_table.EXPERIMENT, report=write_table)
+def test_publish_report_and_check(repository, tmp_path):
+    results, experiment = repository / "results", replace(cifar_table.EXPERIMENT, report=write_table)
     own_results(tmp_path / "runs")
     publish.publish(tmp_path / "runs" / "records", results)
     new, refused = publish.publish_measurements(tmp_path / "runs", results)
     assert [path.parent for path in new] == [results / "exact_errors"] and refused == {}
-    publish.report([experiment], results, root / "README.md")
+    publish.report([experiment], results, repository / "README.md")
     said = "On the 9,980 test images of cifar10 that are exact in this copy, the mean test error differs by "
     assert f"- {said}0.00 points (1 run measured, in fp32).\n" in (results / "tables" / "cifar_table.md").read_text()
-    (root / "README.md").write_text("")
-    assert publish.check([experiment], results, root / "README.md") == []
+    (repository / "README.md").write_text("")
+    assert publish.check([experiment], results, repository / "README.md") == []
     new[0].write_text(json.dumps(json.loads(new[0].read_text()) | {"exact_wrong": 831}))
-    problems = publish.check([experiment], results, root / "README.md")
+    problems = publish.check([experiment], results, repository / "README.md")
     assert any(new[0].name in problem and "digest" in problem for problem in problems)
     assert any("cifar_table.md: differs" in problem for problem in problems)
 

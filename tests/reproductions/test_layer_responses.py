@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from dataclasses import replace
 
 import pytest
@@ -268,19 +267,6 @@ def test_the_figure_has_two_panels_with_a_line_for_each_net():
 
 
 # ----------------------------------------------------------------------------------------------------------- published
-
-
-@pytest.fixture
-def repository(tmp_path, monkeypatch):
-    """A repository with a commit of some code, and an experiment on real data with one row."""
-    root = tmp_path / "repository"
-    (root / "resnet").mkdir(parents=True)
-    (root / "resnet" / "run.py").write_text("code = 1\n")
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
-    for command in ("init --quiet", "add --all", "-c user.name=A -c user.email=a@b commit --quiet --message first"):
-        subprocess.run(["git", "-C", root, *command.split()], check=True)
-    monkeypatch.setattr(provenance, "ROOT", root)
-    return root
 
 
 def own_results(out, **changes):

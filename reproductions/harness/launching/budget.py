@@ -18,7 +18,7 @@ from resnet.run import Run
 
 @dataclass(frozen=True)
 class Beginning:
-    """How far a run with a checkpoint is: iterations done, in which precision, and by which code."""
+    """The checkpoint of an unfinished run: iterations done, precision, and the code that it was begun with."""
 
     iteration: int
     precision: str
@@ -62,7 +62,7 @@ class Plan:
         return found
 
     def jobs(self, minutes: float) -> int:
-        """How many jobs of so many minutes train all of it; a run whose rate is not known counts as one."""
+        """Count the jobs of so many minutes that train all of it; a run whose rate is not known counts as one."""
         known = sum(self.seconds[run] for run in self.runs if run in self.seconds)
         return -int(-known // (60 * minutes)) + sum(run not in self.seconds for run in self.runs)
 
@@ -95,7 +95,7 @@ class Budget:
         """The budget of a job that starts now."""
         if self.minutes is None:
             return self
-        return Budget(time.time() + 60 * self.minutes, None, self.seconds, self.begun, self.precisions)
+        return replace(self, until=time.time() + 60 * self.minutes, minutes=None)
 
     @property
     def over(self) -> bool:
@@ -114,7 +114,7 @@ class Budget:
 
 
 def lacking(runs: Sequence[Run], pools: Sequence[Pool]) -> list[Run]:
-    """Those of the runs that have a record in none of the pools, each after the runs that it needs and lacks.
+    """Find the runs that have a record in none of the pools, each after the runs that it needs and lacks.
 
     A run that another one needs is lacking, too, where the first pool that has its record has not its final weights.
     """
@@ -134,7 +134,7 @@ def lacking(runs: Sequence[Run], pools: Sequence[Pool]) -> list[Run]:
 
 
 def read_beginning(place: Workplace, run: Run) -> Beginning | None:
-    """How far the checkpoint of an unfinished run is; None without one that can be used."""
+    """Read the checkpoint of an unfinished run; None without one that can be used."""
     folder = place.work(run)
     for path in (folder / checkpoint.NEWEST, folder / checkpoint.PREVIOUS):
         try:
