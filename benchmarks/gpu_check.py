@@ -4,11 +4,12 @@
     python -m benchmarks.gpu_check --minutes 4
 
 In turn: the GPU tests that decide; the kernels of a step; throughput of packs beside the conventional loop; memory
-around an evaluation; a packed launch, the same one interrupted and resumed, and its runs alone. Every stage is a
-process of its own, so that one that fails, crashes or hangs is a line with its last words, and has a limit of its own
-within the minutes of all. Writes ``results/benchmarks/gpu-check-<device>.md`` and ``.json`` after each stage. Called
-again with the same code, software and device, it goes on with what was not done in the time; what failed stays until
-``--anew``. Without a GPU, what needs one is skipped.
+around an evaluation; a packed launch, the same one interrupted and resumed, and its runs alone; the fused kernels'
+tests, and a step by them beside the library's. Every stage is a process of its own, so that one that fails, crashes or
+hangs is a line with its last words, and has a limit of its own within the minutes of all. Writes
+``results/benchmarks/gpu-check-<device>.md`` and ``.json`` after each stage. Called again with the same code, software
+and device, it goes on with what was not done in the time; what failed stays until ``--anew``. Without a GPU, what needs
+one is skipped.
 """
 
 import argparse

@@ -60,6 +60,9 @@ def page(results: dict) -> str:
     if kernels := _values(results, "kernels"):
         parts.append(_kernels(kernels))
     parts += [model_section(_model_result(e["values"]["result"])) for e in _done(results, "rates-")]
+    if fused := _values(results, "fused"):
+        text = fused["text"].replace("## ", "### ")
+        parts.append(f"## A step by the library's kernels and by the fused ones\n\n{text}")
     if moments := [entry["values"] for entry in _done(results, "memory-")]:
         parts.append(_memory(moments))
     if ways := {way: found for way in WAYS if (found := _values(results, f"launch-{way}"))}:

@@ -31,6 +31,7 @@ from resnet.trainer import Trainer
 
 Say = Callable[[str], None]
 TESTS = "tests/resnet/test_packing.py"
+KERNEL_TESTS = "tests/resnet/test_kernels.py"
 PROFILED = 10  # steps
 
 
@@ -94,7 +95,10 @@ def look_at_device(setting: Setting, device: torch.device, say: Say) -> dict:
 
 
 def run_tests(test: str, setting: Setting, device: torch.device, say: Say) -> dict:
-    """One function of TESTS, by pytest in this process. Raises Skipped, and SystemExit where it fails."""
+    """The tests marked gpu of a file, or one of its functions, as pytest names them, by pytest in this process.
+
+    Raises Skipped, and SystemExit where one fails.
+    """
     import pytest
 
     if device.type == "cuda":
@@ -108,8 +112,8 @@ def run_tests(test: str, setting: Setting, device: torch.device, say: Say) -> di
             elif report.when == "call" and report.passed:
                 passed.append(report.nodeid)
 
-    path = Path(provenance.ROOT, TESTS)
-    code = pytest.main([f"{path}::{test}", "-q", "-m", "gpu", "-p", "no:cacheprovider"], plugins=[Listener()])
+    path = str(Path(provenance.ROOT, test))
+    code = pytest.main([path, "-q", "-m", "gpu", "-p", "no:cacheprovider"], plugins=[Listener()])
     if code:
         raise SystemExit(int(code))
     if not passed or reasons:
@@ -141,6 +145,13 @@ def look_at_kernels(setting: Setting, device: torch.device, say: Say) -> dict:
         raise RuntimeError("the profiler saw no kernel")
     kernels.sort(key=lambda kernel: -kernel["us"])
     return {"model": setting.models[0], "precision": trainer.precision, "kernels": kernels}
+
+
+def compare_kernels(setting: Setting, device: torch.device, say: Say) -> dict:
+    """A step of the first model by the library's kernels and by the fused ones: parts, rates, and each kernel."""
+    from benchmarks.kernels import measure  # which needs Triton
+
+    return {"text": measure([setting.models[0]], device, [1, setting.pack], setting.rounds, setting.seconds, say)}
 
 
 def measure_rates(model: str, setting: Setting, device: torch.device, say: Say) -> dict:
@@ -247,7 +258,7 @@ def stages(setting: Setting) -> list[Stage]:
         ("fp16", "an fp16 step that overflows changes nothing",
          "test_cuda_an_fp16_step_that_overflows_changes_neither_weights_nor_velocities"),
     ]  # fmt: skip
-    found = [Stage(f"test-{name}", f"test: {title}", 75, partial(run_tests, test), decides=True)
+    found = [Stage(f"test-{name}", f"test: {title}", 75, partial(run_tests, f"{TESTS}::{test}"), decides=True)
              for name, title, test in tests]  # fmt: skip
     found.append(Stage("kernels", "the kernels of a step", 60, look_at_kernels))
     for model in setting.models:
@@ -258,4 +269,6 @@ def stages(setting: Setting) -> list[Stage]:
     for way, title, limit in (("packed", "packed", 60), ("interrupted", "interrupted and resumed", 90)):
         found.append(Stage(f"launch-{way}", f"a launch, {title}", limit, partial(launch, way), False, decides=True))
     found.append(Stage("launch-alone", "its runs, each alone", 90, partial(launch, "alone"), decides=True))
+    found.append(Stage("fused-tests", "tests of the fused kernels", 120, partial(run_tests, KERNEL_TESTS)))
+    found.append(Stage("fused", "the fused kernels beside the library's", 120, compare_kernels))
     return found

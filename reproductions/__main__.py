@@ -61,9 +61,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list(options: argparse.Namespace, console: Console) -> int:
     for experiment in EXPERIMENTS:
-        rows = " ".join(row.key for row in experiment.rows("paper"))
+        rows = experiment.rows("paper")
+        always, asked = (" ".join(row.key for row in rows if row.on_request is which) for which in (False, True))
         console.print(f"{experiment.name}: {experiment.title} ({experiment.source})")
-        console.print(f"  make {experiment.target}    rows: {rows}")
+        on_request = f"; on request, ROWS=: {asked}" if asked else ""
+        console.print(f"  make {experiment.target}    rows: {always}{on_request}")
     return 0
 
 

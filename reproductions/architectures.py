@@ -13,24 +13,25 @@ from resnet.models.complexity import multiply_adds
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network as the papers call it, the model that it is, and the key under which its numbers are reported."""
+    """A network as the papers call it, the model that it is, and the keys under which its numbers are reported."""
 
     label: str
     model: str
     options: dict = field(default_factory=dict)
-    reported: str = ""
+    reported: tuple[str, ...] = ()
 
 
 ARCHITECTURES = (
     *(Architecture(f"plain-{depth}", f"cifar_plain{depth}") for depth in (20, 32, 44, 56, 110)),
-    *(Architecture(f"ResNet-{n}", f"cifar_resnet{n}", reported=f"resnet{n}") for n in (20, 32, 44, 56, 110, 1202)),
+    *(Architecture(f"ResNet-{n}", f"cifar_resnet{n}", reported=(f"resnet{n}",)) for n in (20, 32, 44, 56, 110, 1202)),
     *(Architecture(f"bottleneck ResNet-{depth}", f"cifar_bottleneck{depth}") for depth in (20, 56, 164)),
     *(Architecture(f"plain-{depth}", f"plain{depth}") for depth in (18, 34)),
-    Architecture("ResNet-18", "resnet18"),
-    *(Architecture(f"ResNet-34 {option}", "resnet34", {"shortcut": option}) for option in "ABC"),
-    Architecture("ResNet-50", "resnet50", reported="bot_resnet50"),
-    *(Architecture(f"ResNet-50-{v.upper()}", "resnet50", {"variant": v}, f"bot_resnet50{v}") for v in "bcd"),
-    *(Architecture(f"ResNet-{depth}", f"resnet{depth}") for depth in (101, 152)),
+    Architecture("ResNet-18", "resnet18", reported=("imagenet_resnet18",)),
+    Architecture("ResNet-34 A", "resnet34", {"shortcut": "A"}, ("imagenet_resnet34a",)),
+    *(Architecture(f"ResNet-34 {option}", "resnet34", {"shortcut": option}) for option in "BC"),
+    Architecture("ResNet-50", "resnet50", reported=("imagenet_resnet50", "bot_resnet50")),
+    *(Architecture(f"ResNet-50-{v.upper()}", "resnet50", {"variant": v}, (f"bot_resnet50{v}",)) for v in "bcd"),
+    *(Architecture(f"ResNet-{n}", f"resnet{n}", reported=(f"imagenet_resnet{n}",)) for n in (101, 152)),
     Architecture("small residual CNN", "mnist_residual"),
 )
 
@@ -67,6 +68,6 @@ def _reported(net: Architecture, metric: str, unit: str) -> str:
     numbers = [
         number
         for number in reported.load()
-        if (number.key, number.metric, number.unit) == (net.reported, metric, unit) and number.source.origin == "paper"
+        if number.key in net.reported and (number.metric, number.unit, number.source.origin) == (metric, unit, "paper")
     ]
     return "; ".join(f"{number} ({number.source.name})" for number in numbers) or NONE

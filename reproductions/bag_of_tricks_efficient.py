@@ -7,17 +7,26 @@ Linear scaling of the learning rate, a warm-up, zero γ, no bias decay and FP16,
 baseline's batch size and for a large one: ResNet-56 with batches of 128 and 1,024 on CIFAR-10 (in the short profile
 ResNet-20 with 128 and 512), ResNet-50 with 256 and 1,024 on ImageNet. All rows but the last train in fp32, so that the
 last one changes the precision and nothing else.
+
+The paper's Table 3 has the minutes that an epoch takes at both ends of the ladder; a column has those of these runs.
 """
 
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+from reproductions import reported
 from reproductions.bag_of_tricks import Protocol, experiments, write_ladder
 from reproductions.harness.experiment import Row, RowResult
-from reproductions.harness.reporting.tables import Page
+from reproductions.harness.records import segments
+from reproductions.harness.reporting import statistics
+from reproductions.harness.reporting.cells import NONE
+from reproductions.harness.reporting.samples import completed
+from reproductions.harness.reporting.tables import Column, Page
+from resnet.data import TRAIN_IMAGES
 
 REPORTED_BATCH_SIZES = (256, 1_024)
+ENDS = ("bot_efficient_256_scaling", "bot_efficient_1024_fp16")  # of which Table 3 has times
 
 
 def rows(protocol: Protocol) -> list[Row]:
@@ -63,7 +72,42 @@ def report(page: Page, protocol: Protocol) -> list[Path]:
     series: dict[str, list[RowResult]] = {}
     for result in page.results:
         series.setdefault(_series(result.row.recipe.batch_size), []).append(result)
-    return write_ladder(page, f"heuristic, {protocol.basic.label}", [], series)
+    return write_ladder(page, f"heuristic, {protocol.basic.label}", epoch_minutes(page.results), series)
+
+
+def epoch_minutes(results: list[RowResult]) -> list[Column]:
+    """The minutes that an epoch takes, the paper's where it gives them, and those of the records."""
+    numbers = [next(iter(reported.in_paper(r.row.reported, "time per epoch")), None) for r in results]
+    own = [statistics.mean([_minutes(record) for record in completed(result.records)]) for result in results]
+    slow, fast = (next((i for i, n in enumerate(numbers) if n and n.key == key), None) for key in ENDS)
+    note = ""
+    if slow is not None and fast is not None:
+        ratios = [float(numbers[slow].value / numbers[fast].value)]
+        if own[slow] and own[fast]:
+            ratios.append(own[slow] / own[fast])
+        said = f"{ratios[1]:.1f} times in these runs" if len(ratios) > 1 else "not measured here yet"
+        note = f" From the first row to the last an epoch gets {ratios[0]:.1f} times faster in the paper; {said}."
+    note = (
+        "Minutes an epoch: the runs' mean, of each its share of its device's time, evaluations included; of other "
+        f"hardware, net and data than the paper's, so only their ratio is to be compared.{note}"
+    )
+    return [
+        Column("minutes an epoch, reported", [str(n or NONE) for n in numbers], shown=any(numbers)),
+        Column(
+            "minutes an epoch, measured",
+            [f"{minutes:.3g}" if minutes else NONE for minutes in own],
+            {"epoch_minutes": own},
+            note,
+            shown=any(own),
+        ),
+    ]
+
+
+def _minutes(record: dict) -> float:
+    """How long an epoch of a run took, in minutes of its devices' time."""
+    run = record["specification"]
+    epochs = run["recipe"]["iterations"] * run["recipe"]["batch_size"] / TRAIN_IMAGES[run["data"]]
+    return sum(segment["device_seconds"] for segment in segments(record)) / epochs / 60
 
 
 EXPERIMENTS = experiments(

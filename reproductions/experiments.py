@@ -77,6 +77,6 @@ def evidence(on_gpu: bool) -> list[Wanted]:
 
 
 def _larger_batches_first(experiment: Experiment, variant: Variant) -> Sequence[str]:
-    """The keys of all rows; of the table with ladders for two batch sizes, the larger one's first."""
-    rows = experiment.rows(variant.profile)
+    """The keys of the rows, but for those on request; of ladders for two batch sizes, the larger one's first."""
+    rows = experiment.chosen_rows(variant, None)
     return [row.key for row in (sorted(rows, key=lambda r: -r.recipe.batch_size) if experiment is _EFFICIENT else rows)]

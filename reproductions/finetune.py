@@ -71,6 +71,7 @@ def report(page: Page) -> list[Path]:
         page.published(),
         page.reproduced(),
         page.interval(),
+        *_with_reported(page).training()[:2],
     ]
     section = steps.section(found, page.variant, "agrees", "What fine-tuning is worth")
     curves = plots.learning_curves({"from scratch and fine-tuned": page.results[1:]}, page.variant)
@@ -93,14 +94,19 @@ def _images(results: list[RowResult]) -> Column:
 
 
 def _reported(page: Page) -> Column:
-    """What is reported of the same question. The rows don't have it as theirs: it is no number to compare with."""
-    rows = [replace(result.row, reported=REPORTED.get(result.row.key)) for result in page.results]
-    column = replace(page, results=[replace(result, row=row) for result, row in zip(page.results, rows)]).reported()
+    """What is reported of the same question."""
+    column = _with_reported(page).reported()
     note = (
         f"{column.note} These numbers are of other images, another net (ResNet-50), other pre-training (ImageNet) and "
         "Adam: they stand here for the question that they answer, and are not compared."
     )
     return replace(column, heading="top-1 accuracy, reported on other images", note=note)
+
+
+def _with_reported(page: Page) -> Page:
+    """The page with rows that have what is reported, which is no number to compare theirs with."""
+    rows = [replace(result.row, reported=REPORTED.get(result.row.key)) for result in page.results]
+    return replace(page, results=[replace(result, row=row) for result, row in zip(page.results, rows)])
 
 
 def headline(page: Page) -> Headline:

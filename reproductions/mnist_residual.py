@@ -3,9 +3,11 @@
     python -m reproductions.mnist_residual --profile paper --seeds 5
 
 Trained as reported: SGD with learning rate 0.01, momentum 0.5, batches of 64, 10 epochs, images less 0.1307 over
-0.3081, which are just the mean and standard deviation of the training images. What the report does not mention is not
-done: no augmentation, no weight decay, no drop of the learning rate. The last batch of an epoch has the 32 images that
-are left over. The initialisation is open: PyTorch's own, as those constants are of PyTorch's examples.
+0.3081, which are just the mean and standard deviation of the training images; PyTorch's own initialisation. What the
+report does not do is not done here: no augmentation, no weight decay, no drop of the learning rate. The last batch of
+an epoch has the 32 images that are left over. All is in fp32, as PyTorch computes unless told otherwise. The report
+prints accuracies with ``%d``, so 96 is anything from 96 up to 97, and the mean training loss over every 300 batches,
+which is recorded here too.
 """
 
 import math
@@ -13,10 +15,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from reproductions import reported
 from reproductions.harness.experiment import Experiment, Row, RowResult
 from reproductions.harness.reporting import plots
 from reproductions.harness.reporting.headline import Headline, of_last_row
 from reproductions.harness.reporting.tables import Column, Page
+from reproductions.reported import Reported
 from resnet.data import TRAIN_IMAGES
 from resnet.recipe import Recipe
 
@@ -24,6 +28,7 @@ BATCH_SIZE = 64
 EPOCHS = {"paper": 10, "short": 3, "smoke": 10}
 SHOWN = (1, 3, 10)  # epochs
 REPORTED = {1: "mnist_residual_epoch1", 3: "mnist_residual_epoch3"}
+LOSS_INTERVAL = 300  # batches; the means begin anew with each epoch
 
 
 def recipe_for(profile: str, data: str) -> Recipe:
@@ -37,7 +42,9 @@ def recipe_for(profile: str, data: str) -> Recipe:
         momentum=0.5,
         weight_decay=0.0,
         augment=False,
+        precision="fp32",
         eval_interval=steps,
+        loss_interval=min(LOSS_INTERVAL, steps // 3),
         normalization="channel_std",
         last_batch="use",
     )
@@ -51,7 +58,7 @@ def rows(profile: str) -> list[Row]:
 
 
 def report(page: Page) -> list[Path]:
-    """The accuracy after each of SHOWN epochs beside the reported one, and learning curves."""
+    """The accuracy after each of SHOWN epochs beside the reported one, learning curves, and mean training losses."""
     (result,) = page.results
     epochs = _shown_epochs(page)
     lines = [_after(result, epoch) for epoch in epochs]
@@ -66,7 +73,20 @@ def report(page: Page) -> list[Path]:
         page.verdict(),
     ]
     curves = plots.errors_over_epochs(result, dict(zip(epochs, lines)), page.variant)
-    return [*page.write(columns), *plots.save(curves, page.plot_path("curves"), page.description)]
+    losses = plots.mean_losses(result, reported_losses(result), page.variant)
+    return [
+        *page.write(columns),
+        *plots.save(curves, page.plot_path("curves"), page.description),
+        *plots.save(losses, page.plot_path("losses"), page.description),
+    ]
+
+
+def reported_losses(result: RowResult) -> dict[int, Reported]:
+    """The reported mean losses, by the iteration that ends each in the row's training."""
+    numbers = [n for n in reported.load() if n.metric == f"mean training loss over {LOSS_INTERVAL} batches"]
+    places = [map(int, number.key.split("_")[-2:]) for number in numbers]
+    steps = result.row.recipe.eval_interval
+    return {(epoch - 1) * steps + batches: number for (epoch, batches), number in zip(places, numbers)}
 
 
 def headline(page: Page) -> Headline:
@@ -111,7 +131,7 @@ def _epoch_column(result: RowResult, epochs: list[int]) -> Column:
 EXPERIMENT = Experiment(
     name="mnist_residual",
     title="A small residual net without BN on MNIST",
-    source="a report without a public name",
+    source="a report by qq_40211493",
     rows=rows,
     report=report,
     headline=headline,

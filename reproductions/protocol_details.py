@@ -31,7 +31,8 @@ VALIDATION_SHARE = Fraction(1, 10)  # the paper found its schedule on 45,000 of 
 class Change:
     """One departure from the default: of the recipe, the model, or the number of training images.
 
-    A label may name ``fewer`` and all ``images``, and ``half`` a batch, which "half" in the recipe stands for.
+    A label may name ``fewer`` and all ``images``, and ``half`` a batch. In the recipe "half" stands for that many
+    images, "epoch" for as many batches as all images make.
     """
 
     key: str
@@ -46,12 +47,15 @@ CHANGES = (
     Change("conv-bias", "biases in the convolutions", model={"conv_bias": True}),
     Change("pad-both", "zero channels on both sides in option A", model={"shortcut_padding": "both"}),
     Change("fan-in", "fan-in initialisation", model={"initialization": "fan_in"}),
+    Change("xavier", "Xavier's initialisation", model={"initialization": "xavier"}),
     Change("fewer-images", "{fewer:,} of {images:,} training images", fewer_images=True),
     Change("bn-half", "BN statistics over {half} images", recipe={"batch_norm_size": "half"}),
+    Change("bn-recomputed", "BN statistics recomputed after training", recipe={"statistics_batches": "epoch"}),
     Change("channel-mean", "per-channel mean", recipe={"normalization": "channel_mean"}),
     Change("channel-std", "per-channel mean and std", recipe={"normalization": "channel_std"}),
     Change("no-bias-decay", "no decay on BN and biases", recipe={"decay_all": False}),
     Change("nesterov", "Nesterov momentum", recipe={"nesterov": True}),
+    Change("momentum-kept", "momentum as v = m v + lr g", recipe={"momentum_at_drops": "kept"}),
     Change("drop-last", "last partial batch dropped", recipe={"last_batch": "drop"}),
     Change("use-last", "last partial batch used", recipe={"last_batch": "use"}),
     Change("fp32", "fp32", recipe={"precision": "fp32"}),
@@ -77,9 +81,8 @@ def _rows_of(depth: int, recipe: Recipe, data: str) -> Iterable[Row]:
     default = Row(f"resnet{depth}", f"ResNet-{depth}", f"cifar_resnet{depth}", recipe, data)
     yield default
     for change in CHANGES:
-        values, half = dict(change.recipe), recipe.batch_size // 2
-        if values.get("batch_norm_size") == "half":
-            values["batch_norm_size"] = half
+        half, epoch = recipe.batch_size // 2, round(images / recipe.batch_size)
+        values = {name: {"half": half, "epoch": epoch}.get(value, value) for name, value in change.recipe.items()}
         if change.longer:
             values |= _epochs(recipe)
         yield replace(

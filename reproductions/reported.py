@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
+from string import ascii_lowercase
 
 PATH = Path(__file__).with_name("reported.toml")
 ORIGINS = ("paper", "report", "implementation")
-KINDS = ("single", "mean", "best", "median", "whole", "approximate", "below", "above")
+KINDS = ("single", "mean", "best", "median", "whole", "cut_off", "approximate", "below", "above")
 COUNTED = ("mean", "best", "median")  # kinds that are of n runs; that of a mean is not always stated
 
 
@@ -64,6 +65,7 @@ class Reported:
     def described(self) -> str:
         """The number with its kind: ``8.75 (single)``, ``6.61 ± 0.16 (mean of 5)``, ``≈ 9 (read off a figure)``."""
         meanings = {"approximate": "read off a figure", "whole": "in whole percent", "below": "bound", "above": "bound"}
+        meanings["cut_off"] = "in whole percent, cut off"
         meanings["mean"] = "mean" if self.n else "mean, number of runs not stated"
         meaning = meanings.get(self.kind, self.kind)
         return f"{self} ({meaning} of {self.n})" if self.n else f"{self} ({meaning})"
@@ -118,11 +120,17 @@ def elsewhere(key: str | None, metric: str = "test error") -> list[Reported]:
     return [number for number in find(key, metric) if number.source.origin == "implementation"] if key else []
 
 
+def letter(source: Source) -> str:
+    """What an implementation is called by in all tables: one letter, by the order of the file."""
+    sources = dict.fromkeys(number.source for number in load() if number.source.origin == "implementation")
+    return ascii_lowercase[[*sources].index(source)]
+
+
 def target(key: str | None, metric: str = "test error") -> Reported | None:
     """The paper's number that a reproduced mean is compared with: its mean if it gives one, else its one number.
 
-    None where the paper gives neither: a best of n or a reading of a figure is no fair target for a mean. Nor is a mean
-    of an unknown number of runs, because how far it may lie from another mean depends on that number.
+    None where the paper gives neither: a best of n or a reading of a figure is no fair target for a mean. A mean of an
+    unknown number of runs is compared as if it were of one, which makes the widest interval.
     """
-    numbers = {number.kind: number for number in in_paper(key, metric) if number.kind != "mean" or number.n}
-    return numbers.get("mean") or numbers.get("single") or numbers.get("whole")
+    numbers = {number.kind: number for number in in_paper(key, metric)}
+    return next((numbers[kind] for kind in ("mean", "single", "whole", "cut_off") if kind in numbers), None)

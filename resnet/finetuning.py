@@ -38,7 +38,9 @@ class FinetuningError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network is trained, but for how long; ``crop`` and ``image_size`` as in :class:`resnet.recipe.Recipe`."""
+    """How a network is trained, but for how long; ``crop``, ``image_size`` and ``last_batch`` as in
+    :class:`resnet.recipe.Recipe`.
+    """
 
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -47,6 +49,7 @@ class Settings:
     augment: bool = True
     precision: str = "auto"
     seed: int = 0
+    last_batch: str = "carry"
 
     def recipe(self) -> Recipe:
         """What batches are made by. Raises ValueError for a setting that can't be."""
@@ -62,7 +65,14 @@ class Settings:
             image_size=self.image_size,
             augment=self.augment,
             precision=self.precision,
+            last_batch=self.last_batch,
         )
+
+    @property
+    def decisive(self) -> dict:
+        """What tells trainings apart: all, but for what earlier versions did not have and did so."""
+        values = asdict(self)
+        return values if self.last_batch != "carry" else {k: v for k, v in values.items() if k != "last_batch"}
 
 
 # ------------------------------------------------------------------------------------------------------- the beginning
@@ -84,13 +94,18 @@ def from_scratch(architecture: Architecture, classes: int, seed: int) -> Beginni
 
 
 def from_weights(
-    source: str, classes: tuple[str, ...], seed: int, model: str | None = None, variant: str | None = None
+    source: str,
+    classes: tuple[str, ...],
+    seed: int,
+    model: str | None = None,
+    variant: str | None = None,
+    initialization: str | None = None,
 ) -> Beginning:
     """A network with torchvision's weights ("torchvision:resnet50") or those in a file of any kind.
 
     The file's card tells the network, else the weights do, with ``model`` and ``variant`` where they leave it open. The
-    last layer is a new one if it has another number of outputs, or if the card names other classes. Raises
-    WeightsError and ValueError.
+    last layer is a new one if it has another number of outputs, or if the card names other classes; ``initialization``
+    is then that layer's, as an option of the network. Raises WeightsError and ValueError.
     """
     if source.startswith(TORCHVISION):
         name = source.removeprefix(TORCHVISION)
@@ -109,7 +124,8 @@ def from_weights(
     else:
         found = find_architecture(state, *asked, file=path.name)
     architecture = Architecture(found.model, {k: v for k, v in found.options.items() if k != "num_classes"})
-    network = _create(architecture, len(classes), seed)
+    begun = {} if initialization is None else {"initialization": initialization}
+    network = _create(Architecture(architecture.model, architecture.options | begun), len(classes), seed)
     outputs, named = len(state.get(f"{LAST_LAYER}bias", ())), _classes_of(card)
     keeps = outputs == len(classes) and named in (None, classes)
     try:
@@ -173,11 +189,11 @@ def train(
     """Train to so many epochs, from the checkpoint in ``folder`` if there is one; more of them can follow later.
 
     An epoch is as many batches as are needed for all training images; the last is filled up with the first images of
-    the next. After each, the network is tested on the validation images and ``folder`` gets a checkpoint, LAST, and
-    BEST where it is the best so far. ``workers``: processes that read images; 0: this one does. ``on_epoch`` is given
-    each epoch's entry of the history, ``on_step`` how many of the epoch's steps are done and how many it has. Raises
-    FinetuningError for a checkpoint of another training, for a loss that is not finite, and for an image that can't be
-    read any more.
+    the next, or with ``last_batch`` "use" smaller. After each, the network is tested on the validation images and
+    ``folder`` gets a checkpoint, LAST, and BEST where it is the best so far. ``workers``: processes that read images;
+    0: this one does. ``on_epoch`` is given each epoch's entry of the history, ``on_step`` how many of the epoch's steps
+    are done and how many it has. Raises FinetuningError for a checkpoint of another training, for a loss that is not
+    finite, and for an image that can't be read any more.
     """
     recipe = settings.recipe()
     precision = resolve_precision(settings.precision, device)
@@ -185,7 +201,7 @@ def train(
     data = FolderData(dataset, device, workers)
     model = beginning.model.to(device, memory_format=torch.channels_last)
     identity = {
-        "settings": {**asdict(settings), "precision": precision},
+        "settings": {**settings.decisive, "precision": precision},
         "data": dataset.digest,
         "classes": list(dataset.classes),
         "model": str(beginning.architecture),

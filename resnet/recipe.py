@@ -11,7 +11,10 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 KERNELS = ("auto", "library", "fused")
 SCHEDULES = ("step", "cosine")
 CROPS = ("pad", "scale", "area")
-NORMALIZATIONS = ("pixel_mean", "channel_mean", "channel_std")
+NORMALIZATIONS = ("pixel_mean", "channel_mean", "channel_std", "image_std")
+MOMENTUM_AT_DROPS = ("scaled", "kept", "forgotten")
+SMOOTHED_OVER = ("others", "all")
+MIXUP_PARTNERS = ("neighbour", "reversed")
 LAST_BATCHES = ("carry", "drop", "use")
 TESTS = ("ten_crop", "multi_scale")
 
@@ -34,8 +37,11 @@ class Recipe:
     warmup_learning_rate: if set, used instead from iteration 0 until the training error, averaged over the last
         ``warmup_window`` iterations and looked at every ``warmup_window`` iterations, is below
         ``warmup_until_error`` percent.
-    momentum, nesterov, weight_decay: of SGD. decay_all: the decay applies to all parameters; if false to the weights
-        of convolutions and fully connected layers alone ("no bias decay", section 3.1).
+    momentum, nesterov, weight_decay: of SGD. momentum_at_drops: what becomes of the steps gathered so far where the
+        learning rate changes: they are "scaled" with it, as PyTorch's velocity is of gradients; "kept" as they were, v
+        = m v + lr g, as in the authors' Caffe; or "forgotten", as by a new optimizer for each stage.
+    decay_all: the decay applies to all parameters; if false to the weights of convolutions and fully connected layers
+        alone ("no bias decay", section 3.1).
     batch_norm_size: if set, BN takes its statistics over so many images, one such group of a batch after another, as
         when each of several GPUs had its own; the running estimates are means over the groups. None: over the batch.
     precision: "auto" is bf16 autocast on a GPU or processor that has it, else fp32; "fp16" is autocast with dynamic
@@ -52,21 +58,29 @@ class Recipe:
         ratio from 3/4 to 4/3, resized to a square (Bag of Tricks, section 2.1).
     crop_offsets: how many corners in each direction the "pad" crop has: 9, or 8 by an off-by-one that is often seen.
     normalization: of images in memory: less the mean image ("pixel_mean", as in the paper), less each channel's mean,
-        or that over each channel's standard deviation ("channel_std").
+        or that over each channel's standard deviation ("channel_std"), or over the mean of its standard deviations in
+        single images ("image_std", often seen: for CIFAR-10 0.2023, 0.1994, 0.2010).
     last_batch: what becomes of the images left over when an epoch is no multiple of the batch: "carry" fills the batch
         with the first of the next epoch, "drop" leaves them out, "use" makes a smaller batch of them.
     image_size: pixels on a side of an image folder's crops.
     colour_jitter: brightness, contrast and saturation are scaled by factors from 1 - x to 1 + x, in random order.
     pca_noise: standard deviation of the noise along the principal components of the colours.
-    label_smoothing: the share of each target that is spread over all other classes (section 5.2).
+    label_smoothing: the share of each target that is spread over all other classes (section 5.2). smoothed_over: these
+        "others", or "all" classes, the right one too.
     mixup: the alpha of Beta(alpha, alpha), which the weight of the first of two mixed images is drawn from, one per
-        batch (section 5.4); 0 mixes nothing.
-    temperature: of the distillation from a run's teacher (section 5.3); None without one.
+        batch (section 5.4); 0 mixes nothing. mixup_partner: an image's "neighbour" in the batch, or the one in its
+        place in the "reversed" batch, of ``batch_norm_size`` images where that is set: the part of one GPU.
+    temperature: of the distillation from a run's teacher (section 5.3); None without one. hard_weight: if set, the
+        loss is so much of the one for the labels and the rest of the one for the teacher's answers; else their sum.
 
     Evaluation:
 
     eval_interval: iterations between evaluations on the test images; the last iteration is always evaluated.
     tests: what the final network is tested with besides, on image folders: "ten_crop", "multi_scale".
+    loss_interval: if set, the mean training loss over each so many iterations is kept, too, counted anew from each
+        evaluation on; iterations left over before the next one are in none of these means.
+    statistics_batches: if set, BN's statistics of the final network are means over so many further training batches
+        (the authors of He et al. 2015 recomputed them after training), in place of the running estimates.
 
     Raises ValueError for a value that a field can't have, and for fields that have no meaning together.
     """
@@ -101,6 +115,12 @@ class Recipe:
     temperature: float | None = None
     tests: tuple[str, ...] = ()
     kernels: str = "auto"
+    loss_interval: int | None = None
+    momentum_at_drops: str = "scaled"
+    smoothed_over: str = "others"
+    mixup_partner: str = "neighbour"
+    hard_weight: float | None = None
+    statistics_batches: int | None = None
 
     def __post_init__(self):
         def check(condition: bool, name: str, wanted: str) -> None:
@@ -141,12 +161,21 @@ class Recipe:
             if condition:
                 raise ValueError(f"recipe: {why}")
 
+        refuse((self.loss_interval or 1) > self.eval_interval, f"loss_interval {self.loss_interval} is longer than the "
+               f"{self.eval_interval} iterations between evaluations, from which it counts")  # fmt: skip
         cosine, warmup = self.schedule == "cosine", self.linear_warmup
         refuse(cosine and bool(self.milestones), "a cosine schedule has no milestones; give milestones=()")
         refuse(warmup >= self.iterations and warmup > 0, f"a linear warm-up of {warmup} iterations never ends in "
                f"{self.iterations}")  # fmt: skip
         both = self.warmup_learning_rate is not None and (cosine or warmup > 0)
         refuse(both, "a warm-up until a training error goes with the step schedule only, without a linear warm-up")
+        form = self.momentum_at_drops != "scaled"
+        refuse(form and not self.momentum, f"momentum_at_drops {self.momentum_at_drops!r} needs a momentum above 0")
+        refuse(form and not self.learning_rate, "momentum_at_drops needs a learning rate above 0")
+        refuse(self.smoothed_over == "all" and not self.label_smoothing, "smoothed_over needs label_smoothing")
+        refuse(self.mixup_partner == "reversed" and not self.mixup, "mixup_partner needs mixup")
+        refuse(self.hard_weight is not None and self.temperature is None, "hard_weight needs distillation")
+        refuse((self.hard_weight or 0) > 1, "hard_weight must be at most 1")
         refuse(self.nesterov and not self.momentum, "Nesterov's momentum needs a momentum above 0")
         refuse(not self.decay_all and not self.weight_decay, "there is no weight decay to keep from the biases and BN")
         refuse(self.mixup > 0 and self.batch_size % 2 > 0, f"mixup pairs images, but a batch has {self.batch_size}")
@@ -158,7 +187,8 @@ class Recipe:
             refuse(self.mixup > 0 and size % 2 > 0, f"mixup pairs images, but batch_norm_size is {size}")
         for name in ("mixup", "batch_norm_size", "warmup_learning_rate") if self.last_batch == "use" else ():
             refuse(bool(getattr(self, name)), f"{name} needs batches that are all alike, but the last one is smaller")
-        for name in ("crop_offsets", "normalization", "last_batch") if self.crop != "pad" else ():
+        refuse(self.crop != "pad" and self.last_batch == "drop", "last_batch 'drop' is for images in memory only")
+        for name in ("crop_offsets", "normalization") if self.crop != "pad" else ():
             changed = getattr(self, name) != type(self).__dataclass_fields__[name].default
             refuse(changed, f"{name} has a meaning for images in memory only, not for crop {self.crop!r}")
         in_memory, changed = self.crop == "pad", ("image_size", "colour_jitter", "pca_noise", "tests")
@@ -192,6 +222,11 @@ class Recipe:
         """Whether the network is evaluated once ``iteration`` steps have been taken."""
         return iteration == self.iterations or (iteration > 0 and iteration % self.eval_interval == 0)
 
+    def ends_loss_interval(self, iteration: int) -> bool:
+        """Whether a mean of training losses is complete once ``iteration`` steps have been taken."""
+        since = (iteration - 1) % self.eval_interval + 1
+        return self.loss_interval is not None and since % self.loss_interval == 0
+
     @property
     def peak_learning_rate(self) -> float:
         """The highest learning rate: scaled to the batch size where the recipe says so."""
@@ -208,12 +243,16 @@ _CHOICES = {
     "crop_offsets": (8, 9),
     "normalization": NORMALIZATIONS,
     "last_batch": LAST_BATCHES,
+    "momentum_at_drops": MOMENTUM_AT_DROPS,
+    "smoothed_over": SMOOTHED_OVER,
+    "mixup_partner": MIXUP_PARTNERS,
 }
 _NUMBERS = ("learning_rate", "warmup_learning_rate", "warmup_until_error", "momentum", "weight_decay")
-_NUMBERS += ("colour_jitter", "pca_noise", "label_smoothing", "mixup", "temperature")
+_NUMBERS += ("colour_jitter", "pca_noise", "label_smoothing", "mixup", "temperature", "hard_weight")
 _COUNTS = ("iterations", "batch_size", "warmup_window", "eval_interval", "base_batch_size", "batch_norm_size")
-_COUNTS += ("image_size",)
-_OPTIONAL = ("warmup_learning_rate", "temperature", "base_batch_size", "batch_norm_size")
+_COUNTS += ("image_size", "loss_interval", "statistics_batches")
+_OPTIONAL = ("warmup_learning_rate", "temperature", "base_batch_size", "batch_norm_size", "loss_interval")
+_OPTIONAL += ("hard_weight", "statistics_batches")
 
 
 def learning_rate_at(recipe: Recipe, iteration: int, warmup_ended_at: int | None = None) -> float:

@@ -84,8 +84,9 @@ class Trainer:
 
     ``curve`` has one entry per evaluation: iteration (steps taken), learning_rate (of the last step), training_loss
     and training_error (mean over the augmented batches since the evaluation before), test_error, test_top5_error
-    where the data have it, and validation_error where images are held out; errors in percent, None where the loss was
-    not finite. A mixed image's training error is the mean of those for its two labels, weighted as they are.
+    where the data have it, validation_error where images are held out, and mean_losses (a list) where the recipe has a
+    ``loss_interval``; errors in percent, None where the loss was not finite. A mixed image's training error is the mean
+    of those for its two labels, weighted as they are.
     ``diverged`` is set at the evaluation that finds the training loss not finite; the run ends there.
 
     On a CUDA device the whole step is recorded as a CUDA graph and replayed, on a stream of the run's own: a step
@@ -157,6 +158,10 @@ class Trainer:
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._wrong = torch.zeros((), dtype=torch.float64, device=self.device)
         self._warmup_wrong = torch.zeros((), dtype=torch.float64, device=self.device)
+        # What the sum of the losses was after each of the recipe's loss intervals since the last evaluation, and of
+        # how many images.
+        self._loss_marks: list[Tensor] = []
+        self._images_at_marks: list[int] = []
         self._counts: torch.Tensor | None = None  # of the evaluation that was begun
         # A graph keeps the numbers it was recorded with, so there the learning rate is one more tensor.
         self._learning_rate = torch.zeros((), device=self.device) if self._stream else None
@@ -210,6 +215,8 @@ class Trainer:
         """Take one training step. The caller evaluates when :attr:`evaluation_due` says so, before the next step."""
         with self._on_stream():
             self.batches.load(self.iteration)
+            if self.recipe.momentum_at_drops != "scaled":
+                self._change_velocities()
             self._set_learning_rate(self.learning_rate)
             if self.recipe.mixup:
                 self._mixing_weight.fill_(mixing_weight(self.run.seed, self.iteration, self.recipe.mixup))
@@ -223,6 +230,10 @@ class Trainer:
                 self._graphs[size].replay()
         self.iteration += 1
         self._images_since_evaluation += size
+        if self.recipe.ends_loss_interval(self.iteration):
+            with self._on_stream():
+                self._loss_marks.append(self._loss_sum.clone())
+            self._images_at_marks.append(self._images_since_evaluation)
         warming_up = self.recipe.warmup_learning_rate is not None and self.warmup_ended_at is None
         if warming_up and self.iteration % self.recipe.warmup_window == 0:
             self._look_at_warmup()
@@ -252,17 +263,19 @@ class Trainer:
         """Add these images, a share of the batch, to the gradients, and what they say of the network to the sums."""
         recipe, weight = self.recipe, self._mixing_weight if self.recipe.mixup else None
         if weight is not None:
-            images = mix(images, weight)
-            other_labels = labels[partners(len(labels), self.device)]
+            images = mix(images, weight, recipe.mixup_partner)
+            other_labels = labels[partners(len(labels), self.device, recipe.mixup_partner)]
         with autocast(self.device, self.precision):
             logits = (self._copies or self._parallel)(images)
             with torch.no_grad():
                 taught = None if self._teacher is None else self._teacher(images)
-        loss = cross_entropy(logits, labels, recipe.label_smoothing)
+        smoothing = recipe.label_smoothing, recipe.smoothed_over
+        loss = cross_entropy(logits, labels, *smoothing)
         if weight is not None:
-            loss = weight * loss + (1 - weight) * cross_entropy(logits, other_labels, recipe.label_smoothing)
+            loss = weight * loss + (1 - weight) * cross_entropy(logits, other_labels, *smoothing)
         if taught is not None:
-            loss = loss + distillation_loss(logits, taught, recipe.temperature)
+            hard, soft = (1, 1) if recipe.hard_weight is None else (recipe.hard_weight, 1 - recipe.hard_weight)
+            loss = hard * loss + soft * distillation_loss(logits, taught, recipe.temperature)
         self.scaler.scale(loss if share == 1 else loss * share).backward()
 
         answers = logits.detach().argmax(dim=1)
@@ -281,6 +294,14 @@ class Trainer:
             self._filled = value
         for group in self.optimizer.param_groups:
             group["lr"] = value if self._learning_rate is None else self._learning_rate
+
+    def _change_velocities(self) -> None:
+        """Where the learning rate changes, make of PyTorch's velocities, of gradients, what the recipe wants."""
+        before = learning_rate_at(self.recipe, max(0, self.iteration - 1), self.warmup_ended_at)
+        if before != self.learning_rate:
+            factor = before / self.learning_rate if self.recipe.momentum_at_drops == "kept" else 0.0
+            velocities = [state["momentum_buffer"] for state in self.optimizer.state.values()]
+            torch._foreach_mul_(velocities, factor)
 
     def _prepare(self, steps: int) -> None:
         """Take so many steps and take them back: the first ones make choices that later ones keep to."""
@@ -356,12 +377,30 @@ class Trainer:
     def begin_evaluation(self) -> None:
         """Give the device the work of an evaluation; no step may follow before :meth:`finish_evaluation`."""
         with self._on_stream(), exact_kernels():
+            if self.recipe.statistics_batches is not None and self.iteration == self.recipe.iterations:
+                self._recompute_statistics()
             wrong = [self._count_wrong(which) for which in self.data.test_images]
-            counts = torch.cat([torch.stack([self._loss_sum, self._wrong]), *wrong])
+            counts = torch.cat([torch.stack([self._loss_sum, self._wrong, *self._loss_marks]), *wrong])
             self.group.sum_(counts)
             self._counts = counts.to("cpu", non_blocking=True)
             self._loss_sum.zero_()
             self._wrong.zero_()
+
+    @torch.no_grad()
+    def _recompute_statistics(self) -> None:
+        """Make BN's statistics means over those of the training batches that would come next."""
+        layers = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        momenta, seen = [layer.momentum for layer in layers], 0
+        for number in range(self.recipe.statistics_batches):
+            self.batches.load(self.iteration + number)
+            for images, _ in self.batches.take(self.batches.size(self.iteration + number)):
+                seen += 1
+                for layer in layers:
+                    layer.momentum = 1 / seen  # the new batch's share of the mean
+                with autocast(self.device, self.precision):
+                    self.model(images)
+        for layer, momentum in zip(layers, momenta):
+            layer.momentum = momentum
 
     def _count_wrong(self, which: str) -> Tensor:
         """This process's part of the wrong answers."""
@@ -372,7 +411,8 @@ class Trainer:
     def finish_evaluation(self) -> None:
         """Add the point of the evaluation that was begun to the curve."""
         self._wait()
-        loss_sum, wrong, *test_wrong = self._counts.tolist()
+        loss_sum, wrong, *rest = self._counts.tolist()
+        loss_marks, test_wrong = rest[: len(self._loss_marks)], rest[len(self._loss_marks) :]
         loss = loss_sum / self._images_since_evaluation
         self.diverged = not math.isfinite(loss)
         point = {
@@ -382,11 +422,14 @@ class Trainer:
             "training_error": 100 * wrong / self._images_since_evaluation,
         }
         names = [f"{which}{kind}" for which in self.data.test_images for kind in self._error_kinds]
+        if self.recipe.loss_interval is not None:
+            point["mean_losses"] = _means_between(loss_marks, self._images_at_marks)
         images = [count for count in self.data.test_images.values() for _ in self._error_kinds]
         point |= {name: 100 * count / of for name, count, of in zip(names, test_wrong, images)}
         measured = ("iteration", "learning_rate") if self.diverged else point
         self.curve.append({name: value if name in measured else None for name, value in point.items()})
         self._images_since_evaluation, self._counts = 0, None
+        self._loss_marks, self._images_at_marks = [], []
 
     @property
     def _error_kinds(self) -> tuple[str, ...]:
@@ -413,7 +456,7 @@ class Trainer:
     def state_dict(self) -> dict:
         """Everything that the rest of the run depends on, as tensors and plain values; the same in all processes."""
         self._wait()
-        sums = [self._loss_sum, self._wrong, self._warmup_wrong]
+        sums = [self._loss_sum, self._wrong, self._warmup_wrong, *self._loss_marks]
         if self.group.size > 1:
             sums = [part.clone() for part in sums]
             self.group.sum_(*sums)
@@ -432,6 +475,7 @@ class Trainer:
             "curve": self.curve,
             "diverged": self.diverged,
             "images_since_evaluation": self._images_since_evaluation,
+            "images_at_marks": self._images_at_marks,
             "sums": sums,
         }
 
@@ -465,19 +509,28 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-            for own, saved in zip((self._loss_sum, self._wrong, self._warmup_wrong), state["sums"]):
-                own.copy_(saved if self.group.rank == 0 else torch.zeros_like(saved))
+            sums = [saved if self.group.rank == 0 else torch.zeros_like(saved) for saved in state["sums"]]
+            for own, saved in zip((self._loss_sum, self._wrong, self._warmup_wrong), sums):
+                own.copy_(saved)
+            self._loss_marks = [saved.to(self.device, copy=True) for saved in sums[3:]]
             self.iteration, self.warmup_ended_at = state["iteration"], state["warmup_ended_at"]
             self.batches.seek(self.iteration)
         self.threads = state["threads"]
         self.curve, self.diverged = list(state["curve"]), state["diverged"]
         self._images_since_evaluation = state["images_since_evaluation"]
+        self._images_at_marks = list(state.get("images_at_marks", []))  # older checkpoints have none
         self._graphs = {}  # they work on the optimizer's old state
 
     def weights_digest(self) -> str:
         """SHA-256 of all weights and buffers: equal if and only if two networks are equal bit for bit."""
         self._wait()
         return digest_of_weights(self.model.state_dict())
+
+
+def _means_between(sums: list[float], counts: list[int]) -> list[float]:
+    """The means over what lies between marks, from the sums and the counts at each."""
+    between = zip([0, *sums], sums, [0, *counts], counts)
+    return [(later - earlier) / (of - before) for earlier, later, before, of in between]
 
 
 def _groups(recipe: Recipe, group: Group) -> list[slice]:
@@ -488,7 +541,10 @@ def _groups(recipe: Recipe, group: Group) -> list[slice]:
     """
     if recipe.last_batch == "use" and group.size > 1:
         raise ValueError("a smaller last batch can't be split over several processes; use last_batch carry or drop")
-    unit = recipe.batch_norm_size or (2 if recipe.mixup else 1)  # which is not split; mixup pairs neighbours
+    if recipe.statistics_batches and recipe.batch_norm_size and group.size > 1:
+        raise ValueError("statistics_batches with a batch_norm_size can't be split over several processes")
+    pairs = recipe.batch_size if recipe.mixup_partner == "reversed" else 2
+    unit = recipe.batch_norm_size or (pairs if recipe.mixup else 1)  # which is not split: mixup's partners are in it
     if recipe.batch_size < unit * group.size:
         raise ValueError(f"a batch of {recipe.batch_size} images in parts of {unit} can't be split over {group.size} "
                          f"processes: use at most {recipe.batch_size // unit} processes")  # fmt: skip

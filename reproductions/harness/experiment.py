@@ -89,6 +89,9 @@ class Row:
     ``after``: the key of the row that this one adds something to, if the table is a ladder. It need not be the line
     above: in Table 6 of Bag of Tricks distillation and mixup are each added to label smoothing, and distillation to
     mixup then.
+
+    ``on_request``: the row is trained when it is named (``--rows``) and not otherwise; tables show it once it has
+    records.
     """
 
     key: str
@@ -103,6 +106,7 @@ class Row:
     train_images: int | None = None
     pretrained: "Row | None" = None
     keep_weights: int = 0
+    on_request: bool = False
 
     def __post_init__(self):
         if self.data.startswith("synthetic"):
@@ -212,12 +216,15 @@ class Experiment:
         return list(dict.fromkeys([need for run in runs for need in _all_needs(run, given)] + runs))
 
     def chosen_rows(self, variant: Variant, keys: list[str] | None) -> list[Row]:
-        """The rows with these keys in the table's order, all for None. Raises ValueError for an unknown key."""
+        """The rows with these keys in the table's order; for None all that need not be asked for.
+
+        Raises ValueError for an unknown key.
+        """
         rows = self.rows(variant.profile)
         known = {row.key: row for row in rows}
         if unknown := [key for key in keys or [] if key not in known]:
             raise ValueError(f"{self.name} has no row {', '.join(unknown)}; its rows are: {', '.join(known)}")
-        return [known[key] for key in known if keys is None or key in keys]
+        return [row for row in rows if (not row.on_request if keys is None else row.key in keys)]
 
     def resolve(self, variant: Variant, keys: list[str] | None = None) -> Variant:
         """The variant as its files are named: without a number of training images that is all there are.
@@ -254,7 +261,9 @@ class Experiment:
         return {record["identity"] for row in self.rows(variant.profile) for record in row.records(variant, pool)}
 
     def results(self, variant: Variant, seeds: int, pool: Pool, published: Pool) -> list[RowResult]:
-        """What ``pool`` and ``published`` hold for every row; they are the same pool for the published table itself.
+        """What ``pool`` and ``published`` hold for every row, but for rows on request that neither has records of.
+
+        They are the same pool for the published table itself.
 
         A teacher without a record in ``pool`` is the published one, if the row's runs learned from that.
         Only valid records count: what is in ``pool.damaged`` is for the caller to show.
@@ -264,6 +273,8 @@ class Experiment:
         for row in self.rows(variant.profile):
             runs = [variant.apply(row.run(seed)) for seed in range(seeds)]
             own, others = ([p.records[r.identity] for r in runs if p.get(r)] for p in (pool, published))
+            if row.on_request and not own + others:
+                continue
             teacher = None
             if runs and (needed := runs[0].teacher):
                 other, taught_by = published.get(needed), {record.get("teacher_sha256") for record in own}

@@ -200,7 +200,9 @@ def validate(record: dict, path: Path) -> None:
             check(is_there == (role in run.needs), f"its {role} is not its specification's")
         last = iterations[-1]
         check(last == run.recipe.iterations, f"it ends at iteration {last} of {run.recipe.iterations}")
-        finite = all(isinstance(v, _NUMBER) and math.isfinite(v) for point in record["curve"] for v in point.values())
+        values = [value for point in record["curve"] for value in point.values()]
+        values += [each for value in values if isinstance(value, list) for each in value]  # mean losses
+        finite = all(isinstance(v, _NUMBER) and math.isfinite(v) for v in values if not isinstance(v, list))
         check(finite, "the curve of a completed run has a value that is not finite")
 
 

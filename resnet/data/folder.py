@@ -4,6 +4,7 @@ The files themselves are in :mod:`resnet.data.image_files`, crops in :mod:`resne
 device in :mod:`resnet.data.colour`.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -134,8 +135,9 @@ class FolderBatches:
     """A run's training batches out of :class:`FolderData`, or one process's rows of them: only those are read.
 
     The order is that of :class:`resnet.data.sampling.Sampler`: random permutations of the training images, one after
-    another without a gap. What is drawn for an image comes from a generator for (seed, "augmentation", epoch, its
-    place in the epoch), and so depends neither on the workers nor on where training was interrupted.
+    another without a gap, or with ``recipe.last_batch`` "use" with a smaller batch at the end of each. What is drawn
+    for an image comes from a generator for (seed, "augmentation", epoch, its place in the epoch), and so depends
+    neither on the workers nor on where training was interrupted.
 
     :meth:`load` raises DataError, which names the file, for an image that can't be read. Raises ValueError for a
     recipe that crops by padding, and in :meth:`take` for another number of images than ``recipe.batch_size``.
@@ -144,7 +146,9 @@ class FolderBatches:
     def __init__(self, data: FolderData, seed: int, recipe: Recipe, groups: list[slice]):
         if recipe.crop == "pad":
             raise ValueError("crop 'pad' is for images in memory; image folders take crop 'scale' or 'area'")
-        self._data, self._recipe, self.sizes = data, recipe, (recipe.batch_size,)
+        self._data, self._recipe, self._images = data, recipe, len(data.dataset.train)
+        last = self.size(self._images // recipe.batch_size)
+        self.sizes = tuple(sorted({self.size(0), last}, reverse=True))
         self._order = _Order(seed, len(data.dataset.train))
         rows = [range(recipe.batch_size)[group] for group in groups]
         ends = accumulate((len(group) for group in rows), initial=0)
@@ -161,7 +165,15 @@ class FolderBatches:
         self._next: int | None = None  # the step whose batch the loader gives next
 
     def size(self, iteration: int) -> int:
-        return self._recipe.batch_size
+        return self._start(iteration + 1) - self._start(iteration)
+
+    def _start(self, iteration: int) -> int:
+        """How many images the steps before ``iteration`` have taken."""
+        batch_size = self._recipe.batch_size
+        if self._recipe.last_batch == "use":
+            epoch, step = divmod(iteration, math.ceil(self._images / batch_size))
+            return epoch * self._images + step * batch_size
+        return iteration * batch_size
 
     def seek(self, iteration: int) -> None:
         """Nothing: :meth:`load` is told which step it is, and the buffers hold one batch, which :meth:`take` takes."""
@@ -172,7 +184,7 @@ class FolderBatches:
             return
         if iteration != self._next:
             self.close()
-            tasks = _tasks(iteration, self._recipe.batch_size, self._rows, self._order)
+            tasks = _tasks(iteration, self._start, self._rows, self._order)
             self._loader = Loader(self._read, tasks, self._data.workers)
         self._loaded = self._next = None  # if reading fails
         if not self._staging:
@@ -187,10 +199,10 @@ class FolderBatches:
         self._loaded, self._next = iteration, iteration + 1
 
     def take(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        if size != self._recipe.batch_size:
-            raise ValueError(f"all batches have {self._recipe.batch_size} images, and not {size}")
+        if size not in self.sizes:
+            raise ValueError(f"batches have {' or '.join(map(str, self.sizes))} images, and not {size}")
         for group in self._groups:
-            pixels, labels, colours = (buffer[group] for buffer in self._buffers)
+            pixels, labels, colours = (buffer[group][:size] for buffer in self._buffers)
             yield self._data.to_input(pixels, colours if self._read.recolours else None), labels.clone()
 
     def close(self) -> None:
@@ -246,11 +258,14 @@ class _Order:
         return _Place(epoch, position, int(self._epochs[epoch][position]))
 
 
-def _tasks(first: int, batch_size: int, rows: list[int], order: _Order) -> Iterator[list[_Place]]:
-    """The images in these rows of the batches from step ``first`` on, a piece at a time, each of one step."""
+def _tasks(first: int, begin: Callable[[int], int], rows: list[int], order: _Order) -> Iterator[list[_Place]]:
+    """The images in these rows of the batches from step ``first`` on, a piece at a time, each of one step.
+
+    ``begin`` tells how many images come before a step. Of a smaller last batch the rows go on into the next epoch.
+    """
     for step in count(first):
         for start in range(0, len(rows), PIECE):
-            yield [order.place(step * batch_size + row) for row in rows[start : start + PIECE]]
+            yield [order.place(begin(step) + row) for row in rows[start : start + PIECE]]
 
 
 @dataclass(frozen=True)

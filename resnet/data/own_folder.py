@@ -190,11 +190,14 @@ def _too_few(root: Path, names: list[str], classes: tuple[str, ...], images: int
     return f"{found}; if the classes are its sub-folders, name {root / classes[0]}" if inner else found
 
 
-def every_nth(images: OwnImages, n: int) -> np.ndarray:
-    """Which images are held out where every ``n``-th of the sorted list is: bool (N,). Raises ValueError."""
+def every_nth(images: OwnImages, n: int, first: int | None = None) -> np.ndarray:
+    """Which images are held out where every ``n``-th of the sorted list is: bool (N,). Raises ValueError.
+
+    ``first``: the first of them, counted from 0; by default n - 1.
+    """
     if n < 2:
         raise ValueError(f"every {n}-th image can't be held out: none would be left to train on")
-    return np.arange(len(images.files)) % n == n - 1
+    return np.arange(len(images.files)) % n == (n - 1 if first is None else first)
 
 
 def stratified(images: OwnImages, share: float, seed: int) -> np.ndarray:

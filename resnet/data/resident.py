@@ -56,6 +56,13 @@ class ResidentData:
         mean_square = (squares / len(self.train_images)).mean(dim=(0, 1))
         return (mean_square - self._channel_mean**2).sqrt().float().to(self.device)
 
+    @cached_property
+    def image_std(self) -> Tensor:
+        """The mean over the training images of each channel's standard deviation in an image (C,), in 0..255."""
+        inside = slice(PADDING, -PADDING)
+        parts = self.train_images[:, inside, inside].split(TEST_BATCH)
+        return torch.cat([part.double().std(dim=(1, 2)) for part in parts]).mean(dim=0).float()
+
     def batches(self, seed: int, recipe: Recipe, groups: list[slice]) -> "ResidentBatches":
         return ResidentBatches(self, seed, recipe, groups)
 
@@ -69,7 +76,8 @@ class ResidentData:
         """What is subtracted from the images, (H, W, C) in 0..255, and what the difference is multiplied by: a number,
         or one per channel (C,)."""
         mean = self.mean if recipe.normalization == "pixel_mean" else self.channel_mean
-        return mean, 1 / self.channel_std if recipe.normalization == "channel_std" else 1 / 255
+        scales = {"channel_std": lambda: 1 / self.channel_std, "image_std": lambda: 1 / self.image_std}
+        return mean, scales.get(recipe.normalization, lambda: 1 / 255)()
 
 
 class ResidentBatches:

@@ -136,7 +136,9 @@ class BlockDesign:
     """What all blocks of a net have in common.
 
     bottleneck: :class:`Bottleneck` instead of :class:`BasicBlock`. shortcut: one of SHORTCUTS, or None for a plain
-    net. variant: one of VARIANTS. shortcut_padding: one of PADDINGS, for option A. conv_bias: of basic blocks.
+    net. variant: one of VARIANTS. shortcut_padding: one of PADDINGS, for option A. conv_bias: of basic blocks;
+    projection_bias: of option B's and C's projections. first_projection: with option B, every stage begins with a
+    projection, the first too, whose shape does not change.
     """
 
     bottleneck: bool = False
@@ -144,6 +146,8 @@ class BlockDesign:
     variant: str = "original"
     shortcut_padding: str = "end"
     conv_bias: bool = False
+    projection_bias: bool = False
+    first_projection: bool = False
 
     def out_channels(self, width: int) -> int:
         """What a block of this ``width`` gives out."""
@@ -151,20 +155,20 @@ class BlockDesign:
 
     def stage(self, in_channels: int, width: int, stride: int, blocks: int) -> nn.Sequential:
         """``blocks`` blocks in a row, the first of which may have a stride and other input channels."""
-        first = self._block(in_channels, width, stride)
+        first = self._block(in_channels, width, stride, self.first_projection)
         return nn.Sequential(first, *(self._block(self.out_channels(width), width, 1) for _ in range(blocks - 1)))
 
-    def _block(self, in_channels: int, width: int, stride: int) -> nn.Module:
-        downsample = self._shortcut(in_channels, self.out_channels(width), stride)
+    def _block(self, in_channels: int, width: int, stride: int, projected: bool = False) -> nn.Module:
+        downsample = self._shortcut(in_channels, self.out_channels(width), stride, projected)
         if self.bottleneck:
             return Bottleneck(in_channels, width, stride, self.variant == "original", downsample)
         return BasicBlock(in_channels, width, stride, self.shortcut is not None, downsample, self.conv_bias)
 
-    def _shortcut(self, in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
+    def _shortcut(self, in_channels: int, out_channels: int, stride: int, projected: bool) -> nn.Module | None:
         """None stands for the identity, and for no shortcut in a plain net."""
         same_shape = stride == 1 and in_channels == out_channels
-        if self.shortcut == "C" or (self.shortcut == "B" and not same_shape):
-            return projection(in_channels, out_channels, stride, self.variant == "d", self.conv_bias)
+        if self.shortcut == "C" or projected or (self.shortcut == "B" and not same_shape):
+            return projection(in_channels, out_channels, stride, self.variant == "d", self.projection_bias)
         if self.shortcut == "A" and not same_shape:
             return PadShortcut(in_channels, out_channels, stride, self.shortcut_padding)
         return None

@@ -30,13 +30,16 @@ def resnet(
     ``shortcut``: "A" identity with zeros for new channels, "B" projections where the shape changes, "C" projections
     everywhere (section 4.1). ``shortcut_padding``: option A puts the zero channels at the "end" or half on "both"
     sides. ``conv_bias``: biases in the convolutions, which the paper leaves open. ``zero_gamma``: the last BN of each
-    block starts with scale 0 (Bag of Tricks, section 3.1). ``initialization``: He's, which keeps the variance
-    of the gradients ("fan_out") or that of the activations ("fan_in"). Raises ValueError.
+    block starts with scale 0 (Bag of Tricks, section 3.1). ``initialization``: He's, which keeps the variance of the
+    gradients ("fan_out") or that of the activations ("fan_in"), Xavier's, or PyTorch's own "uniform". Raises
+    ValueError.
     """
     check_choice("shortcut", shortcut, SHORTCUTS)
     check_choice("initialization", initialization, INITIALIZATIONS)
     check_choice("shortcut_padding", shortcut_padding, PADDINGS)
-    design = BlockDesign(shortcut=shortcut, shortcut_padding=shortcut_padding, conv_bias=conv_bias)
+    design = BlockDesign(
+        shortcut=shortcut, shortcut_padding=shortcut_padding, conv_bias=conv_bias, projection_bias=conv_bias
+    )
     return _net(depth, 2, design, num_classes, zero_gamma, generator, initialization)
 
 

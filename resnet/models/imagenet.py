@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from resnet.models.blocks import SHORTCUTS, VARIANTS, BlockDesign, check_choice
-from resnet.models.net import Net, make_stem
+from resnet.models.net import INITIALIZATIONS, Net, make_stem
 
 IMAGE_SIZE = 224  # pixels along a side of the images that these nets were made for
 WIDTH = 64  # channels of the first stage
@@ -23,6 +23,9 @@ def resnet(
     shortcut: str = "B",
     zero_gamma: bool = False,
     small_stem: bool = False,
+    conv_bias: bool = False,
+    first_projection: bool = False,
+    initialization: str = "fan_out",
     num_classes: int = 1000,
     generator: torch.Generator | None = None,
 ) -> Net:
@@ -37,9 +40,19 @@ def resnet(
     ``shortcut``: "A" identity with zeros for new channels, "B" projections where the shape changes, "C" projections
     everywhere (He et al. 2015, section 4.1). ``zero_gamma``: the last BN of each block starts with scale 0 (Bag of
     Tricks, section 3.1). ``small_stem``: a 3x3 convolution without stride and no max-pooling in the place of the stem,
-    as is usual for images of 32 pixels. Raises ValueError, also for variant "d" with shortcut "A", and for
-    ``small_stem`` with variants "c" and "d", which have a stem of their own.
+    as is usual for images of 32 pixels. ``conv_bias``: biases in the 3x3 convolutions of nets without bottlenecks;
+    ``first_projection``: a projection at the beginning of the first stage too, whose shape does not change: as a report
+    has them. ``initialization``: He's, "fan_out" or "fan_in", "xavier", which the text of Bag of Tricks names, or
+    PyTorch's own, "uniform".
+
+    Raises ValueError, also for variant "d" with shortcut "A", for ``small_stem`` with variants "c" and "d", which have
+    a stem of their own, for biases in bottlenecks, and for a first projection with a shortcut other than "B".
     """
+    check_choice("initialization", initialization, INITIALIZATIONS)
+    if conv_bias and depth >= 50:
+        raise ValueError("conv_bias is for nets of 18 and 34 layers: bottlenecks have no biases")
+    if first_projection and shortcut != "B":
+        raise ValueError(f"first_projection adds to shortcut 'B', not to {shortcut!r}")
     check_choice("depth", depth, tuple(BLOCKS))
     check_choice("variant", variant, VARIANTS)
     check_choice("shortcut", shortcut, SHORTCUTS)
@@ -47,8 +60,8 @@ def resnet(
         raise ValueError("variant 'd' pools before projections, and shortcut 'A' has none")
     if small_stem and variant in ("c", "d"):
         raise ValueError(f"variant {variant!r} has a stem of its own, so there is none to make small")
-    design = BlockDesign(bottleneck=depth >= 50, shortcut=shortcut, variant=variant)
-    return _net(depth, design, num_classes, zero_gamma, generator, small_stem)
+    design = BlockDesign(depth >= 50, shortcut, variant, conv_bias=conv_bias, first_projection=first_projection)
+    return _net(depth, design, num_classes, zero_gamma, generator, initialization, small_stem)
 
 
 def plain(depth: int, num_classes: int = 1000, generator: torch.Generator | None = None) -> Net:
@@ -60,10 +73,11 @@ def plain(depth: int, num_classes: int = 1000, generator: torch.Generator | None
     return _net(depth, BlockDesign(shortcut=None), num_classes, False, generator)
 
 
-def _net(depth, design, num_classes, zero_gamma, generator, small_stem=False) -> Net:
+def _net(depth, design, num_classes, zero_gamma, generator, initialization="fan_out", small_stem=False) -> Net:
     if small_stem:
         stem, maxpool = make_stem(WIDTH, kernel=3, stride=1), nn.Identity()
     else:
         stem = make_stem(WIDTH, kernel=7, stride=2, deep=design.variant in ("c", "d"))
         maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-    return Net(depth, stem, maxpool, WIDTH, BLOCKS[depth], design, num_classes, zero_gamma, generator)
+    options = (num_classes, zero_gamma, generator, initialization)
+    return Net(depth, stem, maxpool, WIDTH, BLOCKS[depth], design, *options)

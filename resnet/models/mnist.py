@@ -10,8 +10,6 @@ The 5x5 convolutions have no padding, the 3x3 ones a pixel of it, so that maps k
 all have biases. Where the ReLU stands beside the max-pooling makes no difference: the two commute.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,22 +57,11 @@ def residual(
 ) -> SmallResidualNet:
     """The small residual network.
 
-    ``initialization``, which the report of its accuracy leaves open: "uniform", weights and biases within
-    1 / sqrt(fan-in) of 0, is what PyTorch gives whoever asks for nothing else; "fan_out" is He's, as in the other
-    networks here (see :func:`resnet.models.net.initialize`). Raises ValueError.
+    ``initialization``: "uniform", weights and biases within 1 / sqrt(fan-in) of 0, is PyTorch's own, which the report
+    of this network's accuracy used; "fan_out" is He's, as in the other networks here (see
+    :func:`resnet.models.net.initialize`). Raises ValueError.
     """
     check_choice("initialization", initialization, INITIALIZATIONS)
     model = SmallResidualNet(num_classes)
-    if initialization == "fan_out":
-        initialize(model, generator)
-    else:
-        _initialize_uniformly(model, generator)
+    initialize(model, generator, initialization=initialization)
     return model
-
-
-def _initialize_uniformly(model: nn.Module, generator: torch.Generator | None) -> None:
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            bound = 1 / math.sqrt(module.weight[0].numel())
-            for parameter in (module.weight, module.bias):
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)

@@ -1,5 +1,7 @@
 """What the networks of all families are put together from: a stem, stages of blocks, one fully connected layer."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,7 +10,7 @@ from torch.autograd.function import FunctionCtx
 from resnet.kernels import LIBRARY, fused_maps
 from resnet.models.blocks import BasicBlock, BlockDesign, Bottleneck
 
-INITIALIZATIONS = ("fan_out", "fan_in")
+INITIALIZATIONS = ("fan_out", "fan_in", "xavier", "uniform")
 
 
 class Net(nn.Module):
@@ -106,16 +108,25 @@ def initialize(
     zero_gamma: bool = False,
     initialization: str = "fan_out",
 ) -> None:
-    """He initialisation, in the order of ``model.modules()``, from one generator.
+    """He's initialisation or Xavier's, in the order of ``model.modules()``, from one generator.
 
     Convolutions: normal with variance 2 / (k * k * C_out) (He et al., "Delving Deep into Rectifiers", eq. 14, the
     backward form, which the authors' later public code uses); ``initialization`` "fan_in" is the forward form, with
-    C_in instead (eq. 10). BN: scale 1, shift 0. Fully connected: normal with
-    standard deviation 0.01. All biases 0. ``zero_gamma``: the scale of the last BN of each block is 0 instead, so
-    that at first each residual block passes on its shortcut alone (Bag of Tricks, section 3.1).
+    C_in instead (eq. 10). BN: scale 1, shift 0. Fully connected: normal with standard deviation 0.01. "xavier":
+    convolutions and fully connected layers uniform in [-a, a] with a = sqrt(6 / (fan-in + fan-out)), as the text of Bag
+    of Tricks, section 2.1, says. All biases 0. "uniform": weights and biases of both within 1 / sqrt(fan-in) of 0,
+    which is PyTorch's own. ``zero_gamma``: the scale of the last BN of each block is 0 instead, so that at first each
+    residual block passes on its shortcut alone (Bag of Tricks, section 3.1).
     """
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
+        if initialization == "uniform" and isinstance(module, (nn.Conv2d, nn.Linear)):
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            for parameter in filter(lambda p: p is not None, (module.weight, module.bias)):
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+            continue
+        if initialization == "xavier" and isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.xavier_uniform_(module.weight, generator=generator)
+        elif isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode=initialization, nonlinearity="relu", generator=generator)
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01, generator=generator)

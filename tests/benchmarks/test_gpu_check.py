@@ -83,7 +83,8 @@ class MadeUpGPU:
             "rates": {"limits": {}, "result": asdict(gpu_results().models[0])},
             "memory": {"model": "cifar_resnet20", "runs": 8, "moments": [{"moment": "after an evaluation", **MOMENT}]},
             "launch": {"digests": {"net, seed 0": "abcdef" * 10}, "packed_with": 3, "interruptions": 1},
-        }[name.split("-")[0]]
+            "fused": {"text": "## cifar_resnet20, bf16\n\na table of parts"},
+        }["test" if name == "fused-tests" else name.split("-")[0]]
 
     def check(self, folder, minutes=10.0, **options):
         return check(folder, minutes, start=self.start, settings=SETTINGS, clock=self.clock, **options)
@@ -342,7 +343,7 @@ def test_a_process_that_was_not_interrupted_as_it_should_be():
 def test_the_tests_that_decide_exist_and_are_the_gpus():
     functions = {node.name: node for node in ast.parse(Path(ROOT, gpu_stages.TESTS).read_text()).body
                  if isinstance(node, ast.FunctionDef)}  # fmt: skip
-    tests = [stage.work.args[0] for stage in stages(TINY) if stage.name.startswith("test-")]
+    tests = [stage.work.args[0].partition("::")[2] for stage in stages(TINY) if stage.name.startswith("test-")]
     assert len(tests) == 4
     assert all("pytest.mark.gpu" in map(ast.unparse, functions[test].decorator_list) for test in tests)
 
@@ -374,7 +375,7 @@ def test_bad_input_is_refused_at_once(option, value, capsys):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("test-")])
+@pytest.mark.parametrize("name", [name for name in NAMES if "test" not in name])
 def test_every_stage_on_a_gpu(name):
     stage = next(stage for stage in [DEVICE, *stages(TINY)] if stage.name == name)
     assert json.dumps(stage.work(TINY, find_device(), print))

@@ -27,6 +27,9 @@ def make_record(run: Run, test_error: float, training_error: float = 5.0, diverg
         curve[-1] |= {"test_error": test_error, "training_error": training_error}
     if run.data in FOLDERS:
         curve = [point | {"test_top5_error": point["test_error"] and point["test_error"] / 4} for point in curve]
+    if (interval := run.recipe.loss_interval) is not None:
+        means = run.recipe.eval_interval // interval
+        curve = [point | {"mean_losses": [point["training_loss"]] * means} for point in curve]
     record = {
         "schema": SCHEMA,
         "identity": run.identity,
@@ -124,4 +127,5 @@ def make_results(
             seeds,
         )
         for row in experiment.rows(variant.profile)
+        if not row.on_request or row.key in errors
     ]

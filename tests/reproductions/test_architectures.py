@@ -9,10 +9,11 @@ from reproductions import __main__ as main
 from reproductions import architectures, reported
 from reproductions.architectures import ARCHITECTURES, Architecture, architectures_table
 from resnet.models import changed_options
+from resnet.models.complexity import multiply_adds
 
 FEW = (
-    Architecture("ResNet-20", "cifar_resnet20", reported="resnet20"),
-    Architecture("ResNet-50-D", "resnet50", {"variant": "d"}, "bot_resnet50d"),
+    Architecture("ResNet-20", "cifar_resnet20", reported=("resnet20",)),
+    Architecture("ResNet-50-D", "resnet50", {"variant": "d"}, ("bot_resnet50d",)),
 )
 
 
@@ -55,7 +56,16 @@ def test_every_network_is_a_model_with_these_options():
 
 def test_all_networks_whose_size_the_paper_prints_are_there():
     keys = {number.key for number in reported.load() if number.metric in ("parameters", "FLOPs")}
-    assert keys <= {net.reported for net in ARCHITECTURES}
+    assert keys <= {key for net in ARCHITECTURES for key in net.reported}
+
+
+def test_the_costs_computed_are_the_papers():
+    """Both papers round, and the first rounds half of its numbers down."""
+    printed = {number.key: float(number.value) for number in reported.load() if number.metric == "FLOPs"}
+    nets = {key: net for net in ARCHITECTURES for key in net.reported if key in printed}
+    assert len(printed) == len(nets) == 9
+    found = {key: multiply_adds(net.model, net.options) / 1e9 for key, net in nets.items()}
+    assert found == pytest.approx(printed, abs=0.06)
 
 
 def test_the_command_prints_the_table(monkeypatch, capsys):

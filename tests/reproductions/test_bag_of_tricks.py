@@ -134,6 +134,14 @@ def test_every_refinement_of_table_6_changes_what_it_is_named_for(dataset, longe
         "distilled": "smoothing",
         "mixup": "smoothing",
         "mixup_distilled": "mixup",
+        "smoothing_all": "smoothing",
+        "mixup_reversed": "mixup",
+        "distilled_half": "distilled",
+    }
+    assert {row.key for row in REFINEMENTS[dataset].rows("paper") if row.on_request} == {
+        "smoothing_all",
+        "mixup_reversed",
+        "distilled_half",
     }
     teacher = {"cifar10": "cifar_bottleneck164", "imagenet": "resnet152"}[dataset]
     assert changes(REFINEMENTS[dataset]) == {
@@ -142,6 +150,9 @@ def test_every_refinement_of_table_6_changes_what_it_is_named_for(dataset, longe
         "distilled": {"recipe.temperature": 20.0, "teacher": teacher},
         "mixup": {"recipe.mixup": 0.2, "recipe.iterations": longer},
         "mixup_distilled": {"recipe.temperature": 20.0, "teacher": teacher},
+        "smoothing_all": {"recipe.smoothed_over": "all"},
+        "mixup_reversed": {"recipe.mixup_partner": "reversed"},
+        "distilled_half": {"recipe.hard_weight": 0.5},
     }
 
 

@@ -26,20 +26,36 @@ PAPER = Variant("paper")
 
 
 def test_the_three_stages_of_the_recipe():
-    (recipe,) = {row.recipe for row in EXPERIMENT.rows("paper")}
-    images = [0, 149.9, 150.1, 209.9, 210.1, 269.9]  # epochs
-    rates = [learning_rate_at(recipe, round(epoch * 50_000 / 128)) for epoch in images]
+    (recipe,) = {row.recipe for row in EXPERIMENT.rows("paper") if not row.on_request}
+    epochs = [0, 149.9, 150, 209.9, 210, 269.9]
+    rates = [learning_rate_at(recipe, round(epoch * 391)) for epoch in epochs]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-    assert recipe.iterations * 128 / 50_000 == pytest.approx(270, abs=0.01)
+    assert recipe.iterations == 270 * 391 and recipe.last_batch == "use"
     assert (recipe.weight_decay, recipe.momentum, recipe.batch_size, recipe.nesterov) == (5e-4, 0.9, 128, False)
+    assert (recipe.normalization, recipe.momentum_at_drops) == ("image_std", "forgotten")
+
+
+def test_rows_on_request_do_without_one_piece_of_the_reports_advice_each():
+    rows = {row.key: row for row in EXPERIMENT.rows("paper")}
+    asked = {key: row.recipe.changes() for key, row in rows.items() if row.on_request}
+    reported = rows["resnet18"].recipe.changes()
+    found = {key: {n for n in c | reported if c.get(n) != reported.get(n)} for key, c in asked.items()}
+    assert found == {
+        "resnet18-no-decay": {"weight_decay"},
+        "resnet18-no-momentum": {"momentum", "momentum_at_drops"},
+        "resnet18-batch64": {"batch_size", "iterations", "milestones", "eval_interval"},
+    }
+    assert rows["resnet18-batch64"].recipe.iterations == 270 * 782
+    assert {row.after for row in rows.values() if row.on_request} == {"resnet18"}
 
 
 def test_the_rows_differ_in_depth_and_stem_alone():
-    rows = {row.key: row for row in EXPERIMENT.rows("paper")}
+    rows = {row.key: row for row in EXPERIMENT.rows("paper") if not row.on_request}
+    as_reported = {"variant": "b", "conv_bias": True, "first_projection": True}
     assert [(row.model, row.run(0).model_options, row.after) for row in rows.values()] == [
-        ("resnet18", {"variant": "b"}, None),
-        ("resnet34", {"variant": "b"}, "resnet18"),
-        ("resnet18", {"variant": "b", "small_stem": True}, "resnet18"),
+        ("resnet18", as_reported, None),
+        ("resnet34", as_reported, "resnet18"),
+        ("resnet18", as_reported | {"small_stem": True}, "resnet18"),
     ]
     net = create_model("resnet18", variant="b", small_stem=True, num_classes=10)
     assert net.conv1.kernel_size == (3, 3)
@@ -53,8 +69,9 @@ def test_the_table_has_the_cost_at_32_pixels_and_the_reported_accuracy(tmp_path)
     table = files[0].read_text()
     line = next(line for line in table.splitlines() if line.startswith("| ResNet-18, 7x7 stem"))
     cells = [cell.strip() for cell in line.split("|")[1:-1]]
-    assert cells[2] == "37.0 M", "a 49th of the 1,813.6 M of convolutions at 224 pixels, and 10 classes"
-    assert "86.95 (single)" in cells and "86.97 ± 0.25 (n = 3 of 5)" in cells
+    assert cells[2] == "37.3 M", "a 49th of 1,813.6 M of convolutions at 224 pixels, 64 x 64 x 8 x 8 more, 10 classes"
+    assert cells[-4:] == ["99.4 (the last epoch)", "95.00", "0.018 (the last epoch)", "0.100"]
+    assert "86.79 (single)" in cells and "86.97 ± 0.25 (n = 3 of 5)" in cells
     step = next(line for line in table.splitlines() if line.startswith("| ResNet-18, 3x3 stem | ResNet-18, 7x7 stem"))
     assert "+8.03" in step
     assert {path.name for path in files} >= {"cifar_imagenet_stem_steps.csv", "cifar_imagenet_stem_curves.png"}

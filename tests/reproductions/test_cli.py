@@ -547,7 +547,7 @@ def status(out, capsys):
 def test_list_names_every_experiment_with_its_target_and_rows(capsys):
     assert main.main(["list"]) == 0
     said = capsys.readouterr().out
-    assert "make reproduce-cifar-table    rows: resnet20 resnet32 resnet44 resnet56 resnet110" in said
+    assert "make reproduce-cifar-table    rows: resnet20 resnet32 resnet44 resnet56 resnet110; on request" in said
     assert "make reproduce-degradation    rows: plain20" in said and "Table 6" in said
 
 

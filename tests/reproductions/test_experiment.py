@@ -7,7 +7,7 @@ from fakes import make_record, store
 from tiny import make_experiment
 
 from reproductions import cifar_table, degradation, precision
-from reproductions.experiments import EXPERIMENTS
+from reproductions.experiments import EXPERIMENTS, evidence
 from reproductions.harness.experiment import PROFILES, Row, Variant, recorded_tables
 from reproductions.harness.records import Pool, read_pool
 from resnet.recipe import Recipe, learning_rate_at
@@ -17,14 +17,28 @@ PAPER = Variant("paper")
 
 def test_the_cifar_table_has_the_rows_of_table_6():
     rows = cifar_table.rows("paper")
-    assert [row.model for row in rows] == [f"cifar_resnet{depth}" for depth in (20, 32, 44, 56, 110)]
+    assert [row.model for row in rows] == [f"cifar_resnet{depth}" for depth in (20, 32, 44, 56, 110, 1202)]
     assert [row.reported for row in rows] == [row.key for row in rows]
     assert {row.data for row in rows} == {"cifar10"}
 
 
-def test_the_degradation_figure_has_plain_and_residual_nets_of_four_depths():
+def test_the_degradation_figure_has_plain_and_residual_nets_of_five_depths():
     models = [row.model for row in degradation.rows("paper")]
-    assert models == [f"cifar_{kind}{depth}" for kind in ("plain", "resnet") for depth in (20, 32, 44, 56)]
+    assert models == [f"cifar_{kind}{depth}" for kind in ("plain", "resnet") for depth in (20, 32, 44, 56, 110)]
+
+
+def test_rows_on_request_are_trained_when_they_are_named_and_shown_when_they_have_records(tmp_path):
+    deepest = "cifar_resnet1202"
+    table, figure = cifar_table.EXPERIMENT, degradation.EXPERIMENT
+    assert deepest not in {run.model for run in table.runs(PAPER, 1)}
+    assert not any("110" in run.model for run in figure.runs(PAPER, 1))
+    assert [run.model for run in table.runs(PAPER, 2, ["resnet1202"])] == 2 * [deepest]
+    empty = Pool(tmp_path / "empty")
+    assert [r.row.key for r in table.results(PAPER, 1, empty, empty)][-2:] == ["resnet56", "resnet110"]
+    store(tmp_path, make_record(table.runs(PAPER, 1, ["resnet1202"])[0], 7.9))
+    assert table.results(PAPER, 1, read_pool(tmp_path), empty)[-1].row.model == deepest
+    assert table.results(PAPER, 1, empty, read_pool(tmp_path))[-1].row.model == deepest
+    assert not {one.run.model for one in evidence(on_gpu=True)} & {deepest, "cifar_plain110"}
 
 
 def test_every_row_of_the_paper_profile_follows_section_4_2_exactly():
@@ -35,9 +49,9 @@ def test_every_row_of_the_paper_profile_follows_section_4_2_exactly():
         assert recipe.augment and row.model_options == {}, row
 
 
-def test_only_resnet110_is_warmed_up_until_a_training_error():
+def test_only_nets_of_110_layers_and_more_are_warmed_up_until_a_training_error():
     warmed = [row for row in cifar_table.rows("paper") + degradation.rows("paper") if row.recipe.warmup_learning_rate]
-    assert [row.key for row in warmed] == ["resnet110"]
+    assert [row.key for row in warmed] == ["resnet110", "resnet1202", "plain110", "resnet110"]
     recipe = warmed[0].recipe
     assert learning_rate_at(recipe, 0) == 0.01 and recipe.warmup_until_error == 80.0
     assert learning_rate_at(recipe, 400, warmup_ended_at=400) == 0.1

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.stats import binomtest
 
@@ -15,7 +16,9 @@ from reproductions.harness.reporting import plots
 from resnet import finetuning
 from resnet.data.folder import FolderDataset
 from resnet.data.image_files import Files
+from resnet.data.sampling import seeded_generator
 from resnet.finetuning import Training
+from resnet.released import read_card
 
 COLOURS = {"blue": (40, 40, 200), "gr|een": (40, 200, 40), "red": (200, 40, 40)}
 FLAGS = ("--model", "cifar_resnet8", "--batch", "6", "--device", "cpu", "--workers", "0")
@@ -180,6 +183,40 @@ def test_folders_and_weights_that_will_not_do(folder, trained, tmp_path, capsys)
         with pytest.raises(SystemExit) as ended:
             run(capsys, "train", folder, "--out", tmp_path / "out", *flags)
         assert ended.value.code == 2
+
+
+def test_as_reported_decides_what_the_report_does(folder, tmp_path, capsys):
+    flags = ("--as-reported", "--model", "resnet18", "--epochs", "1", "--device", "cpu", "--workers", "0")
+    status, out, _ = run(capsys, "train", folder, "--out", tmp_path / "out", *flags)
+    history = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert status == 0 and "images 0, 5, 10, ... of the sorted list" in out and "their centres" in out
+    assert history["settings"] == {
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "image_size": 224,
+        "crop": "area",
+        "augment": False,
+        "precision": "fp32",
+        "seed": 0,
+        "last_batch": "use",
+    }
+    assert "23 images to train on, 6 held out" in out  # of 29, in one batch of 23
+    card = read_card(tmp_path / "out" / "last.safetensors")
+    assert json.loads(card["options"])["variant"] == "original"
+    assert json.loads(card["options"])["initialization"] == "uniform"
+    for more in (["--every", "4"], ["--batch", "32"], ["--precision", "bf16"], ["--validation", "0.1"]):
+        with pytest.raises(SystemExit) as ended:
+            run(capsys, "train", folder, "--out", tmp_path / "other", *flags, *more)
+        assert ended.value.code == 2
+
+
+def test_fine_tuning_as_reported_has_a_new_last_layer_as_pytorch_makes_it(folder, tmp_path):
+    create = finetuning.create_model
+    torch.save(create("resnet18", num_classes=10).state_dict(), tmp_path / "w.pt")
+    found = finetuning.from_weights(str(tmp_path / "w.pt"), ("a", "b"), 0, initialization="uniform")
+    fresh = create("resnet18", seeded_generator(0, "initialisation"), num_classes=2, initialization="uniform")
+    assert torch.equal(found.model.fc.weight, fresh.fc.weight) and found.model.fc.bias.any()
+    assert "initialization" not in found.architecture.options
 
 
 # ---------------------------------------------------------------------------------------------------------- the report

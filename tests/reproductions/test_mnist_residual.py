@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 
 import pytest
 from fakes import make_record, store
@@ -67,6 +68,7 @@ def test_the_recipe_is_the_reported_one():
     assert {learning_rate_at(recipe, iteration) for iteration in (0, 5_000, 9_379)} == {0.01}
     assert (recipe.weight_decay, recipe.augment, recipe.normalization) == (0, False, "channel_std")
     assert not recipe.nesterov and recipe.label_smoothing == recipe.mixup == 0
+    assert recipe.loss_interval == 300 and recipe.precision == "fp32"
 
 
 def test_all_profiles_have_whole_epochs():
@@ -96,20 +98,21 @@ def test_every_epoch_stands_beside_what_is_reported(no_plots, tmp_path):
     # 97.2667 ± 4.3027 · 0.15275 / sqrt(3), and · sqrt(4 / 3): 96 lies below, 96.99 does not
     assert lines[0] == [
         "1",
-        "96 (in whole percent)",
+        "96 (in whole percent, cut off)",
         "97.27 ± 0.15 (n = 3)",
         "[96.89, 97.65]",
         "+1.27",
-        "below if rounded, inside if cut off: [96.51, 98.03] of 1 more run",
+        "inside [96.51, 98.03] of 1 more run",
     ]
-    assert lines[1][1:3] == ["98 (in whole percent)", "98.50 ± 0.20 (n = 3)"]
+    assert lines[1][1:3] == ["98 (in whole percent, cut off)", "98.50 ± 0.20 (n = 3)"]
     assert lines[1][-1] == "inside [97.51, 99.49] of 1 more run"
     assert lines[2] == ["10", "–", "98.90 ± 0.10 (n = 3)", "[98.65, 99.15]", "–", "–"]
     text = written[0].read_text()
-    assert text.startswith("# A small residual net without BN on MNIST\n\na report without a public name · ")
+    assert text.startswith("# A small residual net without BN on MNIST\n\na report by qq_40211493 · ")
     assert "An epoch is 938 steps, as many as batches of 64 need for 60,000 images." in text
-    assert "- Reported: a report without a public name, test accuracy after epochs 1 and 3.\n" in text
-    assert "A number in whole percent stands for" in text
+    address = "https://blog.csdn.net/qq_40211493/article/details/106762564"
+    assert f"- Reported: [qq_40211493 on CSDN]({address}), test accuracy after epochs 1 and 3.\n" in text
+    assert "A number in whole percent that was cut off stands for anything up to one point more." in text
     assert "- From 3 records" in text and "Data: 3 runs on the official files of mnist" in text
 
 
@@ -118,7 +121,7 @@ def test_csv_has_a_line_per_epoch(no_plots, tmp_path):
     with written[1].open(newline="") as file:
         first, second, last = csv.DictReader(file)
     assert [row["epoch"] for row in (first, second, last)] == ["1", "3", "10"]
-    assert (first["reported"], first["reported_kind"], first["reported_inside"]) == ("96", "whole", "no")
+    assert (first["reported"], first["reported_kind"], first["reported_inside"]) == ("96", "cut_off", "yes")
     assert (second["reported_inside"], last["reported_inside"]) == ("yes", "")
     assert last["top1_accuracy_mean"] == "98.9"
 
@@ -168,12 +171,31 @@ def test_the_smoke_profile_is_compared_with_nothing(no_plots, tmp_path):
     ],
 )
 def test_a_number_in_whole_percent_may_be_rounded_or_cut_off(sample, said):
-    target = reported.target("mnist_residual_epoch1", "top-1 accuracy")
+    target = replace(reported.target("mnist_residual_epoch1", "top-1 accuracy"), kind="whole")
     found = comparisons.verdict(sample, target, PAPER)  # 96; intervals of ± 0.4968
     assert str(found).startswith(said) and found.inside == said.startswith("inside [")
 
 
+@pytest.mark.parametrize(("mean", "said"), [(95.4, "above"), (95.6, "inside"), (97.4, "inside"), (97.6, "below")])
+def test_a_number_that_was_cut_off_stands_for_up_to_one_point_more(mean, said):
+    target = reported.target("mnist_residual_epoch1", "top-1 accuracy")
+    found = comparisons.verdict([mean - 0.1, mean, mean + 0.1], target, PAPER)  # from 96 up to 97; ± 0.4968
+    assert str(found).startswith(f"{said} [") and found.inside == (said == "inside")
+
+
 # ----------------------------------------------------------------------------------------------------------------- plot
+
+
+def test_the_mean_losses_stand_beside_the_reported_ones_at_the_same_batches(tmp_path):
+    result = make_result(tmp_path, ACCURACIES, seeds=3)
+    numbers = mnist_residual.reported_losses(result)
+    assert len(numbers) == 13 and [*numbers][:4] == [300, 600, 900, 938 + 300]
+    assert str(numbers[300]) == "0.535" and str(numbers[4 * 938 + 300]) == "0.039"
+    (axis,) = plots.mean_losses(result, numbers, PAPER).axes
+    own, others = (line for line in axis.lines if len(line.get_xdata()) > 2)
+    assert len(own.get_xdata()) == 30 and list(own.get_xdata()[:13]) == pytest.approx(list(others.get_xdata()))
+    assert own.get_ydata()[0] == pytest.approx(result.records[0]["curve"][0]["training_loss"])
+    assert plots.mean_losses(make_result(tmp_path / "none", []), numbers, PAPER) is None
 
 
 def test_the_plot_has_both_curves_over_the_epochs_and_the_reported_errors(tmp_path):
@@ -190,7 +212,7 @@ def test_the_plot_has_both_curves_over_the_epochs_and_the_reported_errors(tmp_pa
     assert (axis.get_yscale(), axis.get_xlabel()) == ("log", "epochs")
     (legend,) = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
-    assert "training error (on batches)" in names and names[-1].startswith("reported (in whole percent")
+    assert "training error (on batches)" in names and names[-1] == "reported (in whole percent, cut off)"
 
 
 def test_there_is_no_plot_without_completed_runs_and_nothing_reported_on_other_profiles(tmp_path):
@@ -208,7 +230,8 @@ def test_from_the_command_line_to_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(mnist_residual.EPOCHS, "smoke", 1)
     assert cli.run_experiment(EXPERIMENT, ["--profile", "smoke", "--seeds", "1", "--out", str(tmp_path)]) == 0
     assert {path.name for folder in ("tables", "plots") for path in (tmp_path / folder).iterdir()} == {
-        f"mnist_residual_smoke{end}" for end in (".md", ".csv", "_curves.png", "_curves.svg")
+        f"mnist_residual_smoke{end}"
+        for end in (".md", ".csv", "_curves.png", "_curves.svg", "_losses.png", "_losses.svg")
     }
     assert "| 1           |" in capsys.readouterr().out
 

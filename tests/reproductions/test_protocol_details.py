@@ -22,12 +22,15 @@ CHANGED = {
     "conv-bias": {"model_options": {"conv_bias": True}},
     "pad-both": {"model_options": {"shortcut_padding": "both"}},
     "fan-in": {"model_options": {"initialization": "fan_in"}},
+    "xavier": {"model_options": {"initialization": "xavier"}},
     "fewer-images": {"train_images": 45_000},
     "bn-half": {"batch_norm_size": 64},
+    "bn-recomputed": {"statistics_batches": 391},
     "channel-mean": {"normalization": "channel_mean"},
     "channel-std": {"normalization": "channel_std"},
     "no-bias-decay": {"decay_all": False},
     "nesterov": {"nesterov": True},
+    "momentum-kept": {"momentum_at_drops": "kept"},
     "drop-last": {"last_batch": "drop"},
     "use-last": {"last_batch": "use"},
     "fp32": {"precision": "fp32"},
@@ -130,11 +133,11 @@ def test_table_csv_and_plot(results, tmp_path):
     assert found["crop offsets 0 to 7"][2:4] == ["3 of 5", "+0.97"]
     assert found["fp16"][2:4] == ["2 of 5", "+0.10"]
     assert found["biases in the convolutions"][2:] == ["0 of 5", "–", "–", "–", "–"]
-    assert "corrected for 30 comparisons" in section
+    assert "corrected for 36 comparisons" in section
     names = {path.name for path in files}
     assert {"protocol_details_effects.csv", "protocol_details_forest.png"} <= names
     csv = next(path for path in files if path.name.endswith("effects.csv")).read_text().splitlines()
-    assert len(csv) == 33 and csv[1].startswith("crop offsets 0 to 7,ResNet-20,3,5,0,0.966667,")
+    assert len(csv) == 39 and csv[1].startswith("crop offsets 0 to 7,ResNet-20,3,5,0,0.966667,")
 
 
 def test_the_best_evaluation_is_compared_with_the_last(results):
@@ -157,7 +160,7 @@ def test_a_change_that_changes_nothing_is_no_comparison(variant, said, tmp_path)
     fp32 = next(effect for effect in found if effect.change == "fp32" and effect.net == "ResNet-20")
     assert fp32.statement(effects.count(found)) == f"none: {said}"
     assert fp32.interval(1) is None and fp32.p(1) is None
-    assert effects.count(found) == 30 - sum(bool(effect.same) for effect in found) < 30
+    assert effects.count(found) == 36 - sum(bool(effect.same) for effect in found) < 36
     section = effects.section(found)
     assert f"none: {said}" in section and f"corrected for {effects.count(found)} comparisons" in section
 

@@ -1,6 +1,7 @@
 """The file of reported numbers against the numbers as the sources print them, and its errors."""
 
 from collections import Counter
+from statistics import mean, stdev
 
 import pytest
 
@@ -9,7 +10,7 @@ from reproductions.experiments import EXPERIMENTS
 from reproductions.harness.reporting.samples import METRICS
 from reproductions.reported import ReportedError
 
-NO_ADDRESS = ("pytorch_option_a", "mnist_report", "finetune_report", "stem_report")
+NO_ADDRESS = ("pytorch_option_a", "finetune_report", "stem_report")
 ACCURACIES = ["top-1 accuracy", "top-5 accuracy"]
 
 
@@ -42,6 +43,16 @@ PRINTED = {
         ("plain56", "test error"): ["≈ 13 (read off a figure)"],
         ("plain110", "test error"): ["> 60 (bound)"],
         **printed(
+            ["FLOPs"],
+            {
+                "imagenet_resnet18": "1.8",
+                "imagenet_resnet34a": "3.6",
+                "imagenet_resnet50": "3.8",
+                "imagenet_resnet101": "7.6",
+                "imagenet_resnet152": "11.3",
+            },
+        ),
+        **printed(
             ["top-1 error, 10-crop"],
             {
                 "imagenet_plain18": "27.94",
@@ -64,6 +75,17 @@ PRINTED = {
         ),
     },
     "bot2018": {
+        **printed(
+            ["FLOPs, as the paper compares them", *ACCURACIES],
+            {
+                "bot_compared_resnet50": "3.9 75.3 92.2",
+                "bot_compared_se_resnet50": "3.9 76.71 93.38",
+                "bot_compared_se_resnext50": "4.3 78.90 94.51",
+                "bot_compared_densenet201": "4.3 77.42 93.66",
+                "bot_compared_own": "4.3 79.29 94.63",
+            },
+        ),
+        **printed(["FLOPs, as the paper compares them", "top-1 accuracy"], {"bot_compared_resnext50": "4.2 77.8"}),
         **printed(
             ACCURACIES,
             {
@@ -129,13 +151,27 @@ PRINTED = {
         for metric, (value, std) in zip(ACCURACIES, map(str.split, values))
     },
     "mnist_report": {
-        ("mnist_residual_epoch1", "top-1 accuracy"): ["96 (in whole percent)"],
-        ("mnist_residual_epoch3", "top-1 accuracy"): ["98 (in whole percent)"],
+        ("mnist_residual_epoch1", "top-1 accuracy"): ["96 (in whole percent, cut off)"],
+        ("mnist_residual_epoch3", "top-1 accuracy"): ["98 (in whole percent, cut off)"],
+        **{
+            (f"mnist_residual_loss_{epoch}_{batches}", "mean training loss over 300 batches"): [f"{loss} (single)"]
+            for epoch, losses in enumerate(
+                ("0.535 0.165 0.121", "0.085 0.088 0.077", "0.060 0.060 0.060", "0.046 0.052 0.047", "0.039"), start=1
+            )
+            for batches, loss in zip((300, 600, 900), losses.split())
+        },
     },
-    "stem_report": {("stem_resnet18", "top-1 accuracy"): ["86.95 (single)"]},
+    "stem_report": {
+        ("stem_resnet18", "top-1 accuracy"): ["86.79 (single)"],
+        ("stem_resnet18", "training accuracy"): ["99.4 (single)"],
+        ("stem_resnet18", "training loss"): ["0.018 (single)"],
+        ("stem_resnet18_small", "top-1 accuracy"): ["95.17 (unconfirmed) (single)"],
+    },
     "finetune_report": {
         ("finetune_scratch", "top-1 accuracy"): ["72.6 (single)"],
         ("finetune_finetuned", "top-1 accuracy"): ["88 (in whole percent)"],
+        ("finetune_scratch", "training accuracy"): ["88 (in whole percent)"],
+        ("finetune_finetuned", "training accuracy"): ["99 (in whole percent)"],
     },
     "kaiminghe": printed(
         ["top-1 error, 1-crop", "top-5 error, 1-crop"],
@@ -154,21 +190,29 @@ PRINTED = {
         ("resnet44", "test error"): ["6.90 (single)"],
         ("resnet56", "test error"): ["6.61 (single)"],
         ("resnet110", "test error"): ["6.32 (single)"],
+        ("resnet1202", "test error"): ["6.18 (single)"],
     },
+    "akamaster_again": {("resnet56", "test error"): ["7.56 ± 0.54 (mean of 6)"]},
     "hysts": {("resnet110", "test error"): ["6.52 (median of 3)"]},
     "gcr": {
         ("resnet20", "test error"): ["8.29 (single)"],
         ("resnet32", "test error"): ["7.63 (single)"],
         ("resnet44", "test error"): ["7.14 (single)"],
         ("resnet56", "test error"): ["6.94 (single)"],
-        ("resnet110", "test error"): ["6.73 (single)"],
+        ("resnet110", "test error"): ["6.73 (single)", "6.97 (single)"],
     },
     "wooyeolbaek": {
         ("plain20", "test error"): ["9.74 (single)"],
         ("plain32", "test error"): ["10.41 (single)"],
         ("plain44", "test error"): ["11.73 (single)"],
         ("plain56", "test error"): ["11.86 (single)"],
+        ("resnet20", "test error"): ["9.18 (single)"],
+        ("resnet32", "test error"): ["8.68 (single)"],
+        ("resnet44", "test error"): ["8.13 (single)"],
+        ("resnet56", "test error"): ["7.10 (single)"],
+        ("resnet110", "test error"): ["6.95 (single)"],
     },
+    "tensorflow_models": {("resnet56", "test error"): ["6.88 ± 0.2 (mean of 5)"]},
     "pytorch_option_a": {
         ("resnet20", "test error"): ["8.586 ± 0.120 (mean of 5)"],
         ("resnet32", "test error"): ["7.728 ± 0.318 (mean of 5)"],
@@ -192,13 +236,14 @@ def test_every_number_says_where_it_is_from():
         data = data.get(number.key.split("_")[0], {"CIFAR-10"})
         assert number.data in data
         units = {"parameters": "million", "FLOPs": "billion", "time per epoch": "minutes"}
-        assert number.unit == units.get(number.metric, "%")
+        units |= dict.fromkeys(("mean training loss over 300 batches", "training loss"), "nats")
+        assert number.unit == units.get(number.metric.split(",")[0], "%")
         assert number.source.how if number.source.origin == "implementation" else number.where
         assert number.source.url.startswith("https://") or number.source.key in NO_ADDRESS
 
 
-def test_no_source_gives_the_same_number_twice():
-    counts = Counter((n.source, n.key, n.metric, n.kind) for n in reported.load())
+def test_no_source_gives_the_same_number_twice_without_saying_why():
+    counts = Counter((n.source, n.key, n.metric, n.kind, n.note) for n in reported.load())
     assert max(counts.values()) == 1
 
 
@@ -211,16 +256,37 @@ def test_a_mean_is_compared_with_a_mean():
     assert reported.target(None) is None
 
 
-def test_a_mean_of_an_unknown_number_of_runs_is_no_target():
+def test_one_implementation_has_one_letter_in_all_tables():
+    sources = list(dict.fromkeys(n.source for n in reported.load() if n.source.origin == "implementation"))
+    letters = [reported.letter(source) for source in sources]
+    assert letters == list("abcdefghi") and sources[letters.index("c")].key == "akamaster"
+
+
+def test_the_spread_of_six_runs_of_one_code_is_computed_from_what_its_user_reports():
+    (again,) = [n for n in reported.load() if n.source.key == "akamaster_again"]
+    errors = [7.40, 7.29, 7.40, 6.89, 8.42, 7.95]
+    assert ", ".join(f"{error:.2f}" for error in errors) in again.source.how
+    assert (f"{mean(errors):.2f}", f"{stdev(errors):.2f}") == (str(again.value), str(again.std))
+
+
+def test_the_mean_of_an_unknown_number_of_runs_is_the_target_as_a_paper_gives_no_better():
     both = reported.in_paper("bot_refined_mixup", "top-1 accuracy")
     assert [(n.source.key, n.kind, n.n) for n in both] == [("bot2018", "single", None), ("bot2019", "mean", None)]
-    assert reported.target("bot_refined_mixup", "top-1 accuracy") is both[0]
+    assert reported.target("bot_refined_mixup", "top-1 accuracy") is both[1]
 
 
 def test_papers_and_implementations_are_kept_apart():
     assert [str(n) for n in reported.in_paper("resnet56")] == ["6.97"]
     sources = [number.source.key for number in reported.elsewhere("resnet56")]
-    assert sources == ["nabla0001", "akamaster", "gcr", "pytorch_option_a"]
+    assert sources == [
+        "nabla0001",
+        "akamaster",
+        "akamaster_again",
+        "gcr",
+        "wooyeolbaek",
+        "tensorflow_models",
+        "pytorch_option_a",
+    ]
     assert reported.in_paper("plain44") == []
     assert reported.in_paper(None) == reported.elsewhere(None) == []
 
@@ -247,7 +313,8 @@ def test_the_tables_of_papers_have_a_reported_number_in_every_row():
     own = {"precision", "protocol_details", "mnist_residual", "finetune", "layer_responses", "cifar_imagenet_stem"}
     for experiment in EXPERIMENTS:
         if experiment.name not in own:
-            assert all(row.reported for row in experiment.rows("paper")), experiment.name
+            rows = experiment.rows("paper")
+            assert all(row.reported for row in rows if not row.on_request), experiment.name
 
 
 def test_unknown_key_is_an_error_that_lists_what_there_is():

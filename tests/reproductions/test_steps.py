@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -174,7 +175,7 @@ def test_the_papers_differences_are_exact_and_by_source(steps):
 class FakeStep:
     """A step with the differences given."""
 
-    changes_nothing = False
+    changes_nothing, noise = False, Decimal("0.13")
 
     def __init__(self, differences, reported=Decimal("0.3"), other=None):
         self.differences = differences
@@ -189,10 +190,12 @@ class FakeStep:
         (FakeStep([0.2, 0.3, 0.25]), PAPER, "carries over"),
         (FakeStep([-0.2, -0.3, -0.25]), PAPER, "reversed"),
         (FakeStep([-0.2, 0.3, 0.25]), PAPER, "not shown"),
-        (FakeStep([-0.2, -0.3, -0.25], Decimal("-0.03")), PAPER, "carries over"),
-        (FakeStep([0.2, 0.3, 0.25], Decimal("-0.03")), PAPER, "reversed"),
+        (FakeStep([-0.2, -0.3, -0.25], Decimal("-0.14")), PAPER, "carries over"),
+        (FakeStep([0.2, 0.3, 0.25], Decimal("-0.14")), PAPER, "reversed"),
+        (FakeStep([-0.2, -0.3, -0.25], Decimal("-0.03")), PAPER, "none: reported is within a std of 0"),
+        (FakeStep([0.2, 0.3, 0.25], Decimal("0.13")), PAPER, "none: reported is within a std of 0"),
         (FakeStep([0.2, 0.3, 0.25], Decimal("0.3"), Decimal("-0.3")), PAPER, "carries over"),  # the first source counts
-        (FakeStep([0.2, 0.3, 0.25], Decimal("0.00")), PAPER, "none: reported is 0"),
+        (FakeStep([0.2, 0.3, 0.25], Decimal("0.00")), PAPER, "none: reported is within a std of 0"),
         (FakeStep([0.2]), PAPER, "none: n < 2"),
         (FakeStep([]), PAPER, "none: n < 2"),
         (FakeStep([0.0, 0.0]), PAPER, "none: no spread"),
@@ -205,6 +208,12 @@ class FakeStep:
 )
 def test_statement(step, variant, said):
     assert statement(step, variant, "carries over") == said
+
+
+def test_the_papers_means_come_first_and_its_largest_std_is_the_noise():
+    *_, step = find_steps(REFINEMENTS["cifar10"].results(PAPER, 0, *[Pool(Path("nowhere"))] * 2))
+    assert [source.key for source in step.reported] == ["bot2019", "bot2018"]
+    assert (step.noise, replace(step, metric="top5_accuracy").noise) == (Decimal("0.13"), Decimal("0.08"))
 
 
 def test_rows_that_a_precision_makes_equal_are_no_step(tmp_path):
@@ -258,6 +267,18 @@ def test_the_table_of_tweaks(tmp_path, no_plots):
     assert "Table 5; Tables 8 and 9.\n" in text and "verdict" not in text and "difference from reported" not in text
 
 
+def test_the_minutes_of_an_epoch_stand_beside_table_3(tmp_path, no_plots):
+    errors = {"128_scaling": [6.5, 6.6], "1024_fp16": [6.4, 6.5]}
+    table, numbers_file, *_ = report(EFFICIENT, PAPER, errors, tmp_path)
+    text = table.read_text()
+    assert "| minutes an epoch, reported | minutes an epoch, measured |" in text
+    minutes = 60 / (64_000 * 128 / 50_000)  # of an hour each
+    assert f"| 13.3                       | {minutes:.3g} " in text and "| 4.4 " in text
+    assert "gets 3.0 times faster in the paper; 1.0 times in these runs." in text
+    first = numbers(numbers_file)["128_scaling"]
+    assert float(first["epoch_minutes"]) == pytest.approx(minutes, rel=1e-5)
+
+
 def test_the_numbers_of_the_tweaks(tmp_path, no_plots):
     _, table, steps = report(TWEAKS["cifar10"], PAPER, ERRORS, tmp_path)
     first = numbers(table)["original"]
@@ -292,8 +313,8 @@ def test_imagenet_has_two_accuracies_a_verdict_and_a_command_of_its_own(tmp_path
     assert text.startswith("# Refinements of training on ImageNet\n\nHe T. et al. 2018, Table 6 · the paper")
     assert "| top-5 accuracy, yours " in text and "| verdict: reported is " in text
     assert "| 77.10 ± 0.10 (n = 3) " in text and "| 95.42 ± 0.02 (n = 3) " in text
-    assert "| inside [76.60, 77.60] of 1 more run |" in text  # 77.16 in 77.10 ± 4.302653 · 0.1 · sqrt(4 / 3)
-    assert "Difference and verdict are about the numbers of He T. et al. 2018." in text
+    assert "| inside [76.60, 77.60] of 1 more run |" in text  # 77.26 in 77.10 ± 4.302653 · 0.1 · sqrt(4 / 3)
+    assert "Difference and verdict are about the numbers of He T. et al. 2019, CVPR." in text
     assert "| + cosine decay      | efficient           | top-5    | 3      | +0.16      |" in text
     assert "| confirmed" in text and "“Confirmed”: the interval excludes 0" in text
     assert "of 10 differences" in text and "77.26 ± 0.07" in text

@@ -84,7 +84,7 @@ def test_every_cell_of_a_complete_row(published):
         "best over the curve (selected on the test set)": "8.72 ± 0.15",
         "difference from reported": "−0.03",
         "verdict: reported is": "inside [8.25, 9.19] of 1 more run",  # 8.72 ± 2.7764 · 0.15460 · sqrt(6 / 5)
-        "test error, other implementations": "8.51 ± 0.22 (a); 8.27 (b); 8.29 (d); 8.586 ± 0.120 (e)",
+        "test error, other implementations": "8.51 ± 0.22 (b); 8.27 (c); 8.29 (f); 9.18 (g); 8.586 ± 0.120 (i)",
     }
 
 
@@ -319,7 +319,7 @@ def test_sources_are_named(published):
     text = published[0].read_text()
     assert "- Reported: [He et al. 2015](https://arxiv.org/abs/1512.03385), *Deep Residual" in text
     name = "akamaster/pytorch_resnet_cifar10"
-    assert f"(b) [{name}](https://github.com/{name}), 1 run, best epoch on the test set, 50,000 training" in text
+    assert f"(c) [{name}](https://github.com/{name}), 1 run, best epoch on the test set, 50,000 training" in text
 
 
 # ---------------------------------------------------------------------------------------------------- the report step
@@ -378,7 +378,7 @@ def test_degradation_has_training_and_test_error_and_welchs_test(tmp_path):
     assert first["training error, reproduced"] == "5.50 ± 0.00 (n = 3 of 5)"
     assert first["test error, reproduced"] == "9.70 ± 0.10 (n = 3 of 5)"
     assert first["test error, reported"] == "≈ 9 (read off a figure)"
-    assert first["test error, other implementations"] == "9.78 ± 0.13 (a); 9.74 (d)"
+    assert first["test error, other implementations"] == "9.78 ± 0.13 (b); 9.74 (g)"
     text = written[0].read_text()
     assert "mean over the augmented training batches since the evaluation before (1,000 iterations)" in text
     # difference 3.2, standard error sqrt((0.16 + 0.01) / 3) = 0.238048, df = 2 · 0.17² / (0.16² + 0.01²) = 2.249

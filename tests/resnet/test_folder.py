@@ -1,5 +1,7 @@
 """Batches from image folders: the same bit for bit however they are read, in the right order, with the right pixels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -341,8 +343,24 @@ def test_wrong_options_are_errors(dataset):
 def test_a_batch_of_another_size_is_an_error(dataset):
     batches = batches_of(dataset)
     batches.load(0)
-    with pytest.raises(ValueError, match="all batches have 6 images, and not 5"):
+    with pytest.raises(ValueError, match="batches have 6 images, and not 5"):
         next(batches.take(5))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_smaller_last_batch_ends_each_epoch_where_it_is_used(dataset, workers):
+    batches = batches_of(
+        dataset, workers, recipe=replace(RECIPE, last_batch="use", augment=False, colour_jitter=0, pca_noise=0)
+    )
+    assert batches.sizes == (6, 4) and [batches.size(step) for step in range(4)] == [6, 4, 6, 4]
+    order = [torch.randperm(10, generator=seeded_generator(0, "order", epoch)) for epoch in (0, 1)]
+    labels = torch.as_tensor(dataset.train.labels)
+    for epoch in (0, 1):
+        found = [taken(batches, 2 * epoch + step)[0] for step in (0, 1)]
+        assert torch.equal(torch.cat([own for _, own in found]), labels[order[epoch]])
+        assert [len(images) for images, _ in found] == [6, 4]
+    again = batches_of(dataset, recipe=batches._recipe)
+    assert same(taken(again, 3), [(found[1])])
 
 
 def test_steps_beyond_the_last_can_be_loaded(dataset):

@@ -405,7 +405,9 @@ def test_builders_refuse_other_depths():
         ({"shortcut": "D"}, "shortcut must be one of 'A', 'B', 'C', not 'D'"),
         ({"zero_gamma": 1}, "zero_gamma must be like False, not 1"),
         ({"variant": "d", "shortcut": "A"}, "variant 'd' pools before projections, and shortcut 'A' has none"),
-        ({"conv_bias": True}, "no option conv_bias; its options are: variant, shortcut, zero_gamma, small_stem"),
+        ({"kernel": 3}, "no option kernel; its options are: variant, shortcut, zero_gamma, small_stem"),
+        ({"conv_bias": True}, "bottlenecks have no biases"),
+        ({"first_projection": True, "shortcut": "A"}, "adds to shortcut 'B', not to 'A'"),
     ],
 )
 def test_options_that_there_are_not(options, message):
@@ -444,3 +446,15 @@ def test_a_small_stem_keeps_the_size_of_small_images():
     assert kept == {name for name in small.state_dict() if name != "conv1.weight"}
     with pytest.raises(ValueError, match="has a stem of its own"):
         create_model("resnet18", variant="c", small_stem=True)
+
+
+def test_a_report_s_net_has_biases_in_its_3x3_convolutions_and_a_projection_in_every_stage():
+    plain = create_model("resnet18", variant="b", num_classes=10)
+    reported = create_model("resnet18", variant="b", conv_bias=True, first_projection=True, num_classes=10)
+    layers = {name: layer for name, layer in reported.named_modules() if isinstance(layer, torch.nn.Conv2d)}
+    biased = {name for name, layer in layers.items() if layer.bias is not None}
+    assert biased == {name for name, layer in layers.items() if layer.kernel_size == (3, 3)} and len(biased) == 16
+    projections = [name for name in layers if "downsample" in name]
+    assert projections == [f"layer{stage}.0.downsample.0" for stage in (1, 2, 3, 4)]
+    channels = 4 * (64 + 128 + 256 + 512)
+    assert count_parameters(reported) - count_parameters(plain) == channels + 64 * 64 + 2 * 64

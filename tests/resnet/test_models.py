@@ -160,6 +160,18 @@ def test_he_initialisation_in_its_forward_form():
             assert module.weight.std().item() == pytest.approx((2 / (9 * module.in_channels)) ** 0.5, rel=0.05)
 
 
+def test_xavier_initialisation_is_uniform_over_fan_in_and_fan_out():
+    for name, options in {"cifar_resnet20": {"conv_bias": True}, "resnet18": {"num_classes": 10}}.items():
+        model = create_model(name, initialization="xavier", generator=generator(), **options)
+        for module in model.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                out, into, *kernel = module.weight.shape
+                bound = math.sqrt(6 / ((into + out) * math.prod(kernel)))
+                assert 0.95 * bound < module.weight.abs().max() <= bound
+                assert module.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.06)
+                assert module.bias is None or not module.bias.any()
+
+
 @pytest.mark.parametrize("options", [{}, {"shortcut": "B"}, {"shortcut": "C"}, {"shortcut_padding": "both"}])
 def test_output_shape_and_a_gradient_for_every_parameter(options):
     model = create_model("cifar_resnet14", num_classes=7, conv_bias=True, generator=generator(), **options)

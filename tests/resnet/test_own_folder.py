@@ -132,6 +132,12 @@ def test_every_fifth_image_of_the_sorted_list_is_held_out(root):
     assert dataset.test.labels.tolist() == [0, 1] and not dataset.official
 
 
+def test_the_first_image_held_out_may_be_named(root):
+    images = scan_classes(root)
+    everything = names(images.files)
+    assert names(split(images, every_nth(images, 5, first=0)).test) == everything[::5]
+
+
 def test_a_share_of_each_class_is_held_out_by_the_seed(root):
     images = scan_classes(root)
     held_out = stratified(images, 0.4, seed=3)

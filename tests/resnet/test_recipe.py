@@ -58,6 +58,8 @@ def test_evaluated_at_every_interval_and_at_the_end():
     "values",
     [
         {"iterations": 0},
+        {"loss_interval": 0},
+        {"loss_interval": 1_001},
         {"iterations": -1},
         {"iterations": 1.5},
         {"iterations": True},

@@ -59,10 +59,19 @@ OTHER_RECIPES = {
     "mixup": 0.2,
     "temperature": 20.0,
     "tests": ("ten_crop",),
+    "loss_interval": 300,
+    "momentum_at_drops": "kept",
+    "smoothed_over": "all",
+    "mixup_partner": "reversed",
+    "hard_weight": 0.5,
+    "statistics_batches": 391,
 }
 # What a change of one field needs to have a meaning.
 BASE_RUNS = {
     "schedule": Run("cifar_resnet20", Recipe(milestones=())),
+    "smoothed_over": Run("cifar_resnet20", Recipe(label_smoothing=0.2)),
+    "mixup_partner": Run("cifar_resnet20", Recipe(mixup=0.4)),
+    "hard_weight": Run("cifar_resnet20", Recipe(temperature=10), teacher=Run("cifar_resnet32")),
     **dict.fromkeys(
         ("crop", "image_size", "colour_jitter", "pca_noise", "tests"), Run("resnet18", Recipe(crop="area"), "imagenet")
     ),
@@ -90,9 +99,10 @@ def test_every_field_makes_another_identity():
     others = [replace(run, **{name: value}) for name, value in OTHER_RUNS.items()]
     for name, value in OTHER_RECIPES.items():
         base = BASE_RUNS.get(name, run)
-        taught = teacher if name == "temperature" else None
+        taught = teacher if name == "temperature" else base.teacher
         others.append(replace(base, recipe=replace(base.recipe, **{name: value}), teacher=taught))
-    others.append(replace(others[-2], teacher=replace(teacher, seed=1)))
+    distilled = next(other for other in others if other.recipe.temperature)
+    others.append(replace(distilled, teacher=replace(teacher, seed=1)))
     identities = {other.identity for other in (run, *BASE_RUNS.values(), *others)}
     assert others[-1].recipe.temperature == 20 and len(identities) == 1 + len(set(BASE_RUNS.values())) + len(others)
 

@@ -277,11 +277,24 @@ def stop_at(trainer, iteration):
     return lambda: trainer.iteration == iteration
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, WARMED_UP], ids=["plain", "warm-up"])
+LOSSES_KEPT = replace(RECIPE, loss_interval=2, eval_interval=5)
+
+
+def test_mean_losses_are_those_of_the_batches_and_change_nothing(data):
+    trainer = train_to_the_end(make_run(LOSSES_KEPT), data)
+    every_step = train_to_the_end(make_run(replace(RECIPE, eval_interval=1)), data)
+    losses = [point["training_loss"] for point in every_step.curve]
+    expected = [[(losses[i] + losses[i + 1]) / 2 for i in begun] for begun in ([0, 2], [5, 7], [10])]
+    assert [point["mean_losses"] for point in trainer.curve] == [pytest.approx(means) for means in expected]
+    assert trainer.weights_digest() == every_step.weights_digest()
+    assert "mean_losses" not in every_step.curve[0]
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, WARMED_UP, LOSSES_KEPT], ids=["plain", "warm-up", "mean losses"])
 def test_resumed_equals_uninterrupted(data, tmp_path, recipe):
     run = make_run(recipe, seed=1)
     whole = train_to_the_end(run, data)
-    assert (whole.warmup_ended_at is None) == (recipe is RECIPE)
+    assert (whole.warmup_ended_at is None) == (recipe is not WARMED_UP)
     for iteration in (1, 2, 3, 4, 5, 7, 8, 11):
         folder = tmp_path / str(iteration)
         interrupted = Trainer(run, data)

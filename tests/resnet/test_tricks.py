@@ -36,7 +36,18 @@ TRICKS = {
     "channel means and deviations": {"normalization": "channel_std"},
     "offsets 0 to 7": {"crop_offsets": 8},
 }
+FORMS = {
+    "momentum kept at drops": {"momentum_at_drops": "kept", "milestones": (2, 4)},
+    "momentum kept in a cosine, Nesterov's": {"momentum_at_drops": "kept", "nesterov": True, "schedule": "cosine"},
+    "momentum forgotten at drops": {"momentum_at_drops": "forgotten", "milestones": (2, 4)},
+    "smoothing over all classes": {"label_smoothing": 0.1, "smoothed_over": "all"},
+    "mixup with the reversed batch": {"mixup": 0.2, "mixup_partner": "reversed"},
+    "mixup with each GPU's reversed batch": {"mixup": 0.2, "mixup_partner": "reversed", "batch_norm_size": 8},
+    "distillation with a hard weight": {"temperature": 20, "hard_weight": 0.3},
+    "means of images' deviations": {"normalization": "image_std"},
+}
 TRICKS["all"] = {name: value for trick in TRICKS.values() for name, value in trick.items()}
+TRICKS |= FORMS
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +85,8 @@ class PlainLoop:
         self.scale = 255
         if recipe.normalization == "channel_std":
             self.scale = dataset.train_images.std(axis=(0, 1, 2), dtype=np.float64)
+        elif recipe.normalization == "image_std":
+            self.scale = dataset.train_images.reshape(len(self.labels), -1, 3).std(axis=1, ddof=1).mean(axis=0)
         self.velocity = {name: torch.zeros_like(p) for name, p in self.model.named_parameters()}
         self.teacher = create_model("cifar_resnet14").eval()
         self.teacher.load_state_dict(teacher)
@@ -85,8 +98,9 @@ class PlainLoop:
         return torch.tensor((image[:, ::-1] if flip else image).transpose(2, 0, 1).copy(), dtype=torch.float32)
 
     def targets(self, label):
-        target = torch.full((10,), self.recipe.label_smoothing / 9)
-        target[label] = 1 - self.recipe.label_smoothing
+        smoothing, over_all = self.recipe.label_smoothing, self.recipe.smoothed_over == "all"
+        target = torch.full((10,), smoothing / (10 if over_all else 9))
+        target[label] = 1 - smoothing + (smoothing / 10 if over_all else 0)
         return target
 
     def set_buffers(self, values):
@@ -102,7 +116,7 @@ class PlainLoop:
         if recipe.schedule == "cosine":
             t, total = iteration - recipe.linear_warmup, 6 - recipe.linear_warmup
             return 0.5 * (1 + math.cos(t * math.pi / total)) * rate
-        return rate
+        return rate / 10 ** sum(iteration >= milestone for milestone in recipe.milestones)
 
     def step(self, iteration, draws):
         recipe = self.recipe
@@ -111,6 +125,9 @@ class PlainLoop:
         if recipe.mixup:
             weight = mixing_weight(3, iteration, recipe.mixup)
             neighbour = [1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14]
+            if recipe.mixup_partner == "reversed":
+                part = recipe.batch_norm_size or 16
+                neighbour = [start + part - 1 - i for start in range(0, 16, part) for i in range(part)]
             images, targets = (weight * x + (1 - weight) * x[neighbour] for x in (images, targets))
         size = recipe.batch_norm_size or 16
         before = {name: b.clone() for name, b in self.model.named_buffers()}
@@ -127,13 +144,22 @@ class PlainLoop:
             t = recipe.temperature
             with torch.no_grad():
                 taught = torch.softmax(self.teacher(images) / t, dim=1)
-            loss = loss - t * t * (taught * torch.log_softmax(torch.cat(logits) / t, dim=1)).sum(dim=1).mean()
+            soft = -t * t * (taught * torch.log_softmax(torch.cat(logits) / t, dim=1)).sum(dim=1).mean()
+            w = recipe.hard_weight
+            loss = loss + soft if w is None else w * loss + (1 - w) * soft
         self.model.zero_grad()
         loss.backward()
         with torch.no_grad():
             for name, weight in self.model.named_parameters():
                 decayed = recipe.decay_all or name.endswith("weight") and weight.dim() in (2, 4)
                 gradient = weight.grad + (recipe.weight_decay * weight if decayed else 0)
+                if recipe.momentum_at_drops == "kept":  # v = m v + lr g, w = w - v
+                    gradient = self.learning_rate(iteration) * gradient
+                    step = self.velocity[name].mul_(recipe.momentum).add_(gradient)
+                    weight -= gradient + recipe.momentum * step if recipe.nesterov else step
+                    continue
+                if recipe.momentum_at_drops == "forgotten" and iteration in recipe.milestones:
+                    self.velocity[name].zero_()
                 velocity = self.velocity[name].mul_(recipe.momentum).add_(gradient)
                 update = gradient + recipe.momentum * velocity if recipe.nesterov else velocity
                 weight -= self.learning_rate(iteration) * update
@@ -156,6 +182,35 @@ def test_training_with_a_trick_equals_a_plain_loop(dataset, data, teacher, trick
     for name, tensor in loop.model.state_dict().items():
         if "num_batches" not in name:
             torch.testing.assert_close(weights[name], tensor, rtol=2e-4, atol=2e-5, check_stride=False)
+
+
+@pytest.mark.parametrize("changes", [{}, {"batch_norm_size": 8}], ids=["whole batches", "halves"])
+def test_recomputed_statistics_are_means_over_the_batches_to_come_at_the_end_alone(dataset, data, teacher, changes):
+    trainer = make_trainer(data, teacher, statistics_batches=3, eval_interval=3, **changes)
+    running = make_trainer(data, teacher, eval_interval=3, **changes)
+    for _ in range(2):
+        for each in (trainer, running):
+            for _ in range(3):
+                each.step()
+            each.evaluate()
+    assert trainer.curve[0] == running.curve[0]
+    loop, order = PlainLoop(running.model, dataset, trainer.recipe, teacher), Sampler(3, 60, trainer.recipe)
+    batches, seen = [order.batch(iteration) for iteration in (6, 7, 8)], []
+    loop.model.bn1.register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0].detach()))
+    size = trainer.recipe.batch_norm_size or 16
+    for draws in batches:
+        images = torch.stack([loop.prepare(*draw) for draw in zip(*(part.tolist() for part in draws))])
+        for part in images.split(size):
+            loop.model(part)
+    found = trainer.model.bn1
+    mean = torch.stack([x.mean(dim=(0, 2, 3)) for x in seen]).mean(dim=0)
+    variance = torch.stack([x.var(dim=(0, 2, 3)) for x in seen]).mean(dim=0)
+    torch.testing.assert_close(found.running_mean, mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.running_var, variance, rtol=1e-4, atol=1e-5)
+    weights = running.model.state_dict()
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.equal(tensor, weights[name]) != ("running" in name or "num_batches" in name), name
+    assert found.momentum == 0.1 and trainer.model.training
 
 
 @pytest.mark.parametrize("normalization", ["pixel_mean", "channel_mean", "channel_std"])
@@ -185,16 +240,24 @@ def test_a_smaller_last_batch_counts_for_what_it_is(data, teacher):
         Trainer(trainer.run, data, Group(0, 2))
 
 
+SAME_BUT_FOR = ("momentum_at_drops", "smoothed_over", "mixup_partner", "hard_weight")  # the form of a trick
+
+
 @pytest.mark.parametrize("trick", [trick for trick in TRICKS if trick != "all"])
 def test_every_trick_changes_the_result(data, teacher, trick):
-    plain, other = make_trainer(data, teacher), make_trainer(data, teacher, **TRICKS[trick])
+    without = {n: v for n, v in TRICKS[trick].items() if n not in SAME_BUT_FOR} if trick in FORMS else {}
+    without = {} if without == TRICKS[trick] else without
+    plain, other = make_trainer(data, teacher, **without), make_trainer(data, teacher, **TRICKS[trick])
     for trainer in (plain, other):
         for _ in range(3):
             trainer.step()
     assert plain.weights_digest() != other.weights_digest()
 
 
-@pytest.mark.parametrize("changes", [TRICKS["all"], {"precision": "fp16"}], ids=["all", "fp16"])
+KEPT = FORMS["momentum kept at drops"] | {"milestones": (3, 5), "statistics_batches": 2}
+
+
+@pytest.mark.parametrize("changes", [TRICKS["all"], {"precision": "fp16"}, KEPT], ids=["all", "fp16", "kept"])
 def test_resumed_equals_uninterrupted(data, teacher, changes):
     whole, first, second = (make_trainer(data, teacher, **changes) for _ in range(3))
     for _ in range(6):
@@ -326,6 +389,13 @@ def test_the_paper_s_schedule():
         ({"linear_warmup": 10, "warmup_learning_rate": 0.01}, "without a linear warm-up"),
         ({"schedule": "cosine", "milestones": (), "warmup_learning_rate": 0.01}, "step schedule only"),
         ({"nesterov": True, "momentum": 0}, "needs a momentum"),
+        ({"momentum_at_drops": "kept", "momentum": 0}, "'kept' needs a momentum"),
+        ({"momentum_at_drops": "kept", "learning_rate": 0}, "needs a learning rate"),
+        ({"momentum_at_drops": "lost"}, "one of scaled, kept, forgotten"),
+        ({"smoothed_over": "all"}, "needs label_smoothing"),
+        ({"mixup_partner": "reversed"}, "needs mixup"),
+        ({"hard_weight": 0.5}, "needs distillation"),
+        ({"hard_weight": 1.5, "temperature": 20}, "at most 1"),
         ({"decay_all": False, "weight_decay": 0}, "no weight decay"),
         ({"mixup": 0.2, "batch_size": 15}, "mixup pairs images"),
         ({"mixup": 0.2, "batch_size": 12, "batch_norm_size": 3}, "mixup pairs images"),

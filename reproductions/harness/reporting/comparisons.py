@@ -13,18 +13,22 @@ from reproductions.reported import Reported
 class Verdict:
     """Where ``reported`` lies, seen from the 95 % prediction interval of the mean of ``k`` further runs.
 
-    A number in ``whole`` percent was rounded or cut off, nobody knows which: it is looked at either way.
+    A number in ``whole`` percent was rounded or cut off, nobody knows which: it is looked at either way. One that was
+    ``cut_off`` stands for anything up to one point more.
     """
 
     reported: float
     interval: Interval
     k: int
     whole: bool = False
+    cut_off: bool = False
 
     @cached_property
     def sides(self) -> dict[str, str]:
         """``inside``, ``above`` or ``below``, by how the number may have been made."""
-        readings = {"if rounded": (-0.5, 0.5), "if cut off": (0.0, 1.0)} if self.whole else {"as it is": (0.0, 0.0)}
+        readings = {"as it is": (0.0, 1.0 if self.cut_off else 0.0)}
+        if self.whole:
+            readings = {"if rounded": (-0.5, 0.5), "if cut off": (0.0, 1.0)}
         return {how: self._side(self.reported + low, self.reported + high) for how, (low, high) in readings.items()}
 
     def _side(self, low: float, high: float) -> str:
@@ -50,9 +54,11 @@ def verdict(sample: list[float], target: Reported | None, variant: Variant) -> V
     """
     if target is None or variant.profile != "paper":
         return None
-    k = target.n if target.kind == "mean" else 1
+    k = target.n or 1  # of a mean of nobody says how many runs: as of one, which is the widest interval
     expected = statistics.prediction_interval(sample, k)
-    return Verdict(float(target.value), expected, k, target.kind == "whole") if expected else None
+    if expected is None:
+        return None
+    return Verdict(float(target.value), expected, k, target.kind == "whole", target.kind == "cut_off")
 
 
 def no_verdict(sample: list[float], variant: Variant) -> str:

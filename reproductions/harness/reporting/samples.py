@@ -128,6 +128,26 @@ class Curve:
     high: list[float]
 
 
+def mean_loss_curve(records: list[dict]) -> Curve | None:
+    """The means of the training loss over each of the recipe's loss intervals, at their ends.
+
+    None without completed runs or a ``loss_interval``.
+    """
+    losses = [
+        {
+            before + recipe["loss_interval"] * number: loss
+            for before, point in zip([0, *(point["iteration"] for point in record["curve"])], record["curve"])
+            for number, loss in enumerate(point["mean_losses"], start=1)
+        }
+        for record in completed(records)
+        if (recipe := record["specification"]["recipe"]).get("loss_interval")
+    ]
+    if not losses:
+        return None
+    together = [[own[iteration] for own in losses] for iteration in losses[0]]
+    return Curve([*losses[0]], [statistics.mean(p) for p in together], [*map(min, together)], [*map(max, together)])
+
+
 def curve(records: list[dict], metric: str) -> Curve | None:
     """The learning curve of one row's completed runs; None if there are none."""
     curves = [record["curve"] for record in completed(records)]

@@ -56,12 +56,19 @@ class Step:
 
     @cached_property
     def reported(self) -> dict[Source, Decimal]:
-        """The same difference in each paper that has a number for both rows."""
+        """The same difference in each paper that has a number for both rows; those of means with a std come first."""
         new, old = (
-            {n.source: n.value for n in reported.in_paper(r.row.reported, METRICS[self.metric])}
+            {n.source: n for n in reported.in_paper(r.row.reported, METRICS[self.metric])}
             for r in (self.row, self.before)
         )
-        return {source: new[source] - old[source] for source in new if source in old}
+        sources = sorted(new.keys() & old.keys(), key=lambda source: (new[source].std is None, source.key))
+        return {source: new[source].value - old[source].value for source in sources}
+
+    @property
+    def noise(self) -> Decimal:
+        """The largest standard deviation over runs that a paper gives of the metric, which all tables share; else 0."""
+        numbers = [n for n in reported.load() if n.source.origin == "paper" and n.metric == METRICS[self.metric]]
+        return max((n.std for n in numbers if n.std), default=Decimal(0))
 
     @property
     def changes_nothing(self) -> bool:
@@ -78,6 +85,8 @@ def find_steps(results: list[RowResult], metric: str = "top1_accuracy") -> list[
 def statement(step: Step, variant: Variant, agreement: str) -> str | None:
     """What the paired differences say of the paper's (the first, where several sources have one), in a few words.
 
+    A reported difference that is not larger than the noise has no direction to be confirmed.
+
     ``agreement`` if their 95 % interval excludes 0 on the paper's side, "reversed" if it does on the other, "not shown"
     if it includes 0. None where the paper has no number.
     """
@@ -92,8 +101,8 @@ def statement(step: Step, variant: Variant, agreement: str) -> str | None:
     if 0 in step.interval:
         return "not shown"
     expected = next(iter(step.reported.values()))
-    if not expected:
-        return "none: reported is 0"
+    if abs(expected) <= step.noise:
+        return "none: reported is within a std of 0"
     return agreement if (step.mean > 0) == (expected > 0) else "reversed"
 
 
@@ -121,9 +130,12 @@ def section(steps: list[Step], variant: Variant, agreement: str, heading: str = 
         "with the same seed, and the 95 % t-interval of that mean; it needs two pairs."
     ) + pairs_note(sum((step.left_out for step in steps), Counter()))
     if sources:
+        compared = " or ".join(dict.fromkeys(next(iter(step.reported)).name for step in steps if step.reported))
+        if noise := max(step.noise for step in steps):
+            note += f" Reported differences of up to {noise}, the largest std that the paper gives, have no direction."
         columns["does it do that here?"] = [statement(step, variant, agreement) or NONE for step in steps]
         note += (
-            f" “{agreement.capitalize()}”: the interval excludes 0, on the side of {sources[0].name}; “reversed”: it "
+            f" “{agreement.capitalize()}”: the interval excludes 0, on the side of {compared}; “reversed”: it "
             "excludes 0 on the other side; “not shown”: it includes 0, so nothing is shown either way. No correction "
             f"is made for the number of steps: of {len(steps)} differences, each has its own 5 % chance of excluding 0 "
             "where a step does nothing."

@@ -20,7 +20,7 @@ from reproductions.harness.reporting.cells import NONE, interval, mean_std, numb
 from reproductions.harness.reporting.comparisons import no_verdict, verdict
 from reproductions.harness.reporting.markdown import markdown_table
 from reproductions.harness.reporting.samples import ACCURACIES, METRICS, best_values, completed, final_values
-from reproductions.reported import Reported, Source
+from reproductions.reported import Reported
 from resnet.data import IMAGE_SHAPES, NUM_CLASSES
 from resnet.files import write_atomically
 from resnet.models import count_parameters, create_model
@@ -205,15 +205,35 @@ class Page:
                 " A number in whole percent stands for anything from half a point less to half a point more if it was "
                 "rounded, to one point more if it was cut off: inside, if any of that is."
             )
+        if any(target and target.kind == "cut_off" for target in self._targets):
+            note += " A number in whole percent that was cut off stands for anything up to one point more."
         return Column("verdict: reported is", cells, numbers, note if self._comparable else "", self._has_targets)
 
+    def training(self) -> list[Column]:
+        """Training accuracy and loss at the end, reported and of the records."""
+        columns = []
+        for name, key, digits in (("training accuracy", "training_error", 2), ("training loss", "training_loss", 3)):
+            printed = [next(iter(reported.in_paper(r.row.reported, name)), None) for r in self.results]
+            means = [statistics.mean([record["final"][key] for record in completed(r.records)]) for r in self.results]
+            own = [100 - mean if mean is not None and key == "training_error" else mean for mean in means]
+            note = (
+                "Training accuracy and loss are means over the batches since the evaluation before the last "
+                f"({self._intervals} iterations), and over the seeds."
+            )
+            cells = [f"{n} ({n.where})" if n else NONE for n in printed]
+            columns += [
+                Column(f"{name}, reported", cells, shown=any(printed)),
+                Column(f"{name}, {self._whose}", [number(value, digits) for value in own], {key: own}, note),
+            ]
+        return columns
+
     def other_implementations(self, metric: str | None = None) -> Column:
-        """Other implementations' numbers, with a letter for each source that the footnote explains."""
+        """Other implementations' numbers, with each source's letter, which the footnote explains."""
         name = METRICS[metric or self.metric]
         values = [reported.elsewhere(r.row.reported, name) for r in self.results]
         used = {value.source for row in values for value in row}
         sources = [source for source in dict.fromkeys(v.source for v in reported.load()) if source in used]
-        letters: dict[Source, str] = dict(zip(sources, "abcdefghijklmnopqrstuvwxyz"))
+        letters = {source: reported.letter(source) for source in sources}
         cells = ["; ".join(f"{value} ({letters[value.source]})" for value in row) or NONE for row in values]
         numbers = {"other_implementations": ["; ".join(f"{v} {v.source.name}" for v in row) for row in values]}
         explained = "; ".join(f"({letter}) {source.link}, {source.how}" for source, letter in letters.items())

@@ -7,6 +7,7 @@ from reproductions.harness.reporting.plots.curves import (
     errors_over_epochs,
     learning_curves,
     loss_curves,
+    mean_losses,
     schedules,
     step_curves,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "learning_curves",
     "loss_curves",
     "make_figure",
+    "mean_losses",
     "read_description",
     "save",
     "schedules",

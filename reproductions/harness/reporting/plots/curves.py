@@ -22,7 +22,7 @@ from reproductions.harness.reporting.plots.figure import (
     make_figure,
     spread,
 )
-from reproductions.harness.reporting.samples import METRICS, Curve, completed, curve
+from reproductions.harness.reporting.samples import METRICS, Curve, completed, curve, mean_loss_curve
 from reproductions.harness.reporting.steps import Step
 from resnet.data import TRAIN_IMAGES
 from resnet.recipe import Recipe, learning_rate_at
@@ -77,8 +77,9 @@ def errors_over_epochs(result: RowResult, reported_after: dict[int, RowResult], 
         for epoch, row in reported_after.items() if variant.profile == "paper" else ():
             for value in reported.in_paper(row.row.reported, METRICS["top1_accuracy"]):
                 error = 100 - float(value.value)
-                reach = [[1.0], [0.5]] if value.kind == "whole" else None
-                legend["reported (in whole percent, rounded or cut off)" if reach else "reported"] = axis.errorbar(
+                reaches = {"whole": ([[1.0], [0.5]], "rounded or cut off"), "cut_off": ([[1.0], [0.0]], "cut off")}
+                reach, how = reaches.get(value.kind, (None, ""))
+                legend[f"reported (in whole percent, {how})" if reach else "reported"] = axis.errorbar(
                     epoch, error, reach, color=COLOURS[3], marker="D", markersize=7, markerfacecolor="white",
                     markeredgewidth=1.8, capsize=4, linewidth=1.4, linestyle="none", zorder=5,
                 )  # fmt: skip
@@ -112,6 +113,36 @@ def loss_curves(results: list[RowResult], variant: Variant) -> Figure | None:
         axis.set(xlabel="iterations", ylabel="training loss")
         grid(axis, "y")
         figure.legend(loc="outside lower center", ncols=min(3, len(drawn)))
+        return figure
+
+
+def mean_losses(result: RowResult, numbers: dict[int, reported.Reported], variant: Variant) -> Figure | None:
+    """The means of a net's training loss over its recipe's loss intervals, on a log axis over the epochs, and the
+    reported ones, ``numbers`` by iteration, of the paper profile. None if no run was completed.
+    """
+    if (losses := mean_loss_curve(result.records)) is None:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure, (axis,) = make_figure(7.0, 4.2, 1, variant)
+        epoch, colour = result.row.recipe.eval_interval, COLOURS[STEP_PLACES["with the step"]]
+        x = [iteration / epoch for iteration in losses.iterations]
+        interval = result.row.recipe.loss_interval
+        axis.plot(x, losses.mean, color=colour, marker="o", markersize=4, linewidth=1.6,
+                  label=f"mean over {interval} batches, mean of {_seeds([result])}")  # fmt: skip
+        axis.fill_between(x, losses.low, losses.high, color=colour, alpha=0.15, linewidth=0,
+                          label="from the lowest to the highest seed")  # fmt: skip
+        if variant.profile == "paper":
+            axis.plot([iteration / epoch for iteration in numbers], [float(n.value) for n in numbers.values()],
+                      color=COLOURS[3], marker="D", markersize=6, markerfacecolor="white", markeredgewidth=1.6,
+                      linestyle="none", zorder=5, label="reported")  # fmt: skip
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set(xlabel="epochs", ylabel="training loss", xlim=(0, None))
+        grid(axis, "y")
+        figure.legend(loc="outside lower center", ncols=3)
         return figure
 
 
