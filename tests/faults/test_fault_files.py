@@ -74,13 +74,14 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_written(disk, launch, check):
 
 
 def test_a_disk_that_is_full_for_a_moment_while_a_checkpoint_is_written(disk, launch, check):
-    training = launch(SETTING, disk / "runs", *INLINE)
+    setting = Setting(iterations=400, seeds=1)  # long enough for a checkpoint while the disk is full
+    training = launch(setting, disk / "runs", *INLINE)
     training.wait_for_news()
     filler = fill(disk)
     training.wait_for_words("its checkpoint could not be written ([Errno 28] No space left on device")
     filler.unlink()
     training.succeed()
-    check("Full disk", "for a moment, while a checkpoint is written", 1, SETTING, [disk / "runs"], [{}],
+    check("Full disk", "for a moment, while a checkpoint is written", 1, setting, [disk / "runs"], [{}],
           begun_once=True, said="says so, goes on")  # fmt: skip
 
 

@@ -20,6 +20,7 @@ def repository(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "ROOT", root)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     monkeypatch.delenv(provenance.COMMIT_VARIABLE, raising=False)
+    provenance.committed_resnet_digest.cache_clear()  # commits of the same second are the same
     git(root, "init", "--quiet")
     commit(root)
     return root
