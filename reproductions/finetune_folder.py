@@ -39,6 +39,7 @@ from rich.text import Text
 from reproductions import finetune_report
 from reproductions.harness.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, complain, make_console
 from reproductions.harness.reporting.markdown import markdown_table
+from resnet.checkpoint import CheckpointError
 from resnet.data.crops import centre_box, crop, read_image
 from resnet.data.dataset import DataError
 from resnet.data.image_files import FolderDataset, some
@@ -151,7 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from the last whole epoch")
         return EXIT_INTERRUPTED
-    except (DataError, WeightsError, FinetuningError, ValueError, OSError) as error:
+    except (DataError, WeightsError, FinetuningError, CheckpointError, ValueError, OSError) as error:
         complain(console, str(error))
         failed = isinstance(error, (FinetuningError, OSError))  # a full disk, say
         return EXIT_FAILED if failed else EXIT_REFUSED

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -15,7 +16,8 @@ def write_atomically(path: Path, content: bytes, exclusive: bool = False, durabl
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            with suppress(PermissionError):  # a file system whose modes are fixed when it is mounted, such as FAT
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
             file.write(content)
             if durable:
                 file.flush()

@@ -242,6 +242,10 @@ def _check_identity(saved: dict, own: dict, folder: Path) -> None:
     differing = [name for name in own if saved.get(name) != own[name]]
     if differing:
         what = ", ".join(differing).replace("_", " ")
+        if "settings" in differing:
+            there, here = saved.get("settings", {}), own["settings"]
+            names = [name for name in here if there.get(name) != here[name]]
+            what += f" ({', '.join(f'{name} {there.get(name)}, here {here[name]}' for name in names)})"
         raise FinetuningError(f"{folder} has a training with other {what}, which this command can't go on with: name "
                               "another folder with --out, or remove that one")  # fmt: skip
 

@@ -1,7 +1,9 @@
 """What all commands have in common: how they print, what they return, and where they look by default."""
 
 import io
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -22,13 +24,33 @@ def replace_unprintable() -> None:
         sys.stdout.reconfigure(errors="replace")
 
 
+class _Lenient:
+    """A text stream that loses what its file does not take, because of a full disk or a reader that is gone."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._file.flush()
+
+    def __getattr__(self, name: str):
+        return getattr(self._file, name)
+
+
 def make_console(**settings) -> Console:
     """A console that prints texts and tables as they are: brackets are no markup, and lines break where they end.
 
     From now on standard output replaces characters that it can't show, whoever prints them. ``settings`` are rich's
-    own, such as ``stderr``.
+    own, such as ``stderr``, where what is said beside the work may be lost: the work goes on.
     """
     replace_unprintable()
+    if settings.get("stderr") and sys.stderr is not None:  # None is one that was closed
+        settings["file"] = _Lenient(sys.stderr)
     return Console(soft_wrap=True, highlight=False, markup=False, **settings)
 
 
@@ -38,11 +60,18 @@ def complain(console: Console, text: str) -> None:
 
 
 def show_files(paths: list[Path], root: Path = Path()) -> None:
-    """Print the tables and name the files, relative to ``root`` where they are below it."""
-    console = make_console()
-    for path in paths:
-        if path.suffix == ".md":
-            console.print(path.read_text(encoding="utf-8"))
-    for path in paths:
-        shown = path.relative_to(root) if path.is_relative_to(root) else path
-        console.print(f"wrote {shown}")
+    """Print the tables and name the files, relative to ``root`` where they are below it.
+
+    Where standard output can't be written to, stderr says so: the files are there all the same.
+    """
+    tables = [path.read_text(encoding="utf-8") for path in paths if path.suffix == ".md"]
+    shown = [path.relative_to(root) if path.is_relative_to(root) else path for path in paths]
+    replace_unprintable()
+    try:
+        for text in (*tables, *(f"wrote {path}" for path in shown)):
+            print(text, flush=True)
+    except OSError as error:
+        text = f"{', '.join(map(str, shown))}: written, but not shown: standard output: {error.strerror}"
+        complain(make_console(stderr=True), text)
+        with suppress(OSError, ValueError):  # what is left in its buffer would fail once more at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

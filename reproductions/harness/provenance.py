@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMIT_VARIABLE = "RESNET_COMMIT"  # names the commit where the code was copied without its .git
 SOURCES = ("resnet", "reproductions")
 SOURCE_SUFFIXES = (".py", ".toml")
+# By these git looks at another repository than the one it is asked for; hooks set them.
+_GIT_ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY")
 CODE_FILE = "CODE.json"  # in a copy of the code: which code it is
 
 
@@ -28,7 +30,8 @@ def _ask_git(*arguments: str) -> str:
     """What git prints. Raises _GitError."""
     try:
         command = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, check=True, timeout=30).stdout.decode()
+        environment = {name: value for name, value in os.environ.items() if name not in _GIT_ELSEWHERE}
+        return subprocess.run(command, env=environment, capture_output=True, check=True, timeout=30).stdout.decode()
     except OSError as error:
         raise _GitError(f"git can't be started: {error.strerror}") from error
     except subprocess.CalledProcessError as error:

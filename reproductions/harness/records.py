@@ -272,10 +272,12 @@ def read_pool(root: Path) -> Pool:
             text = f"{error.filename} can't be read ({error.strerror}); have it made readable for this user"
             raise PoolError(f"{text}, or name another folder with --out (OUT= with make)")
 
-    pool = Pool(root)
-    walk = os.walk(root, onerror=refuse, followlinks=True)  # glob passes over a folder that it can't read
-    paths = (Path(folder, name).relative_to(root) for folder, _, names in walk for name in names)
-    for path in sorted(root / path for path in paths if len(path.parts) == 3 and path.suffix == ".json"):
+    pool, paths = Pool(root), []
+    for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):  # glob says nothing of such folders
+        if len(Path(folder).relative_to(root).parts) == 2:
+            folders.clear()
+            paths += [Path(folder, name) for name in names if name.endswith(".json")]
+    for path in sorted(paths):
         try:
             record = read_record(path)
             pool.records[record["identity"]] = record

@@ -64,7 +64,14 @@ def load(name: str, directory: Path | str = "data", download: bool = True) -> Im
     synthetic_imagenet: such a folder in small, made by the code in ``directory`` if it is not there.
     Raises DataError, which names the file and says what to do, and ValueError for an unknown name.
     """
-    directory = Path(directory)
+    try:
+        return _load(name, Path(directory), download)
+    except PermissionError as error:
+        text = f"{error.filename} can't be used ({error.strerror}); have it made accessible for this user"
+        raise DataError(f"{text}, or name another folder with --data (DATA= with make)") from error
+
+
+def _load(name: str, directory: Path, download: bool) -> ImageDataset | FolderDataset:
     if name == "cifar10":
         return cifar.load_cifar10(directory, download)
     if name == "mnist":

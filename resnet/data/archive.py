@@ -31,6 +31,8 @@ def read_archive(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np
             if missing:
                 raise DataError(f"{path} has no array {', '.join(missing)}; {remedy}")
             arrays = {name: np.asarray(archive[name]) for name in shapes}
+    except PermissionError:
+        raise
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is damaged ({error}); {remedy}") from error
     for name, shape in shapes.items():
@@ -48,6 +50,8 @@ def read_positions(path: Path, name: str, count: int) -> tuple[int, ...]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             positions = np.asarray(archive[name]) if name in archive.files else np.zeros(0, np.int64)
+    except PermissionError:
+        raise
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is damaged ({error}); replace the file") from error
     right = positions.ndim == 1 and positions.dtype.kind in "iu"

@@ -413,3 +413,13 @@ def test_the_list_of_starts_goes_with_the_work_that_it_is_of(place):
     assert len(json.loads((place.work(RUNS[0]) / "starts.json").read_text())) == 1
     execute(RUNS[:1], place, lambda: False)
     assert [path.name for path in place.work(RUNS[0]).iterdir()] == ["owner.2"]
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[1]", "null", ""])
+def test_a_list_of_starts_that_is_none_fails_its_run_in_a_line_and_no_other(place, content):
+    path = place.work(RUNS[0]) / "starts.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    outcome = execute(RUNS, place, lambda: False, way=Way(launch="a"))
+    said = f"{path} is no list of the run's starts; remove it: they are then counted anew"
+    assert outcome.failures == {RUNS[0]: said} and record_path(place.records, RUNS[1]).exists()

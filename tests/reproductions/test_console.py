@@ -1,7 +1,10 @@
 """The console of all commands: what is said comes out as it is."""
 
 import io
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.table import Table
@@ -51,3 +54,37 @@ def test_characters_that_the_output_does_not_have_are_replaced(tmp_path, monkeyp
     print("8.50 ± 0.10 – 3", flush=True)
     expected = f"{shown}\n\nwrote a.md\nwrote of other bytes ?.png\n{shown}\n"
     assert output.getvalue().decode(encoding) == expected
+
+
+SHOWS = """
+import sys
+from pathlib import Path
+from reproductions.harness.console import make_console, show_files
+console = make_console(stderr=True)
+console.print("said")
+with console.status("working"):
+    pass
+show_files([Path(sys.argv[1])])
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("target", ["full", "gone"])
+def test_an_output_that_fails_ends_no_command(tmp_path, stream, target):
+    table = tmp_path / "a.md"
+    table.write_text("the table")
+    if target == "full":
+        handle = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, handle = os.pipe()
+        os.close(reader)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: handle}
+    done = subprocess.run([sys.executable, "-c", SHOWS, table], **streams, text=True, timeout=60)
+    os.close(handle)
+    assert done.returncode == 0
+    if stream == "stdout":
+        reason = "No space left on device" if target == "full" else "Broken pipe"
+        assert done.stderr == f"said\n{table}: written, but not shown: standard output: {reason}\n"
+    else:
+        assert done.stdout == f"the table\nwrote {table}\n"

@@ -93,6 +93,16 @@ def test_git_has_the_last_word_on_the_commit(repository, monkeypatch):
     assert provenance.code_identity()["commit"] == git(repository, "rev-parse", "HEAD").strip()
 
 
+def test_no_other_repository_is_asked_where_one_is_named_in_the_environment(repository, monkeypatch):
+    expected, other = provenance.code_identity(), repository.parent / "other"
+    git(repository, "clone", "--quiet", str(repository), str(other))
+    (other / "resnet" / "run.py").write_text("other = True\n")
+    commit(other)
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
+    assert provenance.code_identity() == expected and expected["modified"] is False
+
+
 def test_a_machine_without_git_does_not_know_whether_the_code_was_modified(repository, monkeypatch):
     monkeypatch.setenv("PATH", "")
     identity = provenance.code_identity()

@@ -399,6 +399,15 @@ def test_records_in_a_folder_that_can_not_be_read_are_not_taken_for_missing(tmp_
         read_pool(tmp_path)
 
 
+def test_folders_below_the_records_are_not_looked_into(tmp_path, record):
+    path = record_path(tmp_path, RUN)
+    (path.parent / "back").symlink_to(tmp_path)
+    (path.parent / "copies").mkdir()
+    (path.parent / "copies" / path.name).write_bytes(path.read_bytes())
+    pool = read_pool(tmp_path)
+    assert len(pool.records) == 1 and not pool.damaged
+
+
 def test_a_record_that_can_not_be_read_is_not_to_be_moved_away(tmp_path, record, monkeypatch):
     path = record_path(tmp_path, RUN)
     deny(monkeypatch, path)

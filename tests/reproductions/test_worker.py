@@ -2,7 +2,9 @@
 
 import json
 import multiprocessing
+import os
 import random
+import signal
 import time
 import warnings
 from dataclasses import replace
@@ -12,6 +14,7 @@ import torch
 
 from reproductions.harness import provenance
 from reproductions.harness.launching import worker
+from reproductions.harness.launching.signals import stop_on_signals
 from reproductions.harness.launching.worker import execute
 from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import ORIGIN, read_record, record_path
@@ -315,6 +318,16 @@ def test_asked_to_stop_it_leaves_a_checkpoint_and_says_so(place):
     assert not place.work(other).exists()
     execute([run], place, never)
     assert read_record(record_path(place.records, run))["interruptions"] == 1
+
+
+def test_a_signal_stops_at_a_checkpoint_where_stderr_can_not_be_written_to(monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with stop_on_signals(message="Stopping") as stop_requested, monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop_requested()
 
 
 def segments_of(place, run):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.error
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +136,18 @@ def test_damaged_archive_is_an_error_that_names_it(small, tmp_path, damage):
     with pytest.raises(DataError, match="is damaged") as caught:
         data.load("cifar10", tmp_path, download=False)
     assert str(path) in str(caught.value) and "replace the file, or remove it" in str(caught.value)
+
+
+@pytest.mark.parametrize("function", ["is_file", "open"])
+def test_an_archive_of_another_user_is_not_called_damaged(small, tmp_path, monkeypatch, function):
+    path = write_archive(tmp_path)
+
+    def denied(*arguments, **more):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(*((Path, "is_file") if function == "is_file" else (np, "load")), denied)
+    with pytest.raises(DataError, match=rf"^{path} can't be used \(Permission denied\); .*--data"):
+        data.load("cifar10", tmp_path, download=False)
 
 
 def test_archive_of_other_files_is_an_error(small, tmp_path):

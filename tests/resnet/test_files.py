@@ -20,6 +20,15 @@ def test_writes_and_replaces_and_makes_folders(tmp_path):
     assert os.listdir(path.parent) == ["file.json"]
 
 
+def test_a_file_system_without_modes_of_files_will_do(tmp_path, monkeypatch):
+    def refused(*arguments):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchmod", refused)
+    write_atomically(tmp_path / "file", b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"
+
+
 def test_exclusive_keeps_an_existing_file(tmp_path):
     path = tmp_path / "file"
     write_atomically(path, b"first", exclusive=True)

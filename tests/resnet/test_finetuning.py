@@ -103,7 +103,8 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(dataset, trained,
 def test_another_training_in_the_same_folder_is_refused(dataset, trained):
     folder = trained[1]
     for beginning, settings, said in (
-        (from_scratch(NET, 2, 5), replace(SETTINGS, learning_rate=0.1), "other settings"),
+        (from_scratch(NET, 2, 5), replace(SETTINGS, learning_rate=0.1), r"settings \(learning_rate .*, here 0.1\)"),
+        (from_scratch(NET, 2, 5), replace(SETTINGS, precision="bf16"), r"settings \(precision fp32, here bf16\)"),
         (from_scratch(NET, 2, 6), SETTINGS, "other initial weights"),
         (from_scratch(Architecture("cifar_resnet14"), 2, 5), SETTINGS, "other model, initial weights"),
     ):

@@ -53,8 +53,17 @@ def begun_in_vain(folder: Path, launch: str) -> int:
 
 
 def _read_starts(folder: Path) -> list[dict]:
+    """The run's list of starts. Raises OSError and, for a file that holds something else, ValueError."""
     path = folder / _STARTS
-    return json.loads(path.read_text()) if path.exists() else []
+    if not path.exists():
+        return []
+    try:
+        starts = json.loads(path.read_text())
+    except ValueError:
+        starts = None
+    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+        raise ValueError(f"{path} is no list of the run's starts; remove it: they are then counted anew")
+    return starts
 
 
 def _newest_checkpoint(folder: Path) -> int | None:

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 STOPPING = "\nStopping at a checkpoint; Ctrl-C again stops at once.\n"
 
@@ -38,7 +38,8 @@ def stop_on_signals(*numbers: int, message: str = "", until: float = math.inf):
             raise KeyboardInterrupt
         if stop.signal is None:
             stop.signal = number
-            os.write(2, message.encode())  # print could be in the middle of printing
+            with suppress(OSError):  # of a stderr that is closed, or on a full disk
+                os.write(2, message.encode())  # print could be in the middle of printing
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, *numbers)}
     try:
