@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, count, pairwise
 from typing import NamedTuple
 
@@ -165,15 +166,7 @@ class FolderBatches:
         self._next: int | None = None  # the step whose batch the loader gives next
 
     def size(self, iteration: int) -> int:
-        return self._start(iteration + 1) - self._start(iteration)
-
-    def _start(self, iteration: int) -> int:
-        """How many images the steps before ``iteration`` have taken."""
-        batch_size = self._recipe.batch_size
-        if self._recipe.last_batch == "use":
-            epoch, step = divmod(iteration, math.ceil(self._images / batch_size))
-            return epoch * self._images + step * batch_size
-        return iteration * batch_size
+        return _start(self._recipe, self._images, iteration + 1) - _start(self._recipe, self._images, iteration)
 
     def seek(self, iteration: int) -> None:
         """Nothing: :meth:`load` is told which step it is, and the buffers hold one batch, which :meth:`take` takes."""
@@ -184,7 +177,8 @@ class FolderBatches:
             return
         if iteration != self._next:
             self.close()
-            tasks = _tasks(iteration, self._start, self._rows, self._order)
+            # Not a method of this object, which its own loader would then keep alive, and with it the workers.
+            tasks = _tasks(iteration, partial(_start, self._recipe, self._images), self._rows, self._order)
             self._loader = Loader(self._read, tasks, self._data.workers)
         self._loaded = self._next = None  # if reading fails
         if not self._staging:
@@ -256,6 +250,14 @@ class _Order:
             drawn = torch.randperm(self._images, generator=seeded_generator(self._seed, "order", epoch))
             self._epochs = dict([*self._epochs.items()][-1:]) | {epoch: drawn.numpy()}  # the last two
         return _Place(epoch, position, int(self._epochs[epoch][position]))
+
+
+def _start(recipe: Recipe, images: int, iteration: int) -> int:
+    """How many images the steps before ``iteration`` have taken, of so many ``images`` in an epoch."""
+    if recipe.last_batch == "use":
+        epoch, step = divmod(iteration, math.ceil(images / recipe.batch_size))
+        return epoch * images + step * recipe.batch_size
+    return iteration * recipe.batch_size
 
 
 def _tasks(first: int, begin: Callable[[int], int], rows: list[int], order: _Order) -> Iterator[list[_Place]]:
