@@ -28,6 +28,7 @@ from benchmarks.packs import Built, build_packs, measured_run
 from benchmarks.results import CONVENTIONAL, ModelResult, Results, Row, TableResult, TableRow, judged, write_results
 from reproductions import cifar_table
 from reproductions.harness import provenance
+from reproductions.harness.experiment import Variant
 from resnet.data import ImageDataset
 from resnet.data.resident import ResidentData
 from resnet.device import available_cores, resolve_precision, synchronized_time
@@ -101,7 +102,8 @@ def _name(built: Built) -> str:
 
 def table_runs(seeds: int = TABLE_SEEDS) -> list[Run]:
     """The runs of Table 6, all nets of one seed after another."""
-    return [Run(row.model, row.recipe, seed=seed) for seed in range(seeds) for row in cifar_table.rows("paper")]
+    rows = cifar_table.EXPERIMENT.chosen_rows(Variant(), None)
+    return [Run(row.model, row.recipe, seed=seed) for seed in range(seeds) for row in rows]
 
 
 def measure_table(
