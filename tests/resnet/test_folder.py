@@ -1,5 +1,6 @@
 """Batches from image folders: the same bit for bit however they are read, in the right order, with the right pixels."""
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -361,6 +362,14 @@ def test_a_smaller_last_batch_ends_each_epoch_where_it_is_used(dataset, workers)
         assert [len(images) for images, _ in found] == [6, 4]
     again = batches_of(dataset, recipe=batches._recipe)
     assert same(taken(again, 3), [(found[1])])
+
+
+def test_batches_that_nobody_needs_end_at_once(dataset):
+    """Else their workers would keep the program from ending."""
+    batches = batches_of(dataset)
+    batches.load(0)
+    batches, left = None, weakref.ref(batches)
+    assert left() is None
 
 
 def test_steps_beyond_the_last_can_be_loaded(dataset):
