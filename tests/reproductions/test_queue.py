@@ -156,6 +156,15 @@ def test_ended_jobs_that_squeue_still_shows_are_not_in_the_queue(programs):
     assert list(found) == ["2", "3"] and found["2"].reason == "ReqNodeNotAvail, Unavailable:a"
 
 
+def test_of_thousands_of_elements_squeue_is_asked_for_the_arrays_alone(programs, tmp_path):
+    lines = "\\n".join(f"7_{element}|PENDING|None" for element in range(12_005))
+    programs(squeue=f'echo "$@" > "$0.asked"; printf "{lines}\\n"')
+    ids = [f"7_{element}" for element in range(12_000)]
+    assert list(queue.jobs([*ids, "8"])) == ids, "others of the array were not asked for"
+    asked = (tmp_path / "squeue.asked").read_text().split()
+    assert {*asked[-1].removeprefix("--jobs=").split(",")} == {"7", "8"}
+
+
 @pytest.mark.parametrize(
     ("job", "ending"),
     [

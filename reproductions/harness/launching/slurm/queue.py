@@ -33,13 +33,15 @@ def jobs(ids: Iterable[str]) -> dict[str, QueuedJob] | None:
 
     None if SLURM can't answer: a program missing, the controller silent. Raises ValueError for what is no job's id.
     """
-    asked = _checked(ids)
+    asked = set(_checked(ids))
     if not asked:
         return {}
-    try:
-        return {id: job for id, job in _queue(asked).items() if job.state not in _ENDED}
+    try:  # thousands of elements would be more than a command takes
+        shown = _queue(list({id.partition("_")[0] for id in asked}))
     except _Failure:
         return None
+    wanted = {id: job for id, job in shown.items() if id in asked or id.partition("_")[0] in asked}
+    return {id: job for id, job in wanted.items() if job.state not in _ENDED}
 
 
 def _queue(ids: list[str], *options: str) -> dict[str, QueuedJob]:
