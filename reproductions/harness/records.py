@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from resnet.files import write_atomically
@@ -98,12 +98,17 @@ def write_record(root: Path, record: dict) -> Path:
 
 def read_record(path: Path) -> dict:
     """Read and check one record. Raises RecordError."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path} can't be read as a record: {error}") from error
+    record = load_record(path)
     validate(record, path)
     return record
+
+
+def load_record(path: Path) -> dict:
+    """Read one record that is known to be valid. Raises RecordError."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecordError(f"{path} can't be read as a record: {error}") from error
 
 
 def validate(record: dict, path: Path) -> None:
@@ -220,14 +225,45 @@ def best_point(curve: list[dict]) -> dict:
 
 @dataclass(frozen=True)
 class Pool:
-    """All records below a folder: ``records`` by run identity, and ``damaged`` files, each with what is wrong."""
+    """All records below a folder: ``records`` by run identity, and ``damaged`` files, each with what is wrong.
+
+    ``firsts``: by run identity that of the same row's run with seed 0, as far as it is known.
+    """
 
     root: Path
     records: dict[str, dict] = field(default_factory=dict)
     damaged: dict[Path, str] = field(default_factory=dict)
+    firsts: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    _rows: dict[str, list[dict]] = field(default_factory=dict, compare=False, repr=False)
 
     def get(self, run: Run) -> dict | None:
         return self.records.get(run.identity)
+
+    def of_row(self, first: Run) -> list[dict]:
+        """The records of a row's runs, whose run with seed 0 is ``first``, in the order of their seeds."""
+        if sum(map(len, self._rows.values())) != len(self.records):
+            self._rows.clear()
+            for record in self.records.values():
+                self._rows.setdefault(self.first_of(record), []).append(record)
+            for records in self._rows.values():
+                records.sort(key=lambda record: record["specification"]["seed"])
+        return self._rows.get(first.identity, [])
+
+    def first_of(self, record: dict) -> str:
+        """The identity of the run with seed 0 of the row that the record's run is of."""
+        identity = record["identity"]
+        if identity not in self.firsts:
+            self.firsts[identity] = _with_seed_0(Run.from_specification(record["specification"])).identity
+        return self.firsts[identity]
+
+
+def _with_seed_0(run: Run) -> Run:
+    """The run with seed 0 of the same row: its teacher is the same, and what it begins with has its own seed."""
+    if run.pretrained is None:
+        return replace(run, seed=0)
+    if run.pretrained.seed != run.seed:  # as no row's
+        return run
+    return replace(run, seed=0, pretrained=_with_seed_0(run.pretrained))
 
 
 def read_pool(root: Path) -> Pool:
