@@ -9,10 +9,6 @@
 # MINUTES=10: what is lacking, as far as the time goes; make reproduce-all MINUTES=10: of all tables
 # SLURM_PROFILE=mycluster  DETACH=1  EXPERIMENT=degradation (of make cancel and make export)  TO=weights (of make export)
 
-# Threads that wait for one another spin for a while, which on a busy machine makes training several times slower
-# than it need be: 1,000 turns instead of GNU OpenMP's 30 billion cost an idle machine little. Results don't change.
-export GOMP_SPINCOUNT ?= 1000
-
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

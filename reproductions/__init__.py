@@ -1,1 +1,3 @@
 """The papers' tables, a script each; ``python -m reproductions list`` names them."""
+
+import resnet  # noqa: F401  (sets what torch reads when it is loaded)

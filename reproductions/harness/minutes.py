@@ -74,6 +74,8 @@ def launch_within(wanted: Sequence[Wanted], options: argparse.Namespace, launch_
         launcher, launch = launching.choose(options.launcher, options.device, len(runs))
         preflight.check_flags(options, launcher)
         preflight.check_device(options, launcher)
+        if runs:
+            preflight.leave_busy_cores(options, launcher, console)
         plan = _make_plan(wanted, runs, options, launcher, place, [pool, published])
         slots = len(preflight.find_slots_of(plan.runs, launcher, options)) or 1
         jobs = min(max(1, plan.jobs(options.minutes)), launch_options.slurm.max_jobs)
