@@ -72,8 +72,19 @@ bench: $(INSTALLED) ; $(BIN)/python -m benchmarks.throughput
 gpu-check: $(INSTALLED) ; @$(BIN)/python -m benchmarks.gpu_check $(if $(MINUTES),--minutes '$(MINUTES)') $(if $(ANEW),--anew)
 reliability: $(INSTALLED) ; $(BIN)/python -m pytest tests/faults --reliability results/reliability.md
 
+# Clusters have pip install elsewhere (PIP_USER=1, or the same in a configuration), which is not for an environment of
+# its own, and nor are packages that PYTHONPATH shows it as installed. Settings such as indexes and certificates stay.
+# An empty value in the environment's own configuration stands for no value, before those of the machine and the user;
+# a file that PIP_CONFIG_FILE names comes after it.
+PIP = unset PIP_USER PIP_TARGET PIP_PREFIX PYTHONPATH; \
+	if test -f "$$PIP_CONFIG_FILE"; then \
+		sed -E '/^[[:space:]]*(user|target|prefix)[[:space:]]*[=:]/d' "$$PIP_CONFIG_FILE" >$(VENV)/pip.user.conf && \
+		export PIP_CONFIG_FILE=$(VENV)/pip.user.conf; \
+	fi; $(BIN)/python -m pip
+
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,bench]'
+	@printf '[%s]\nuser =\ntarget =\nprefix =\n' global install >$(VENV)/pip.conf
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,bench]'
 	@touch $@
