@@ -677,10 +677,10 @@ def test_slurm_gets_one_job_per_pack(cluster, tmp_path, pack, firsts):
     ("max_jobs", "count", "firsts"),
     [
         (4, 4, [0, 1, 2, 3]),
-        (3, 4, [0, 2]),
+        (3, 4, [0, 2, 3]),
         (1, 4, [0]),
-        (20, 25, [*range(0, 25, 2)]),
-        (None, 1500, [*range(0, 1500, 8)]),
+        (20, 25, [-(-5 * number // 4) for number in range(20)]),
+        (None, 1500, [-(-15 * number // 2) for number in range(200)]),
     ],
 )
 def test_slurm_gets_no_more_jobs_than_the_profile_says_which_train_all_runs(cluster, tmp_path, max_jobs, count, firsts):
@@ -689,6 +689,7 @@ def test_slurm_gets_no_more_jobs_than_the_profile_says_which_train_all_runs(clus
     (submitted,) = cluster.submissions
     assert [job.first for job in submitted.jobs] == firsts and all(job.runs == runs for job in submitted.jobs)
     (submission,) = read_submissions(tmp_path)
+    assert [submission.job_of(runs[first].short_id) for first in firsts] == list(submission.jobs)
     assert submission.job_of(runs[-1].short_id) == f"12_{len(firsts) - 1}"
     submit(tmp_path, runs)
     assert len(cluster.submissions) == 1, "all runs have jobs"

@@ -158,8 +158,10 @@ def _submit(
     parameters["slurm_setup"] = [*parameters["slurm_setup"], f"cd {where}", f"export PYTHONPATH={where}"]
     identity, threads = provenance.code_identity(), parameters["cpus_per_task"]
     pack = options.pack if options.pack and options.slurm.processes == 1 else 1  # several processes train one by one
-    pack = max(pack, math.ceil(len(begun) / jobs_at_most))
-    firsts = [runs.index(run) for run in begun[::pack]]
+    starts = range(0, len(begun), pack)
+    if len(starts) > jobs_at_most:
+        starts = [-(-number * len(begun) // jobs_at_most) for number in range(jobs_at_most)]
+    firsts = [runs.index(begun[start]) for start in starts]
     needed = {need for run in begun for need in _among(run.needs, plan)}
     if jobs_before := sorted({plan[need].job_of(need.short_id) for need in needed}):
         parameters["slurm_dependency"] = f"afterany:{':'.join(jobs_before)}"
