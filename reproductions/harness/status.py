@@ -69,9 +69,10 @@ def find_standings(out: Path, recorded: set[str]) -> list[Standing]:
     for path in out.glob("work/*/status.json"):
         if (status := Status.read(path.parent)) is not None:
             names.setdefault(path.parent.name, status.run)
-    endings: dict[str, str] = {}  # by job: SLURM is asked once for one that several runs have in common
+    endings: dict[str, str] = {}  # by job, that several runs may have in common
     left = sorted(((name, run) for run, name in names.items() if run not in recorded))
-    return [_standing(name, out / "work" / run, newest.get(run), living, endings) for name, run in left]
+    with queue.asking_once():
+        return [_standing(name, out / "work" / run, newest.get(run), living, endings) for name, run in left]
 
 
 def _standing(

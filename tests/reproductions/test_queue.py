@@ -185,6 +185,20 @@ def test_endings_of_an_arrays_elements(programs, job, ending):
     assert queue.ending(job) == ending
 
 
+@pytest.mark.parametrize("accounting", ["/bin/cat <<'E'\n7_[0-199]|TIMEOUT|0:0\nE", "exit 1"], ids=["with", "without"])
+def test_the_endings_of_hundreds_of_elements_are_asked_for_once(programs, tmp_path, accounting):
+    lines = "\n".join(f"7_{number}|TIMEOUT|None" for number in range(200))
+    asked = 'echo asked >> "$0.asked"\n'
+    programs(sacct=asked + accounting, squeue=f"{asked}/bin/cat <<'E'\n{lines}\nE")
+    with queue.asking_once():
+        assert {queue.ending(f"7_{number}") for number in range(200)} == {"TIMEOUT"}
+        assert queue.ending("7_200") is None
+    files = [path for path in tmp_path.glob("*.asked") if path.read_text() != "asked\n"]
+    assert not files and (tmp_path / "sacct.asked").exists()
+    queue.ending("7_0")
+    assert (tmp_path / "sacct.asked").read_text() == "asked\n" * 2, "later it is another question"
+
+
 @pytest.mark.parametrize(
     "id", ["", "1 2", "1,2", "-1", "--user=root", "1;id", "1_", "1_[0-3]", "0", "1\n", "١", 1, None]
 )

@@ -114,9 +114,11 @@ def _watch(
             if silent == 2 and budget.minutes is not None:  # the jobs' time is over
                 return {}
             if silent == 2:
-                return {
-                    run: f"no job is left that trains it\n{last_words(plan[run], run.short_id)}" for run in remaining
-                }
+                with queue.asking_once():
+                    return {
+                        run: f"no job is left that trains it\n{last_words(plan[run], run.short_id)}"
+                        for run in remaining
+                    }
     return {}
 
 
