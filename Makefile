@@ -9,6 +9,9 @@
 # MINUTES=10: what is lacking, as far as the time goes; make reproduce-all MINUTES=10: of all tables
 # SLURM_PROFILE=mycluster  DETACH=1  EXPERIMENT=degradation (of make cancel and make export)  TO=weights (of make export)
 
+# A module's for its own Python: it would take the place of the environment's.
+unexport PYTHONHOME
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -58,7 +58,7 @@ def leave_busy_cores(options: argparse.Namespace, launcher: str, console: Consol
     decides the last bits of results and is in the record.
     """
     alone = launcher == "inline" and find_device(options.device).type == "cpu"
-    if not alone or "OMP_NUM_THREADS" in os.environ or (before := torch.get_num_threads()) == 1:
+    if not alone or os.environ.get("OMP_NUM_THREADS") or (before := torch.get_num_threads()) == 1:
         return
     busy = busy_cores()
     count = max(1, min(before, available_cores() - busy))

@@ -611,8 +611,9 @@ def four_cores(monkeypatch):
 
 
 @pytest.mark.parametrize(("busy", "threads"), [(0, 4), (1, 3), (3, 1), (4, 1), (9, 1)])
-def test_runs_that_begin_inline_leave_cores_that_are_busy_to_others(out, launched, capsys, four_cores, busy, threads):
+def test_runs_that_begin_inline_leave_busy_cores_alone(out, launched, capsys, monkeypatch, four_cores, busy, threads):
     four_cores.busy = busy
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # which is no number
     arguments = ["--profile", "smoke", "--out", str(out), "--device", "cpu"]
     cli.run_experiment(TINY_EXPERIMENT, arguments)
     said = capsys.readouterr().err

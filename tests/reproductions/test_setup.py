@@ -81,6 +81,7 @@ def installed(root):
         ({}, "prefix = elsewhere"),
         ({"PIP_CONFIG_FILE": "{root}/own.conf"}, "user = true"),
         ({"PYTHONPATH": "{root}/modules"}, ""),
+        ({"PYTHONHOME": "{root}/modules"}, ""),
     ],
     ids=str,
 )

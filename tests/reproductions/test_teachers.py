@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import submitit
 import tiny
 from fakes import make_record, store
 from test_launchers import FakeCluster, Watcher, cluster, submit  # noqa: F401  (cluster is a fixture)
@@ -228,6 +229,21 @@ def test_the_jobs_of_teachers_and_of_their_students_are_together_no_more_than_th
     assert slurm.launch(runs, place, Watcher(1), launching.Options(detach=True, slurm=profile)).detached
     assert [len(submission.jobs) for submission in cluster.submissions] == [2, 6]
     assert all(job.runs == runs for submission in cluster.submissions for job in submission.jobs)
+
+
+def test_of_students_that_slurm_refuses_the_jobs_of_their_teachers_are_told(cluster, tmp_path, monkeypatch):  # noqa: F811
+    submit_array, place = submitit.AutoExecutor.submit_array, Workplace(tmp_path, tmp_path)
+
+    def refuse_the_second(self, jobs):
+        if cluster.submissions:
+            raise RuntimeError("AssocMaxSubmitJobLimit")
+        return submit_array(self, jobs)
+
+    monkeypatch.setattr(submitit.AutoExecutor, "submit_array", refuse_the_second)
+    with pytest.raises(
+        ValueError, match="AssocMaxSubmitJobLimit(.|\n)*\nBut the jobs 12, which were submitted before, go on"
+    ):
+        slurm.launch([TEACHER, *STUDENTS], place, Watcher(1), launching.Options(detach=True))
 
 
 def make_distilled():

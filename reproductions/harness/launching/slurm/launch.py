@@ -83,7 +83,14 @@ def _submit_missing(
             ready = [run for run in waiting if not _among(run.needs, waiting)]
             stage = [run for run in ready if not _among(run.needs, plan)] or ready
             jobs = max(1, options.slurm.max_jobs * len(stage) // len(missing))  # each stage has its share of them
-            submission = _submit(stage, missing, jobs, plan, place, options)
+            try:
+                submission = _submit(stage, missing, jobs, plan, place, options)
+            except ValueError as error:
+                before = {run: submission for run, submission in plan.items() if submission.launch in own}
+                if not before:
+                    raise
+                also = f"the jobs {_ids(before)}, which were submitted before, go on, and may train these runs, too"
+                raise ValueError(f"{error}\nBut {also}") from error
             own.add(submission.launch)
             plan |= dict.fromkeys(stage, submission)
             waiting = [run for run in waiting if run not in stage]
