@@ -9,9 +9,8 @@
 # MINUTES=10: what is lacking, as far as the time goes; make reproduce-all MINUTES=10: of all tables
 # SLURM_PROFILE=mycluster  DETACH=1  EXPERIMENT=degradation (of make cancel and make export)  TO=weights (of make export)
 
-# Threads that wait for one another spin for a while, which on a busy machine makes training several times slower
-# than it need be: 1,000 turns instead of GNU OpenMP's 30 billion cost an idle machine little. Results don't change.
-export GOMP_SPINCOUNT ?= 1000
+# A module's for its own Python: it would take the place of the environment's.
+unexport PYTHONHOME
 
 PYTHON ?= python3
 VENV := .venv
@@ -78,8 +77,19 @@ bench: $(INSTALLED) ; $(BIN)/python -m benchmarks.throughput
 gpu-check: $(INSTALLED) ; @$(BIN)/python -m benchmarks.gpu_check $(if $(MINUTES),--minutes '$(MINUTES)') $(if $(ANEW),--anew)
 reliability: $(INSTALLED) ; $(BIN)/python -m pytest tests/faults --reliability results/reliability.md
 
+# Clusters have pip install elsewhere (PIP_USER=1, or the same in a configuration), which is not for an environment of
+# its own, and nor are packages that PYTHONPATH shows it as installed. Settings such as indexes and certificates stay.
+# An empty value in the environment's own configuration stands for no value, before those of the machine and the user;
+# a file that PIP_CONFIG_FILE names comes after it.
+PIP = unset PIP_USER PIP_TARGET PIP_PREFIX PYTHONPATH; \
+	if test -f "$$PIP_CONFIG_FILE"; then \
+		sed -E '/^[[:space:]]*(user|target|prefix)[[:space:]]*[=:]/d' "$$PIP_CONFIG_FILE" >$(VENV)/pip.user.conf && \
+		export PIP_CONFIG_FILE=$(VENV)/pip.user.conf; \
+	fi; $(BIN)/python -m pip
+
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,bench]'
+	@printf '[%s]\nuser =\ntarget =\nprefix =\n' global install >$(VENV)/pip.conf
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,bench]'
 	@touch $@

@@ -50,6 +50,28 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def busy_cores(seconds: float = 0.5) -> int:
+    """How many of :func:`available_cores` other processes keep busy while this thread sleeps for ``seconds``.
+
+    Those that give way to this process (``nice``) don't count. 0 where the system does not tell (/proc/stat).
+    """
+    before = _busy_ticks()
+    time.sleep(seconds)
+    return round((_busy_ticks() - before) / (seconds * os.sysconf("SC_CLK_TCK"))) if before else 0
+
+
+def _busy_ticks() -> int:
+    """Clock ticks that these cores have been busy for since the system was started; 0 where it does not tell."""
+    try:
+        with open("/proc/stat", encoding="ascii") as file:
+            cores = dict(line.split(maxsplit=1) for line in file if line.startswith("cpu"))
+        own = [[int(number) for number in cores[f"cpu{core}"].split()] for core in os.sched_getaffinity(0)]
+        columns = (0, 2) if os.nice(0) == 0 else (0, 1, 2)  # user, nice, system: see proc_stat(5)
+        return sum(times[column] for times in own for column in columns)
+    except (OSError, ValueError, KeyError, IndexError, AttributeError):
+        return 0
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """A context in which the CPU computes with so many threads."""

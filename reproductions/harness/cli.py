@@ -189,6 +189,8 @@ def _launch(options: argparse.Namespace, place: Workplace, published: Pool, cons
         launcher, launch = launching.choose(options.launcher, options.device, len(missing))
         preflight.check_flags(options, launcher)
         preflight.check_device(options, launcher)
+        if missing:
+            preflight.leave_busy_cores(options, launcher, console)
         given = launch_options(options, options.experiment.name)
         if options.dry_run:
             preflight.dry_run(options, missing, damaged, launcher, [pool, published])

@@ -119,10 +119,10 @@ class Row:
 
     def records(self, variant: Variant, pool: Pool) -> list[dict]:
         """What ``pool`` holds of the row's runs, whatever their seeds, in the order of these."""
-        specifications = [record["specification"] for record in pool.records.values()]
-        seeds = {s["seed"] for s in specifications if (s["model"], s["data"]) == (self.model, self.data)}
-        records = [pool.get(variant.apply(self.run(seed))) for seed in sorted(seeds)]
-        return [record for record in records if record is not None]
+        try:
+            return pool.of_row(variant.apply(self.run(0)))
+        except ValueError:  # there is no such variant of the row
+            return []
 
 
 @dataclass(frozen=True)
@@ -271,12 +271,15 @@ class Experiment:
         same = pool.root.resolve() == published.root.resolve()
         results = []
         for row in self.rows(variant.profile):
-            runs = [variant.apply(row.run(seed)) for seed in range(seeds)]
-            own, others = ([p.records[r.identity] for r in runs if p.get(r)] for p in (pool, published))
+            first = variant.apply(row.run(0))
+            own, others = (
+                [record for record in p.of_row(first) if record["specification"]["seed"] < seeds]
+                for p in (pool, published)
+            )
             if row.on_request and not own + others:
                 continue
             teacher = None
-            if runs and (needed := runs[0].teacher):
+            if seeds and (needed := first.teacher):
                 other, taught_by = published.get(needed), {record.get("teacher_sha256") for record in own}
                 teacher = pool.get(needed) or (other if other and other["weights_sha256"] in taught_by else None)
             results.append(RowResult(row, own, None if same else others, seeds, teacher))

@@ -75,12 +75,15 @@ def launch_within(wanted: Sequence[Wanted], options: argparse.Namespace, launch_
         launcher, launch = launching.choose(options.launcher, options.device, len(runs))
         preflight.check_flags(options, launcher)
         preflight.check_device(options, launcher)
+        if runs:
+            preflight.leave_busy_cores(options, launcher, console)
         plan = _make_plan(wanted, runs, options, launcher, place, [pool, published])
         slots = len(preflight.find_slots_of(plan.runs, launcher, options)) or 1
+        jobs = min(max(1, plan.jobs(options.minutes)), launch_options.slurm.max_jobs)
         if options.dry_run:
-            _show(plan, options, launcher, slots)
+            _show(plan, options, launcher, slots, jobs)
             return 0
-        console.print(_summary(plan, options, launcher, slots))
+        console.print(_summary(plan, options, launcher, slots, jobs))
         console.print(f"{launcher} launcher, records in {place.records}")
         _say_left(plan, console)
         preflight.check_writable(place.out)
@@ -89,9 +92,9 @@ def launch_within(wanted: Sequence[Wanted], options: argparse.Namespace, launch_
             preflight.say_code(console)
         elsewhere = launcher == "slurm"
         budget = Budget.of(plan, options.minutes, each_job=elsewhere)
-        jobs = max(1, plan.jobs(options.minutes)) if elsewhere else None
+        profile = replace(launch_options.slurm, max_jobs=jobs)
         with Display(len(plan.runs), console) as display:
-            outcome = launch(plan.runs, place, display, replace(launch_options, budget=budget, jobs=jobs))
+            outcome = launch(plan.runs, place, display, replace(launch_options, budget=budget, slurm=profile))
     except (DataError, ValueError) as error:
         complain(console, str(error))
         return EXIT_REFUSED
@@ -160,7 +163,7 @@ class _Partners:
         return [next(record for record in records if record) for records in found.values() if any(records)]
 
 
-def _show(plan: Plan, options: argparse.Namespace, launcher: str, slots: int) -> None:
+def _show(plan: Plan, options: argparse.Namespace, launcher: str, slots: int, jobs: int) -> None:
     """Print the plan: what the time is enough for, and what is left and why."""
     table = Table("run", "state", "hours", "in this time", title="dry run: nothing is trained")
     chosen = dict.fromkeys(plan.runs) if launcher == "slurm" else plan.within(options.minutes, slots)
@@ -171,17 +174,17 @@ def _show(plan: Plan, options: argparse.Namespace, launcher: str, slots: int) ->
         table.add_row(str(run), state, hours, {True: "finished", False: "begun", None: ""}[finished])
     console = make_console()
     console.print(table, crop=False, width=max(console.width, 110))
-    console.print(_summary(plan, options, launcher, slots))
+    console.print(_summary(plan, options, launcher, slots, jobs))
     _say_left(plan, console)
 
 
-def _summary(plan: Plan, options: argparse.Namespace, launcher: str, slots: int) -> str:
+def _summary(plan: Plan, options: argparse.Namespace, launcher: str, slots: int, jobs: int) -> str:
     """The plan in a sentence or two."""
     text = f"{len(plan.runs)} runs are lacking, {len(plan.begun)} of them begun"
     if launcher == "slurm":
         known = [plan.seconds[run] for run in plan.runs if run in plan.seconds]
         text += f"; {sum(known) / 3600:.1f} GPU-hours for {len(known)} of them by published rates and estimates"
-        return f"{text}: {max(1, plan.jobs(options.minutes))} jobs of {options.minutes:g} minutes"
+        return f"{text}: {jobs} jobs of {options.minutes:g} minutes"
     chosen = plan.within(options.minutes, slots)
     where = f" in {slots} slots" if slots > 1 else ""
     finished = sum(chosen.values())

@@ -1,11 +1,13 @@
 """What comes before a launch: flags, device, folders and data are checked; what is to be done and what it costs."""
 
 import argparse
+import os
 import re
 import tempfile
 from collections import Counter
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +20,7 @@ from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import Pool, RecordError
 from resnet.data import FOLDERS, load
 from resnet.data.folder import check_images_once
-from resnet.device import available_cores, find_device, resolve_precision, why_no_cuda
+from resnet.device import available_cores, busy_cores, find_device, resolve_precision, why_no_cuda
 from resnet.kernels import check_kernels
 from resnet.run import Run
 
@@ -52,6 +54,23 @@ def check_device(options: argparse.Namespace, launcher: str) -> None:
         resolve_precision(precision, find_device(options.device))
     for kernels in {run.recipe.kernels for run in options.runs}:
         check_kernels(kernels, find_device(options.device))
+
+
+def leave_busy_cores(options: argparse.Namespace, launcher: str, console: Console) -> None:
+    """Have this process train with fewer threads where others keep cores busy, unless OMP_NUM_THREADS says how many.
+
+    A thread that shares its core makes the others wait at every step. A run that goes on keeps its own number, which
+    decides the last bits of results and is in the record.
+    """
+    alone = launcher == "inline" and find_device(options.device).type == "cpu"
+    if not alone or os.environ.get("OMP_NUM_THREADS") or (before := torch.get_num_threads()) == 1:
+        return
+    busy = busy_cores()
+    count = max(1, min(before, available_cores() - busy))
+    if count < before:
+        torch.set_num_threads(count)
+        console.print(f"other processes keep {busy} of {available_cores()} cores busy: runs that are begun now train "
+                      f"with {count} instead of {before} threads (OMP_NUM_THREADS={before} takes all)")  # fmt: skip
 
 
 def check_writable(out: Path) -> None:

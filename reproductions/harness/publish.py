@@ -1,16 +1,20 @@
 """From a user's records, what was measured of their runs, and some weights to the published results: publish, report,
 check."""
 
+import json
 import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 from reproductions.harness import provenance
 from reproductions.harness.exact_errors import EXACT_ERRORS
 from reproductions.harness.experiment import Experiment, kept_runs, recorded_tables
 from reproductions.harness.final_weights import read_final_weights
+from reproductions.harness.known_records import cache_folder, file_state, read_known_pool
 from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.records import Pool, read_pool, record_path, weights_path
 from reproductions.harness.reporting.index import write_index
@@ -25,6 +29,7 @@ from resnet.weights import WeightsError
 README = Path("README.md")
 INDEX = Path("README.md")  # of the results, in their folder
 KINDS = (RESPONSES, PREDICTIONS, EXACT_ERRORS)  # of measurements
+_MADE = ("tables", "plots")  # folders of results
 _SECTION = re.compile(r"<!-- begin (results/tables/[\w-]+\.md) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
@@ -133,14 +138,45 @@ def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool
 
 
 def report(experiments: Sequence[Experiment], results: Path, readme: Path) -> tuple[list[Path], Pool]:
-    """Make the published tables and plots anew, and the tables in the README from them."""
-    pool = read_pool(results / "records")
-    for folder in ("tables", "plots"):
+    """Make the published tables and plots, and the tables in the README from them, where anything changed since.
+
+    A file counts as unchanged while its size and its time stamp stay; the pool is without curves then.
+    """
+    note, by = cache_folder(results / "records") / "report.json", _made_by(experiments)
+    sources, products = _file_states(results, readme)
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        last = json.loads(note.read_bytes())
+        if last["by"] == by and (last["sources"], last["products"]) == (sources, products):
+            return [*map(Path, last["written"])], read_known_pool(results / "records", whole=False)
+    pool = read_known_pool(results / "records")
+    for folder in _MADE:
         shutil.rmtree(results / folder, ignore_errors=True)
     written = write_published(experiments, results, pool)
     if readme.exists():
         readme.write_text(with_tables(readme.read_text(encoding="utf-8"), readme.parent), encoding="utf-8")
+    _, products = _file_states(results, readme)
+    made = {"by": by, "sources": sources, "products": products, "written": [*map(str, written)]}
+    with suppress(OSError):
+        write_atomically(note, json.dumps(made).encode(), durable=False)
     return written, pool
+
+
+def _made_by(experiments: Sequence[Experiment]) -> dict[str, str]:
+    """What decides, besides files of results, what a report is."""
+    versions = {name: metadata.version(name) for name in ("matplotlib", "numpy", "scipy", "torch")}
+    code = provenance.sources_digest(provenance.source_files())
+    return {"code": code, "experiments": " ".join(one.name for one in experiments), **versions}
+
+
+def _file_states(results: Path, readme: Path) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """The sizes and time stamps of the files that a report is made from, and of those that it makes."""
+    sources: dict[str, list[int]] = {}
+    products = {str(path): file_state(path) for path in (results / INDEX, readme) if path.exists()}
+    for folder in results.glob("*/"):
+        if folder != cache_folder(results / "records"):
+            found = {str(path): file_state(path) for path in folder.rglob("*") if path.is_file()}
+            (products if folder.name in _MADE else sources).update(found)
+    return sources, products
 
 
 def with_tables(text: str, root: Path) -> str:
@@ -175,7 +211,7 @@ def check(experiments: Sequence[Experiment], results: Path, readme: Path) -> lis
         write_published(experiments, fresh, pool)
         if not (results / INDEX).exists() or (results / INDEX).read_bytes() != (fresh / INDEX).read_bytes():
             problems.append(f"{results / INDEX}: the index differs from what the records give")
-        for kind in ("tables", "plots"):
+        for kind in _MADE:
             problems += _differences(results / kind, fresh / kind)
         text = readme.read_text(encoding="utf-8") if readme.exists() else ""
         if text != with_tables(text, fresh.parent):

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from resnet.files import write_atomically
@@ -118,14 +118,19 @@ def write_record(root: Path, record: dict) -> Path:
 def read_record(path: Path) -> dict:
     """Read and check one record. Raises RecordError, of a kind of its own for one of newer code and for one that can't
     be read."""
+    record = load_record(path)
+    validate(record, path)
+    return record
+
+
+def load_record(path: Path) -> dict:
+    """Read one record that is known to be valid. Raises RecordError."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UnreadableRecordError(f"{path} can't be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} can't be read as a record: {error}") from error
-    validate(record, path)
-    return record
 
 
 def validate(record: dict, path: Path) -> None:
@@ -253,31 +258,68 @@ def best_point(curve: list[dict]) -> dict:
 @dataclass(frozen=True)
 class Pool:
     """All records below a folder: ``records`` by run identity, and ``damaged`` files, each with what is wrong; those of
-    newer code, and those that can't be read, are among these."""
+    newer code, and those that can't be read, are among these.
+
+    ``firsts``: by run identity that of the same row's run with seed 0, as far as it is known.
+    """
 
     root: Path
     records: dict[str, dict] = field(default_factory=dict)
     damaged: dict[Path, RecordError] = field(default_factory=dict)
+    firsts: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    _rows: dict[str, list[dict]] = field(default_factory=dict, compare=False, repr=False)
 
     def get(self, run: Run) -> dict | None:
         return self.records.get(run.identity)
 
+    def of_row(self, first: Run) -> list[dict]:
+        """The records of a row's runs, whose run with seed 0 is ``first``, in the order of their seeds."""
+        if sum(map(len, self._rows.values())) != len(self.records):
+            self._rows.clear()
+            for record in self.records.values():
+                self._rows.setdefault(self.first_of(record), []).append(record)
+            for records in self._rows.values():
+                records.sort(key=lambda record: record["specification"]["seed"])
+        return self._rows.get(first.identity, [])
 
-def read_pool(root: Path) -> Pool:
-    """Read every record below ``root``; an absent folder is an empty pool. Raises PoolError for one that can't be read,
-    or has such a folder in it: its records would be taken for missing."""
+    def first_of(self, record: dict) -> str:
+        """The identity of the run with seed 0 of the row that the record's run is of."""
+        identity = record["identity"]
+        if identity not in self.firsts:
+            self.firsts[identity] = _with_seed_0(Run.from_specification(record["specification"])).identity
+        return self.firsts[identity]
+
+
+def _with_seed_0(run: Run) -> Run:
+    """The run with seed 0 of the same row: its teacher is the same, and what it begins with has its own seed."""
+    if run.pretrained is None:
+        return replace(run, seed=0)
+    if run.pretrained.seed != run.seed:  # as no row's
+        return run
+    return replace(run, seed=0, pretrained=_with_seed_0(run.pretrained))
+
+
+def record_files(root: Path) -> list[Path]:
+    """The files below ``root`` that should be records, sorted; none if the folder is absent. Raises PoolError for a
+    folder that can't be read: its records would be taken for missing."""
 
     def refuse(error: OSError) -> None:
         if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
             text = f"{error.filename} can't be read ({error.strerror}); have it made readable for this user"
             raise PoolError(f"{text}, or name another folder with --out (OUT= with make)")
 
-    pool, paths = Pool(root), []
+    paths = []
     for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):  # glob says nothing of such folders
         if len(Path(folder).relative_to(root).parts) == 2:
             folders.clear()
             paths += [Path(folder, name) for name in names if name.endswith(".json")]
-    for path in sorted(paths):
+    return sorted(paths)
+
+
+def read_pool(root: Path) -> Pool:
+    """Read every record below ``root``. Raises PoolError as :func:`record_files` does."""
+    pool = Pool(root)
+    for path in record_files(root):
         try:
             record = read_record(path)
             pool.records[record["identity"]] = record

@@ -9,12 +9,12 @@ from rich.table import Table
 
 from reproductions.harness.console import complain
 from reproductions.harness.experiment import Experiment, recorded_tables
+from reproductions.harness.known_records import read_known_pool
 from reproductions.harness.launching.claims import owned
 from reproductions.harness.launching.progress import describe, duration
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.submissions import Submission, last_words, read_submissions
 from reproductions.harness.launching.workplace import Status
-from reproductions.harness.records import read_pool
 from resnet import checkpoint
 
 SILENT_SECONDS = 300  # a running job writes its status every second or, in a slow step, a little less often
@@ -23,7 +23,7 @@ LAST_LINES = 5  # of what a failed run said
 
 def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console) -> int:
     """Print what is recorded, running, stopped and failed below ``out``; returns 1 if anything failed or is damaged."""
-    pool = read_pool(out / "records")
+    pool = read_known_pool(out / "records", whole=False)
     table = Table("experiment", "profile", "row", "done", "diverged", "errors, %")
     for experiment, variant, seeds in recorded_tables(experiments, pool):
         for result in experiment.results(variant, seeds, pool, pool):
@@ -69,9 +69,10 @@ def find_standings(out: Path, recorded: set[str]) -> list[Standing]:
     for path in out.glob("work/*/status.json"):
         if (status := Status.read(path.parent)) is not None:
             names.setdefault(path.parent.name, status.run)
-    endings: dict[str, str] = {}  # by job: SLURM is asked once for one that several runs have in common
+    endings: dict[str, str] = {}  # by job, that several runs may have in common
     left = sorted(((name, run) for run, name in names.items() if run not in recorded))
-    return [_standing(name, out / "work" / run, newest.get(run), living, endings) for name, run in left]
+    with queue.asking_once():
+        return [_standing(name, out / "work" / run, newest.get(run), living, endings) for name, run in left]
 
 
 def _standing(

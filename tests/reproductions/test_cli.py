@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -657,6 +658,46 @@ def test_report_and_check_work_from_any_folder(tmp_path, monkeypatch, capsys):
     assert "wrote results/tables/cifar_table_short.md" in said and "CIFAR-10 test error of residual nets" in said
     assert main.main(["check"]) == 1
     assert "is not in this repository" in capsys.readouterr().out
+
+
+@pytest.fixture
+def four_cores(monkeypatch):
+    """A processor with four cores, of which others keep ``four_cores.busy`` busy; ``four_cores.threads`` train."""
+    machine = SimpleNamespace(busy=0, threads=4)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(preflight, "busy_cores", lambda: machine.busy)
+    monkeypatch.setattr(preflight, "available_cores", lambda: 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: machine.threads)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: setattr(machine, "threads", count))
+    return machine
+
+
+@pytest.mark.parametrize(("busy", "threads"), [(0, 4), (1, 3), (3, 1), (4, 1), (9, 1)])
+def test_runs_that_begin_inline_leave_busy_cores_alone(out, launched, capsys, monkeypatch, four_cores, busy, threads):
+    four_cores.busy = busy
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # which is no number
+    arguments = ["--profile", "smoke", "--out", str(out), "--device", "cpu"]
+    cli.run_experiment(TINY_EXPERIMENT, arguments)
+    said = capsys.readouterr().err
+    assert four_cores.threads == threads
+    told = f"keep {busy} of 4 cores busy: runs that are begun now train with {threads} instead of 4 threads" in said
+    assert told == (busy > 0)
+    four_cores.threads = 4
+    main.launch_within(cli.wanted_runs(TINY_EXPERIMENT, SMOKE, range(1)), cli.parse(
+        TINY_EXPERIMENT, [*arguments, "--minutes", "1"]), launching.Options())  # fmt: skip
+    assert four_cores.threads == threads
+
+
+@pytest.mark.parametrize("how", ["OMP_NUM_THREADS", "another launcher", "nothing is missing"])
+def test_nobody_else_is_told_how_many_threads_train(out, launched, four_cores, monkeypatch, how):
+    four_cores.busy = 3
+    if how == "OMP_NUM_THREADS":
+        monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    if how == "nothing is missing":
+        store(out / "records", *(make_record(run, 20.0) for run in TINY_EXPERIMENT.runs(SMOKE, 2)))
+    more = ["--launcher", "local"] if how == "another launcher" else []
+    cli.run_experiment(TINY_EXPERIMENT, ["--profile", "smoke", "--out", str(out), "--device", "cpu", *more])
+    assert four_cores.threads == 4
 
 
 def test_an_experiment_is_a_script_that_can_be_run_from_any_folder(tmp_path):

@@ -674,6 +674,28 @@ def test_slurm_gets_one_job_per_pack(cluster, tmp_path, pack, firsts):
     assert all(job.runs == RUNS for job in submitted.jobs)
 
 
+@pytest.mark.parametrize(
+    ("max_jobs", "count", "firsts"),
+    [
+        (4, 4, [0, 1, 2, 3]),
+        (3, 4, [0, 2, 3]),
+        (1, 4, [0]),
+        (20, 25, [-(-5 * number // 4) for number in range(20)]),
+        (None, 1500, [-(-15 * number // 2) for number in range(200)]),
+    ],
+)
+def test_slurm_gets_no_more_jobs_than_the_profile_says_which_train_all_runs(cluster, tmp_path, max_jobs, count, firsts):
+    runs = [Run("cifar_resnet8", tiny.TINY, "synthetic", seed) for seed in range(count)]
+    submit(tmp_path, runs, slurm=ClusterProfile() if max_jobs is None else ClusterProfile(max_jobs=max_jobs))
+    (submitted,) = cluster.submissions
+    assert [job.first for job in submitted.jobs] == firsts and all(job.runs == runs for job in submitted.jobs)
+    (submission,) = read_submissions(tmp_path)
+    assert [submission.job_of(runs[first].short_id) for first in firsts] == list(submission.jobs)
+    assert submission.job_of(runs[-1].short_id) == f"12_{len(firsts) - 1}"
+    submit(tmp_path, runs)
+    assert len(cluster.submissions) == 1, "all runs have jobs"
+
+
 def test_jobs_run_the_copy_of_the_code_after_the_profiles_own_setup(cluster, tmp_path):
     submit(tmp_path / "my $runs", slurm=ClusterProfile(setup=["module load cuda"]))
     where = f"'{tmp_path / 'my $runs' / 'work' / 'code' / 'the copy'}'"
@@ -878,6 +900,18 @@ def test_what_slurm_refuses_is_an_error_with_its_words_and_what_was_asked(
     with pytest.raises(ValueError, match="nothing was submitted to SLURM: invalid partition(.|\n)*slurm_partition=gpu"):
         launch(tmp_path, slurm=ClusterProfile(partition="gpu"))
     assert not read_submissions(tmp_path)
+
+
+def test_what_slurm_refuses_names_the_number_of_jobs_and_the_key_that_lowers_it(cluster, tmp_path, monkeypatch):
+    def refuse(self, jobs):
+        raise submitit.core.utils.FailedJobError("sbatch: error: QOSMaxSubmitJobPerUserLimit")
+
+    monkeypatch.setattr(submitit.AutoExecutor, "submit_array", refuse)
+    with pytest.raises(ValueError, match="PerUserLimit\nasked for: 4 jobs with (.|\n)*set max_jobs .* less than 4"):
+        launch(tmp_path, RUNS)
+    with pytest.raises(ValueError) as refused:
+        launch(tmp_path, RUNS[:1])
+    assert "max_jobs" not in str(refused.value), "there is no lower number"
 
 
 def test_a_folder_for_jobs_that_others_can_write_to_is_refused(cluster, tmp_path):

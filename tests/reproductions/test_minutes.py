@@ -269,7 +269,7 @@ def test_a_dry_run_trains_nothing_and_all_needs_minutes(tmp_path, capsys):
 
 def test_jobs_on_a_cluster_are_as_long_as_the_minutes_and_as_many_as_it_takes(cluster, tmp_path):  # noqa: F811
     given = Budget(minutes=20.0, seconds={run.short_id: 600.0 for run in RUNS})
-    options = {"budget": given, "jobs": 2, "detach": True, "slurm": ClusterProfile(signal_seconds=90)}
+    options = {"budget": given, "detach": True, "slurm": ClusterProfile(signal_seconds=90, max_jobs=2)}
     assert launch(tmp_path, RUNS, **options).detached
     (submission,) = cluster.submissions
     assert [job.first for job in submission.jobs] == [0, 2]
@@ -279,7 +279,7 @@ def test_jobs_on_a_cluster_are_as_long_as_the_minutes_and_as_many_as_it_takes(cl
 
 def test_a_cluster_whose_jobs_had_their_time_is_no_failure(cluster, tmp_path):  # noqa: F811
     cluster.look = lambda: cluster.living.clear()
-    outcome = launch(tmp_path, RUNS[:2], budget=Budget(minutes=1.0), jobs=1)
+    outcome = launch(tmp_path, RUNS[:2], budget=Budget(minutes=1.0))
     assert not outcome.failures
 
 

@@ -1,18 +1,21 @@
 """What may be published, and what the check of the committed results finds."""
 
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from fakes import make_record, move, store
 from trained import leave
 
 from reproductions import cifar_table
-from reproductions.harness import provenance, publish
+from reproductions.harness import provenance, publish, records
 from reproductions.harness.experiment import Experiment, Row, Variant
 from reproductions.harness.final_weights import read_final_weights
+from reproductions.harness.known_records import read_known_pool
 from reproductions.harness.records import (
     ORIGIN,
     SCHEMA,
@@ -373,6 +376,67 @@ def test_report_leaves_out_a_damaged_record_and_tells_of_it(published):
     assert list(pool.damaged) == [path] and "8.50 (n = 1 of 5)" in (published / "results/tables/tiny.md").read_text()
 
 
+def states_of(root):
+    return {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file() and "cache" not in path.parts}
+
+
+def test_report_makes_nothing_anew_that_would_be_the_same(published, monkeypatch):
+    written, pool = publish.report(*arguments(published))
+    states = states_of(published / "results")
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "write_published", None)
+        patch.setattr(records, "validate", None)  # which is not called either
+        again, known = publish.report(*arguments(published))
+    assert (
+        again == written and states_of(published / "results") == states and known.records.keys() == pool.records.keys()
+    )
+    assert len(known.records) == 2
+
+
+@pytest.mark.parametrize("change", ["a record", "a table", "a table's absence", "the readme", "the code"])
+def test_report_makes_all_anew_when_anything_changed(published, monkeypatch, change):
+    publish.report(*arguments(published))
+    made = {path: path.read_bytes() for path in (published / "results" / "tables").iterdir()}
+    table = published / "results" / "tables" / "tiny.md"
+    if change == "a record":
+        code = provenance.code_identity()
+        store(published / "results" / "records", make_record(RUNS[2], 9.0, code=code))
+    elif change == "a table":
+        table.write_text(table.read_text().replace("8.55", "5.55"))
+    elif change == "a table's absence":
+        table.unlink()
+    elif change == "the readme":
+        (published / "README.md").write_text((published / "README.md").read_text().replace("8.55", "5.5"))
+    else:
+        monkeypatch.setattr(publish, "write_published", lambda *_: ["made"])
+        monkeypatch.setattr(provenance, "source_files", lambda: {"other": b"code"})
+        assert publish.report(*arguments(published))[0] == ["made"]
+        return
+    publish.report(*arguments(published))
+    if change == "a record":
+        assert "n = 3 of 5" in table.read_text()
+    else:
+        assert {path: path.read_bytes() for path in (published / "results" / "tables").iterdir()} == made
+        assert "8.55" in (published / "README.md").read_text()
+
+
+def test_neither_check_nor_publish_believes_what_report_or_status_found_before(repository, own, tmp_path):
+    own(8.0)
+    path = record_path(tmp_path / "runs", RUNS[0])
+    read = partial(read_known_pool, tmp_path / "runs")
+    assert len(read().records) == len(read(whole=False).records) == 1
+    before = path.stat()
+    path.write_text(path.read_text().replace("8.0", "7.0"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert len(read().records) == len(read(whole=False).records) == 1, "the file looks as it did"
+    new, refused = publish.publish(tmp_path / "runs", repository / "results")
+    assert not new and "edited or damaged" in refused[path]
+    target = record_path(repository / "results" / "records", RUNS[0])
+    target.parent.mkdir(parents=True)
+    shutil.copy(path, target)
+    assert "edited or damaged" in publish.check(*arguments(repository))[0]
+
+
 def test_more_seeds_than_the_default_are_all_in_the_table(repository, own, tmp_path):
     for seed in range(7):
         own(8.0, run=Run("cifar_resnet20", RECIPE, "cifar10", seed))
@@ -389,6 +453,7 @@ def test_the_real_tables_come_out_byte_for_byte_the_same(tmp_path):
         store(tmp_path / "results" / "records", *(make_record(run, 30.0 + run.seed) for run in runs))
     made = []
     for _ in range(2):
+        shutil.rmtree(tmp_path / "results" / "cache", ignore_errors=True)
         files, _ = publish.report([cifar_table.EXPERIMENT], tmp_path / "results", tmp_path / "README.md")
         made.append({path: path.read_bytes() for path in files if path.suffix in (".md", ".csv")})
     names = {"README.md", "cifar_table_short.md", "cifar_table_short.csv"}

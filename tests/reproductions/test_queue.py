@@ -156,6 +156,15 @@ def test_ended_jobs_that_squeue_still_shows_are_not_in_the_queue(programs):
     assert list(found) == ["2", "3"] and found["2"].reason == "ReqNodeNotAvail, Unavailable:a"
 
 
+def test_of_thousands_of_elements_squeue_is_asked_for_the_arrays_alone(programs, tmp_path):
+    lines = "\\n".join(f"7_{element}|PENDING|None" for element in range(12_005))
+    programs(squeue=f'echo "$@" > "$0.asked"; printf "{lines}\\n"')
+    ids = [f"7_{element}" for element in range(12_000)]
+    assert list(queue.jobs([*ids, "8"])) == ids, "others of the array were not asked for"
+    asked = (tmp_path / "squeue.asked").read_text().split()
+    assert {*asked[-1].removeprefix("--jobs=").split(",")} == {"7", "8"}
+
+
 @pytest.mark.parametrize(
     ("job", "ending"),
     [
@@ -174,6 +183,20 @@ def test_endings_of_an_arrays_elements(programs, job, ending):
     lines += "7_[3,5-7%2]|CANCELLED by 0|0:0\n7_8|REQUEUED|0:0\n"
     programs(sacct=f"/bin/cat <<'E'\n{lines}\nE")
     assert queue.ending(job) == ending
+
+
+@pytest.mark.parametrize("accounting", ["/bin/cat <<'E'\n7_[0-199]|TIMEOUT|0:0\nE", "exit 1"], ids=["with", "without"])
+def test_the_endings_of_hundreds_of_elements_are_asked_for_once(programs, tmp_path, accounting):
+    lines = "\n".join(f"7_{number}|TIMEOUT|None" for number in range(200))
+    asked = 'echo asked >> "$0.asked"\n'
+    programs(sacct=asked + accounting, squeue=f"{asked}/bin/cat <<'E'\n{lines}\nE")
+    with queue.asking_once():
+        assert {queue.ending(f"7_{number}") for number in range(200)} == {"TIMEOUT"}
+        assert queue.ending("7_200") is None
+    files = [path for path in tmp_path.glob("*.asked") if path.read_text() != "asked\n"]
+    assert not files and (tmp_path / "sacct.asked").exists()
+    queue.ending("7_0")
+    assert (tmp_path / "sacct.asked").read_text() == "asked\n" * 2, "later it is another question"
 
 
 @pytest.mark.parametrize(

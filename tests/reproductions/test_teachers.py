@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import submitit
 import tiny
 from fakes import make_record, store
 from test_launchers import FakeCluster, Watcher, cluster, submit  # noqa: F401  (cluster is a fixture)
@@ -16,6 +17,7 @@ from reproductions.harness import cli, launching
 from reproductions.harness.experiment import Row, Variant
 from reproductions.harness.launching import local
 from reproductions.harness.launching.slurm import launch as slurm
+from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
 from reproductions.harness.launching.worker import Outcome, Way, execute
 from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import read_pool, read_record, record_path, weights_path
@@ -218,6 +220,30 @@ def test_a_job_on_slurm_is_told_where_they_are_from_wherever_it_runs(cluster, pu
     assert job.place == replace(published, data=published.data.resolve()) and job.place.only_published(TEACHER)
     slurm.launch([STUDENTS[1]], replace(place, published=None), Watcher(1), launching.Options(detach=True))
     assert cluster.submissions[1].jobs[0].place.published is None
+
+
+def test_the_jobs_of_teachers_and_of_their_students_are_together_no_more_than_the_profile_says(cluster, tmp_path):  # noqa: F811
+    teachers = [replace(TEACHER, seed=seed) for seed in range(3)]
+    runs = [*teachers, *(replace(STUDENT, seed=seed, teacher=t) for seed in range(3) for t in teachers)]
+    place, profile = Workplace(tmp_path, tmp_path), ClusterProfile(max_jobs=8)
+    assert slurm.launch(runs, place, Watcher(1), launching.Options(detach=True, slurm=profile)).detached
+    assert [len(submission.jobs) for submission in cluster.submissions] == [2, 6]
+    assert all(job.runs == runs for submission in cluster.submissions for job in submission.jobs)
+
+
+def test_of_students_that_slurm_refuses_the_jobs_of_their_teachers_are_told(cluster, tmp_path, monkeypatch):  # noqa: F811
+    submit_array, place = submitit.AutoExecutor.submit_array, Workplace(tmp_path, tmp_path)
+
+    def refuse_the_second(self, jobs):
+        if cluster.submissions:
+            raise RuntimeError("AssocMaxSubmitJobLimit")
+        return submit_array(self, jobs)
+
+    monkeypatch.setattr(submitit.AutoExecutor, "submit_array", refuse_the_second)
+    with pytest.raises(
+        ValueError, match="AssocMaxSubmitJobLimit(.|\n)*\nBut the jobs 12, which were submitted before, go on"
+    ):
+        slurm.launch([TEACHER, *STUDENTS], place, Watcher(1), launching.Options(detach=True))
 
 
 def make_distilled():

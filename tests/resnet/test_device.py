@@ -9,10 +9,10 @@ import pytest
 import torch
 from image_folder import make_dataset
 
-from resnet import finetuning, trainer
+from resnet import device, finetuning, trainer
 from resnet.data.resident import ResidentData
 from resnet.data.synthetic import make_synthetic
-from resnet.device import autocast, exact_kernels, find_device, resolve_precision, why_no_cuda
+from resnet.device import autocast, busy_cores, exact_kernels, find_device, resolve_precision, why_no_cuda
 from resnet.recipe import Recipe
 from resnet.run import Run
 from resnet.weights import Architecture
@@ -191,3 +191,71 @@ print(otherwise, unneeded, pages())
     ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     otherwise, unneeded, kept = map(int, ran.stdout.split())
     assert kept < 100 < min(otherwise, unneeded)
+
+
+# --------------------------------------------------------------------------------------------------- a busy processor
+
+
+def openmp_says(*command, **environment):
+    """What GNU OpenMP shows of its settings when it is loaded, as a user starts the command."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    own |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_DISPLAY_ENV": "verbose", **environment}
+    done = subprocess.run([sys.executable, *command], env=own, capture_output=True, text=True, check=True)
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("torch's OpenMP is another one")
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("-c", "import resnet.trainer"),
+        ("-c", "import reproductions.harness.launching.job"),  # as submitit does first of all
+        ("-m", "reproductions", "list"),
+        ("-m", "benchmarks.gpu_check", "--help"),
+    ],
+    ids=lambda command: command[1],
+)
+def test_threads_do_not_wait_for_one_another_actively_for_long(command):
+    assert "GOMP_SPINCOUNT = '1000'" in openmp_says(*command)
+
+
+def test_how_threads_wait_is_the_users_to_say():
+    assert "GOMP_SPINCOUNT = '7'" in openmp_says("-c", "import resnet.trainer", GOMP_SPINCOUNT="7")
+    assert "GOMP_SPINCOUNT = '0'" in openmp_says("-c", "import resnet.trainer", OMP_WAIT_POLICY="passive")
+
+
+def test_a_busy_neighbour_is_counted():
+    with subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=-1) as neighbour:
+        neighbour.stdout.readline()
+        try:
+            assert busy_cores() >= 1
+        finally:
+            neighbour.kill()
+
+
+@pytest.mark.parametrize(("own", "busy"), [(0, 1), (5, 2)], ids=["normal", "nice"])
+def test_busy_cores_are_those_of_this_process_and_of_others_that_do_not_give_way(monkeypatch, tmp_path, own, busy):
+    path, tick = tmp_path / "stat", os.sysconf("SC_CLK_TCK")
+    lines = [
+        "cpu 9 9 9 9",
+        "cpu0 {0} 0 0 5 0",
+        "cpu1 3 {0} 3 0 0",
+        "cpu2 0 0 0 {0} 0",
+        "cpu3 {0} {0} {0} 0 0",
+        "intr 1",
+    ]
+
+    def write(ticks):
+        path.write_text("\n".join(lines).format(ticks))
+
+    write(10)
+    monkeypatch.setattr(
+        "builtins.open", lambda name, real=open, **how: real({"/proc/stat": path}.get(name, name), **how)
+    )
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+    monkeypatch.setattr(os, "nice", lambda change: own)
+    monkeypatch.setattr(device.time, "sleep", lambda seconds: write(10 + seconds * tick))
+    assert busy_cores(2) == busy
+    path.write_text("nothing of the kind")
+    assert busy_cores(2) == 0

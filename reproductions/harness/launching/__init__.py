@@ -18,7 +18,7 @@ class Options:
     slots: jobs at once of the local queue, None for one per GPU or processor core. pack: runs at once on a device,
     None for as many as it is good for. device: "auto", or a name such as cpu or cuda:1. slurm: what a job asks SLURM
     for. max_starts: a run that was begun so often without getting further is given up. detach: return when the jobs
-    are submitted. experiment: names the jobs. budget: time that ends; jobs: then at most so many for SLURM.
+    are submitted. experiment: names the jobs. budget: time that ends.
     """
 
     slots: int | None = None
@@ -29,7 +29,6 @@ class Options:
     detach: bool = False
     experiment: str = "runs"
     budget: Budget = Budget()
-    jobs: int | None = None
 
 
 NAMES = ("auto", "inline", "local", "slurm")

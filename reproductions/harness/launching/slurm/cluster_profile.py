@@ -46,6 +46,7 @@ class ClusterProfile:
     A job is ``nodes`` × ``tasks_per_node`` processes, which train one run at a time together. Each of them has
     ``gpus`` GPUs, ``cpus`` cores and ``memory_gb`` GB; the GPUs of a node are visible to all its processes, which
     choose by their local rank. One process alone may train several runs side by side.
+    A launch submits at most ``max_jobs`` jobs: any of them trains any run, so fewer jobs than runs are fine.
     ``setup`` are lines of shell that the job's script runs as they stand: they are the profile's author's own code.
     """
 
@@ -61,6 +62,7 @@ class ClusterProfile:
     time_minutes: int = 240
     signal_seconds: int = 90
     array_parallelism: int = 64
+    max_jobs: int = 200
     setup: list = field(default_factory=list)
     mail_user: str | None = None
     mail_type: str | None = None

@@ -82,7 +82,15 @@ def _submit_missing(
             # Jobs for runs that need others, such as a teacher, are held back until the jobs of those have ended.
             ready = [run for run in waiting if not _among(run.needs, waiting)]
             stage = [run for run in ready if not _among(run.needs, plan)] or ready
-            submission = _submit(stage, missing, plan, place, options)
+            jobs = max(1, options.slurm.max_jobs * len(stage) // len(missing))  # each stage has its share of them
+            try:
+                submission = _submit(stage, missing, jobs, plan, place, options)
+            except ValueError as error:
+                before = {run: submission for run, submission in plan.items() if submission.launch in own}
+                if not before:
+                    raise
+                also = f"the jobs {_ids(before)}, which were submitted before, go on, and may train these runs, too"
+                raise ValueError(f"{error}\nBut {also}") from error
             own.add(submission.launch)
             plan |= dict.fromkeys(stage, submission)
             waiting = [run for run in waiting if run not in stage]
@@ -113,9 +121,11 @@ def _watch(
             if silent == 2 and budget.minutes is not None:  # the jobs' time is over
                 return {}
             if silent == 2:
-                return {
-                    run: f"no job is left that trains it\n{last_words(plan[run], run.short_id)}" for run in remaining
-                }
+                with queue.asking_once():
+                    return {
+                        run: f"no job is left that trains it\n{last_words(plan[run], run.short_id)}"
+                        for run in remaining
+                    }
     return {}
 
 
@@ -135,9 +145,14 @@ def _underway(runs: list[Run], place: Workplace) -> dict[Run, Submission]:
 
 
 def _submit(
-    begun: list[Run], runs: list[Run], plan: dict[Run, Submission], place: Workplace, options: Options
+    begun: list[Run],
+    runs: list[Run],
+    jobs_at_most: int,
+    plan: dict[Run, Submission],
+    place: Workplace,
+    options: Options,
 ) -> Submission:
-    """Submit one array of jobs that begin with the runs ``begun`` and go on with any of ``runs``.
+    """Submit one array of jobs that begin with the runs ``begun``, evenly spread, and go on with any of ``runs``.
 
     They wait for the jobs that by ``plan`` train runs that these need. Raises ValueError with SLURM's or submitit's
     own words if it is not accepted.
@@ -152,9 +167,10 @@ def _submit(
     parameters["slurm_setup"] = [*parameters["slurm_setup"], f"cd {where}", f"export PYTHONPATH={where}"]
     identity, threads = provenance.code_identity(), parameters["cpus_per_task"]
     pack = options.pack if options.pack and options.slurm.processes == 1 else 1  # several processes train one by one
-    if options.jobs is not None:
-        pack = max(pack, math.ceil(len(begun) / options.jobs))
-    firsts = [runs.index(run) for run in begun[::pack]]
+    starts = range(0, len(begun), pack)
+    if len(starts) > jobs_at_most:
+        starts = [-(-number * len(begun) // jobs_at_most) for number in range(jobs_at_most)]
+    firsts = [runs.index(begun[start]) for start in starts]
     needed = {need for run in begun for need in _among(run.needs, plan)}
     if jobs_before := sorted({plan[need].job_of(need.short_id) for need in needed}):
         parameters["slurm_dependency"] = f"afterany:{':'.join(jobs_before)}"
@@ -167,7 +183,11 @@ def _submit(
             jobs = executor.submit_array([Job(runs, place, way, first, threads, identity) for first in firsts])
     except (submitit.core.utils.FailedJobError, RuntimeError, NameError, TypeError) as error:
         asked = " ".join(f"{name}={value}" for name, value in parameters.items())
-        raise ValueError(f"nothing was submitted to SLURM: {error}\nasked for: {asked}") from error
+        text = f"nothing was submitted to SLURM: {error}\nasked for: {len(firsts)} jobs with {asked}"
+        if len(firsts) > 1:
+            text += "\nIf these are too many jobs for the cluster, set max_jobs in its profile (--slurm-profile; "
+            text += f"SLURM_PROFILE= with make) to less than {len(firsts)}: any job trains any run"
+        raise ValueError(text) from error
     logs = {job.job_id: str(job.paths.stderr) for job in jobs}
     names = {run.short_id: str(run) for run in begun}
     submission = Submission(way.launch, options.experiment, logs, names, pack, time.time())

@@ -4,8 +4,10 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 _SECONDS = 20.0  # for one command; with a controller that does not answer, SLURM's own go on trying for longer
 _PING_SECONDS = 10.0
@@ -17,6 +19,8 @@ _ROW = re.compile(r"(?P<array>\d+)(_(?P<element>\d+)|_\[(?P<ranges>[\d,-]+)(%\d+
 _ENDED = {
     *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "REVOKED"),
 }
+
+_answers: dict[tuple[str, str], Any] | None = None  # by command and array, while asking_once
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,15 @@ def jobs(ids: Iterable[str]) -> dict[str, QueuedJob] | None:
 
     None if SLURM can't answer: a program missing, the controller silent. Raises ValueError for what is no job's id.
     """
-    asked = _checked(ids)
+    asked = set(_checked(ids))
     if not asked:
         return {}
-    try:
-        return {id: job for id, job in _queue(asked).items() if job.state not in _ENDED}
+    try:  # thousands of elements would be more than a command takes
+        shown = _queue(list({id.partition("_")[0] for id in asked}))
     except _Failure:
         return None
+    wanted = {id: job for id, job in shown.items() if id in asked or id.partition("_")[0] in asked}
+    return {id: job for id, job in wanted.items() if job.state not in _ENDED}
 
 
 def _queue(ids: list[str], *options: str) -> dict[str, QueuedJob]:
@@ -71,16 +77,34 @@ def ending(job_id: str) -> str | None:
     return _ending_by_sacct(job_id) or _ending_by_squeue(job_id)
 
 
+@contextmanager
+def asking_once() -> Iterator[None]:
+    """A context in which :func:`ending` asks SLURM once for all jobs of an array."""
+    global _answers
+    before, _answers = _answers, {} if _answers is None else _answers
+    try:
+        yield
+    finally:
+        _answers = before
+
+
+def _ask(command: str, array: str, question: Callable[[], Any]) -> Any:
+    """The answer to a question about an array, or None where the command fails."""
+    answers = {} if _answers is None else _answers
+    if (command, array) not in answers:
+        try:
+            answers[command, array] = question()
+        except _Failure:
+            answers[command, array] = None
+    return answers[command, array]
+
+
 def _ending_by_sacct(job_id: str) -> str | None:
     array, _, element = job_id.partition("_")
     # All rows of the whole array: those of its elements that never began are only among them. The last one counts.
     command = ["sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", "--format=JobID,State,ExitCode"]
-    try:
-        output = _run([*command, f"--jobs={array}"])
-    except _Failure:
-        return None
-    found = None
-    for line in output.splitlines():
+    found, output = None, _ask("sacct", array, lambda: _run([*command, f"--jobs={array}"]))
+    for line in (output or "").splitlines():
         row, state, code = [*line.split("|"), "", ""][:3]
         if (match := _ROW.fullmatch(row)) and match["array"] == array and _includes(match, element):
             ended = state.split(" ")[0] in _ENDED | {"PREEMPTED"}
@@ -89,10 +113,8 @@ def _ending_by_sacct(job_id: str) -> str | None:
 
 
 def _ending_by_squeue(job_id: str) -> str | None:
-    try:
-        job = _queue([job_id], "--states=all").get(job_id)
-    except _Failure:
-        return None
+    array = job_id.partition("_")[0]
+    job = (_ask("squeue", array, lambda: _queue([array], "--states=all")) or {}).get(job_id)
     if job is None or job.state not in _ENDED:
         return None
     return job.state if job.reason in ("", "None") else f"{job.state}, {job.reason}"

@@ -17,7 +17,7 @@ class Submission:
 
     launch: what its jobs have in common. jobs: their ids, each with the file that has its last words. runs: the
     short ids of the runs that its jobs train, any job any of them, each with its name; a job begins with every
-    ``pack``-th. submitted: seconds since the epoch.
+    ``pack``-th, and fewer jobs than that are evenly spread. submitted: seconds since the epoch.
     """
 
     launch: str
@@ -35,7 +35,10 @@ class Submission:
 
     def job_of(self, run: str) -> str:
         """The job that begins with the run (a short id), or with one shortly before it."""
-        return list(self.jobs)[list(self.runs).index(run) // self.pack]
+        number, jobs = list(self.runs).index(run), list(self.jobs)
+        if len(jobs) * self.pack >= len(self.runs):
+            return jobs[number // self.pack]
+        return jobs[number * len(jobs) // len(self.runs)]
 
 
 def read_submissions(out: Path) -> list[Submission]:

@@ -1,0 +1,75 @@
+"""Pools that are read again and again: a record that was found valid is not checked anew while its file stays as it is.
+
+This is for looking at many records, not for vouching for them: what publishes and checks reads every record whole.
+"""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from reproductions.harness import provenance
+from reproductions.harness.records import (
+    Pool,
+    RecordError,
+    UnreadableRecordError,
+    load_record,
+    read_record,
+    record_files,
+)
+from resnet.files import write_atomically
+
+_LONG = ("curve", "segments")  # most of a record's text
+
+
+def cache_folder(root: Path) -> Path:
+    """Where it is kept what is known of the pool ``root``; it can be deleted at any time."""
+    return root.parent / "cache"
+
+
+def file_state(path: Path) -> list[int]:
+    """A file's size in bytes and its time stamp in nanoseconds. Raises OSError."""
+    found = os.stat(path)
+    return [found.st_size, found.st_mtime_ns]
+
+
+def read_known_pool(root: Path, whole: bool = True) -> Pool:
+    """Read every record below ``root``, and check those that this code has not found valid as they are.
+
+    Not ``whole``: without their curves and segments, for which no file is opened that is known.
+    """
+    pool, path = Pool(root), cache_folder(root) / "records.json"
+    code = provenance.sources_digest(provenance.source_files())
+    known, found = _read(path, code), {}
+    for file in record_files(root):
+        try:
+            name, state = str(file.relative_to(root)), file_state(file)
+            if (entry := known.get(name)) is not None and entry["state"] == state:
+                record = load_record(file) if whole else entry["record"]
+            else:
+                record = read_record(file)
+                short = {field: value for field, value in record.items() if field not in _LONG}
+                entry = {"state": state, "first": pool.first_of(record), "record": short}
+                record = record if whole else short
+        except RecordError as error:
+            pool.damaged[file] = error
+            continue
+        except OSError as error:
+            pool.damaged[file] = UnreadableRecordError(f"{file} can't be read: {error.strerror}")
+            continue
+        found[name] = entry
+        pool.records[record["identity"]] = record
+        pool.firsts[record["identity"]] = entry["first"]
+    if found != known:
+        with suppress(OSError):  # a folder of somebody else's, or a full disk
+            write_atomically(path, json.dumps({"code": code, "records": found}).encode(), durable=False)
+    return pool
+
+
+def _read(path: Path, code: str) -> dict[str, dict]:
+    """What was known to this very code."""
+    with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
+        content = json.loads(path.read_bytes())
+        if content["code"] == code:
+            return content["records"]
+    return {}
