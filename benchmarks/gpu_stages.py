@@ -19,9 +19,9 @@ from benchmarks.packs import GIB, PackedLoop, measured_run
 from benchmarks.results import judged
 from benchmarks.throughput import measure_model
 from reproductions.harness import provenance
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.signals import stop_on_signals
-from reproductions.harness.launching.worker import Way, execute
-from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.launching.worker import ExecutionOptions, execute
 from reproductions.harness.records import read_pool
 from resnet.data.resident import ResidentData
 from resnet.device import available_cores, resolve_precision, synchronized_time, why_no_cuda
@@ -229,7 +229,9 @@ def launch_once(runs: list[Run], width: int, device: str, folder: str, interrupt
             if interrupt and status.state == "running" and not stop_requested():
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        outcome = execute(runs, Workplace(Path(folder), Path("data")), stop_requested, on_status, Way(width, device))
+        outcome = execute(
+            runs, RunPaths(Path(folder), Path("data")), stop_requested, on_status, ExecutionOptions(width, device)
+        )
     if outcome.failures:
         raise RuntimeError("\n".join(f"{run}: {text}" for run, text in outcome.failures.items()))
     if bool(outcome.interrupted) != interrupt:

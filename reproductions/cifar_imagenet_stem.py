@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from reproductions.harness.experiment import Experiment, Row
-from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.measurements import MeasurementError
 from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.reporting import plots, predictions, steps
@@ -116,21 +116,21 @@ def report(page: Page) -> list[Path]:
     ]
 
 
-def measure(records: list[dict], workplace: Workplace, device: torch.device) -> list[str]:
+def measure(records: list[dict], run_paths: RunPaths, device: torch.device) -> list[str]:
     """Predict the test images, and show some of them with the predictions of each net's first seed.
 
     The plots of images, ``plots/predictions_<run>.png``, are made where the data are, and so not published.
     """
-    problems = PREDICTIONS.make_missing(records, workplace, device)
+    problems = PREDICTIONS.make_missing(records, run_paths, device)
     for record in (record for record in records if record["specification"]["seed"] == 0):
         run = Run.from_specification(record["specification"])
-        path = workplace.out / "plots" / f"predictions_{run.short_id}"
+        path = run_paths.out / "plots" / f"predictions_{run.short_id}"
         description = f"predictions of {run} for test images, record {record['record_sha256']}"
         try:
-            found = PREDICTIONS.find(workplace.out, record)
+            found = PREDICTIONS.find(run_paths.out, record)
             if found is None or plots.is_saved(path, description):
                 continue
-            images = load(run.data, workplace.data).test_images
+            images = load(run.data, run_paths.data).test_images
         except MeasurementError:  # which is among the problems already
             continue
         except (DataError, OSError) as error:

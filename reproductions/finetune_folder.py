@@ -58,9 +58,9 @@ from resnet.device import find_device
 from resnet.files import write_atomically
 from resnet.finetuning import (
     BEST,
-    Beginning,
     Classifier,
     FinetuningError,
+    InitialModel,
     Settings,
     Training,
     from_scratch,
@@ -253,7 +253,7 @@ def _write_history(
     dataset: FolderDataset,
     copies: list[tuple[str, str]],
     how: str,
-    beginning: Beginning,
+    beginning: InitialModel,
     settings: Settings,
     done: Training,
 ) -> Path:
@@ -302,7 +302,7 @@ def copied(copies: list[tuple[str, str]], held_out: int) -> list[str]:
             "the validation accuracy is higher than for new images"]  # fmt: skip
 
 
-def _begin(options: argparse.Namespace, classes: tuple[str, ...]) -> Beginning:
+def _begin(options: argparse.Namespace, classes: tuple[str, ...]) -> InitialModel:
     begun = {"initialization": "uniform"} if options.as_reported else {}  # PyTorch's own
     if options.weights != "none":
         return from_weights(options.weights, classes, options.seed, options.model, options.variant, **begun)

@@ -15,7 +15,7 @@ from reproductions.harness.reporting.plots import COLOURS, GREY, MARKERS, STYLE,
 from reproductions.harness.reporting.statistics import Interval
 from resnet.data.folder import FolderDataset
 from resnet.files import write_atomically
-from resnet.finetuning import BEST, LAST, Beginning, Settings, Training
+from resnet.finetuning import BEST, LAST, InitialModel, Settings, Training
 from resnet.models import count_parameters
 
 WIDEST = 30  # classes of a confusion matrix that is still a table
@@ -25,7 +25,7 @@ Z = 1.959964  # of a 95 % interval
 
 def write(
     folder: Path,
-    beginning: Beginning,
+    beginning: InitialModel,
     dataset: FolderDataset,
     settings: Settings,
     done: Training,

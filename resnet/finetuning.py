@@ -79,7 +79,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Beginning:
+class InitialModel:
     """A network to train, which it is, and what is to be said of where its weights are from."""
 
     model: nn.Module
@@ -87,10 +87,10 @@ class Beginning:
     said: str
 
 
-def from_scratch(architecture: Architecture, classes: int, seed: int) -> Beginning:
+def from_scratch(architecture: Architecture, classes: int, seed: int) -> InitialModel:
     """A network with initialised weights. Raises ValueError for one that there isn't, or that takes grey images."""
     model = _create(architecture, classes, seed)
-    return Beginning(model, architecture, "from scratch")
+    return InitialModel(model, architecture, "from scratch")
 
 
 def from_weights(
@@ -100,7 +100,7 @@ def from_weights(
     model: str | None = None,
     variant: str | None = None,
     initialization: str | None = None,
-) -> Beginning:
+) -> InitialModel:
     """A network with torchvision's weights ("torchvision:resnet50") or those in a file of any kind.
 
     The file's card tells the network, else the weights do, with ``model`` and ``variant`` where they leave it open. The
@@ -140,7 +140,7 @@ def from_weights(
     else:
         why = f"with {len(classes):,} outputs instead of {outputs:,}"
         last = f"but its last layer is a new one, {'for other classes' if outputs == len(classes) else why}"
-    return Beginning(network, architecture, f"from the weights of {path.name}, {last}")
+    return InitialModel(network, architecture, f"from the weights of {path.name}, {last}")
 
 
 def _create(architecture: Architecture, classes: int, seed: int) -> nn.Module:
@@ -176,7 +176,7 @@ class Training:
 
 
 def train(
-    beginning: Beginning,
+    beginning: InitialModel,
     dataset: FolderDataset,
     settings: Settings,
     epochs: int,
@@ -304,7 +304,7 @@ def _save(folder: Path, model: nn.Module, optimizer, identity: dict, done: Train
     checkpoint.save(folder, state)
 
 
-def make_card(beginning: Beginning, dataset: FolderDataset, settings: Settings, entry: dict) -> dict[str, str]:
+def make_card(beginning: InitialModel, dataset: FolderDataset, settings: Settings, entry: dict) -> dict[str, str]:
     """What a file of weights says of itself; :func:`load_classifier` reads it."""
     return {
         "model": beginning.architecture.model,

@@ -263,14 +263,14 @@ class Trainer:
         with autocast(self.device, self.precision):
             logits = (self._copies or self._parallel)(images)
             with torch.no_grad():
-                taught = None if self._teacher is None else self._teacher(images)
+                teacher_logits = None if self._teacher is None else self._teacher(images)
         smoothing = recipe.label_smoothing, recipe.smoothed_over
         loss = cross_entropy(logits, labels, *smoothing)
         if weight is not None:
             loss = weight * loss + (1 - weight) * cross_entropy(logits, other_labels, *smoothing)
-        if taught is not None:
+        if teacher_logits is not None:
             hard, soft = (1, 1) if recipe.hard_weight is None else (recipe.hard_weight, 1 - recipe.hard_weight)
-            loss = hard * loss + soft * distillation_loss(logits, taught, recipe.temperature)
+            loss = hard * loss + soft * distillation_loss(logits, teacher_logits, recipe.temperature)
         self.scaler.scale(loss if share == 1 else loss * share).backward()
 
         answers = logits.detach().argmax(dim=1)

@@ -21,9 +21,9 @@ from reproductions.harness.console import (
 )
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
 from reproductions.harness.launching.progress import Display
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm.cluster_profile import load_cluster_profile
 from reproductions.harness.launching.worker import Outcome
-from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.minutes import launch_within, measure_final_networks, wanted_runs
 from reproductions.harness.records import Pool, PoolError, RecordError, read_pool, record_path
 from reproductions.harness.reporting.report import write_report
@@ -146,11 +146,11 @@ def run_experiment(experiments: Experiment | Mapping[str, Experiment], arguments
         return _run_within(options)
     console = make_console(stderr=True)
     try:
-        place = Workplace(options.out, options.data, options.checkpoint_seconds, published=PUBLISHED)
-        _leave_out_published_needs(options, place, console)
+        paths = RunPaths(options.out, options.data, options.checkpoint_seconds, published=PUBLISHED)
+        _leave_out_published_needs(options, paths, console)
         published = read_pool(PUBLISHED / "records")
-        outcome = _launch(options, place, published, console)
-        return outcome if isinstance(outcome, int) else _conclude(options, outcome, place, published, console)
+        outcome = _launch(options, paths, published, console)
+        return outcome if isinstance(outcome, int) else _conclude(options, outcome, paths, published, console)
     except PoolError as error:
         complain(console, str(error))
         return EXIT_REFUSED
@@ -169,18 +169,18 @@ def _run_within(options: argparse.Namespace) -> int:
         return EXIT_REFUSED
 
 
-def _leave_out_published_needs(options: argparse.Namespace, place: Workplace, console: Console) -> None:
+def _leave_out_published_needs(options: argparse.Namespace, paths: RunPaths, console: Console) -> None:
     """Take what is published with its weights, and only needed by others, from the runs, and say so."""
     before = options.runs
-    options.runs = options.experiment.runs(options.variant, options.seeds, options.rows, place.only_published)
+    options.runs = options.experiment.runs(options.variant, options.seeds, options.rows, paths.only_published)
     if given := [run for run in before if run not in options.runs]:
         console.print("not trained again, because others need only their weights, which are published in "
-                      f"{place.published / 'weights'}: {', '.join(map(str, given))}")  # fmt: skip
+                      f"{paths.published / 'weights'}: {', '.join(map(str, given))}")  # fmt: skip
 
 
-def _launch(options: argparse.Namespace, place: Workplace, published: Pool, console: Console) -> Outcome | int:
+def _launch(options: argparse.Namespace, paths: RunPaths, published: Pool, console: Console) -> Outcome | int:
     """Train what has no record yet; the exit status where there is no more to do or to say."""
-    pool = read_pool(place.records)
+    pool = read_pool(paths.records)
     for error in (*pool.damaged.values(), *published.damaged.values()):
         complain(console, f"{error.kind}: {error}")
     damaged = _damaged(options.runs, pool)
@@ -197,13 +197,13 @@ def _launch(options: argparse.Namespace, place: Workplace, published: Pool, cons
             return 0
         if missing and preflight.refuse_without_gpu(options, missing, launcher, [pool, published]):
             return EXIT_REFUSED
-        preflight.check_writable(place.out)
-        preflight.check_data(missing, place, console)
+        preflight.check_writable(paths.out)
+        preflight.check_data(missing, paths, console)
         if missing:
             preflight.say_code(console)
         preflight.say_plan(console, options, len(options.runs) - len(missing) - len(damaged), launcher)
         with Display(len(missing), console) as display:
-            return launch(missing, place, display, given)
+            return launch(missing, paths, display, given)
     except (DataError, ValueError) as error:
         complain(console, str(error))
         return EXIT_REFUSED
@@ -225,18 +225,16 @@ def launch_options(options: argparse.Namespace, name: str) -> launching.Options:
     )
 
 
-def _conclude(
-    options: argparse.Namespace, outcome: Outcome, place: Workplace, published: Pool, console: Console
-) -> int:
+def _conclude(options: argparse.Namespace, outcome: Outcome, paths: RunPaths, published: Pool, console: Console) -> int:
     """Measure, write and show the tables, and say what is missing; returns the exit status."""
-    pool = read_pool(place.records)
-    problems = [] if outcome.interrupted else _measure(options, pool, place, console)
+    pool = read_pool(paths.records)
+    problems = [] if outcome.interrupted else _measure(options, pool, paths, console)
     for text in problems:
         complain(console, f"\n{text}")
     if any(pool.get(run) for run in options.runs):
         try:
             results = options.experiment.results(options.variant, options.seeds, pool, published)
-            show_files(write_report(options.experiment, options.variant, results, place.out))
+            show_files(write_report(options.experiment, options.variant, results, paths.out))
         except OSError as error:  # a full disk, say: the records are there, and the same command tries again
             complain(console, f"the tables could not be written: {error}")
             return EXIT_FAILED
@@ -254,12 +252,12 @@ def _conclude(
     return 0 if complete and not outcome.failures and not problems else EXIT_FAILED
 
 
-def _measure(options: argparse.Namespace, pool: Pool, place: Workplace, console: Console) -> list[str]:
+def _measure(options: argparse.Namespace, pool: Pool, paths: RunPaths, console: Console) -> list[str]:
     """Measure the final networks of completed runs: what all experiments do, and its own; returns what went wrong."""
     records = completed([record for run in options.runs if (record := pool.get(run)) is not None])
     device = find_device("auto" if options.launcher == "slurm" else options.device)  # the jobs' may not be here
     with console.status("measuring the final networks"):
-        return measure_final_networks(options.experiment, records, place, device)
+        return measure_final_networks(options.experiment, records, paths, device)
 
 
 def _damaged(runs: list[Run], pool: Pool) -> dict[Run, RecordError]:

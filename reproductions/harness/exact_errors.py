@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from reproductions.harness.measurements import Kind, MeasurementError
+from reproductions.harness.measurements import Measurement, MeasurementError
 from resnet.data import INEXACT_TEST_IMAGES, Data
 from resnet.run import Run
 
@@ -50,7 +50,7 @@ def _problem(content: dict, record: dict) -> str | None:
     return None if all(content[name] == value for name, value in expected.items()) else "its errors are not its numbers"
 
 
-EXACT_ERRORS = Kind(
+EXACT_ERRORS = Measurement(
     folder="exact_errors",
     how="test images, evaluation mode, fp32",
     fields={

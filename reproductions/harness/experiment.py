@@ -156,7 +156,7 @@ class Experiment:
 
     ``measure``: what is done with the runs' final networks before the report, for one that needs more than records and
     the errors on exact test images, which are measured of all. It
-    takes the completed runs' records, the :class:`~reproductions.harness.launching.workplace.Workplace` and a device,
+    takes the completed runs' records, the :class:`~reproductions.harness.launching.run_paths.RunPaths` and a device,
     leaves what it finds in files, and returns what went wrong.
     """
 

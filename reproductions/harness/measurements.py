@@ -16,7 +16,7 @@ from torch import nn
 
 from reproductions.harness import provenance
 from reproductions.harness.final_weights import has_final_weights, read_final_weights
-from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.records import Pool
 from resnet.data import Data, DataError, ImageDataset, load, place
 from resnet.device import exact_kernels
@@ -45,7 +45,7 @@ class MeasurementError(Exception):
 
 
 @dataclass(frozen=True)
-class Kind:
+class Measurement:
     """One kind of measurement.
 
     folder: where its files lie, and what they are called. how: on which images and in which mode. fields: what its
@@ -133,7 +133,7 @@ class Kind:
             }
         )
 
-    def make_missing(self, records: list[dict], workplace: Workplace, device: torch.device) -> list[str]:
+    def make_missing(self, records: list[dict], run_paths: RunPaths, device: torch.device) -> list[str]:
         """Measure what was not measured yet of completed runs whose weights are there; returns what went wrong.
 
         A run whose weights are gone is left out: the table says so.
@@ -141,13 +141,13 @@ class Kind:
         problems, datasets = [], {}
         for record in filter(self.concerns, records):
             try:
-                measured = self.find(workplace.out, record) is not None
-                if measured or not has_final_weights(workplace.out, record):
+                measured = self.find(run_paths.out, record) is not None
+                if measured or not has_final_weights(run_paths.out, record):
                     continue
                 name = record["data"]["name"]
-                dataset = datasets[name] = datasets.get(name) or load(name, workplace.data)
-                content = self.make(record, workplace.out, dataset, device)
-                write(self.path(workplace.out, record), content)
+                dataset = datasets[name] = datasets.get(name) or load(name, run_paths.data)
+                content = self.make(record, run_paths.out, dataset, device)
+                write(self.path(run_paths.out, record), content)
             except (MeasurementError, WeightsError, DataError, OSError) as error:
                 problems.append(str(error))
         return problems

@@ -24,8 +24,8 @@ from reproductions.harness.experiment import Experiment, Variant
 from reproductions.harness.launching import cost
 from reproductions.harness.launching.budget import Budget, Plan, lacking, make_plan
 from reproductions.harness.launching.progress import Display, duration
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.worker import DeviceLost, Outcome
-from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import Pool, read_pool
 from reproductions.harness.reporting.report import write_report
 from reproductions.harness.reporting.samples import completed
@@ -66,8 +66,8 @@ def launch_within(wanted: Sequence[Wanted], options: argparse.Namespace, launch_
     only the former counts. Nothing is asked. Returns the exit status: 0 also if the time was not enough for all.
     """
     console = make_console(stderr=True)
-    place = Workplace(options.out, options.data, options.checkpoint_seconds, published=PUBLISHED)
-    pool, published = read_pool(place.records), read_pool(PUBLISHED / "records")
+    paths = RunPaths(options.out, options.data, options.checkpoint_seconds, published=PUBLISHED)
+    pool, published = read_pool(paths.records), read_pool(PUBLISHED / "records")
     for error in (*pool.damaged.values(), *published.damaged.values()):
         complain(console, f"{error.kind}: {error}")
     runs = lacking(list(dict.fromkeys(one.run for one in wanted)), [pool] if options.all else [pool, published])
@@ -77,24 +77,24 @@ def launch_within(wanted: Sequence[Wanted], options: argparse.Namespace, launch_
         preflight.check_device(options, launcher)
         if runs:
             preflight.leave_busy_cores(options, launcher, console)
-        plan = _make_plan(wanted, runs, options, launcher, place, [pool, published])
+        plan = _make_plan(wanted, runs, options, launcher, paths, [pool, published])
         slots = len(preflight.find_slots_of(plan.runs, launcher, options)) or 1
         jobs = min(max(1, plan.jobs(options.minutes)), launch_options.slurm.max_jobs)
         if options.dry_run:
             _show(plan, options, launcher, slots, jobs)
             return 0
         console.print(_summary(plan, options, launcher, slots, jobs))
-        console.print(f"{launcher} launcher, records in {place.records}")
+        console.print(f"{launcher} launcher, records in {paths.records}")
         _say_left(plan, console)
-        preflight.check_writable(place.out)
-        preflight.check_data(plan.runs, place, console)
+        preflight.check_writable(paths.out)
+        preflight.check_data(plan.runs, paths, console)
         if plan.runs:
             preflight.say_code(console)
         elsewhere = launcher == "slurm"
         budget = Budget.of(plan, options.minutes, each_job=elsewhere)
         profile = replace(launch_options.slurm, max_jobs=jobs)
         with Display(len(plan.runs), console) as display:
-            outcome = launch(plan.runs, place, display, replace(launch_options, budget=budget, slurm=profile))
+            outcome = launch(plan.runs, paths, display, replace(launch_options, budget=budget, slurm=profile))
     except (DataError, ValueError) as error:
         complain(console, str(error))
         return EXIT_REFUSED
@@ -104,7 +104,7 @@ def launch_within(wanted: Sequence[Wanted], options: argparse.Namespace, launch_
     except KeyboardInterrupt:
         console.print("\nStopped at once. The same command goes on from the last checkpoints.")
         return EXIT_INTERRUPTED
-    return _conclude(wanted, plan, outcome, budget, options, place, published, console)
+    return _conclude(wanted, plan, outcome, budget, options, paths, published, console)
 
 
 def _make_plan(
@@ -112,7 +112,7 @@ def _make_plan(
     runs: list[Run],
     options: argparse.Namespace,
     launcher: str,
-    place: Workplace,
+    paths: RunPaths,
     pools: list[Pool],
 ) -> Plan:
     device = None if launcher == "slurm" else find_device(options.device)
@@ -135,15 +135,15 @@ def _make_plan(
             hours += found[work].hours(run) if work in found else 0
         return found | cost.estimated_rates(runs, found)
 
-    return make_plan(runs, place, device, _Partners(wanted, pools), rates)
+    return make_plan(runs, paths, device, _Partners(wanted, pools), rates)
 
 
 def measure_final_networks(
-    experiment: Experiment, records: list[dict], place: Workplace, device: torch.device
+    experiment: Experiment, records: list[dict], paths: RunPaths, device: torch.device
 ) -> list[str]:
     """Measure of completed runs what all experiments measure, and what this one does; returns what went wrong."""
     measures = [EXACT_ERRORS.make_missing, *filter(None, [experiment.measure])]
-    return [problem for measure in measures for problem in measure(records, place, device)]
+    return [problem for measure in measures for problem in measure(records, paths, device)]
 
 
 class _Partners:
@@ -204,12 +204,12 @@ def _conclude(
     outcome: Outcome,
     budget: Budget,
     options: argparse.Namespace,
-    place: Workplace,
+    paths: RunPaths,
     published: Pool,
     console: Console,
 ) -> int:
     """Write the tables of what is there, say how far everything came, and return the exit status."""
-    pool = read_pool(place.records)
+    pool = read_pool(paths.records)
     problems = []
     device = find_device("auto" if options.launcher == "slurm" else options.device)  # the jobs' may not be here
     tables: dict[tuple[str, str], list[Wanted]] = {}
@@ -221,11 +221,11 @@ def _conclude(
             continue
         for record in completed(records):
             if time.time() < budget.until + _MEASURING_SECONDS:  # the next launch measures the others
-                problems += measure_final_networks(experiment, [record], place, device)
+                problems += measure_final_networks(experiment, [record], paths, device)
         try:
             seeds = max(experiment.seeds[variant.profile], options.seeds or 0)
             results = experiment.results(variant, seeds, pool, published)
-            show_files(write_report(experiment, variant, results, place.out))
+            show_files(write_report(experiment, variant, results, paths.out))
         except OSError as error:  # a full disk, say: the records are there, and the same command tries again
             problems.append(f"the tables could not be written: {error}")
     for text in problems:
@@ -233,7 +233,7 @@ def _conclude(
     for run, text in outcome.failures.items():
         complain(console, f"\nfailed: {run}\n{text}")
     done = sum(pool.get(run) is not None for run in plan.runs)
-    going = sum((place.work(run) / checkpoint.NEWEST).exists() for run in plan.runs if pool.get(run) is None)
+    going = sum((paths.work(run) / checkpoint.NEWEST).exists() for run in plan.runs if pool.get(run) is None)
     console.print(f"\n{done} of {len(plan.runs)} lacking runs were finished, {going} have checkpoints to go on from.")
     if outcome.detached:
         console.print(outcome.detached)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from reproductions.harness.measurements import Kind
+from reproductions.harness.measurements import Measurement
 from resnet.data import Data
 from resnet.run import Run
 
@@ -34,7 +34,7 @@ def _problem(content: dict, record: dict) -> str | None:
     return None
 
 
-PREDICTIONS = Kind(
+PREDICTIONS = Measurement(
     folder="predictions",
     how="test images, evaluation mode, fp32",
     fields={"labels": list, "predicted": list, "probability": list},  # of each test image, in the data's order

@@ -15,8 +15,8 @@ from rich.text import Text
 from reproductions.harness import provenance
 from reproductions.harness.console import PUBLISHED, make_console
 from reproductions.harness.launching import cost
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slots import Slot, find_slots
-from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import Pool, RecordError
 from resnet.data import FOLDERS, load
 from resnet.data.folder import check_images_once
@@ -87,14 +87,14 @@ def check_writable(out: Path) -> None:
         raise ValueError(text) from error
 
 
-def check_data(runs: list[Run], place: Workplace, console: Console) -> None:
+def check_data(runs: list[Run], paths: RunPaths, console: Console) -> None:
     """Load the data once before anything starts or is submitted: a DataError is then shown once, a download happens
     once, and compute nodes need no network. Image folders are looked through for files that can't be read, once."""
     for name in sorted({run.data for run in runs}):
-        dataset = load(name, place.data)
+        dataset = load(name, paths.data)
         if name in FOLDERS:
             with console.status(Text(f"looking through the files of {dataset.root}")):
-                check_images_once(dataset, place.out / "work" / "data")
+                check_images_once(dataset, paths.out / "work" / "data")
 
 
 def say_code(console: Console) -> None:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from reproductions.harness.measurements import Kind
+from reproductions.harness.measurements import Measurement
 from resnet.data import Data
 from resnet.models import create_model
 from resnet.responses import layer_names, response_deviations
@@ -32,7 +32,7 @@ def layers_of(record: dict) -> list[str]:
         return layer_names(create_model(run.model, **run.model_options))
 
 
-RESPONSES = Kind(
+RESPONSES = Measurement(
     folder="responses",
     how="test images, evaluation mode, fp32",
     fields={"layers": list, "std": list},  # names, in layer order; of each layer's response

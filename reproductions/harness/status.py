@@ -12,9 +12,9 @@ from reproductions.harness.experiment import Experiment, recorded_tables
 from reproductions.harness.known_records import read_known_pool
 from reproductions.harness.launching.claims import owned
 from reproductions.harness.launching.progress import describe, duration
+from reproductions.harness.launching.run_paths import Status
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.submissions import Submission, last_words, read_submissions
-from reproductions.harness.launching.workplace import Status
 from resnet import checkpoint
 
 SILENT_SECONDS = 300  # a running job writes its status every second or, in a slow step, a little less often

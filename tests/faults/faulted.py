@@ -15,7 +15,7 @@ import torch
 from reproductions.harness import cli
 from reproductions.harness.experiment import Experiment, Row, Variant
 from reproductions.harness.launching.claims import claim_number
-from reproductions.harness.launching.workplace import Status, Workplace
+from reproductions.harness.launching.run_paths import RunPaths, Status
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import RecordError, read_pool, read_record, record_path
 from reproductions.harness.reporting.tables import Page
@@ -157,8 +157,8 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = SECOND
 # ---------------------------------------------------------------------------------------------------- how a run stands
 
 
-def workplace(out: Path) -> Workplace:
-    return Workplace(out, Path("data"))
+def run_paths(out: Path) -> RunPaths:
+    return RunPaths(out, Path("data"))
 
 
 def is_recorded(out: Path, run: Run) -> bool:
@@ -167,7 +167,7 @@ def is_recorded(out: Path, run: Run) -> bool:
 
 def owner(out: Path, run: Run) -> dict:
     """What the run's newest claim says; empty if there is none, or it is given up."""
-    claims = sorted(workplace(out).work(run).glob("owner.*"), key=lambda path: int(path.suffix[1:]))
+    claims = sorted(run_paths(out).work(run).glob("owner.*"), key=lambda path: int(path.suffix[1:]))
     with suppress(OSError, ValueError):
         found = json.loads(claims[-1].read_text()) if claims else {}
         return {} if found.get("released") else found
@@ -177,19 +177,19 @@ def owner(out: Path, run: Run) -> dict:
 def starts(out: Path, run: Run) -> int:
     """How often the run was begun, while it has not ended."""
     with suppress(OSError, ValueError):
-        return len(json.loads((workplace(out).work(run) / "starts.json").read_text()))
+        return len(json.loads((run_paths(out).work(run) / "starts.json").read_text()))
     return 0
 
 
 def checkpointed(out: Path, run: Run) -> int:
     """When the newest checkpoint was written, in ns; 0 if there is none."""
     with suppress(OSError):
-        return (workplace(out).work(run) / checkpoint.NEWEST).stat().st_mtime_ns
+        return (run_paths(out).work(run) / checkpoint.NEWEST).stat().st_mtime_ns
     return 0
 
 
 def is_training(out: Path, run: Run) -> bool:
-    status = Status.read(workplace(out).work(run))
+    status = Status.read(run_paths(out).work(run))
     return status is not None and status.state == "running" and bool(owner(out, run)) and not is_recorded(out, run)
 
 
@@ -244,7 +244,7 @@ def examine(
     for run in recorded:
         if _comparable(out, run) != _comparable(undisturbed, run):
             differing.append(f"record of {run}")
-        weights, expected = (checkpoint.load(workplace(place).weights(run)) for place in (out, undisturbed))
+        weights, expected = (checkpoint.load(run_paths(paths).weights(run)) for paths in (out, undisturbed))
         if _bytes(weights) != _bytes(expected):
             differing.append(f"weights of {run}")
         counted = pool.get(run)["interruptions"]
@@ -258,7 +258,7 @@ def examine(
         damaged=len([path for path in files if not _is_valid(path)]),
         differing=tuple(differing),
         miscounted=tuple(miscounted),
-        twice=tuple(str(run) for run in runs if begun_once and claim_number(workplace(out).work(run)) != 1),
+        twice=tuple(str(run) for run in runs if begun_once and claim_number(run_paths(out).work(run)) != 1),
     )
 
 

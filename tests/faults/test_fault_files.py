@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faulted import SECONDS, Interruptions, Setting, is_recorded, wait_until, workplace
+from faulted import SECONDS, Interruptions, Setting, is_recorded, run_paths, wait_until
 
 from reproductions.harness.console import EXIT_FAILED, EXIT_REFUSED
-from reproductions.harness.launching.workplace import Status
+from reproductions.harness.launching.run_paths import Status
 from reproductions.harness.records import read_pool, read_record, record_path
 from resnet import checkpoint
 
@@ -89,12 +89,12 @@ def test_a_disk_that_is_full_for_a_moment_while_a_checkpoint_is_written(disk, la
 def test_a_disk_that_is_full_while_a_result_is_written(what, room, disk, launch, check, undisturbed):
     out = disk / "runs"
     counts = Interruptions(out, SETTING.runs)
-    size = workplace(undisturbed(SETTING)).weights(SETTING.runs[0]).stat().st_size
+    size = run_paths(undisturbed(SETTING)).weights(SETTING.runs[0]).stat().st_size
     training = launch(SETTING, out, *INLINE, *NEVER)
-    wait_until(lambda: Status.read(workplace(out).work(SETTING.runs[0])) is not None, "a run that trains")
+    wait_until(lambda: Status.read(run_paths(out).work(SETTING.runs[0])) is not None, "a run that trains")
     filler = fill(disk, left=0 if room == "nothing" else -(-size // PAGE) * PAGE)
     assert training.end() == EXIT_FAILED and "No space left on device" in training.said, training.said
-    assert workplace(out).weights(SETTING.runs[0]).exists() == (what == "record")
+    assert run_paths(out).weights(SETTING.runs[0]).exists() == (what == "record")
     assert not is_recorded(out, SETTING.runs[0])
     filler.unlink()
     counts.note()

@@ -11,8 +11,8 @@ from fakes import make_results
 from reproductions.cifar_imagenet_stem import EXPERIMENT
 from reproductions.harness import measurements
 from reproductions.harness.experiment import RowResult, Variant
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.worker import execute
-from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.measurements import MeasurementError
 from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.records import read_pool
@@ -86,12 +86,12 @@ SMOKE = Variant("smoke")
 def out(tmp_path_factory):
     """A folder in which the smoke profile's first row was trained with two seeds, and its predictions measured."""
     out = tmp_path_factory.mktemp("out")
-    place = Workplace(out, out)
+    paths = RunPaths(out, out)
     runs = EXPERIMENT.runs(SMOKE, 2, ["resnet18"])
     shorter = [replace(run, recipe=replace(run.recipe, iterations=2, milestones=(1,))) for run in runs]
-    assert execute(shorter, place, lambda: False).failures == {}
-    records = list(read_pool(place.records).records.values())
-    assert EXPERIMENT.measure(records, place, torch.device("cpu")) == []
+    assert execute(shorter, paths, lambda: False).failures == {}
+    records = list(read_pool(paths.records).records.values())
+    assert EXPERIMENT.measure(records, paths, torch.device("cpu")) == []
     return out, records
 
 
@@ -114,24 +114,24 @@ def test_the_predictions_are_those_of_the_final_network(out):
 def test_the_images_are_shown_once(out, monkeypatch):
     folder, records = out
     monkeypatch.setattr("reproductions.cifar_imagenet_stem.load", lambda *_: pytest.fail("loads the data again"))
-    assert EXPERIMENT.measure(records, Workplace(folder, folder), torch.device("cpu")) == []
+    assert EXPERIMENT.measure(records, RunPaths(folder, folder), torch.device("cpu")) == []
 
 
 def test_what_keeps_the_images_from_being_shown_is_a_problem_and_no_end(out, tmp_path, monkeypatch):
     shutil.copytree(out[0], tmp_path / "out")
-    place, (record, _) = Workplace(tmp_path / "out", tmp_path), sorted(out[1], key=lambda r: r["specification"]["seed"])
+    paths, (record, _) = RunPaths(tmp_path / "out", tmp_path), sorted(out[1], key=lambda r: r["specification"]["seed"])
 
     def absent(*_):
         raise DataError("no data here")
 
     monkeypatch.setattr("reproductions.cifar_imagenet_stem.load", absent)
-    for plot in (place.out / "plots").glob("predictions_*"):
+    for plot in (paths.out / "plots").glob("predictions_*"):
         plot.write_bytes(b"damaged")
-    (problem,) = EXPERIMENT.measure(out[1], place, torch.device("cpu"))
+    (problem,) = EXPERIMENT.measure(out[1], paths, torch.device("cpu"))
     assert "can't be shown: no data here" in problem
-    file = PREDICTIONS.path(place.out, record)
+    file = PREDICTIONS.path(paths.out, record)
     file.write_text(file.read_text().replace('"probability"', '"likelihood"'))
-    (problem,) = EXPERIMENT.measure(out[1], place, torch.device("cpu"))
+    (problem,) = EXPERIMENT.measure(out[1], paths, torch.device("cpu"))
     assert str(file) in problem
 
 

@@ -16,8 +16,8 @@ from reproductions.harness import provenance
 from reproductions.harness.launching import claims, worker
 from reproductions.harness.launching.claims import claim, claim_number, owned
 from reproductions.harness.launching.recording import note_start, take_back_start
-from reproductions.harness.launching.worker import Outcome, Way, execute
-from reproductions.harness.launching.workplace import Status, Workplace
+from reproductions.harness.launching.run_paths import RunPaths, Status
+from reproductions.harness.launching.worker import ExecutionOptions, Outcome, execute
 from reproductions.harness.records import read_pool, read_record, record_path
 from resnet import checkpoint
 from resnet.device import DeviceLost
@@ -28,9 +28,9 @@ RUNS = [Run("cifar_resnet8", TINY, "synthetic", seed) for seed in range(2)]
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def paths(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "_CLAIM_SECONDS", 0.0)
-    return Workplace(tmp_path, Path("data"))
+    return RunPaths(tmp_path, Path("data"))
 
 
 def elsewhere(folder, number=1, **values):
@@ -180,44 +180,44 @@ def wait_until(condition, seconds=10):
 # ---------------------------------------------------------------------------------------------------------- whole runs
 
 
-def test_a_run_that_another_process_trains_is_waited_for_while_the_others_are_trained(place):
+def test_a_run_that_another_process_trains_is_waited_for_while_the_others_are_trained(paths):
     seen = []
 
     def on_status(run, status):
         seen.append((run.seed, status.state))
         if seen.count((0, "waiting")) == 2:  # the other process is done
-            store(place.records, make_record(RUNS[0], 20.0))
+            store(paths.records, make_record(RUNS[0], 20.0))
 
-    with claim(place.work(RUNS[0])):
-        assert execute(RUNS, place, lambda: False, on_status) == Outcome({})
-    records = {r["specification"]["seed"]: r for r in read_pool(place.records).records.values()}
+    with claim(paths.work(RUNS[0])):
+        assert execute(RUNS, paths, lambda: False, on_status) == Outcome({})
+    records = {r["specification"]["seed"]: r for r in read_pool(paths.records).records.values()}
     assert records[0]["weights_sha256"] == "0" * 64, "the other process's record"
     assert records[1]["weights_sha256"] != "0" * 64 and seen[0] == (0, "waiting") and seen[-1] == (0, "done")
 
 
-def test_a_job_leaves_the_runs_that_others_train_to_them(place):
-    with claim(place.work(RUNS[0])):
-        assert execute(RUNS, place, lambda: False, way=Way(wait=False)) == Outcome({})
-    assert [r["specification"]["seed"] for r in read_pool(place.records).records.values()] == [1]
+def test_a_job_leaves_the_runs_that_others_train_to_them(paths):
+    with claim(paths.work(RUNS[0])):
+        assert execute(RUNS, paths, lambda: False, execution=ExecutionOptions(wait=False)) == Outcome({})
+    assert [r["specification"]["seed"] for r in read_pool(paths.records).records.values()] == [1]
 
 
-def test_waiting_for_another_process_can_be_stopped(place):
+def test_waiting_for_another_process_can_be_stopped(paths):
     stop = []
-    with claim(place.work(RUNS[0])):
-        outcome = execute(RUNS[:1], place, lambda: bool(stop), lambda run, status: stop.append(True))
-    assert outcome.interrupted and not read_pool(place.records).records
+    with claim(paths.work(RUNS[0])):
+        outcome = execute(RUNS[:1], paths, lambda: bool(stop), lambda run, status: stop.append(True))
+    assert outcome.interrupted and not read_pool(paths.records).records
 
 
-def test_a_run_that_was_taken_over_is_stopped_and_its_new_owner_waited_for(place, monkeypatch):
-    place = Workplace(place.out, place.data, stale_seconds=0.24)
+def test_a_run_that_was_taken_over_is_stopped_and_its_new_owner_waited_for(paths, monkeypatch):
+    paths = RunPaths(paths.out, paths.data, stale_seconds=0.24)
     taken = []
 
     def on_status(run, status):
         if status.state == "running" and not taken:
-            taken.append(elsewhere(place.work(run), 2))
-            wait_until(lambda: place.work(run) in lost)
+            taken.append(elsewhere(paths.work(run), 2))
+            wait_until(lambda: paths.work(run) in lost)
         if status.state == "waiting":  # the new owner ends
-            store(place.records, make_record(run, 20.0))
+            store(paths.records, make_record(run, 20.0))
 
     lost = []
     beat = claims.Claim._beat
@@ -227,35 +227,41 @@ def test_a_run_that_was_taken_over_is_stopped_and_its_new_owner_waited_for(place
         lost.append(self.path.parent)
 
     monkeypatch.setattr(claims.Claim, "_beat", watched)
-    assert execute(RUNS[:1], place, lambda: False, on_status) == Outcome({})
-    assert read_record(record_path(place.records, RUNS[0]))["weights_sha256"] == "0" * 64
+    assert execute(RUNS[:1], paths, lambda: False, on_status) == Outcome({})
+    assert read_record(record_path(paths.records, RUNS[0]))["weights_sha256"] == "0" * 64
 
 
-def test_a_run_that_failed_in_this_launch_is_not_begun_again_by_another_job(place, monkeypatch):
-    place.work(RUNS[0]).mkdir(parents=True)
-    Status("failed", "run", 0.0, message="out of luck", launch="a").write(place.work(RUNS[0]))
-    assert execute(RUNS[:1], place, lambda: False, way=Way(launch="a")).failures == {RUNS[0]: "out of luck"}
-    assert execute(RUNS[:1], place, lambda: False, way=Way(launch="b")) == Outcome({}), "another launch tries again"
+def test_a_run_that_failed_in_this_launch_is_not_begun_again_by_another_job(paths, monkeypatch):
+    paths.work(RUNS[0]).mkdir(parents=True)
+    Status("failed", "run", 0.0, message="out of luck", launch="a").write(paths.work(RUNS[0]))
+    assert execute(RUNS[:1], paths, lambda: False, execution=ExecutionOptions(launch="a")).failures == {
+        RUNS[0]: "out of luck"
+    }
+    assert execute(RUNS[:1], paths, lambda: False, execution=ExecutionOptions(launch="b")) == Outcome({}), (
+        "another launch tries again"
+    )
 
 
 class Killed(BaseException):
     """What a SIGKILL looks like to the code: nothing catches it."""
 
 
-def test_a_run_that_never_gets_further_is_given_up_and_the_others_go_on(place, monkeypatch):
+def test_a_run_that_never_gets_further_is_given_up_and_the_others_go_on(paths, monkeypatch):
     def dies(*arguments, **more):
         raise Killed
 
-    way = Way(wait=False, launch="a", max_starts=3)
+    execution = ExecutionOptions(wait=False, launch="a", max_starts=3)
     with monkeypatch.context() as patch:
         patch.setattr(worker, "training", dies)
         for _ in range(3):
             with pytest.raises(Killed):
-                execute(RUNS, place, lambda: False, way=way)
-    outcome = execute(RUNS, place, lambda: False, way=way)
+                execute(RUNS, paths, lambda: False, execution=execution)
+    outcome = execute(RUNS, paths, lambda: False, execution=execution)
     assert "given up: 3 starts" in outcome.failures[RUNS[0]] and RUNS[1] not in outcome.failures
-    assert execute(RUNS, place, lambda: False, way=Way(launch="b")) == Outcome({}), "another launch tries again"
-    assert read_record(record_path(place.records, RUNS[0]))["interruptions"] == 3
+    assert execute(RUNS, paths, lambda: False, execution=ExecutionOptions(launch="b")) == Outcome({}), (
+        "another launch tries again"
+    )
+    assert read_record(record_path(paths.records, RUNS[0]))["interruptions"] == 3
 
 
 class Crowd(Pack):
@@ -266,7 +272,7 @@ class Crowd(Pack):
         self.limit = 4
 
 
-def test_a_run_that_got_nowhere_is_tried_again_without_neighbours(place, monkeypatch):
+def test_a_run_that_got_nowhere_is_tried_again_without_neighbours(paths, monkeypatch):
     def dies(trainer, *arguments, **more):
         yield 1
         if trainer.run == RUNS[1]:
@@ -279,17 +285,17 @@ def test_a_run_that_got_nowhere_is_tried_again_without_neighbours(place, monkeyp
         companions.append((trainer.run.seed, neighbours()))
         return (yield from training(trainer, *arguments, neighbours=neighbours, **more))
 
-    training, way = worker.training, Way(wait=False, launch="a", max_starts=3)
+    training, execution = worker.training, ExecutionOptions(wait=False, launch="a", max_starts=3)
     runs = [*RUNS, Run("cifar_resnet8", TINY, "synthetic", 2)]
     monkeypatch.setattr(worker, "Pack", Crowd)
     with monkeypatch.context() as patch:
         patch.setattr(worker, "training", dies)
         with pytest.raises(Killed):
-            execute(runs, place, lambda: False, way=way)
-    assert not read_pool(place.records).records, "all went down with it"
+            execute(runs, paths, lambda: False, execution=execution)
+    assert not read_pool(paths.records).records, "all went down with it"
     monkeypatch.setattr(worker, "training", watched)
     monkeypatch.setattr(worker, "_CLAIM_SECONDS", 1e-4)
-    assert execute(runs, place, lambda: False, way=way) == Outcome({})
+    assert execute(runs, paths, lambda: False, execution=execution) == Outcome({})
     assert {seed for seed, _ in companions} == {0, 1, 2} and not any(others for _, others in companions)
 
 
@@ -311,18 +317,20 @@ def short_of_memory(monkeypatch, is_short):
     return starts
 
 
-def test_a_start_that_ran_out_of_memory_among_neighbours_does_not_count(place, monkeypatch):
+def test_a_start_that_ran_out_of_memory_among_neighbours_does_not_count(paths, monkeypatch):
     starts = short_of_memory(monkeypatch, lambda seed, start: seed == 1 and start < 3)
     runs = [Run("cifar_resnet8", TINY, "synthetic", seed) for seed in range(6)]
-    assert execute(runs, place, lambda: False, way=Way(wait=False, launch="a", max_starts=2)) == Outcome({})
+    assert execute(
+        runs, paths, lambda: False, execution=ExecutionOptions(wait=False, launch="a", max_starts=2)
+    ) == Outcome({})
     assert starts[-1][0] == 1 and [others > 0 for seed, others in starts if seed == 1] == [True] * 3
-    assert read_record(record_path(place.records, runs[1]))["interruptions"] == 0
+    assert read_record(record_path(paths.records, runs[1]))["interruptions"] == 0
 
 
-def test_a_start_that_ran_out_of_memory_after_a_checkpoint_is_on_the_list(place):
+def test_a_start_that_ran_out_of_memory_after_a_checkpoint_is_on_the_list(paths):
     stops = iter([False, False, True])
-    execute(RUNS[:1], place, lambda: next(stops, True))
-    folder = place.work(RUNS[0])
+    execute(RUNS[:1], paths, lambda: next(stops, True))
+    folder = paths.work(RUNS[0])
     starts = json.loads((folder / "starts.json").read_text())
     take_back_start(folder, starts)
     assert json.loads((folder / "starts.json").read_text()) == starts
@@ -330,21 +338,21 @@ def test_a_start_that_ran_out_of_memory_after_a_checkpoint_is_on_the_list(place)
     assert json.loads((folder / "starts.json").read_text()) == starts
 
 
-def test_runs_that_ran_out_of_memory_together_are_tried_alone(place, monkeypatch):
+def test_runs_that_ran_out_of_memory_together_are_tried_alone(paths, monkeypatch):
     starts = short_of_memory(monkeypatch, lambda seed, start: start == 1)
     runs = [*RUNS, Run("cifar_resnet8", TINY, "synthetic", 2)]
-    assert execute(runs, place, lambda: False, way=Way(wait=False, launch="a")) == Outcome({})
+    assert execute(runs, paths, lambda: False, execution=ExecutionOptions(wait=False, launch="a")) == Outcome({})
     assert [others for _, others in starts] == [2, 2, 2, 0, 0, 0]
 
 
-def test_a_run_that_runs_out_of_memory_alone_has_failed(place, monkeypatch):
+def test_a_run_that_runs_out_of_memory_alone_has_failed(paths, monkeypatch):
     starts = short_of_memory(monkeypatch, lambda seed, start: seed == 1)
-    outcome = execute(RUNS, place, lambda: False, way=Way(wait=False, launch="a"))
+    outcome = execute(RUNS, paths, lambda: False, execution=ExecutionOptions(wait=False, launch="a"))
     assert list(outcome.failures) == [RUNS[1]] and "CUDA out of memory" in outcome.failures[RUNS[1]]
     assert starts == [(0, 1), (1, 1), (1, 0)]
 
 
-def test_an_error_that_leaves_the_device_useless_ends_the_job_and_not_the_other_runs(place, monkeypatch):
+def test_an_error_that_leaves_the_device_useless_ends_the_job_and_not_the_other_runs(paths, monkeypatch):
     def fails(*arguments, **more):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
         yield
@@ -353,41 +361,41 @@ def test_an_error_that_leaves_the_device_useless_ends_the_job_and_not_the_other_
         patch.setattr(worker, "training", fails)
         patch.setattr(worker._Worker, "_device_is_lost", lambda own: True)
         with pytest.raises(DeviceLost, match="illegal memory access"):
-            execute(RUNS, place, lambda: False)
-    assert not [run for run in RUNS if Status.read(place.work(run)) is not None], "none is marked as failed"
-    assert execute(RUNS, place, lambda: False) == Outcome({})
+            execute(RUNS, paths, lambda: False)
+    assert not [run for run in RUNS if Status.read(paths.work(run)) is not None], "none is marked as failed"
+    assert execute(RUNS, paths, lambda: False) == Outcome({})
 
 
-def test_starts_that_get_further_are_not_counted(place):
-    way, stop = Way(wait=False, launch="a"), iter([False, False, True] * 100)
-    eager = Workplace(place.out, place.data, checkpoint_seconds=0)
+def test_starts_that_get_further_are_not_counted(paths):
+    execution, stop = ExecutionOptions(wait=False, launch="a"), iter([False, False, True] * 100)
+    eager = RunPaths(paths.out, paths.data, checkpoint_seconds=0)
     starts = 0
-    while not record_path(place.records, RUNS[0]).exists():
-        assert not execute(RUNS[:1], eager, lambda: next(stop), way=way).failures
+    while not record_path(paths.records, RUNS[0]).exists():
+        assert not execute(RUNS[:1], eager, lambda: next(stop), execution=execution).failures
         starts += 1
         assert starts < 50
     assert starts > 2
 
 
-def train_again(place, run):
+def train_again(paths, run):
     """Train a run whose record was moved away."""
-    path = record_path(place.records, run)
+    path = record_path(paths.records, run)
     path.unlink()
-    assert execute([run], place, lambda: False) == Outcome({})
+    assert execute([run], paths, lambda: False) == Outcome({})
     return read_record(path)
 
 
-def test_a_run_trained_again_knows_nothing_of_the_first_time(place, monkeypatch):
-    execute(RUNS[:1], place, lambda: False)
+def test_a_run_trained_again_knows_nothing_of_the_first_time(paths, monkeypatch):
+    execute(RUNS[:1], paths, lambda: False)
     code = {"commit": "c0ffee", "modified": False, "resnet_sha256": "1" * 64}
     monkeypatch.setattr(provenance, "code_identity", lambda: code)
-    record = train_again(place, RUNS[0])
+    record = train_again(paths, RUNS[0])
     assert record["interruptions"] == 0 and record["code"] == code
 
 
 @pytest.mark.parametrize(("has_checkpoint", "modified"), [(True, True), (False, False)])
 def test_code_that_changed_between_two_starts_counts_if_the_first_left_a_checkpoint(
-    place, monkeypatch, has_checkpoint, modified
+    paths, monkeypatch, has_checkpoint, modified
 ):
     def code(digit):
         identity = {"commit": digit * 40, "modified": False, "resnet_sha256": digit * 64}
@@ -395,31 +403,31 @@ def test_code_that_changed_between_two_starts_counts_if_the_first_left_a_checkpo
 
     code("a")
     stops = iter([False, False, True])
-    execute(RUNS[:1], place, lambda: next(stops, True))
-    assert (place.work(RUNS[0]) / checkpoint.NEWEST).exists()
+    execute(RUNS[:1], paths, lambda: next(stops, True))
+    assert (paths.work(RUNS[0]) / checkpoint.NEWEST).exists()
     if not has_checkpoint:
-        (place.work(RUNS[0]) / checkpoint.NEWEST).unlink()
+        (paths.work(RUNS[0]) / checkpoint.NEWEST).unlink()
     code("b")
-    execute(RUNS[:1], place, lambda: False)
-    record = read_record(record_path(place.records, RUNS[0]))
+    execute(RUNS[:1], paths, lambda: False)
+    record = read_record(record_path(paths.records, RUNS[0]))
     assert record["code"]["modified"] is modified and record["interruptions"] == 1
     commits = [segment["code"]["commit"][0] for segment in record["segments"]]
     assert commits == (["a", "b"] if has_checkpoint else ["b"])
 
 
-def test_the_list_of_starts_goes_with_the_work_that_it_is_of(place):
+def test_the_list_of_starts_goes_with_the_work_that_it_is_of(paths):
     stops = iter([False, False, True])
-    execute(RUNS[:1], place, lambda: next(stops, True))
-    assert len(json.loads((place.work(RUNS[0]) / "starts.json").read_text())) == 1
-    execute(RUNS[:1], place, lambda: False)
-    assert [path.name for path in place.work(RUNS[0]).iterdir()] == ["owner.2"]
+    execute(RUNS[:1], paths, lambda: next(stops, True))
+    assert len(json.loads((paths.work(RUNS[0]) / "starts.json").read_text())) == 1
+    execute(RUNS[:1], paths, lambda: False)
+    assert [path.name for path in paths.work(RUNS[0]).iterdir()] == ["owner.2"]
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[1]", "null", ""])
-def test_a_list_of_starts_that_is_none_fails_its_run_in_a_line_and_no_other(place, content):
-    path = place.work(RUNS[0]) / "starts.json"
+def test_a_list_of_starts_that_is_none_fails_its_run_in_a_line_and_no_other(paths, content):
+    path = paths.work(RUNS[0]) / "starts.json"
     path.parent.mkdir(parents=True)
     path.write_text(content)
-    outcome = execute(RUNS, place, lambda: False, way=Way(launch="a"))
+    outcome = execute(RUNS, paths, lambda: False, execution=ExecutionOptions(launch="a"))
     said = f"{path} is no list of the run's starts; remove it: they are then counted anew"
-    assert outcome.failures == {RUNS[0]: said} and record_path(place.records, RUNS[1]).exists()
+    assert outcome.failures == {RUNS[0]: said} and record_path(paths.records, RUNS[1]).exists()

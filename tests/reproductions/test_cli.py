@@ -19,11 +19,11 @@ from reproductions import cifar_table
 from reproductions.harness import cli, launching, minutes, preflight
 from reproductions.harness.experiment import Experiment, Variant
 from reproductions.harness.launching import cost
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.cluster_profile import load_cluster_profile
 from reproductions.harness.launching.slurm.submissions import Submission
 from reproductions.harness.launching.worker import Outcome
-from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import SCHEMA, read_pool, record_path
 from resnet.recipe import Recipe
@@ -48,7 +48,7 @@ class Launches(list):
     options: launching.Options
     outcome = Outcome({})
 
-    def launch(self, runs, place, display, options):
+    def launch(self, runs, paths, display, options):
         self.append(runs)
         self.options = options
         return self.outcome
@@ -136,7 +136,7 @@ def test_a_launch_that_leaves_a_run_without_record_is_no_success(out, launched):
 
 def test_one_failing_run_does_not_stop_the_others_and_why_is_shown(out, capsys):
     failing, other = TINY_EXPERIMENT.runs(SMOKE, 1)
-    Workplace(out, out).weights(failing).mkdir(parents=True)
+    RunPaths(out, out).weights(failing).mkdir(parents=True)
     assert run(out) == 1
     printed = capsys.readouterr()
     assert list(read_pool(out / "records").records) == [other.identity]
@@ -148,7 +148,7 @@ def test_one_failing_run_does_not_stop_the_others_and_why_is_shown(out, capsys):
 
 def test_a_run_that_cannot_be_begun_does_not_stop_the_others_and_says_why(out, capsys):
     failing, other = TINY_EXPERIMENT.runs(SMOKE, 1)
-    starts = Workplace(out, out).work(failing) / "starts.json"
+    starts = RunPaths(out, out).work(failing) / "starts.json"
     starts.mkdir(parents=True)
     assert run(out) == 1
     assert list(read_pool(out / "records").records) == [other.identity]
@@ -593,7 +593,7 @@ def submitted(out, monkeypatch):
     arrays = {"cifar_table": ["12_0", "12_1", "13_0"], "degradation": ["14"]}
     for experiment, jobs in arrays.items():
         logs = {job: "log" for job in jobs}
-        Submission(experiment, experiment, logs, {"a": "run"}, 1, time.time()).write(Workplace(out, out))
+        Submission(experiment, experiment, logs, {"a": "run"}, 1, time.time()).write(RunPaths(out, out))
     cancelled = []
     monkeypatch.setattr(queue, "check_reachable", lambda: None)
     monkeypatch.setattr(queue, "jobs", lambda ids: {id: job for id, job in LIVING.items() if id in ids})

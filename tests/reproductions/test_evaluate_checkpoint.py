@@ -200,7 +200,7 @@ def test_flags_that_mean_nothing(evaluate, wrong):
 # ------------------------------------------------------------------------------------------------- reported numbers
 
 
-ERRORS = {test: {"test_error": 20.0 + place, "test_top5_error": 5.0} for place, test in enumerate(TESTS)}
+ERRORS = {test: {"test_error": 20.0 + paths, "test_top5_error": 5.0} for paths, test in enumerate(TESTS)}
 SECONDS = dict.fromkeys(TESTS, 1.0)
 
 

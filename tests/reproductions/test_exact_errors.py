@@ -14,7 +14,7 @@ from reproductions import cifar_table
 from reproductions.harness import measurements, provenance, publish
 from reproductions.harness.cli import run_experiment
 from reproductions.harness.exact_errors import EXACT_ERRORS
-from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.measurements import MeasurementError, seal
 from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.responses import RESPONSES
@@ -39,8 +39,8 @@ def test_the_positions_known_are_of_a_known_copy():
 
 
 def test_the_numbers_are_those_of_the_predictions(copied, tmp_path):
-    record, place = leave(tmp_path, RUN), Workplace(tmp_path, tmp_path)
-    assert [kind.make_missing([record], place, CPU) for kind in (EXACT_ERRORS, PREDICTIONS)] == [[], []]
+    record, paths = leave(tmp_path, RUN), RunPaths(tmp_path, tmp_path)
+    assert [kind.make_missing([record], paths, CPU) for kind in (EXACT_ERRORS, PREDICTIONS)] == [[], []]
     found, predicted = (kind.find(tmp_path, record) for kind in (EXACT_ERRORS, PREDICTIONS))
     wrong = np.array(predicted["labels"]) != np.array(predicted["predicted"])
     exact = np.delete(wrong, POSITIONS)
@@ -53,14 +53,14 @@ def test_the_numbers_are_those_of_the_predictions(copied, tmp_path):
 def test_other_data_are_not_even_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(measurements, "load", lambda *arguments: pytest.fail("data were loaded"))
     record = leave(tmp_path, RUN)
-    assert EXACT_ERRORS.make_missing([record], Workplace(tmp_path, tmp_path), CPU) == []
+    assert EXACT_ERRORS.make_missing([record], RunPaths(tmp_path, tmp_path), CPU) == []
     assert EXACT_ERRORS.find(tmp_path, record) is None
 
 
 @pytest.mark.parametrize("positions", [(), (3, 4, 11, 51)])
 def test_positions_that_are_not_those_of_the_copy_are_a_problem(copied, tmp_path, monkeypatch, positions):
     monkeypatch.setattr(measurements, "load", lambda name, folder: replace(synthetic(), inexact_test=positions))
-    (problem,) = EXACT_ERRORS.make_missing([leave(tmp_path, RUN)], Workplace(tmp_path, tmp_path), CPU)
+    (problem,) = EXACT_ERRORS.make_missing([leave(tmp_path, RUN)], RunPaths(tmp_path, tmp_path), CPU)
     assert "the positions of the others" in problem and not (tmp_path / "exact_errors").exists()
 
 

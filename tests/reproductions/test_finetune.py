@@ -10,7 +10,7 @@ from fakes import make_results
 from reproductions import finetune, finetune_folder
 from reproductions.harness import cli
 from reproductions.harness.experiment import PROFILES, Variant
-from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.records import read_pool
 from reproductions.harness.reporting import plots
 from reproductions.harness.reporting.report import write_report
@@ -87,7 +87,7 @@ def test_the_smoke_profile_goes_the_whole_way_from_the_pretrainings_weights(tmp_
         needed = run.pretrained and pool.get(run.pretrained)["weights_sha256"]
         assert pool.get(run)["pretrained_sha256"] == needed
     tuned = next(run for run in runs if run.pretrained)
-    weights = checkpoint.load(Workplace(out, tmp_path).weights(tuned))
+    weights = checkpoint.load(RunPaths(out, tmp_path).weights(tuned))
     assert weights["fc.weight"].shape == (5, 64)
     assert sorted(path.name for path in (out / "plots").iterdir()) == [
         "finetune_smoke_curves.png",

@@ -26,13 +26,13 @@ from reproductions.harness.launching import inline, local
 from reproductions.harness.launching.claims import claim, owned
 from reproductions.harness.launching.job import Job
 from reproductions.harness.launching.progress import Display
+from reproductions.harness.launching.run_paths import RunPaths, Status
 from reproductions.harness.launching.slots import Slot, find_slots
 from reproductions.harness.launching.slurm import launch as slurm
 from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
 from reproductions.harness.launching.slurm.queue import QueuedJob
 from reproductions.harness.launching.slurm.submissions import read_submissions
-from reproductions.harness.launching.worker import Outcome, Way, execute
-from reproductions.harness.launching.workplace import Status, Workplace
+from reproductions.harness.launching.worker import ExecutionOptions, Outcome, execute
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import read_pool
 from resnet import device
@@ -42,7 +42,7 @@ RUNS = [Run("cifar_resnet8", tiny.TINY, "synthetic", seed) for seed in range(4)]
 FAILING, DYING = RUNS[2:]
 
 
-class Watched(Workplace):
+class Watched(RunPaths):
     """A workplace in which one run fails and another's process dies, and every process notes when it was at work and
     which runs it came to the end of."""
 
@@ -100,23 +100,23 @@ STARTS = 2
 @pytest.fixture(scope="module")
 def local_launch(tmp_path_factory):
     """Four runs on two slots, one failing and one dying: place, display, outcome."""
-    place = Watched(tmp_path_factory.mktemp("local queue"), Path("data"))
+    paths = Watched(tmp_path_factory.mktemp("local queue"), Path("data"))
     display = Watcher(len(RUNS))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "device_count", lambda: 0)
-        outcome = local.launch(RUNS, place, display, launching.Options(slots=2, max_starts=STARTS))
-    return place, display, outcome
+        outcome = local.launch(RUNS, paths, display, launching.Options(slots=2, max_starts=STARTS))
+    return paths, display, outcome
 
 
 def test_the_local_queue_leaves_the_records_of_the_inline_launcher(local_launch, tmp_path):
-    place = Workplace(tmp_path, Path("data"))
-    assert execute(RUNS[:2], place, lambda: False) == Outcome({})
+    paths = RunPaths(tmp_path, Path("data"))
+    assert execute(RUNS[:2], paths, lambda: False) == Outcome({})
     assert weights(local_launch[0].out) == weights(tmp_path) and len(weights(tmp_path)) == 2
 
 
 def test_the_local_queue_never_has_more_jobs_than_slots(local_launch):
-    place, _, _ = local_launch
-    spans = [(min(times), max(times)) for times in place.notes("times").values()]
+    paths, _, _ = local_launch
+    spans = [(min(times), max(times)) for times in paths.notes("times").values()]
     assert max(sum(first <= start <= last for first, last in spans) for start, _ in spans) <= 2
 
 
@@ -135,21 +135,21 @@ def test_the_local_queue_says_which_slot_a_job_got_its_log_and_when_it_dies(loca
 
 
 def test_a_failing_run_in_the_local_queue_is_reported_with_its_traceback(local_launch):
-    place, _, outcome = local_launch
+    paths, _, outcome = local_launch
     assert "Traceback" in outcome.failures[FAILING] and "RuntimeError: this run fails" in outcome.failures[FAILING]
-    assert Status.read(Workplace.work(place, FAILING)).state == "failed"
+    assert Status.read(RunPaths.work(paths, FAILING)).state == "failed"
 
 
 def test_a_run_whose_processes_die_without_progress_is_given_up_and_the_others_finish(local_launch):
-    place, _, outcome = local_launch
+    paths, _, outcome = local_launch
     assert set(outcome.failures) == {FAILING, DYING} and not outcome.interrupted
     assert f"given up: {STARTS} starts did not come as far as a checkpoint" in outcome.failures[DYING]
-    assert sum(seeds.count(DYING.seed) for seeds in place.notes("ends").values()) == STARTS
+    assert sum(seeds.count(DYING.seed) for seeds in paths.notes("ends").values()) == STARTS
 
 
 def test_nothing_to_do_starts_nothing(tmp_path):
     for launcher in (local, slurm):
-        assert launcher.launch([], Workplace(tmp_path, tmp_path), Watcher(0), launching.Options()) == Outcome({})
+        assert launcher.launch([], RunPaths(tmp_path, tmp_path), Watcher(0), launching.Options()) == Outcome({})
     assert not list(tmp_path.iterdir())
 
 
@@ -163,10 +163,10 @@ SEEDS = 2
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     """The weights of runs that nobody stopped."""
-    place = Workplace(tmp_path_factory.mktemp("uninterrupted"), Path("data"))
+    paths = RunPaths(tmp_path_factory.mktemp("uninterrupted"), Path("data"))
     runs = [Run("cifar_resnet8", tiny.longer(LONGER), "synthetic", seed) for seed in range(SEEDS)]
-    execute(runs, place, lambda: False)
-    return weights(place.out)
+    execute(runs, paths, lambda: False)
+    return weights(paths.out)
 
 
 @pytest.mark.parametrize(
@@ -266,8 +266,8 @@ def thin(machine, monkeypatch):
 def record_all(job):
     """Train every run of the job's launch that nobody has claimed."""
     for run in job.job.runs:
-        if not owned(job.job.place.work(run)):
-            store(job.job.place.records, make_record(run, 50.0))
+        if not owned(job.job.paths.work(run)):
+            store(job.job.paths.records, make_record(run, 50.0))
     return Outcome({})
 
 
@@ -276,32 +276,37 @@ def die(job):
 
 
 def die_in_mid_run(job):
-    claim(job.job.place.work(job.first)).release()
+    claim(job.job.paths.work(job.first)).release()
     die(job)
 
 
 def raise_an_error(job):
-    claim(job.job.place.work(job.first)).release()
+    claim(job.job.paths.work(job.first)).release()
     raise submitit.core.utils.FailedJobError("no such device")
 
 
-def start(place, runs=RUNS, **options):
-    return local.launch(runs, place, Watcher(len(runs)), launching.Options(**options))
+def start(paths, runs=RUNS, **options):
+    return local.launch(runs, paths, Watcher(len(runs)), launching.Options(**options))
 
 
 @pytest.fixture
-def place(tmp_path):
-    return Workplace(tmp_path, Path("data"))
+def paths(tmp_path):
+    return RunPaths(tmp_path, Path("data"))
 
 
-def test_a_job_may_train_any_run_of_the_launch_and_begins_with_its_own(thin, place):
+def test_a_job_may_train_any_run_of_the_launch_and_begins_with_its_own(thin, paths):
     thin.end = record_all
-    assert start(place, slots=2, pack=3, device="cpu", max_starts=4) == Outcome({})
+    assert start(paths, slots=2, pack=3, device="cpu", max_starts=4) == Outcome({})
     assert [job.first for job in thin] == RUNS[:2]
     for job in (thin_job.job for thin_job in thin):
-        assert job.runs == RUNS and job.place == place and job.threads == 4 and job.code == provenance.code_identity()
-        assert (job.way.pack, job.way.device, job.way.max_starts, job.way.wait) == (3, "cpu", 4, False)
-    assert len({job.job.way.launch for job in thin}) == 1 and thin[0].job.way.launch
+        assert job.runs == RUNS and job.paths == paths and job.threads == 4 and job.code == provenance.code_identity()
+        assert (job.execution.pack, job.execution.device, job.execution.max_starts, job.execution.wait) == (
+            3,
+            "cpu",
+            4,
+            False,
+        )
+    assert len({job.job.execution.launch for job in thin}) == 1 and thin[0].job.execution.launch
 
 
 @pytest.mark.parametrize(
@@ -309,21 +314,21 @@ def test_a_job_may_train_any_run_of_the_launch_and_begins_with_its_own(thin, pla
     [(2, None, [0, 1]), (2, 2, [0, 2]), (2, 3, [0, 3]), (2, 4, [0]), (0, 4, [0, 1])],
     ids=["as many as a GPU is good for", "two on each", "three and one", "one GPU will do", "a processor packs not"],
 )
-def test_no_more_gpus_are_used_than_the_runs_fill(thin, machine, place, gpus, pack, firsts):
+def test_no_more_gpus_are_used_than_the_runs_fill(thin, machine, paths, gpus, pack, firsts):
     machine(gpus)
-    queue = local._Queue(RUNS, place, Watcher(4), launching.Options(slots=2, pack=pack))
+    queue = local._Queue(RUNS, paths, Watcher(4), launching.Options(slots=2, pack=pack))
     for _ in range(3):  # jobs take a while to claim what they were started for
         queue.begin()
     assert [job.first for job in thin] == [RUNS[number] for number in firsts]
 
 
-def test_a_run_that_was_claimed_and_given_up_again_is_there_for_another_slot(thin, place):
-    queue = local._Queue(RUNS[:2], place, Watcher(2), launching.Options(slots=2))
-    with claim(place.work(RUNS[0])), claim(place.work(RUNS[1])):
+def test_a_run_that_was_claimed_and_given_up_again_is_there_for_another_slot(thin, paths):
+    queue = local._Queue(RUNS[:2], paths, Watcher(2), launching.Options(slots=2))
+    with claim(paths.work(RUNS[0])), claim(paths.work(RUNS[1])):
         queue.begin()
         assert not thin
     queue.begin()
-    with claim(place.work(RUNS[0])):
+    with claim(paths.work(RUNS[0])):
         queue.begin()
     thin[1].end = lambda job: Outcome({})
     queue.collect()
@@ -331,68 +336,68 @@ def test_a_run_that_was_claimed_and_given_up_again_is_there_for_another_slot(thi
     assert [(job.slot.number, job.first) for job in thin] == [(0, RUNS[0]), (1, RUNS[1]), (1, RUNS[0])]
 
 
-def test_a_job_that_dies_has_a_successor(thin, place):
+def test_a_job_that_dies_has_a_successor(thin, paths):
     ends = iter([die_in_mid_run, die_in_mid_run, die_in_mid_run, die_in_mid_run, record_all])
     thin.end = lambda job: next(ends)(job)
-    assert start(place, slots=1) == Outcome({}) and len(thin) == 5
+    assert start(paths, slots=1) == Outcome({}) and len(thin) == 5
 
 
-def test_a_slot_whose_jobs_die_before_they_begin_a_run_is_not_used_again(thin, place):
+def test_a_slot_whose_jobs_die_before_they_begin_a_run_is_not_used_again(thin, paths):
     thin.end = die
-    outcome = start(place, slots=1)
+    outcome = start(paths, slots=1)
     assert len(thin) == 3
     assert outcome.failures == dict.fromkeys(RUNS, "slot 0 (8 threads): its last words")
 
 
-def test_a_job_that_raises_an_error_has_no_successor(thin, place):
+def test_a_job_that_raises_an_error_has_no_successor(thin, paths):
     thin.end = raise_an_error
-    outcome = start(place, slots=2)
+    outcome = start(paths, slots=2)
     assert len(thin) == 2 and set(outcome.failures) == set(RUNS) and "no such device" in outcome.failures[RUNS[0]]
 
 
-def test_one_slot_of_no_use_leaves_the_work_to_the_others(thin, place):
+def test_one_slot_of_no_use_leaves_the_work_to_the_others(thin, paths):
     thin.end = lambda job: raise_an_error(job) if job.slot.number == 0 else record_all(job)
-    assert start(place, slots=2) == Outcome({})
+    assert start(paths, slots=2) == Outcome({})
 
 
-def test_a_failure_that_could_not_be_written_down_is_not_tried_again(thin, place):
+def test_a_failure_that_could_not_be_written_down_is_not_tried_again(thin, paths):
     def fail(job):
-        store(place.records, *(make_record(run, 50.0) for run in RUNS if run != FAILING))
+        store(paths.records, *(make_record(run, 50.0) for run in RUNS if run != FAILING))
         return Outcome({FAILING: "no space left"})
 
     thin.end = fail
-    assert start(place, slots=1) == Outcome({FAILING: "no space left"}) and len(thin) == 1
+    assert start(paths, slots=1) == Outcome({FAILING: "no space left"}) and len(thin) == 1
 
 
-def test_the_failures_of_another_launch_are_tried_again(thin, place):
-    Status("failed", "run", 0.0, message="of old", launch="another").write(place.work(FAILING))
+def test_the_failures_of_another_launch_are_tried_again(thin, paths):
+    Status("failed", "run", 0.0, message="of old", launch="another").write(paths.work(FAILING))
     thin.end = record_all
-    assert start(place, slots=1) == Outcome({}) and len(weights(place.out)) == len(RUNS)
+    assert start(paths, slots=1) == Outcome({}) and len(weights(paths.out)) == len(RUNS)
 
 
-def test_a_job_that_cannot_be_started_is_a_failure_with_the_reason(thin, place, monkeypatch):
+def test_a_job_that_cannot_be_started_is_a_failure_with_the_reason(thin, paths, monkeypatch):
     def submit(job, slot):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(local, "_submit", submit)
-    outcome = start(place, slots=2)
+    outcome = start(paths, slots=2)
     assert set(outcome.failures) == set(RUNS) and "No space left on device" in outcome.failures[RUNS[0]]
 
 
-def test_the_runs_of_another_launch_are_waited_for(thin, place, monkeypatch):
+def test_the_runs_of_another_launch_are_waited_for(thin, paths, monkeypatch):
     thin.end = record_all
     display = Watcher(len(RUNS))
-    other = claim(place.work(RUNS[0]))
+    other = claim(paths.work(RUNS[0]))
     polls = []
 
     def poll(*arguments):
         polls.append(len(thin))
         if len(polls) == 5:
-            store(place.records, make_record(RUNS[0], 50.0))
+            store(paths.records, make_record(RUNS[0], 50.0))
             other.release()
 
     display.poll = poll
-    assert local.launch(RUNS, place, display, launching.Options(slots=2)) == Outcome({})
+    assert local.launch(RUNS, paths, display, launching.Options(slots=2)) == Outcome({})
     assert len(polls) >= 5 and len(thin) == 2, "there is nothing to start a job for"
 
 
@@ -410,7 +415,7 @@ def stop(monkeypatch):
     return flag
 
 
-def test_a_launch_that_is_stopped_asks_its_jobs_until_they_end(thin, place, stop):
+def test_a_launch_that_is_stopped_asks_its_jobs_until_they_end(thin, paths, stop):
     display, polls = Watcher(4), []
 
     def poll(*arguments):
@@ -421,31 +426,31 @@ def test_a_launch_that_is_stopped_asks_its_jobs_until_they_end(thin, place, stop
                 job.end = lambda job: Outcome({}, "stopped at iteration 3")
 
     display.poll = poll
-    outcome = local.launch(RUNS, place, display, launching.Options(slots=2))
+    outcome = local.launch(RUNS, paths, display, launching.Options(slots=2))
     assert outcome == Outcome({}, "stopped at a checkpoint") and len(thin) == 2
     assert stop.told == [(0, signal.SIGTERM)] * 6
 
 
-def test_a_stop_that_finds_everything_done_is_none(thin, place, stop):
+def test_a_stop_that_finds_everything_done_is_none(thin, paths, stop):
     def finish(job):
         stop.now = True
         return record_all(job)
 
     thin.end = finish
-    assert start(place, slots=1) == Outcome({})
+    assert start(paths, slots=1) == Outcome({})
 
 
-def test_a_stopped_launch_tells_of_runs_that_go_on_elsewhere(thin, place, stop):
+def test_a_stopped_launch_tells_of_runs_that_go_on_elsewhere(thin, paths, stop):
     def finish(job):
         stop.now = True
         return record_all(job)
 
     thin.end = finish
-    with claim(place.work(RUNS[0])):
-        assert "1 runs go on in processes of another launch" in start(place, slots=1).interrupted
+    with claim(paths.work(RUNS[0])):
+        assert "1 runs go on in processes of another launch" in start(paths, slots=1).interrupted
 
 
-def test_a_launch_that_ends_at_once_does_not_leave_its_jobs_behind(thin, place, stop, monkeypatch):
+def test_a_launch_that_ends_at_once_does_not_leave_its_jobs_behind(thin, paths, stop, monkeypatch):
     display = Watcher(4)
 
     def poll(*arguments):
@@ -460,16 +465,16 @@ def test_a_launch_that_ends_at_once_does_not_leave_its_jobs_behind(thin, place, 
     display.poll = poll
     monkeypatch.setattr(os, "kill", hear)
     with pytest.raises(KeyboardInterrupt):
-        local.launch(RUNS, place, display, launching.Options(slots=2))
+        local.launch(RUNS, paths, display, launching.Options(slots=2))
     assert stop.told == [(0, signal.SIGTERM)] * 6
 
 
-def test_jobs_that_do_not_stop_are_not_waited_for_for_long(thin, place, stop, monkeypatch):
+def test_jobs_that_do_not_stop_are_not_waited_for_for_long(thin, paths, stop, monkeypatch):
     monkeypatch.setattr(local, "_DISMISS_SECONDS", 0.1)
     display = Watcher(4)
     display.poll = lambda *arguments: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        local.launch(RUNS, place, display, launching.Options(slots=2))
+        local.launch(RUNS, paths, display, launching.Options(slots=2))
     assert stop.told
 
 
@@ -482,12 +487,12 @@ def test_a_process_that_died_leaves_the_end_of_its_log_and_is_not_waited_for(tmp
         local._result(job)
 
 
-def test_the_result_of_an_earlier_process_of_the_same_number_is_not_taken_for_the_jobs(place, monkeypatch):
-    paths = submitit.core.utils.JobPaths(place.jobs, "7")
-    place.jobs.mkdir(parents=True)
+def test_the_result_of_an_earlier_process_of_the_same_number_is_not_taken_for_the_jobs(paths, monkeypatch):
+    paths = submitit.core.utils.JobPaths(paths.jobs, "7")
+    paths.jobs.mkdir(parents=True)
     paths.result_pickle.write_bytes(b"of old")
     monkeypatch.setattr(submitit.LocalExecutor, "submit", lambda self, job: SimpleNamespace(paths=paths))
-    local._submit(Job(RUNS, place, Way()), Slot(0, None, 1))
+    local._submit(Job(RUNS, paths, ExecutionOptions()), Slot(0, None, 1))
     assert not paths.result_pickle.exists()
 
 
@@ -597,7 +602,7 @@ class FakeCluster:
     def submit(self, executor, jobs):
         array = 12 + len(self.submissions)
         ids = [f"{array}_{number}" for number in range(len(jobs))]
-        launch = jobs[0].way.launch
+        launch = jobs[0].execution.launch
         self.submissions.append(SimpleNamespace(**vars(executor), jobs=jobs, launch=launch, environment={**os.environ}))
         self.living |= set(ids)
         return [SimpleNamespace(job_id=id, paths=SimpleNamespace(stderr=executor.folder / f"{id}.err")) for id in ids]
@@ -629,8 +634,8 @@ def cluster(monkeypatch, tmp_path):
 
 
 def launch(out, runs=RUNS[:2], display=None, **options):
-    place = Workplace(Path(out), Path("data"), checkpoint_seconds=7.0)
-    return slurm.launch(runs, place, display or Watcher(len(runs)), launching.Options(**options))
+    paths = RunPaths(Path(out), Path("data"), checkpoint_seconds=7.0)
+    return slurm.launch(runs, paths, display or Watcher(len(runs)), launching.Options(**options))
 
 
 def submit(out, runs=RUNS[:2], **options):
@@ -638,17 +643,17 @@ def submit(out, runs=RUNS[:2], **options):
     assert launch(out, runs, detach=True, **options).detached
 
 
-def train(place, *runs):
-    store(place.records, *(make_record(run, 50.0) for run in runs))
+def train(paths, *runs):
+    store(paths.records, *(make_record(run, 50.0) for run in runs))
 
 
-def fail(place, run, submission, message="its traceback"):
-    Status("failed", str(run), 0.0, message=message, launch=submission.launch).write(place.work(run))
+def fail(paths, run, submission, message="its traceback"):
+    Status("failed", str(run), 0.0, message=message, launch=submission.launch).write(paths.work(run))
 
 
 def test_slurm_gets_one_job_per_run_with_defaults_that_can_be_changed(cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    cluster.look = lambda: train(Workplace(tmp_path / "runs", tmp_path), *RUNS[:2])
+    cluster.look = lambda: train(RunPaths(tmp_path / "runs", tmp_path), *RUNS[:2])
     profile = ClusterProfile(partition="gpu", time_minutes=600, cpus=3)
     assert launch("runs", slurm=profile, experiment="table", device="cuda", max_starts=2) == Outcome({})
     (submitted,) = cluster.submissions
@@ -657,10 +662,10 @@ def test_slurm_gets_one_job_per_run_with_defaults_that_can_be_changed(cluster, t
     assert asked.items() <= submitted.parameters.items()
     assert [job.runs[job.first] for job in submitted.jobs] == RUNS[:2]
     for job in submitted.jobs:
-        place = job.place
+        paths = job.paths
         assert job.runs == RUNS[:2] and job.threads == 3 and job.code == provenance.code_identity()
-        assert place.out == tmp_path / "runs" and place.data == tmp_path / "data" and place.checkpoint_seconds == 7.0
-        assert (job.way.device, job.way.max_starts, job.way.wait) == ("cuda", 2, False)
+        assert paths.out == tmp_path / "runs" and paths.data == tmp_path / "data" and paths.checkpoint_seconds == 7.0
+        assert (job.execution.device, job.execution.max_starts, job.execution.wait) == ("cuda", 2, False)
     assert submitted.folder == tmp_path / "runs" / "work" / "jobs" and submitted.folder.stat().st_mode & 0o777 == 0o700
 
 
@@ -670,7 +675,7 @@ def test_slurm_gets_one_job_per_run_with_defaults_that_can_be_changed(cluster, t
 def test_slurm_gets_one_job_per_pack(cluster, tmp_path, pack, firsts):
     submit(tmp_path, RUNS, pack=pack)
     (submitted,) = cluster.submissions
-    assert [job.first for job in submitted.jobs] == firsts and {job.way.pack for job in submitted.jobs} == {pack}
+    assert [job.first for job in submitted.jobs] == firsts and {job.execution.pack for job in submitted.jobs} == {pack}
     assert all(job.runs == RUNS for job in submitted.jobs)
 
 
@@ -726,7 +731,7 @@ def test_what_was_submitted_is_written_down(cluster, tmp_path):
 
 def test_a_launch_while_the_jobs_live_submits_nothing_and_waits_for_them(cluster, tmp_path):
     submit(tmp_path)
-    cluster.look = lambda: cluster.looks == 3 and train(Workplace(tmp_path, tmp_path), *RUNS[:2])
+    cluster.look = lambda: cluster.looks == 3 and train(RunPaths(tmp_path, tmp_path), *RUNS[:2])
     display = Watcher(2)
     assert launch(tmp_path, display=display) == Outcome({})
     assert len(cluster.submissions) == 1 and cluster.looks >= 3
@@ -750,7 +755,7 @@ def test_runs_whose_jobs_have_all_ended_are_submitted_again(cluster, tmp_path):
 
 def test_a_run_that_failed_while_other_jobs_of_its_launch_live_is_submitted_again(cluster, tmp_path):
     submit(tmp_path)
-    fail(Workplace(tmp_path, tmp_path), RUNS[0], cluster.submissions[0])
+    fail(RunPaths(tmp_path, tmp_path), RUNS[0], cluster.submissions[0])
     submit(tmp_path)
     assert [job.runs for job in cluster.submissions[1].jobs] == [RUNS[:1]]
     submit(tmp_path)
@@ -792,7 +797,7 @@ def test_jobs_of_an_earlier_launch_that_were_about_to_end_are_replaced(cluster, 
         if len(cluster.submissions) == 1 and cluster.looks > 2:  # they are found, and then gone
             cluster.living.clear()
         if len(cluster.submissions) == 2:
-            train(Workplace(tmp_path, tmp_path), *RUNS[:2])
+            train(RunPaths(tmp_path, tmp_path), *RUNS[:2])
 
     cluster.look = look
     assert launch(tmp_path) == Outcome({}) and len(cluster.submissions) == 2
@@ -810,7 +815,7 @@ def test_a_job_that_slurm_does_not_show_for_a_moment_is_not_given_up(cluster, tm
     def look():
         cluster.living = next(answers, None)
         if cluster.looks == 20:
-            train(Workplace(tmp_path, tmp_path), *RUNS[:2])
+            train(RunPaths(tmp_path, tmp_path), *RUNS[:2])
 
     cluster.look = look
     assert launch(tmp_path) == Outcome({}) and cluster.looks == 20
@@ -820,28 +825,28 @@ def test_the_living_jobs_of_one_launch_may_train_any_of_its_runs(cluster, tmp_pa
     def look():
         cluster.living.discard("12_0")
         if cluster.looks == 5:
-            train(Workplace(tmp_path, tmp_path), *RUNS[:2])
+            train(RunPaths(tmp_path, tmp_path), *RUNS[:2])
 
     cluster.look = look
     assert launch(tmp_path) == Outcome({})
 
 
 def test_the_traceback_of_a_failed_run_comes_back_from_slurm(cluster, tmp_path):
-    place = Workplace(tmp_path, tmp_path)
+    paths = RunPaths(tmp_path, tmp_path)
 
     def look():
-        fail(place, RUNS[1], cluster.submissions[0])
+        fail(paths, RUNS[1], cluster.submissions[0])
         if cluster.looks == 3:
-            train(place, RUNS[0])
+            train(paths, RUNS[0])
 
     cluster.look = look
     assert launch(tmp_path) == Outcome({RUNS[1]: "its traceback"}) and cluster.looks == 3
 
 
 def test_a_failure_of_an_earlier_launch_is_none_of_this_one(cluster, tmp_path):
-    place = Workplace(tmp_path, tmp_path)
-    fail(place, RUNS[0], SimpleNamespace(launch="of old"))
-    cluster.look = lambda: train(place, *RUNS[:2])
+    paths = RunPaths(tmp_path, tmp_path)
+    fail(paths, RUNS[0], SimpleNamespace(launch="of old"))
+    cluster.look = lambda: train(paths, *RUNS[:2])
     assert launch(tmp_path) == Outcome({})
 
 
@@ -919,5 +924,5 @@ def test_a_folder_for_jobs_that_others_can_write_to_is_refused(cluster, tmp_path
     (tmp_path / "work" / "jobs").chmod(0o777)
     for launcher in (local, slurm):
         with pytest.raises(ValueError, match="other users can write to"):
-            launcher.launch(RUNS, Workplace(tmp_path, tmp_path), Watcher(4), launching.Options())
+            launcher.launch(RUNS, RunPaths(tmp_path, tmp_path), Watcher(4), launching.Options())
     assert not cluster.submissions

@@ -14,7 +14,7 @@ from reproductions import cifar_table, degradation, layer_responses
 from reproductions.harness import measurements, provenance, publish, responses
 from reproductions.harness.cli import run_experiment
 from reproductions.harness.experiment import Experiment, RowResult, Variant
-from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.measurements import MeasurementError
 from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.records import Pool, read_pool, seal, weights_path
@@ -57,12 +57,12 @@ def measured(tmp_path_factory):
     out = tmp_path_factory.mktemp("measured")
     runs = [ROWS["plain8"].run(0), ROWS["plain8"].run(1), ROWS["resnet8"].run(0), ROWS["resnet8"].run(1)]
     records = [leave(out, run) for run in (*runs, ROWS["resnet26"].run(0))]
-    assert RESPONSES.make_missing(records, Workplace(out, out), CPU) == []
+    assert RESPONSES.make_missing(records, RunPaths(out, out), CPU) == []
     return out, records
 
 
 @pytest.fixture
-def place(measured, tmp_path):
+def paths(measured, tmp_path):
     shutil.copytree(measured[0], tmp_path / "out")
     return tmp_path / "out", measured[1]
 
@@ -108,18 +108,18 @@ def test_every_kind_is_measured_in_fp32_by_deterministic_kernels(measured, kind)
     assert seen == [(True, True, False, False)]
 
 
-def test_what_was_measured_is_not_measured_again_and_needs_no_weights(place, monkeypatch):
-    out, records = place
+def test_what_was_measured_is_not_measured_again_and_needs_no_weights(paths, monkeypatch):
+    out, records = paths
     shutil.rmtree(out / "weights")
     monkeypatch.setattr(measurements, "load", lambda *arguments: pytest.fail("data were loaded"))
-    assert RESPONSES.make_missing(records, Workplace(out, out), CPU) == []
+    assert RESPONSES.make_missing(records, RunPaths(out, out), CPU) == []
     files = make_report(out)
     assert table_line(out, "plain-8")[1:3] == ["7", "n = 2"]
     assert {path.suffix for path in files} == {".md", ".csv", ".png", ".svg"}
 
 
-def test_runs_without_weights_are_said(place):
-    out, records = place
+def test_runs_without_weights_are_said(paths):
+    out, records = paths
     for record in records[1:4]:
         RESPONSES.path(out, record).unlink()
     weights_of(out, records[1]).unlink()
@@ -130,25 +130,25 @@ def test_runs_without_weights_are_said(place):
     assert table_line(out, "ResNet-32")[1:] == ["–", "no records", "–", "–"]
     text = (out / "tables" / "layer_responses_smoke.md").read_text()
     assert "train again in another OUT: `make reproduce-layer-responses PROFILE=smoke OUT=another`" in text
-    assert RESPONSES.make_missing(records, Workplace(out, out), CPU) == []  # what can be measured is
+    assert RESPONSES.make_missing(records, RunPaths(out, out), CPU) == []  # what can be measured is
     make_report(out)
     assert table_line(out, "ResNet-8")[2] == "n = 2"
 
 
-def test_weights_of_another_run_are_not_measured(place):
-    out, (record, other, *_) = place
+def test_weights_of_another_run_are_not_measured(paths):
+    out, (record, other, *_) = paths
     RESPONSES.path(out, record).unlink()
     shutil.copy(weights_of(out, other), weights_of(out, record))
-    (problem,) = RESPONSES.make_missing([record], Workplace(out, out), CPU)
+    (problem,) = RESPONSES.make_missing([record], RunPaths(out, out), CPU)
     assert other["weights_sha256"] in problem and record["weights_sha256"] in problem
     assert not RESPONSES.path(out, record).exists()
 
 
-def test_other_data_than_the_runs_are_not_measured_on(place, monkeypatch):
-    out, (record, *_) = place
+def test_other_data_than_the_runs_are_not_measured_on(paths, monkeypatch):
+    out, (record, *_) = paths
     RESPONSES.path(out, record).unlink()
     monkeypatch.setattr(measurements, "load", lambda name, folder: make_synthetic(20, 20, seed=5))
-    (problem,) = RESPONSES.make_missing([record], Workplace(out, out), CPU)
+    (problem,) = RESPONSES.make_missing([record], RunPaths(out, out), CPU)
     assert "was trained on synthetic with the SHA-256" in problem
 
 
@@ -173,19 +173,19 @@ TAMPERING = {
 
 
 @pytest.mark.parametrize("what", TAMPERING)
-def test_tampering_is_found_and_said(place, what):
-    out, (record, *others) = place
+def test_tampering_is_found_and_said(paths, what):
+    out, (record, *others) = paths
     path = RESPONSES.path(out, record)
     TAMPERING[what](path)
     with pytest.raises(MeasurementError, match=path.name):
         RESPONSES.find(out, record)
-    assert len(RESPONSES.make_missing([record, *others], Workplace(out, out), CPU)) == 1  # and never written over
+    assert len(RESPONSES.make_missing([record, *others], RunPaths(out, out), CPU)) == 1  # and never written over
     found, problems = RESPONSES.read_all(out, read_pool(out / "records"))
     assert len(found) == 4 and list(problems) == [path]
 
 
-def test_a_damaged_file_stands_in_the_table(place):
-    out, (record, *_) = place
+def test_a_damaged_file_stands_in_the_table(paths):
+    out, (record, *_) = paths
     RESPONSES.path(out, record).write_text("{")
     make_report(out)
     assert table_line(out, "plain-8")[2] == "n = 1 of 2; damaged file (1)"
@@ -330,9 +330,9 @@ def test_the_command_line_measures_after_training(tmp_path, capsys):
     """A tiny experiment that trains, and measures what it trained."""
     seen = []
 
-    def measure(records, workplace, device):
-        seen.append(([r["specification"]["seed"] for r in records], workplace.out, device.type))
-        return RESPONSES.make_missing(records, workplace, device) + ["something is wrong"]
+    def measure(records, run_paths, device):
+        seen.append(([r["specification"]["seed"] for r in records], run_paths.out, device.type))
+        return RESPONSES.make_missing(records, run_paths, device) + ["something is wrong"]
 
     tiny = make_experiment(depths=(8,))
     tiny = Experiment(tiny.name, tiny.title, tiny.source, tiny.rows, tiny.report, measure=measure)

@@ -20,12 +20,12 @@ from reproductions.experiments import evidence
 from reproductions.harness import cli, launching, minutes, provenance
 from reproductions.harness.experiment import Variant
 from reproductions.harness.launching import budget, job, local
-from reproductions.harness.launching.budget import Beginning, Budget, Plan, lacking, make_plan
+from reproductions.harness.launching.budget import Budget, InitialModel, Plan, lacking, make_plan
 from reproductions.harness.launching.cost import Rate, work_of
 from reproductions.harness.launching.job import Job
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
-from reproductions.harness.launching.worker import Outcome, Way
-from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.launching.worker import ExecutionOptions, Outcome
 from reproductions.harness.minutes import wanted_runs
 from reproductions.harness.records import read_pool, record_path
 from resnet import checkpoint
@@ -48,8 +48,8 @@ def published(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def place(tmp_path):
-    return Workplace(tmp_path / "runs", tmp_path / "data")
+def paths(tmp_path):
+    return RunPaths(tmp_path / "runs", tmp_path / "data")
 
 
 # ------------------------------------------------------------------------------------------------------------ the plan
@@ -60,7 +60,7 @@ def plan_of(hours, begun=()):
     runs = PAPER_RUNS[: len(hours)]
     seconds = {run: 3600 * value for run, value in zip(runs, hours) if value is not None}
     order = [runs[i] for i in begun] + [run for i, run in enumerate(runs) if i not in begun]
-    return Plan(order, {runs[i]: Beginning(5, "fp32", None, None) for i in begun}, seconds=seconds)
+    return Plan(order, {runs[i]: InitialModel(5, "fp32", None, None) for i in begun}, seconds=seconds)
 
 
 @pytest.mark.parametrize(
@@ -111,65 +111,65 @@ def test_a_teacher_whose_weights_are_gone_is_lacking_before_its_student(tmp_path
     teacher = STUDENT.teacher
     store(tmp_path / "records", make_record(teacher, 20.0))
     assert lacking([STUDENT], [read_pool(tmp_path / "records")]) == [teacher, STUDENT]
-    place = Workplace(tmp_path, tmp_path)
-    place.weights(teacher).parent.mkdir()
-    place.weights(teacher).write_bytes(b"weights")
+    paths = RunPaths(tmp_path, tmp_path)
+    paths.weights(teacher).parent.mkdir()
+    paths.weights(teacher).write_bytes(b"weights")
     assert lacking([STUDENT], [read_pool(tmp_path / "records")]) == [STUDENT]
 
 
-def begin(place, run, iteration=3, precision="fp32", **code):
+def begin(paths, run, iteration=3, precision="fp32", **code):
     """A run with a checkpoint of this code or another."""
-    place.work(run).mkdir(parents=True)
+    paths.work(run).mkdir(parents=True)
     segment = {"origin": {"code": {**provenance.code_identity(), **code}}}
     history = {"segments": [segment]}
-    checkpoint.save(place.work(run), {"iteration": iteration, "precision": precision, "history": history})
+    checkpoint.save(paths.work(run), {"iteration": iteration, "precision": precision, "history": history})
 
 
-def plan(place, runs, partners=None):
+def plan(paths, runs, partners=None):
     """A plan in which every run takes an hour."""
     images = runs[0].recipe.iterations * runs[0].recipe.batch_size
     known, rate = partners or {}, Rate(images / 3600, 1.0, "made up")
-    return make_plan(runs, place, CPU, lambda r: known.get(r, []), lambda timed: {work_of(r): rate for r in timed})
+    return make_plan(runs, paths, CPU, lambda r: known.get(r, []), lambda timed: {work_of(r): rate for r in timed})
 
 
-def test_begun_runs_come_first_and_only_what_is_left_of_them_counts(place):
-    begin(place, RUNS[2], iteration=4)
-    found = plan(place, RUNS[:3])
+def test_begun_runs_come_first_and_only_what_is_left_of_them_counts(paths):
+    begin(paths, RUNS[2], iteration=4)
+    found = plan(paths, RUNS[:3])
     assert found.runs == [RUNS[2], RUNS[0], RUNS[1]] and found.begun[RUNS[2]].iteration == 4
     assert [found.seconds[run] for run in found.runs] == pytest.approx([1200.0, 3600.0, 3600.0])  # 4 of 6 done
 
 
-def test_a_run_begun_under_other_code_is_left_and_its_commit_named(place):
-    begin(place, RUNS[0], commit="deadbeef99", resnet_sha256="0" * 64)
-    found = plan(place, RUNS[:2])
+def test_a_run_begun_under_other_code_is_left_and_its_commit_named(paths):
+    begin(paths, RUNS[0], commit="deadbeef99", resnet_sha256="0" * 64)
+    found = plan(paths, RUNS[:2])
     assert found.runs == [RUNS[1]] and not found.begun
     assert "commit deadbeef99" in found.left[RUNS[0]]
 
 
-def test_a_run_goes_on_in_the_precision_of_its_checkpoint(place, monkeypatch):
-    begin(place, RUNS[0], precision="bf16")
-    found = plan(place, [RUNS[0]])
+def test_a_run_goes_on_in_the_precision_of_its_checkpoint(paths, monkeypatch):
+    begin(paths, RUNS[0], precision="bf16")
+    found = plan(paths, [RUNS[0]])
     assert found.runs == [] and found.left[RUNS[0]] == "begun in bf16, which the device here does not have"
     monkeypatch.setattr(budget, "has_bf16", lambda device: True)
-    assert plan(place, [RUNS[0]]).precisions == {RUNS[0]: "bf16"}
+    assert plan(paths, [RUNS[0]]).precisions == {RUNS[0]: "bf16"}
 
 
-def test_a_run_is_trained_in_the_precision_of_those_that_it_is_paired_with(place):
+def test_a_run_is_trained_in_the_precision_of_those_that_it_is_paired_with(paths):
     partner = {"hardware": {"type": "cpu"}}
     in_bf16, in_fp32 = (make_record(RUNS[1], 20.0, precision=name, **partner) for name in ("bf16", "fp32"))
-    assert plan(place, [RUNS[0]], {RUNS[0]: [in_bf16]}).precisions == {RUNS[0]: "bf16"}
-    assert plan(place, [RUNS[0]], {RUNS[0]: [in_fp32]}).precisions == {}
-    found = plan(place, [RUNS[0]], {RUNS[0]: [in_bf16, in_fp32]})
+    assert plan(paths, [RUNS[0]], {RUNS[0]: [in_bf16]}).precisions == {RUNS[0]: "bf16"}
+    assert plan(paths, [RUNS[0]], {RUNS[0]: [in_fp32]}).precisions == {}
+    found = plan(paths, [RUNS[0]], {RUNS[0]: [in_bf16, in_fp32]})
     assert found.runs == [] and "trained in bf16 and fp32" in found.left[RUNS[0]]
     on_gpu = make_record(RUNS[1], 20.0, precision="bf16")  # which no run here can be paired with
-    assert plan(place, [RUNS[0]], {RUNS[0]: [on_gpu]}).precisions == {}
+    assert plan(paths, [RUNS[0]], {RUNS[0]: [on_gpu]}).precisions == {}
     named = replace(RUNS[0], recipe=replace(RUNS[0].recipe, precision="fp32"))
-    assert plan(place, [named], {named: [in_bf16]}).precisions == {}
+    assert plan(paths, [named], {named: [in_bf16]}).precisions == {}
 
 
-def test_a_student_of_a_teacher_that_is_left_is_left_too(place):
-    begin(place, STUDENT.teacher, commit="deadbeef99", resnet_sha256="0" * 64)
-    found = plan(place, [STUDENT.teacher, STUDENT])
+def test_a_student_of_a_teacher_that_is_left_is_left_too(paths):
+    begin(paths, STUDENT.teacher, commit="deadbeef99", resnet_sha256="0" * 64)
+    found = plan(paths, [STUDENT.teacher, STUDENT])
     assert found.runs == [] and found.left[STUDENT].startswith("its teacher can't be trained here: begun under commit")
 
 
@@ -200,12 +200,12 @@ def test_what_is_lacking_is_trained_and_what_is_published_is_not(tmp_path, publi
 def test_a_run_stops_at_a_checkpoint_when_the_time_is_over_and_goes_on_from_there(tmp_path, capsys):
     long, out = 40_000, tmp_path / "runs"
     (wanted,) = tiny.make_experiment(tiny.longer(long), depths=(8,)).runs(SMOKE, 1)
-    place, flags = Workplace(out, tmp_path), ["--checkpoint-seconds", "1000", "--launcher", "inline"]
+    paths, flags = RunPaths(out, tmp_path), ["--checkpoint-seconds", "1000", "--launcher", "inline"]
     started = time.monotonic()
     assert run(out, "--minutes", "0.2", *flags, iterations=long, depths=(8,)) == 0
     assert time.monotonic() - started < 60
-    done = checkpoint.load_latest(place.work(wanted))["iteration"]
-    assert 0 < done < long and not record_path(place.records, wanted).exists()
+    done = checkpoint.load_latest(paths.work(wanted))["iteration"]
+    assert 0 < done < long and not record_path(paths.records, wanted).exists()
     said = capsys.readouterr().err
     assert "0 of 1 lacking runs were finished, 1 have checkpoints to go on from" in said
     assert "The time of 0.2 minutes is over" in said and "the same command goes on from there" in said
@@ -231,8 +231,8 @@ def test_runs_that_will_not_finish_wait_for_those_that_will(tmp_path, monkeypatc
 
 
 def test_the_local_queue_starts_no_job_once_the_time_is_over(tmp_path):
-    place, over = Workplace(tmp_path, tmp_path), launching.Options(slots=1, budget=Budget(until=time.time() - 1))
-    outcome = local.launch(RUNS[:2], place, minutes.Display(2), over)
+    paths, over = RunPaths(tmp_path, tmp_path), launching.Options(slots=1, budget=Budget(until=time.time() - 1))
+    outcome = local.launch(RUNS[:2], paths, minutes.Display(2), over)
     assert not outcome.failures and outcome.interrupted and not list(tmp_path.glob("work/*/starts.json"))
 
 
@@ -240,9 +240,9 @@ def test_a_jobs_minutes_count_from_its_own_start(tmp_path, monkeypatch):
     environment = SimpleNamespace(_usr_sig=lambda: signal.SIGUSR2, num_tasks=1)
     monkeypatch.setattr("submitit.JobEnvironment", lambda: environment)
     given = []
-    monkeypatch.setattr(job, "execute", lambda *_, way, **__: given.append(way.budget.until) or Outcome({}))
-    way = Way(budget=Budget(minutes=10.0))
-    Job(RUNS[:1], Workplace(tmp_path, tmp_path), way)()
+    monkeypatch.setattr(job, "execute", lambda *_, execution, **__: given.append(execution.budget.until) or Outcome({}))
+    execution = ExecutionOptions(budget=Budget(minutes=10.0))
+    Job(RUNS[:1], RunPaths(tmp_path, tmp_path), execution)()
     assert 500 < given[0] - time.time() <= 600
 
 
@@ -274,7 +274,7 @@ def test_jobs_on_a_cluster_are_as_long_as_the_minutes_and_as_many_as_it_takes(cl
     (submission,) = cluster.submissions
     assert [job.first for job in submission.jobs] == [0, 2]
     assert 20 + 1.5 <= submission.parameters["timeout_min"] <= 26
-    assert all(job.way.budget == given for job in submission.jobs)
+    assert all(job.execution.budget == given for job in submission.jobs)
 
 
 def test_a_cluster_whose_jobs_had_their_time_is_no_failure(cluster, tmp_path):  # noqa: F811

@@ -13,8 +13,8 @@ from test_teachers import finished, never
 from reproductions.harness import launching
 from reproductions.harness.experiment import Row, Variant
 from reproductions.harness.launching import cost, local
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.worker import Outcome, execute
-from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import RecordError, read_record, record_path, write_record
 from resnet.recipe import Recipe
 from resnet.run import Run
@@ -26,30 +26,30 @@ STUDENT = Run("cifar_resnet8", replace(tiny.TINY, temperature=4.0), "synthetic_l
 
 
 @pytest.fixture
-def place(tmp_path):
-    return Workplace(tmp_path, tmp_path)
+def paths(tmp_path):
+    return RunPaths(tmp_path, tmp_path)
 
 
-def test_runs_wait_for_those_that_they_need_and_record_their_weights(place):
-    assert execute([STUDENT, TUNED, FIRST], place, never) == Outcome({})
-    student, tuned, first = (read_record(record_path(place.records, run)) for run in (STUDENT, TUNED, FIRST))
+def test_runs_wait_for_those_that_they_need_and_record_their_weights(paths):
+    assert execute([STUDENT, TUNED, FIRST], paths, never) == Outcome({})
+    student, tuned, first = (read_record(record_path(paths.records, run)) for run in (STUDENT, TUNED, FIRST))
     assert tuned["pretrained_sha256"] == first["weights_sha256"] and tuned["teacher_sha256"] is None
     assert student["teacher_sha256"] == tuned["weights_sha256"] and student["pretrained_sha256"] is None
     assert tuned["specification"]["pretrained"] == FIRST.specification()
-    assert finished(place, FIRST) < finished(place, TUNED) < finished(place, STUDENT)
+    assert finished(paths, FIRST) < finished(paths, TUNED) < finished(paths, STUDENT)
 
 
-def test_what_is_missing_is_named(place):
-    assert "its pre-training has no record" in execute([TUNED], place, never).failures[TUNED]
+def test_what_is_missing_is_named(paths):
+    assert "its pre-training has no record" in execute([TUNED], paths, never).failures[TUNED]
     diverging = replace(FIRST, recipe=replace(tiny.TINY, learning_rate=1e30))
     run = replace(TUNED, pretrained=diverging)
-    assert "its pre-training diverged" in execute([diverging, run], place, never).failures[run]
-    assert execute([FIRST], place, never) == Outcome({})
-    place.weights(FIRST).unlink()
-    assert "the weights of its pre-training can't be used" in execute([TUNED], place, never).failures[TUNED]
+    assert "its pre-training diverged" in execute([diverging, run], paths, never).failures[run]
+    assert execute([FIRST], paths, never) == Outcome({})
+    paths.weights(FIRST).unlink()
+    assert "the weights of its pre-training can't be used" in execute([TUNED], paths, never).failures[TUNED]
 
 
-def test_in_the_local_queue_a_chain_is_trained_in_its_order(place, monkeypatch):
+def test_in_the_local_queue_a_chain_is_trained_in_its_order(paths, monkeypatch):
     started, submit_job = [], local._submit
 
     def noted(job, slot):
@@ -57,9 +57,9 @@ def test_in_the_local_queue_a_chain_is_trained_in_its_order(place, monkeypatch):
         return submit_job(job, slot)
 
     monkeypatch.setattr(local, "_submit", noted)
-    assert local.launch([STUDENT, TUNED, FIRST], place, Watcher(3), launching.Options(slots=2)) == Outcome({})
+    assert local.launch([STUDENT, TUNED, FIRST], paths, Watcher(3), launching.Options(slots=2)) == Outcome({})
     assert started[0] == FIRST
-    assert finished(place, FIRST) < finished(place, TUNED) < finished(place, STUDENT)
+    assert finished(paths, FIRST) < finished(paths, TUNED) < finished(paths, STUDENT)
 
 
 def test_slurm_submits_a_chain_in_stages(cluster, tmp_path):  # noqa: F811

@@ -9,7 +9,7 @@ from tiny import TINY
 from reproductions.harness.console import make_console
 from reproductions.harness.launching import progress
 from reproductions.harness.launching.progress import Display, describe, duration
-from reproductions.harness.launching.workplace import Status, Workplace
+from reproductions.harness.launching.run_paths import RunPaths, Status
 from reproductions.harness.records import record_path
 from resnet.run import Run
 from resnet.training import Progress
@@ -65,23 +65,23 @@ def test_a_wait_for_another_process_is_said_once(display):
 
 
 def test_poll_takes_the_result_from_the_record_not_from_the_last_status(display, tmp_path):
-    place = Workplace(tmp_path, tmp_path)
-    running(RUNS[0], 3, 77.0).write(place.work(RUNS[0]))
+    paths = RunPaths(tmp_path, tmp_path)
+    running(RUNS[0], 3, 77.0).write(paths.work(RUNS[0]))
     with display:
-        display.poll(place, RUNS)
-        store(place.records, make_record(RUNS[0], 20.0))
-        display.poll(place, RUNS)
-        display.poll(place, RUNS)
+        display.poll(paths, RUNS)
+        store(paths.records, make_record(RUNS[0], 20.0))
+        display.poll(paths, RUNS)
+        display.poll(paths, RUNS)
     assert display.done == 1 and said(display).count("done 1/2") == 1
     assert "test error 20.00 %" in said(display) and "77" not in said(display)
 
 
 def test_poll_does_not_count_a_damaged_record(display, tmp_path):
-    place = Workplace(tmp_path, tmp_path)
-    store(place.records, make_record(RUNS[0], 20.0))
-    record_path(place.records, RUNS[0]).write_text("{")
+    paths = RunPaths(tmp_path, tmp_path)
+    store(paths.records, make_record(RUNS[0], 20.0))
+    record_path(paths.records, RUNS[0]).write_text("{")
     with display:
-        display.poll(place, RUNS)
+        display.poll(paths, RUNS)
     assert display.done == 0
 
 

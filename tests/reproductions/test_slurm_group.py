@@ -12,12 +12,12 @@ import torch
 from reproductions.harness.console import make_console
 from reproductions.harness.launching import Options
 from reproductions.harness.launching.progress import Display
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm import launch as slurm
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
 from reproductions.harness.launching.slurm.submissions import read_submissions
 from reproductions.harness.launching.worker import Outcome, execute
-from reproductions.harness.launching.workplace import Workplace
 from reproductions.harness.records import read_record, record_path
 from resnet import checkpoint
 from resnet.data import load
@@ -38,18 +38,18 @@ def impatient(monkeypatch):
 
 
 def launch(run, out):
-    place = Workplace(out, Path("data"), checkpoint_seconds=0.5)
-    outcome = slurm.launch([run], place, Display(1, make_console(file=io.StringIO())), Options(slurm=TWO_NODES))
+    paths = RunPaths(out, Path("data"), checkpoint_seconds=0.5)
+    outcome = slurm.launch([run], paths, Display(1, make_console(file=io.StringIO())), Options(slurm=TWO_NODES))
     assert outcome == Outcome({}), outcome.failures
-    return place, read_record(record_path(place.records, run))
+    return paths, read_record(record_path(paths.records, run))
 
 
 def test_two_nodes_give_what_one_process_gives(cluster, tmp_path):
-    place, record = launch(SHORT, tmp_path / "two")
+    paths, record = launch(SHORT, tmp_path / "two")
     assert record["hardware"]["processes"] == 2 and record["interruptions"] == 0
-    alone = Workplace(tmp_path / "one", Path("data"))
+    alone = RunPaths(tmp_path / "one", Path("data"))
     assert execute([SHORT], alone, lambda: False) == Outcome({})
-    expected, weights = (checkpoint.load(p.weights(SHORT)) for p in (alone, place))
+    expected, weights = (checkpoint.load(p.weights(SHORT)) for p in (alone, paths))
     torch.testing.assert_close(weights, expected, rtol=2e-3, atol=2e-3, check_stride=False)
     assert record["final"]["training_loss"] == pytest.approx(
         read_record(record_path(alone.records, SHORT))["final"]["training_loss"], rel=1e-3
@@ -58,21 +58,21 @@ def test_two_nodes_give_what_one_process_gives(cluster, tmp_path):
 
 def test_a_requeued_job_on_two_nodes_goes_on_as_if_nothing_had_been(cluster, tmp_path):
     _, undisturbed = launch(LONG, tmp_path / "undisturbed")
-    place = Workplace(tmp_path / "requeued", Path("data"))
-    disturbed = threading.Thread(target=tell_in_mid_run, args=(place,))
+    paths = RunPaths(tmp_path / "requeued", Path("data"))
+    disturbed = threading.Thread(target=tell_in_mid_run, args=(paths,))
     disturbed.start()
-    _, record = launch(LONG, place.out)
+    _, record = launch(LONG, paths.out)
     disturbed.join()
     assert record["interruptions"] == 1 and undisturbed["interruptions"] == 0
     assert record["weights_sha256"] == undisturbed["weights_sha256"] and record["curve"] == undisturbed["curve"]
 
 
-def tell_in_mid_run(place):
+def tell_in_mid_run(paths):
     """Send the signal that SLURM sends before the time is up, once the run has a checkpoint."""
     end = time.monotonic() + 120
-    while not (place.work(LONG) / checkpoint.NEWEST).exists() and time.monotonic() < end:
+    while not (paths.work(LONG) / checkpoint.NEWEST).exists() and time.monotonic() < end:
         time.sleep(0.05)
-    (job,) = queue.jobs(job for submission in read_submissions(place.out) for job in submission.jobs)
+    (job,) = queue.jobs(job for submission in read_submissions(paths.out) for job in submission.jobs)
     subprocess.run(["scancel", "--signal=USR2", job], check=True)
 
 
@@ -86,11 +86,11 @@ FILES = Run(
 
 def test_a_run_on_two_nodes_that_reads_image_files_finishes(cluster, tmp_path):
     load(FILES.data, tmp_path)  # as the command line does before it submits
-    place = Workplace(tmp_path / "out", tmp_path, checkpoint_seconds=0.5)
+    paths = RunPaths(tmp_path / "out", tmp_path, checkpoint_seconds=0.5)
     display = Display(1, make_console(file=io.StringIO()))
-    outcome = slurm.launch([FILES], place, display, Options(slurm=TWO_NODES))
+    outcome = slurm.launch([FILES], paths, display, Options(slurm=TWO_NODES))
     assert outcome == Outcome({}), outcome.failures
-    record = read_record(record_path(place.records, FILES))
+    record = read_record(record_path(paths.records, FILES))
     assert record["hardware"]["processes"] == 2 and record["final"]["iteration"] == 6
     assert set(record["final"]) >= {"test_error", "test_top5_error"} and set(record["tests"]) == {"ten_crop"}
     assert all(0 <= error <= 100 for error in record["tests"]["ten_crop"].values())

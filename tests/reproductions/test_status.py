@@ -10,10 +10,10 @@ from tiny import make_experiment
 from reproductions.harness.console import make_console
 from reproductions.harness.experiment import Variant
 from reproductions.harness.launching.claims import claim
+from reproductions.harness.launching.run_paths import RunPaths, Status
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.queue import QueuedJob
 from reproductions.harness.launching.slurm.submissions import Submission
-from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import record_path
 from reproductions.harness.status import LAST_LINES, SILENT_SECONDS, Standing, find_standings, show_status
 from resnet import checkpoint
@@ -24,56 +24,56 @@ RUNS = EXPERIMENT.runs(Variant("smoke"), 2)
 
 
 @pytest.fixture
-def place(tmp_path):
-    return Workplace(tmp_path, tmp_path)
+def paths(tmp_path):
+    return RunPaths(tmp_path, tmp_path)
 
 
-def show(place, *experiments):
+def show(paths, *experiments):
     """The exit status and the text."""
     console = make_console(file=io.StringIO(), width=200)
-    code = show_status(experiments or (EXPERIMENT,), place.out, console)
+    code = show_status(experiments or (EXPERIMENT,), paths.out, console)
     return code, console.file.getvalue()
 
 
-def write(place, state, age=0.0, message="", run=RUNS[0], launch=""):
+def write(paths, state, age=0.0, message="", run=RUNS[0], launch=""):
     progress = Progress(3, 6, 0.1, None, 40.0, 2.0) if state == "running" else None
-    Status(state, str(run), time.time() - age, progress, message, launch).write(place.work(run))
+    Status(state, str(run), time.time() - age, progress, message, launch).write(paths.work(run))
 
 
-def keep_checkpoint(place, run=RUNS[0]):
-    checkpoint.save(place.work(run), {})
+def keep_checkpoint(paths, run=RUNS[0]):
+    checkpoint.save(paths.work(run), {})
 
 
-def standings(place, recorded=()):
+def standings(paths, recorded=()):
     """How the runs stand, by their names; that each is named once is checked."""
-    found = find_standings(place.out, set(recorded))
+    found = find_standings(paths.out, set(recorded))
     assert len({standing.run for standing in found}) == len(found)
     return {standing.run: (standing.state, standing.text) for standing in found}
 
 
-def stands(place, run=RUNS[0]):
-    return standings(place)[str(run)]
+def stands(paths, run=RUNS[0]):
+    return standings(paths)[str(run)]
 
 
-def test_an_empty_or_absent_folder_has_no_records(place):
-    assert show(place) == (0, f"no records in {place.records}\n")
-    assert show(Workplace(place.out / "absent", place.data))[0] == 0
+def test_an_empty_or_absent_folder_has_no_records(paths):
+    assert show(paths) == (0, f"no records in {paths.records}\n")
+    assert show(RunPaths(paths.out / "absent", paths.data))[0] == 0
 
 
-def test_recorded_runs_are_listed_by_row_with_their_errors(place):
-    store(place.records, make_record(RUNS[0], 20.0), make_record(RUNS[1], 21.5))
-    code, text = show(place)
+def test_recorded_runs_are_listed_by_row_with_their_errors(paths):
+    store(paths.records, make_record(RUNS[0], 20.0), make_record(RUNS[1], 21.5))
+    code, text = show(paths)
     assert code == 0 and "2/2" in text and "20.00, 21.50" in text and "resnet14" not in text
 
 
-def test_more_seeds_than_the_default_are_shown(place):
-    store(place.records, *(make_record(run, 20.0) for run in EXPERIMENT.runs(Variant("smoke"), 4, ["resnet8"])))
-    assert "4/4" in show(place)[1]
+def test_more_seeds_than_the_default_are_shown(paths):
+    store(paths.records, *(make_record(run, 20.0) for run in EXPERIMENT.runs(Variant("smoke"), 4, ["resnet8"])))
+    assert "4/4" in show(paths)[1]
 
 
-def test_records_of_no_listed_table_are_counted(place):
-    store(place.records, make_record(RUNS[0], 20.0))
-    assert "1 records, none of them in a listed table" in show(place, make_experiment(data="cifar10"))[1]
+def test_records_of_no_listed_table_are_counted(paths):
+    store(paths.records, make_record(RUNS[0], 20.0))
+    assert "1 records, none of them in a listed table" in show(paths, make_experiment(data="cifar10"))[1]
 
 
 # --------------------------------------------------------------------------------------- runs that SLURM has no part in
@@ -82,19 +82,19 @@ def test_records_of_no_listed_table_are_counted(place):
 @pytest.mark.parametrize(
     ("age", "silence"), [(1, ""), (SILENT_SECONDS + 60, " (silent for 0:06:00)")], ids=["just written", "silent"]
 )
-def test_a_run_that_a_living_process_has_claimed_is_running(place, age, silence):
-    write(place, "running", age)
-    with claim(place.work(RUNS[0])):
+def test_a_run_that_a_living_process_has_claimed_is_running(paths, age, silence):
+    write(paths, "running", age)
+    with claim(paths.work(RUNS[0])):
         text = f": 3/6, 2.0 it/s, test error 40.00 %, 0:00:02 left{silence}"
-        assert standings(place) == {str(RUNS[0]): ("running", text)}
-        assert show(place)[0] == 0 and f"{RUNS[0]}: running{text}\n" in show(place)[1]
+        assert standings(paths) == {str(RUNS[0]): ("running", text)}
+        assert show(paths)[0] == 0 and f"{RUNS[0]}: running{text}\n" in show(paths)[1]
 
 
 @pytest.mark.parametrize("before", ["stopped", "failed"])
-def test_a_claimed_run_of_which_only_its_past_is_known_has_just_started(place, before):
-    write(place, before, SILENT_SECONDS + 60, "its past")
-    with claim(place.work(RUNS[0])):
-        assert stands(place) == ("running", ", just started")
+def test_a_claimed_run_of_which_only_its_past_is_known_has_just_started(paths, before):
+    write(paths, before, SILENT_SECONDS + 60, "its past")
+    with claim(paths.work(RUNS[0])):
+        assert stands(paths) == ("running", ", just started")
 
 
 @pytest.mark.parametrize(
@@ -105,25 +105,25 @@ def test_a_claimed_run_of_which_only_its_past_is_known_has_just_started(place, b
     ],
     ids=["with a checkpoint", "without"],
 )
-def test_a_run_whose_process_was_killed_is_stopped(place, kept, text):
-    claim(place.work(RUNS[0])).release()
-    write(place, "running")
+def test_a_run_whose_process_was_killed_is_stopped(paths, kept, text):
+    claim(paths.work(RUNS[0])).release()
+    write(paths, "running")
     if kept:
-        keep_checkpoint(place)
-    assert stands(place) == ("stopped", text) and show(place)[0] == 0
+        keep_checkpoint(paths)
+    assert stands(paths) == ("stopped", text) and show(paths)[0] == 0
 
 
-def test_a_run_that_was_asked_to_stop_says_where(place):
-    keep_checkpoint(place)
-    write(place, "stopped", message=f"{RUNS[0]} stopped at iteration 3; it can be resumed")
-    assert stands(place) == ("stopped", ", at iteration 3; the same command goes on from its checkpoint")
+def test_a_run_that_was_asked_to_stop_says_where(paths):
+    keep_checkpoint(paths)
+    write(paths, "stopped", message=f"{RUNS[0]} stopped at iteration 3; it can be resumed")
+    assert stands(paths) == ("stopped", ", at iteration 3; the same command goes on from its checkpoint")
 
 
-def test_the_previous_checkpoint_will_do(place):
-    keep_checkpoint(place)
-    (place.work(RUNS[0]) / checkpoint.NEWEST).rename(place.work(RUNS[0]) / checkpoint.PREVIOUS)
-    write(place, "stopped")
-    assert "goes on from its checkpoint" in stands(place)[1]
+def test_the_previous_checkpoint_will_do(paths):
+    keep_checkpoint(paths)
+    (paths.work(RUNS[0]) / checkpoint.NEWEST).rename(paths.work(RUNS[0]) / checkpoint.PREVIOUS)
+    write(paths, "stopped")
+    assert "goes on from its checkpoint" in stands(paths)[1]
 
 
 @pytest.mark.parametrize(
@@ -134,42 +134,42 @@ def test_the_previous_checkpoint_will_do(place):
         ("".join(f"line {n}\n" for n in range(9)), ": line 4\n  line 5\n  line 6\n  line 7\n  line 8"),
     ],
 )
-def test_a_failed_run_is_shown_with_its_last_lines(place, message, text):
-    write(place, "failed", message=message)
-    code, shown = show(place)
-    assert stands(place) == ("failed", text) and text.count("\n") < LAST_LINES
+def test_a_failed_run_is_shown_with_its_last_lines(paths, message, text):
+    write(paths, "failed", message=message)
+    code, shown = show(paths)
+    assert stands(paths) == ("failed", text) and text.count("\n") < LAST_LINES
     assert code == 1 and f"{RUNS[0]}: failed{text}\n" in shown
 
 
-def test_runs_are_in_the_order_of_their_names(place):
+def test_runs_are_in_the_order_of_their_names(paths):
     for run in reversed(RUNS):
-        write(place, "stopped", run=run)
-    assert list(standings(place)) == sorted(str(run) for run in RUNS)
+        write(paths, "stopped", run=run)
+    assert list(standings(paths)) == sorted(str(run) for run in RUNS)
 
 
-def test_slurm_is_not_asked_where_nothing_was_submitted(place, monkeypatch):
+def test_slurm_is_not_asked_where_nothing_was_submitted(paths, monkeypatch):
     monkeypatch.setattr(queue, "jobs", lambda ids: pytest.fail("asked"))
-    write(place, "stopped")
-    assert stands(place)[0] == "stopped"
+    write(paths, "stopped")
+    assert stands(paths)[0] == "stopped"
 
 
-def test_what_a_job_killed_after_its_record_left_behind_is_not_shown(place):
-    store(place.records, make_record(RUNS[0], 20.0))
-    write(place, "running", SILENT_SECONDS + 60)
-    assert standings(place, [RUNS[0].short_id]) == {} and str(RUNS[0]) not in show(place)[1]
+def test_what_a_job_killed_after_its_record_left_behind_is_not_shown(paths):
+    store(paths.records, make_record(RUNS[0], 20.0))
+    write(paths, "running", SILENT_SECONDS + 60)
+    assert standings(paths, [RUNS[0].short_id]) == {} and str(RUNS[0]) not in show(paths)[1]
 
 
-def test_a_status_that_cannot_be_read_is_left_out(place):
-    place.work(RUNS[0]).mkdir(parents=True)
-    (place.work(RUNS[0]) / "status.json").write_text("{")
-    assert show(place)[0] == 0
+def test_a_status_that_cannot_be_read_is_left_out(paths):
+    paths.work(RUNS[0]).mkdir(parents=True)
+    (paths.work(RUNS[0]) / "status.json").write_text("{")
+    assert show(paths)[0] == 0
 
 
-def test_a_damaged_record_is_named(place):
-    store(place.records, make_record(RUNS[0], 20.0))
-    path = record_path(place.records, RUNS[0])
+def test_a_damaged_record_is_named(paths):
+    store(paths.records, make_record(RUNS[0], 20.0))
+    path = record_path(paths.records, RUNS[0])
     path.write_text("{")
-    code, text = show(place)
+    code, text = show(paths)
     assert code == 1 and f"damaged record: {path}" in text
 
 
@@ -177,7 +177,7 @@ def test_a_damaged_record_is_named(place):
 
 
 @pytest.fixture
-def slurm(place, monkeypatch):
+def slurm(paths, monkeypatch):
     """Sets what SLURM's queue answers: a list of jobs, each with its state and reason, or None for no answer."""
 
     def answer(*jobs, silent=False):
@@ -192,104 +192,104 @@ def slurm(place, monkeypatch):
     return answer
 
 
-def submit(place, runs=RUNS, launch="a", array=12, submitted=1.0):
+def submit(paths, runs=RUNS, launch="a", array=12, submitted=1.0):
     """As if these runs had been submitted, a job each."""
-    jobs = {f"{array}_{number}": str(place.jobs / f"{array}_{number}.err") for number in range(len(runs))}
+    jobs = {f"{array}_{number}": str(paths.jobs / f"{array}_{number}.err") for number in range(len(runs))}
     names = {run.short_id: str(run) for run in runs}
-    Submission(launch, "tiny", jobs, names, 1, submitted).write(place)
+    Submission(launch, "tiny", jobs, names, 1, submitted).write(paths)
 
 
-def test_a_run_with_a_job_in_the_queue_is_queued(place, slurm):
-    submit(place)
+def test_a_run_with_a_job_in_the_queue_is_queued(paths, slurm):
+    submit(paths)
     slurm(("12_0", "PENDING", "Priority"), ("12_1", "RUNNING", "None"))
-    assert stands(place, RUNS[0]) == ("queued", ": 12_0 pending (Priority)")
-    assert stands(place, RUNS[1]) == ("queued", ": 12_1 running")
-    assert show(place)[0] == 0
+    assert stands(paths, RUNS[0]) == ("queued", ": 12_0 pending (Priority)")
+    assert stands(paths, RUNS[1]) == ("queued", ": 12_1 running")
+    assert show(paths)[0] == 0
 
 
-def test_a_requeued_run_is_queued_with_what_is_done(place, slurm):
-    submit(place)
-    write(place, "running")
-    keep_checkpoint(place)
+def test_a_requeued_run_is_queued_with_what_is_done(paths, slurm):
+    submit(paths)
+    write(paths, "running")
+    keep_checkpoint(paths)
     slurm(("12_0", "PENDING", "BeginTime"))
-    assert stands(place) == ("queued", ", 3 of 6 iterations done: 12_0 pending (BeginTime)")
+    assert stands(paths) == ("queued", ", 3 of 6 iterations done: 12_0 pending (BeginTime)")
 
 
-def test_any_job_of_the_submission_may_train_a_run_whose_own_has_ended(place, slurm):
-    submit(place)
+def test_any_job_of_the_submission_may_train_a_run_whose_own_has_ended(paths, slurm):
+    submit(paths)
     slurm(*((f"12_{number}", "RUNNING", "") for number in range(1, len(RUNS))))
     jobs = [f"12_{number} running" for number in range(1, len(RUNS))]
-    assert stands(place) == ("queued", f": {', '.join(jobs)}")
-    submit(place, EXPERIMENT.runs(Variant("smoke"), 4), array=13, launch="b", submitted=2.0)
+    assert stands(paths) == ("queued", f": {', '.join(jobs)}")
+    submit(paths, EXPERIMENT.runs(Variant("smoke"), 4), array=13, launch="b", submitted=2.0)
     slurm(*((f"13_{number}", "RUNNING", "") for number in range(1, 8)))
-    assert stands(place) == ("queued", ": 13_1 running, 13_2 running, 13_3 running …")
+    assert stands(paths) == ("queued", ": 13_1 running, 13_2 running, 13_3 running …")
 
 
-def test_a_submitted_run_that_is_claimed_is_running(place, slurm):
-    submit(place)
-    write(place, "running")
+def test_a_submitted_run_that_is_claimed_is_running(paths, slurm):
+    submit(paths)
+    write(paths, "running")
     slurm(("12_0", "RUNNING", ""))
-    with claim(place.work(RUNS[0])):
-        assert stands(place)[0] == "running"
+    with claim(paths.work(RUNS[0])):
+        assert stands(paths)[0] == "running"
 
 
-def test_a_run_that_no_job_is_left_for_is_waiting_and_says_how_its_job_ended(place, slurm):
-    submit(place)
-    place.jobs.mkdir(parents=True)
-    (place.jobs / "12_0.err").write_text("before\nits last words\n")
-    write(place, "running")
-    keep_checkpoint(place)
-    state, text = stands(place)
+def test_a_run_that_no_job_is_left_for_is_waiting_and_says_how_its_job_ended(paths, slurm):
+    submit(paths)
+    paths.jobs.mkdir(parents=True)
+    (paths.jobs / "12_0.err").write_text("before\nits last words\n")
+    write(paths, "running")
+    keep_checkpoint(paths)
+    state, text = stands(paths)
     assert state == "waiting" and text.startswith(", 3 of 6 iterations done; no job is left for it (job 12_0 ")
     assert "TIMEOUT" in text and "its last words" in text
-    assert text.endswith("; the same command goes on from its checkpoint") and show(place)[0] == 0
-    assert stands(place, RUNS[1])[1].endswith("; the same command begins it")
+    assert text.endswith("; the same command goes on from its checkpoint") and show(paths)[0] == 0
+    assert stands(paths, RUNS[1])[1].endswith("; the same command begins it")
 
 
-def test_slurm_is_asked_once_how_a_job_ended_that_several_runs_have_in_common(place, slurm, monkeypatch):
+def test_slurm_is_asked_once_how_a_job_ended_that_several_runs_have_in_common(paths, slurm, monkeypatch):
     asked = []
     monkeypatch.setattr(queue, "ending", asked.append)
     names = {run.short_id: str(run) for run in RUNS}
-    Submission("a", "tiny", {"12_0": "log"}, names, len(RUNS), 1.0).write(place)
-    assert {state for state, _ in standings(place).values()} == {"waiting"} and asked == ["12_0"]
+    Submission("a", "tiny", {"12_0": "log"}, names, len(RUNS), 1.0).write(paths)
+    assert {state for state, _ in standings(paths).values()} == {"waiting"} and asked == ["12_0"]
 
 
-def test_where_slurm_does_not_answer_the_files_alone_tell(place, slurm, monkeypatch):
+def test_where_slurm_does_not_answer_the_files_alone_tell(paths, slurm, monkeypatch):
     monkeypatch.setattr(queue, "ending", lambda job: pytest.fail("asked, in vain and slowly"))
-    submit(place)
-    write(place, "running", run=RUNS[1])
-    keep_checkpoint(place, RUNS[1])
-    write(place, "failed", message="out of luck", run=RUNS[2])
-    write(place, "running", run=RUNS[3])
+    submit(paths)
+    write(paths, "running", run=RUNS[1])
+    keep_checkpoint(paths, RUNS[1])
+    write(paths, "failed", message="out of luck", run=RUNS[2])
+    write(paths, "running", run=RUNS[3])
     slurm(silent=True)
-    with claim(place.work(RUNS[3])):
-        found = standings(place)
+    with claim(paths.work(RUNS[3])):
+        found = standings(paths)
     unknown = "(SLURM's queue can't be asked)"
     assert found[str(RUNS[0])] == ("queued", f" as 12_0 or ended {unknown}")
     assert found[str(RUNS[1])] == ("queued", f" as 12_1 or ended, 3 of 6 iterations done {unknown}")
     assert found[str(RUNS[2])] == ("failed", ": out of luck") and found[str(RUNS[3])][0] == "running"
 
 
-def test_a_failed_run_that_was_submitted_again_is_queued(place, slurm):
-    submit(place)
-    write(place, "failed", message="out of luck", launch="a")
+def test_a_failed_run_that_was_submitted_again_is_queued(paths, slurm):
+    submit(paths)
+    write(paths, "failed", message="out of luck", launch="a")
     slurm(("12_1", "RUNNING", ""), ("13_0", "PENDING", "Resources"))
-    assert stands(place) == ("failed", ": out of luck"), "the jobs of its launch leave it alone"
-    submit(place, RUNS[:1], "b", 13, submitted=2.0)
-    assert stands(place) == ("queued", ": 13_0 pending (Resources)")
+    assert stands(paths) == ("failed", ": out of luck"), "the jobs of its launch leave it alone"
+    submit(paths, RUNS[:1], "b", 13, submitted=2.0)
+    assert stands(paths) == ("queued", ": 13_0 pending (Resources)")
     slurm()
-    assert stands(place) == ("failed", ": out of luck"), "nobody has begun it since"
+    assert stands(paths) == ("failed", ": out of luck"), "nobody has begun it since"
 
 
-def test_recorded_runs_of_a_submission_are_left_out(place, slurm):
-    submit(place)
-    assert list(standings(place, [run.short_id for run in RUNS[1:]])) == [str(RUNS[0])]
-    assert standings(place, [run.short_id for run in RUNS]) == {}
+def test_recorded_runs_of_a_submission_are_left_out(paths, slurm):
+    submit(paths)
+    assert list(standings(paths, [run.short_id for run in RUNS[1:]])) == [str(RUNS[0])]
+    assert standings(paths, [run.short_id for run in RUNS]) == {}
 
 
-def test_a_standing_is_a_line(place, slurm):
-    submit(place, RUNS[:1])
+def test_a_standing_is_a_line(paths, slurm):
+    submit(paths, RUNS[:1])
     slurm(("12_0", "PENDING", "Priority"))
-    (standing,) = find_standings(place.out, set())
+    (standing,) = find_standings(paths.out, set())
     assert standing == Standing(str(RUNS[0]), "queued", ": 12_0 pending (Priority)")
-    assert f"{RUNS[0]}: queued: 12_0 pending (Priority)\n" in show(place)[1]
+    assert f"{RUNS[0]}: queued: 12_0 pending (Priority)\n" in show(paths)[1]

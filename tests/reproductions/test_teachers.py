@@ -16,10 +16,10 @@ from trained import leave
 from reproductions.harness import cli, launching
 from reproductions.harness.experiment import Row, Variant
 from reproductions.harness.launching import local
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm import launch as slurm
 from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
-from reproductions.harness.launching.worker import Outcome, Way, execute
-from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.launching.worker import ExecutionOptions, Outcome, execute
 from reproductions.harness.records import read_pool, read_record, record_path, weights_path
 from resnet import checkpoint
 from resnet.checkpoint import digest_of_weights
@@ -32,92 +32,92 @@ DIVERGING = Run("cifar_resnet8", replace(tiny.TINY, learning_rate=1e30), "synthe
 
 
 @pytest.fixture
-def place(tmp_path):
-    return Workplace(tmp_path, tmp_path)
+def paths(tmp_path):
+    return RunPaths(tmp_path, tmp_path)
 
 
 def never():
     return False
 
 
-def finished(place, run):
+def finished(paths, run):
     """When the run finished, as its file tells."""
-    return record_path(place.records, run).stat().st_mtime_ns
+    return record_path(paths.records, run).stat().st_mtime_ns
 
 
 @pytest.mark.parametrize("wait", [True, False])
-def test_a_student_waits_for_its_teacher_and_learns_from_its_final_weights(place, wait):
+def test_a_student_waits_for_its_teacher_and_learns_from_its_final_weights(paths, wait):
     other = Run("cifar_resnet8", tiny.TINY, "synthetic", seed=7)
-    assert execute([STUDENT, other, TEACHER], place, never, way=Way(wait=wait)) == Outcome({})
-    student, teacher = (read_record(record_path(place.records, run)) for run in (STUDENT, TEACHER))
+    assert execute([STUDENT, other, TEACHER], paths, never, execution=ExecutionOptions(wait=wait)) == Outcome({})
+    student, teacher = (read_record(record_path(paths.records, run)) for run in (STUDENT, TEACHER))
     assert student["teacher_sha256"] == teacher["weights_sha256"] and teacher["teacher_sha256"] is None
     assert student["specification"]["teacher"] == TEACHER.specification()
-    assert digest_of_weights(checkpoint.load(place.weights(TEACHER))) == teacher["weights_sha256"]
-    assert finished(place, TEACHER) < finished(place, STUDENT)
+    assert digest_of_weights(checkpoint.load(paths.weights(TEACHER))) == teacher["weights_sha256"]
+    assert finished(paths, TEACHER) < finished(paths, STUDENT)
 
 
-def test_a_student_whose_teacher_was_trained_before_begins_at_once(place):
-    assert execute([TEACHER], place, never) == Outcome({})
-    assert execute([STUDENT], place, never) == Outcome({})
+def test_a_student_whose_teacher_was_trained_before_begins_at_once(paths):
+    assert execute([TEACHER], paths, never) == Outcome({})
+    assert execute([STUDENT], paths, never) == Outcome({})
 
 
-def test_a_student_without_a_teacher_in_sight_fails_and_the_others_are_trained(place):
+def test_a_student_without_a_teacher_in_sight_fails_and_the_others_are_trained(paths):
     other = Run("cifar_resnet8", tiny.TINY, "synthetic", seed=7)
-    outcome = execute([STUDENT, other], place, never)
+    outcome = execute([STUDENT, other], paths, never)
     assert "teacher has no record" in outcome.failures[STUDENT] and str(TEACHER) in outcome.failures[STUDENT]
-    assert set(outcome.failures) == {STUDENT} and record_path(place.records, other).exists()
+    assert set(outcome.failures) == {STUDENT} and record_path(paths.records, other).exists()
 
 
 @pytest.mark.parametrize("launch", ["", "launched"])
-def test_a_student_fails_with_its_teacher(place, launch, monkeypatch):
-    weights = Workplace.weights
+def test_a_student_fails_with_its_teacher(paths, launch, monkeypatch):
+    weights = RunPaths.weights
 
     def failing(self, run):
         if run == TEACHER:
             raise RuntimeError("no weights today")
         return weights(self, run)
 
-    monkeypatch.setattr(Workplace, "weights", failing)
-    outcome = execute([TEACHER, STUDENT], place, never, way=Way(launch=launch))
+    monkeypatch.setattr(RunPaths, "weights", failing)
+    outcome = execute([TEACHER, STUDENT], paths, never, execution=ExecutionOptions(launch=launch))
     assert set(outcome.failures) == {TEACHER, STUDENT}
     assert "its teacher failed" in outcome.failures[STUDENT] and "no weights today" in outcome.failures[STUDENT]
 
 
-def test_a_diverged_teacher_teaches_nothing(place):
+def test_a_diverged_teacher_teaches_nothing(paths):
     student = replace(STUDENT, teacher=DIVERGING)
-    outcome = execute([DIVERGING, student], place, never)
+    outcome = execute([DIVERGING, student], paths, never)
     assert set(outcome.failures) == {student} and "its teacher diverged" in outcome.failures[student]
 
 
-def test_missing_damaged_and_other_weights_of_a_teacher(place):
-    assert execute([TEACHER], place, never) == Outcome({})
-    path, other = place.weights(TEACHER), Run("cifar_resnet14", tiny.TINY, "synthetic", seed=1)
+def test_missing_damaged_and_other_weights_of_a_teacher(paths):
+    assert execute([TEACHER], paths, never) == Outcome({})
+    path, other = paths.weights(TEACHER), Run("cifar_resnet14", tiny.TINY, "synthetic", seed=1)
     content = path.read_bytes()
     path.unlink()
-    (missing,) = execute([STUDENT], place, never).failures.values()
+    (missing,) = execute([STUDENT], paths, never).failures.values()
     assert f"the weights of its teacher can't be used: the weights {path} are gone\n" in missing
-    again = f"Move its record {record_path(place.records, TEACHER)} away to have it trained again."
+    again = f"Move its record {record_path(paths.records, TEACHER)} away to have it trained again."
     assert again in missing
     path.write_bytes(content[:-9] + b"x" * 9)
-    (damaged,) = execute([STUDENT], place, never).failures.values()
+    (damaged,) = execute([STUDENT], paths, never).failures.values()
     assert "is damaged" in damaged and again in damaged
-    assert execute([other], place, never) == Outcome({})
-    path.write_bytes(place.weights(other).read_bytes())
-    (swapped,) = execute([STUDENT], place, never).failures.values()
+    assert execute([other], paths, never) == Outcome({})
+    path.write_bytes(paths.weights(other).read_bytes())
+    (swapped,) = execute([STUDENT], paths, never).failures.values()
     assert f"{path} holds the weights" in swapped and "but the run's record says" in swapped and again in swapped
     path.write_bytes(content)
-    assert execute([STUDENT], place, never) == Outcome({})
+    assert execute([STUDENT], paths, never) == Outcome({})
 
 
-def test_a_damaged_record_of_a_teacher_is_named(place):
-    assert execute([TEACHER], place, never) == Outcome({})
-    path = record_path(place.records, TEACHER)
+def test_a_damaged_record_of_a_teacher_is_named(paths):
+    assert execute([TEACHER], paths, never) == Outcome({})
+    path = record_path(paths.records, TEACHER)
     path.write_text(json.dumps({**json.loads(path.read_text()), "parameters": 1}))
-    (said,) = execute([STUDENT], place, never).failures.values()
+    (said,) = execute([STUDENT], paths, never).failures.values()
     assert str(path) in said and "edited or damaged" in said
 
 
-def test_in_the_local_queue_students_wait_without_keeping_slots_busy(place, monkeypatch):
+def test_in_the_local_queue_students_wait_without_keeping_slots_busy(paths, monkeypatch):
     started, submit_job = [], local._submit
 
     def noted(job, slot):
@@ -126,9 +126,9 @@ def test_in_the_local_queue_students_wait_without_keeping_slots_busy(place, monk
 
     monkeypatch.setattr(local, "_submit", noted)
     watcher = Watcher(4)
-    assert local.launch([*STUDENTS, TEACHER], place, watcher, launching.Options(slots=2)) == Outcome({})
+    assert local.launch([*STUDENTS, TEACHER], paths, watcher, launching.Options(slots=2)) == Outcome({})
     assert started[0][0] == TEACHER and len(started) <= 4
-    assert all(when > finished(place, TEACHER) for run, when in started[1:])
+    assert all(when > finished(paths, TEACHER) for run, when in started[1:])
 
 
 def test_slurm_holds_students_back_until_the_teachers_job_has_ended(cluster, tmp_path):  # noqa: F811
@@ -161,16 +161,16 @@ def test_slurm_holds_students_back_for_a_teacher_of_an_earlier_launch(cluster, t
 def published(tmp_path):
     """Where the teacher is published with its weights, and a place to work that knows of it."""
     leave(tmp_path / "results", TEACHER)
-    return Workplace(tmp_path / "out", tmp_path, published=tmp_path / "results")
+    return RunPaths(tmp_path / "out", tmp_path, published=tmp_path / "results")
 
 
-def taught_by(place, run=STUDENT):
+def taught_by(paths, run=STUDENT):
     """The digest of the weights that a run learned from."""
-    return read_record(record_path(place.records, run))["teacher_sha256"]
+    return read_record(record_path(paths.records, run))["teacher_sha256"]
 
 
-def published_digest(place):
-    return read_record(record_path(place.published / "records", TEACHER))["weights_sha256"]
+def published_digest(paths):
+    return read_record(record_path(paths.published / "records", TEACHER))["weights_sha256"]
 
 
 def test_a_student_learns_from_published_weights_and_its_teacher_is_not_trained(published):
@@ -214,25 +214,25 @@ def test_a_job_of_the_local_queue_finds_published_weights(published):
 
 def test_a_job_on_slurm_is_told_where_they_are_from_wherever_it_runs(cluster, published, monkeypatch):  # noqa: F811
     monkeypatch.chdir(published.data)
-    place = replace(published, out=Path("out"), published=Path("results"))
-    assert slurm.launch([STUDENT], place, Watcher(1), launching.Options(detach=True)).detached
+    paths = replace(published, out=Path("out"), published=Path("results"))
+    assert slurm.launch([STUDENT], paths, Watcher(1), launching.Options(detach=True)).detached
     (job,) = cluster.submissions[0].jobs
-    assert job.place == replace(published, data=published.data.resolve()) and job.place.only_published(TEACHER)
-    slurm.launch([STUDENTS[1]], replace(place, published=None), Watcher(1), launching.Options(detach=True))
-    assert cluster.submissions[1].jobs[0].place.published is None
+    assert job.paths == replace(published, data=published.data.resolve()) and job.paths.only_published(TEACHER)
+    slurm.launch([STUDENTS[1]], replace(paths, published=None), Watcher(1), launching.Options(detach=True))
+    assert cluster.submissions[1].jobs[0].paths.published is None
 
 
 def test_the_jobs_of_teachers_and_of_their_students_are_together_no_more_than_the_profile_says(cluster, tmp_path):  # noqa: F811
     teachers = [replace(TEACHER, seed=seed) for seed in range(3)]
     runs = [*teachers, *(replace(STUDENT, seed=seed, teacher=t) for seed in range(3) for t in teachers)]
-    place, profile = Workplace(tmp_path, tmp_path), ClusterProfile(max_jobs=8)
-    assert slurm.launch(runs, place, Watcher(1), launching.Options(detach=True, slurm=profile)).detached
+    paths, profile = RunPaths(tmp_path, tmp_path), ClusterProfile(max_jobs=8)
+    assert slurm.launch(runs, paths, Watcher(1), launching.Options(detach=True, slurm=profile)).detached
     assert [len(submission.jobs) for submission in cluster.submissions] == [2, 6]
     assert all(job.runs == runs for submission in cluster.submissions for job in submission.jobs)
 
 
 def test_of_students_that_slurm_refuses_the_jobs_of_their_teachers_are_told(cluster, tmp_path, monkeypatch):  # noqa: F811
-    submit_array, place = submitit.AutoExecutor.submit_array, Workplace(tmp_path, tmp_path)
+    submit_array, paths = submitit.AutoExecutor.submit_array, RunPaths(tmp_path, tmp_path)
 
     def refuse_the_second(self, jobs):
         if cluster.submissions:
@@ -243,7 +243,7 @@ def test_of_students_that_slurm_refuses_the_jobs_of_their_teachers_are_told(clus
     with pytest.raises(
         ValueError, match="AssocMaxSubmitJobLimit(.|\n)*\nBut the jobs 12, which were submitted before, go on"
     ):
-        slurm.launch([TEACHER, *STUDENTS], place, Watcher(1), launching.Options(detach=True))
+        slurm.launch([TEACHER, *STUDENTS], paths, Watcher(1), launching.Options(detach=True))
 
 
 def make_distilled():

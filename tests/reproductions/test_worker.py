@@ -14,9 +14,9 @@ import torch
 
 from reproductions.harness import provenance
 from reproductions.harness.launching import worker
+from reproductions.harness.launching.run_paths import RunPaths, Status
 from reproductions.harness.launching.signals import stop_on_signals
 from reproductions.harness.launching.worker import execute
-from reproductions.harness.launching.workplace import Status, Workplace
 from reproductions.harness.records import ORIGIN, read_record, record_path
 from resnet import checkpoint, trainer
 from resnet.data import DataError, load
@@ -44,9 +44,9 @@ FROM_FILES = Recipe(
 )  # fmt: skip
 
 
-def comparable_record(place, run):
+def comparable_record(paths, run):
     """The run's record without what may differ after interruptions: times."""
-    record = read_record(record_path(place.records, run))
+    record = read_record(record_path(paths.records, run))
     for segment in record["segments"]:
         del segment["device_seconds"]
     return {name: value for name, value in record.items() if name not in ("timing", "interruptions", "record_sha256")}
@@ -64,7 +64,7 @@ def train_in_a_process_of_its_own(run, out):
     torch.set_num_threads(1)
     worker.load, provenance.code_identity = small_data, lambda: CODE
     warnings.simplefilter("error")  # no checkpoint is ever found damaged
-    outcome = execute([run], Workplace(out, out.parent, checkpoint_seconds=0.05), never)
+    outcome = execute([run], RunPaths(out, out.parent, checkpoint_seconds=0.05), never)
     assert not outcome.failures, outcome.failures
 
 
@@ -90,15 +90,15 @@ def test_killed_at_random_moments_it_leaves_the_same_record(tmp_path, run):
                 return
             time.sleep(0.002)
 
-    undisturbed, place = (Workplace(tmp_path / name, tmp_path) for name in ("undisturbed", "killed"))
+    undisturbed, paths = (RunPaths(tmp_path / name, tmp_path) for name in ("undisturbed", "killed"))
     process = start(undisturbed.out)
     process.join(300)
     assert process.exitcode == 0
 
-    newest, starts = place.work(run) / checkpoint.NEWEST, place.work(run) / "starts.json"
+    newest, starts = paths.work(run) / checkpoint.NEWEST, paths.work(run) / "starts.json"
     kills = 0
     for number in range(6):
-        process = start(place.out)
+        process = start(paths.out)
         # Most are killed some time after their first checkpoint, some while they start.
         path = starts if number in (1, 4) else newest
         wait_for_news(process, path, path.stat().st_mtime_ns if path.exists() else None)
@@ -106,14 +106,14 @@ def test_killed_at_random_moments_it_leaves_the_same_record(tmp_path, run):
         process.kill()
         process.join()
         kills += process.exitcode == -9
-    last = start(place.out)
+    last = start(paths.out)
     last.join(300)
     assert last.exitcode == 0 and kills >= 5
 
-    assert comparable_record(place, run) == comparable_record(undisturbed, run)
-    interruptions = [read_record(record_path(p.records, run))["interruptions"] for p in (undisturbed, place)]
+    assert comparable_record(paths, run) == comparable_record(undisturbed, run)
+    interruptions = [read_record(record_path(p.records, run))["interruptions"] for p in (undisturbed, paths)]
     assert interruptions == [0, kills]
-    expected, weights = (checkpoint.load(p.weights(run)) for p in (undisturbed, place))
+    expected, weights = (checkpoint.load(p.weights(run)) for p in (undisturbed, paths))
     assert all(torch.equal(expected[name], weights[name]) for name in expected)
 
 
@@ -122,10 +122,10 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def paths(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "load", small_data)
     monkeypatch.setattr(provenance, "code_identity", lambda: CODE)
-    return Workplace(tmp_path, tmp_path)
+    return RunPaths(tmp_path, tmp_path)
 
 
 def synthetic_run(**values):
@@ -136,8 +136,8 @@ def synthetic_run(**values):
     ("module", "function"),
     [(worker, "write_atomically"), (worker, "make_record"), (worker, "write_record"), (checkpoint, "remove")],
 )
-def test_killed_while_the_result_is_written_down(place, monkeypatch, module, function):
-    run, other = synthetic_run(), Workplace(place.out / "other", place.data)
+def test_killed_while_the_result_is_written_down(paths, monkeypatch, module, function):
+    run, other = synthetic_run(), RunPaths(paths.out / "other", paths.data)
     execute([run], other, never)
 
     def dies(*arguments):
@@ -146,39 +146,39 @@ def test_killed_while_the_result_is_written_down(place, monkeypatch, module, fun
     with monkeypatch.context() as patch:
         patch.setattr(module, function, dies)
         with pytest.raises(Killed):
-            execute([run], place, never)
-    assert not execute([run], place, never).failures
-    assert comparable_record(place, run) == comparable_record(other, run)
+            execute([run], paths, never)
+    assert not execute([run], paths, never).failures
+    assert comparable_record(paths, run) == comparable_record(other, run)
 
 
-def test_a_run_with_a_record_is_not_trained_again(place, monkeypatch):
+def test_a_run_with_a_record_is_not_trained_again(paths, monkeypatch):
     run = synthetic_run()
-    execute([run], place, never)
-    before = record_path(place.records, run).read_bytes()
+    execute([run], paths, never)
+    before = record_path(paths.records, run).read_bytes()
     monkeypatch.setattr(worker, "training", lambda *arguments: pytest.fail("trained again"))
-    assert not execute([run], place, never).failures
-    assert record_path(place.records, run).read_bytes() == before
+    assert not execute([run], paths, never).failures
+    assert record_path(paths.records, run).read_bytes() == before
 
 
-def test_a_finished_run_leaves_record_and_weights_but_no_checkpoint(place):
+def test_a_finished_run_leaves_record_and_weights_but_no_checkpoint(paths):
     run = synthetic_run()
-    execute([run], place, never)
-    record = read_record(record_path(place.records, run))
+    execute([run], paths, never)
+    record = read_record(record_path(paths.records, run))
     assert record["status"] == "completed" and record["identity"] == run.identity and record["parameters"] == 75_290
     assert record["data"] == {"name": "synthetic", "sha256": make_synthetic(60, 20).digest, "official": True}
     assert [point["iteration"] for point in record["curve"]] == [2, 4, 6]
-    assert "fc.weight" in checkpoint.load(place.weights(run))
-    assert checkpoint.load_latest(place.work(run)) is None and Status.read(place.work(run)) is None
+    assert "fc.weight" in checkpoint.load(paths.weights(run))
+    assert checkpoint.load_latest(paths.work(run)) is None and Status.read(paths.work(run)) is None
 
 
-def test_a_diverged_run_is_recorded_as_such(place):
+def test_a_diverged_run_is_recorded_as_such(paths):
     run = Run("cifar_resnet8", replace(SHORT, learning_rate=1e30), "synthetic")
-    assert not execute([run], place, never).failures
-    record = read_record(record_path(place.records, run))
+    assert not execute([run], paths, never).failures
+    record = read_record(record_path(paths.records, run))
     assert record["status"] == "diverged" and record["final"]["test_error"] is None and record["best"] == {}
 
 
-def test_a_run_that_fails_does_not_stop_the_others(place, monkeypatch):
+def test_a_run_that_fails_does_not_stop_the_others(paths, monkeypatch):
     bad, good = synthetic_run(seed=0), synthetic_run(seed=1)
     trainer = worker.Trainer
 
@@ -188,10 +188,10 @@ def test_a_run_that_fails_does_not_stop_the_others(place, monkeypatch):
         return trainer(run, *others, **named)
 
     monkeypatch.setattr(worker, "Trainer", failing_trainer)
-    outcome = execute([bad, good], place, never)
+    outcome = execute([bad, good], paths, never)
     assert list(outcome.failures) == [bad] and "out of luck" in outcome.failures[bad]
-    assert Status.read(place.work(bad)).state == "failed"
-    assert record_path(place.records, good).exists() and not record_path(place.records, bad).exists()
+    assert Status.read(paths.work(bad)).state == "failed"
+    assert record_path(paths.records, good).exists() and not record_path(paths.records, bad).exists()
 
 
 def full_disk(monkeypatch, *failing):
@@ -208,46 +208,46 @@ def full_disk(monkeypatch, *failing):
     return tried
 
 
-def test_a_checkpoint_that_can_not_be_written_is_said_and_the_next_one_tried(place, monkeypatch):
+def test_a_checkpoint_that_can_not_be_written_is_said_and_the_next_one_tried(paths, monkeypatch):
     run = synthetic_run()
     tried = full_disk(monkeypatch, 2, 3)
-    eager = Workplace(place.out, place.data, checkpoint_seconds=0)
+    eager = RunPaths(paths.out, paths.data, checkpoint_seconds=0)
     with pytest.warns(UserWarning) as caught:
         assert not execute([run], eager, never).failures
     said = [str(warning.message) for warning in caught]
     assert tried == [1, 2, 3, 4, 5] and len(said) == 2
     assert "at iteration 2: its checkpoint could not be written ([Errno 28] No space left on device)" in said[0]
-    alone = Workplace(place.out / "alone", place.data)
+    alone = RunPaths(paths.out / "alone", paths.data)
     execute([run], alone, never)
-    assert comparable_record(place, run) == comparable_record(alone, run)
+    assert comparable_record(paths, run) == comparable_record(alone, run)
 
 
-def test_a_stop_that_can_not_write_its_checkpoint_says_from_where_the_run_goes_on(place, monkeypatch):
+def test_a_stop_that_can_not_write_its_checkpoint_says_from_where_the_run_goes_on(paths, monkeypatch):
     run = synthetic_run()
     full_disk(monkeypatch, 2)
     stops = iter([False, False, True])
-    eager = Workplace(place.out, place.data, checkpoint_seconds=0)
+    eager = RunPaths(paths.out, paths.data, checkpoint_seconds=0)
     outcome = execute([run], eager, lambda: next(stops, True))
     assert "stopped at iteration 2, but its checkpoint could not be written ([Errno 28]" in outcome.failures[run]
     assert outcome.failures[run].endswith("it can be resumed from iteration 1")
-    assert outcome.interrupted == outcome.failures[run] and Status.read(place.work(run)).state == "stopped"
-    assert checkpoint.load_latest(place.work(run))["iteration"] == 1
-    assert not execute([run], place, never).failures
+    assert outcome.interrupted == outcome.failures[run] and Status.read(paths.work(run)).state == "stopped"
+    assert checkpoint.load_latest(paths.work(run))["iteration"] == 1
+    assert not execute([run], paths, never).failures
 
 
-def test_a_status_that_can_not_be_written_stops_nothing(place, monkeypatch):
+def test_a_status_that_can_not_be_written_stops_nothing(paths, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Status, "write", full)
     run = synthetic_run()
     with pytest.warns(UserWarning, match="how .* stands could not be written down: No space left on device"):
-        assert not execute([run], place, never).failures
-    assert record_path(place.records, run).exists()
+        assert not execute([run], paths, never).failures
+    assert record_path(paths.records, run).exists()
 
 
-def test_a_result_that_can_not_be_written_is_said_in_a_line_and_the_checkpoint_stays(place, monkeypatch):
-    run, eager = synthetic_run(), Workplace(place.out, place.data, checkpoint_seconds=0)
+def test_a_result_that_can_not_be_written_is_said_in_a_line_and_the_checkpoint_stays(paths, monkeypatch):
+    run, eager = synthetic_run(), RunPaths(paths.out, paths.data, checkpoint_seconds=0)
 
     def full(path, record):
         raise OSError(28, "No space left on device", str(path))
@@ -255,20 +255,20 @@ def test_a_result_that_can_not_be_written_is_said_in_a_line_and_the_checkpoint_s
     with monkeypatch.context() as patch:
         patch.setattr(worker, "write_record", full)
         said = execute([run], eager, never).failures[run]
-    expected = f"[Errno 28] No space left on device: '{place.records}'"
+    expected = f"[Errno 28] No space left on device: '{paths.records}'"
     assert said == f"{expected}\nThe same command goes on from the last checkpoint."
-    assert checkpoint.load_latest(place.work(run))["iteration"] == 5
+    assert checkpoint.load_latest(paths.work(run))["iteration"] == 5
 
 
-def begin(place, run):
+def begin(paths, run):
     """Train a run as far as a checkpoint after two of its iterations."""
     stops = iter([False, False, True])
-    assert execute([run], place, lambda: next(stops, True)).interrupted
+    assert execute([run], paths, lambda: next(stops, True)).interrupted
 
 
-def change(place, run, values):
+def change(paths, run, values):
     """Make the checkpoint of a run one from elsewhere."""
-    checkpoint.save(place.work(run), checkpoint.load_latest(place.work(run)) | values)
+    checkpoint.save(paths.work(run), checkpoint.load_latest(paths.work(run)) | values)
 
 
 @pytest.mark.parametrize(
@@ -280,44 +280,44 @@ def change(place, run, values):
         ({"run": "b2"}, "Either go on with it where it was begun, or remove"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_here_is_said_in_a_line_with_the_ways_out(place, elsewhere, said):
+def test_a_checkpoint_that_does_not_fit_here_is_said_in_a_line_with_the_ways_out(paths, elsewhere, said):
     run = synthetic_run()
-    begin(place, run)
-    change(place, run, elsewhere)
-    failure = execute([run], place, never).failures[run]
-    assert said in failure and str(place.work(run)) in failure and "\n" not in failure
-    assert checkpoint.load_latest(place.work(run))["iteration"] == 2, "it stays"
+    begin(paths, run)
+    change(paths, run, elsewhere)
+    failure = execute([run], paths, never).failures[run]
+    assert said in failure and str(paths.work(run)) in failure and "\n" not in failure
+    assert checkpoint.load_latest(paths.work(run))["iteration"] == 2, "it stays"
 
 
-def test_a_checkpoint_of_newer_code_is_said_in_a_line_and_stays(place):
+def test_a_checkpoint_of_newer_code_is_said_in_a_line_and_stays(paths):
     run = synthetic_run()
-    begin(place, run)
-    path = place.work(run) / checkpoint.NEWEST
+    begin(paths, run)
+    path = paths.work(run) / checkpoint.NEWEST
     path.write_bytes(path.read_bytes().replace(b"checkpoint-1", b"checkpoint-2", 1))
-    failure = execute([run], place, never).failures[run]
+    failure = execute([run], paths, never).failures[run]
     assert failure.startswith(f"{path} was written by newer code") and "\n" not in failure and path.exists()
 
 
-def test_a_record_names_the_precision_of_the_checkpoint_that_a_run_went_on_from(place, monkeypatch):
+def test_a_record_names_the_precision_of_the_checkpoint_that_a_run_went_on_from(paths, monkeypatch):
     monkeypatch.setattr(trainer, "has_bf16", lambda device: True)
     run = Run("cifar_resnet8", replace(SHORT, precision="auto"), "synthetic")
-    begin(place, run)
-    change(place, run, {"precision": "bf16"})
-    assert not execute([run], place, never).failures
-    record = read_record(record_path(place.records, run))
+    begin(paths, run)
+    change(paths, run, {"precision": "bf16"})
+    assert not execute([run], paths, never).failures
+    record = read_record(record_path(paths.records, run))
     assert record["precision"] == "bf16" and [s["precision"] for s in record["segments"]] == ["fp32", "bf16"]
 
 
-def test_asked_to_stop_it_leaves_a_checkpoint_and_says_so(place):
+def test_asked_to_stop_it_leaves_a_checkpoint_and_says_so(paths):
     run, other = synthetic_run(seed=0), synthetic_run(seed=1)
     stops = iter([False, False, True])
-    outcome = execute([run, other], place, lambda: next(stops, True))
+    outcome = execute([run, other], paths, lambda: next(stops, True))
     assert outcome.interrupted and not outcome.failures
-    assert checkpoint.load_latest(place.work(run))["iteration"] == 2
-    assert Status.read(place.work(run)).state == "stopped"
-    assert not place.work(other).exists()
-    execute([run], place, never)
-    assert read_record(record_path(place.records, run))["interruptions"] == 1
+    assert checkpoint.load_latest(paths.work(run))["iteration"] == 2
+    assert Status.read(paths.work(run)).state == "stopped"
+    assert not paths.work(other).exists()
+    execute([run], paths, never)
+    assert read_record(record_path(paths.records, run))["interruptions"] == 1
 
 
 def test_a_signal_stops_at_a_checkpoint_where_stderr_can_not_be_written_to(monkeypatch):
@@ -330,22 +330,22 @@ def test_a_signal_stops_at_a_checkpoint_where_stderr_can_not_be_written_to(monke
         assert stop_requested()
 
 
-def segments_of(place, run):
+def segments_of(paths, run):
     """What the record says: from, to, and the version of torch."""
-    segments = read_record(record_path(place.records, run))["segments"]
+    segments = read_record(record_path(paths.records, run))["segments"]
     return [(s["from"], s["to"], s["versions"] and s["versions"]["torch"]) for s in segments]
 
 
 @pytest.mark.parametrize(
     ("third", "expected"), [("2.1", [(0, 6, "2.1")]), ("2.3", [(0, 2, "2.1"), (2, 6, "2.3")])], ids=["back", "moved"]
 )
-def test_a_record_names_every_software_that_had_a_part_in_it(place, monkeypatch, third, expected):
+def test_a_record_names_every_software_that_had_a_part_in_it(paths, monkeypatch, third, expected):
     """What a killed process did after its last checkpoint belongs to the process that did it again."""
     run, versions = synthetic_run(), provenance.versions()
 
     def start(version, stops=never):
         monkeypatch.setattr(provenance, "versions", lambda kernels: versions | {"torch": version})
-        return execute([run], place, stops)
+        return execute([run], paths, stops)
 
     def dies(*arguments):
         raise Killed
@@ -358,60 +358,60 @@ def test_a_record_names_every_software_that_had_a_part_in_it(place, monkeypatch,
         with pytest.raises(Killed):
             start("2.2", lambda: next(stops, True))
     assert not start(third).failures
-    assert segments_of(place, run) == expected
-    record = read_record(record_path(place.records, run))
+    assert segments_of(paths, run) == expected
+    record = read_record(record_path(paths.records, run))
     assert record["interruptions"] == 2 and record["versions"]["torch"] == third
     seconds = sum(segment["device_seconds"] for segment in record["segments"])
     assert seconds == pytest.approx(record["timing"]["device_seconds"], abs=0.01)
 
 
-def test_segments_that_a_checkpoint_does_not_know_are_not_invented(place, monkeypatch):
+def test_segments_that_a_checkpoint_does_not_know_are_not_invented(paths, monkeypatch):
     run = synthetic_run()
     stops = iter([False, False, True])
-    execute([run], place, lambda: next(stops, True))
-    state = checkpoint.load_latest(place.work(run))
+    execute([run], paths, lambda: next(stops, True))
+    state = checkpoint.load_latest(paths.work(run))
     del state["history"]["segments"]  # as it was written before there were segments
-    checkpoint.save(place.work(run), state)
+    checkpoint.save(paths.work(run), state)
     clean = {**CODE, "modified": False}
     monkeypatch.setattr(provenance, "code_identity", lambda: clean)
-    assert not execute([run], place, never).failures
-    record = read_record(record_path(place.records, run))
+    assert not execute([run], paths, never).failures
+    record = read_record(record_path(paths.records, run))
     first, second = record["segments"]
     assert (first["from"], first["to"]) == (0, 2) and {first[name] for name in ORIGIN} == {None}
     assert (second["from"], second["to"], second["code"]) == (2, 6, clean)
     assert record["code"]["modified"] is None
 
 
-def test_a_damaged_record_is_reported_and_not_trained_over(place):
+def test_a_damaged_record_is_reported_and_not_trained_over(paths):
     run = synthetic_run()
-    execute([run], place, never)
-    path = record_path(place.records, run)
+    execute([run], paths, never)
+    path = record_path(paths.records, run)
     record = json.loads(path.read_text())
     record["final"]["test_error"] = 0.5
     path.write_text(json.dumps(record))
     damaged = path.read_bytes()
-    outcome = execute([run], place, never)
+    outcome = execute([run], paths, never)
     assert str(path) in outcome.failures[run] and path.read_bytes() == damaged
 
 
-def test_missing_data_are_a_failure_without_a_traceback(place, monkeypatch):
+def test_missing_data_are_a_failure_without_a_traceback(paths, monkeypatch):
     def missing(name, folder):
         raise DataError("no data")
 
     monkeypatch.setattr(worker, "load", missing)
-    assert execute([synthetic_run()], place, never).failures == {synthetic_run(): "no data"}
+    assert execute([synthetic_run()], paths, never).failures == {synthetic_run(): "no data"}
 
 
-def test_a_run_that_can_not_be_claimed_fails_and_the_others_are_trained(place, monkeypatch):
+def test_a_run_that_can_not_be_claimed_fails_and_the_others_are_trained(paths, monkeypatch):
     first, second = synthetic_run(seed=0), synthetic_run(seed=1)
     claim = worker.claim
 
     def full(folder, *arguments):
-        if folder == place.work(first):
+        if folder == paths.work(first):
             raise OSError(28, "No space left on device")
         return claim(folder, *arguments)
 
     monkeypatch.setattr(worker, "claim", full)
-    outcome = execute([first, second], place, never)
+    outcome = execute([first, second], paths, never)
     assert list(outcome.failures) == [first] and "can't be begun: [Errno 28] No space left" in outcome.failures[first]
-    assert record_path(place.records, second).exists()
+    assert record_path(paths.records, second).exists()

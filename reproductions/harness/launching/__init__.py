@@ -1,6 +1,6 @@
 """Three ways to start the same work: in this process, on this machine's slots, on a SLURM cluster.
 
-A launcher is a function ``launch(runs, place, display, options)`` that trains the runs that have no record yet and
+A launcher is a function ``launch(runs, paths, display, options)`` that trains the runs that have no record yet and
 returns an :class:`~reproductions.harness.launching.worker.Outcome`; whatever it starts calls ``worker.execute``.
 """
 

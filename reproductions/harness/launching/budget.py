@@ -9,7 +9,7 @@ import torch
 from reproductions.harness import provenance
 from reproductions.harness.final_weights import has_final_weights
 from reproductions.harness.launching.cost import Rate, Work, work_of
-from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.records import Pool
 from resnet import checkpoint
 from resnet.device import has_bf16, resolve_precision
@@ -17,7 +17,7 @@ from resnet.run import Run
 
 
 @dataclass(frozen=True)
-class Beginning:
+class InitialModel:
     """The checkpoint of an unfinished run: iterations done, precision, and the code that it was begun with."""
 
     iteration: int
@@ -36,7 +36,7 @@ class Plan:
     """
 
     runs: list[Run]
-    begun: dict[Run, Beginning] = field(default_factory=dict)
+    begun: dict[Run, InitialModel] = field(default_factory=dict)
     precisions: dict[Run, str] = field(default_factory=dict)
     left: dict[Run, str] = field(default_factory=dict)
     seconds: dict[Run, float] = field(default_factory=dict)
@@ -133,9 +133,9 @@ def lacking(runs: Sequence[Run], pools: Sequence[Pool]) -> list[Run]:
     return list(found)
 
 
-def read_beginning(place: Workplace, run: Run) -> Beginning | None:
+def read_beginning(paths: RunPaths, run: Run) -> InitialModel | None:
     """Read the checkpoint of an unfinished run; None without one that can be used."""
-    folder = place.work(run)
+    folder = paths.work(run)
     for path in (folder / checkpoint.NEWEST, folder / checkpoint.PREVIOUS):
         try:
             state = checkpoint.load(path)
@@ -143,13 +143,13 @@ def read_beginning(place: Workplace, run: Run) -> Beginning | None:
             continue
         segments = state["history"].get("segments") or [{}]  # which checkpoints of older code don't have
         code = (segments[-1].get("origin") or {}).get("code", {})
-        return Beginning(state["iteration"], state["precision"], code.get("commit"), code.get("resnet_sha256"))
+        return InitialModel(state["iteration"], state["precision"], code.get("commit"), code.get("resnet_sha256"))
     return None
 
 
 def make_plan(
     runs: Sequence[Run],
-    place: Workplace,
+    paths: RunPaths,
     device: torch.device | None,
     partners: Callable[[Run], list[dict]],
     rates: Callable[[list[Run]], dict[Work, Rate]],
@@ -163,13 +163,13 @@ def make_plan(
     work of these runs, as far as they are known.
     """
     digest = provenance.code_identity()["resnet_sha256"]
-    begun: dict[Run, Beginning] = {}
+    begun: dict[Run, InitialModel] = {}
     precisions: dict[Run, str] = {}
     left: dict[Run, str] = {}
     for run in runs:
         own = None if device is None else resolve_precision(run.recipe.precision, device)
         wanted = own
-        if (beginning := read_beginning(place, run)) is not None:
+        if (beginning := read_beginning(paths, run)) is not None:
             if beginning.resnet_sha256 != digest:
                 commit = f"commit {beginning.commit[:10]}" if beginning.commit else "code that is not known"
                 left[run] = f"begun under {commit}, and can be finished by that code alone"

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from reproductions.harness import provenance
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.signals import stop_on_signals
-from reproductions.harness.launching.worker import Outcome, Way, execute
-from reproductions.harness.launching.workplace import Workplace
+from reproductions.harness.launching.worker import ExecutionOptions, Outcome, execute
 from resnet.device import DeviceLost
 from resnet.distributed import ALONE, Group, join, local_device, port_for
 from resnet.run import Run
@@ -29,8 +29,8 @@ class Job:
     """
 
     runs: list[Run]
-    place: Workplace
-    way: Way
+    paths: RunPaths
+    execution: ExecutionOptions
     first: int = 0
     threads: int | None = None
     code: dict | None = None
@@ -44,13 +44,13 @@ class Job:
         environment = submitit.JobEnvironment()
         requeue_signal = environment._usr_sig()
         runs = [*self.runs[self.first :], *self.runs[: self.first]]
-        way = replace(self.way, budget=self.way.budget.started())
+        execution = replace(self.execution, budget=self.execution.budget.started())
         with (
-            stop_on_signals(requeue_signal, until=way.budget.until) as stop,
-            join_tasks(environment, way.device) as group,
+            stop_on_signals(requeue_signal, until=execution.budget.until) as stop,
+            join_tasks(environment, execution.device) as group,
         ):
             try:
-                outcome = execute(runs, self.place, stop, way=way, group=group)
+                outcome = execute(runs, self.paths, stop, execution=execution, group=group)
             except DeviceLost:
                 traceback.print_exc()
                 os._exit(1)  # like a process that was killed: another one may find the device well

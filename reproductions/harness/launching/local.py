@@ -19,10 +19,10 @@ from reproductions.harness.launching.claims import claim_number, owned
 from reproductions.harness.launching.job import Job
 from reproductions.harness.launching.private import check_private
 from reproductions.harness.launching.progress import Display
+from reproductions.harness.launching.run_paths import RunPaths, failures, unfinished
 from reproductions.harness.launching.signals import STOPPING, stop_on_signals
 from reproductions.harness.launching.slots import Slot, find_slots
-from reproductions.harness.launching.worker import Outcome, Way
-from reproductions.harness.launching.workplace import Workplace, failures, left
+from reproductions.harness.launching.worker import ExecutionOptions, Outcome
 from resnet.run import Run
 
 _MONTH_MINUTES = 30 * 24 * 60  # submitit wants a time limit; a local job has none
@@ -32,7 +32,7 @@ _FALSE_STARTS = 3  # jobs in a row that died before they began a run: the slot i
 _LOG_LINES = 20  # shown of a job that died
 
 
-def launch(runs: list[Run], place: Workplace, display: Display, options: Options) -> Outcome:
+def launch(runs: list[Run], paths: RunPaths, display: Display, options: Options) -> Outcome:
     """Keep a job on every slot while there are runs to begin; SIGINT and SIGTERM stop the jobs at a checkpoint.
 
     Where a job dies, another one goes on from its runs' checkpoints; a run that never gets further is given up. Runs
@@ -40,15 +40,15 @@ def launch(runs: list[Run], place: Workplace, display: Display, options: Options
     """
     if not runs:
         return Outcome({})
-    check_private(place.jobs)
-    queue = _Queue(runs, place, display, options)
+    check_private(paths.jobs)
+    queue = _Queue(runs, paths, display, options)
     with stop_on_signals(message=STOPPING, until=options.budget.until) as stop_requested:
         try:
-            while queue.running or (queue.usable and not stop_requested() and queue.left()):
+            while queue.running or (queue.usable and not stop_requested() and queue.unfinished()):
                 if not stop_requested():
                     queue.begin()
                 time.sleep(_POLL_SECONDS)
-                display.poll(place, runs)
+                display.poll(paths, runs)
                 queue.collect()
                 if stop_requested():  # again and again: a job that is just starting may miss the first
                     queue.ask_to_stop()
@@ -56,11 +56,11 @@ def launch(runs: list[Run], place: Workplace, display: Display, options: Options
             queue.dismiss()
             raise
         stopped = stop_requested()
-    undone = queue.left()
-    found = queue.failures | failures(runs, place, queue.way.launch)
+    undone = queue.unfinished()
+    found = queue.failures | failures(runs, paths, queue.execution.launch)
     if not stopped:
         return Outcome(dict.fromkeys(undone, queue.last_words) | found)
-    elsewhere = sum(owned(place.work(run), place.stale_seconds) for run in undone)
+    elsewhere = sum(owned(paths.work(run), paths.stale_seconds) for run in undone)
     note = f"; {elsewhere} runs go on in processes of another launch" if elsewhere else ""
     return Outcome(found, f"stopped at a checkpoint{note}" if undone else "")
 
@@ -68,10 +68,12 @@ def launch(runs: list[Run], place: Workplace, display: Display, options: Options
 class _Queue:
     """The slots of a launch and their jobs."""
 
-    def __init__(self, runs: list[Run], place: Workplace, display: Display, options: Options):
-        self.runs, self.place, self.display = runs, place, display
+    def __init__(self, runs: list[Run], paths: RunPaths, display: Display, options: Options):
+        self.runs, self.paths, self.display = runs, paths, display
         launch = uuid.uuid4().hex
-        self.way = Way(options.pack, options.device, False, launch, options.max_starts, options.budget)
+        self.execution = ExecutionOptions(
+            options.pack, options.device, False, launch, options.max_starts, options.budget
+        )
         self.code = provenance.code_identity()
         self.usable = find_slots(options.slots, len(runs), options.device)
         self.running: dict[Slot, submitit.Job] = {}
@@ -82,23 +84,23 @@ class _Queue:
         self._promised: dict[Run, Slot] = {}  # runs that a job was started for and has not claimed yet
         self._stopping = False
 
-    def left(self) -> list[Run]:
+    def unfinished(self) -> list[Run]:
         """The runs that have neither a record nor failed; the folder of one that failed may not be writable."""
-        return [run for run in left(self.runs, self.place, self.way.launch) if run not in self.failures]
+        return [run for run in unfinished(self.runs, self.paths, self.execution.launch) if run not in self.failures]
 
     def begin(self) -> None:
         """Start a job on each free slot, as long as there are runs that can be begun and nobody has claimed."""
         promised = self._promised.items()
         self._promised = {run: slot for run, slot in promised if slot in self.running and not self._owned(run)}
         free = [slot for slot in self.usable if slot not in self.running]
-        left = self.left() if free else []
+        left = self.unfinished() if free else []
         waiting = [run for run in left if run not in self._promised and not self._owned(run)]
         waiting = [run for run in waiting if not any(need in left for need in run.needs.values())]  # for now
         for slot in free:
             if not waiting:
                 return
-            count = (self.way.pack or 1) if slot.gpu is not None else 1  # a processor trains one by one
-            job = Job(self.runs, self.place, self.way, self.runs.index(waiting[0]), slot.threads, self.code)
+            count = (self.execution.pack or 1) if slot.gpu is not None else 1  # a processor trains one by one
+            job = Job(self.runs, self.paths, self.execution, self.runs.index(waiting[0]), slot.threads, self.code)
             self._claims[slot] = self._count_claims()
             try:
                 self.running[slot] = _submit(job, slot)
@@ -145,10 +147,10 @@ class _Queue:
             self.collect()
 
     def _owned(self, run: Run) -> bool:
-        return owned(self.place.work(run), self.place.stale_seconds)
+        return owned(self.paths.work(run), self.paths.stale_seconds)
 
     def _count_claims(self) -> int:
-        return sum(claim_number(self.place.work(run)) for run in self.runs)
+        return sum(claim_number(self.paths.work(run)) for run in self.runs)
 
 
 class _Died(Exception):
@@ -156,7 +158,7 @@ class _Died(Exception):
 
 
 def _submit(job: Job, slot: Slot) -> submitit.Job:
-    executor = submitit.LocalExecutor(job.place.jobs)
+    executor = submitit.LocalExecutor(job.paths.jobs)
     gpus = {"gpus_per_node": 1, "visible_gpus": (slot.gpu,)} if slot.gpu is not None else {}
     executor.update_parameters(timeout_min=_MONTH_MINUTES, **gpus)
     with _ignoring_ctrl_c():

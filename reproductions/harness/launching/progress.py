@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from reproductions.harness.console import make_console
-from reproductions.harness.launching.workplace import Status, Workplace
+from reproductions.harness.launching.run_paths import RunPaths, Status
 from reproductions.harness.records import RecordError, outcome, read_record, record_path
 from resnet.run import Run
 
@@ -63,13 +63,13 @@ class Display:
             self._forget(run)
         self._show()
 
-    def poll(self, place: Workplace, runs: list[Run]) -> None:
+    def poll(self, paths: RunPaths, runs: list[Run]) -> None:
         """Read the statuses that the jobs of these runs have written."""
         for run in runs:
-            if (path := record_path(place.records, run)).exists():
+            if (path := record_path(paths.records, run)).exists():
                 with suppress(RecordError):  # a damaged one is its job's to report
                     self._finish(run, outcome(read_record(path)))
-            elif (status := Status.read(place.work(run))) is not None and status.state == "running":
+            elif (status := Status.read(paths.work(run))) is not None and status.state == "running":
                 self._statuses[run] = status
             else:
                 self._forget(run)

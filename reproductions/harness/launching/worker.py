@@ -24,10 +24,10 @@ from reproductions.harness.launching.recording import (
     origin,
     take_back_start,
 )
-from reproductions.harness.launching.workplace import Status, Workplace, failures
+from reproductions.harness.launching.run_paths import RunPaths, Status, failures
 from reproductions.harness.records import RecordError, outcome, read_record, record_path, write_record
 from resnet import checkpoint
-from resnet.data import FOLDERS, Data, DataError, load, place
+from resnet.data import FOLDERS, Data, DataError, load, paths
 from resnet.device import DeviceLost, find_device
 from resnet.distributed import ALONE, Group
 from resnet.files import remove_unfinished, write_atomically
@@ -40,12 +40,12 @@ from resnet.weights import WeightsError
 _CLAIM_SECONDS = 1.0  # between two looks at runs that other processes train
 
 
-CALLED = {"teacher": "teacher", "pretrained": "pre-training"}  # in messages, what a run is to one that needs it
+ROLE_NAMES = {"teacher": "teacher", "pretrained": "pre-training"}  # in messages, what a run is to one that needs it
 _GO_ON = {  # how a run can go on from a checkpoint, by the part of it that does not fit here
     "precision": "go on with it on a device that has this precision",
     "kernels": "go on with it on a device that can run them",
     "data": "name the folder of the data that it was begun with (DATA= with make)",
-    **{role: f"put back the {called}'s weights that it was begun with" for role, called in CALLED.items()},
+    **{role: f"put back the {called}'s weights that it was begun with" for role, called in ROLE_NAMES.items()},
 }
 
 
@@ -67,7 +67,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Way:
+class ExecutionOptions:
     """How runs are trained: what decides where and when, but not what comes out.
 
     pack: at most so many at once on the device, None for as many as it is good for. device: a name for
@@ -86,10 +86,10 @@ class Way:
 
 def execute(
     runs: list[Run],
-    place: Workplace,
+    paths: RunPaths,
     stop_requested: Callable[[], bool],
     on_status: Callable[[Run, Status], None] = lambda run, status: None,
-    way: Way = Way(),
+    execution: ExecutionOptions = ExecutionOptions(),
     say: Callable[[str], None] = lambda text: None,
     group: Group = ALONE,
 ) -> Outcome:
@@ -102,20 +102,22 @@ def execute(
     The processes of a ``group`` train every run together, one after another: rank 0 says which, and alone claims runs
     and writes. An exception in one of them is raised after it was written down, because the others can't go on.
     """
-    worker = _Worker(runs, place, stop_requested, on_status, way, say, group)
+    worker = _Worker(runs, paths, stop_requested, on_status, execution, say, group)
     return worker.work()
 
 
 class _Worker:
     """The state of :func:`execute`: which runs are left, and how the others ended."""
 
-    def __init__(self, runs, place: Workplace, stop_requested, on_status, way: Way, say, group: Group):
+    def __init__(
+        self, runs, paths: RunPaths, stop_requested, on_status, execution: ExecutionOptions, say, group: Group
+    ):
         self.runs, self.waiting = list(runs), deque(runs)
-        self.place, self.stop_requested, self.on_status, self.way = place, stop_requested, on_status, way
-        self.device, self.code, self.group = find_device(way.device), provenance.code_identity(), group
+        self.paths, self.stop_requested, self.on_status, self.execution = paths, stop_requested, on_status, execution
+        self.device, self.code, self.group = find_device(execution.device), provenance.code_identity(), group
         # Several processes train their runs one by one, and so does whoever reads files all the time.
         one_by_one = group.size > 1 or any(run.data in FOLDERS for run in runs)
-        self.pack = Pack(self.device, 1 if one_by_one else way.pack, say)
+        self.pack = Pack(self.device, 1 if one_by_one else execution.pack, say)
         self.failures: dict[Run, str] = {}
         self.interrupted = ""
         self._data: dict[tuple, Data] = {}
@@ -124,7 +126,7 @@ class _Worker:
 
     def work(self) -> Outcome:
         self.pack.train(self._begin)
-        while self.waiting and self.way.wait and not self.stop_requested():
+        while self.waiting and self.execution.wait and not self.stop_requested():
             time.sleep(_CLAIM_SECONDS)
             self.pack.train(self._begin)
         if self.waiting and self.stop_requested():
@@ -151,7 +153,7 @@ class _Worker:
             self._next_look = time.monotonic() + _CLAIM_SECONDS
             return None
         self._alone = None
-        self.waiting = deque(sorted(self.waiting, key=lambda run: self.way.budget.rank(run, self.pack.size)))
+        self.waiting = deque(sorted(self.waiting, key=lambda run: self.execution.budget.rank(run, self.pack.size)))
         for _ in range(len(self.waiting)):
             run = self.waiting.popleft()
             if self._has_ended(run) or self._need_is_lost(run):
@@ -161,7 +163,7 @@ class _Worker:
                 self.waiting.append(run)
                 continue
             try:
-                claimed = claim(self.place.work(run), self.place.stale_seconds)
+                claimed = claim(self.paths.work(run), self.paths.stale_seconds)
             except OSError as error:  # a full or read-only disk
                 self._fail(run, f"the run can't be begun: {error}")
                 continue
@@ -182,30 +184,30 @@ class _Worker:
 
         One that is published with its weights is waited for only where this launch trains it all the same.
         """
-        unrecorded = {r: need for r, need in run.needs.items() if not record_path(self.place.records, need).exists()}
-        return {r: need for r, need in unrecorded.items() if need in self.runs or not self.place.only_published(need)}
+        unrecorded = {r: need for r, need in run.needs.items() if not record_path(self.paths.records, need).exists()}
+        return {r: need for r, need in unrecorded.items() if need in self.runs or not self.paths.only_published(need)}
 
     def _need_is_lost(self, run: Run) -> bool:
         """Whether the run can't be trained because one that it needs can't; that is then written down."""
         for role, need in self._needs_missing(run).items():
             if need in self.failures or self._has_ended(need):
-                self._fail(run, f"its {CALLED[role]} failed: {need}\n{self.failures[need]}")
+                self._fail(run, f"its {ROLE_NAMES[role]} failed: {need}\n{self.failures[need]}")
                 return True
             if need not in self.runs:
-                self._fail(run, f"its {CALLED[role]} has no record in {self.place.records}: {need}")
+                self._fail(run, f"its {ROLE_NAMES[role]} has no record in {self.paths.records}: {need}")
                 return True
         return False
 
     def _is_suspected(self, run: Run) -> bool:
-        return begun_in_vain(self.place.work(run), self.way.launch) > 0
+        return begun_in_vain(self.paths.work(run), self.execution.launch) > 0
 
     def _note_start(self, run: Run, claimed: Claim) -> "_Begun | None":
         """Write down that the run is begun; None, and the claim given up, where it can't be."""
-        way, folder = self.way, self.place.work(run)
+        execution, folder = self.execution, self.paths.work(run)
         with ExitStack() as stack:
             stack.enter_context(claimed)
             try:
-                begun = _Begun(run, claimed, note_start(folder, way.launch, way.max_starts))
+                begun = _Begun(run, claimed, note_start(folder, execution.launch, execution.max_starts))
             except (GivenUp, OSError, ValueError) as error:
                 failure = str(error)
             else:
@@ -216,13 +218,13 @@ class _Worker:
 
     def _has_ended(self, run: Run) -> bool:
         """Whether the run has a record, or another job of the same launch saw it fail."""
-        if (path := record_path(self.place.records, run)).exists():
+        if (path := record_path(self.paths.records, run)).exists():
             try:
                 self.on_status(run, _done(run, read_record(path)))
             except RecordError as error:  # never trained over: it may be all that is left of a result
                 self.failures[run] = f"{error}\n{error.advice}"
             return True
-        failed = failures([run], self.place, self.way.launch) if self.way.launch else {}
+        failed = failures([run], self.paths, self.execution.launch) if self.execution.launch else {}
         self.failures |= failed
         return run in failed
 
@@ -246,13 +248,13 @@ class _Worker:
                 if self.pack.size > 1 or not alone:  # there will be more memory when others have ended
                     self.waiting.append(run)
                     with suppress(OSError):  # the start then counts as one in vain
-                        take_back_start(self.place.work(run), begun.starts)
+                        take_back_start(self.paths.work(run), begun.starts)
                     raise
                 self._fail(run, traceback.format_exc())
             except (DataError, RecordError, NeedError, checkpoint.CheckpointError) as error:
                 self._fail(run, str(error))
             except checkpoint.MismatchError as error:
-                folder, way = self.place.work(run), _GO_ON.get(error.what, "go on with it where it was begun")
+                folder, way = self.paths.work(run), _GO_ON.get(error.what, "go on with it where it was begun")
                 text = f"it can't go on from its checkpoint in {folder}: {error}"
                 self._fail(run, f"{text}. Either {way}, or remove that folder to begin again")
             except OSError as error:  # a disk that is full, or another user's files
@@ -279,13 +281,13 @@ class _Worker:
         return False
 
     def _train_and_record(self, begun: "_Begun") -> Generator[int, None, dict]:
-        run, folder = begun.run, self.place.work(begun.run)
-        precision = self.way.budget.precisions.get(run.short_id)
+        run, folder = begun.run, self.paths.work(begun.run)
+        precision = self.execution.budget.precisions.get(run.short_id)
         trainer = Trainer(run, self._data_of(run), self.group, **self._needed_by(run), precision=precision)
         history = yield from training(
             trainer,
             folder,
-            self.place.checkpoint_seconds,
+            self.paths.checkpoint_seconds,
             on_progress=partial(self._report, run, "running"),
             stop_requested=lambda: (begun.claimed is not None and begun.claimed.lost) or self.stop_requested(),
             neighbours=lambda: self.pack.neighbours,
@@ -295,29 +297,29 @@ class _Worker:
         tests = {} if trainer.diverged else trainer.final_tests()
         record = make_record(trainer, history, tests, begun.starts)
         if self.group.rank == 0:
-            write_atomically(self.place.weights(run), checkpoint.pack(trainer.model.state_dict()))
-            path = write_record(self.place.records, record)
+            write_atomically(self.paths.weights(run), checkpoint.pack(trainer.model.state_dict()))
+            path = write_record(self.paths.records, record)
             checkpoint.remove(folder)
             notes = [folder / "status.json", folder / "starts.json"]
             for note in notes:
                 note.unlink(missing_ok=True)
-            remove_unfinished(path, self.place.weights(run), *notes)
+            remove_unfinished(path, self.paths.weights(run), *notes)
         return record
 
     def _data_of(self, run: Run) -> Data:
         key = (run.data, run.train_images)
         if key not in self._data:
-            dataset = load(run.data, self.place.data)
-            self._data = {key: place(dataset, run.train_images, self.device, workers=torch.get_num_threads())}
+            dataset = load(run.data, self.paths.data)
+            self._data = {key: paths(dataset, run.train_images, self.device, workers=torch.get_num_threads())}
         return self._data[key]
 
     def _needed_by(self, run: Run) -> dict[str, dict]:
         """The weights of the runs that this one needs, by what they are to it. Raises NeedError."""
-        return {role: self._weights_of(need, CALLED[role]) for role, need in run.needs.items()}
+        return {role: self._weights_of(need, ROLE_NAMES[role]) for role, need in run.needs.items()}
 
     def _weights_of(self, need: Run, called: str) -> dict:
-        published = self.place.only_published(need)
-        home = self.place.published if published else self.place.out
+        published = self.paths.only_published(need)
+        home = self.paths.published if published else self.paths.out
         path = record_path(home / "records", need)
         record = read_record(path)
         if record["status"] == "diverged":
@@ -341,9 +343,9 @@ class _Worker:
         """Write down how the run stands, and tell; where it can't be written, a full disk say, tell alone."""
         if self.group.rank != 0:
             return
-        status = Status(state, str(run), time.time(), progress, message, self.way.launch)
+        status = Status(state, str(run), time.time(), progress, message, self.execution.launch)
         try:
-            status.write(self.place.work(run))
+            status.write(self.paths.work(run))
         except OSError as error:  # without the file's name, which is new every second: once is enough to say it
             warnings.warn(f"how {run} stands could not be written down: {error.strerror}", stacklevel=2)
         self.on_status(run, status)

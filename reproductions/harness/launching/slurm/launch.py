@@ -19,6 +19,7 @@ from reproductions.harness.launching.claims import claim
 from reproductions.harness.launching.job import Job
 from reproductions.harness.launching.private import check_private
 from reproductions.harness.launching.progress import Display
+from reproductions.harness.launching.run_paths import RunPaths, failures, unfinished
 from reproductions.harness.launching.signals import stop_on_signals
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.snapshot import take
@@ -28,8 +29,7 @@ from reproductions.harness.launching.slurm.submissions import (
     read_submissions,
     submissions_folder,
 )
-from reproductions.harness.launching.worker import Outcome, Way
-from reproductions.harness.launching.workplace import Workplace, failures, left
+from reproductions.harness.launching.worker import ExecutionOptions, Outcome
 from reproductions.harness.records import record_path
 from resnet.run import Run
 
@@ -41,7 +41,7 @@ _MARGIN_MINUTES = 3  # beyond a budget's minutes: for the start of a job, and fo
 _DEAF_PYTHON = f'sh -c \'trap "" USR2; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
 
 
-def launch(runs: list[Run], place: Workplace, display: Display, options: Options) -> Outcome:
+def launch(runs: list[Run], paths: RunPaths, display: Display, options: Options) -> Outcome:
     """Submit the runs that no job is there for, and show how all of them get on; SIGINT leaves the jobs alone.
 
     Raises ValueError with SLURM's own words where it can't be reached or does not accept what is asked.
@@ -49,34 +49,34 @@ def launch(runs: list[Run], place: Workplace, display: Display, options: Options
     if not runs:
         return Outcome({})
     queue.check_reachable()
-    published = place.published and place.published.resolve()
-    place = replace(place, out=place.out.resolve(), data=place.data.resolve(), published=published)
+    published = paths.published and paths.published.resolve()
+    paths = replace(paths, out=paths.out.resolve(), data=paths.data.resolve(), published=published)
     own: set[str] = set()  # what this launch has submitted
     with stop_on_signals() as stop_requested:
         while True:
-            plan = _submit_missing(runs, place, display, options, own)
+            plan = _submit_missing(runs, paths, display, options, own)
             if options.detach:
-                return Outcome({}, detached=_farewell(plan, place, options))
-            ended = _watch(plan, place, display, stop_requested, options.budget)
+                return Outcome({}, detached=_farewell(plan, paths, options))
+            ended = _watch(plan, paths, display, stop_requested, options.budget)
             # Jobs that this launch found may have been about to end, as those of a node that was lost.
             if stop_requested() or all(plan[run].launch in own for run in ended):
                 break
     found = {}
     for token in {submission.launch for submission in plan.values()} | own:
-        found |= failures(runs, place, token)
-    return Outcome(ended | found, detached=_farewell(plan, place, options) if stop_requested() else "")
+        found |= failures(runs, paths, token)
+    return Outcome(ended | found, detached=_farewell(plan, paths, options) if stop_requested() else "")
 
 
 def _submit_missing(
-    runs: list[Run], place: Workplace, display: Display, options: Options, own: set[str]
+    runs: list[Run], paths: RunPaths, display: Display, options: Options, own: set[str]
 ) -> dict[Run, Submission]:
     """See to it that there are jobs for all runs that have no record; returns which submission trains which run."""
-    with _one_at_a_time(place):
-        plan = _underway(runs, place)
+    with _one_at_a_time(paths):
+        plan = _underway(runs, paths)
         if plan:
             display.say(f"{len(plan)} runs have jobs already: {_ids(plan)}")
-        ended = {run for token in own for run in failures(runs, place, token)}
-        ended |= {run for run in runs if record_path(place.records, run).exists()}
+        ended = {run for token in own for run in failures(runs, paths, token)}
+        ended |= {run for run in runs if record_path(paths.records, run).exists()}
         missing = waiting = [run for run in runs if run not in plan and run not in ended]
         while waiting:
             # Jobs for runs that need others, such as a teacher, are held back until the jobs of those have ended.
@@ -84,7 +84,7 @@ def _submit_missing(
             stage = [run for run in ready if not _among(run.needs, plan)] or ready
             jobs = max(1, options.slurm.max_jobs * len(stage) // len(missing))  # each stage has its share of them
             try:
-                submission = _submit(stage, missing, jobs, plan, place, options)
+                submission = _submit(stage, missing, jobs, plan, paths, options)
             except ValueError as error:
                 before = {run: submission for run, submission in plan.items() if submission.launch in own}
                 if not before:
@@ -103,14 +103,14 @@ def _among(needs: dict[str, Run], runs: Container[Run]) -> list[Run]:
 
 
 def _watch(
-    plan: dict[Run, Submission], place: Workplace, display: Display, stop_requested, budget: Budget
+    plan: dict[Run, Submission], paths: RunPaths, display: Display, stop_requested, budget: Budget
 ) -> dict[Run, str]:
     """Wait for the end of the runs; returns those that no job is left for, with the last words of their jobs."""
     next_question, silent = time.monotonic() + _QUEUE_SECONDS, 0
     while not stop_requested():
         time.sleep(_POLL_SECONDS)
-        display.poll(place, list(plan))
-        remaining = [run for run, submission in plan.items() if left([run], place, submission.launch)]
+        display.poll(paths, list(plan))
+        remaining = [run for run, submission in plan.items() if unfinished([run], paths, submission.launch)]
         if not remaining:
             return {}
         if time.monotonic() >= next_question:
@@ -129,9 +129,9 @@ def _watch(
     return {}
 
 
-def _underway(runs: list[Run], place: Workplace) -> dict[Run, Submission]:
+def _underway(runs: list[Run], paths: RunPaths) -> dict[Run, Submission]:
     """The runs that have jobs from an earlier launch, in which they have not failed."""
-    earlier = [submission for submission in read_submissions(place.out) if any(map(submission.covers, runs))]
+    earlier = [submission for submission in read_submissions(paths.out) if any(map(submission.covers, runs))]
     living = queue.jobs({job for submission in earlier for job in submission.jobs}) if earlier else {}
     if living is None:
         raise ValueError("SLURM does not say which of the earlier jobs are still there (squeue failed); try again")
@@ -139,7 +139,9 @@ def _underway(runs: list[Run], place: Workplace) -> dict[Run, Submission]:
     for submission in earlier:
         if any(job in living for job in submission.jobs):
             plan |= {
-                run: submission for run in runs if submission.covers(run) and left([run], place, submission.launch)
+                run: submission
+                for run in runs
+                if submission.covers(run) and unfinished([run], paths, submission.launch)
             }
     return plan
 
@@ -149,7 +151,7 @@ def _submit(
     runs: list[Run],
     jobs_at_most: int,
     plan: dict[Run, Submission],
-    place: Workplace,
+    paths: RunPaths,
     options: Options,
 ) -> Submission:
     """Submit one array of jobs that begin with the runs ``begun``, evenly spread, and go on with any of ``runs``.
@@ -157,9 +159,11 @@ def _submit(
     They wait for the jobs that by ``plan`` train runs that these need. Raises ValueError with SLURM's or submitit's
     own words if it is not accepted.
     """
-    check_private(place.jobs)
-    code = take(place.out / "work" / "code")
-    way = Way(options.pack, options.device, False, uuid.uuid4().hex, options.max_starts, options.budget)
+    check_private(paths.jobs)
+    code = take(paths.out / "work" / "code")
+    execution = ExecutionOptions(
+        options.pack, options.device, False, uuid.uuid4().hex, options.max_starts, options.budget
+    )
     parameters = options.slurm.submitit_parameters()
     if (minutes := options.budget.minutes) is not None:
         parameters["timeout_min"] = math.ceil(minutes + options.slurm.signal_seconds / 60) + _MARGIN_MINUTES
@@ -176,11 +180,11 @@ def _submit(
         parameters["slurm_dependency"] = f"afterany:{':'.join(jobs_before)}"
     try:
         executor = submitit.AutoExecutor(
-            place.jobs, cluster="slurm", slurm_max_num_timeout=_NEVER, slurm_python=_DEAF_PYTHON
+            paths.jobs, cluster="slurm", slurm_max_num_timeout=_NEVER, slurm_python=_DEAF_PYTHON
         )
         executor.update_parameters(name=f"resnet-{options.experiment}", **parameters)
         with _outside_of_any_job():
-            jobs = executor.submit_array([Job(runs, place, way, first, threads, identity) for first in firsts])
+            jobs = executor.submit_array([Job(runs, paths, execution, first, threads, identity) for first in firsts])
     except (submitit.core.utils.FailedJobError, RuntimeError, NameError, TypeError) as error:
         asked = " ".join(f"{name}={value}" for name, value in parameters.items())
         text = f"nothing was submitted to SLURM: {error}\nasked for: {len(firsts)} jobs with {asked}"
@@ -190,15 +194,15 @@ def _submit(
         raise ValueError(text) from error
     logs = {job.job_id: str(job.paths.stderr) for job in jobs}
     names = {run.short_id: str(run) for run in begun}
-    submission = Submission(way.launch, options.experiment, logs, names, pack, time.time())
-    submission.write(place)
+    submission = Submission(execution.launch, options.experiment, logs, names, pack, time.time())
+    submission.write(paths)
     return submission
 
 
 @contextmanager
-def _one_at_a_time(place: Workplace):
+def _one_at_a_time(paths: RunPaths):
     """Of two launches on the same folder, one looks at what is underway when the other has submitted."""
-    while (turn := claim(submissions_folder(place.out), place.stale_seconds)) is None:
+    while (turn := claim(submissions_folder(paths.out), paths.stale_seconds)) is None:
         time.sleep(_POLL_SECONDS)
     with turn:
         yield
@@ -218,9 +222,9 @@ def _ids(plan: dict[Run, Submission]) -> str:
     return ", ".join(sorted({job.split("_")[0] for submission in plan.values() for job in submission.jobs}))
 
 
-def _farewell(plan: dict[Run, Submission], place: Workplace, options: Options) -> str:
+def _farewell(plan: dict[Run, Submission], paths: RunPaths, options: Options) -> str:
     return (
         f"The jobs {_ids(plan)} go on without this command. The same command again waits for their end.\n"
-        f"How they stand: python -m reproductions status --out {shlex.quote(str(place.out))}\n"
-        f"Cancel them: python -m reproductions cancel {options.experiment} --out {shlex.quote(str(place.out))}"
+        f"How they stand: python -m reproductions status --out {shlex.quote(str(paths.out))}\n"
+        f"Cancel them: python -m reproductions cancel {options.experiment} --out {shlex.quote(str(paths.out))}"
     )

@@ -5,8 +5,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm import queue
-from reproductions.harness.launching.workplace import Workplace
 from resnet.files import write_atomically
 from resnet.run import Run
 
@@ -27,8 +27,8 @@ class Submission:
     pack: int
     submitted: float
 
-    def write(self, place: Workplace) -> None:
-        write_atomically(submissions_folder(place.out) / f"{self.launch}.json", json.dumps(asdict(self)).encode())
+    def write(self, paths: RunPaths) -> None:
+        write_atomically(submissions_folder(paths.out) / f"{self.launch}.json", json.dumps(asdict(self)).encode())
 
     def covers(self, run: Run) -> bool:
         return run.short_id in self.runs

@@ -12,7 +12,7 @@ from resnet.training import Progress
 
 
 @dataclass(frozen=True)
-class Workplace:
+class RunPaths:
     """Where a job finds data and leaves what it makes.
 
     ``out`` has the shape of ``results/``: records/, tables/, plots/; besides, work/ with a folder per run
@@ -81,16 +81,16 @@ class Status:
             return None
 
 
-def left(runs: list[Run], place: Workplace, launch: str) -> list[Run]:
+def unfinished(runs: list[Run], paths: RunPaths, launch: str) -> list[Run]:
     """Those of the runs that have neither a record nor failed in this launch."""
-    unrecorded = [run for run in runs if not record_path(place.records, run).exists()]
-    failed = failures(unrecorded, place, launch)
+    unrecorded = [run for run in runs if not record_path(paths.records, run).exists()]
+    failed = failures(unrecorded, paths, launch)
     return [run for run in unrecorded if run not in failed]
 
 
-def failures(runs: list[Run], place: Workplace, launch: str) -> dict[Run, str]:
+def failures(runs: list[Run], paths: RunPaths, launch: str) -> dict[Run, str]:
     """What the jobs of this launch wrote down of the runs that failed."""
-    statuses = {run: Status.read(place.work(run)) for run in runs}
+    statuses = {run: Status.read(paths.work(run)) for run in runs}
     return {
         run: s.message for run, s in statuses.items() if s is not None and s.state == "failed" and s.launch == launch
     }
