@@ -27,7 +27,7 @@ from reproductions.harness.launching.recording import (
 from reproductions.harness.launching.run_paths import RunPaths, Status, failures
 from reproductions.harness.records import RecordError, outcome, read_record, record_path, write_record
 from resnet import checkpoint
-from resnet.data import FOLDERS, Data, DataError, load, paths
+from resnet.data import FOLDERS, Data, DataError, load, place
 from resnet.device import DeviceLost, find_device
 from resnet.distributed import ALONE, Group
 from resnet.files import remove_unfinished, write_atomically
@@ -310,7 +310,7 @@ class _Worker:
         key = (run.data, run.train_images)
         if key not in self._data:
             dataset = load(run.data, self.paths.data)
-            self._data = {key: paths(dataset, run.train_images, self.device, workers=torch.get_num_threads())}
+            self._data = {key: place(dataset, run.train_images, self.device, workers=torch.get_num_threads())}
         return self._data[key]
 
     def _needed_by(self, run: Run) -> dict[str, dict]:
