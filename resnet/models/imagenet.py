@@ -43,8 +43,8 @@ def resnet(
     Tricks, section 3.1). ``small_stem``: a 3x3 convolution without stride replaces the stem and its max-pooling, as is
     usual for images of 32 pixels. A report that is reproduced here uses two more options: ``conv_bias`` adds biases to
     the 3x3 convolutions of nets without bottlenecks, and ``first_projection`` starts the first stage with a projection,
-    too, although its shape does not change. ``initialization``: He's, "fan_out" or "fan_in"; "xavier", which the text of Bag
-    of Tricks names; or PyTorch's default, "uniform".
+    too, although its shape does not change. ``initialization``: He's, "fan_out" or "fan_in"; "xavier", which the text
+    of Bag of Tricks names; or PyTorch's default, "uniform".
 
     Raises ValueError, also for variant "d" with shortcut "A", for ``small_stem`` with variants "c" and "d", which have
     their own stem, for biases in bottlenecks, and for a first projection with a shortcut other than "B".
