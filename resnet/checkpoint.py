@@ -84,7 +84,7 @@ def pack(state: dict) -> bytes:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Return whether a file begins like those of :func:`pack`."""
+    """Return whether a file has the format of :func:`pack`."""
     with path.open("rb") as file:
         return file.read(len(_MAGIC)) == _MAGIC
 

@@ -109,11 +109,11 @@ def _decisive(architecture: Architecture) -> tuple[str, dict]:
 def _guess(state: Mapping[str, Tensor]) -> str:
     """Guess the network that the weights belong to, in words for a message."""
     if found := [str(architecture) for architecture in fitting_architectures(state)]:
-        return f"what looks like {' or '.join(found)}"
+        return f"weights that look like {' or '.join(found)}"
     if (near := nearest_architecture(state)) is None:
         return "the weights of an unknown network"
     plain = f" or {str(near).replace('resnet', 'plain')}" if near.model.startswith("cifar_resnet") else ""
-    return f"what looks like {near}{plain}"
+    return f"weights that look like {near}{plain}"
 
 
 def _check_digest(model: nn.Module, card: Mapping[str, str], path: Path) -> None:

@@ -110,7 +110,7 @@ def _images_below(folder: Path, passed_over: list[tuple[Path, str]] | None = Non
     while waiting:
         where = waiting.pop()
         if (real := where.resolve()) in seen:
-            passed_over.append((where, "a link to images that are counted already"))
+            passed_over.append((where, "a folder whose images are counted already"))
             continue
         seen.add(real)
         folders, images = _entries(where, passed_over)
