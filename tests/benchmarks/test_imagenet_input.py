@@ -70,9 +70,10 @@ def test_an_incomplete_imagenet_is_an_error(tmp_path, capsys):
 
 def test_the_page_names_the_limit_and_the_cores_that_would_feed_the_device():
     text = " ".join(page(results()).split())
-    assert "Reading is the limit" in text and "takes 10 for scale and 13 for area cores" in text  # 1,000 / 100 and 80
+    assert "Reading is the bottleneck" in text
+    assert "takes 10 for scale and 13 for area cores" in text  # 1,000 / 100 and 80
     assert "100.0 µs an image" in text and "| area | 2 | 150 (135 to 165) | 75 | 0.15 |" in text
-    assert "The device is the limit" in page(results(training=Rates(3, (90.0,))))
+    assert "The device is the bottleneck" in page(results(training=Rates(3, (90.0,))))
 
 
 def test_there_are_never_more_cores_than_the_machine_has():

@@ -152,7 +152,7 @@ def test_what_is_passed_over_and_held_out_copies_are_said(folder, tmp_path, caps
         (["--every", "1000"], "no image of"),
         (["--weights", "missing.pt"], "there is no file missing.pt"),
         (["--model", "resnet51"], "there is no model 'resnet51'"),
-        (["--model", "mnist_residual"], "grey images only"),
+        (["--model", "mnist_residual"], "only grey images"),
         (["--device", "cuda:77"], "there is no device 'cuda:77'"),
         (["--learning-rate", "-1"], "learning_rate"),
     ],
@@ -172,7 +172,7 @@ def test_flags_are_looked_at_before_the_images(folder, tmp_path, capsys, monkeyp
 def test_folders_and_weights_that_will_not_do(folder, trained, tmp_path, capsys):
     for arguments, said in (
         (("train", tmp_path / "none", "--out", tmp_path / "out"), "there is no folder"),
-        (("train", tmp_path, "--out", tmp_path.parent / "out"), "no sub-folder at all"),
+        (("train", tmp_path, "--out", tmp_path.parent / "out"), "but it has no sub-folder"),
         (("train", folder, "--out", folder / "out"), "would be taken for images"),
         (("predict", tmp_path / "none.safetensors", folder), "there is no file"),
         (("predict", trained / "last.safetensors", tmp_path), "there is no image in"),
