@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 import triton
+from torch import nn
 from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from resnet.kernels import launching, trunk
+from resnet.kernels import launching, nets
 from resnet.kernels.launching import SETTINGS, Launch, Settings
 from resnet.models import create_model, image_size
 
@@ -68,15 +69,18 @@ def step_launches(
     device: str | torch.device = "meta",
     settings: Settings = SETTINGS,
     batch: int = 128,
+    **options,
 ) -> list[Launch]:
-    """The launches of a training step of ``model``, in their order, on tensors that hold whatever memory holds.
+    """The launches of a training step of ``model``, in their order, on tensors with arbitrary contents.
 
-    Nothing is computed; on "meta" tensors have no memory either.
+    The fused kernels compute nothing; on "meta" tensors have no memory either. ``options``: the model's.
     """
     size = image_size(model)
     with torch.device(device), launching.recording() as launches, launching.using(settings):
-        net = create_model(model).train().to(memory_format=torch.channels_last)
-        maps = trunk.compute(trunk.find_layers(net), torch.empty(batch, 3, size, size), dtype)
+        net = create_model(model, **options).train().to(memory_format=torch.channels_last)
+        for conv in (m for m in net.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)):
+            conv.to(dtype)  # as under autocast, which "meta" lacks
+        maps = nets.find(net).compute(torch.empty(batch, 3, size, size), dtype)
         maps.backward(torch.empty_like(maps))
     return launches
 

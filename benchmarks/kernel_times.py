@@ -14,7 +14,7 @@ from resnet.kernels.launching import SETTINGS, Launch, Settings
 CALLS, ROUNDS = 20, 7  # of a launch in a graph; how often that is timed
 _CONVOLUTIONS = ("convolution", "stem_convolution", "input_gradient")
 _WEIGHTS = ("weight_gradient", "stem_weight_gradient")
-_PASSES = ("normalize", "normalize_gradient", "output_gradient")
+_PASSES = ("normalize", "normalize_gradient", "output_gradient", "map_statistics")
 _REDUCTIONS = ("statistics", "add_parts")
 # Other settings, each with the kernels that it changes: also the reductions of the parts that these leave.
 OTHERS: dict[str, tuple[Settings, tuple[str, ...]]] = {

@@ -34,6 +34,7 @@ _FUSED_PARTS = {
     "input_gradient": "input gradients",
     "weight_gradient": "weight gradients",
     "stem_weight_gradient": "weight gradients",
+    "map_statistics": "BN",
     "statistics": "BN",
     "normalize": "BN",
     "output_gradient": "BN",

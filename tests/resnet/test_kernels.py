@@ -22,7 +22,7 @@ from resnet.run import Run
 from resnet.trainer import Trainer
 
 pytest.importorskip("triton", reason="without Triton there are the library's kernels alone")
-from resnet.kernels import launching, trunk  # noqa: E402
+from resnet.kernels import launching, nets, trunk  # noqa: E402
 from resnet.kernels.launching import Norm, Shortcut  # noqa: E402
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -77,11 +77,15 @@ SHAPES = [
     pytest.param(3, 8, 32, 64, 2, marks=slow),
     pytest.param(3, 4, 64, 64, 1, marks=slow),
     pytest.param(2, 5, 64, 64, 1, marks=slow),
+    pytest.param(3, 9, 32, 32, 2, marks=slow),
+    pytest.param(2, 6, 64, 64, 2, marks=slow),
     pytest.param(128, 32, 16, 16, 1, marks=gpu),
     pytest.param(128, 32, 16, 32, 2, marks=gpu),
     pytest.param(128, 16, 32, 32, 1, marks=gpu),
     pytest.param(128, 16, 32, 64, 2, marks=gpu),
     pytest.param(128, 8, 64, 64, 1, marks=gpu),
+    pytest.param(128, 32, 32, 32, 2, marks=gpu),
+    pytest.param(128, 16, 64, 64, 2, marks=gpu),
 ]
 shapes = pytest.mark.parametrize(("images", "size", "channels", "out", "stride"), SHAPES)
 dtypes = pytest.mark.parametrize(
@@ -117,6 +121,20 @@ def test_a_variance_where_the_mean_is_large_beside_it(draw):
     running = torch.zeros(16, device=DEVICE), torch.ones(16, device=DEVICE)
     _, variance = launching.finish_statistics(parts, y, *running, momentum=0.1)
     assert error(variance, x.double().var((0, 2, 3), correction=0)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "channels"),
+    [(3, 9, 64), (2, 4, 256), (2, 8, 16), pytest.param(128, 32, 64, marks=gpu), pytest.param(128, 8, 256, marks=gpu)],
+)
+@dtypes
+def test_statistics_of_maps_that_the_library_computed(draw, images, size, channels, dtype):
+    maps = draw(images, channels, size, size, dtype=dtype) + 30
+    running = torch.zeros(channels, device=DEVICE), torch.ones(channels, device=DEVICE)
+    mean, variance = launching.finish_statistics(launching.measure(maps), maps, *running, momentum=0.1)
+    assert error(mean, maps.double().mean((0, 2, 3))) < 1e-6
+    assert error(variance, maps.double().var((0, 2, 3), correction=0)) < 1e-5
+    assert torch.equal(launching.measure(maps).values, launching.measure(maps).values)
 
 
 @pytest.mark.parametrize("size", [8, 9, pytest.param(32, marks=gpu)])
@@ -202,7 +220,7 @@ def test_several_runs_in_one_launch_get_the_bits_that_each_gets_alone(draw):
         weight_parts = launching.weight_parts(x, d, 1, runs)
         launching.weight_gradient(x, d, 1, weight_parts, runs)
         results = [raw, y, g, sums, back, launching.finish_sums(outer_parts, runs), *running]
-        results += [launching.normalize_gradient(raw, g, norm, sums, runs)]
+        results += [launching.normalize_gradient(raw, g, norm, sums, runs), launching.measure(raw, runs).values]
         return [*results, launching.finish_weights(weight_parts, torch.float32)]
 
     x, d, short = (draw(4, 16, 8, 8, dtype=torch.float16) for _ in range(3))
@@ -236,14 +254,11 @@ def make_net(model: str, **options) -> nn.Module:
 
 
 def step(net: nn.Module, images: Tensor, outer: Tensor, dtype: torch.dtype, fused: bool) -> dict[str, Tensor]:
-    """What the blocks give out, the gradients, and what a step leaves in BN."""
+    """The output of the last block, the gradients, and BN's estimates and counters after a step."""
     net.zero_grad()
-    if fused:
-        maps = trunk.compute(trunk.find_layers(net), images, dtype)
-    else:
-        half = dtype in (torch.float16, torch.bfloat16)
-        with exact_kernels(), torch.autocast(DEVICE.type, dtype if half else torch.float16, enabled=half):
-            maps = net._maps(images.to(net.conv1.weight.dtype))
+    half = dtype in (torch.float16, torch.bfloat16)
+    with exact_kernels(), torch.autocast(DEVICE.type, dtype if half else torch.float16, enabled=half):
+        maps = nets.find(net).compute(images, dtype) if fused else net._maps(images.to(net.fc.weight.dtype))
     with exact_kernels():
         maps.backward(outer.to(maps.dtype))
     gradients = {f"{name}.grad": p.grad for name, p in net.named_parameters() if p.grad is not None}
@@ -253,11 +268,11 @@ def step(net: nn.Module, images: Tensor, outer: Tensor, dtype: torch.dtype, fuse
 def three_steps(model, options, images, size, dtype, draw) -> tuple[dict, dict, dict]:
     """In float64, by the library, by the kernels."""
     x = draw(images, 3, size, size)
-    nets = [make_net(model, **options) for _ in range(3)]
+    three = [make_net(model, **options) for _ in range(3)]
     maps = (size + 3) // 4
-    outer = draw(images, 64, maps, maps, dtype=dtype)
-    exact = step(nets[0].double(), x, outer, torch.float64, fused=False)
-    return exact, step(nets[1], x, outer, dtype, fused=False), step(nets[2], x, outer, dtype, fused=True)
+    outer = draw(images, three[0].fc.in_features, maps, maps, dtype=dtype)
+    exact = step(three[0].double(), x, outer, torch.float64, fused=False)
+    return exact, step(three[1], x, outer, dtype, fused=False), step(three[2], x, outer, dtype, fused=True)
 
 
 NETS = [
@@ -265,6 +280,10 @@ NETS = [
     pytest.param("cifar_resnet8", {"shortcut_padding": "both"}, 2, 9, marks=slow),
     pytest.param("cifar_plain8", {}, 3, 8, marks=slow),
     pytest.param("cifar_resnet14", {}, 5, 6, marks=slow),
+    ("cifar_bottleneck11", {"variant": "d"}, 3, 8),
+    pytest.param("cifar_bottleneck20", {}, 3, 8, marks=slow),
+    pytest.param("cifar_bottleneck11", {"variant": "b"}, 3, 9, marks=slow),
+    pytest.param("cifar_bottleneck11", {"variant": "c", "zero_gamma": True}, 5, 8, marks=slow),
 ]
 
 
@@ -280,10 +299,13 @@ def test_a_step_in_fp32_is_exact(draw, model, options, images, size):
     [
         pytest.param("cifar_resnet20", 4, 8, torch.float16, marks=slow),
         pytest.param("cifar_resnet56", 4, 4, torch.float16, marks=slow),
+        pytest.param("cifar_bottleneck29", 4, 8, torch.float16, marks=slow),
         pytest.param("cifar_resnet20", 128, 32, torch.float32, marks=gpu),
         pytest.param("cifar_resnet20", 128, 32, torch.float16, marks=gpu),
         pytest.param("cifar_resnet20", 128, 32, torch.bfloat16, marks=gpu),
         pytest.param("cifar_resnet56", 128, 32, torch.bfloat16, marks=gpu),
+        pytest.param("cifar_bottleneck56", 128, 32, torch.bfloat16, marks=gpu),
+        pytest.param("cifar_bottleneck29", 128, 32, torch.float16, marks=gpu),
     ],
 )
 def test_a_step_is_the_librarys_within_the_error_of_its_precision(draw, model, images, size, dtype):
@@ -353,7 +375,7 @@ def test_pytorchs_way_is_taken_where_the_kernels_dont_apply(draw, fused_calls):
         net.kernels = kernels.FUSED
         change(net)
         assert logits(net, images).requires_grad, change
-    others = ("cifar_bottleneck11", {}), ("cifar_resnet8", {"shortcut": "B"}), ("cifar_resnet8", {"conv_bias": True})
+    others = ("cifar_resnet8", {"shortcut": "B"}), ("cifar_resnet8", {"conv_bias": True})
     for model, options in others:
         net = make_net(model, **options)
         net.kernels = kernels.FUSED
@@ -379,12 +401,14 @@ def test_pytorchs_way_is_taken_where_the_kernels_dont_apply(draw, fused_calls):
         ("cifar_resnet8", {"shortcut": "C"}),
         ("cifar_plain8", {"conv_bias": True}),
         ("cifar_bottleneck11", {}),
+        ("cifar_bottleneck11", {"variant": "d", "zero_gamma": True}),
         ("resnet18", {"small_stem": True}),
+        ("resnet50", {"small_stem": True}),
     ],
 )
 def test_names_tell_which_nets_the_kernels_are_made_for(model, options):
     with torch.device("meta"):
-        fits = trunk.find_layers(create_model(model, **options)) is not None
+        fits = nets.find(create_model(model, **options)) is not None
     assert kernels.made_for(model, options, "bf16") == fits and not kernels.made_for(model, options, "fp32")
 
 
