@@ -6,8 +6,9 @@
 The order: eager fp32 with data on the device; bf16 channels-last; the whole step as a CUDA graph; several processes,
 without and with CUDA's Multi-Process Service; graphs on streams of one process, which is what is kept
 (``resnet.packing``); the same with fused kernels (``resnet.kernels``, not yet run on a GPU), and with the kernels that
-cuDNN finds fastest; torch.compile inside the graphs, of nets and of blocks; seeds as groups of convolutions. Every kind
-is measured in a process of its own, so that one that fails, or takes too long, is a row with its reason. Writes
+cuDNN finds fastest; torch.compile inside the graphs, of nets and of blocks; fused graphs of NVIDIA's cuDNN frontend,
+where that is installed; seeds as groups of convolutions. Every kind is measured in a process of its own, so that one
+that fails, or takes too long, is a row with its reason. Writes
 ``results/benchmarks/alternatives-<device>.md`` and ``.json`` after each kind. On a GPU only.
 """
 
@@ -30,7 +31,7 @@ from resnet.data.resident import ResidentData
 from resnet.device import find_device
 
 PROCESSES = (2, 4, 8)
-ORDER = ("eager", "graph", "processes", "mps", "streams", "fused", "tuned", "compiled", "blocks", "grouped")
+ORDER = ("eager", "graph", "processes", "mps", "streams", "fused", "tuned", "compiled", "blocks", "frontend", "grouped")
 ROW = "ROW "  # marks a child's results among whatever libraries print
 
 

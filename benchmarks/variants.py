@@ -1,5 +1,6 @@
 """Other ways to train these nets than the one kept, to be measured beside it: eager, compiled, grouped."""
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -222,6 +223,18 @@ def _compiled(
         yield Measured(name, model, int(count), rates)
 
 
+def frontend(model: str, setting: Setting) -> Iterator[Measured]:
+    """The convolutions alone, by fused graphs of NVIDIA's cuDNN frontend where that is installed."""
+    name = "convolutions only, forward and backward, and BN's sums: fused graphs of cuDNN's frontend"
+    if importlib.util.find_spec("cudnn") is None:
+        reason = "nvidia-cudnn-frontend isn't installed: pip install --no-deps nvidia-cudnn-frontend"
+        yield Measured(name, model, 1, failed=reason)
+        return
+    from benchmarks.frontend import FrontendConvolutions  # which takes `recorded` from here
+
+    yield Measured(name, model, 1, setting.measure({name: FrontendConvolutions(model, setting.data.device)})[name])
+
+
 def grouped(model: str, setting: Setting) -> Iterator[Measured]:
     """Seeds as groups of one stack of convolutions, beside separate stacks."""
     depth, device = create_model(model).depth, setting.data.device
@@ -243,5 +256,6 @@ KINDS: dict[str, Callable[[str, Setting], Iterator[Measured]]] = {
     "tuned": tuned,
     "compiled": compiled,
     "blocks": compiled_blocks,
+    "frontend": frontend,
     "grouped": grouped,
 }

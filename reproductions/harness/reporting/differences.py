@@ -86,13 +86,16 @@ def welch_numbers(tests: list[WelchTest | None]) -> dict[str, list]:
     }
 
 
-def equivalence_section(fast: RowResult, full: RowResult, margin: float) -> str:
+def equivalence_section(
+    fast: RowResult, full: RowResult, margin: float, way: Callable[[dict], str] = lambda record: record["precision"]
+) -> str:
     """Whether two rows' test errors are less than ``margin`` percentage points apart, under a heading.
 
-    Rows that have runs of the same precision are not compared: "auto" may be the precision that it is compared with.
+    ``way`` tells from a record how it was trained. Rows that have runs trained the same way are not compared: "auto"
+    may be the precision that it is compared with.
     """
     samples = [final_values(result.records) for result in (fast, full)]
-    same = set.intersection(*({record["precision"] for record in result.records} for result in (fast, full)))
+    same = set.intersection(*(set(map(way, result.records)) for result in (fast, full)))
     test = None if same else statistics.equivalence_test(*samples, margin)
     if same:
         said = f"Nothing is compared: both rows have runs in {', '.join(sorted(same))} here."
