@@ -73,7 +73,10 @@ def graphs(cudnn, handle, x: Tensor, weight: Tensor, y: Tensor, conv: nn.Conv2d)
 
     def begin():
         return cudnn.pygraph(
-            io_data_type=types.BFLOAT16, intermediate_data_type=types.FLOAT, compute_data_type=types.FLOAT, handle=handle
+            io_data_type=types.BFLOAT16,
+            intermediate_data_type=types.FLOAT,
+            compute_data_type=types.FLOAT,
+            handle=handle,
         )
 
     def like(node, tensor: Tensor):

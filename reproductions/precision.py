@@ -26,8 +26,9 @@ MARGIN, KERNELS_MARGIN = 0.5, 0.3  # percentage points of test error
 
 
 def rows(profile: str) -> list[Row]:
-    """ResNet-20 as all tables train it, on request by the fused kernels, and in fp32; in a CPU's profiles the first is in
-    bf16; smoke: ResNet-8.
+    """ResNet-20 as all tables train it, on request by the fused kernels, and in fp32; smoke: ResNet-8.
+
+    In the profiles for a CPU the first two are in bf16.
     """
     smoke = profile == "smoke"
     model, label = ("cifar_resnet8", "ResNet-8") if smoke else ("cifar_resnet20", "ResNet-20")
