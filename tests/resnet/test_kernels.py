@@ -276,11 +276,11 @@ def three_steps(model, options, images, size, dtype, draw) -> tuple[dict, dict, 
 
 
 NETS = [
-    ("cifar_resnet8", {}, 3, 8),
+    ("cifar_resnet8", {}, 2, 8),
     pytest.param("cifar_resnet8", {"shortcut_padding": "both"}, 2, 9, marks=slow),
     pytest.param("cifar_plain8", {}, 3, 8, marks=slow),
     pytest.param("cifar_resnet14", {}, 5, 6, marks=slow),
-    ("cifar_bottleneck11", {"variant": "d"}, 3, 8),
+    ("cifar_bottleneck11", {"variant": "d"}, 2, 8),
     pytest.param("cifar_bottleneck20", {}, 3, 8, marks=slow),
     pytest.param("cifar_bottleneck11", {"variant": "b"}, 3, 9, marks=slow),
     pytest.param("cifar_bottleneck11", {"variant": "c", "zero_gamma": True}, 5, 8, marks=slow),
@@ -429,7 +429,7 @@ def test_responses_are_measured_by_the_library(draw, fused_calls):
 
 # ----------------------------------------------------------------------------------------------------------- training
 
-RECIPE = Recipe(iterations=2, batch_size=4, milestones=(), eval_interval=2, precision="fp16", kernels="fused")
+RECIPE = Recipe(iterations=2, batch_size=2, milestones=(), eval_interval=2, precision="fp16", kernels="fused")
 
 
 @pytest.fixture(scope="module")
