@@ -8,7 +8,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -42,22 +42,31 @@ GPUS = {80: Gpu("A100", 108, 1.41, 164, 1.6e12), 90: Gpu("H100", 132, 1.75, 228,
 
 
 @dataclass(frozen=True)
-class Cost:
-    """A kernel as it is launched for one shape: how often in a step, and what of.
+class Resources:
+    """The resources of a kernel as it is launched for one shape.
 
     ``stack``: bytes of a thread that did not fit into registers, 0 without spills. ``resident``: blocks that fit on a
-    multiprocessor. ``issue`` and ``memory``: the bounds of one launch in µs.
+    multiprocessor.
     """
 
     kernel: str
     shape: str
-    launches: int
     blocks: int
     warps: int
     registers: int
     stack: int
     shared: int
     resident: int
+
+
+@dataclass(frozen=True)
+class Cost(Resources):
+    """The same with the launches of a step and the instructions of a warp.
+
+    ``issue`` and ``memory``: the bounds of one launch in µs.
+    """
+
+    launches: int
     instructions: int
     issue: float
     memory: float
@@ -113,29 +122,41 @@ def _specialized(value) -> bool | int:
     return isinstance(value, torch.Tensor) or (type(value) is int and (value % 16 == 0 or (1 if value == 1 else 0)))
 
 
-def _cost(launch: Launch, count: int, capability: int) -> Cost:
-    binary = _compiled(launch, capability)
-    registers, stack, code = _disassembled(binary.asm["cubin"])
-    gpu, shared = GPUS[capability], binary.metadata.shared
-    threads, blocks = 32 * launch.warps, launch.grid[0] * launch.grid[1] * launch.grid[2]
-    room = (_THREADS // threads, _REGISTERS // (max(16, registers) * threads), gpu.shared_kib * 1024 // (shared + 1024))
-    instructions = _issued(code, _trips(launch))
-    cycles = blocks * launch.warps * instructions / (4 * gpu.multiprocessors)
-    tensors = {id(t): t for t in launch.arguments.values() if isinstance(t, torch.Tensor)}.values()
-    moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    return Cost(
+def resources(launch: Launch, capability: int) -> Resources:
+    """The resources that a kernel is compiled to take on a kind of GPU."""
+    return _resources(launch, capability, _compiled(launch, capability))
+
+
+def _resources(launch: Launch, capability: int, binary) -> Resources:
+    usage = re.search(r"REG:(\d+) STACK:(\d+)", _tool("cuobjdump", "--dump-resource-usage", binary.asm["cubin"]))
+    registers, stack, shared = int(usage[1]), int(usage[2]), binary.metadata.shared
+    threads, space = 32 * launch.warps, GPUS[capability].shared_kib * 1024
+    room = (_THREADS // threads, _REGISTERS // (max(16, registers) * threads), space // (shared + 1024))
+    return Resources(
         launch.kernel.fn.__name__,
         shape_of(launch.constants),
-        count,
-        blocks,
+        launch.grid[0] * launch.grid[1] * launch.grid[2],
         launch.warps,
         registers,
         stack,
         shared,
         min(32, *room),
-        instructions,
-        cycles / gpu.gigahertz / 1e3,
-        moved / gpu.bytes_per_second * 1e6,
+    )
+
+
+def _cost(launch: Launch, count: int, capability: int) -> Cost:
+    binary, gpu = _compiled(launch, capability), GPUS[capability]
+    taken = _resources(launch, capability, binary)
+    instructions = _issued(_tool("nvdisasm", "-c", binary.asm["cubin"]), _trips(launch))
+    cycles = taken.blocks * launch.warps * instructions / (4 * gpu.multiprocessors)
+    tensors = {id(t): t for t in launch.arguments.values() if isinstance(t, torch.Tensor)}.values()
+    moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return Cost(
+        **asdict(taken),
+        launches=count,
+        instructions=instructions,
+        issue=cycles / gpu.gigahertz / 1e3,
+        memory=moved / gpu.bytes_per_second * 1e6,
     )
 
 
@@ -165,18 +186,13 @@ def _compiled(launch: Launch, capability: int):
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launching.options(launch.warps))
 
 
-def _disassembled(cubin: bytes) -> tuple[int, int, str]:
-    """Registers and stack bytes of a thread, and the instructions."""
+def _tool(name: str, option: str, cubin: bytes) -> str:
+    """The output of one of Triton's tools for a compiled kernel."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-
-        def tool(*command: str) -> str:
-            command = (str(_TOOLS / command[0]), *command[1:], file.name)
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-        usage = re.search(r"REG:(\d+) STACK:(\d+)", tool("cuobjdump", "--dump-resource-usage"))
-        return int(usage[1]), int(usage[2]), tool("nvdisasm", "-c")
+        command = (str(_TOOLS / name), option, file.name)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _trips(launch: Launch) -> int:

@@ -1,4 +1,4 @@
-"""A training step taken apart: by the library's kernels and by the fused ones (resnet/kernels).
+"""A training step taken apart: by the library's kernels and by the fused ones (resnet/kernels, not yet run on a GPU).
 
     python -m benchmarks.kernels                     on a GPU: the parts of a step, each kernel, images per second
     python -m benchmarks.kernels --models cifar_resnet56 --pack 1 16

@@ -7,29 +7,31 @@ import sys
 
 import pytest
 
+from benchmarks import kernels
+
 pytest.importorskip("triton", reason="without Triton there are the library's kernels alone")
 
 # In a process of its own, because Triton's interpreter is chosen before its first import.
 CODE = """
 import json, sys, torch
 from dataclasses import asdict
-from benchmarks.kernel_costs import costs, step_launches
+from benchmarks.kernel_costs import alike, costs, resources, step_launches
 
-model, dtype, capability, kernels = sys.argv[1:5]
-options = dict(option.split("=") for option in sys.argv[5:])
-launches = step_launches(model, getattr(torch, dtype), **options)
-if kernels != "all":  # one launch of each, of 16 channels and with a shortcut if it can have one
-    chosen = {}
-    for launch in launches:
+dtype, capability = getattr(torch, sys.argv[1]), int(sys.argv[2])
+if kernels := sys.argv[3:]:  # one launch of each, of 16 channels and with a shortcut if it can have one
+    launches = {}
+    for launch in step_launches("cifar_resnet8", dtype):
         widths = {launch.constants[name] for name in ("C", "CI", "CO") if name in launch.constants}
-        name = launch.kernel.fn.__name__
-        if name in kernels.split() and widths == {16} and launch.constants.get("SHORT") != 0:
-            chosen.setdefault(name, launch)
-    launches = [*chosen.values()]
-for cost in costs(launches, int(capability)):
+        if widths == {16} and launch.constants.get("SHORT") != 0:
+            launches.setdefault(launch.kernel.fn.__name__, launch)
+    found = costs([launches[name] for name in kernels], capability)
+else:
+    launches = [*step_launches("cifar_resnet14", dtype), *step_launches("cifar_bottleneck20", dtype, variant="b")]
+    found = [resources(same[0], capability) for same in alike(launches)]
+for cost in found:
     print(json.dumps(asdict(cost)))
 """
-HEAVIEST = "convolution input_gradient weight_gradient"
+HEAVIEST = ("convolution", "input_gradient", "weight_gradient")
 
 
 def compiled(folder, *arguments: str) -> list[dict]:
@@ -42,8 +44,8 @@ def compiled(folder, *arguments: str) -> list[dict]:
 
 
 def test_the_heaviest_kernels_compile_for_an_h100_without_spills(tmp_path):
-    costs = {cost["kernel"]: cost for cost in compiled(tmp_path, "cifar_resnet8", "bfloat16", "90", HEAVIEST)}
-    assert costs.keys() == set(HEAVIEST.split())
+    costs = {cost["kernel"]: cost for cost in compiled(tmp_path, "bfloat16", "90", *HEAVIEST)}
+    assert costs.keys() == {*HEAVIEST}
     assert all(cost["stack"] == 0 and cost["registers"] <= 255 and cost["resident"] >= 1 for cost in costs.values())
     assert 0 < costs["convolution"]["issue"] < costs["convolution"]["memory"]  # the library's takes 18 µs
 
@@ -51,10 +53,8 @@ def test_the_heaviest_kernels_compile_for_an_h100_without_spills(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", ["80", "90"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("net", [["cifar_resnet14"], ["cifar_bottleneck20", "variant=b"]], ids=["basic", "bottlenecks"])
-def test_all_kernels_of_a_step_compile_without_spills(tmp_path, capability, dtype, net):
-    model, *options = net
-    costs = compiled(tmp_path, model, dtype, capability, "all", *options)
-    assert len(costs) > 40 and {cost["kernel"] for cost in costs} >= {"output_gradient", "add_parts"}
-    assert ("map_statistics" in {cost["kernel"] for cost in costs}) == bool(options)
-    assert [cost for cost in costs if cost["stack"] or cost["resident"] < 1] == []
+def test_all_kernels_compile_without_spills(tmp_path, capability, dtype):
+    """The kernels of nets of basic blocks and of bottlenecks, for every shape of a step."""
+    found = compiled(tmp_path, dtype, capability)
+    assert len(found) == 80 and {kernel["kernel"] for kernel in found} == kernels._FUSED_PARTS.keys()
+    assert [kernel for kernel in found if kernel["stack"] or kernel["resident"] < 1] == []
