@@ -344,15 +344,16 @@ def logits(net: nn.Module, images: Tensor, dtype: torch.dtype | None = torch.flo
         return net(images)
 
 
-def test_a_net_in_evaluation_is_the_librarys_within_its_precision(draw, fused_calls):
-    net, images = make_net("cifar_resnet8"), draw(3, 3, 8, 8)
+@pytest.mark.parametrize(("model", "calls"), [("cifar_resnet8", 1), ("cifar_bottleneck11", 7)])
+def test_a_net_in_evaluation_is_the_librarys_within_its_precision(draw, fused_calls, model, calls):
+    net, images = make_net(model), draw(3, 3, 8, 8)
     with torch.no_grad():
         logits(net, images, None)  # running estimates that differ
         before = {name: buffer.clone() for name, buffer in net.named_buffers()}
         library = logits(net.eval(), images)
         net.kernels = kernels.FUSED
         fused = logits(net, images)
-    assert len(fused_calls) == 1 and not fused.requires_grad
+    assert len(fused_calls) == calls and not fused.requires_grad
     torch.testing.assert_close(fused.float(), library.float(), rtol=2e-2, atol=2e-2)
     assert all(torch.equal(before[name], buffer) for name, buffer in net.named_buffers())
 
@@ -377,12 +378,12 @@ def test_pytorchs_way_is_taken_where_the_kernels_dont_apply(draw, fused_calls):
     def hooked(net):
         net.layer1[0].bn2.register_forward_hook(lambda module, inputs, output: None)
 
-    nothing = [in_evaluation, partly, hooked]
-    for change in nothing:
-        net = make_net("cifar_resnet8")
-        net.kernels = kernels.FUSED
-        change(net)
-        assert logits(net, images).requires_grad, change
+    for model in ("cifar_resnet8", "cifar_bottleneck11"):
+        for change in (in_evaluation, partly, hooked):
+            net = make_net(model)
+            net.kernels = kernels.FUSED
+            change(net)
+            assert logits(net, images).requires_grad, change
     others = ("cifar_resnet8", {"shortcut": "B"}), ("cifar_resnet8", {"conv_bias": True})
     for model, options in others:
         net = make_net(model, **options)
@@ -437,7 +438,7 @@ def test_responses_are_measured_by_the_library(draw, fused_calls):
 
 # ----------------------------------------------------------------------------------------------------------- training
 
-RECIPE = Recipe(iterations=2, batch_size=2, milestones=(), eval_interval=2, precision="fp16", kernels="fused")
+RECIPE = Recipe(iterations=2, batch_size=4, milestones=(), eval_interval=2, precision="fp16", kernels="fused")
 
 
 @pytest.fixture(scope="module")
@@ -449,17 +450,19 @@ def data() -> ResidentData:
     return ResidentData(ImageDataset("cifar10", images, labels, images[:4], labels[:4], official=False), None, DEVICE)
 
 
-def make_trainer(data: ResidentData, **changes) -> Trainer:
-    return Trainer(Run("cifar_resnet8", replace(RECIPE, **changes)), data)
+def make_trainer(data: ResidentData, model: str = "cifar_resnet8", **changes) -> Trainer:
+    return Trainer(Run(model, replace(RECIPE, **changes)), data)
 
 
-def test_a_run_trains_by_the_kernels_near_to_the_librarys(data, fused_calls):
-    library, fused = make_trainer(data, kernels="library"), make_trainer(data)
+@pytest.mark.parametrize(("model", "calls"), [("cifar_resnet8", 1), pytest.param("cifar_bottleneck11", 7, marks=slow)])
+def test_a_run_trains_by_the_kernels_near_to_the_librarys(data, fused_calls, model, calls):
+    library, fused = make_trainer(data, model, kernels="library"), make_trainer(data, model)
     assert (library.kernels, fused.kernels) == ("library", "fused")
+    initial = fused.model.fc.weight.clone()
     library.step()
     assert fused_calls == []
     fused.step()
-    assert len(fused_calls) == 1
+    assert len(fused_calls) == calls and not torch.equal(fused.model.fc.weight, initial)  # no step that overflowed
     pairs = zip(library.model.state_dict().items(), fused.model.state_dict().values())
     far = {name: error(other, one) for (name, one), other in pairs if "num_batches" not in name}
     assert max(far.values()) < 2e-2
@@ -504,9 +507,10 @@ def test_a_checkpoint_goes_on_with_its_kernels_or_says_why_it_cant(data, monkeyp
 
 
 @gpu
-def test_graphs_and_neighbours_leave_the_bits_as_they_are(data):
+@pytest.mark.parametrize("model", ["cifar_resnet8", "cifar_bottleneck11"])
+def test_graphs_and_neighbours_leave_the_bits_as_they_are(data, model):
     """A run recorded as a graph, alone and beside another on the device, against the step as it is launched."""
-    alone, beside, other, eager = (make_trainer(data, precision="bf16") for _ in range(4))
+    alone, beside, other, eager = (make_trainer(data, model, precision="bf16") for _ in range(4))
     for _ in range(2):
         alone.step()
     for _ in range(2):
