@@ -1,7 +1,7 @@
 """Whether the fast way of training costs accuracy: ResNet-20 in bf16 beside ResNet-20 in fp32.
 
     python -m reproductions.precision --profile paper --seeds 5
-    python -m reproductions.precision --profile paper --seeds 10 --rows fast fused
+    python -m reproductions.precision --profile paper --seeds 10 --rows fast,fused
 
 On a GPU the runs of all tables train in bf16, packed; the fp32 row is the same recipe in full precision (without
 TF32). Two one-sided tests ask whether the mean errors differ by less than half a point. The bf16 row's runs are those

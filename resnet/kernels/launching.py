@@ -300,7 +300,7 @@ def input_gradient(
     norm: Norm,
     runs: int = 1,
 ) -> tuple[Tensor, Parts]:
-    """The same for y that is the input of a convolution, from the gradient ``d`` of the convolution's output.
+    """The results of :func:`output_gradient` for the input y of a convolution, from its output's gradient ``d``.
 
     ``short``: the gradient of the output of a shortcut from y, None without a shortcut.
     """

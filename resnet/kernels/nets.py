@@ -25,7 +25,7 @@ class Fused:
     """The layers of a net that the kernels compute.
 
     ``compute``: maps images (N, 3, H, W) to the output (N, C, H', W') of the last block, in the given dtype. It must
-    be called under autocast where that is not fp32.
+    be called under autocast to this dtype, unless the dtype is fp32.
     """
 
     layers: list[Layer]
@@ -35,7 +35,7 @@ class Fused:
 def find(net: nn.Module) -> Fused | None:
     """The layers of a :class:`resnet.models.net.Net` that the kernels compute, None if they are not made for the net.
 
-    A module with hooks makes a net one of the others, because the kernels would not call it.
+    A net with hooks is left to PyTorch, because the kernels do not call the modules that they stand for.
     """
     blocks = [block for name in net.stages for block in getattr(net, name)]
     passed_by = [*net.children(), *(module for block in blocks for module in (block, *block.children()))]

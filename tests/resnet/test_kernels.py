@@ -469,13 +469,12 @@ def test_a_run_trains_by_the_kernels_near_to_the_librarys(data, fused_calls, mod
     assert {int(b) for n, b in fused.model.named_buffers() if "num_batches" in n} == {1}
 
 
-@slow
-def test_a_run_that_was_interrupted_ends_with_the_same_bits(data):
-    whole, part = make_trainer(data), make_trainer(data)
+@pytest.mark.parametrize("precision", [pytest.param("fp16", marks=slow), pytest.param("bf16", marks=gpu)])
+def test_a_run_that_was_interrupted_ends_with_the_same_bits(data, precision):
+    whole, part, rest = (make_trainer(data, precision=precision) for _ in range(3))
     for _ in range(2):
         whole.step()
     part.step()
-    rest = make_trainer(data)
     rest.load_state_dict(part.state_dict())
     rest.step()
     rest.evaluate()
