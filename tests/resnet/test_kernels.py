@@ -15,6 +15,7 @@ from resnet import kernels
 from resnet.data.dataset import ImageDataset
 from resnet.data.resident import ResidentData
 from resnet.device import exact_kernels
+from resnet.low_precision import WeightCopies
 from resnet.models import create_model
 from resnet.recipe import Recipe
 from resnet.responses import response_deviations
@@ -70,7 +71,7 @@ def normalized(raw: Tensor, norm: Norm) -> Tensor:
 # Images, size, channels in and out, stride: odd sizes and batches, maps smaller than a block and larger ones.
 SHAPES = [
     (3, 9, 16, 16, 1),
-    (3, 16, 16, 16, 1),
+    (2, 16, 16, 16, 1),
     pytest.param(3, 9, 16, 32, 2, marks=slow),
     pytest.param(2, 8, 16, 32, 2, marks=slow),
     pytest.param(1, 24, 16, 16, 1, marks=slow),
@@ -216,7 +217,8 @@ def test_normalizing_with_a_shortcut_and_the_way_back(draw, size, stride, before
     assert error(launching.finish_sums(parts)[0], g.double().sum((0, 2, 3))) < 1e-5
 
 
-def test_several_runs_in_one_launch_get_the_bits_that_each_gets_alone(draw):
+@pytest.mark.parametrize("size", [pytest.param(8, marks=slow), pytest.param(32, marks=gpu)])
+def test_several_runs_in_one_launch_get_the_bits_that_each_gets_alone(draw, size):
     def run_all(x, weight, d, short, norm, running, runs):
         raw, parts = launching.convolve(x, weight, 1, True, runs)
         mean, variance = launching.finish_statistics(parts, raw, *running, 0.1, runs)
@@ -231,7 +233,7 @@ def test_several_runs_in_one_launch_get_the_bits_that_each_gets_alone(draw):
         results += [launching.normalize_gradient(raw, g, norm, sums, runs), launching.measure(raw, runs).values]
         return [*results, launching.finish_weights(weight_parts, torch.float32)]
 
-    x, d, short = (draw(4, 16, 8, 8, dtype=torch.float16) for _ in range(3))
+    x, d, short = (draw(4, 16, size, size, dtype=torch.float16) for _ in range(3))
     weight, vectors = draw(32, 16, 3, 3, dtype=torch.float16), [draw(32) for _ in range(4)]
     nothing = torch.empty(0, device=DEVICE)
 
@@ -356,6 +358,20 @@ def test_a_net_in_evaluation_is_the_librarys_within_its_precision(draw, fused_ca
     assert len(fused_calls) == calls and not fused.requires_grad
     torch.testing.assert_close(fused.float(), library.float(), rtol=2e-2, atol=2e-2)
     assert all(torch.equal(before[name], buffer) for name, buffer in net.named_buffers())
+
+
+@slow
+def test_copies_of_the_weights_give_the_same_bits(draw):
+    net, images = make_net("cifar_bottleneck11"), draw(3, 3, 8, 8)
+    net.kernels = kernels.FUSED
+    logits(net, images).float().square().sum().backward()
+    expected = {name: parameter.grad for name, parameter in net.named_parameters()}
+    net.zero_grad()
+    copies = WeightCopies(net, torch.float16)
+    with torch.autocast(DEVICE.type, torch.float16):
+        copies(images).float().square().sum().backward()
+    copies.move_gradients()
+    assert all(torch.equal(parameter.grad, expected[name]) for name, parameter in net.named_parameters())
 
 
 def test_nan_passes_through_all_layers(draw, fused_calls):
