@@ -46,12 +46,13 @@ class FrontendConvolutions:
             graph.execute(tensors, workspace, handle=self._handle)
 
     def advance(self, steps: int) -> None:
+        """Run the graphs of a step ``steps`` times."""
         for _ in range(steps):
             self._replay()
 
 
 def convolutions(model: str, device: torch.device | str) -> list[tuple[Tensor, Tensor, Tensor, nn.Conv2d]]:
-    """Input, weight, output and module of each convolution of a net, in bf16 and channels-last, with random values."""
+    """Return input, weight, output and module of each convolution of a net; random values, bf16, channels-last."""
     shapes, size = [], image_size(model)
     with torch.device("meta"):
         net = create_model(model)
@@ -67,7 +68,7 @@ def convolutions(model: str, device: torch.device | str) -> list[tuple[Tensor, T
 
 
 def graphs(cudnn, handle, x: Tensor, weight: Tensor, y: Tensor, conv: nn.Conv2d) -> list[tuple[object, dict]]:
-    """The three graphs of a convolution, each with the tensors that it reads and writes by its own names for them."""
+    """Return the three graphs of a convolution, each with the tensors that it reads and writes."""
     types = cudnn.data_type
     where = {"padding": [*conv.padding], "stride": [*conv.stride], "dilation": [*conv.dilation]}
 

@@ -1,7 +1,7 @@
-"""The costs of the fused kernels, without a GPU: they are compiled for one, and their instructions counted.
+"""Costs of the fused kernels without a GPU: kernels are compiled for one, and their instructions counted.
 
-The schedulers of a GPU issue four instructions per cycle and streaming multiprocessor, and memory moves so many bytes a
-second: two bounds, which the time on the device is above.
+A GPU issues at most four instructions per cycle and streaming multiprocessor, and its memory has a limited bandwidth.
+These give two lower bounds on a kernel's time.
 """
 
 import re
@@ -29,7 +29,7 @@ _REGISTERS, _THREADS = 65_536, 2_048  # of a multiprocessor
 
 @dataclass(frozen=True)
 class Gpu:
-    """A kind of GPU: its name, multiprocessors, GHz, shared KiB of a multiprocessor, and bytes/s that copies reach."""
+    """A kind of GPU: name, multiprocessors, GHz, KiB of shared memory per multiprocessor, and bytes/s of copies."""
 
     name: str
     multiprocessors: int
@@ -80,9 +80,10 @@ def step_launches(
     batch: int = 128,
     **options,
 ) -> list[Launch]:
-    """The launches of a training step of ``model``, in their order, on tensors with arbitrary contents.
+    """Record the kernel launches of a training step of ``model``, in order, on uninitialised tensors.
 
-    The fused kernels compute nothing; on "meta" tensors have no memory either. ``options``: the model's.
+    The fused kernels compute nothing. On the device "meta" the tensors have no memory either. ``options``: of the
+    model.
     """
     size = image_size(model)
     with torch.device(device), launching.recording() as launches, launching.using(settings):
@@ -95,7 +96,7 @@ def step_launches(
 
 
 def costs(launches: list[Launch], capability: int, say: Callable[[Cost], None] = lambda cost: None) -> list[Cost]:
-    """The cost of each kernel on a kind of GPU, once for all launches alike; ``say`` is told of each as it is found."""
+    """Return the costs of the kernels on a kind of GPU, one for equal launches; call ``say`` with each."""
     found = []
     for same in alike(launches):
         found.append(_cost(same[0], len(same), capability))
@@ -104,7 +105,7 @@ def costs(launches: list[Launch], capability: int, say: Callable[[Cost], None] =
 
 
 def alike(launches: list[Launch]) -> list[list[Launch]]:
-    """The launches in groups of one code, in the order of their first ones."""
+    """Group the launches that run the same compiled code, in the order of each group's first launch."""
     groups: dict[tuple, list[Launch]] = {}
     for launch in launches:
         kinds = [(_type(value), _specialized(value)) for value in launch.arguments.values()]
@@ -118,12 +119,12 @@ def _type(value) -> str:
 
 
 def _specialized(value) -> bool | int:
-    """What a kernel is compiled for besides types: tensors begin at multiples of 16 bytes, numbers may be 1 or so."""
+    """Return Triton's specialization of a value: tensors are 16-byte aligned; integers are 1 or divisible by 16."""
     return isinstance(value, torch.Tensor) or (type(value) is int and (value % 16 == 0 or (1 if value == 1 else 0)))
 
 
 def resources(launch: Launch, capability: int) -> Resources:
-    """The resources that a kernel is compiled to take on a kind of GPU."""
+    """Return the resources of a kernel as it is compiled for a compute capability."""
     return _resources(launch, capability, _compiled(launch, capability))
 
 
@@ -161,7 +162,7 @@ def _cost(launch: Launch, count: int, capability: int) -> Cost:
 
 
 def shape_of(constants: dict) -> str:
-    """The maps that a kernel passes over, and channels in and out."""
+    """Describe the maps that a kernel processes, and its input and output channels."""
     if "SIZE" in constants:
         return f"{constants['SIZE']} values"
     height, width = (constants.get(name, constants.get(f"{name}I")) for name in "HW")
@@ -187,7 +188,7 @@ def _compiled(launch: Launch, capability: int):
 
 
 def _tool(name: str, option: str, cubin: bytes) -> str:
-    """The output of one of Triton's tools for a compiled kernel."""
+    """Return the output of one of Triton's tools for a compiled kernel."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -196,7 +197,7 @@ def _tool(name: str, option: str, cubin: bytes) -> str:
 
 
 def _trips(launch: Launch) -> int:
-    """How often a kernel's loop is gone through; a kernel here has loops of one length or none."""
+    """Return the number of iterations of a kernel's loop; all loops of a kernel have the same length."""
     constants, arguments = launch.constants, launch.arguments
     if "STEPS" in constants:
         return constants["STEPS"]
@@ -208,7 +209,7 @@ def _trips(launch: Launch) -> int:
 
 
 def _issued(code: str, trips: int) -> int:
-    """Instructions that a warp issues up to the last exit, those of a loop ``trips`` times."""
+    """Count the instructions that a warp issues up to the last exit, with a loop's instructions ``trips`` times."""
     instructions, labels = [], {}
     for line in code.splitlines():
         if label := re.match(r"\s*(\.L_x_\w+):", line):

@@ -17,7 +17,7 @@ _DTYPES = (torch.bfloat16, torch.float16)
 
 
 def made_for(model: str, options: dict, precision: str) -> bool:
-    """Whether the fused kernels are made for a model with these options and a recipe with this precision.
+    """Tell whether the fused kernels are made for a model with these options and a recipe with this precision.
 
     The names decide, without a network and without Triton.
     """
@@ -26,7 +26,7 @@ def made_for(model: str, options: dict, precision: str) -> bool:
 
 
 def why_not_fused(device: torch.device) -> str:
-    """The reason why the fused kernels can't run on a device; empty if they can.
+    """Return the reason why the fused kernels can't run on a device; empty if they can.
 
     Triton's interpreter, TRITON_INTERPRET=1, runs them anywhere, slowly, for tests.
     """
@@ -48,7 +48,7 @@ def check_kernels(wanted: str, device: torch.device) -> None:
 
 
 def choose(wanted: str, net: nn.Module, device: torch.device, precision: str, processes: int = 1) -> str:
-    """The kernels, "library" or "fused", that a net is trained with where a recipe's ``kernels`` are ``wanted``.
+    """Choose the kernels, "library" or "fused", that a net is trained with where a recipe asks for ``wanted``.
 
     "auto" is library, because the fused kernels have not yet been run on a GPU. "fused" is library where they don't
     apply: several processes, nets of other layers, fp32. Raises ValueError where the device can't run them.
@@ -63,7 +63,7 @@ def choose(wanted: str, net: nn.Module, device: torch.device, precision: str, pr
 
 
 def fused_maps(net: nn.Module, images: Tensor) -> Tensor | None:
-    """The output of the last block for images (N, 3, H, W), by the fused kernels; None where they don't apply.
+    """Compute the output of the last block for images (N, 3, H, W) by the fused kernels; None where they don't apply.
 
     They apply to a net whose ``kernels`` are "fused" and whose layers they are made for, under autocast in bf16 or
     fp16, in training, or in evaluation without gradients. Elsewhere the net takes PyTorch's way.

@@ -15,13 +15,13 @@ import triton.language as tl
 
 @triton.jit
 def _of_run(pointer, size):
-    """The address of this run's values in a tensor that holds ``size`` values of each run."""
+    """Return the address of this run's values in a tensor that holds ``size`` values of each run."""
     return pointer + tl.program_id(2).to(tl.int64) * size
 
 
 @triton.jit
 def _pixels(H: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr):
-    """The image of this block, and the row and the column of each of its pixels."""
+    """Return the image of this block, and the row and the column of each of its pixels."""
     blocks: tl.constexpr = (H + ROWS - 1) // ROWS
     block, i = tl.program_id(0), tl.arange(0, ROWS * WIDE)
     return block // blocks, (block % blocks) * ROWS + i // WIDE, i % WIDE
@@ -29,7 +29,7 @@ def _pixels(H: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr):
 
 @triton.jit
 def _reaches(h, tap: tl.constexpr, SIZE: tl.constexpr, S: tl.constexpr, TURNED: tl.constexpr, EXACT: tl.constexpr):
-    """Whether a tap meets one of SIZE rows (or columns) of x, for each h; comparisons that always hold are left out."""
+    """Tell for each h if a tap meets one of SIZE rows (or columns) of x; comparisons that always hold are left out."""
     if TURNED:
         at = h + 1 - tap
         if S == 2:
@@ -51,7 +51,7 @@ def _reaches(h, tap: tl.constexpr, SIZE: tl.constexpr, S: tl.constexpr, TURNED: 
 
 @triton.jit
 def _distance(tap: tl.constexpr, S: tl.constexpr, TURNED: tl.constexpr):
-    """The distance from the pixel to the row of x that a tap meets; turned, with stride 2, from the row h // 2."""
+    """Return the distance from the pixel to the row of x that a tap meets; turned, with stride 2, from row h // 2."""
     if not TURNED:
         return tap - 1
     if S == 1:
@@ -64,7 +64,7 @@ def _convolved(
     x, w, h, v, columns, H: tl.constexpr, W: tl.constexpr, CI: tl.constexpr, CHANNELS: tl.constexpr,
     S: tl.constexpr, TURNED: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """The 3x3 convolution at the pixels (h, v) of an image x of H x W pixels and CHANNELS, for output ``columns``.
+    """Convolve an image x of H x W pixels and CHANNELS, 3x3, at the pixels (h, v), for output ``columns``.
 
     TURNED: x is the gradient of a convolution's output, and the result is the gradient of its input of CI channels.
     """
@@ -130,7 +130,7 @@ def convolution(
     CO: tl.constexpr, S: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, COLUMNS: tl.constexpr,
     EXACT: tl.constexpr, STATISTICS: tl.constexpr,
 ):  # fmt: skip
-    """y = x * w, padded by 1, with stride S; part (blocks, 2, CO): the blocks' parts of BN's statistics."""
+    """Compute y = x * w, padded by 1, with stride S; part (blocks, 2, CO): the blocks' parts of BN's statistics."""
     blocks: tl.constexpr = (HO + ROWS - 1) // ROWS
     x, w, y = _of_run(x, N * HI * WI * CI), _of_run(w, 9 * CI * CO), _of_run(y, N * HO * WO * CO)
     part = _of_run(part, N * blocks * 2 * CO)
@@ -142,7 +142,7 @@ def convolution(
 
 @triton.jit
 def _around(x, n, h, v, valid, k, image, channel, row, column, H: tl.constexpr, W: tl.constexpr):
-    """The values that the taps k < 27 of a convolution meet at pixels (h, v) of 3-channel images; 0 outside.
+    """Load the values that the taps k < 27 of a convolution meet at pixels (h, v) of 3-channel images; 0 outside.
 
     k runs along one axis and the pixels along the other.
     """
@@ -157,7 +157,7 @@ def stem_convolution(
     x, w, y, part, N, image, channel, row, column, H: tl.constexpr, W: tl.constexpr, CO: tl.constexpr,
     ROWS: tl.constexpr, WIDE: tl.constexpr, EXACT: tl.constexpr, STATISTICS: tl.constexpr,
 ):  # fmt: skip
-    """The first convolution, of images x with 3 channels, any strides, and any dtype; x is cast to the dtype of w."""
+    """Convolve images x of 3 channels, any strides, and any dtype; x is cast to the dtype of w."""
     blocks: tl.constexpr = (H + ROWS - 1) // ROWS
     x, w, y = _of_run(x, N * image), _of_run(w, 27 * CO), _of_run(y, N * H * W * CO)
     part = _of_run(part, N * blocks * 2 * CO)
@@ -175,7 +175,7 @@ def map_statistics(
     x, part, N, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
     EXACT: tl.constexpr,
 ):  # fmt: skip
-    """part (blocks, 2, C): the blocks' parts of BN's statistics of maps x that another library computed."""
+    """Compute part (blocks, 2, C), the blocks' parts of BN's statistics, of maps x that the library computed."""
     x, part = _of_run(x, N * H * W * C), _of_run(part, tl.num_programs(0) * 2 * C)
     n, h, v = _pixels(H, ROWS, WIDE)
     inside, c = ((h < H) & (v < W))[:, None], tl.arange(0, C)
@@ -188,7 +188,7 @@ def statistics(
     part, mean, variance, running_mean, running_variance, N, momentum, H: tl.constexpr, W: tl.constexpr,
     C: tl.constexpr, ROWS: tl.constexpr, BLOCKS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Mean and biased variance from the parts of all blocks, and the running estimates after this batch.
+    """Combine the parts of all blocks to mean and biased variance, and update the running estimates.
 
     The variance is combined from the blocks' sums and squared deviations (Chan, Golub, LeVeque 1979), so it is exact
     to rounding even where the mean is large beside the deviations.
@@ -219,7 +219,7 @@ def statistics(
 
 @triton.jit
 def _inverse(variance, eps):
-    """The reciprocal of the standard deviation."""
+    """Return the reciprocal of the standard deviation."""
     return 1.0 / tl.sqrt_rn(variance + eps)
 
 
@@ -229,7 +229,7 @@ def normalize(
     SHORT: tl.constexpr, HS: tl.constexpr, WS: tl.constexpr, CS: tl.constexpr, BEFORE: tl.constexpr,
     PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """y = max(0, BN(raw) + shortcut). SHORT: the shortcut's stride in ``short`` (HS, WS, CS), or 0 without one.
+    """Compute y = max(0, BN(raw) + shortcut). SHORT: the shortcut's stride in ``short`` (HS, WS, CS), or 0 without one.
 
     The shortcut has the CS channels of ``short`` after BEFORE channels of zeros, and zeros up to C channels.
     """
@@ -270,7 +270,7 @@ def output_gradient(
     outer, y, raw, mean, variance, g, part, N, eps, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
     PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """g: the gradient ``outer`` of y where y is above 0, else 0; part (blocks, 2, C): parts of BN's two sums."""
+    """Compute g, the gradient ``outer`` of y where y is above 0, else 0; part (blocks, 2, C): parts of BN's sums."""
     size = N * H * W * C
     p, c = (tl.program_id(0) * PIXELS + tl.arange(0, PIXELS))[:, None], tl.arange(0, C)
     at, there = p * C + c[None, :], p < N * H * W
@@ -288,7 +288,7 @@ def input_gradient(
     WS: tl.constexpr, CS: tl.constexpr, BEFORE: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
     COLUMNS: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """g: the gradient of BN's output below a convolution, from the gradient d (HO, WO, CO) of the convolution's output.
+    """Compute g, the gradient of BN's output below a convolution, from the gradient d (HO, WO, CO) of its output.
 
     y = max(0, BN(raw) ...) is the convolution's input, so g is 0 where y is 0. SHORT: the stride of a shortcut from y,
     or 0 without one; ``short`` (HS, WS, CS) is the gradient of its output and is added to the gradient of y. part
@@ -319,7 +319,7 @@ def normalize_gradient(
     raw, g, mean, variance, weight, sums, d, N, eps, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
     PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """d: the gradient of BN's input raw, from the gradient g of its output and the sums (2, C); d may be g itself."""
+    """Compute d, the gradient of BN's input raw, from the gradient g of its output and the sums (2, C); d may be g."""
     size, count = N * H * W * C, N * H * W
     p, c = (tl.program_id(0) * PIXELS + tl.arange(0, PIXELS))[:, None], tl.arange(0, C)
     at, there = p * C + c[None, :], p < count
@@ -338,7 +338,7 @@ def weight_gradient(
     x, d, part, N, HI: tl.constexpr, WI: tl.constexpr, HO: tl.constexpr, WO: tl.constexpr, CI: tl.constexpr,
     CO: tl.constexpr, S: tl.constexpr, COLUMNS: tl.constexpr, PIXELS: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
-    """part (blocks, CO, 9, CI): each block's share of the gradient of w; a block computes one row of three taps."""
+    """Compute part (blocks, CO, 9, CI), each block's share of the gradient of w; a block takes a row of three taps."""
     block, r = tl.program_id(0), tl.program_id(1) % 3
     x, d = _of_run(x, N * HI * WI * CI), _of_run(d, N * HO * WO * CO)
     ci, co = tl.arange(0, CI)[None, :], (tl.program_id(1) // 3 * COLUMNS + tl.arange(0, COLUMNS))[:, None]
@@ -369,7 +369,7 @@ def stem_weight_gradient(
     x, d, part, N, image, channel, row, column, H: tl.constexpr, W: tl.constexpr, CO: tl.constexpr,
     PIXELS: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
-    """part (blocks, CO, 27): each block's share of the gradient of the first convolution's weights."""
+    """Compute part (blocks, CO, 27), each block's share of the gradient of the first convolution's weights."""
     block, k, co = tl.program_id(0), tl.arange(0, 32)[None, :], tl.arange(0, CO)[:, None]
     x, d = _of_run(x, N * image), _of_run(d, N * H * W * CO)
     sums = tl.zeros((CO, 32), tl.float32)
@@ -385,7 +385,7 @@ def stem_weight_gradient(
 
 @triton.jit
 def add_parts(part, out, BLOCKS, SIZE: tl.constexpr, PARTS: tl.constexpr, VALUES: tl.constexpr):
-    """out (SIZE): the sums of part (BLOCKS, SIZE) over the blocks, for each index of the grid's other axes."""
+    """Sum part (BLOCKS, SIZE) over the blocks to out (SIZE), for each index of the grid's other axes."""
     which = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
     i, block = (tl.program_id(0) * VALUES + tl.arange(0, VALUES))[None, :], tl.arange(0, PARTS)[:, None]
     part += which.to(tl.int64) * BLOCKS * SIZE

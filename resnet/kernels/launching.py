@@ -48,7 +48,7 @@ _recorded: list[Launch] | None = None
 
 @contextmanager
 def using(settings: Settings) -> Iterator[None]:
-    """A context in which kernels are started with other settings; their results have other last bits."""
+    """Start the kernels of a context with other settings; their results have other last bits."""
     global _settings
     before, _settings = _settings, settings
     try:
@@ -59,7 +59,7 @@ def using(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def recording() -> Iterator[list[Launch]]:
-    """A context that gives a list, to which kernels are added instead of being started.
+    """Add the kernels of a context to the list that it gives, instead of starting them.
 
     Tensors may be without memory (device "meta").
     """
@@ -87,7 +87,7 @@ def start_again(launch: Launch) -> None:
 
 
 def options(warps: int) -> dict:
-    """The compiler's options for a kernel; each is explicit, because Triton's defaults change."""
+    """Return the compiler's options for a kernel; each is explicit, because Triton's defaults change."""
     return {"num_warps": warps, "num_stages": _STAGES, "enable_fp_fusion": True}
 
 
@@ -184,7 +184,7 @@ def _empty_parts(blocks: int, channels: int, rows: int, images: int, like: Tenso
 
 
 def measure(maps: Tensor, runs: int = 1) -> Parts:
-    """The parts of the statistics of maps (N, C, H, W) that the library computed."""
+    """Compute the parts of the statistics of maps (N, C, H, W) that the library computed."""
     images, channels, height, width = maps.shape
     blocks = _blocks(images, height, width, channels, _settings.values // channels)
     parts = _empty_parts(blocks.count, channels, blocks.rows, images, maps)
@@ -206,7 +206,7 @@ def measure(maps: Tensor, runs: int = 1) -> Parts:
 def finish_statistics(
     parts: Parts, maps: Tensor, running_mean: Tensor, running_variance: Tensor, momentum: float, runs: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (C,) of ``maps`` from their parts; the running estimates are updated by them."""
+    """Compute mean and biased variance (C,) of ``maps`` from their parts, and update the running estimates."""
     *_, channels = parts.values.shape
     mean, variance = torch.empty_like(running_mean), torch.empty_like(running_variance)
     _start(
@@ -271,7 +271,7 @@ def _shortcut_constants(short: Tensor | None, shortcut: Shortcut | None) -> dict
 
 
 def output_gradient(outer: Tensor, y: Tensor, raw: Tensor, norm: Norm, runs: int = 1) -> tuple[Tensor, Parts]:
-    """The gradient of BN's output from the gradient ``outer`` of y = max(0, BN(raw) ...), and parts of BN's sums."""
+    """Compute the gradient of BN's output, and parts of its sums, from the gradient ``outer`` of y = max(0, BN ...)."""
     images, channels, height, width = raw.shape
     g, pixels = torch.empty_like(raw), _settings.values // channels
     blocks = triton.cdiv(images // runs * height * width, pixels)
@@ -300,7 +300,7 @@ def input_gradient(
     norm: Norm,
     runs: int = 1,
 ) -> tuple[Tensor, Parts]:
-    """The results of :func:`output_gradient` for the input y of a convolution, from its output's gradient ``d``.
+    """Compute the same as :func:`output_gradient` for a convolution's input y, from its output's gradient ``d``.
 
     ``short``: the gradient of the output of a shortcut from y, None without a shortcut.
     """
@@ -331,7 +331,7 @@ def input_gradient(
 
 
 def finish_sums(parts: Parts, runs: int = 1) -> Tensor:
-    """BN's sums (2, C): the gradients of its bias and of its weight."""
+    """Compute BN's sums (2, C): the gradients of its bias and of its weight."""
     blocks, _, channels = parts.values.shape
     sums = torch.empty((runs * 2, channels), dtype=torch.float32, device=parts.values.device)
     _start(
@@ -347,7 +347,7 @@ def finish_sums(parts: Parts, runs: int = 1) -> Tensor:
 
 
 def normalize_gradient(raw: Tensor, g: Tensor, norm: Norm, sums: Tensor, runs: int = 1) -> Tensor:
-    """The gradient of BN's input from the gradient of its output and the sums."""
+    """Compute the gradient of BN's input from the gradient of its output and the sums."""
     images, channels, height, width = raw.shape
     d, pixels = torch.empty_like(raw), _settings.values // channels
     _start(
@@ -369,7 +369,7 @@ def _weight_blocks(d: Tensor, runs: int) -> int:
 
 
 def weight_parts(x: Tensor, d: Tensor, count: int, runs: int = 1) -> Tensor:
-    """Memory for the parts (count * runs, blocks, out * 9 * in) of the weight gradients of ``count`` convolutions."""
+    """Allocate the parts (count * runs, blocks, out * 9 * in) of the weight gradients of ``count`` convolutions."""
     size = 9 * x.shape[1] * d.shape[1]
     return torch.empty((count * runs, _weight_blocks(d, runs), size), dtype=torch.float32, device=x.device)
 

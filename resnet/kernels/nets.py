@@ -33,7 +33,7 @@ class Fused:
 
 
 def find(net: nn.Module) -> Fused | None:
-    """The layers of a :class:`resnet.models.net.Net` that the kernels compute, None if they are not made for the net.
+    """Find the layers of a :class:`resnet.models.net.Net` that the kernels compute; None if they don't fit the net.
 
     A net with hooks is left to PyTorch, because the kernels do not call the modules that they stand for.
     """

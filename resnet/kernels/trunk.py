@@ -30,11 +30,12 @@ class Layer:
 
     @property
     def stride(self) -> int:
+        """The convolution's stride, in pixels."""
         return 1 if self.conv is None else self.conv.stride[0]
 
 
 def compute(layers: list[Layer], x: Tensor, dtype: torch.dtype, short: Tensor | None = None) -> Tensor:
-    """The output (N, C, H, W) of the last layer, in ``dtype``.
+    """Compute the output (N, C, H, W) of the last layer, in ``dtype``.
 
     ``x``: images (N, 3, H, W) for a first layer with a convolution, maps (N, C, H, W) for one without. ``short``: the
     input of the first layer's shortcut. In training, BN's running estimates and counters are updated. All layers are
@@ -73,7 +74,7 @@ class _Passed:
 def _forward(
     layers: list[Layer], x: Tensor, short: Tensor | None, parameters: list[Tensor | None], keep: bool
 ) -> list[_Passed]:
-    """The results of all layers, or if not ``keep`` at least of the last one."""
+    """Compute the results of all layers; only the last ones are kept if not ``keep``."""
     passed: list[_Passed | None] = []
     for number, layer in enumerate(layers):
         weight, scale, shift = parameters[3 * number : 3 * number + 3]
@@ -126,7 +127,7 @@ class _Trunk(torch.autograd.Function):
 def _backward(
     layers: list[tuple], x: Tensor, weights: list[Tensor | None], passed: list[_Passed], outer: Tensor
 ) -> list[Tensor | None]:
-    """The gradients of x if it is maps, of the first shortcut's input, and of each layer's weight and BN."""
+    """Compute the gradients of x if it is maps, of the first shortcut's input, and of each layer's weight and BN."""
     gradients: list[Tensor | None] = [None] * (3 * len(layers))
     weight_parts = _WeightParts(x, weights, passed)
     shorts: dict[int, tuple[Tensor, Shortcut]] = {}  # the gradient of a shortcut's output, by the layer that it is from
@@ -167,12 +168,12 @@ class _WeightParts:
                 self._parts[kind] = launching.weight_parts(y, p.raw, counts[kind])
 
     def of(self, number: int) -> Tensor:
-        """The memory for the parts of a layer's weight gradient."""
+        """Return the memory for the parts of a layer's weight gradient."""
         place = self._kinds[:number].count(self._kinds[number])
         return self._parts[self._kinds[number]][place : place + 1]
 
     def finish(self) -> list[Tensor | None]:
-        """All weight gradients, (out, in, 3, 3) in channels-last memory; None for a layer without a convolution."""
+        """Compute all weight gradients, (out, in, 3, 3), channels-last; None for a layer without a convolution."""
         sums = {kind: iter(launching.finish_weights(parts, self._dtype)) for kind, parts in self._parts.items()}
         gradients = []
         for kind in self._kinds:

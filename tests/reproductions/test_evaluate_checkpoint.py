@@ -9,9 +9,10 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from reproductions import evaluate_checkpoint, imagenet_table
-from reproductions.evaluate_checkpoint import Checkpoint
 from reproductions.harness import cli
+from reproductions.imagenet import evaluate_checkpoint
+from reproductions.imagenet import table as imagenet_table
+from reproductions.imagenet.evaluate_checkpoint import Checkpoint
 from resnet.data.folder import FolderData
 from resnet.data.image_files import FolderDataset, load_test_folder
 from resnet.evaluate import TESTS, count_wrong_in
@@ -154,9 +155,9 @@ def test_precision_is_said(evaluate, tmp_path, theirs):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ([""], "is a folder; name a file of weights in it"),
+        ([""], "is a folder; name a weights file in it"),
         (["none.pt"], "there is no file"),
-        (["net.pt", "--model", "resnet34"], "not those of resnet34 num_classes=10: 80 missing (layer1.2.conv1.weight"),
+        (["net.pt", "--model", "resnet34"], "do not fit resnet34 num_classes=10: 80 missing (layer1.2.conv1.weight"),
         (["net.pt", "--model", "resnet34"], "; they fit resnet18 variant=original shortcut=B num_classes=10"),
         (["net.pt", "--variant", "d"], "they fit resnet18 variant=original shortcut=B num_classes=10"),
         (["net.pt", "--dataset", "imagenet"], "imagenet: put imagenet there, as train/<class>/<image> and val/<class>"),

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reproductions.layer_responses.responses import response_deviations
 from resnet import kernels
 from resnet.data.dataset import ImageDataset
 from resnet.data.resident import ResidentData
@@ -18,7 +19,6 @@ from resnet.device import exact_kernels
 from resnet.low_precision import WeightCopies
 from resnet.models import create_model
 from resnet.recipe import Recipe
-from resnet.responses import response_deviations
 from resnet.run import Run
 from resnet.trainer import Trainer
 
