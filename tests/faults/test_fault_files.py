@@ -261,7 +261,7 @@ def test_an_owner_from_the_future(launch, check, tmp_path):
 
 def print_ascii() -> None:
     sys.stdout.reconfigure(encoding="ascii")
-    sys.stderr.reconfigure(encoding="ascii")
+    sys.stderr.reconfigure(encoding="ascii", errors="backslashreplace")  # as Python has it
 
 
 def print_on_full_disk() -> None:
