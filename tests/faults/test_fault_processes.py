@@ -11,6 +11,8 @@ from faulted import CHECKPOINT_SECONDS, Interruptions, Setting
 
 from resnet import files
 
+pytestmark = pytest.mark.faults
+
 SHORT, LONGER = Setting(), Setting(iterations=100)
 INLINE, LOCAL = ("--launcher", "inline"), ("--launcher", "local")
 

@@ -45,6 +45,7 @@ def test_what_a_job_unpickles_raises_the_same(modules):
     assert re.match(r"ImportError: PYTHONPATH has Python import numpy, torch from", done.stderr.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_what_the_user_adds_is_left_alone(modules, tmp_path):
     folder = modules("of_my_own")
     (folder / "numpy").mkdir()  # of no package: Python takes the environment's

@@ -49,6 +49,7 @@ def test_what_is_missing_is_named(paths):
     assert "the weights of its pre-training can't be used" in execute([TUNED], paths, never).failures[TUNED]
 
 
+@pytest.mark.slow
 def test_in_the_local_queue_a_chain_is_trained_in_its_order(paths, monkeypatch):
     started, submit_job = [], local._submit
 

@@ -111,6 +111,7 @@ def test_a_copy_that_can_not_be_written_leaves_nothing(repository, tmp_path, mon
     assert not list((tmp_path / "code").iterdir())
 
 
+@pytest.mark.slow
 def test_a_process_started_in_a_copy_runs_it(tmp_path):
     copy = snapshot.take(tmp_path / "code")
     script = (

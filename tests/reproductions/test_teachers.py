@@ -117,6 +117,7 @@ def test_a_damaged_record_of_a_teacher_is_named(paths):
     assert str(path) in said and "edited or damaged" in said
 
 
+@pytest.mark.slow
 def test_in_the_local_queue_students_wait_without_keeping_slots_busy(paths, monkeypatch):
     started, submit_job = [], local._submit
 
@@ -207,6 +208,7 @@ def test_published_weights_that_are_not_the_records_are_refused(published):
     assert f"{path} holds the weights" in execute([STUDENT], published, never).failures[STUDENT]
 
 
+@pytest.mark.slow
 def test_a_job_of_the_local_queue_finds_published_weights(published):
     assert local.launch([STUDENT], published, Watcher(1), launching.Options(slots=1)) == Outcome({})
     assert taught_by(published) == published_digest(published)
@@ -254,6 +256,7 @@ def make_distilled():
     return replace(tiny.make_experiment(), rows=lambda profile: [plain, distilled]), teacher
 
 
+@pytest.mark.slow
 def test_a_launch_of_students_does_not_train_a_published_teacher_again(published, monkeypatch, capsys):
     monkeypatch.setattr(cli, "PUBLISHED", published.published)
     arguments = ["--profile", "smoke", "--seeds", "1", "--out", str(published.out)]

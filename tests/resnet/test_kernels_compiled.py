@@ -8,6 +8,7 @@ import sys
 import pytest
 
 pytest.importorskip("triton", reason="without Triton there are the library's kernels alone")
+pytestmark = pytest.mark.slow
 
 # In a process of its own, because Triton's interpreter is chosen before its first import.
 CODE = """
@@ -46,7 +47,6 @@ def test_the_kernels_of_16_channels_compile_for_an_h100_without_spills(tmp_path)
     assert convolution["issue"] < convolution["memory"]  # the library's takes 18 µs
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("capability", ["80", "90"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_all_kernels_of_a_step_compile_without_spills(tmp_path, capability, dtype):

@@ -131,6 +131,7 @@ def test_the_order_of_options_does_not_matter():
     assert first.identity == second.identity
 
 
+@pytest.mark.slow
 def test_identity_is_the_same_in_other_processes():
     code = (
         "from resnet.run import Run; from resnet.recipe import Recipe; "

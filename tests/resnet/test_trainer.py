@@ -510,7 +510,7 @@ def test_bn_counts_batches_not_groups(data, size):
     assert counts == {RECIPE.iterations}
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("model", [("cifar_resnet8", {"conv_bias": True}), ("cifar_bottleneck11", {"variant": "d"})])
 def test_copies_of_the_weights_are_those_that_autocast_makes(data, monkeypatch, precision, model):
     recipe = replace(RECIPE, precision=precision, mixup=0.2, label_smoothing=0.1)
