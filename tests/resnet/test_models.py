@@ -333,8 +333,8 @@ def test_zero_gamma_changes_the_last_bn_of_each_block_and_makes_it_its_shortcut_
 
 
 FAMILIES = (
-    r"cifar_plain\{6n\+2\}, cifar_resnet\{6n\+2\}, cifar_bottleneck\{9n\+2\}, plain18, plain34, resnet18, .*, resnet152, "
-    "mnist_residual, with"
+    r"cifar_plain\{6n\+2\}, cifar_resnet\{6n\+2\}, cifar_bottleneck\{9n\+2\}, plain18, plain34, resnet18, .*, "
+    "resnet152, mnist_residual, with"
 )
 UNKNOWN = ["resnet20", "cifar_resnet", "cifar_resnet20 ", "cifar_vgg16", "cifar_resnet-20", "", "resnet51", "resnet"]
 UNKNOWN += ["plain50", "resnet50d", "imagenet_resnet50"]
