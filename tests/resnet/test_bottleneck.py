@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from nets import generator, on_meta
 from torch import nn
 from torchvision.models import resnet as torchvisions
 
@@ -13,17 +14,8 @@ DEPTHS = (11, 20, 29, 56, 164)
 VARIANTS = ("original", "b", "c", "d")
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def images(n=4, size=32):
     return torch.randn(n, 3, size, size, generator=generator())
-
-
-def on_meta(name, **options):
-    with torch.device("meta"):
-        return create_model(name, **options)
 
 
 def bottleneck(inside, width):

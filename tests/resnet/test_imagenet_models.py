@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torchvision
+from nets import generator, on_meta
 from torch import nn
 
 from resnet.models import count_parameters, create_model, image_size, imagenet
@@ -13,17 +14,8 @@ PARAMETERS = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 1
 FIRST_BLOCKS = ("layer2.0", "layer3.0", "layer4.0")  # those that halve the maps
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def images(n=2, size=64, seed=0):
     return torch.randn(n, 3, size, size, generator=generator(seed))
-
-
-def on_meta(name, **options):
-    with torch.device("meta"):
-        return create_model(name, **options)
 
 
 def randomize(model, seed=1):

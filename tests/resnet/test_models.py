@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from nets import generator, on_meta
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -15,10 +16,6 @@ from resnet.models import changed_options, count_parameters, create_model, net
 from resnet.models.blocks import BasicBlock, Bottleneck, PadShortcut
 
 PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def images(n=2, seed=0):
@@ -212,11 +209,6 @@ def test_the_gradients_of_option_a_and_of_the_mean_are_pytorchs_own_bit_for_bit(
 
 
 # --------------------------------------------------------------------------------------------------------- all families
-
-
-def on_meta(name, **options):
-    with torch.device("meta"):  # shapes only
-        return create_model(name, **options)
 
 
 NETS = [f"cifar_{net}" for net in ("plain8", "plain20", "plain56", "bottleneck11", "bottleneck29", "bottleneck164")]

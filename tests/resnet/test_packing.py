@@ -62,11 +62,6 @@ def make_trainer(run, data):
     return Trainer(run, data, teacher=TEACHER if run.teacher else None)
 
 
-@pytest.fixture(scope="module")
-def data():
-    return ResidentData(make_synthetic(60, 30), None, "cpu")
-
-
 class Crowd(Pack):
     """A pack that lets runs take turns on a CPU, too, as they do on a GPU."""
 
