@@ -27,7 +27,7 @@ FLAGS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(SEEDS),--seeds '$(SEEDS)'
 	$(if $(PRECISION),--precision '$(PRECISION)') $(if $(KERNELS),--kernels '$(KERNELS)') \
 	$(if $(YES),--yes) $(LAUNCH_FLAGS)
 
-# A target for each table's script: reproduce-cifar-table runs reproductions/cifar_table.py.
+# A target for each table's script or folder: reproduce-cifar-table runs reproductions/cifar_table.py.
 TABLES := cifar-table degradation precision protocol-details layer-responses cifar-imagenet-stem mnist-residual finetune
 BAG_OF_TRICKS := bag-of-tricks-efficient bag-of-tricks-tweaks bag-of-tricks-refinements
 REPRODUCE := $(addprefix reproduce-,$(TABLES) $(BAG_OF_TRICKS) imagenet-table)
@@ -39,14 +39,13 @@ OTHERS := reproduce-bag-of-tricks reproduce-all report check status cancel list 
 
 help: ; @sed -n '/^$$/q;s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST)); echo "targets: $(REPRODUCE) $(OTHERS)"
 
-RUN = $(BIN)/python -m reproductions.$(subst -,_,$(1)) $(FLAGS)
+MODULE = $(subst bag_of_tricks_,bag_of_tricks.,$(patsubst imagenet_table,imagenet,$(subst -,_,$(1))))
+RUN = $(BIN)/python -m reproductions.$(MODULE) $(FLAGS)
 
 $(REPRODUCE): reproduce-%: $(INSTALLED) ; @$(call RUN,$*)
 
 reproduce-bag-of-tricks: $(INSTALLED)
-	@$(call RUN,bag-of-tricks-efficient)
-	@$(call RUN,bag-of-tricks-tweaks)
-	@$(call RUN,bag-of-tricks-refinements)
+	@$(call RUN,bag-of-tricks)
 
 # One that fails, or is refused, for want of ImageNet say, does not keep the others from their turn; Ctrl-C (130) does.
 OR_NOTE = || { test $$? -ne 130 || exit 130; failed="$$failed $(1)"; };

@@ -57,6 +57,7 @@ def _own_package():
 with _own_package():
     from resnet.models import create_model as _create_model
     from resnet.released import architecture_of as _architecture_of
+    from resnet.released import load_model as _load_model
     from resnet.released import read_card as _read_card
     from resnet.weights import WeightsError as _WeightsError
 
@@ -75,7 +76,7 @@ def _entry(model: str):
                 path = _find_released(model, departures=True)
             if path is not None:
                 options = _options_of(path, model) | options
-            return _create_model(model, weights=path, **options)
+            return _create_model(model, **options) if path is None else _load_model(model, path, **options)
 
     build.__name__ = build.__qualname__ = model
     build.__doc__ = f"""{model}: maps images (N, 3, 32, 32) to logits (N, 10).

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from reproductions import reported
-from reproductions.harness.reporting.cells import NONE
-from reproductions.harness.reporting.markdown import markdown_table
+from reproductions.harness.reporting.text import NONE, markdown_table
 from resnet.models import count_parameters, create_model, image_size
 from resnet.models.complexity import multiply_adds
 

@@ -9,13 +9,19 @@ plain110,resnet110``), both with the warm-up that the paper has for 110 layers.
 """
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from reproductions.cifar_table import recipe_for
-from reproductions.harness.experiment import Experiment, Row
-from reproductions.harness.reporting import differences, plots
-from reproductions.harness.reporting.differences import Difference
-from reproductions.harness.reporting.tables import Page
+from reproductions.harness.experiment import Experiment, Row, RowResult
+from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.compare import welch_cells, welch_numbers
+from reproductions.harness.reporting.curves import learning_curves
+from reproductions.harness.reporting.figure import save
+from reproductions.harness.reporting.frame import METRICS, final_values
+from reproductions.harness.reporting.intervals import WelchTest
+from reproductions.harness.reporting.page import Page
+from reproductions.harness.reporting.text import markdown_table, signed
 
 KINDS = {"plain": "plain", "resnet": "ResNet"}
 
@@ -56,12 +62,66 @@ def report(page: Page) -> list[Path]:
         for nets in ([r for r in kind if not r.row.on_request] for kind in (plain, residual))
         for metric in ("training_error", "test_error")
     ]
-    curves = plots.learning_curves({"plain nets": plain, "residual nets": residual}, page.variant)
+    curves = learning_curves({"plain nets": plain, "residual nets": residual}, page.variant)
     return [
-        *page.write(columns, [differences.section(depth)]),
-        page.write_csv(differences.numbers(depth), "differences"),
-        *plots.save(curves, page.plot_path("curves"), page.description),
+        *page.write(columns, [differences_section(depth)]),
+        page.write_csv(differences_numbers(depth), "differences"),
+        *save(curves, page.plot_path("curves"), page.description),
     ]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What sets a deep net's final error apart from a shallow one's."""
+
+    deep: RowResult
+    shallow: RowResult
+    metric: str
+
+    @property
+    def samples(self) -> tuple[list[float], list[float]]:
+        return final_values(self.deep.records, self.metric), final_values(self.shallow.records, self.metric)
+
+    @property
+    def difference(self) -> float | None:
+        """Mean of the deep net minus mean of the shallow one, in percentage points."""
+        deep, shallow = map(intervals.mean, self.samples)
+        return None if deep is None or shallow is None else deep - shallow
+
+    @property
+    def test(self) -> WelchTest | None:
+        return intervals.welch_test(*self.samples)
+
+
+def differences_section(differences: list[Difference]) -> str:
+    """A table of differences with Welch's test, and what it means, under a heading."""
+    samples = [difference.samples for difference in differences]
+    table = markdown_table(
+        {
+            "nets": [f"{d.deep.row.label} − {d.shallow.row.label}" for d in differences],
+            "error": [METRICS[d.metric] for d in differences],
+            "n": [f"{len(deep)}, {len(shallow)}" for deep, shallow in samples],
+            "difference": [signed(d.difference) for d in differences],
+            **welch_cells([difference.test for difference in differences], signed),
+        }
+    )
+    return (
+        f"## What depth does\n\n{table}\nDeepest minus shallowest net, in percentage points: above 0, the deeper net "
+        "is worse. Welch's two-sided t-test with Welch–Satterthwaite degrees of freedom; it needs two runs of both.\n"
+    )
+
+
+def differences_numbers(differences: list[Difference]) -> dict[str, list]:
+    """The same as columns for a CSV."""
+    return {
+        "deep": [d.deep.row.key for d in differences],
+        "shallow": [d.shallow.row.key for d in differences],
+        "metric": [d.metric for d in differences],
+        "n_deep": [len(d.samples[0]) for d in differences],
+        "n_shallow": [len(d.samples[1]) for d in differences],
+        "difference": [d.difference for d in differences],
+        **welch_numbers([d.test for d in differences]),
+    }
 
 
 EXPERIMENT = Experiment(

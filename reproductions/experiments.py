@@ -5,22 +5,17 @@ A new table's script is added here.
 
 from collections.abc import Sequence
 
-from reproductions import (
-    bag_of_tricks_efficient,
-    bag_of_tricks_refinements,
-    bag_of_tricks_tweaks,
-    cifar_imagenet_stem,
-    cifar_table,
-    degradation,
-    finetune,
-    imagenet_table,
-    layer_responses,
-    mnist_residual,
-    precision,
-    protocol_details,
-)
+from reproductions import cifar_table, degradation, mnist_residual, precision
+from reproductions.bag_of_tricks import efficient as bag_of_tricks_efficient
+from reproductions.bag_of_tricks import refinements as bag_of_tricks_refinements
+from reproductions.bag_of_tricks import tweaks as bag_of_tricks_tweaks
+from reproductions.cifar_imagenet_stem import experiment as cifar_imagenet_stem
+from reproductions.finetune import experiment as finetune
 from reproductions.harness.experiment import Experiment, Variant
 from reproductions.harness.minutes import Wanted, wanted_runs
+from reproductions.imagenet import table as imagenet_table
+from reproductions.layer_responses import experiment as layer_responses
+from reproductions.protocol_details import experiment as protocol_details
 
 _BAG_OF_TRICKS = (bag_of_tricks_efficient, bag_of_tricks_tweaks, bag_of_tricks_refinements)
 

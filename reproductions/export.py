@@ -16,8 +16,8 @@ from reproductions.harness.experiment import Experiment, Row, Variant
 from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import read_pool
-from reproductions.harness.reporting import statistics
-from reproductions.harness.reporting.samples import completed, final_values
+from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.frame import completed, final_values
 from resnet.data import FOLDERS, IMAGE_SHAPES, NUM_CLASSES
 from resnet.files import write_atomically
 from resnet.models import changed_options
@@ -150,8 +150,8 @@ def make_card(experiment: Experiment, row: Row, variant: Variant, record: dict, 
         "choice": "final test error closest to the row's mean",
         "test_error": str(record["final"]["test_error"]),
         "precision": record["precision"],
-        "row_test_error_mean": str(statistics.mean(errors)),
-        "row_test_error_std": str(statistics.std(errors) if len(errors) > 1 else ""),
+        "row_test_error_mean": str(intervals.mean(errors)),
+        "row_test_error_std": str(intervals.std(errors) if len(errors) > 1 else ""),
         "row_test_error_n": str(len(errors)),
         "record_identity": record["identity"],
         "record_sha256": record["record_sha256"],

@@ -12,9 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from reproductions.cifar_table import recipe_for
-from reproductions.harness.experiment import Experiment, Row
-from reproductions.harness.reporting.differences import equivalence_section
-from reproductions.harness.reporting.tables import Page
+from reproductions.harness.experiment import Experiment, Row, RowResult
+from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.frame import final_values
+from reproductions.harness.reporting.page import Page
+from reproductions.harness.reporting.text import NONE, interval, markdown_table, p_value, signed
 
 MARGIN = 0.5  # percentage points of test error
 
@@ -36,6 +38,38 @@ def report(page: Page) -> list[Path]:
     columns = [page.net(), page.precision(), page.packed(), page.published(), page.reproduced(), page.interval()]
     fast, full = page.results
     return page.write(columns, [equivalence_section(fast, full, MARGIN)])
+
+
+def equivalence_section(fast: RowResult, full: RowResult, margin: float) -> str:
+    """Whether two rows' test errors are less than ``margin`` percentage points apart, under a heading.
+
+    Rows that have runs of the same precision are not compared: "auto" may be the precision that it is compared with.
+    """
+    samples = [final_values(result.records) for result in (fast, full)]
+    same = set.intersection(*({record["precision"] for record in result.records} for result in (fast, full)))
+    test = None if same else intervals.equivalence_test(*samples, margin)
+    if same:
+        said = f"Nothing is compared: both rows have runs in {', '.join(sorted(same))} here."
+    elif test is None:
+        said = "Not shown: it needs two runs of both rows."
+    else:
+        said = "Shown" if test.equivalent else "Not shown"
+        said += f": the 90 % interval of the difference is {interval(test.interval, signed)}, p = {p_value(test.p)}."
+    table = markdown_table(
+        {
+            "rows": [f"{fast.row.label} − {full.row.label}"],
+            "n": [f"{len(samples[0])}, {len(samples[1])}"],
+            "difference": [signed(test and test.difference)],
+            "90 % interval": [interval(test and test.interval, signed)],
+            "margin": [f"± {margin:g}"],
+            "p": [p_value(test and test.p)],
+            "equivalent": [NONE if test is None else "yes" if test.equivalent else "not shown"],
+        }
+    )
+    return (
+        f"## Equivalence within {margin:g} points\n\n{table}\n{said} Two one-sided Welch tests (TOST) at the 5 % "
+        "level of the mean test errors, in percentage points; equivalent if the interval lies within the margin.\n"
+    )
 
 
 EXPERIMENT = Experiment(

@@ -25,7 +25,7 @@ from resnet.device import autocast, exact_kernels, keep_freed_memory, resolve_pr
 from resnet.losses import cross_entropy
 from resnet.models import create_model, image_channels
 from resnet.recipe import Recipe
-from resnet.released import architecture_of, read_card, write_weights
+from resnet.released import architecture_of, load_model, read_card, write_weights
 from resnet.transfer import LAST_LAYER, take_over
 from resnet.weights import TORCHVISION, Architecture, WeightsError, find_architecture, read_weights, torchvision_file
 
@@ -351,7 +351,7 @@ def load_classifier(path: Path, device: torch.device) -> Classifier:
                            "training with this command left")  # fmt: skip
     architecture = architecture_of(card, path)
     try:
-        model = create_model(architecture.model, weights=path, **architecture.options)
+        model = load_model(architecture.model, path, **architecture.options)
         mean, std = (tuple(map(float, json.loads(card[name]))) for name in ("mean", "std"))
         classes, size = _classes_of(card), int(card["image_size"])
     except ValueError as error:

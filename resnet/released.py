@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from resnet.checkpoint import digest_of_weights
 from resnet.files import write_atomically
-from resnet.models import changed_options
+from resnet.models import changed_options, create_model
 from resnet.weight_files import is_safetensors
 from resnet.weights import (
     Architecture,
@@ -66,6 +66,17 @@ def architecture_of(card: Mapping[str, str], path: Path) -> Architecture:
         return Architecture(card["model"], dict(json.loads(card.get("options", "{}"))))
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{path} has a card whose options can't be read: {error}") from error
+
+
+def load_model(name: str, weights: str | Path, **options) -> nn.Module:
+    """Build ``create_model(name, **options)`` with the weights in a file.
+
+    Raises ValueError as :func:`resnet.models.create_model`, and WeightsError for a file that can't be used or holds
+    another network.
+    """
+    model = create_model(name, **options)
+    load_weights(model, name, options, Path(weights))
+    return model
 
 
 def load_weights(model: nn.Module, name: str, options: dict, path: Path) -> None:

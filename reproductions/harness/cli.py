@@ -20,14 +20,15 @@ from reproductions.harness.console import (
     show_files,
 )
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
+from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm.cluster_profile import load_cluster_profile
 from reproductions.harness.launching.worker import Outcome
 from reproductions.harness.minutes import launch_within, measure_final_networks, wanted_runs
 from reproductions.harness.records import Pool, PoolError, RecordError, read_pool, record_path
-from reproductions.harness.reporting.report import write_report
-from reproductions.harness.reporting.samples import completed
+from reproductions.harness.reporting.frame import completed
+from reproductions.harness.reporting.page import write_report
 from resnet.data import DataError
 from resnet.device import DeviceLost, find_device
 from resnet.recipe import KERNELS, PRECISIONS
@@ -38,7 +39,7 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
     """The command line's options, among them ``experiment``: the one for the data set that they name."""
     experiment = _choose_experiment(experiments, arguments)
     parser = argparse.ArgumentParser(
-        prog=f"python -m reproductions.{experiment.script}",
+        prog=f"python -m reproductions.{experiment.module}",
         description=f"{experiment.title} ({experiment.source})",
         epilog=experiment.epilog,
     )
@@ -212,14 +213,14 @@ def _launch(options: argparse.Namespace, paths: RunPaths, published: Pool, conso
         return EXIT_FAILED
 
 
-def launch_options(options: argparse.Namespace, name: str) -> launching.Options:
+def launch_options(options: argparse.Namespace, name: str) -> Options:
     """The flags that launchers are told of; ``name`` is that of the jobs. Raises ValueError for a cluster profile."""
-    return launching.Options(
+    return Options(
         slots=options.slots,
         pack=options.pack,
         device=options.device,
         slurm=load_cluster_profile(options.slurm_profile),
-        max_starts=options.max_starts or launching.Options.max_starts,
+        max_starts=options.max_starts or Options.max_starts,
         detach=options.detach,
         experiment=name,
     )

@@ -145,14 +145,15 @@ class RowResult:
 class Experiment:
     """One table or figure of a paper.
 
-    ``rows`` gives the rows of a profile. ``report`` takes a :class:`~reproductions.harness.reporting.tables.Page` with
+    ``rows`` gives the rows of a profile. ``report`` takes a :class:`~reproductions.harness.reporting.page.Page` with
     the rows' results, writes tables and plots, and returns the files, tables (``.md``) first. ``metric`` is what the
     page is about. ``headline`` takes the same page and returns a
-    :class:`~reproductions.harness.reporting.headline.Headline` for the index of all tables; None: that of the last row.
+    :class:`~reproductions.harness.reporting.page.Headline` for the index of all tables; None: that of the last row.
 
     A script with several experiments, one per data set, is named in ``script``; ``dataset`` is what the command line
-    calls the experiment's, None for the script's first. ``epilog`` ends the command line's help. ``protocol``: what the
-    paper profile is all of, where no paper describes it.
+    calls the experiment's, None for the script's first. ``module`` below ``reproductions`` runs it, where
+    it has another name. ``epilog`` ends the command line's help. ``protocol``: what the paper profile is all of, where
+    no paper describes it.
 
     ``measure``: what is done with the runs' final networks before the report, for one that needs more than records and
     the errors on exact test images, which are measured of all. It
@@ -169,6 +170,7 @@ class Experiment:
     metric: str = "test_error"
     headline: Callable[[Any], Any] | None = None
     script: str = ""
+    module: str = ""
     dataset: str | None = None
     epilog: str = ""
     protocol: str = PROFILES["paper"]
@@ -177,6 +179,8 @@ class Experiment:
     def __post_init__(self):
         if not self.script:
             object.__setattr__(self, "script", self.name)
+        if not self.module:
+            object.__setattr__(self, "module", self.script)
 
     def command(self, variant: Variant, seeds: int | None = None) -> str:
         """What makes this variant's files, with so many seeds per row or the default number."""

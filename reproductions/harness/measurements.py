@@ -1,8 +1,9 @@
 """What is measured of finished runs' final networks: a small sealed JSON file for each, made once.
 
 They lie in a folder beside ``records/`` and are read without weights, data or a GPU. There are three kinds:
-:data:`reproductions.harness.responses.RESPONSES`, :data:`reproductions.harness.predictions.PREDICTIONS` and
-:data:`reproductions.harness.exact_errors.EXACT_ERRORS`.
+:data:`~reproductions.layer_responses.measuring.RESPONSES`,
+:data:`~reproductions.cifar_imagenet_stem.predictions.PREDICTIONS` and
+:data:`~reproductions.harness.exact_errors.EXACT_ERRORS`.
 """
 
 import hashlib

@@ -23,12 +23,13 @@ from reproductions.harness.exact_errors import EXACT_ERRORS
 from reproductions.harness.experiment import Experiment, Variant
 from reproductions.harness.launching import cost
 from reproductions.harness.launching.budget import Budget, Plan, lacking, make_plan
+from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.progress import Display, duration
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.worker import DeviceLost, Outcome
 from reproductions.harness.records import Pool, read_pool
-from reproductions.harness.reporting.report import write_report
-from reproductions.harness.reporting.samples import completed
+from reproductions.harness.reporting.frame import completed
+from reproductions.harness.reporting.page import write_report
 from resnet import checkpoint
 from resnet.data import DataError
 from resnet.device import find_device
@@ -59,7 +60,7 @@ def wanted_runs(
     return [Wanted(experiment, variant, variant.apply(row.run(seed))) for seed in seeds for row in rows]
 
 
-def launch_within(wanted: Sequence[Wanted], options: argparse.Namespace, launch_options: launching.Options) -> int:
+def launch_within(wanted: Sequence[Wanted], options: argparse.Namespace, launch_options: Options) -> int:
     """Train what is lacking of the wanted runs for ``options.minutes``, in their order, and write their tables.
 
     A run is lacking if it has a record neither below ``options.out`` nor among the published ones; with ``options.all``

@@ -10,17 +10,17 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+from reproductions.cifar_imagenet_stem.predictions import PREDICTIONS
 from reproductions.harness import provenance
 from reproductions.harness.exact_errors import EXACT_ERRORS
 from reproductions.harness.experiment import Experiment, kept_runs, recorded_tables
 from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.known_records import cache_folder, file_state, read_known_pool
-from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.records import Pool, read_pool, record_path, weights_path
+from reproductions.harness.reporting.figure import read_description
 from reproductions.harness.reporting.index import write_index
-from reproductions.harness.reporting.plots import read_description
-from reproductions.harness.reporting.report import make_page
-from reproductions.harness.responses import RESPONSES
+from reproductions.harness.reporting.page import make_page
+from reproductions.layer_responses.measuring import RESPONSES
 from resnet.data import KNOWN_COPIES
 from resnet.files import write_atomically
 from resnet.run import Run

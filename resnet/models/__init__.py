@@ -4,7 +4,6 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -60,28 +59,20 @@ def _find(name: str) -> tuple[_Family, tuple[int, ...]]:
     raise ValueError(f"there is no model {name!r}; the models are: {families}, with n = 1, 2, 3, ...")
 
 
-def create_model(
-    name: str, generator: torch.Generator | None = None, weights: str | Path | None = None, **options
-) -> nn.Module:
-    """Build a network with initialised weights, drawn from ``generator`` if one is given, or with those of a file.
+def create_model(name: str, generator: torch.Generator | None = None, **options) -> nn.Module:
+    """Build a network with initialised weights, drawn from ``generator`` if one is given.
 
     ``name`` is ``cifar_plain{6n+2}``, ``cifar_resnet{6n+2}`` or ``cifar_bottleneck{9n+2}`` for any n >= 1,
     ``plain18``, ``plain34``, ``resnet18``, ``resnet34``, ``resnet50``, ``resnet101``, ``resnet152`` or
     ``mnist_residual``. The options are the keyword arguments of the functions in :mod:`resnet.models.cifar`,
     :mod:`resnet.models.imagenet` and :mod:`resnet.models.mnist`. The network maps float images (N, C, H, W) to logits
-    (N, num_classes), with the C of :func:`image_channels`. ``weights``: a file as :mod:`resnet.weights` reads them; one
-    with a card (:mod:`resnet.released`) must be of this network.
+    (N, num_classes), with the C of :func:`image_channels`. :func:`resnet.released.load_model` builds one with the
+    weights in a file.
 
-    Raises ValueError for an unknown name, depth or option, and lists what there is, and
-    :class:`resnet.weights.WeightsError` for a file that can't be used or holds another network.
+    Raises ValueError for an unknown name, depth or option, and lists what there is.
     """
     family, depth = _find(name)
-    model = family.build(*depth, generator=generator, **changed_options(name, options))
-    if weights is not None:
-        from resnet.released import load_weights  # which builds networks itself
-
-        load_weights(model, name, options, Path(weights))
-    return model
+    return family.build(*depth, generator=generator, **changed_options(name, options))
 
 
 def changed_options(name: str, options: dict) -> dict:

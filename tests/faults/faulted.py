@@ -18,7 +18,7 @@ from reproductions.harness.launching.claims import claim_number
 from reproductions.harness.launching.run_paths import RunPaths, Status
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import RecordError, read_pool, read_record, record_path
-from reproductions.harness.reporting.tables import Page
+from reproductions.harness.reporting.page import Page
 from resnet import checkpoint
 from resnet.files import write_atomically
 from resnet.recipe import Recipe

@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from reproductions import bag_of_tricks, bag_of_tricks_efficient, bag_of_tricks_refinements, bag_of_tricks_tweaks
+from reproductions.bag_of_tricks import efficient as bag_of_tricks_efficient
+from reproductions.bag_of_tricks import protocol as bag_of_tricks
+from reproductions.bag_of_tricks import refinements as bag_of_tricks_refinements
+from reproductions.bag_of_tricks import tweaks as bag_of_tricks_tweaks
 from reproductions.harness.experiment import PROFILES, Variant, kept_runs
 from resnet.recipe import learning_rate_at
 

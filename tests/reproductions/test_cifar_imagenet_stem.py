@@ -8,16 +8,16 @@ import pytest
 import torch
 from fakes import make_results
 
-from reproductions.cifar_imagenet_stem import EXPERIMENT
+from reproductions.cifar_imagenet_stem import report as predictions
+from reproductions.cifar_imagenet_stem.experiment import EXPERIMENT
+from reproductions.cifar_imagenet_stem.predictions import PREDICTIONS
 from reproductions.harness import measurements
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.worker import execute
 from reproductions.harness.measurements import MeasurementError
-from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.records import read_pool
-from reproductions.harness.reporting import predictions
-from reproductions.harness.reporting.report import write_report
+from reproductions.harness.reporting.page import write_report
 from resnet.data import DataError, load
 from resnet.models import create_model
 from resnet.recipe import learning_rate_at
@@ -113,7 +113,7 @@ def test_the_predictions_are_those_of_the_final_network(out):
 
 def test_the_images_are_shown_once(out, monkeypatch):
     folder, records = out
-    monkeypatch.setattr("reproductions.cifar_imagenet_stem.load", lambda *_: pytest.fail("loads the data again"))
+    monkeypatch.setattr("reproductions.cifar_imagenet_stem.experiment.load", lambda *_: pytest.fail("loads again"))
     assert EXPERIMENT.measure(records, RunPaths(folder, folder), torch.device("cpu")) == []
 
 
@@ -124,7 +124,7 @@ def test_what_keeps_the_images_from_being_shown_is_a_problem_and_no_end(out, tmp
     def absent(*_):
         raise DataError("no data here")
 
-    monkeypatch.setattr("reproductions.cifar_imagenet_stem.load", absent)
+    monkeypatch.setattr("reproductions.cifar_imagenet_stem.experiment.load", absent)
     for plot in (paths.out / "plots").glob("predictions_*"):
         plot.write_bytes(b"damaged")
     (problem,) = EXPERIMENT.measure(out[1], paths, torch.device("cpu"))

@@ -19,6 +19,7 @@ from reproductions import cifar_table
 from reproductions.harness import cli, launching, minutes, preflight
 from reproductions.harness.experiment import Experiment, Variant
 from reproductions.harness.launching import cost
+from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.cluster_profile import load_cluster_profile
@@ -45,7 +46,7 @@ def out(tmp_path):
 class Launches(list):
     """The runs of each launch, the options of the last one, and what a launch comes to."""
 
-    options: launching.Options
+    options: Options
     outcome = Outcome({})
 
     def launch(self, runs, paths, display, options):
@@ -219,13 +220,13 @@ def test_a_launch_whose_jobs_go_on_without_it_says_how_to_come_back(out, launche
 
 def test_a_launcher_is_told_the_defaults(out, launched):
     run(out)
-    assert launched.options == launching.Options(experiment="tiny") and launched.options.max_starts == 5
+    assert launched.options == Options(experiment="tiny") and launched.options.max_starts == 5
 
 
 def test_a_launcher_is_told_what_the_flags_say(out, launched):
     flags = ["--slots", "3", "--pack", "2", "--device", "cpu", "--max-starts", "4"]
     run(out, "--launcher", "local", *flags)
-    assert launched.options == launching.Options(slots=3, pack=2, device="cpu", max_starts=4, experiment="tiny")
+    assert launched.options == Options(slots=3, pack=2, device="cpu", max_starts=4, experiment="tiny")
 
 
 def test_pack_auto_leaves_the_number_to_the_device(out, launched):
@@ -684,7 +685,7 @@ def test_runs_that_begin_inline_leave_busy_cores_alone(out, launched, capsys, mo
     assert told == (busy > 0)
     four_cores.threads = 4
     main.launch_within(cli.wanted_runs(TINY_EXPERIMENT, SMOKE, range(1)), cli.parse(
-        TINY_EXPERIMENT, [*arguments, "--minutes", "1"]), launching.Options())  # fmt: skip
+        TINY_EXPERIMENT, [*arguments, "--minutes", "1"]), Options())  # fmt: skip
     assert four_cores.threads == threads
 
 

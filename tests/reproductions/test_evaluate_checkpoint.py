@@ -9,9 +9,10 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from reproductions import evaluate_checkpoint, imagenet_table
-from reproductions.evaluate_checkpoint import Checkpoint
 from reproductions.harness import cli
+from reproductions.imagenet import evaluate_checkpoint
+from reproductions.imagenet import table as imagenet_table
+from reproductions.imagenet.evaluate_checkpoint import Checkpoint
 from resnet.data.folder import FolderData
 from resnet.data.image_files import FolderDataset, load_test_folder
 from resnet.evaluate import TESTS, count_wrong_in

@@ -11,13 +11,13 @@ from tiny import make_experiment
 from trained import leave, synthetic
 
 from reproductions import cifar_table
+from reproductions.cifar_imagenet_stem.predictions import PREDICTIONS
 from reproductions.harness import measurements, provenance, publish
 from reproductions.harness.cli import run_experiment
 from reproductions.harness.exact_errors import EXACT_ERRORS
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.measurements import MeasurementError, seal
-from reproductions.harness.predictions import PREDICTIONS
-from reproductions.harness.responses import RESPONSES
+from reproductions.layer_responses.measuring import RESPONSES
 from resnet.data import INEXACT_TEST_IMAGES, KNOWN_COPIES
 from resnet.run import Run
 

@@ -12,24 +12,18 @@ from fakes import make_record
 from trained import leave
 
 import hubconf
-from reproductions import (
-    __main__,
-    bag_of_tricks_tweaks,
-    cifar_table,
-    degradation,
-    export,
-    finetune,
-    mnist_residual,
-    protocol_details,
-)
+from reproductions import __main__, cifar_table, degradation, export, mnist_residual
+from reproductions.bag_of_tricks import tweaks as bag_of_tricks_tweaks
 from reproductions.experiments import EXPERIMENTS
+from reproductions.finetune import experiment as finetune
 from reproductions.harness import provenance
 from reproductions.harness.console import make_console
 from reproductions.harness.experiment import Variant
 from reproductions.harness.records import read_pool, weights_path
+from reproductions.protocol_details import experiment as protocol_details
 from resnet.checkpoint import digest_of_weights
 from resnet.models import create_model
-from resnet.released import read_card
+from resnet.released import load_model, read_card
 from resnet.weights import WeightsError
 
 ROWS = {row.key: row for row in cifar_table.rows("smoke")}
@@ -99,7 +93,7 @@ def test_what_is_exported_is_the_run_with_a_card(out, tmp_path):
     assert (card["record_identity"], card["record_sha256"]) == (run.identity, record["record_sha256"])
     assert (card["data"], card["data_sha256"]) == ("synthetic", record["data"]["sha256"])
     assert card["commit"] == record["code"]["commit"] and card["code_modified"] == "false"
-    model = create_model("cifar_resnet8", weights=files[1])
+    model = load_model("cifar_resnet8", files[1])
     assert digest_of_weights(model.state_dict()) == record["weights_sha256"] == card["weights_sha256"]
     before = [path.read_bytes() for path in files]
     assert run_export(out, tmp_path / "to")[0] == 0 and [path.read_bytes() for path in files] == before

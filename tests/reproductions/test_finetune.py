@@ -5,15 +5,15 @@ import statistics
 from dataclasses import replace
 
 import pytest
-from fakes import make_results
+from fakes import leave_out_plots, make_results
 
-from reproductions import finetune, finetune_folder
+from reproductions.finetune import experiment as finetune
+from reproductions.finetune import own_folder as finetune_folder
 from reproductions.harness import cli
 from reproductions.harness.experiment import PROFILES, Variant
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.records import read_pool
-from reproductions.harness.reporting import plots
-from reproductions.harness.reporting.report import write_report
+from reproductions.harness.reporting.page import write_report
 from resnet import checkpoint
 from resnet.data import TRAIN_IMAGES
 from resnet.recipe import learning_rate_at
@@ -26,7 +26,8 @@ ERRORS["finetuned_slower"] = [19.0, 21.5, 19.5]
 
 @pytest.fixture
 def no_plots(monkeypatch):
-    monkeypatch.setattr(plots, "save", lambda figure, path, description: [])
+    """Plots take most of the time and have tests of their own."""
+    leave_out_plots(monkeypatch)
 
 
 def test_what_is_compared_differs_in_its_first_weights_alone():

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from scipy.stats import binomtest
 
-from reproductions import finetune, finetune_report
-from reproductions.harness.reporting import plots
+from reproductions.finetune import experiment as finetune
+from reproductions.finetune import report as finetune_report
+from reproductions.harness.reporting.figure import fonts_for
 from resnet import finetuning
 from resnet.data.folder import FolderDataset
 from resnet.data.image_files import Files
@@ -163,7 +164,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(folder, tmp_path, 
 
 @pytest.mark.parametrize("flags", [["--weights", "missing.pt"], ["--model", "resnet51"], ["--learning-rate", "-1"]])
 def test_flags_are_looked_at_before_the_images(folder, tmp_path, capsys, monkeypatch, flags):
-    monkeypatch.setattr("reproductions.finetune_folder.scan_classes", lambda *_: pytest.fail("reads the images"))
+    monkeypatch.setattr("reproductions.finetune.own_folder.scan_classes", lambda *_: pytest.fail("reads the images"))
     status, _, _ = run(capsys, "train", folder, "--out", tmp_path / "out", *FLAGS, *flags)
     assert status == 2
 
@@ -245,10 +246,10 @@ def test_classes_that_no_font_can_draw_are_numbered(tmp_path, monkeypatch, recwa
 
     own = [font for font in font_manager.fontManager.ttflist if font.name in ("DejaVu Sans", "Last Resort")]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
-    plots.fonts_for.cache_clear()
+    fonts_for.cache_clear()
     figure = finetune_report.confusion_plot(np.eye(3, dtype=int), ("a", "猫", "犬"))
     figure.savefig(tmp_path / "x.png")
-    plots.fonts_for.cache_clear()
+    fonts_for.cache_clear()
     axis = figure.axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "no. 2", "no. 3"]
     assert "its place in the tables" in axis.get_ylabel() and not recwarn.list

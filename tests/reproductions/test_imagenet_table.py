@@ -3,12 +3,13 @@
 import csv
 
 import pytest
-from fakes import make_record, make_results
+from fakes import leave_out_plots, make_record, make_results
 
-from reproductions import imagenet_table, reported
+from reproductions import reported
 from reproductions.harness.experiment import Variant
-from reproductions.harness.reporting import plots, samples
-from reproductions.harness.reporting.report import write_report
+from reproductions.harness.reporting import frame
+from reproductions.harness.reporting.page import write_report
+from reproductions.imagenet import table as imagenet_table
 from resnet.models import count_parameters, create_model
 from resnet.models.complexity import multiply_adds
 from resnet.recipe import Recipe, learning_rate_at
@@ -22,8 +23,7 @@ ERRORS = {"plain18": [27.9], "resnet34b": [24.5, 24.4, 24.7], "resnet50": [22.8,
 @pytest.fixture(autouse=True, scope="module")
 def no_plots():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "save", lambda figure, path, description: [])
-        patch.setattr(plots, "learning_curves", lambda panels, variant: None)
+        leave_out_plots(patch)
         yield
 
 
@@ -113,16 +113,16 @@ def test_further_tests_are_read_where_records_have_them():
         "multi_scale": {"test_error": 19.0, "test_top5_error": 4.0},
     }
     record = make_record(Run("resnet50", recipe, "imagenet"), 24.0) | {"tests": tests}
-    values = {metric: samples.final_values([record], metric) for metric in samples.METRICS if "crop" in metric}
+    values = {metric: frame.final_values([record], metric) for metric in frame.METRICS if "crop" in metric}
     assert values == {
         "one_crop_error": [24.0],
         "one_crop_top5_error": [6.0],
         "ten_crop_error": [20.0],
         "ten_crop_top5_error": [5.0],
     }
-    assert samples.by_seed([record], "multi_scale_error") == {0: 19.0}
-    assert samples.by_seed([record], "multi_scale_top5_error") == {0: 4.0}
-    assert samples.curve([record], "one_crop_error").mean[-1] == 24.0
+    assert frame.by_seed([record], "multi_scale_error") == {0: 19.0}
+    assert frame.by_seed([record], "multi_scale_top5_error") == {0: 4.0}
+    assert frame.curve([record], "one_crop_error").mean[-1] == 24.0
 
 
 # --------------------------------------------------------------------------------------------------------------- page
@@ -230,7 +230,7 @@ def test_synthetic_images_are_compared_with_nothing(tmp_path):
 
 def test_panels_of_the_learning_curves(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(plots, "learning_curves", lambda panels, variant: drawn.append(panels))
+    monkeypatch.setattr(imagenet_table, "learning_curves", lambda panels, variant: drawn.append(panels))
     report(PAPER, make_results(EXPERIMENT, PAPER, {}, tmp_path), tmp_path / "results")
     labels = [{title: [result.row.label for result in panel] for title, panel in panels.items()} for panels in drawn]
     assert labels == [

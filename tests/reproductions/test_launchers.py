@@ -25,6 +25,7 @@ from reproductions.harness.console import EXIT_INTERRUPTED, make_console
 from reproductions.harness.launching import inline, local
 from reproductions.harness.launching.claims import claim, owned
 from reproductions.harness.launching.job import Job
+from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.run_paths import RunPaths, Status
 from reproductions.harness.launching.slots import Slot, find_slots
@@ -104,7 +105,7 @@ def local_launch(tmp_path_factory):
     display = Watcher(len(RUNS))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "device_count", lambda: 0)
-        outcome = local.launch(RUNS, paths, display, launching.Options(slots=2, max_starts=STARTS))
+        outcome = local.launch(RUNS, paths, display, Options(slots=2, max_starts=STARTS))
     return paths, display, outcome
 
 
@@ -155,7 +156,7 @@ def test_a_run_whose_processes_die_without_progress_is_given_up_and_the_others_f
 
 def test_nothing_to_do_starts_nothing(tmp_path):
     for launcher in (local, slurm):
-        assert launcher.launch([], RunPaths(tmp_path, tmp_path), Watcher(0), launching.Options()) == Outcome({})
+        assert launcher.launch([], RunPaths(tmp_path, tmp_path), Watcher(0), Options()) == Outcome({})
     assert not list(tmp_path.iterdir())
 
 
@@ -293,7 +294,7 @@ def raise_an_error(job):
 
 
 def start(paths, runs=RUNS, **options):
-    return local.launch(runs, paths, Watcher(len(runs)), launching.Options(**options))
+    return local.launch(runs, paths, Watcher(len(runs)), Options(**options))
 
 
 @pytest.fixture
@@ -323,14 +324,14 @@ def test_a_job_may_train_any_run_of_the_launch_and_begins_with_its_own(thin, pat
 )
 def test_no_more_gpus_are_used_than_the_runs_fill(thin, machine, paths, gpus, pack, firsts):
     machine(gpus)
-    queue = local._Queue(RUNS, paths, Watcher(4), launching.Options(slots=2, pack=pack))
+    queue = local._Queue(RUNS, paths, Watcher(4), Options(slots=2, pack=pack))
     for _ in range(3):  # jobs take a while to claim what they were started for
         queue.begin()
     assert [job.first for job in thin] == [RUNS[number] for number in firsts]
 
 
 def test_a_run_that_was_claimed_and_given_up_again_is_there_for_another_slot(thin, paths):
-    queue = local._Queue(RUNS[:2], paths, Watcher(2), launching.Options(slots=2))
+    queue = local._Queue(RUNS[:2], paths, Watcher(2), Options(slots=2))
     with claim(paths.work(RUNS[0])), claim(paths.work(RUNS[1])):
         queue.begin()
         assert not thin
@@ -404,7 +405,7 @@ def test_the_runs_of_another_launch_are_waited_for(thin, paths, monkeypatch):
             other.release()
 
     display.poll = poll
-    assert local.launch(RUNS, paths, display, launching.Options(slots=2)) == Outcome({})
+    assert local.launch(RUNS, paths, display, Options(slots=2)) == Outcome({})
     assert len(polls) >= 5 and len(thin) == 2, "there is nothing to start a job for"
 
 
@@ -433,7 +434,7 @@ def test_a_launch_that_is_stopped_asks_its_jobs_until_they_end(thin, paths, stop
                 job.end = lambda job: Outcome({}, "stopped at iteration 3")
 
     display.poll = poll
-    outcome = local.launch(RUNS, paths, display, launching.Options(slots=2))
+    outcome = local.launch(RUNS, paths, display, Options(slots=2))
     assert outcome == Outcome({}, "stopped at a checkpoint") and len(thin) == 2
     assert stop.told == [(0, signal.SIGTERM)] * 6
 
@@ -472,7 +473,7 @@ def test_a_launch_that_ends_at_once_does_not_leave_its_jobs_behind(thin, paths, 
     display.poll = poll
     monkeypatch.setattr(os, "kill", hear)
     with pytest.raises(KeyboardInterrupt):
-        local.launch(RUNS, paths, display, launching.Options(slots=2))
+        local.launch(RUNS, paths, display, Options(slots=2))
     assert stop.told == [(0, signal.SIGTERM)] * 6
 
 
@@ -481,7 +482,7 @@ def test_jobs_that_do_not_stop_are_not_waited_for_for_long(thin, paths, stop, mo
     display = Watcher(4)
     display.poll = lambda *arguments: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        local.launch(RUNS, paths, display, launching.Options(slots=2))
+        local.launch(RUNS, paths, display, Options(slots=2))
     assert stop.told
 
 
@@ -642,7 +643,7 @@ def cluster(monkeypatch, tmp_path):
 
 def launch(out, runs=RUNS[:2], display=None, **options):
     paths = RunPaths(Path(out), Path("data"), checkpoint_seconds=7.0)
-    return slurm.launch(runs, paths, display or Watcher(len(runs)), launching.Options(**options))
+    return slurm.launch(runs, paths, display or Watcher(len(runs)), Options(**options))
 
 
 def submit(out, runs=RUNS[:2], **options):
@@ -931,5 +932,5 @@ def test_a_folder_for_jobs_that_others_can_write_to_is_refused(cluster, tmp_path
     (tmp_path / "work" / "jobs").chmod(0o777)
     for launcher in (local, slurm):
         with pytest.raises(ValueError, match="other users can write to"):
-            launcher.launch(RUNS, RunPaths(tmp_path, tmp_path), Watcher(4), launching.Options())
+            launcher.launch(RUNS, RunPaths(tmp_path, tmp_path), Watcher(4), Options())
     assert not cluster.submissions

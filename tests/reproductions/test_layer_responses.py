@@ -10,22 +10,24 @@ from scipy import stats
 from tiny import make_experiment
 from trained import leave, synthetic
 
-from reproductions import cifar_table, degradation, layer_responses
-from reproductions.harness import measurements, provenance, publish, responses
+from reproductions import cifar_table, degradation
+from reproductions.cifar_imagenet_stem.predictions import PREDICTIONS
+from reproductions.harness import measurements, provenance, publish
 from reproductions.harness.cli import run_experiment
 from reproductions.harness.experiment import Experiment, RowResult, Variant
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.measurements import MeasurementError
-from reproductions.harness.predictions import PREDICTIONS
 from reproductions.harness.records import Pool, read_pool, seal, weights_path
-from reproductions.harness.reporting import responses as reporting
-from reproductions.harness.reporting.report import write_report
-from reproductions.harness.responses import RESPONSES
+from reproductions.harness.reporting.page import write_report
+from reproductions.layer_responses import experiment as layer_responses
+from reproductions.layer_responses import measuring as responses
+from reproductions.layer_responses import report as reporting
+from reproductions.layer_responses.measuring import RESPONSES
+from reproductions.layer_responses.responses import response_deviations
 from resnet import checkpoint
 from resnet.data.cifar import KNOWN_COPIES
 from resnet.data.synthetic import make_synthetic
 from resnet.models import create_model
-from resnet.responses import response_deviations
 from resnet.run import Run
 
 EXPERIMENT, SMOKE, CPU = layer_responses.EXPERIMENT, Variant("smoke"), torch.device("cpu")

@@ -17,12 +17,13 @@ from test_launchers import RUNS, cluster, launch  # noqa: F401  (cluster is a fi
 from reproductions import __main__ as main
 from reproductions import degradation
 from reproductions.experiments import evidence
-from reproductions.harness import cli, launching, minutes, provenance
+from reproductions.harness import cli, minutes, provenance
 from reproductions.harness.experiment import Variant
 from reproductions.harness.launching import budget, job, local
 from reproductions.harness.launching.budget import Budget, InitialModel, Plan, lacking, make_plan
 from reproductions.harness.launching.cost import Rate, work_of
 from reproductions.harness.launching.job import Job
+from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
 from reproductions.harness.launching.worker import ExecutionOptions, Outcome
@@ -235,7 +236,7 @@ def test_runs_that_will_not_finish_wait_for_those_that_will(tmp_path, monkeypatc
 
 
 def test_the_local_queue_starts_no_job_once_the_time_is_over(tmp_path):
-    paths, over = RunPaths(tmp_path, tmp_path), launching.Options(slots=1, budget=Budget(until=time.time() - 1))
+    paths, over = RunPaths(tmp_path, tmp_path), Options(slots=1, budget=Budget(until=time.time() - 1))
     outcome = local.launch(RUNS[:2], paths, minutes.Display(2), over)
     assert not outcome.failures and outcome.interrupted and not list(tmp_path.glob("work/*/starts.json"))
 

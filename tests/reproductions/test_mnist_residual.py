@@ -5,14 +5,15 @@ import math
 from dataclasses import replace
 
 import pytest
-from fakes import make_record, store
+from fakes import leave_out_plots, make_record, store
 
 from reproductions import mnist_residual, reported
 from reproductions.harness import cli, publish
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.records import best_point
-from reproductions.harness.reporting import comparisons, plots
-from reproductions.harness.reporting.report import write_report
+from reproductions.harness.reporting import compare
+from reproductions.harness.reporting.page import write_report
+from reproductions.mnist_residual import errors_over_epochs, mean_losses
 from resnet.data import KNOWN_COPIES, TRAIN_IMAGES, mnist
 from resnet.recipe import learning_rate_at
 
@@ -47,7 +48,8 @@ def report(result, out, variant=PAPER):
 
 @pytest.fixture
 def no_plots(monkeypatch):
-    monkeypatch.setattr(plots, "save", lambda figure, path, description: [])
+    """Plots take most of the time and have tests of their own."""
+    leave_out_plots(monkeypatch)
 
 
 def lines_of(path) -> list[list[str]]:
@@ -172,14 +174,14 @@ def test_the_smoke_profile_is_compared_with_nothing(no_plots, tmp_path):
 )
 def test_a_number_in_whole_percent_may_be_rounded_or_cut_off(sample, said):
     target = replace(reported.target("mnist_residual_epoch1", "top-1 accuracy"), kind="whole")
-    found = comparisons.verdict(sample, target, PAPER)  # 96; intervals of ± 0.4968
+    found = compare.verdict(sample, target, PAPER)  # 96; intervals of ± 0.4968
     assert str(found).startswith(said) and found.inside == said.startswith("inside [")
 
 
 @pytest.mark.parametrize(("mean", "said"), [(95.4, "above"), (95.6, "inside"), (97.4, "inside"), (97.6, "below")])
 def test_a_number_that_was_cut_off_stands_for_up_to_one_point_more(mean, said):
     target = reported.target("mnist_residual_epoch1", "top-1 accuracy")
-    found = comparisons.verdict([mean - 0.1, mean, mean + 0.1], target, PAPER)  # from 96 up to 97; ± 0.4968
+    found = compare.verdict([mean - 0.1, mean, mean + 0.1], target, PAPER)  # from 96 up to 97; ± 0.4968
     assert str(found).startswith(f"{said} [") and found.inside == (said == "inside")
 
 
@@ -191,17 +193,17 @@ def test_the_mean_losses_stand_beside_the_reported_ones_at_the_same_batches(tmp_
     numbers = mnist_residual.reported_losses(result)
     assert len(numbers) == 13 and [*numbers][:4] == [300, 600, 900, 938 + 300]
     assert str(numbers[300]) == "0.535" and str(numbers[4 * 938 + 300]) == "0.039"
-    (axis,) = plots.mean_losses(result, numbers, PAPER).axes
+    (axis,) = mean_losses(result, numbers, PAPER).axes
     own, others = (line for line in axis.lines if len(line.get_xdata()) > 2)
     assert len(own.get_xdata()) == 30 and list(own.get_xdata()[:13]) == pytest.approx(list(others.get_xdata()))
     assert own.get_ydata()[0] == pytest.approx(result.records[0]["curve"][0]["training_loss"])
-    assert plots.mean_losses(make_result(tmp_path / "none", []), numbers, PAPER) is None
+    assert mean_losses(make_result(tmp_path / "none", []), numbers, PAPER) is None
 
 
 def test_the_plot_has_both_curves_over_the_epochs_and_the_reported_errors(tmp_path):
     result = make_result(tmp_path, ACCURACIES, seeds=3)
     lines = {epoch: mnist_residual._after(result, epoch) for epoch in mnist_residual.SHOWN}
-    figure = plots.errors_over_epochs(result, lines, PAPER)
+    figure = errors_over_epochs(result, lines, PAPER)
     (axis,) = figure.axes
     curves = [line for line in axis.lines if len(line.get_xdata()) == 10]
     assert len(curves) == 2 and list(curves[0].get_xdata()) == list(range(1, 11))
@@ -216,9 +218,9 @@ def test_the_plot_has_both_curves_over_the_epochs_and_the_reported_errors(tmp_pa
 
 
 def test_there_is_no_plot_without_completed_runs_and_nothing_reported_on_other_profiles(tmp_path):
-    assert plots.errors_over_epochs(make_result(tmp_path / "none", []), {}, PAPER) is None
+    assert errors_over_epochs(make_result(tmp_path / "none", []), {}, PAPER) is None
     result = make_result(tmp_path, ACCURACIES[:2], SHORT)
-    figure = plots.errors_over_epochs(result, {1: mnist_residual._after(result, 1)}, SHORT)
+    figure = errors_over_epochs(result, {1: mnist_residual._after(result, 1)}, SHORT)
     assert not [line for line in figure.axes[0].lines if line.get_marker() == "D"]
     assert figure.get_suptitle().startswith("short profile")
 

@@ -5,12 +5,14 @@ from fakes import make_results
 from matplotlib.collections import PathCollection
 
 from reproductions import cifar_table, degradation
+from reproductions.cifar_table import error_against_depth
 from reproductions.harness.experiment import Variant
 from reproductions.harness.records import records_digest
-from reproductions.harness.reporting import footnotes, plots
-from reproductions.harness.reporting.plots import curves
-from reproductions.harness.reporting.report import write_report
-from reproductions.harness.reporting.samples import Curve, curve
+from reproductions.harness.reporting import curves, footnotes
+from reproductions.harness.reporting.curves import learning_curves
+from reproductions.harness.reporting.figure import fonts_for, read_description, save, spread
+from reproductions.harness.reporting.frame import Curve, curve
+from reproductions.harness.reporting.page import write_report
 
 TABLE, DEGRADATION = cifar_table.EXPERIMENT, degradation.EXPERIMENT
 PAPER, SHORT = Variant("paper"), Variant("short")
@@ -29,11 +31,11 @@ def texts(figure) -> list[str]:
 
 def test_letters_that_the_styles_font_lacks_are_drawn_in_one_that_has_them(results, tmp_path, recwarn):
     stix = "\u1d81"  # which STIX has, that comes with matplotlib, and DejaVu Sans has not
-    assert plots.fonts_for("abc é Ж ± −") == (["DejaVu Sans"], "")
-    assert plots.fonts_for(f"a{stix}") == (["DejaVu Sans", "STIXGeneral"], "")
-    assert plots.fonts_for("a\U0001fae8\U0010ffff")[1][-1] == "\U0010ffff"
-    figure = plots.learning_curves({stix: results}, PAPER)
-    plots.save(figure, tmp_path / "curves", "x")
+    assert fonts_for("abc é Ж ± −") == (["DejaVu Sans"], "")
+    assert fonts_for(f"a{stix}") == (["DejaVu Sans", "STIXGeneral"], "")
+    assert fonts_for("a\U0001fae8\U0010ffff")[1][-1] == "\U0010ffff"
+    figure = learning_curves({stix: results}, PAPER)
+    save(figure, tmp_path / "curves", "x")
     assert not [str(warning.message) for warning in recwarn if "missing from" in str(warning.message)]
 
 
@@ -50,7 +52,7 @@ def test_curve_is_mean_and_range_over_completed_runs(results):
 
 
 def test_learning_curves_draw_test_solid_and_training_dashed(results):
-    figure = plots.learning_curves({"residual nets": results}, PAPER)
+    figure = learning_curves({"residual nets": results}, PAPER)
     (axis,) = figure.axes
     last = {round(float(line.get_ydata()[-1]), 2): line for line in axis.lines if len(line.get_xdata()) == 64}
     assert set(last) == {8.8, 7.05, 5.0}  # two test curves; both training curves end at 5
@@ -72,7 +74,7 @@ def test_learning_curves_draw_test_solid_and_training_dashed(results):
 
 def test_panels_share_their_axes(tmp_path):
     results = make_results(DEGRADATION, PAPER, {"plain20": [9.7], "resnet20": [8.7]}, tmp_path)
-    figure = plots.learning_curves({"plain nets": results[:4], "residual nets": results[4:]}, PAPER)
+    figure = learning_curves({"plain nets": results[:4], "residual nets": results[4:]}, PAPER)
     plain, residual = figure.axes
     assert (plain.get_title(loc="left"), residual.get_title(loc="left")) == ("plain nets", "residual nets")
     assert plain.get_ylim() == residual.get_ylim()
@@ -81,14 +83,14 @@ def test_panels_share_their_axes(tmp_path):
 
 def test_heading_unless_the_paper_profile(tmp_path, results):
     short = make_results(TABLE, SHORT, {"resnet20": [33.0, 34.0]}, tmp_path / "short")
-    for figure in (plots.learning_curves({"": short}, SHORT), plots.error_against_depth(short, SHORT)):
+    for figure in (learning_curves({"": short}, SHORT), error_against_depth(short, SHORT)):
         assert figure.get_suptitle().startswith("short profile: real data, fewer iterations, not comparable")
-    assert plots.error_against_depth(results, PAPER).get_suptitle() == ""
-    assert plots.learning_curves({"": short}, SHORT).axes[0].get_xlabel() == "iterations"
+    assert error_against_depth(results, PAPER).get_suptitle() == ""
+    assert learning_curves({"": short}, SHORT).axes[0].get_xlabel() == "iterations"
 
 
 def test_depth_draws_every_seed_and_the_reported_number(results):
-    figure = plots.error_against_depth(results, PAPER)
+    figure = error_against_depth(results, PAPER)
     (axis,) = figure.axes
     dots = [points for points in axis.collections if isinstance(points, PathCollection)]
     assert sorted(y for points in dots for _, y in points.get_offsets()) == [7.0, 7.1, 8.7, 8.9]  # none that diverged
@@ -100,22 +102,22 @@ def test_depth_draws_every_seed_and_the_reported_number(results):
 
 def test_depth_draws_reported_numbers_in_the_paper_profile_only(tmp_path):
     short = make_results(TABLE, SHORT, {"resnet20": [33.0, 34.0]}, tmp_path)
-    (axis,) = plots.error_against_depth(short, SHORT).axes
+    (axis,) = error_against_depth(short, SHORT).axes
     assert not [line for line in axis.lines if line.get_marker() in ("D", "x")]
     assert axis.get_ylim()[0] >= 0
 
 
 def test_depth_draws_what_is_published_beside_a_users(tmp_path):
     user = make_results(TABLE, PAPER, {"resnet20": [8.7, 8.9]}, tmp_path, published={"resnet20": [8.5, 8.6]})
-    (axis,) = plots.error_against_depth(user, PAPER).axes
+    (axis,) = error_against_depth(user, PAPER).axes
     assert [float(line.get_ydata()[0]) for line in axis.lines if line.get_marker() == "s"] == [pytest.approx(8.55)]
 
 
 def test_nothing_to_draw(tmp_path):
     empty = make_results(TABLE, PAPER, {"resnet20": [None]}, tmp_path)
-    assert plots.learning_curves({"": empty}, PAPER) is None
-    assert plots.error_against_depth(empty, PAPER) is None
-    assert plots.save(None, tmp_path / "plot", "") == []
+    assert learning_curves({"": empty}, PAPER) is None
+    assert error_against_depth(empty, PAPER) is None
+    assert save(None, tmp_path / "plot", "") == []
 
 
 def test_description_is_read_back_from_both_formats(results, tmp_path):
@@ -125,15 +127,13 @@ def test_description_is_read_back_from_both_formats(results, tmp_path):
         "CIFAR-10 test error of residual nets (He et al. 2015, Table 6); the paper's protocol; from 5 records, "
         f"SHA-256 {records_digest(records)}; made again by: make report"
     )
-    png, svg = plots.save(plots.error_against_depth(results, PAPER), tmp_path / "a.b", text + " – ≤ &<")
+    png, svg = save(error_against_depth(results, PAPER), tmp_path / "a.b", text + " – ≤ &<")
     assert (png.name, svg.name) == ("a.b.png", "a.b.svg")
-    assert plots.read_description(png) == plots.read_description(svg) == text + " – ≤ &<"
+    assert read_description(png) == read_description(svg) == text + " – ≤ &<"
 
 
 def test_equal_records_give_equal_files_without_dates(results, tmp_path):
-    first, second = (
-        plots.save(plots.learning_curves({"": results}, PAPER), tmp_path / name, "what it is") for name in ("a", "b")
-    )
+    first, second = (save(learning_curves({"": results}, PAPER), tmp_path / name, "what it is") for name in ("a", "b"))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     assert b"<dc:date>" not in first[1].read_bytes()
 
@@ -158,12 +158,12 @@ def line(*values) -> Curve:
 
 
 def test_axis_shows_everything_unless_the_beginning_would_take_most_of_it():
-    assert curves._upper_limit([line(75.0, 60.0, 40.0, 34.0)]) == 80
+    assert curves.upper_limit([line(75.0, 60.0, 40.0, 34.0)]) == 80
     long = line(*([60.0, 40.0, 30.0] + [20.0] * 30 + [8.0] * 31))
-    assert curves._upper_limit([long]) == 25
-    assert curves._lower_limit([line(25.0, 4.0)], 25) == 0
-    assert curves._lower_limit([line(80.0, 33.0)], 100) == 20
-    assert curves._lower_limit([line(90.0, 89.0, 88.0)], 100) == 80
+    assert curves.upper_limit([long]) == 25
+    assert curves.lower_limit([line(25.0, 4.0)], 25) == 0
+    assert curves.lower_limit([line(80.0, 33.0)], 100) == 20
+    assert curves.lower_limit([line(90.0, 89.0, 88.0)], 100) == 80
 
 
 @pytest.mark.parametrize(
@@ -180,4 +180,4 @@ def test_axis_shows_everything_unless_the_beginning_would_take_most_of_it():
     ],
 )
 def test_spread(positions, expected):
-    assert plots.spread(positions, gap=0.1) == pytest.approx(expected)
+    assert spread(positions, gap=0.1) == pytest.approx(expected)

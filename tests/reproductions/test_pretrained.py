@@ -10,9 +10,9 @@ from fakes import make_record, store
 from test_launchers import Watcher, cluster, submit  # noqa: F401  (cluster is a fixture)
 from test_teachers import finished, never
 
-from reproductions.harness import launching
 from reproductions.harness.experiment import Row, Variant
 from reproductions.harness.launching import cost, local
+from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.worker import Outcome, execute
 from reproductions.harness.records import RecordError, read_record, record_path, write_record
@@ -58,7 +58,7 @@ def test_in_the_local_queue_a_chain_is_trained_in_its_order(paths, monkeypatch):
         return submit_job(job, slot)
 
     monkeypatch.setattr(local, "_submit", noted)
-    assert local.launch([STUDENT, TUNED, FIRST], paths, Watcher(3), launching.Options(slots=2)) == Outcome({})
+    assert local.launch([STUDENT, TUNED, FIRST], paths, Watcher(3), Options(slots=2)) == Outcome({})
     assert started[0] == FIRST
     assert finished(paths, FIRST) < finished(paths, TUNED) < finished(paths, STUDENT)
 

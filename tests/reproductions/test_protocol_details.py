@@ -7,13 +7,15 @@ import pytest
 from fakes import make_record, make_results
 from scipy import stats
 
-from reproductions import protocol_details
 from reproductions.cifar_table import EXPERIMENT as CIFAR_TABLE
 from reproductions.harness.experiment import Variant
 from reproductions.harness.records import Pool
-from reproductions.harness.reporting import effects, plots, statistics
-from reproductions.harness.reporting.effects import Effect
-from reproductions.harness.reporting.report import make_page, write_report
+from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.page import make_page, write_report
+from reproductions.protocol_details import effects
+from reproductions.protocol_details import experiment as protocol_details
+from reproductions.protocol_details.effects import Effect
+from reproductions.protocol_details.forest import Line, forest
 from resnet.data.sampling import Sampler
 
 EXPERIMENT, PAPER = protocol_details.EXPERIMENT, Variant("paper")
@@ -85,7 +87,7 @@ def test_an_effect_is_paired_and_corrected():
     expected = [0.3, 0.6, 0.2, 0.8]
     assert EFFECT.differences == pytest.approx(expected)
     test = stats.ttest_1samp(expected, 0)
-    assert statistics.paired_p(EFFECT.differences) == pytest.approx(test.pvalue)
+    assert intervals.paired_p(EFFECT.differences) == pytest.approx(test.pvalue)
     assert EFFECT.p(3) == pytest.approx(3 * test.pvalue) and EFFECT.p(1_000) == 1
     bounds = test.confidence_interval(1 - 0.05 / 7)
     assert (EFFECT.interval(7).low, EFFECT.interval(7).high) == pytest.approx((bounds.low, bounds.high))
@@ -106,7 +108,7 @@ def test_too_few_pairs_say_nothing():
     assert equal.statement(3) == "none: no spread" and equal.interval(3) is None and equal.p(3) is None
     assert none.statement(3) == "no pairs" and none.mean is None
     assert effects.by_size([none, alone, EFFECT]) == [alone, EFFECT, none]
-    assert statistics.paired_p([0.5, 0.5]) is None
+    assert intervals.paired_p([0.5, 0.5]) is None
 
 
 @pytest.fixture
@@ -195,8 +197,8 @@ def test_no_plot_without_pairs(tmp_path):
 
 
 def test_intervals_wider_than_the_plot_are_said_to_leave_it():
-    lines = [plots.Line("a", "x", [0.1, 0.2], statistics.Interval(-90.0, 90.0))]
-    figure = plots.forest(lines, "difference", "95 % interval", PAPER)
+    lines = [Line("a", "x", [0.1, 0.2], intervals.Interval(-90.0, 90.0))]
+    figure = forest(lines, "difference", "95 % interval", PAPER)
     texts = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     assert "mean, 95 % interval (some leave the axis)" in texts
     low, high = figure.axes[0].get_xlim()

@@ -12,6 +12,7 @@ from fakes import make_record, move, store
 from trained import leave
 
 from reproductions import cifar_table
+from reproductions.cifar_table import error_against_depth
 from reproductions.harness import provenance, publish, records
 from reproductions.harness.experiment import Experiment, Row, Variant
 from reproductions.harness.final_weights import read_final_weights
@@ -25,7 +26,7 @@ from reproductions.harness.records import (
     seal,
     weights_path,
 )
-from reproductions.harness.reporting import plots
+from reproductions.harness.reporting.figure import save
 from resnet.data.cifar import KNOWN_COPIES
 from resnet.recipe import Recipe
 from resnet.run import Run
@@ -38,8 +39,8 @@ ROW = Row("resnet20", "ResNet-20", "cifar_resnet20", RECIPE)
 def report(page):
     """A table and a plot like the real ones, but made quickly."""
     files = page.write([page.net(), page.reproduced()])
-    depth = plots.error_against_depth(page.results, page.variant)
-    return [*files, *plots.save(depth, page.plot_path("depth"), page.description)]
+    depth = error_against_depth(page.results, page.variant)
+    return [*files, *save(depth, page.plot_path("depth"), page.description)]
 
 
 EXPERIMENT = Experiment("tiny", "Tiny nets", "no paper", lambda profile: [ROW] if profile == "paper" else [], report)

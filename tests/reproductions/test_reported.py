@@ -7,7 +7,7 @@ import pytest
 
 from reproductions import reported
 from reproductions.experiments import EXPERIMENTS
-from reproductions.harness.reporting.samples import METRICS
+from reproductions.harness.reporting.frame import METRICS
 from reproductions.reported import ReportedError
 
 NO_ADDRESS = ("pytorch_option_a", "finetune_report", "stem_report")

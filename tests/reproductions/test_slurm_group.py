@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from reproductions.harness.console import make_console
-from reproductions.harness.launching import Options
+from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm import launch as slurm

@@ -9,18 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import make_record, move, store
+from fakes import leave_out_plots, make_record, move, store
 from matplotlib.collections import PathCollection
 from scipy import stats
 
-from reproductions import bag_of_tricks_efficient, bag_of_tricks_refinements, bag_of_tricks_tweaks
+from reproductions.bag_of_tricks import efficient as bag_of_tricks_efficient
+from reproductions.bag_of_tricks import refinements as bag_of_tricks_refinements
+from reproductions.bag_of_tricks import tweaks as bag_of_tricks_tweaks
+from reproductions.bag_of_tricks.ladder import ladder, step_curves
+from reproductions.bag_of_tricks.refinements import schedules
 from reproductions.harness.experiment import Row, RowResult, Variant
 from reproductions.harness.records import ORIGIN, Pool, read_pool
-from reproductions.harness.reporting import footnotes, plots, samples, statistics
-from reproductions.harness.reporting.report import write_report
-from reproductions.harness.reporting.steps import Step, find_steps, section, statement
-from reproductions.harness.reporting.steps import numbers as steps_numbers
-from reproductions.harness.reporting.tables import Page
+from reproductions.harness.reporting import footnotes, frame, intervals
+from reproductions.harness.reporting.compare import Step, find_steps, section, statement
+from reproductions.harness.reporting.compare import numbers as steps_numbers
+from reproductions.harness.reporting.page import Page, write_report
 
 EFFICIENT = bag_of_tricks_efficient.EXPERIMENTS["cifar10"]
 TWEAKS = bag_of_tricks_tweaks.EXPERIMENTS
@@ -68,7 +71,7 @@ def steps(tmp_path) -> dict[str, Step]:
 @pytest.fixture
 def no_plots(monkeypatch):
     """Plots take most of the time and have tests of their own."""
-    monkeypatch.setattr(plots, "save", lambda figure, path, description: [])
+    leave_out_plots(monkeypatch)
 
 
 def report(experiment, variant, errors, root, **more):
@@ -77,7 +80,7 @@ def report(experiment, variant, errors, root, **more):
     return write_report(experiment, variant, results, root)
 
 
-def numbers(path) -> dict[str, dict[str, str]]:
+def steps_numbers(path) -> dict[str, dict[str, str]]:
     """A CSV's lines by their first column."""
     with path.open(newline="") as file:
         return {next(iter(line.values())): line for line in csv.DictReader(file)}
@@ -134,7 +137,7 @@ def test_only_runs_of_one_kind_of_device_and_one_precision_are_pairs():
     step = step_of(old, new)
     assert step.differences == pytest.approx([0.3, 0.4])
     assert step.left_out == {"of other devices": 2, "of other precision": 1}
-    text = section([step], PAPER, "carries over")
+    text = steps_section([step], PAPER, "carries over")
     assert "| 2 of 5 (2 of other devices, 1 of other precision) |" in text and "counted in brackets" in text
     columns = steps_numbers([step], PAPER, "carries over")
     assert (columns["pairs"], columns["pairs_left_out"]) == ([2], [3])
@@ -149,7 +152,7 @@ def test_a_step_of_precision_compares_other_precisions_on_one_kind_of_device():
     half = [make_record(new.run(0), 6.1), make_record(new.run(1), 6.1, **CPU)]
     step = step_of(full, half)
     assert step.differences == pytest.approx([0.3]) and step.left_out == {"of other devices": 1}
-    assert "counted in brackets" not in section([step_of(full, half[:1])], PAPER, "carries over")
+    assert "counted in brackets" not in steps_section([step_of(full, half[:1])], PAPER, "carries over")
 
 
 def row_of(experiment, key):
@@ -180,8 +183,8 @@ class FakeStep:
     def __init__(self, differences, reported=Decimal("0.3"), other=None):
         self.differences = differences
         self.reported = {} if reported is None else {"arXiv": reported, **({} if other is None else {"CVPR": other})}
-        self.mean = statistics.mean(differences)
-        self.interval = statistics.mean_interval(differences)
+        self.mean = intervals.mean(differences)
+        self.interval = intervals.mean_interval(differences)
 
 
 @pytest.mark.parametrize(
@@ -275,15 +278,15 @@ def test_the_minutes_of_an_epoch_stand_beside_table_3(tmp_path, no_plots):
     minutes = 60 / (64_000 * 128 / 50_000)  # of an hour each
     assert f"| 13.3                       | {minutes:.3g} " in text and "| 4.4 " in text
     assert "gets 3.0 times faster in the paper; 1.0 times in these runs." in text
-    first = numbers(numbers_file)["128_scaling"]
+    first = steps_numbers(numbers_file)["128_scaling"]
     assert float(first["epoch_minutes"]) == pytest.approx(minutes, rel=1e-5)
 
 
 def test_the_numbers_of_the_tweaks(tmp_path, no_plots):
     _, table, steps = report(TWEAKS["cifar10"], PAPER, ERRORS, tmp_path)
-    first = numbers(table)["original"]
+    first = steps_numbers(table)["original"]
     assert (first["top1_accuracy_mean"], first["n"], first["bot2018_top1_accuracy"]) == ("93.7", "5", "76.21")
-    line = numbers(steps)["c"]
+    line = steps_numbers(steps)["c"]
     expected = {"after": "b", "metric": "top1_accuracy", "pairs": "4", "seeds": "5", "difference": "-0.5"}
     expected |= {"bot2018_difference": "0.21", "statement": "reversed", "command": "make report"}
     assert {name: line[name] for name in expected} == expected
@@ -358,8 +361,8 @@ def test_a_page_of_accuracies_takes_the_highest_for_the_best(tmp_path):
 def test_measured():
     point = {"test_error": 6.5, "test_top5_error": 0.5, "training_error": 1.0}
     metrics = ("test_error", "training_error", "top1_accuracy", "top5_accuracy")
-    found = {metric: samples.measured(point, metric) for metric in metrics}
-    assert set(metrics) <= set(samples.METRICS) and found == {
+    found = {metric: frame.measured(point, metric) for metric in metrics}
+    assert set(metrics) <= set(frame.METRICS) and found == {
         "test_error": 6.5,
         "training_error": 1.0,
         "top1_accuracy": 93.5,
@@ -370,7 +373,7 @@ def test_measured():
 def test_a_ladder_without_a_paper_has_differences_only(tmp_path):
     rows = [Row(k, k, "cifar_resnet8", EFFICIENT.rows("smoke")[0].recipe, "synthetic", after=a) for k, a in
             (("one", None), ("two", "one"))]  # fmt: skip
-    text = section(find_steps([RowResult(row, [], None, 2) for row in rows]), PAPER, "carries over")
+    text = steps_section(find_steps([RowResult(row, [], None, 2) for row in rows]), PAPER, "carries over")
     assert "| two  | one           | 0 of 2 | –          | –             |\n" in text and "No correction" not in text
 
 
@@ -389,7 +392,7 @@ def dots(axis) -> list[float]:
 def test_the_ladder_draws_every_seed_of_both_batch_sizes_from_top_to_bottom(tmp_path):
     errors = {"128_scaling": [6.4, 6.2], "1024_scaling": [7.0, 7.2], "128_warmup": [6.3]}
     results = results_of(EFFICIENT, PAPER, errors, tmp_path)
-    figure = plots.ladder({"batch 128": results[:5], "batch 1,024": results[5:]}, PAPER, "top1_accuracy")
+    figure = ladder({"batch 128": results[:5], "batch 1,024": results[5:]}, PAPER, "top1_accuracy")
     (axis,) = figure.axes
     assert dots(axis) == [92.8, 93.0, 93.6, 93.7, 93.8]
     labels = [label.get_text() for label in axis.get_yticklabels()]
@@ -405,17 +408,17 @@ def test_the_ladder_draws_every_seed_of_both_batch_sizes_from_top_to_bottom(tmp_
 def test_the_ladder_draws_reported_numbers_of_the_same_data_in_the_paper_profile(tmp_path):
     experiment, errors = REFINEMENTS["imagenet"], {"efficient": [23.0, 22.8, 22.9]}
     results = results_of(experiment, PAPER, errors, tmp_path / "paper")
-    (axis,) = plots.ladder({"": results}, PAPER, "top1_accuracy").axes
+    (axis,) = ladder({"": results}, PAPER, "top1_accuracy").axes
     reported = {float(line.get_xdata()[0]) for line in axis.lines if line.get_marker() == "D"}
     assert reported >= {77.16, 77.26, 79.29, 79.33} and axis.get_xlim()[1] > 79.33
     short = results_of(experiment, SHORT, {"efficient": [90.0, 91.0]}, tmp_path / "short")
-    (axis,) = plots.ladder({"": short}, SHORT, "top1_accuracy").axes
+    (axis,) = ladder({"": short}, SHORT, "top1_accuracy").axes
     assert not [line for line in axis.lines if line.get_marker() == "D"]
 
 
 def test_every_step_has_a_panel_with_and_without_it(tmp_path):
     results = results_of(TWEAKS["cifar10"], PAPER, ERRORS | {"d": []}, tmp_path)
-    figure = plots.step_curves(find_steps(results), PAPER)
+    figure = step_curves(find_steps(results), PAPER)
     titles = [axis.get_title(loc="left") for axis in figure.axes]
     assert titles == [f"bottleneck ResNet-56-{letter}" for letter in "BCD"]
     ends = [{round(float(line.get_ydata()[-1]), 2) for line in axis.lines if len(line.get_xdata()) == 64}
@@ -429,7 +432,7 @@ def test_every_step_has_a_panel_with_and_without_it(tmp_path):
 
 def test_schedules_are_drawn_with_and_without_records(tmp_path):
     empty = results_of(REFINEMENTS["cifar10"], PAPER, {}, tmp_path / "none")
-    figure = plots.schedules({"step decay": empty[0], "cosine decay": empty[1]}, PAPER)
+    figure = schedules({"step decay": empty[0], "cosine decay": empty[1]}, PAPER)
     (axis,) = figure.axes
     step, cosine = axis.lines
     assert max(step.get_ydata()) == pytest.approx(0.8) and min(cosine.get_ydata()) < 1e-5
@@ -437,7 +440,7 @@ def test_schedules_are_drawn_with_and_without_records(tmp_path):
     assert values[round(3999 * 1024 / 50_000, 2)] == pytest.approx(0.8)
     assert values[round(4000 * 1024 / 50_000, 2)] == pytest.approx(0.08)
     some = results_of(REFINEMENTS["cifar10"], PAPER, {"efficient": [6.2, 6.4]}, tmp_path / "some")
-    figure = plots.schedules({"step decay": some[0], "cosine decay": some[1]}, PAPER)
+    figure = schedules({"step decay": some[0], "cosine decay": some[1]}, PAPER)
     (line,) = figure.axes[1].lines
     assert float(line.get_ydata()[-1]) == pytest.approx(93.7)
     assert figure.axes[1].get_title(loc="left") == "(b) top-1 accuracy, mean and range of 2 seeds"
@@ -445,8 +448,8 @@ def test_schedules_are_drawn_with_and_without_records(tmp_path):
 
 def test_nothing_to_draw(tmp_path):
     results = results_of(TWEAKS["cifar10"], PAPER, {"b": [None]}, tmp_path)
-    assert plots.ladder({"": results}, PAPER, "top1_accuracy") is None
-    assert plots.step_curves(find_steps(results), PAPER) is None
+    assert ladder({"": results}, PAPER, "top1_accuracy") is None
+    assert step_curves(find_steps(results), PAPER) is None
 
 
 @pytest.mark.parametrize("experiment", [EFFICIENT, TWEAKS["cifar10"], REFINEMENTS["cifar10"]], ids=lambda e: e.name)

@@ -5,16 +5,17 @@ import re
 from dataclasses import replace
 
 import pytest
-from fakes import make_record, make_results, move, store
+from fakes import leave_out_plots, make_record, make_results, move, store
 
-from reproductions import bag_of_tricks_efficient, cifar_imagenet_stem, cifar_table, degradation, precision, reported
+from reproductions import cifar_table, degradation, precision, reported
+from reproductions.bag_of_tricks import efficient as bag_of_tricks_efficient
+from reproductions.cifar_imagenet_stem import experiment as cifar_imagenet_stem
 from reproductions.harness.experiment import Variant
 from reproductions.harness.records import ORIGIN, read_pool, records_digest
-from reproductions.harness.reporting import cells, comparisons, footnotes, plots
-from reproductions.harness.reporting.headline import of_last_row
-from reproductions.harness.reporting.markdown import markdown_table
-from reproductions.harness.reporting.report import make_page, write_report
-from reproductions.harness.reporting.statistics import Interval
+from reproductions.harness.reporting import compare, footnotes, text
+from reproductions.harness.reporting.intervals import Interval
+from reproductions.harness.reporting.page import make_page, of_last_row, write_report
+from reproductions.harness.reporting.text import markdown_table
 from resnet.models import count_parameters, create_model
 
 TABLE, DEGRADATION = cifar_table.EXPERIMENT, degradation.EXPERIMENT
@@ -31,9 +32,7 @@ ERRORS = {
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch):
     """Plots take most of the time and have tests of their own."""
-    monkeypatch.setattr(plots, "save", lambda figure, path, description: [])
-    monkeypatch.setattr(plots, "learning_curves", lambda panels, variant: None)
-    monkeypatch.setattr(plots, "error_against_depth", lambda results, variant: None)
+    leave_out_plots(monkeypatch)
 
 
 def report_pools(pool, published, out):
@@ -179,38 +178,38 @@ def test_departures_are_in_name_heading_and_command(tmp_path):
 def test_a_single_number_is_compared_with_one_more_run():
     # 8.0 and 10.0: 9 ± 12.7062 · sqrt(2) · sqrt(3 / 2) = 9 ± 22.0078
     single = reported.target("resnet20")
-    found = comparisons.verdict([8.0, 10.0], single, PAPER)
+    found = compare.verdict([8.0, 10.0], single, PAPER)
     assert (found.k, found.reported, found.inside) == (1, 8.75, True)
     assert found.interval.high == pytest.approx(9 + 22.0078, abs=1e-3)
 
 
 def test_a_mean_of_five_is_compared_with_the_mean_of_five_more():
     sample = [6.7, 6.9, 6.8, 6.9, 6.7]  # 6.8 ± 2.7764 · 0.1 · sqrt(2/5) = 6.8 ± 0.1756: 6.61 lies below it
-    found = comparisons.verdict(sample, reported.target("resnet110"), PAPER)
+    found = compare.verdict(sample, reported.target("resnet110"), PAPER)
     assert (found.k, found.inside) == (5, False)
     assert str(found) == "below [6.62, 6.98] of the mean of 5 more"  # one more run would be ± 0.3041, with 6.61 inside
 
 
 def test_the_side_on_which_a_reported_number_lies():
     single = reported.target("resnet20")  # 8.75
-    assert str(comparisons.verdict([8.0, 8.1, 8.05], single, PAPER)).startswith("above [")
-    assert str(comparisons.verdict([9.0, 9.1, 9.05], single, PAPER)).startswith("below [")
+    assert str(compare.verdict([8.0, 8.1, 8.05], single, PAPER)).startswith("above [")
+    assert str(compare.verdict([9.0, 9.1, 9.05], single, PAPER)).startswith("below [")
 
 
 def test_ends_belong_to_the_interval():
     single = reported.target("resnet20")
     reported_itself, above = Interval(8.75, 8.75), Interval(8.76, 8.76)
-    assert comparisons.Verdict(float(single.value), reported_itself, 1).inside
-    assert not comparisons.Verdict(float(single.value), above, 1).inside
+    assert compare.Verdict(float(single.value), reported_itself, 1).inside
+    assert not compare.Verdict(float(single.value), above, 1).inside
 
 
 def test_where_there_is_no_verdict():
     single = reported.target("resnet20")
-    assert comparisons.verdict([8.75], single, PAPER) is None
-    assert comparisons.verdict([8.76, 8.76], single, PAPER) is None  # equal by chance: nothing to judge by
-    assert comparisons.verdict([], single, PAPER) is None
-    assert comparisons.verdict([8.7, 8.8], None, PAPER) is None
-    assert comparisons.verdict([8.7, 8.8], single, SHORT) is None
+    assert compare.verdict([8.75], single, PAPER) is None
+    assert compare.verdict([8.76, 8.76], single, PAPER) is None  # equal by chance: nothing to judge by
+    assert compare.verdict([], single, PAPER) is None
+    assert compare.verdict([8.7, 8.8], None, PAPER) is None
+    assert compare.verdict([8.7, 8.8], single, SHORT) is None
 
 
 # ------------------------------------------------------------------------------------------------------- footnotes
@@ -403,17 +402,17 @@ def test_smoke_degradation_compares_its_own_depths(tmp_path):
 
 
 def test_signed():
-    assert [cells.signed(v) for v in (0.126, -0.126, 0.001, -0.001, None)] == ["+0.13", "−0.13", "0.00", "0.00", "–"]
+    assert [text.signed(v) for v in (0.126, -0.126, 0.001, -0.001, None)] == ["+0.13", "−0.13", "0.00", "0.00", "–"]
 
 
 def test_p_value():
-    assert [cells.p_value(v) for v in (0.5, 0.0014, 0.0009, None)] == ["0.500", "0.001", "< 0.001", "–"]
+    assert [text.p_value(v) for v in (0.5, 0.0014, 0.0009, None)] == ["0.500", "0.001", "< 0.001", "–"]
 
 
 def test_count():
-    assert cells.count([{"status": "completed"}] * 5, 5) == "n = 5"
-    assert cells.count([{"status": "completed"}] * 3, 5) == "n = 3 of 5"
-    assert cells.count([{"status": "diverged"}] * 5, 5) == "n = 0 of 5, 5 diverged"
+    assert text.count([{"status": "completed"}] * 5, 5) == "n = 5"
+    assert text.count([{"status": "completed"}] * 3, 5) == "n = 3 of 5"
+    assert text.count([{"status": "diverged"}] * 5, 5) == "n = 0 of 5, 5 diverged"
 
 
 def cells_of(line: str) -> list[str]:
@@ -421,7 +420,7 @@ def cells_of(line: str) -> list[str]:
     cells = [""]
     for found in re.finditer(r"\\([\\|<])|(.)", line):
         if found[2] == "|":
-            cells.append("")
+            text.append("")
         else:
             cells[-1] += found[1] or found[2]
     return [cell.strip() for cell in cells[1:-1]]

@@ -13,9 +13,10 @@ from fakes import make_record, store
 from test_launchers import FakeCluster, Watcher, cluster, submit  # noqa: F401  (cluster is a fixture)
 from trained import leave
 
-from reproductions.harness import cli, launching
+from reproductions.harness import cli
 from reproductions.harness.experiment import Row, Variant
 from reproductions.harness.launching import local
+from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm import launch as slurm
 from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
@@ -127,7 +128,7 @@ def test_in_the_local_queue_students_wait_without_keeping_slots_busy(paths, monk
 
     monkeypatch.setattr(local, "_submit", noted)
     watcher = Watcher(4)
-    assert local.launch([*STUDENTS, TEACHER], paths, watcher, launching.Options(slots=2)) == Outcome({})
+    assert local.launch([*STUDENTS, TEACHER], paths, watcher, Options(slots=2)) == Outcome({})
     assert started[0][0] == TEACHER and len(started) <= 4
     assert all(when > finished(paths, TEACHER) for run, when in started[1:])
 
@@ -210,17 +211,17 @@ def test_published_weights_that_are_not_the_records_are_refused(published):
 
 @pytest.mark.slow
 def test_a_job_of_the_local_queue_finds_published_weights(published):
-    assert local.launch([STUDENT], published, Watcher(1), launching.Options(slots=1)) == Outcome({})
+    assert local.launch([STUDENT], published, Watcher(1), Options(slots=1)) == Outcome({})
     assert taught_by(published) == published_digest(published)
 
 
 def test_a_job_on_slurm_is_told_where_they_are_from_wherever_it_runs(cluster, published, monkeypatch):  # noqa: F811
     monkeypatch.chdir(published.data)
     paths = replace(published, out=Path("out"), published=Path("results"))
-    assert slurm.launch([STUDENT], paths, Watcher(1), launching.Options(detach=True)).detached
+    assert slurm.launch([STUDENT], paths, Watcher(1), Options(detach=True)).detached
     (job,) = cluster.submissions[0].jobs
     assert job.paths == replace(published, data=published.data.resolve()) and job.paths.only_published(TEACHER)
-    slurm.launch([STUDENTS[1]], replace(paths, published=None), Watcher(1), launching.Options(detach=True))
+    slurm.launch([STUDENTS[1]], replace(paths, published=None), Watcher(1), Options(detach=True))
     assert cluster.submissions[1].jobs[0].paths.published is None
 
 
@@ -228,7 +229,7 @@ def test_the_jobs_of_teachers_and_of_their_students_are_together_no_more_than_th
     teachers = [replace(TEACHER, seed=seed) for seed in range(3)]
     runs = [*teachers, *(replace(STUDENT, seed=seed, teacher=t) for seed in range(3) for t in teachers)]
     paths, profile = RunPaths(tmp_path, tmp_path), ClusterProfile(max_jobs=8)
-    assert slurm.launch(runs, paths, Watcher(1), launching.Options(detach=True, slurm=profile)).detached
+    assert slurm.launch(runs, paths, Watcher(1), Options(detach=True, slurm=profile)).detached
     assert [len(submission.jobs) for submission in cluster.submissions] == [2, 6]
     assert all(job.runs == runs for submission in cluster.submissions for job in submission.jobs)
 
@@ -245,7 +246,7 @@ def test_of_students_that_slurm_refuses_the_jobs_of_their_teachers_are_told(clus
     with pytest.raises(
         ValueError, match="AssocMaxSubmitJobLimit(.|\n)*\nBut the jobs 12, which were submitted before, go on"
     ):
-        slurm.launch([TEACHER, *STUDENTS], paths, Watcher(1), launching.Options(detach=True))
+        slurm.launch([TEACHER, *STUDENTS], paths, Watcher(1), Options(detach=True))
 
 
 def make_distilled():

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from reproductions.harness.experiment import Experiment, Row
-from reproductions.harness.reporting.tables import Page
+from reproductions.harness.reporting.page import Page
 from resnet.recipe import Recipe
 
 TINY = Recipe().shortened(6, eval_interval=3, batch_size=8)

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reproductions.layer_responses.responses import response_deviations
 from resnet import kernels
 from resnet.data.dataset import ImageDataset
 from resnet.data.resident import ResidentData
 from resnet.device import exact_kernels
 from resnet.models import create_model
 from resnet.recipe import Recipe
-from resnet.responses import response_deviations
 from resnet.run import Run
 from resnet.trainer import Trainer
 

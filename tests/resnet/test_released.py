@@ -6,7 +6,7 @@ import torch
 from resnet import checkpoint
 from resnet.checkpoint import digest_of_weights
 from resnet.models import create_model
-from resnet.released import pack_weights, read_card, write_weights
+from resnet.released import load_model, pack_weights, read_card, write_weights
 from resnet.weights import WeightsError
 
 NAME = "cifar_resnet8"
@@ -29,10 +29,10 @@ def released(tmp_path):
 
 
 def test_a_network_gets_the_released_weights(released):
-    model = create_model(NAME, weights=released)
+    model = load_model(NAME, released)
     expected = make_state()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
-    assert digest_of_weights(create_model(NAME, weights=str(released)).state_dict()) == digest_of_weights(expected)
+    assert digest_of_weights(load_model(NAME, str(released)).state_dict()) == digest_of_weights(expected)
     assert read_card(released)["row"] == "ResNet-8"
 
 
@@ -40,20 +40,20 @@ def test_a_network_gets_the_released_weights(released):
 def test_another_network_is_refused_with_what_the_file_is(released, name, options):
     holds = r"holds cifar_resnet8 \(ResNet-8, smoke, test error 9.125 %\), and not"
     with pytest.raises(WeightsError, match=holds) as error:
-        create_model(name, weights=released, **options)
+        load_model(name, released, **options)
     assert " ".join([name, *(f"{key}={value}" for key, value in options.items())]) in str(error.value)
 
 
 def test_options_that_only_decide_the_beginning_do_not_matter(released):
-    create_model(NAME, weights=released, zero_gamma=True, initialization="fan_in")
+    load_model(NAME, released, zero_gamma=True, initialization="fan_in")
 
 
 def test_options_of_the_card_are_those_to_ask_for(tmp_path):
     state, path = make_state(shortcut="B"), tmp_path / "b.safetensors"
     write_weights(path, state, make_card(state, options='{"shortcut":"B"}'))
-    create_model(NAME, weights=path, shortcut="B")
+    load_model(NAME, path, shortcut="B")
     with pytest.raises(WeightsError, match="holds cifar_resnet8 shortcut=B, and not cifar_resnet8$"):
-        create_model(NAME, weights=path)
+        load_model(NAME, path)
 
 
 @pytest.mark.parametrize("options", ["{", "1", "null"])
@@ -61,14 +61,14 @@ def test_a_card_whose_options_mean_nothing_is_refused(tmp_path, options):
     path = tmp_path / "w.safetensors"
     write_weights(path, make_state(), make_card(make_state(), options=options))
     with pytest.raises(WeightsError, match="w.safetensors has a card whose options can't be read"):
-        create_model(NAME, weights=path)
+        load_model(NAME, path)
 
 
 def test_metadata_of_other_programs_are_no_card(tmp_path):
     state, path = make_state(), tmp_path / "w.safetensors"
     write_weights(path, state, {"model": "Some-Net/v2 by somebody", "options": "fast", "author": "x"})
     assert read_card(path) == {}
-    assert torch.equal(create_model(NAME, weights=path).fc.weight, state["fc.weight"])
+    assert torch.equal(load_model(NAME, path).fc.weight, state["fc.weight"])
 
 
 def test_a_card_counts_whatever_the_files_name_is(released):
@@ -84,10 +84,10 @@ def test_files_without_a_card_are_told_apart_by_their_shapes(tmp_path, kind):
         torch.save({"state_dict": state}, path)
     else:
         path.write_bytes(checkpoint.pack(state) if kind == "this suite's" else pack_weights(state, {}))
-    assert torch.equal(create_model(NAME, weights=path).fc.weight, state["fc.weight"])
+    assert torch.equal(load_model(NAME, path).fc.weight, state["fc.weight"])
     message = "looks like cifar_resnet8 or cifar_plain8, and not cifar_resnet20: .* such as layer1.1.bn1.bias"
     with pytest.raises(WeightsError, match=message):
-        create_model("cifar_resnet20", weights=path)
+        load_model("cifar_resnet20", path)
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,12 @@ def test_what_other_weights_look_like(tmp_path, name, options, said):
     path = tmp_path / "w.pt"
     torch.save(make_state(name, **options), path)
     with pytest.raises(WeightsError, match=said):
-        create_model(NAME, weights=path)
+        load_model(NAME, path)
 
 
 def test_another_number_of_classes_is_refused(released):
     with pytest.raises(WeightsError, match="and not cifar_resnet8 num_classes=100"):
-        create_model(NAME, weights=released, num_classes=100)
+        load_model(NAME, released, num_classes=100)
 
 
 def test_changed_weights_are_found(tmp_path):
@@ -116,18 +116,18 @@ def test_changed_weights_are_found(tmp_path):
     state["fc.bias"] = state["fc.bias"] + 1
     write_weights(tmp_path / "w.safetensors", state, card)
     with pytest.raises(WeightsError, match="damaged or was changed"):
-        create_model(NAME, weights=tmp_path / "w.safetensors")
+        load_model(NAME, tmp_path / "w.safetensors")
 
 
 def test_a_damaged_file_and_a_missing_one(released, tmp_path):
     content = released.read_bytes()
     released.write_bytes(content[: len(content) // 2])
     with pytest.raises(WeightsError, match="can't be read as weights"):
-        create_model(NAME, weights=released)
+        load_model(NAME, released)
     with pytest.raises(WeightsError, match="can't be read as safetensors"):
         read_card(released)
     with pytest.raises(WeightsError, match="there is no file"):
-        create_model(NAME, weights=tmp_path / "no.safetensors")
+        load_model(NAME, tmp_path / "no.safetensors")
 
 
 def test_equal_weights_give_equal_bytes():

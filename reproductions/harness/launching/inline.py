@@ -1,6 +1,6 @@
 """The runs in this process: on a GPU side by side, on a CPU one after another."""
 
-from reproductions.harness.launching import Options
+from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.signals import STOPPING, stop_on_signals

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 import submitit
 
 from reproductions.harness import provenance
-from reproductions.harness.launching import Options
 from reproductions.harness.launching.claims import claim_number, owned
 from reproductions.harness.launching.job import Job
+from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.private import check_private
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.run_paths import RunPaths, failures, unfinished

@@ -12,9 +12,9 @@ from reproductions.harness.exact_errors import EXACT_ERRORS
 from reproductions.harness.experiment import Experiment, RowResult, Variant
 from reproductions.harness.measurements import MeasurementError
 from reproductions.harness.records import records_digest, segment_seconds, segments
-from reproductions.harness.reporting import statistics
-from reproductions.harness.reporting.cells import signed
-from reproductions.harness.reporting.samples import METRICS, at_the_end, completed
+from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.frame import METRICS, at_the_end, completed
+from reproductions.harness.reporting.text import signed
 from reproductions.reported import Source
 from resnet.data import KNOWN_COPIES
 from resnet.kernels import FUSED
@@ -126,7 +126,7 @@ def exact_notes(records: list[dict], out: Path) -> list[str]:
         own.append(file["exact_error"] - file["error"])
     return [
         f"On the {images:,} test images of {name} that are exact in this copy, the mean test error differs by "
-        f"{signed(statistics.mean(own))} points ({counted(len(own), 'run')} measured, in fp32)."
+        f"{signed(intervals.mean(own))} points ({counted(len(own), 'run')} measured, in fp32)."
         for (name, images), own in sorted(differences.items())
     ]
 

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from reproductions.harness.experiment import PROFILES
 from reproductions.harness.records import device_seconds, segments
 from reproductions.harness.reporting import footnotes
-from reproductions.harness.reporting.headline import of_last_row
-from reproductions.harness.reporting.markdown import markdown_table
-from reproductions.harness.reporting.tables import Page
+from reproductions.harness.reporting.page import Page, of_last_row
+from reproductions.harness.reporting.text import markdown_table
 
 
 def write_index(pages: Sequence[Page]) -> str:

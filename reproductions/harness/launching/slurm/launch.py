@@ -13,10 +13,10 @@ from dataclasses import replace
 import submitit
 
 from reproductions.harness import provenance
-from reproductions.harness.launching import Options
 from reproductions.harness.launching.budget import Budget
 from reproductions.harness.launching.claims import claim
 from reproductions.harness.launching.job import Job
+from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.private import check_private
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.run_paths import RunPaths, failures, unfinished

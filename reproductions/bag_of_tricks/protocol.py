@@ -1,0 +1,216 @@
+"""What the tables of Bag of Tricks (He T. et al. 2018) share: how each data set is trained on, and the report.
+
+Every table is made at two sizes. On ImageNet, as in the paper: its training procedure (section 2.1) with batches of
+256, and of 1,024 images for efficient training (section 3). On CIFAR-10, where all runs of a table take as long as a
+few of ImageNet's epochs: the protocol of He et al. 2015, section 4.2, that is as many images as 64,000 batches of 128,
+the learning rate 0.1 divided by 10 after one half and three quarters of them, with batches of 128, and of 1,024 over as
+many images. Common to both, from the paper: Nesterov's momentum, linear scaling of the learning rate from the smaller
+batch size, a warm-up over 5 epochs. The short profile on CIFAR-10 has a sixteenth of the images, smaller nets, batches
+of 128 and 512, the paper's ratio, and a warm-up over a tenth of its images: 5 epochs would be half of them.
+
+On ImageNet BN takes its statistics over an eighth of a batch, as on the paper's 8 GPUs; on CIFAR-10 over the whole
+batch. "Xavier initialisation" stands in the paper's text, but its authors' scripts initialise as He does; so do these.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from reproductions.bag_of_tricks.ladder import ladder, step_curves
+from reproductions.cifar_table import SHORTER
+from reproductions.harness.experiment import SEEDS, Experiment, Row, RowResult
+from reproductions.harness.reporting import compare
+from reproductions.harness.reporting.figure import save
+from reproductions.harness.reporting.page import Column, Page
+from resnet.data import FOLDERS, TRAIN_IMAGES
+from resnet.recipe import Recipe
+
+WARMUP_EPOCHS = 5  # section 3.1
+WITH_MIXUP = Fraction(200, 120)  # epochs with mixup and without (section 5.4, and the authors' resnet50_v1d-mixup)
+
+
+class NamedNet(NamedTuple):
+    label: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a data set is trained on; what a batch's size decides is given in images.
+
+    images: seen by a run in all. drops: the learning rate is divided by 10 after these fractions of them.
+    warmup: over so many images it grows. evaluation: images from one evaluation to the next. batch_sizes: of the
+    baseline, and of efficient training. gpus: BN takes its statistics over the share that one of so many would have.
+    recipe: all else. basic, bottleneck and teacher: the nets. kept: of so many seeds of the rows that later trainings
+    begin with, and of teachers, the final weights are published.
+    """
+
+    data: str
+    images: int
+    drops: tuple[Fraction, ...]
+    warmup: int
+    evaluation: int
+    batch_sizes: tuple[int, int]
+    gpus: int
+    recipe: Recipe
+    basic: NamedNet
+    bottleneck: NamedNet
+    teacher: NamedNet
+    kept: int = 0
+
+    def baseline(self, batch_size: int) -> Recipe:
+        """The recipe before any refinement: the learning rate in proportion to the batch size, dropped in steps."""
+
+        def steps(images: Fraction | int) -> int:
+            return max(1, round(Fraction(images) / batch_size))
+
+        return replace(
+            self.recipe,
+            iterations=steps(self.images),
+            batch_size=batch_size,
+            base_batch_size=self.batch_sizes[0],
+            milestones=tuple(steps(self.images * drop) for drop in self.drops),
+            batch_norm_size=batch_size // self.gpus if self.gpus > 1 else None,
+            eval_interval=steps(self.evaluation),
+        )
+
+    def warmed_up(self, recipe: Recipe) -> Recipe:
+        """The learning rate grows from 0 over the first epochs (section 3.1)."""
+        return replace(recipe, linear_warmup=max(1, round(Fraction(self.warmup) / recipe.batch_size)))
+
+    def efficient(self) -> Recipe:
+        """Large batches with all of section 3 except zero γ, which is the model's, and FP16.
+
+        Precision is "auto" (bf16 on a GPU) wherever a step is not about it.
+        """
+        return replace(self.warmed_up(self.baseline(self.batch_sizes[1])), decay_all=False)
+
+    def shortened(self, factor: int, evaluations: int) -> "Protocol":
+        """The same with 1/factor of the images."""
+        images = self.images // factor
+        return replace(self, images=images, warmup=self.warmup // factor, evaluation=images // evaluations)
+
+
+CIFAR10 = Protocol(
+    data="cifar10",
+    images=64_000 * 128,
+    drops=(Fraction(1, 2), Fraction(3, 4)),
+    warmup=WARMUP_EPOCHS * TRAIN_IMAGES["cifar10"],
+    evaluation=1_000 * 128,
+    batch_sizes=(128, 1_024),
+    gpus=1,
+    recipe=Recipe(nesterov=True),
+    basic=NamedNet("ResNet-56", "cifar_resnet56"),
+    bottleneck=NamedNet("bottleneck ResNet-56", "cifar_bottleneck56"),
+    teacher=NamedNet("bottleneck ResNet-164", "cifar_bottleneck164"),
+    kept=3,
+)
+IMAGENET = Protocol(
+    data="imagenet",
+    images=120 * TRAIN_IMAGES["imagenet"],
+    drops=(Fraction(30, 120), Fraction(60, 120), Fraction(90, 120)),
+    warmup=WARMUP_EPOCHS * TRAIN_IMAGES["imagenet"],
+    evaluation=TRAIN_IMAGES["imagenet"],
+    batch_sizes=(256, 1_024),
+    gpus=8,
+    recipe=Recipe(nesterov=True, crop="area", colour_jitter=0.4, pca_noise=0.1),
+    basic=NamedNet("ResNet-50", "resnet50"),
+    bottleneck=NamedNet("ResNet-50", "resnet50"),
+    teacher=NamedNet("ResNet-152", "resnet152"),
+)
+# Smoke: synthetic images, tiny nets, and few images, because a CPU takes ten times as long in fp16 as in fp32.
+TINY = {
+    "images": 30 * 16,
+    "warmup": 8 * 16,
+    "evaluation": 10 * 16,
+    "batch_sizes": (16, 32),
+    "basic": NamedNet("ResNet-8", "cifar_resnet8"),
+    "bottleneck": NamedNet("bottleneck ResNet-11", "cifar_bottleneck11"),
+    "teacher": NamedNet("bottleneck ResNet-20", "cifar_bottleneck20"),
+}
+PROTOCOLS = {
+    "cifar10": {
+        "paper": CIFAR10,
+        "short": replace(
+            CIFAR10.shortened(SHORTER, evaluations=10),
+            warmup=CIFAR10.images // SHORTER // 10,
+            batch_sizes=(128, 512),
+            basic=NamedNet("ResNet-20", "cifar_resnet20"),
+            bottleneck=NamedNet("bottleneck ResNet-29", "cifar_bottleneck29"),
+            teacher=NamedNet("bottleneck ResNet-56", "cifar_bottleneck56"),
+        ),
+        "smoke": replace(
+            CIFAR10,
+            data="synthetic",
+            recipe=replace(CIFAR10.recipe, learning_rate=0.05),
+            **TINY,
+        ),
+    },
+    "imagenet": {
+        "paper": IMAGENET,
+        "short": IMAGENET.shortened(64, evaluations=10),
+        "smoke": replace(
+            IMAGENET,
+            data="synthetic_imagenet",
+            gpus=2,
+            recipe=replace(IMAGENET.recipe, learning_rate=0.05, image_size=32),
+            **TINY,
+        ),
+    },
+}
+
+
+def experiments(
+    script: str,
+    table: str,
+    title: str,
+    rows: Callable[[Protocol], list[Row]],
+    report: Callable[[Page, Protocol], list[Path]],
+) -> dict[str, Experiment]:
+    """A table's experiment for each data set, by what ``--dataset`` calls it; the first is the script's default.
+
+    ``report`` as in :class:`Experiment`, for the protocol of the page's profile.
+    """
+    titles = {"cifar10": f"{title} on CIFAR-10", "imagenet": f"{title} on ImageNet"}
+    first, *_ = titles
+    on = {"cifar10": ", on CIFAR-10 by the protocol of He et al. 2015, section 4.2", "imagenet": ""}
+    return {
+        dataset: Experiment(
+            name=script if dataset == first else f"{script}_{dataset}",
+            title=title,
+            source=f"He T. et al. 2018, {table}{on[dataset]}",
+            rows=lambda profile, dataset=dataset: rows(PROTOCOLS[dataset][profile]),
+            report=lambda page, dataset=dataset: report(page, PROTOCOLS[dataset][page.variant.profile]),
+            metric="top1_accuracy",
+            seeds=SEEDS if dataset == "cifar10" else {"paper": 3, "short": 2, "smoke": 2},
+            script=script,
+            module=script.replace("tricks_", "tricks."),
+            dataset=None if dataset == first else dataset,
+        )
+        for dataset, title in titles.items()
+    }
+
+
+def write_ladder(page: Page, heading: str, columns: list[Column], series: dict[str, list[RowResult]]) -> list[Path]:
+    """Write a table of accuracies whose rows are steps, and what each does, seed by seed, beside what it does in the
+    paper; and plots of the ladder and of each step's learning curves. Returns the files.
+
+    ``heading`` of the first column; ``columns`` come after it. ``series``: rows that stand beside one another in the
+    plot of the ladder, by what sets them apart.
+    """
+    on_imagenet = all(result.row.data == IMAGENET.data for result in page.results)  # the paper's own data
+    further = ["top5_accuracy"] if all(result.row.data in FOLDERS for result in page.results) else []
+    found = [step for metric in (page.metric, *further) for step in compare.find_steps(page.results, metric)]
+    agreement = "confirmed" if on_imagenet else "carries over"
+    chosen = [page.net(heading), *columns, page.published(), page.reproduced(), page.interval()]
+    chosen += [*page.reported_by_source(), *([page.difference(), page.verdict()] if on_imagenet else [])]
+    for metric in further:
+        chosen += [page.published(metric), page.reproduced(metric), *page.reported_by_source(metric)]
+    return [
+        *page.write(chosen, [compare.steps_section(found, page.variant, agreement)]),
+        page.write_csv(compare.steps_numbers(found, page.variant, agreement), "steps"),
+        *save(ladder(series, page.variant, page.metric), page.plot_path("ladder"), page.description),
+        *save(step_curves(compare.find_steps(page.results), page.variant), page.plot_path("curves"), page.description),
+    ]

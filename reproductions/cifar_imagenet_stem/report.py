@@ -1,0 +1,158 @@
+"""What networks take the test images for: a confusion matrix, the surest mistakes, a grid of images.
+
+From the files of :data:`reproductions.cifar_imagenet_stem.predictions.PREDICTIONS`. Only the grid needs the data.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from reproductions.cifar_imagenet_stem.predictions import PREDICTIONS
+from reproductions.harness.experiment import RowResult, Variant
+from reproductions.harness.measurements import MeasurementError
+from reproductions.harness.reporting.figure import COLOURS, GREY, INK, STYLE, grid, look, make_figure
+from reproductions.harness.reporting.footnotes import counted
+from reproductions.harness.reporting.frame import completed, curve
+from reproductions.harness.reporting.text import markdown_table
+
+CLASSES = {
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "synthetic": (
+        "disc",
+        "ring",
+        "square",
+        "frame",
+        "triangle",
+        "cross",
+        "bar",
+        "two bars",
+        "two squares",
+        "half disc",
+    ),
+}
+SHOWN = 10  # of the surest mistakes, and of the first images
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The predictions of a row's runs: ``files`` in the order of the seeds."""
+
+    result: RowResult
+    files: list[dict]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return CLASSES[self.result.row.data]
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """How often images of a class (line) were taken for one (column), in percent of the class, over the runs."""
+        counts = np.zeros(2 * (len(self.classes),))
+        for file in self.files:
+            np.add.at(counts, (file["labels"], file["predicted"]), 1)
+        return 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+
+
+def surest_mistakes(file: dict, count: int = SHOWN) -> list[int]:
+    """The test images (numbers) that a run is wrong about and surest, the surest first."""
+    wrong = [n for n, label in enumerate(file["labels"]) if label != file["predicted"][n]]
+    return sorted(wrong, key=lambda n: (-file["probability"][n], n))[:count]
+
+
+def find(results: list[RowResult], out: Path) -> list[Predicted]:
+    """What was predicted by the rows' runs, rows without any left out; a damaged file counts as none."""
+    found = []
+    for result in results:
+        files = []
+        for record in completed(result.records):
+            try:
+                file = PREDICTIONS.find(out, record)
+            except MeasurementError:
+                continue
+            files += [file] if file is not None else []
+        found += [Predicted(result, files)] if files else []
+    return found
+
+
+def section(found: list[Predicted]) -> str:
+    """Tables of the surest mistakes of each row's first run, under a heading; empty if nothing was predicted."""
+    if not found:
+        return ""
+    parts = ["## The surest mistakes\n"]
+    for predicted in found:
+        file, mistakes = predicted.files[0], surest_mistakes(predicted.files[0])
+        table = markdown_table(
+            {
+                "test image": [f"{number:,}" for number in mistakes],
+                "is": [predicted.classes[file["labels"][n]] for n in mistakes],
+                "taken for": [predicted.classes[file["predicted"][n]] for n in mistakes],
+                "probability": [f"{file['probability'][n]:.4f}" for n in mistakes],
+            }
+        )
+        runs = f"the first of {counted(len(predicted.files), 'run')} with predictions"
+        parts.append(f"{predicted.result.row.label}, {runs}:\n\n{table}")
+    return "\n".join(parts)
+
+
+def confusion_figure(found: list[Predicted], variant: Variant) -> Figure | None:
+    """The confusion matrices side by side, in percent of each class. None if nothing was predicted."""
+    if not found:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure, axes = make_figure(5.2 * len(found) + 0.6, 5.4, len(found), variant)
+        for axis, predicted in zip(axes, found, strict=True):
+            matrix = predicted.confusion
+            axis.imshow(np.sqrt(matrix), cmap="Blues", vmin=0, vmax=10)  # the root shows what is rare
+            for line, column in np.ndindex(matrix.shape):
+                if (percent := matrix[line, column]) >= 0.05:
+                    colour = "white" if percent > 40 else INK
+                    axis.text(column, line, f"{percent:.1f}", ha="center", va="center", fontsize=7, color=colour)
+            axis.set_xticks(range(len(predicted.classes)), predicted.classes, rotation=60, ha="right")
+            axis.set_yticks(range(len(predicted.classes)), predicted.classes)
+            axis.tick_params(length=0)
+            axis.set(xlabel="taken for", title=predicted.result.row.label)
+        axes[0].set_ylabel("is (percent of each class)")
+        return figure
+
+
+def grid_figure(file: dict, images: np.ndarray, title: str) -> Figure:
+    """The first test images and the surest mistakes of one run. images: uint8 (N, H, W, 3), the whole test set."""
+    shown, classes = [*range(SHOWN), *surest_mistakes(file)], CLASSES[file["data"]["name"]]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = make_figure(13, 4.2, len(shown), Variant("paper"), columns=SHOWN)
+        figure.suptitle(title, fontsize=9.5, color=GREY, style="italic")
+        for place, (axis, number) in enumerate(zip(axes, shown, strict=True)):
+            label, guess = (classes[file[name][number]] for name in ("labels", "predicted"))
+            axis.imshow(images[number])
+            axis.set(xticks=[], yticks=[])
+            text = guess if label == guess else f"{guess}\nis {label}"
+            sure, colour = 100 * file["probability"][number], INK if label == guess else COLOURS[3]
+            axis.set_title(f"{text}\n{sure:.1f} %", fontsize=7.5, color=colour, loc="center")
+            if place % SHOWN == 0:
+                axis.set_ylabel("surest mistakes" if place else "first images", fontsize=9)
+        return figure
+
+
+def loss_curves(results: list[RowResult], variant: Variant) -> Figure | None:
+    """The training loss over the iterations, on a log axis: the seeds' mean and the band from lowest to highest.
+
+    None if no run was completed.
+    """
+    drawn = {i: loss for i, r in enumerate(results) if (loss := curve(r.records, "training_loss"))}
+    if not drawn:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure, (axis,) = make_figure(7.0, 4.2, 1, variant)
+        for index, loss in drawn.items():
+            colour, marker = look(index)
+            axis.plot(loss.iterations, loss.mean, color=colour, marker=marker, markersize=4.5, linewidth=1.6,
+                      markevery=max(1, len(loss.iterations) // 8), label=results[index].row.label)  # fmt: skip
+            axis.fill_between(loss.iterations, loss.low, loss.high, color=colour, alpha=0.15, linewidth=0)
+        axis.set_yscale("log")
+        axis.set(xlabel="iterations", ylabel="training loss")
+        grid(axis, "y")
+        figure.legend(loc="outside lower center", ncols=min(3, len(drawn)))
+        return figure

@@ -1,0 +1,146 @@
+"""Fine-tuning against training from scratch, on the images of five classes, 570 of each.
+
+    python -m reproductions.finetune --profile paper --seeds 5
+    python -m reproductions.finetune train FOLDER --out DIR --weights torchvision:resnet50
+    python -m reproductions.finetune predict DIR/best.safetensors IMAGE_OR_FOLDER
+
+What is reported of it was measured on somebody's own 2,850 images of 14 classes and with weights of ImageNet. Without
+either, the same question is asked of CIFAR-10: ResNet-20 is trained on 25,000 images of the first five classes; then on
+2,850 of the other five, once from scratch, and once with all the weights that it has by then but a new last layer. But
+for their first weights the two are trained alike, as reported, and as long (30 epochs, batches of 64); by SGD as in He
+et al. 2015, section 4.2, with their drops of the learning rate at a half and three quarters, and the learning rate in
+proportion to the batch. A third row has a tenth of that rate, as is usual where weights are to be kept rather than
+learned; neither was chosen by its result.
+
+``train`` and ``predict`` are for one's own images: see :mod:`reproductions.finetune.own_folder`.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from reproductions import reported
+from reproductions.harness.experiment import Experiment, Row, RowResult
+from reproductions.harness.reporting import compare
+from reproductions.harness.reporting.curves import learning_curves
+from reproductions.harness.reporting.figure import save
+from reproductions.harness.reporting.frame import METRICS
+from reproductions.harness.reporting.page import Column, Headline, Page
+from reproductions.harness.reporting.text import interval, signed
+from resnet.data import TRAIN_IMAGES
+from resnet.recipe import Recipe
+
+EPOCHS = {"paper": (5, 30), "short": (1, 6), "smoke": (10, 20)}  # of the pre-training, of what follows
+EVALUATIONS = 5  # in a training, or fewer
+REPORTED = {"scratch": "finetune_scratch", "finetuned": "finetune_finetuned"}  # of other images
+BATCH_SIZES = {"paper": (128, 64), "short": (128, 64), "smoke": (32, 10)}
+
+
+def recipe_for(data: str, epochs: int, batch_size: int) -> Recipe:
+    """He et al.'s recipe in so many epochs of the data."""
+    iterations = round(epochs * TRAIN_IMAGES[data] / batch_size)
+    return Recipe(
+        iterations=iterations,
+        batch_size=batch_size,
+        base_batch_size=128,
+        milestones=(iterations // 2, iterations * 3 // 4),
+        eval_interval=-(-iterations // EVALUATIONS),
+    )
+
+
+def rows(profile: str) -> list[Row]:
+    """The pre-training, and what is compared: the same training without it and with it, and with smaller steps."""
+    smoke = profile == "smoke"
+    first, last = (f"{'synthetic' if smoke else 'cifar10'}_{which}5" for which in ("first", "last"))
+    broad, narrow = map(recipe_for, (first, last), EPOCHS[profile], BATCH_SIZES[profile])
+    model = "cifar_resnet8" if smoke else "cifar_resnet20"
+    pretraining = Row("pretraining", "pre-training, on the other five classes", model, broad, first)
+    scratch = Row("scratch", "from scratch", model, narrow, last)
+    finetuned = replace(scratch, key="finetuned", label="fine-tuned", pretrained=pretraining, after="scratch")
+    slower = replace(narrow, learning_rate=narrow.learning_rate / 10)
+    label = "fine-tuned, a tenth of the learning rate"
+    return [pretraining, scratch, finetuned, replace(finetuned, key="finetuned_slower", label=label, recipe=slower)]
+
+
+def report(page: Page) -> list[Path]:
+    """The accuracies, what fine-tuning is worth by pairs of seeds, and learning curves."""
+    found = compare.find_steps(page.results)
+    columns = [
+        page.net("training"),
+        _images(page.results),
+        _reported(page),
+        page.published(),
+        page.reproduced(),
+        page.interval(),
+        *_with_reported(page).training()[:2],
+    ]
+    section = compare.steps_section(found, page.variant, "agrees", "What fine-tuning is worth")
+    curves = learning_curves({"from scratch and fine-tuned": page.results[1:]}, page.variant)
+    return [
+        *page.write(columns, [section]),
+        page.write_csv(compare.steps_numbers(found, page.variant, "agrees"), "steps"),
+        *save(curves, page.plot_path("curves"), page.description),
+    ]
+
+
+def _images(results: list[RowResult]) -> Column:
+    counts = [result.row.train_images or TRAIN_IMAGES[result.row.data] for result in results]
+    epochs = [round(r.row.recipe.iterations * r.row.recipe.batch_size / n) for r, n in zip(results, counts)]
+    cells = [f"{count:,}, {number} epochs" for count, number in zip(counts, epochs)]
+    note = (
+        "Each training is tested on all test images of its own five classes. A fine-tuned net begins with the final "
+        "weights of the pre-training with the same seed, but for those of its last layer, which are new."
+    )
+    return Column("training images", cells, {"training_images": counts, "epochs": epochs}, note)
+
+
+def _reported(page: Page) -> Column:
+    """What is reported of the same question."""
+    column = _with_reported(page).reported()
+    note = (
+        f"{column.note} These numbers are of other images, another net (ResNet-50), other pre-training (ImageNet) and "
+        "Adam: they stand here for the question that they answer, and are not compared."
+    )
+    return replace(column, heading="top-1 accuracy, reported on other images", note=note)
+
+
+def _with_reported(page: Page) -> Page:
+    """The page with rows that have what is reported, which is no number to compare theirs with."""
+    rows = [replace(result.row, reported=REPORTED.get(result.row.key)) for result in page.results]
+    return replace(page, results=[replace(result, row=row) for result, row in zip(page.results, rows)])
+
+
+def headline(page: Page) -> Headline:
+    """What fine-tuning is worth, with the learning rate of the training from scratch."""
+    step = compare.find_steps(page.results)[0]
+    finetuned, scratch = (reported.target(REPORTED[key], METRICS[page.metric]) for key in ("finetuned", "scratch"))
+    return Headline(
+        f"{step.row.row.label} − {step.before.row.label}",
+        f"{finetuned} − {scratch}, of other images",
+        f"{METRICS[page.metric]} {signed(step.mean)} {interval(step.interval, signed)} ({len(step.differences)} pairs)",
+        "not comparable",
+    )
+
+
+EXPERIMENT = Experiment(
+    name="finetune",
+    title="Fine-tuning against training from scratch",
+    source="a report without a public name, asked again of five classes of CIFAR-10",
+    rows=rows,
+    report=report,
+    headline=headline,
+    metric="top1_accuracy",
+    protocol="all of this suite's own protocol",
+    epilog="For your own images: python -m reproductions.finetune train --help, and predict --help.",
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The experiment, or with ``train`` or ``predict`` first the commands for one's own images."""
+    from reproductions.finetune import own_folder as finetune_folder
+    from reproductions.harness.cli import run_experiment
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] in (["train"], ["predict"]):
+        return finetune_folder.main(arguments)
+    return run_experiment(EXPERIMENT, arguments)

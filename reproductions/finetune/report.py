@@ -1,0 +1,182 @@
+"""The report of a training on one's own images: class balance, accuracies, confusion matrix and learning curves."""
+
+import io
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from reproductions.harness.reporting.figure import COLOURS, GREY, MARKERS, STYLE, find_fonts, fonts_for
+from reproductions.harness.reporting.intervals import Interval
+from reproductions.harness.reporting.text import NONE, escaped, interval, markdown_table, number
+from resnet.data.folder import FolderDataset
+from resnet.files import write_atomically
+from resnet.finetuning import BEST, LAST, InitialModel, Settings, Training
+from resnet.models import count_parameters
+
+WIDEST = 30  # classes of a confusion matrix that is still a table
+CONFUSIONS = 30  # of more classes only the most frequent are listed
+Z = 1.959964  # of a 95 % interval
+
+
+def write(
+    folder: Path,
+    beginning: InitialModel,
+    dataset: FolderDataset,
+    settings: Settings,
+    done: Training,
+    held_out: str,
+    left_out: list[str],
+) -> list[Path]:
+    """Write report.md, confusion.png and curves.png into ``folder``; returns their paths."""
+    confusion = np.array(done.confusion)
+    plots = {"confusion.png": confusion_plot(confusion, dataset.classes), "curves.png": curves_plot(done)}
+    for name, figure in plots.items():
+        content = io.BytesIO()
+        find_fonts(figure)
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(content, format="png", dpi=160, metadata={"Software": None})
+        write_atomically(folder / name, content.getvalue())
+    last, best, test_images = done.history[-1], done.best, len(dataset.test)
+    augmented = "cropped and flipped at random" if settings.augment else "their centres"
+    lines = [
+        f"# {escaped(f'{dataset.name}: {beginning.architecture}, {beginning.said}')}",
+        "",
+        f"**Validation accuracy {last['validation_accuracy']:.2f} %** after the last of {last['epoch']} epochs, 95 % "
+        f"interval {interval(wilson(np.trace(confusion), test_images))} (Wilson, {test_images:,} images); training "
+        f"accuracy {last['training_accuracy']:.2f} %. Best over the epochs, so selected on the validation images: "
+        f"{best['validation_accuracy']:.2f} % after epoch {best['epoch']}.",
+        "",
+        f"- {len(dataset.train):,} images to train on, {test_images:,} held out: {held_out}.",
+        f"- Adam with learning rate {settings.learning_rate:g}, batches of {settings.batch_size}, images of "
+        f"{settings.image_size} pixels, {augmented}, seed {settings.seed}; {count_parameters(beginning.model):,} "
+        "parameters.",
+        f"- `{LAST}` holds the weights after the last epoch, which the tables are about, `{BEST}` those of the best.",
+        *(f"- {line[0].upper()}{line[1:]}." for line in map(escaped, left_out)),
+        "",
+        "## Classes",
+        "",
+        class_table(dataset, confusion),
+        "The accuracy of a class is the share of its held-out images that are taken for it.",
+        "",
+        "## Confusion matrix",
+        "",
+        confusion_table(confusion, dataset.classes),
+        "![Confusion matrix](confusion.png)",
+        "",
+        "## Learning curve",
+        "",
+        curve_table(done),
+        "Training loss and accuracy are means over the epoch's batches, while the network was learning from them.",
+        "",
+        "![Learning curves](curves.png)",
+        "",
+    ]
+    write_atomically(folder / "report.md", "\n".join(lines).encode())
+    return [folder / "report.md", *(folder / name for name in plots)]
+
+
+def wilson(right: int, images: int) -> Interval:
+    """The 95 % interval of Wilson (1927) of an accuracy in percent, for so many of the images classified right."""
+    share, spread = right / images, Z**2 / images
+    middle = (share + spread / 2) / (1 + spread)
+    half = Z / (1 + spread) * (share * (1 - share) / images + spread / (4 * images)) ** 0.5
+    return Interval(100 * max(0.0, middle - half), 100 * min(1.0, middle + half))
+
+
+def class_table(dataset: FolderDataset, confusion: np.ndarray) -> str:
+    trained = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
+    tested, right = confusion.sum(axis=1), confusion.diagonal()
+    return markdown_table(
+        {
+            "class": [*dataset.classes],
+            "training images": [f"{count:,}" for count in trained],
+            "share": [f"{100 * count / trained.sum():.1f} %" for count in trained],
+            "held out": [f"{count:,}" for count in tested],
+            "accuracy": [number(100 * r / t) if t else NONE for r, t in zip(right, tested)],
+            "95 % interval": [interval(wilson(r, t)) if t else NONE for r, t in zip(right, tested)],
+        }
+    )
+
+
+def confusion_table(confusion: np.ndarray, classes: tuple[str, ...]) -> str:
+    """A line for each class and a column for each that its images were taken for; of many classes the confusions."""
+    names = [*classes]
+    if len(classes) <= WIDEST:
+        columns = {name: [f"{count:,}" for count in column] for name, column in zip(names, confusion.T)}
+        return markdown_table({"class \\ taken for": names, **columns})
+    wrong = confusion - np.diag(confusion.diagonal())
+    places = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
+    pairs = [divmod(int(place), len(classes)) for place in places if wrong.flat[place]]
+    return markdown_table(
+        {
+            "class": [names[i] for i, _ in pairs],
+            "taken for": [names[j] for _, j in pairs],
+            "images": [f"{wrong[i, j]:,}" for i, j in pairs],
+            "of": [f"{confusion[i].sum():,}" for i, _ in pairs],
+        }
+    )
+
+
+def curve_table(done: Training) -> str:
+    keys = ("training_loss", "validation_loss", "training_accuracy", "validation_accuracy")
+    columns = {key.replace("_", " "): [number(entry[key], 3 if "loss" in key else 2) for entry in done.history]
+               for key in keys}  # fmt: skip
+    return markdown_table({"epoch": [str(entry["epoch"]) for entry in done.history], **columns})
+
+
+def confusion_plot(confusion: np.ndarray, classes: tuple[str, ...]) -> Figure:
+    """Shares of each class's images as shades, with the numbers where there is room for them.
+
+    A class whose name no font here can draw has its place in the tables instead.
+    """
+    count = len(classes)
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    with matplotlib.rc_context(STYLE):
+        size = min(14.0, 3.0 + 0.45 * count)
+        figure = Figure(figsize=(size + 0.8, size), layout="constrained")
+        FigureCanvasAgg(figure)
+        axis = figure.add_subplot()
+        image = axis.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
+        figure.colorbar(image, ax=axis, label="share of the class's images (%)", shrink=0.8)
+        if count <= 3 * WIDEST:
+            drawn = [f"no. {i}" if fonts_for(name)[1] else name for i, name in enumerate(classes, start=1)]
+            shown = [plain(name if len(name) <= 24 else f"{name[:23]}…") for name in drawn]
+            small = {"fontsize": 8 if count <= WIDEST else 5}
+            axis.set_xticks(range(count), shown, rotation=90, **small)
+            axis.set_yticks(range(count), shown, **small)
+        if count <= WIDEST:
+            for (row, column), value in np.ndenumerate(confusion):
+                if value:
+                    colour = "white" if shares[row, column] > 0.6 else "black"
+                    axis.text(column, row, f"{value}", ha="center", va="center", color=colour, fontsize=7)
+        unnamed = " (no.: its place in the tables)" if any(fonts_for(name)[1] for name in classes) else ""
+        axis.set(xlabel="taken for", ylabel=f"class{unnamed}")
+    return figure
+
+
+def curves_plot(done: Training) -> Figure:
+    """Training (dashed) and validation accuracy (solid) over the epochs."""
+    epochs = [entry["epoch"] for entry in done.history]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        axis = figure.add_subplot()
+        for key, look, line in (("validation_accuracy", 4, "-"), ("training_accuracy", 3, "--")):
+            values = [entry[key] for entry in done.history]
+            style = {"color": COLOURS[look], "marker": MARKERS[look], "markersize": 4}
+            axis.plot(epochs, values, linestyle=line, label=key.replace("_", " "), **style)
+        axis.axvline(done.best["epoch"], color=GREY, linewidth=0.8, linestyle=":")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set(xlabel="epoch", ylabel="accuracy (%)")
+        axis.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+        axis.legend()
+    return figure
+
+
+def plain(name: str) -> str:
+    """A class's name in a plot, where a dollar sign would begin a formula."""
+    return name.replace("$", "\\$")

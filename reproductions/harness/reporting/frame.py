@@ -1,0 +1,158 @@
+"""What the records of one row amount to: samples, one value per seed. Errors and accuracies are in percent."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from reproductions.harness.records import segments
+from reproductions.harness.reporting import intervals
+
+# What is measured, as records call it and as papers do; accuracies are what the errors leave of 100.
+METRICS = {
+    "test_error": "test error",
+    "training_error": "training error",
+    "top1_accuracy": "top-1 accuracy",
+    "top5_accuracy": "top-5 accuracy",
+    "one_crop_error": "top-1 error, 1-crop",
+    "one_crop_top5_error": "top-5 error, 1-crop",
+    "ten_crop_error": "top-1 error, 10-crop",
+    "ten_crop_top5_error": "top-5 error, 10-crop",
+    "multi_scale_error": "top-1 error, multi-scale",
+    "multi_scale_top5_error": "top-5 error, multi-scale",
+}
+ACCURACIES = {"top1_accuracy": "test_error", "top5_accuracy": "test_top5_error"}
+# Of image folders, where evaluations look at the square in each image's centre: what they call it.
+ONE_CROP = {"one_crop_error": "test_error", "one_crop_top5_error": "test_top5_error"}
+# In which of the recipe's further tests of the final network, and what it is called there.
+FURTHER_TESTS = {
+    "ten_crop_error": ("ten_crop", "test_error"),
+    "ten_crop_top5_error": ("ten_crop", "test_top5_error"),
+    "multi_scale_error": ("multi_scale", "test_error"),
+    "multi_scale_top5_error": ("multi_scale", "test_top5_error"),
+}
+
+# Why two runs with the same seed are not compared.
+OTHER_DEVICE, OTHER_PRECISION, SAME_PRECISION = "of other devices", "of other precision", "of the same precision"
+
+
+def completed(records: list[dict]) -> list[dict]:
+    """The runs that came to their end; those that diverged are counted, but are in no sample."""
+    return [record for record in records if record["status"] == "completed"]
+
+
+def measured(point: dict, metric: str) -> float:
+    """One of METRICS at an evaluation of a completed run, in percent; none of FURTHER_TESTS, which are at its end.
+
+    ``training_error`` is the mean over the augmented batches since the evaluation before.
+    """
+    return 100 - point[ACCURACIES[metric]] if metric in ACCURACIES else point[ONE_CROP.get(metric, metric)]
+
+
+def at_the_end(record: dict, metric: str) -> float:
+    """What a completed run came to at its last iteration."""
+    if metric in FURTHER_TESTS:
+        test, error = FURTHER_TESTS[metric]
+        return record["tests"][test][error]
+    return measured(record["final"], metric)
+
+
+def by_seed(records: list[dict], metric: str = "test_error") -> dict[int, float]:
+    """What every completed run came to at its last iteration, by its seed."""
+    return {r["specification"]["seed"]: at_the_end(r, metric) for r in completed(records)}
+
+
+def share_runs(records: list[dict], others: list[dict]) -> bool:
+    """Whether the records of two rows are of the same runs: a variant may override what sets them apart."""
+    return bool({record["identity"] for record in records} & {record["identity"] for record in others})
+
+
+def comparable(new: list[dict], old: list[dict]) -> tuple[list[dict], Counter[str]]:
+    """The completed runs of ``new`` that can be paired with one of ``old`` with the same seed, and why others can't.
+
+    Both runs of a pair must have been on one kind of device, all of them, and have the same precision; where their
+    recipes name different ones, that is what is compared, and they must have different ones.
+    """
+    partners, kept, left_out = {r["specification"]["seed"]: r for r in completed(old)}, [], Counter()
+    for record in completed(new):
+        if (partner := partners.get(record["specification"]["seed"])) is None:
+            continue
+        if reason := _why_not(record, partner):
+            left_out[reason] += 1
+        else:
+            kept.append(record)
+    return kept, left_out
+
+
+def _why_not(record: dict, partner: dict) -> str:
+    """Why two runs can't be a pair; nothing if they can."""
+    both = (record, partner)
+    kinds = {part["hardware"] and part["hardware"]["type"] for one in both for part in segments(one)}
+    if len(kinds) > 1 or None in kinds:
+        return OTHER_DEVICE
+    about_precision = len({one["specification"]["recipe"]["precision"] for one in both}) > 1
+    different = len({one["precision"] for one in both}) > 1  # no run changes it midway: its checkpoint is refused
+    return "" if about_precision == different else OTHER_PRECISION if different else SAME_PRECISION
+
+
+def pairs_note(left_out: Counter[str]) -> str:
+    """What a table with pairs that were left out says of it."""
+    if not left_out:
+        return ""
+    return (
+        " Only runs on one kind of device are compared, and only with the same precision, or with different ones where "
+        "the recipes name them: the others are counted in brackets."
+    )
+
+
+def paired_differences(new: dict[int, float], old: dict[int, float]) -> list[float]:
+    """New minus old for every seed that both have, in the order of the seeds; equal ones are equal to the last bit."""
+    return [round(new[seed] - old[seed], 9) for seed in sorted(new.keys() & old.keys())]
+
+
+def final_values(records: list[dict], metric: str = "test_error") -> list[float]:
+    """What every completed run came to at its last iteration."""
+    return [at_the_end(record, metric) for record in completed(records)]
+
+
+def best_values(records: list[dict], metric: str = "test_error") -> list[float]:
+    """The same at the evaluation with the lowest test error: selected on the test set."""
+    return [measured(record["best"], metric) for record in completed(records)]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """An error or accuracy over the iterations: mean, lowest and highest of the completed runs."""
+
+    iterations: list[int]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+def mean_loss_curve(records: list[dict]) -> Curve | None:
+    """The means of the training loss over each of the recipe's loss intervals, at their ends.
+
+    None without completed runs or a ``loss_interval``.
+    """
+    losses = [
+        {
+            before + recipe["loss_interval"] * number: loss
+            for before, point in zip([0, *(point["iteration"] for point in record["curve"])], record["curve"])
+            for number, loss in enumerate(point["mean_losses"], start=1)
+        }
+        for record in completed(records)
+        if (recipe := record["specification"]["recipe"]).get("loss_interval")
+    ]
+    if not losses:
+        return None
+    together = [[own[iteration] for own in losses] for iteration in losses[0]]
+    return Curve([*losses[0]], [intervals.mean(p) for p in together], [*map(min, together)], [*map(max, together)])
+
+
+def curve(records: list[dict], metric: str) -> Curve | None:
+    """The learning curve of one row's completed runs; None if there are none."""
+    curves = [record["curve"] for record in completed(records)]
+    if not curves:
+        return None
+    points = [[measured(point, metric) for point in together] for together in zip(*curves, strict=True)]
+    iterations = [point["iteration"] for point in curves[0]]
+    return Curve(iterations, [intervals.mean(p) for p in points], [min(p) for p in points], [max(p) for p in points])

@@ -1,0 +1,439 @@
+"""Tables of results: Markdown for readers, CSV for programs.
+
+A table is put together from columns; each brings its numbers for the CSV and the footnote that it needs. Errors and
+accuracies are in percent. The same records give the same bytes.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from itertools import chain
+from pathlib import Path
+
+from reproductions import reported
+from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.harness.records import records_digest
+from reproductions.harness.reporting import footnotes, intervals
+from reproductions.harness.reporting.compare import no_verdict, verdict
+from reproductions.harness.reporting.frame import ACCURACIES, METRICS, best_values, completed, final_values
+from reproductions.harness.reporting.text import NONE, interval, markdown_table, mean_std, number, sample, signed
+from reproductions.reported import Reported
+from resnet.data import IMAGE_SHAPES, NUM_CLASSES
+from resnet.files import write_atomically
+from resnet.models import count_parameters, create_model
+from resnet.models.complexity import multiply_adds
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: a cell for every row, the same as numbers for the CSV, and a footnote. May be left out."""
+
+    heading: str
+    cells: list[str]
+    numbers: dict[str, list] = field(default_factory=dict)
+    note: str = ""
+    shown: bool = True
+
+    def of(self, metric: str) -> "Column":
+        """The column in a table with several of METRICS, where its heading and numbers must say which it is about."""
+        heading, name = self.heading, METRICS[metric]
+        numbers = {key if metric in key else f"{metric}_{key}": values for key, values in self.numbers.items()}
+        return replace(self, heading=heading if name in heading else f"{name}, {heading}", numbers=numbers)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A further table of a page, of the same rows, under a heading of its own."""
+
+    heading: str
+    columns: list[Column]
+
+
+@dataclass(frozen=True)
+class Page:
+    """The table of an experiment, with columns to choose from, and where its files belong below ``out``.
+
+    ``metric``: what the table is about, one of METRICS; columns are of it unless told otherwise.
+    """
+
+    experiment: Experiment
+    variant: Variant
+    results: list[RowResult]
+    out: Path
+    metric: str
+
+    # ---------------------------------------------------------------------------------------------------- columns
+
+    def net(self, heading: str = "net") -> Column:
+        labels, keys = [r.row.label for r in self.results], [r.row.key for r in self.results]
+        note = (
+            f"{self._values} in percent: mean ± sample "
+            f"standard deviation over n seeds, after the last iteration ({self._iterations})."
+        )
+        return Column(heading, labels, {"row": keys, "net": labels}, note)
+
+    def parameters(self) -> Column:
+        counts = [_parameters(r) for r in self.results]
+        return Column("parameters", [f"{n:,}" for n in counts], {"parameters": counts})
+
+    def multiply_adds(self) -> Column:
+        """Of the forward pass for one image, which the papers call FLOPs."""
+        counts = [_multiply_adds(r.row.model, _options(r), r.row.data) for r in self.results]
+        note = "Multiply-adds are those of convolutions and the fully connected layer, for one image."
+        return Column("multiply-adds", [f"{n / 1e6:,.1f} M" for n in counts], {"multiply_adds": counts}, note)
+
+    def precision(self) -> Column:
+        texts = [", ".join(sorted({record["precision"] for record in r.records})) or NONE for r in self.results]
+        return Column("precision", texts, {"precision": texts})
+
+    def packed(self) -> Column:
+        """With how many other runs the row's runs shared their device."""
+        others = [[record["timing"].get("packed_with", 0) for record in r.records] for r in self.results]
+        texts = [_distinct(counts) if counts else NONE for counts in others]
+        return Column("others on the device", texts, {"packed_with": texts})
+
+    def reported(self) -> Column:
+        """What the paper reports, each number with its kind."""
+        values = [self._in_paper(r) for r in self.results]
+        numbers = {
+            "reported": [float(t.value) if t else None for t in self._targets],
+            "reported_std": [float(t.std) if t and t.std is not None else None for t in self._targets],
+            "reported_kind": [t.kind if t else None for t in self._targets],
+            "reported_n": [t.n if t else None for t in self._targets],
+        }
+        cells = ["; ".join(value.described for value in row) or NONE for row in values]
+        note = f"Reported: {footnotes.reported_note(self.results, self.metric)}."
+        heading = f"{METRICS[self.metric]}, reported"
+        return Column(heading, cells, numbers, note, self._has_targets or any(values))
+
+    def reported_by_source(self, metric: str | None = None) -> list[Column]:
+        """What papers report, a column for each, headed by the data that it was measured on."""
+        metric = metric or self.metric
+        values = [reported.in_paper(r.row.reported, METRICS[metric]) for r in self.results]
+        note = f"Reported: {footnotes.reported_note(self.results, metric)}."
+        columns = []
+        for source in dict.fromkeys(value.source for row in values for value in row):
+            own = [next((value for value in row if value.source == source), None) for row in values]
+            data = next(value.data for value in own if value)
+            key = f"{source.key}_{metric}"
+            numbers = {
+                key: [value and float(value.value) for value in own],
+                f"{key}_std": [value and value.std and float(value.std) for value in own],
+            }
+            heading = f"{METRICS[metric]} on {data}, {source.name}"
+            columns.append(Column(heading, [str(value or NONE) for value in own], numbers, note))
+        return columns
+
+    def reproduced(self, metric: str | None = None) -> Column:
+        """The final value, mean ± std (n): the table's own."""
+        metric = metric or self.metric
+        numbers = {
+            "n": [len(completed(r.records)) for r in self.results],
+            "seeds": [r.seeds for r in self.results],
+            "diverged": [len(r.records) - len(completed(r.records)) for r in self.results],
+            **_sample_numbers(metric, [final_values(r.records, metric) for r in self.results]),
+        }
+        cells = [sample(r.records, r.seeds, metric) for r in self.results]
+        note = (
+            "The training error is the mean over the augmented training batches since the evaluation before "
+            f"({self._intervals} iterations)."
+        )
+        note = note if metric == "training_error" else ""
+        return Column(f"{METRICS[metric]}, {self._whose}", cells, numbers, note)
+
+    def published(self, metric: str | None = None) -> Column:
+        """The same of the project's own results, beside a user's; synthetic data are never published."""
+        metric = metric or self.metric
+        records = [r.published or [] for r in self.results]
+        cells = [sample(own, result.seeds, metric) for own, result in zip(records, self.results)]
+        numbers = {f"published_{metric}_n": [len(completed(own)) for own in records]}
+        numbers |= _sample_numbers(f"published_{metric}", [final_values(own, metric) for own in records])
+        real = any(not r.row.data.startswith("synthetic") for r in self.results)
+        shown = not footnotes.is_published(self.results) and real
+        return Column(f"{METRICS[metric]}, published here", cells, numbers, shown=shown)
+
+    def interval(self) -> Column:
+        """The 95 % t-interval of the mean; its bounds are in the CSV already."""
+        cells = [interval(intervals.mean_interval(sample)) for sample in self._samples]
+        return Column("95 % t-interval", cells)
+
+    def best_of_n(self) -> Column:
+        choose = max if self.metric in ACCURACIES else min
+        best = [choose(sample, default=None) for sample in self._samples]
+        return Column("best of n", [number(value) for value in best], {"best_of_n": best})
+
+    def best_over_curve(self) -> Column:
+        samples = [best_values(r.records, self.metric) for r in self.results]
+        numbers = {"best_over_curve_mean": [intervals.mean(s) for s in samples]}
+        numbers |= {"best_over_curve_std": [intervals.std(s) for s in samples]}
+        best = "highest" if self.metric in ACCURACIES else "lowest"
+        what = f"the {best} {METRICS[self.metric]} at any evaluation"
+        note = f"Best over the curve: of each seed {what}, so selected on the test set."
+        heading = "best over the curve (selected on the test set)"
+        return Column(heading, [mean_std(s) for s in samples], numbers, note)
+
+    def difference(self) -> Column:
+        """Reproduced minus reported, in percentage points; in the paper profile only."""
+        pairs = zip(self._samples, self._targets)
+        values = [intervals.mean(s) - float(t.value) if s and t else None for s, t in pairs]
+        shown = self._has_targets and self._comparable
+        sources = list(dict.fromkeys(t.source.name for t in self._targets if t))
+        several = len({n.source for r in self.results for n in self._in_paper(r)}) > len(sources)
+        note = f"Difference and verdict are about the numbers of {', '.join(sources)}." if several else ""
+        return Column("difference from reported", [signed(v) for v in values], {"difference": values}, note, shown)
+
+    def verdict(self) -> Column:
+        """Whether the reported number lies where further runs like these would."""
+        verdicts = [verdict(s, t, self.variant) for s, t in zip(self._samples, self._targets)]
+        missing = [no_verdict(sample, self.variant) for sample in self._samples]
+        cells = [str(v) if v else m if t else NONE for v, m, t in zip(verdicts, missing, self._targets)]
+        numbers = {
+            "prediction_low": [v and v.interval.low for v in verdicts],
+            "prediction_high": [v and v.interval.high for v in verdicts],
+            "prediction_runs": [v and v.k for v in verdicts],
+            "reported_inside": [v and ("yes" if v.inside else "no") for v in verdicts],
+        }
+        note = (
+            "Verdict: where the reported number lies, seen from the 95 % prediction interval of one more run like "
+            "these, or of the mean of k more where it is a mean of k; inside, the two agree."
+        )
+        if any(target and target.kind == "whole" for target in self._targets):
+            note += (
+                " A number in whole percent stands for anything from half a point less to half a point more if it was "
+                "rounded, to one point more if it was cut off: inside, if any of that is."
+            )
+        if any(target and target.kind == "cut_off" for target in self._targets):
+            note += " A number in whole percent that was cut off stands for anything up to one point more."
+        return Column("verdict: reported is", cells, numbers, note if self._comparable else "", self._has_targets)
+
+    def training(self) -> list[Column]:
+        """Training accuracy and loss at the end, reported and of the records."""
+        columns = []
+        for name, key, digits in (("training accuracy", "training_error", 2), ("training loss", "training_loss", 3)):
+            printed = [next(iter(reported.in_paper(r.row.reported, name)), None) for r in self.results]
+            means = [intervals.mean([record["final"][key] for record in completed(r.records)]) for r in self.results]
+            own = [100 - mean if mean is not None and key == "training_error" else mean for mean in means]
+            note = (
+                "Training accuracy and loss are means over the batches since the evaluation before the last "
+                f"({self._intervals} iterations), and over the seeds."
+            )
+            cells = [f"{n} ({n.where})" if n else NONE for n in printed]
+            columns += [
+                Column(f"{name}, reported", cells, shown=any(printed)),
+                Column(f"{name}, {self._whose}", [number(value, digits) for value in own], {key: own}, note),
+            ]
+        return columns
+
+    def other_implementations(self, metric: str | None = None) -> Column:
+        """Other implementations' numbers, with each source's letter, which the footnote explains."""
+        name = METRICS[metric or self.metric]
+        values = [reported.elsewhere(r.row.reported, name) for r in self.results]
+        used = {value.source for row in values for value in row}
+        sources = [source for source in dict.fromkeys(v.source for v in reported.load()) if source in used]
+        letters = {source: reported.letter(source) for source in sources}
+        cells = ["; ".join(f"{value} ({letters[value.source]})" for value in row) or NONE for row in values]
+        numbers = {"other_implementations": ["; ".join(f"{v} {v.source.name}" for v in row) for row in values]}
+        explained = "; ".join(f"({letter}) {source.link}, {source.how}" for source, letter in letters.items())
+        note = f"Other implementations, {name}: {explained}."
+        return Column(f"{name}, other implementations", cells, numbers, note, bool(used))
+
+    # ------------------------------------------------------------------------------------------------------ files
+
+    def write(self, columns: list[Column], sections: Sequence[str | Section] = ()) -> list[Path]:
+        """Write the Markdown, with ``sections`` between table and footnotes, and the CSV; returns both paths.
+
+        Footnotes and CSV are of all tables; a number of the same name in two of them must be the same.
+        """
+        tables = [section.columns for section in sections if isinstance(section, Section)]
+        shown = [column for column in (*columns, *chain.from_iterable(tables)) if column.shown]
+        head = f"# {self.experiment.title}\n\n{self.experiment.source} · {self.experiment.heading(self.variant)}\n"
+        texts = [
+            section if isinstance(section, str) else f"## {section.heading}\n\n{_table_of(section.columns)}"
+            for section in sections
+        ]
+        notes = "".join(f"- {note}\n" for note in [*dict.fromkeys(c.note for c in shown if c.note), *self._origin()])
+        numbers = {name: values for column in shown for name, values in column.numbers.items()}
+        return [
+            _write(self._path("tables", ".md"), "\n".join([head, _table_of(columns), *texts, notes])),
+            self.write_csv(numbers),
+        ]
+
+    def write_csv(self, numbers: dict[str, list], what: str = "") -> Path:
+        """Write columns of numbers, to six digits, an absent one empty.
+
+        Profile, records and command stand in columns too: so a line still says where it came from when it is put
+        together with others.
+        """
+        records = footnotes.all_records(self.results)
+        origin = {
+            "profile": self.variant.profile,
+            "protocol": self.experiment.heading(self.variant),
+            "records": len(records),
+            "records_sha256": records_digest(records),
+            "command": footnotes.command(self.experiment, self.variant, self.results),
+        }
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*numbers, *origin])
+        writer.writerows([*map(_csv_value, line), *origin.values()] for line in zip(*numbers.values(), strict=True))
+        return _write(self._path("tables", f"{what and '_'}{what}.csv"), text.getvalue())
+
+    def plot_path(self, what: str) -> Path:
+        """Where a plot belongs, without the suffix of its format."""
+        return self._path("plots", f"_{what}")
+
+    @property
+    def description(self) -> str:
+        """One line of what is shown, from which records, and how to make it again."""
+        return footnotes.description(self.experiment, self.variant, self.results)
+
+    def _path(self, folder: str, end: str) -> Path:
+        return self.out / folder / f"{self.experiment.name}{self.variant.suffix}{end}"
+
+    def _origin(self) -> list[str]:
+        records = footnotes.all_records(self.results)
+        notes = footnotes.teacher_notes(self.variant, self.results, self.metric)
+        notes += footnotes.diverged_notes(self.results)
+        notes += footnotes.data_notes(records + footnotes.published_records(self.results))
+        notes += footnotes.exact_notes(records, self.out)
+        notes += footnotes.hardware_notes(records) + footnotes.precision_notes(records)
+        notes += footnotes.moved_notes(self.results)
+        notes += [footnotes.code_note(records, footnotes.is_published(self.results))] if records else []
+        return notes + footnotes.records_notes(self.experiment, self.variant, self.results)
+
+    @cached_property
+    def _samples(self) -> list[list[float]]:
+        return [final_values(result.records, self.metric) for result in self.results]
+
+    @cached_property
+    def _targets(self) -> list[Reported | None]:
+        return [reported.target(result.row.reported, METRICS[self.metric]) for result in self.results]
+
+    def _in_paper(self, result: RowResult) -> list[Reported]:
+        return reported.in_paper(result.row.reported, METRICS[self.metric])
+
+    @property
+    def _has_targets(self) -> bool:
+        return any(self._targets)
+
+    @property
+    def _comparable(self) -> bool:
+        """Whether this is the paper's protocol."""
+        return self.variant.profile == "paper"
+
+    @property
+    def _whose(self) -> str:
+        return "reproduced" if footnotes.is_published(self.results) else "yours"
+
+    @property
+    def _values(self) -> str:
+        """``Errors are top-1,`` where the metric's name does not say that."""
+        if self.metric in ACCURACIES:
+            return "Accuracies are"
+        return "Errors are" if "top-" in METRICS[self.metric] else "Errors are top-1,"
+
+    @property
+    def _iterations(self) -> str:
+        return _distinct(result.row.recipe.iterations for result in self.results)
+
+    @property
+    def _intervals(self) -> str:
+        return _distinct(result.row.recipe.eval_interval for result in self.results)
+
+
+def _table_of(columns: list[Column]) -> str:
+    return markdown_table({column.heading: column.cells for column in columns if column.shown})
+
+
+def _distinct(values) -> str:
+    return " or ".join(f"{value:,}" for value in sorted(set(values)))
+
+
+def _parameters(result: RowResult) -> int:
+    """Number of trainable parameters of the row's model."""
+    if result.records:
+        return result.records[0]["parameters"]
+    return _count_parameters(result.row.model, _options(result))
+
+
+def _options(result: RowResult) -> tuple:
+    """Those that the row's model is made with."""
+    return tuple({"num_classes": NUM_CLASSES[result.row.data], **result.row.model_options}.items())
+
+
+@cache
+def _count_parameters(model: str, options: tuple) -> int:
+    return count_parameters(create_model(model, **dict(options)))
+
+
+@cache
+def _multiply_adds(model: str, options: tuple, data: str) -> int:
+    """For an image of the data, or for one of the size that the net was made for where they have many sizes."""
+    size = IMAGE_SHAPES[data][0] if data in IMAGE_SHAPES else None
+    return multiply_adds(model, dict(options), size)
+
+
+def _sample_numbers(name: str, samples: list[list[float]]) -> dict[str, list]:
+    """Mean, standard deviation and 95 % t-interval of samples as columns that begin with ``name``."""
+    found = [intervals.mean_interval(sample) for sample in samples]
+    return {
+        f"{name}_mean": [intervals.mean(sample) for sample in samples],
+        f"{name}_std": [intervals.std(sample) for sample in samples],
+        f"{name}_low": [bounds and bounds.low for bounds in found],
+        f"{name}_high": [bounds and bounds.high for bounds in found],
+    }
+
+
+def _csv_value(value) -> str:
+    if isinstance(value, float):
+        return f"{value:z.6g}"
+    return "" if value is None else str(value)
+
+
+def _write(path: Path, text: str) -> Path:
+    write_atomically(path, text.encode())
+    return path
+
+
+def write_report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
+    """Write the experiment's tables and plots of these results below ``out``; returns the files, .md first."""
+    return experiment.report(make_page(experiment, variant, results, out))
+
+
+def make_page(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> Page:
+    """What the experiment's report takes."""
+    return Page(experiment, variant, results, out, experiment.metric)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """Of which row, or of what, it is; what is reported of it, what was reproduced, and how the two compare."""
+
+    row: str
+    reported: str
+    reproduced: str
+    verdict: str
+
+
+def of_last_row(page: Page) -> Headline:
+    """The last row with a reported number and completed runs; without such a row, the last with completed runs."""
+    metric, name = page.metric, METRICS[page.metric]
+    filled = [result for result in page.results if final_values(result.records, metric)] or page.results
+    shown = ([result for result in filled if reported.target(result.row.reported, name)] or filled)[-1]
+    values, target = final_values(shown.records, metric), reported.target(shown.row.reported, name)
+    reproduced = f"{name} {sample(shown.records, shown.seeds, metric)}"
+    if target is None:
+        return Headline(shown.row.label, NONE, reproduced, NONE)
+    if not _is_of_the_rows_data(target, shown.row):
+        return Headline(shown.row.label, f"{target.described}, on {target.data}", reproduced, "not comparable")
+    found = verdict(values, target, page.variant)
+    said = f"reported is {found}" if found else no_verdict(values, page.variant)
+    return Headline(shown.row.label, target.described, reproduced, said)
+
+
+def _is_of_the_rows_data(target: Reported, row: Row) -> bool:
+    """Whether a reported number was measured on the row's data set: "CIFAR-10" is cifar10."""
+    return re.sub(r"\W", "", target.data).lower() == row.data

@@ -1,0 +1,1 @@
+"""Tables on ImageNet: the networks, the experiment, and tests of weights from elsewhere."""

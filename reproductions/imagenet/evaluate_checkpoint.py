@@ -1,0 +1,236 @@
+"""The papers' tests of a network on ImageNet, for weights in a file or torchvision's: nothing is trained or written.
+
+    python -m reproductions.imagenet --evaluate-only runs/weights/0123456789abcdef.pt
+    python -m reproductions.imagenet --evaluate-only torchvision:resnet50 --data DIR --tests center,ten_crop
+
+Files may be this suite's own, PyTorch's or safetensors'. Of this suite's own the record beside them says what they
+belong to, and what the same tests gave at the end of the training; of others :mod:`resnet.weights` finds it out, with
+``--model``, ``--variant`` and ``--shortcut`` where they leave it open. DIR has the folder ``imagenet`` with ``val`` and
+in it a folder for every class, named as in ImageNet, by which classes are ordered; ``train`` need not be there.
+
+Images are normalised as in Bag of Tricks. Torchvision's mean and standard deviation are the same numbers but for up to
+half a grey value of 255 in the means, which is less than 0.01 standard deviations. Crops are resampled from the image
+in one step, and not cut out of a resized one at whole pixels, so that they lie up to half a pixel elsewhere.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from reproductions import reported
+from reproductions.harness import provenance
+from reproductions.harness.console import DEFAULT_DATA, EXIT_INTERRUPTED, EXIT_REFUSED, complain, make_console
+from reproductions.harness.records import RecordError, read_record
+from reproductions.harness.reporting.frame import FURTHER_TESTS, METRICS, ONE_CROP
+from reproductions.harness.reporting.text import NONE, markdown_table, number
+from reproductions.imagenet.nets import NETS
+from resnet.checkpoint import digest_of_weights
+from resnet.data import FOLDERS, DataError
+from resnet.data.folder import FolderData
+from resnet.data.image_files import FolderDataset, load_test_folder
+from resnet.device import exact_kernels, find_device, resolve_precision
+from resnet.evaluate import TESTS, count_wrong_in
+from resnet.models import count_parameters, image_size
+from resnet.models.blocks import SHORTCUTS, VARIANTS
+from resnet.recipe import PRECISIONS, Recipe
+from resnet.weights import (
+    TORCHVISION,
+    Architecture,
+    WeightsError,
+    find_architecture,
+    load_network,
+    read_weights,
+    torchvision_file,
+)
+
+ERRORS = ("test_error", "test_top5_error")  # as records call them: top-1 and top-5
+SHOWN_TESTS = {"center": "1-crop", "ten_crop": "10-crop", "multi_scale": "multi-scale"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights, the network that they belong to, and where they are from; ``record`` is that of their run, if any."""
+
+    state: dict
+    architecture: Architecture
+    path: Path
+    record: dict | None = None
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options that go with ``--evaluate-only``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reproductions.imagenet",
+        description="Tests weights by the papers' protocol; nothing is trained or written.",
+    )
+    add = parser.add_argument
+    add("--evaluate-only", metavar="CHECKPOINT", required=True, help="a file of weights, or torchvision:resnet50, ...")
+    add("--model", help="what the weights belong to, such as resnet50, where they don't tell")
+    add("--variant", choices=VARIANTS, help="the same; torchvision's are of variant b")
+    add("--shortcut", choices=SHORTCUTS, help="the same")
+    add("--data", type=Path, default=DEFAULT_DATA, help="the folder that has imagenet/val (default: data)")
+    add("--dataset", choices=FOLDERS, help="default: that of the weights' record, else imagenet")
+    add("--tests", type=_tests, default=list(TESTS), help=f"default: {','.join(TESTS)}")
+    add("--batch", type=int, help="images tested at once (default: 64, and 8 at several scales)")
+    add("--image-size", type=int, help="pixels on a crop's side (default: that of the weights' record, else 224)")
+    add("--device", default="auto", help="auto (default): a CUDA GPU if there is one; or cpu, cuda, cuda:1")
+    add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where the device has it, else fp32")
+    add("--workers", type=int, help="processes that read images (default: one per thread)")
+    options = parser.parse_args(arguments)
+    for name, least in (("batch", 1), ("image_size", 1), ("workers", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            parser.error(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+    return options
+
+
+def _tests(text: str) -> list[str]:
+    tests = text.replace(",", " ").split()
+    if not tests or not set(tests) <= set(TESTS):
+        raise argparse.ArgumentTypeError(f"{text!r} names something else than the tests {', '.join(TESTS)}")
+    return [test for test in TESTS if test in tests]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Test a checkpoint and print the errors; returns the exit status.
+
+    0: tested. 2: the weights or data can't be used, and the message says why. 130: interrupted.
+    """
+    options, console = parse(arguments), make_console(stderr=True)
+    try:
+        print(evaluate(options, console), end="")
+    except (WeightsError, DataError, RecordError, ValueError) as error:
+        complain(console, str(error))
+        return EXIT_REFUSED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def evaluate(options: argparse.Namespace, console: Console) -> str:
+    """What is tested, a table of its errors beside the reported ones, and notes."""
+    device = find_device(options.device)
+    precision = resolve_precision(options.precision, device)
+    checkpoint = find_checkpoint(options)
+    model = load_network(checkpoint.state, checkpoint.architecture)
+    trained = checkpoint.record and checkpoint.record["specification"]
+    name = options.dataset or (trained["data"] if trained else "imagenet")
+    dataset = _load(name, options.data, checkpoint, model.fc.out_features)
+    size = trained["recipe"]["image_size"] if trained else image_size(checkpoint.architecture.model)
+    recipe = Recipe(crop="scale", image_size=options.image_size or size)
+
+    model = model.to(device, memory_format=torch.channels_last)
+    workers = torch.get_num_threads() if options.workers is None else options.workers
+    data = FolderData(dataset, device, workers, options.batch)
+    errors, seconds = {}, {}
+    for test in options.tests:
+        begin = time.perf_counter()
+        with exact_kernels(), console.status(f"{SHOWN_TESTS[test]} of {len(dataset.test):,} images"):
+            wrong = count_wrong_in(test, model, data, recipe, precision=precision)
+            errors[test] = dict(zip(ERRORS, (100 * count / len(dataset.test) for count in wrong.tolist())))
+        seconds[test] = time.perf_counter() - begin
+    where = "the CPU" if device.type == "cpu" else provenance.device_name(device)
+    lines = [
+        f"{checkpoint.path}: {checkpoint.architecture}, {count_parameters(model):,} parameters, "
+        f"SHA-256 of the weights {digest_of_weights(model.state_dict())}",
+        f"{name}: {len(dataset.test):,} test images in {dataset.root / 'val'}, crops of {recipe.image_size} pixels; "
+        f"{precision} on {where}",
+    ]
+    if trained and (name, recipe.image_size) != (trained["data"], size):  # what is recorded is of something else
+        checkpoint = replace(checkpoint, record=None)
+    return "\n".join([*lines, "", _table(checkpoint, name, errors, seconds, len(dataset.test))])
+
+
+def find_checkpoint(options: argparse.Namespace) -> Checkpoint:
+    """The weights that the options name, and what they belong to. Raises WeightsError and RecordError."""
+    wanted, source = (options.model, options.variant, options.shortcut), options.evaluate_only
+    if source.startswith(TORCHVISION):
+        name = source.removeprefix(TORCHVISION)
+        path = torchvision_file(name)
+        state = read_weights(path)
+        asked = [given or own for given, own in zip(wanted, (name, "b", "B"))]
+        return Checkpoint(state, find_architecture(state, *asked), path)
+    path = Path(source)
+    state = read_weights(path)
+    if (record := _record_of(path, state)) is None:
+        return Checkpoint(state, find_architecture(state, *wanted, path.name), path)
+    run = record["specification"]
+    classes = {"num_classes": len(state["fc.bias"])} if len(state.get("fc.bias", ())) else {}
+    architecture = Architecture(run["model"], {**run["model_options"], **classes})
+    own = (architecture.model, architecture.variant, architecture.shortcut)
+    if contradicted := [w for w, own in zip(wanted, own) if w not in (None, own)]:
+        raise WeightsError(f"{path} holds {architecture}, its record says, and not {' '.join(contradicted)}")
+    return Checkpoint(state, architecture, path, record)
+
+
+def _record_of(path: Path, state: dict) -> dict | None:
+    """The record of the run that left ``OUT/weights/<id>.pt``; None if there is none."""
+    if path.resolve().parent.name != "weights":
+        return None
+    found = sorted(path.resolve().parents[1].glob(f"records/*/*/{path.stem}.json"))
+    if not found:
+        return None
+    record = read_record(found[0])
+    if (digest := digest_of_weights(state)) != record["weights_sha256"]:
+        raise WeightsError(f"{path} holds the weights {digest}, but {found[0]} says {record['weights_sha256']}: one of "
+                           "the two is of another run; give a copy of the file elsewhere, with --model")  # fmt: skip
+    return record
+
+
+def _load(name: str, directory: Path, checkpoint: Checkpoint, outputs: int) -> FolderDataset:
+    """The data set's test images. Raises DataError and WeightsError where they don't go together with the weights."""
+    if name not in FOLDERS:
+        raise WeightsError(f"{checkpoint.path} was trained on {name}; these tests are for: {', '.join(FOLDERS)}")
+    dataset = load_test_folder(name, directory)
+    if outputs != dataset.num_classes:
+        raise WeightsError(f"{checkpoint.path} tells {outputs:,} classes apart, but {name} has {dataset.num_classes:,}")
+    foreign = [folder for folder in dataset.classes if not (len(folder) == 9 and folder[0] == "n")]
+    if name == "imagenet" and checkpoint.record is None and foreign:
+        raise DataError(f"{dataset.root / 'val'} has classes such as {foreign[0]}: they must have ImageNet's names, as "
+                        "n01440764, because weights from elsewhere have the classes in the order of these")  # fmt: skip
+    return dataset
+
+
+def _table(checkpoint: Checkpoint, data: str, errors: dict, seconds: dict, images: int) -> str:
+    """The errors by test beside what the run's record and the papers say, and where the latter is from."""
+    published = {test: [_reported(checkpoint, data, metric) for metric in _metrics(test)] for test in errors}
+    sources = dict.fromkeys(n.source for numbers in published.values() for n in numbers if n)
+    columns = {"test": [SHOWN_TESTS[test] for test in errors]}
+    for place, (error, heading) in enumerate(zip(ERRORS, ("top-1 error", "top-5 error"))):
+        columns[heading] = [number(own[error]) for own in errors.values()]
+        if checkpoint.record:
+            recorded = [_recorded(checkpoint.record, test).get(error) for test in errors]
+            columns[f"{heading}, recorded"] = [number(value) for value in recorded]
+        if sources:
+            columns[f"{heading}, reported"] = [str(numbers[place] or NONE) for numbers in published.values()]
+    columns["images"] = [f"{images:,}"] * len(errors)
+    columns["seconds"] = [f"{value:.1f}" for value in seconds.values()]
+    notes = [f"- Reported by {source.name}{source.how and f' ({source.how})'}: {source.url}" for source in sources]
+    if sources and checkpoint.architecture.variant != "original":
+        notes.append("- The reported numbers are of the original variant, and of another training, than these weights.")
+    return markdown_table(columns) + "".join(f"{note}\n" for note in ["", *notes] if notes)
+
+
+def _metrics(test: str) -> list[str]:
+    """The test's top-1 and top-5 error as METRICS name them."""
+    return list(ONE_CROP) if test == "center" else [name for name, (which, _) in FURTHER_TESTS.items() if which == test]
+
+
+def _reported(checkpoint: Checkpoint, data: str, metric: str) -> reported.Reported | None:
+    """He et al.'s number for a net of this depth and shortcut on ImageNet, or its authors' own."""
+    net = checkpoint.architecture
+    if data != "imagenet" or net.variant not in ("original", "b"):
+        return None
+    keys = {(own.model, own.options.get("shortcut")): f"imagenet_{own.key}" for own in NETS}
+    key = keys.get((net.model, net.shortcut))
+    numbers = [*reported.in_paper(key, METRICS[metric]), *reported.elsewhere(key, METRICS[metric])]
+    return numbers[0] if numbers else None
+
+
+def _recorded(record: dict, test: str) -> dict:
+    """What the run's record has of the test."""
+    return record["final"] if test == "center" else record["tests"].get(test, {})

@@ -1,0 +1,1 @@
+"""Layer responses of finished networks: the experiment, their measurement, page and plot."""

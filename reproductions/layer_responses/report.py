@@ -1,0 +1,286 @@
+"""What layer responses amount to: per net, compared between nets, and as the two panels of He et al.'s Figure 7."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from reproductions.harness.experiment import RowResult, Variant
+from reproductions.harness.final_weights import has_final_weights
+from reproductions.harness.measurements import MeasurementError, digest
+from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.compare import welch_cells, welch_numbers
+from reproductions.harness.reporting.footnotes import code_note, counted, is_published
+from reproductions.harness.reporting.frame import completed
+from reproductions.harness.reporting.intervals import WelchTest
+from reproductions.harness.reporting.page import Column, Headline, Page
+from reproductions.harness.reporting.text import NONE, interval, markdown_table, no_interval, number
+from reproductions.layer_responses.measuring import RESPONSES
+from reproductions.layer_responses.plot import Layers, layer_responses
+
+DIGITS = 3  # of standard deviations in the tables
+GONE, UNMEASURED, DAMAGED = "weights are gone", "not measured", "damaged file"
+
+
+@dataclass(frozen=True)
+class Net:
+    """A row with the responses of its completed runs, in the order of the seeds; ``lacking``: why others have none."""
+
+    result: RowResult
+    responses: list[dict]
+    lacking: Counter
+
+    @property
+    def label(self) -> str:
+        return self.result.row.label
+
+    @property
+    def layers(self) -> list[str]:
+        return self.responses[0]["layers"] if self.responses else []
+
+    @property
+    def means(self) -> list[float]:
+        """Of every seed the mean of the layers' standard deviations."""
+        return [intervals.mean(own["std"]) for own in self.responses]
+
+    @property
+    def highest(self) -> list[float]:
+        return [max(own["std"]) for own in self.responses]
+
+    @cached_property
+    def in_order(self) -> list[list[float]]:
+        """For every layer its standard deviation in each seed's net."""
+        return [list(layer) for layer in zip(*(own["std"] for own in self.responses))]
+
+    @cached_property
+    def by_size(self) -> list[list[float]]:
+        """The same with each seed's layers sorted, the largest standard deviation first."""
+        return [list(rank) for rank in zip(*(sorted(own["std"], reverse=True) for own in self.responses))]
+
+
+def find_nets(results: list[RowResult], out: Path) -> list[Net]:
+    """What was measured of the results' runs, from the files below ``out``."""
+    nets = []
+    for result in results:
+        found, lacking = [], Counter()
+        for record in completed(result.records):
+            try:
+                if (responses := RESPONSES.find(out, record)) is not None:
+                    found.append(responses)
+                else:
+                    lacking[UNMEASURED if has_final_weights(out, record) else GONE] += 1
+            except MeasurementError:
+                lacking[DAMAGED] += 1
+        nets.append(Net(result, found, lacking))
+    return nets
+
+
+def columns(page: Page, nets: list[Net]) -> list[Column]:
+    """The table: how many layers and runs, and the mean and maximum over the layers."""
+    note = (
+        "Standard deviation of every 3x3 layer's response, its output after BN and before addition and ReLU, over all "
+        f"images, channels and places ({RESPONSES.how}): mean and maximum over the layers, of these mean ± sample "
+        "standard deviation over n seeds."
+    )
+    measured = Column(
+        "runs",
+        [_runs(net) for net in nets],
+        {"n": [len(net.responses) for net in nets], "seeds": [net.result.seeds for net in nets]},
+        _lacking_note(page, nets),
+    )
+    maximum = _over_layers("maximum over layers", "maximum", [net.highest for net in nets])
+    return [
+        replace(page.net(), note=note),
+        Column("3x3 layers", [str(len(net.layers) or NONE) for net in nets], {"layers": [len(n.layers) for n in nets]}),
+        measured,
+        _over_layers("mean over layers", "mean", [net.means for net in nets]),
+        replace(maximum, numbers=with_digest(maximum.numbers, nets), note=_origin_note(page, nets)),
+    ]
+
+
+def _over_layers(heading: str, name: str, samples: list[list[float]]) -> Column:
+    means, spreads = [intervals.mean(s) for s in samples], [intervals.std(s) for s in samples]
+    cells = [_number(m) + (f" ± {_number(s)}" if s is not None else "") for m, s in zip(means, spreads)]
+    return Column(heading, cells, {f"{name}_mean": means, f"{name}_std": spreads})
+
+
+def _number(value: float | None) -> str:
+    return number(value, DIGITS)
+
+
+def _signed(value: float | None) -> str:
+    return ("+" if value is not None and round(value, DIGITS) > 0 else "") + _number(value)
+
+
+def with_digest(numbers: dict[str, list], nets: list[Net]) -> dict[str, list]:
+    """Columns for a CSV, and one more that says from which files they are."""
+    lines = len(next(iter(numbers.values())))
+    return numbers | {"responses_sha256": [digest(_all(nets))] * lines}
+
+
+def _runs(net: Net) -> str:
+    """``n = 2``, ``n = 1 of 2; weights are gone (1)``, ``no records``."""
+    if not net.result.records:
+        return "no records"
+    n, seeds = len(net.responses), net.result.seeds
+    diverged = Counter(diverged=len(net.result.records) - len(completed(net.result.records)))
+    reasons = [f"{reason} ({count})" for reason, count in (net.lacking + diverged).items()]
+    return "; ".join([f"n = {n}{f' of {seeds}' if n < seeds else ''}", *reasons])
+
+
+def _lacking_note(page: Page, nets: list[Net]) -> str:
+    reasons = sum((net.lacking for net in nets), Counter())
+    again = page.experiment.command(page.variant)
+    notes = {
+        GONE: "Weights are gone: there is a record, but neither its responses nor the weights to measure them; train "
+              f"again in another OUT: `{again} OUT=another`.",
+        UNMEASURED: f"Not measured: the weights are there, `{again}` measures them or says why not.",
+        DAMAGED: f"Damaged file: move it away, and `{again}` measures again, if the weights are still there.",
+    }  # fmt: skip
+    return " ".join(note for reason, note in notes.items() if reasons[reason])
+
+
+def _all(nets: list[Net]) -> list[dict]:
+    return [own for net in nets for own in net.responses]
+
+
+def _origin_note(page: Page, nets: list[Net]) -> str:
+    """From which files, and which code measured them."""
+    files = _all(nets)
+    said = f"Responses of {counted(len(files), 'run')}, SHA-256 over their digests `{digest(files)}`"
+    code = code_note(files, is_published(page.results)).removeprefix("Code: ")
+    return f"{said}; measured by: {code}" if files else f"{said}."
+
+
+def origin(nets: list[Net]) -> str:
+    """The same for the description of a plot."""
+    return f"responses of {counted(len(_all(nets)), 'run')}, SHA-256 {digest(_all(nets))}"
+
+
+# --------------------------------------------------------------------------------------------------------- comparisons
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two nets of which the paper finds that the first has the smaller responses."""
+
+    smaller: Net
+    larger: Net
+
+    @property
+    def nets(self) -> str:
+        return f"{self.smaller.label} − {self.larger.label}"
+
+    @property
+    def difference(self) -> float | None:
+        """Of the means over layers, averaged over the seeds."""
+        first, second = intervals.mean(self.smaller.means), intervals.mean(self.larger.means)
+        return None if first is None or second is None else first - second
+
+    @property
+    def test(self) -> WelchTest | None:
+        return intervals.welch_test(self.smaller.means, self.larger.means)
+
+    @property
+    def layers(self) -> tuple[int, int] | None:
+        """In how many layers the first net's mean over seeds is smaller, and of how many; None of unequal depths."""
+        pairs = list(zip(self.smaller.in_order, self.larger.in_order))
+        if not pairs or len(self.smaller.layers) != len(self.larger.layers):
+            return None
+        return sum(intervals.mean(a) < intervals.mean(b) for a, b in pairs), len(pairs)
+
+    @property
+    def statement(self) -> str:
+        """Whether the first net's responses are smaller, by the interval of the difference."""
+        if self.difference is None:
+            return NONE
+        if self.test is None:
+            return no_interval(min(self.smaller.means, self.larger.means, key=len))
+        if 0 in self.test.interval:
+            return "not shown"
+        return "yes" if self.difference < 0 else "no, larger"
+
+
+def compare(nets: list[Net], pairs: list[tuple[str, str]]) -> list[Comparison]:
+    """The comparisons of rows by their keys, the one with the smaller responses first."""
+    by_key = {net.result.row.key: net for net in nets}
+    return [Comparison(by_key[smaller], by_key[larger]) for smaller, larger in pairs]
+
+
+def section(comparisons: list[Comparison]) -> str:
+    """A table of what the paper finds, with Welch's test, under a heading."""
+    table = markdown_table(
+        {
+            "nets": [comparison.nets for comparison in comparisons],
+            "n": [f"{len(c.smaller.means)}, {len(c.larger.means)}" for c in comparisons],
+            "difference": [_signed(comparison.difference) for comparison in comparisons],
+            **welch_cells([comparison.test for comparison in comparisons], _signed),
+            "layers where smaller": [f"{c.layers[0]} of {c.layers[1]}" if c.layers else NONE for c in comparisons],
+            "are they smaller?": [comparison.statement for comparison in comparisons],
+        }
+    )
+    return (
+        f"## Are the first net's responses smaller?\n\n{table}\nThe paper finds that residual nets have smaller "
+        "responses than plain ones, and deeper residual nets smaller ones than shallower. Differences of the mean over "
+        "layers; Welch's two-sided t-test with Welch–Satterthwaite degrees of freedom, which needs two runs of both. "
+        "“Yes”: the interval lies below 0; “not shown”: it includes 0. No correction is made for the number of "
+        f"comparisons: each of the {len(comparisons)} has its own 5 % chance of excluding 0 where the nets are alike.\n"
+    )
+
+
+def headline(nets: list[Net], comparisons: list[Comparison]) -> Headline:
+    """The last comparison with a difference, for the index of all tables; without one the last net with responses."""
+    compared = [comparison for comparison in comparisons if comparison.difference is not None]
+    if not compared:
+        shown = ([net for net in nets if net.responses] or nets)[-1]
+        text = f"mean over layers {_number(intervals.mean(shown.means))}" if shown.responses else NONE
+        return Headline(shown.label, NONE, text, "nothing to compare with")
+    last = compared[-1]
+    bounds = last.test and interval(last.test.interval, _signed)
+    reproduced = f"mean over layers {_signed(last.difference)}{f' {bounds}' if bounds else ''}"
+    return Headline(last.nets, "smaller responses", reproduced, last.statement)
+
+
+# ------------------------------------------------------------------------------------------------- numbers and figure
+
+
+def layer_numbers(nets: list[Net]) -> dict[str, list]:
+    """Every layer of every net as columns for a CSV: its own standard deviation, and that of its rank by size."""
+    lines = [
+        (net.result.row.key, place + 1, name, len(net.responses), *_mean_and_range(own), *_mean_and_range(ranked))
+        for net in nets
+        for place, (name, own, ranked) in enumerate(zip(net.layers, net.in_order, net.by_size))
+    ]
+    names = ("row", "layer", "name", "n", "mean", "low", "high", "sorted_mean", "sorted_low", "sorted_high")
+    return {name: [line[place] for line in lines] for place, name in enumerate(names)}
+
+
+def _mean_and_range(values: list[float]) -> tuple[float, float, float]:
+    return intervals.mean(values), min(values), max(values)
+
+
+def comparison_numbers(comparisons: list[Comparison]) -> dict[str, list]:
+    """The comparisons as columns for a CSV."""
+    return {
+        "row": [c.smaller.result.row.key for c in comparisons],
+        "compared_with": [c.larger.result.row.key for c in comparisons],
+        "n": [len(c.smaller.means) for c in comparisons],
+        "n_compared_with": [len(c.larger.means) for c in comparisons],
+        "difference": [c.difference for c in comparisons],
+        **welch_numbers([c.test for c in comparisons]),
+        "layers_smaller": [c.layers and c.layers[0] for c in comparisons],
+        "layers": [c.layers and c.layers[1] for c in comparisons],
+        "smaller": [c.statement for c in comparisons],
+    }
+
+
+def figure(nets: list[Net], variant: Variant) -> Figure | None:
+    """The responses in layer order (above) and sorted by size (below). None if nothing was measured."""
+    counts = sorted({len(net.responses) for net in nets} - {0})
+    if not counts:
+        return None
+    kinds = [net.result.row.key.startswith("plain") for net in nets]
+    drawn = [Layers(net.label, plain, net.in_order, net.by_size) for net, plain in zip(nets, kinds)]
+    return layer_responses(drawn, counts, variant)

@@ -1,0 +1,1 @@
+"""Details of the CIFAR-10 protocol: the experiment, and its forest plot."""

@@ -1,0 +1,146 @@
+"""What changes of a default are worth: paired differences by seed, corrected for how many are looked at together."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from matplotlib.figure import Figure
+
+from reproductions.harness.experiment import RowResult, Variant
+from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.frame import completed, paired_differences, pairs_note
+from reproductions.harness.reporting.intervals import Interval
+from reproductions.harness.reporting.page import Headline
+from reproductions.harness.reporting.text import NONE, interval, markdown_table, no_interval, p_value, pairs, signed
+from reproductions.protocol_details.forest import Line, forest
+
+ALPHA = 0.05  # the chance of any false statement among all of a table
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a ``change`` does to the test error of a ``net``, in percentage points.
+
+    ``changed`` and ``default``: errors by seed, less those that are ``left_out``, with the reason, because the two runs
+    can't be compared. ``seeds``: how many there were to be. ``selected``: the change is to take the best of several
+    errors, which can't but be lower. ``same``: in what both are the same where nothing was changed; that is no
+    comparison.
+    """
+
+    net: str
+    change: str
+    changed: dict[int, float]
+    default: dict[int, float]
+    seeds: int
+    selected: bool = False
+    same: str = ""
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    @cached_property
+    def differences(self) -> list[float]:
+        """With the change minus without, for every seed whose two runs were completed."""
+        return paired_differences(self.changed, self.default)
+
+    @property
+    def mean(self) -> float | None:
+        return intervals.mean(self.differences)
+
+    def interval(self, comparisons: int) -> Interval | None:
+        """The t-interval of the mean that all of so many ``comparisons`` keep to with 95 % probability (Bonferroni)."""
+        return None if self.same else intervals.mean_interval(self.differences, 1 - ALPHA / comparisons)
+
+    def p(self, comparisons: int) -> float | None:
+        """The p-value of no difference in a paired t-test, times the number of comparisons (Bonferroni), at most 1."""
+        p = None if self.same or self.selected else intervals.paired_p(self.differences)
+        return None if p is None else min(1.0, comparisons * p)
+
+    def statement(self, comparisons: int) -> str:
+        """In a word: the change is better or worse, or neither is shown."""
+        bounds = self.interval(comparisons)
+        if self.same:
+            return f"none: {self.same}"
+        if not self.differences:
+            return "no pairs"
+        if self.selected:
+            return "lower by selection"
+        if bounds is None:
+            return no_interval(self.differences)
+        return "not shown" if 0 in bounds else "worse" if self.mean > 0 else "better"
+
+
+def count(effects: list[Effect]) -> int:
+    """How many comparisons they are: all that are tested once their runs are there."""
+    return max(1, sum(not effect.same and not effect.selected for effect in effects))
+
+
+def by_size(effects: list[Effect]) -> list[Effect]:
+    """The largest differences first, whichever way; those without a pair last."""
+    return sorted(effects, key=lambda effect: -abs(effect.mean) if effect.differences else 1.0)
+
+
+def best_errors(result: RowResult) -> dict[int, float]:
+    """The lowest test error at any evaluation, by seed: selected on the test set."""
+    return {r["specification"]["seed"]: r["best"]["test_error"] for r in completed(result.records)}
+
+
+def section(effects: list[Effect]) -> str:
+    """A table of the effects, the largest first, under a heading."""
+    comparisons, ordered = count(effects), by_size(effects)
+    table = markdown_table(
+        {
+            "change": [effect.change for effect in ordered],
+            "net": [effect.net for effect in ordered],
+            "pairs": [pairs(len(effect.differences), effect.seeds, effect.left_out) for effect in ordered],
+            "difference": [signed(effect.mean) for effect in ordered],
+            "95 % interval, corrected": [interval(effect.interval(comparisons), signed) for effect in ordered],
+            "p, corrected": [p_value(effect.p(comparisons)) for effect in ordered],
+            "the change is": [e.statement(comparisons) if e.differences or e.same else NONE for e in ordered],
+        }
+    )
+    return (
+        f"## What each change is worth\n\n{table}\nTest error with the change minus test error of the default with the "
+        "same seed, in percentage points: above 0, the change is worse. Means over pairs of completed runs, paired "
+        f"t-intervals and t-tests, corrected for {comparisons} comparisons (Bonferroni): if none of the changes did "
+        "anything, the chance that any of their intervals excluded 0 would be at most 5 %. The best of several "
+        "evaluations is chosen by their test errors and so no higher than the last: how much lower, is what selecting "
+        "makes of it; that is not tested and not counted, and its interval is of the same level."
+        f"{pairs_note(sum((effect.left_out for effect in effects), Counter()))}\n"
+    )
+
+
+def numbers(effects: list[Effect]) -> dict[str, list]:
+    """The same as numbers for a CSV, in the table's order."""
+    comparisons, ordered = count(effects), by_size(effects)
+    bounds = [effect.interval(comparisons) for effect in ordered]
+    return {
+        "change": [effect.change for effect in ordered],
+        "net": [effect.net for effect in ordered],
+        "pairs": [len(effect.differences) for effect in ordered],
+        "seeds": [effect.seeds for effect in ordered],
+        "pairs_left_out": [effect.left_out.total() for effect in ordered],
+        "difference": [effect.mean for effect in ordered],
+        "std": [intervals.std(effect.differences) for effect in ordered],
+        "low_corrected": [b and b.low for b in bounds],
+        "high_corrected": [b and b.high for b in bounds],
+        "p_corrected": [effect.p(comparisons) for effect in ordered],
+        "comparisons": [comparisons] * len(effects),
+    }
+
+
+def headline(effects: list[Effect]) -> Headline:
+    """The largest effect, for the index of all tables."""
+    compared = [effect for effect in effects if not effect.same and not effect.selected]
+    largest, comparisons = by_size(compared)[0], count(effects)
+    bounds = interval(largest.interval(comparisons), signed)
+    reproduced = f"test error {signed(largest.mean)} {bounds} ({len(largest.differences)} pairs)"
+    return Headline(f"the largest: {largest.net}, {largest.change}", NONE, reproduced, largest.statement(comparisons))
+
+
+def effects_forest(effects: list[Effect], variant: Variant) -> Figure | None:
+    """Every effect as a line: each pair of seeds as a dot, the mean with its corrected interval. None without pairs."""
+    shown = [effect for effect in by_size(effects) if effect.differences]
+    if not shown:
+        return None
+    lines = [Line(effect.change, effect.net, effect.differences, effect.interval(count(effects))) for effect in shown]
+    meaning = "test error, points above that of the default"
+    return forest(lines, meaning, "95 % interval, corrected", variant)
