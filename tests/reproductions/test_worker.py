@@ -68,6 +68,7 @@ def train_in_a_process_of_its_own(run, out):
     assert not outcome.failures, outcome.failures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "run",
     [Run("cifar_resnet8", RECIPE, "synthetic"), Run("cifar_resnet8", FROM_FILES, "synthetic_imagenet")],
