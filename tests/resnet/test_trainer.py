@@ -122,14 +122,6 @@ def test_top5_error_counts_the_classes_that_are_not_among_the_first_five():
     assert count_wrong(nn.Identity(), [(logits[:2, :3], torch.tensor([2, 2]))], top5=True).tolist() == [2, 0]
 
 
-def test_curve_has_a_point_per_interval(data):
-    trainer = train_to_the_end(make_run(), data)
-    assert [point["iteration"] for point in trainer.curve] == [4, 8, 12]
-    assert [point["learning_rate"] for point in trainer.curve] == pytest.approx([0.1, 0.01, 0.001])
-    assert all(0 <= point[name] <= 100 for point in trainer.curve for name in ("training_error", "test_error"))
-    assert not trainer.diverged and "validation_error" not in trainer.curve[0]
-
-
 def test_a_net_learns():
     recipe = Recipe(iterations=60, batch_size=16, learning_rate=0.05, milestones=(45,), augment=False, eval_interval=15)
     trainer = train_to_the_end(make_run(recipe), ResidentData(make_synthetic(32, 10), None, "cpu"))
