@@ -21,8 +21,7 @@ from reproductions.bag_of_tricks.refinements import schedules
 from reproductions.harness.experiment import Row, RowResult, Variant
 from reproductions.harness.records import ORIGIN, Pool, read_pool
 from reproductions.harness.reporting import footnotes, frame, intervals
-from reproductions.harness.reporting.compare import Step, find_steps, section, statement
-from reproductions.harness.reporting.compare import numbers as steps_numbers
+from reproductions.harness.reporting.compare import Step, find_steps, statement, steps_numbers, steps_section
 from reproductions.harness.reporting.page import Page, write_report
 
 EFFICIENT = bag_of_tricks_efficient.EXPERIMENTS["cifar10"]
@@ -80,7 +79,7 @@ def report(experiment, variant, errors, root, **more):
     return write_report(experiment, variant, results, root)
 
 
-def steps_numbers(path) -> dict[str, dict[str, str]]:
+def numbers(path) -> dict[str, dict[str, str]]:
     """A CSV's lines by their first column."""
     with path.open(newline="") as file:
         return {next(iter(line.values())): line for line in csv.DictReader(file)}
@@ -278,15 +277,15 @@ def test_the_minutes_of_an_epoch_stand_beside_table_3(tmp_path, no_plots):
     minutes = 60 / (64_000 * 128 / 50_000)  # of an hour each
     assert f"| 13.3                       | {minutes:.3g} " in text and "| 4.4 " in text
     assert "gets 3.0 times faster in the paper; 1.0 times in these runs." in text
-    first = steps_numbers(numbers_file)["128_scaling"]
+    first = numbers(numbers_file)["128_scaling"]
     assert float(first["epoch_minutes"]) == pytest.approx(minutes, rel=1e-5)
 
 
 def test_the_numbers_of_the_tweaks(tmp_path, no_plots):
     _, table, steps = report(TWEAKS["cifar10"], PAPER, ERRORS, tmp_path)
-    first = steps_numbers(table)["original"]
+    first = numbers(table)["original"]
     assert (first["top1_accuracy_mean"], first["n"], first["bot2018_top1_accuracy"]) == ("93.7", "5", "76.21")
-    line = steps_numbers(steps)["c"]
+    line = numbers(steps)["c"]
     expected = {"after": "b", "metric": "top1_accuracy", "pairs": "4", "seeds": "5", "difference": "-0.5"}
     expected |= {"bot2018_difference": "0.21", "statement": "reversed", "command": "make report"}
     assert {name: line[name] for name in expected} == expected

@@ -102,7 +102,7 @@ INCOMPLETE = {
     "no folder": (shutil.rmtree, "", ARRANGED),
     "no training images": (lambda root: shutil.rmtree(root / "train"), "train", "no folder"),
     "no test images": (lambda root: shutil.rmtree(root / "val"), "val", "no folder"),
-    "flat": (lambda root: flatten(root / "val"), "val", "not in a folder for every class: move each into"),
+    "flat": (lambda root: flatten(root / "val"), "val", "not in a folder for every class: move each image to"),
     "empty": (lambda root: (shutil.rmtree(root / "val"), (root / "val").mkdir()), "val", "is empty"),
     "another class": (lambda root: (root / "val" / "n02").rename(root / "val" / "dog"), "val",
                       "different class folders: dog only in val, n02 only in train"),
@@ -112,7 +112,7 @@ INCOMPLETE = {
     "two training images less": (lambda root: clear(root / "train" / "n02", "0.JPEG", "1.JPEG"), "train",
                                  "12 images instead of 14: every class should have 4 to 5, but n02 has 2;"),
     "a training image less": (lambda root: clear(root / "train" / "n01", "0.JPEG"), "train",
-                              r"13 images instead of 14: no class has a number that it should not have \(4 to 5\)"),
+                              r"13 images instead of 14: every class has a plausible number \(4 to 5\)"),
     "a test image less": (lambda root: clear(root / "val" / "n03", "0.JPEG"), "val",
                           "5 images instead of 6: every class should have 2, but n03 has 1;"),
     "a test image more": (lambda root: shutil.copy(root / "val" / "n03" / "0.JPEG", root / "val" / "n03" / "x.JPEG"),
@@ -243,11 +243,11 @@ def test_synthetic_folder_that_was_not_finished_does_not_matter(tmp_path, monkey
 
 def test_synthetic_folder_where_nothing_can_be_written_is_an_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="can't be made .*--data"):
+    with pytest.raises(DataError, match="can't write .*--data"):
         load_folder("synthetic_imagenet", tmp_path / "file")
 
 
 def test_synthetic_folder_of_unknown_origin_is_an_error(tmp_path):
     make_folder(tmp_path / "synthetic_imagenet")
-    with pytest.raises(DataError, match="pixels.sha256 can't be read .*; remove .*synthetic_imagenet, and"):
+    with pytest.raises(DataError, match="pixels.sha256 can't be read .*; remove .*synthetic_imagenet to"):
         load_folder("synthetic_imagenet", tmp_path)

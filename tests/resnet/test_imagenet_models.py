@@ -233,7 +233,7 @@ def test_a_small_stem_keeps_the_size_of_small_images():
     assert small.conv1.weight.shape == (64, 3, 3, 3) and small.conv1.stride == (1, 1)
     kept = {name for name in large.state_dict() if name != "conv1.weight"}
     assert kept == {name for name in small.state_dict() if name != "conv1.weight"}
-    with pytest.raises(ValueError, match="has a stem of its own"):
+    with pytest.raises(ValueError, match="has its own stem"):
         create_model("resnet18", variant="c", small_stem=True)
 
 

@@ -64,7 +64,7 @@ def test_epochs_and_seeds_differ():
 
 @pytest.mark.parametrize(
     ("images", "last", "said"),
-    [(0, "carry", "no training images"), (3, "drop", "3 training images don't make a batch of 4")],
+    [(0, "carry", "no training images"), (3, "drop", "3 training images don't fill a batch of 4")],
 )
 def test_images_that_are_too_few(images, last, said):
     with pytest.raises(ValueError, match=said):
