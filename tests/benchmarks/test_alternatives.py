@@ -103,6 +103,7 @@ def test_a_row_survives_its_way_through_a_pipe():
         assert from_json(to_json(row)) == row
 
 
+@pytest.mark.slow
 def test_a_kind_is_measured_in_a_process_of_its_own_and_its_failure_is_a_row():
     first, second, third = measure_kind("eager", ["cifar_resnet8", "resnet9"], limit=120, **QUICK)
     assert first.name.startswith("eager, fp32") and first.rates and second.rates
@@ -115,11 +116,13 @@ def test_a_child_that_takes_too_long_is_a_row_too():
     assert first.name == "a" and second.failed == "not finished within 2 s"
 
 
+@pytest.mark.slow
 def test_processes_are_measured_together():
     (row,) = measure_processes("two", 2, ["cifar_resnet8"], 2, 0.001, "cpu", 256, timeout=120)
     assert row.runs == 2 and len(row.rates.images_per_second) == 2 and row.rates.steps >= 1
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_says_why():
     rows = measure_kind("processes", ["resnet9"], limit=120, **QUICK)
     assert [(row.model, row.runs) for row in rows] == [(None, 1), (None, 2)] and "resnet9" in rows[0].failed

@@ -20,6 +20,8 @@ from reproductions.harness.launching.run_paths import Status
 from reproductions.harness.records import read_pool, read_record, record_path
 from resnet import checkpoint
 
+pytestmark = pytest.mark.faults
+
 SETTING = Setting()
 INLINE = ("--launcher", "inline")
 NEVER = ("--checkpoint-seconds", "1000")

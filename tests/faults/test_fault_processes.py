@@ -14,6 +14,8 @@ from faulted import CHECKPOINT_SECONDS, Interruptions, Setting, is_training, wai
 from reproductions.harness.console import EXIT_FAILED
 from resnet import files
 
+pytestmark = pytest.mark.faults
+
 SHORT, LONGER = Setting(), Setting(iterations=100)
 READING = Setting(iterations=300, seeds=2, files=True)
 INLINE, LOCAL = ("--launcher", "inline"), ("--launcher", "local")

@@ -147,16 +147,6 @@ def test_one_failing_run_does_not_stop_the_others_and_why_is_shown(out, capsys):
     assert f"{failing}: failed: [Errno 21] Is a directory" in said
 
 
-def test_a_run_that_cannot_be_begun_does_not_stop_the_others_and_says_why(out, capsys):
-    failing, other = TINY_EXPERIMENT.runs(SMOKE, 1)
-    starts = RunPaths(out, out).work(failing) / "starts.json"
-    starts.mkdir(parents=True)
-    assert run(out) == 1
-    assert list(read_pool(out / "records").records) == [other.identity]
-    said = capsys.readouterr().err
-    assert f"failed: {failing}\n" in said and str(starts) in said and "Traceback" not in said
-
-
 def test_a_damaged_record_is_named_and_not_trained_over(out, launched, capsys):
     store(out / "records", *(make_record(r, 20.0) for r in TINY_EXPERIMENT.runs(SMOKE, 1)))
     path = damage(out)

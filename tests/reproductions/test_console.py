@@ -68,6 +68,7 @@ show_files([Path(sys.argv[1])])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize("target", ["full", "gone"])

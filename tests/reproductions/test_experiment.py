@@ -239,6 +239,7 @@ def test_kernels_are_chosen_for_runs_that_have_two_kinds_and_change_no_other():
         cifar_table.EXPERIMENT.resolve(Variant(precision="fp32", kernels="fused"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "departure",
     [
