@@ -41,7 +41,11 @@ class Cluster:
         return self.folder / "slurm.conf"
 
 
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
+def pytest_collection_modifyitems(config, items):
+    for item in items if config.pluginmanager.hasplugin("xdist") else []:
+        # A process has whole files, and one of them has the cluster.
+        item.add_marker(pytest.mark.xdist_group("slurm" if item.get_closest_marker("slurm") else item.path.name))
     missing = {"gpu": None if torch.cuda.is_available() else "needs a CUDA GPU"}
     if any(item.get_closest_marker("slurm") for item in items):
         missing["slurm"] = why_no_cluster()

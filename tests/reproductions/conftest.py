@@ -1,9 +1,8 @@
 """What the tests in this folder share."""
 
-import subprocess
-
 import pytest
 from hypothesis import settings
+from repositories import commit, git
 
 from reproductions.harness import provenance
 
@@ -12,13 +11,19 @@ settings.load_profile("deterministic")
 
 
 @pytest.fixture
-def repository(tmp_path, monkeypatch):
-    """A repository with a commit of some code, which is taken for the project's own."""
-    root = tmp_path / "repository"
-    (root / "resnet").mkdir(parents=True)
-    (root / "resnet" / "run.py").write_text("code = 1\n")
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
-    for command in ("init --quiet", "add --all", "-c user.name=A -c user.email=a@b commit --quiet --message first"):
-        subprocess.run(["git", "-C", root, *command.split()], check=True)
+def repository(tmp_path, monkeypatch, request):
+    """A repository with a commit of some code, which is taken for the project's own. Its path has a space.
+
+    A module's FILES name its files; each is a comment of its name.
+    """
+    root = tmp_path / "a copy"
+    for name in getattr(request.module, "FILES", ("resnet/run.py",)):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"# {name}\n")
     monkeypatch.setattr(provenance, "ROOT", root)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.delenv(provenance.COMMIT_VARIABLE, raising=False)
+    provenance.committed_resnet_digest.cache_clear()  # commits of the same second are the same
+    git(root, "init", "--quiet")
+    commit(root)
     return root

@@ -147,16 +147,6 @@ def test_one_failing_run_does_not_stop_the_others_and_why_is_shown(out, capsys):
     assert f"{failing}: failed: [Errno 21] Is a directory" in said
 
 
-def test_a_run_that_cannot_be_begun_does_not_stop_the_others_and_says_why(out, capsys):
-    failing, other = TINY_EXPERIMENT.runs(SMOKE, 1)
-    starts = RunPaths(out, out).work(failing) / "starts.json"
-    starts.mkdir(parents=True)
-    assert run(out) == 1
-    assert list(read_pool(out / "records").records) == [other.identity]
-    said = capsys.readouterr().err
-    assert f"failed: {failing}\n" in said and str(starts) in said and "Traceback" not in said
-
-
 def test_a_damaged_record_is_named_and_not_trained_over(out, launched, capsys):
     store(out / "records", *(make_record(r, 20.0) for r in TINY_EXPERIMENT.runs(SMOKE, 1)))
     path = damage(out)
@@ -290,6 +280,7 @@ def test_training_on_a_processor_says_why_unless_it_was_asked_for(out, no_gpu, l
         (["--max-starts", "0"], "'0' is not a whole number of at least 1"),
         (["--slots", "0"], "'0' is not a whole number of at least 1"),
         (["--epochs", "3"], "unrecognized arguments"),
+        (["--data", ""], "no path is named"),
     ],
 )
 def test_bad_arguments_are_refused_with_the_reason(out, launched, capsys, arguments, message):
@@ -297,6 +288,11 @@ def test_bad_arguments_are_refused_with_the_reason(out, launched, capsys, argume
         run(out, *arguments)
     assert ended.value.code == 2 and message in capsys.readouterr().err
     assert not launched and not out.exists()
+
+
+def test_a_path_in_the_home_folder_is_found_where_the_shell_left_the_tilde(out, launched, monkeypatch):
+    monkeypatch.setenv("HOME", str(out.parent / "home"))
+    assert cli.parse(TINY_EXPERIMENT, ["--out=~/runs", "--data=~nobody-here/x"]).out == out.parent / "home" / "runs"
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def test_the_table_pairs_seeds_and_judges_nothing_that_was_measured_on_other_ima
     assert (step["pairs"], step["statement"]) == ("3", "")
 
 
+@pytest.mark.slow
 def test_the_smoke_profile_goes_the_whole_way_from_the_pretrainings_weights(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(finetune, "EPOCHS", {**finetune.EPOCHS, "smoke": (1, 2)})
     monkeypatch.setattr(finetune, "EVALUATIONS", 2)

@@ -109,24 +109,28 @@ def local_launch(tmp_path_factory):
     return paths, display, outcome
 
 
+@pytest.mark.slow
 def test_the_local_queue_leaves_the_records_of_the_inline_launcher(local_launch, tmp_path):
     paths = RunPaths(tmp_path, Path("data"))
     assert execute(RUNS[:2], paths, lambda: False) == Outcome({})
     assert weights(local_launch[0].out) == weights(tmp_path) and len(weights(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_the_local_queue_never_has_more_jobs_than_slots(local_launch):
     paths, _, _ = local_launch
     spans = [(min(times), max(times)) for times in paths.notes("times").values()]
     assert max(sum(first <= start <= last for first, last in spans) for start, _ in spans) <= 2
 
 
+@pytest.mark.slow
 def test_a_job_of_the_local_queue_trains_one_run_after_another(local_launch):
     ends = [set(seeds) for seeds in local_launch[0].notes("ends").values()]
     assert max(len(seeds) for seeds in ends) >= 2
     assert sorted(seed for seeds in ends for seed in seeds - {DYING.seed}) == [0, 1, FAILING.seed]
 
 
+@pytest.mark.slow
 def test_the_local_queue_says_which_slot_a_job_got_its_log_and_when_it_dies(local_launch):
     _, display, _ = local_launch
     logs = [text for text in display.said if ": log " in text]
@@ -135,12 +139,14 @@ def test_the_local_queue_says_which_slot_a_job_got_its_log_and_when_it_dies(loca
     assert sum("the job's process died" in text for text in display.said) == STARTS
 
 
+@pytest.mark.slow
 def test_a_failing_run_in_the_local_queue_is_reported_with_its_traceback(local_launch):
     paths, _, outcome = local_launch
     assert "Traceback" in outcome.failures[FAILING] and "RuntimeError: this run fails" in outcome.failures[FAILING]
     assert Status.read(RunPaths.work(paths, FAILING)).state == "failed"
 
 
+@pytest.mark.slow
 def test_a_run_whose_processes_die_without_progress_is_given_up_and_the_others_finish(local_launch):
     paths, _, outcome = local_launch
     assert set(outcome.failures) == {FAILING, DYING} and not outcome.interrupted
@@ -170,6 +176,7 @@ def uninterrupted(tmp_path_factory):
     return weights(paths.out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "number"),
     [(["--launcher", "inline"], signal.SIGINT), (["--launcher", "local", "--slots", "2"], signal.SIGTERM)],

@@ -14,13 +14,12 @@ from trained import leave
 from reproductions import cifar_table
 from reproductions.cifar_table import error_against_depth
 from reproductions.harness import provenance, publish, records
-from reproductions.harness.experiment import Experiment, Row, Variant
+from reproductions.harness.experiment import Experiment, Row
 from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.known_records import read_known_pool
 from reproductions.harness.records import (
     ORIGIN,
     SCHEMA,
-    read_pool,
     read_record,
     record_path,
     seal,
@@ -447,15 +446,6 @@ def test_neither_check_nor_publish_believes_what_report_or_status_found_before(r
     target.parent.mkdir(parents=True)
     shutil.copy(path, target)
     assert "edited or damaged" in publish.check(*arguments(repository))[0]
-
-
-def test_more_seeds_than_the_default_are_all_in_the_table(repository, own, tmp_path):
-    for seed in range(7):
-        own(8.0, run=Run("cifar_resnet20", RECIPE, "cifar10", seed))
-    publish.publish(tmp_path / "runs", repository / "results")
-    pool = read_pool(repository / "results" / "records")
-    assert EXPERIMENT.recorded_seeds(Variant(), pool) == 7
-    assert EXPERIMENT.recorded_seeds(Variant("short"), pool) == 0
 
 
 def test_the_real_tables_come_out_byte_for_byte_the_same(tmp_path):
