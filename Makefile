@@ -1,4 +1,4 @@
-# The user's commands; README.md explains them. Every target creates .venv and installs what it needs by itself.
+# The user's commands; docs/usage.md explains them. Every target creates .venv and installs what it needs by itself.
 #
 #   make reproduce-cifar-table PROFILE=smoke
 #   make gpu-check MINUTES=10     whether a new kind of GPU is safe to use, and how fast it is; ANEW=1 does it all again
