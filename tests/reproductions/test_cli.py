@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -319,7 +320,7 @@ def test_a_device_that_is_not_here_is_refused_with_those_that_are(out, no_gpu, l
     monkeypatch.setattr("resnet.device.why_no_cuda", lambda: "no driver")
     assert run(out, "--device", name) == 2
     said = capsys.readouterr().err
-    assert f"there is no device {name!r}; the devices here are: cpu (no CUDA GPU: no driver)" in said and not launched
+    assert f"there is no device {name!r}; available devices: cpu (no CUDA GPU: no driver)" in said and not launched
 
 
 def test_a_device_of_a_cluster_is_not_looked_for_here(out, no_gpu, launched):
@@ -553,7 +554,7 @@ def would_run(*arguments):
     """The scripts that make would run, each with its flags, without running them."""
     command = ["make", "--dry-run", "--always-make", "--old-file=.venv/.installed", *arguments]
     made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    found = re.findall(r"-m reproductions\.(\w+)([^;|\n]*)", made.replace("\\\n", " "))
+    found = re.findall(r"-m reproductions\.([\w.]+)([^;|\n]*)", made.replace("\\\n", " "))
     return [(script, " ".join(flags.split())) for script, flags in found]
 
 
@@ -561,22 +562,26 @@ def test_every_listed_target_is_in_the_makefile():
     for experiment in main.EXPERIMENTS:
         dataset = f"--dataset {experiment.dataset}" if experiment.dataset else ""
         ((script, flags),) = would_run(*experiment.target.split(), "PROFILE=smoke")
-        assert script == experiment.script
+        assert script == experiment.module
         assert flags.replace("'", "") == f"--profile smoke {dataset}".strip()
 
 
-def test_one_target_makes_all_tables_of_bag_of_tricks_one_after_another():
+def test_one_target_makes_all_tables_of_bag_of_tricks_one_after_another(monkeypatch):
     made = would_run("reproduce-bag-of-tricks", "DATASET=imagenet", "PROFILE=smoke")
-    assert made == [
-        (f"bag_of_tricks_{table}", "--profile 'smoke' --dataset 'imagenet'")
-        for table in ("efficient", "tweaks", "refinements")
-    ]
+    assert made == [("bag_of_tricks", "--profile 'smoke' --dataset 'imagenet'")]
+    names, statuses = [], iter([0, 0, 0, 0, 1])
+    monkeypatch.setattr(cli, "run_experiment", lambda own: names.append(own["imagenet"].script) or next(statuses))
+    for expected in (0, 1):  # one that fails ends it
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module("reproductions.bag_of_tricks", run_name="__main__")
+        assert ended.value.code == expected
+    assert names == [f"bag_of_tricks_{t}" for t in ("efficient", "tweaks", "refinements", "efficient", "tweaks")]
 
 
 def test_one_target_makes_every_table():
     made = would_run("reproduce-all", "SEEDS=3")
     assert all(flags.startswith("--seeds '3'") for _, flags in made)
-    everything = {(e.script, "--dataset imagenet" if e.dataset else "") for e in main.EXPERIMENTS}
+    everything = {(e.module, "--dataset imagenet" if e.dataset else "") for e in main.EXPERIMENTS}
     assert {(script, flags.removeprefix("--seeds '3'").strip()) for script, flags in made} == everything
     assert len(made) == len(main.EXPERIMENTS)
 

@@ -496,12 +496,12 @@ def test_a_process_that_died_leaves_the_end_of_its_log_and_is_not_waited_for(tmp
 
 
 def test_the_result_of_an_earlier_process_of_the_same_number_is_not_taken_for_the_jobs(paths, monkeypatch):
-    paths = submitit.core.utils.JobPaths(paths.jobs, "7")
+    job_paths = submitit.core.utils.JobPaths(paths.jobs, "7")
     paths.jobs.mkdir(parents=True)
-    paths.result_pickle.write_bytes(b"of old")
-    monkeypatch.setattr(submitit.LocalExecutor, "submit", lambda self, job: SimpleNamespace(paths=paths))
+    job_paths.result_pickle.write_bytes(b"of old")
+    monkeypatch.setattr(submitit.LocalExecutor, "submit", lambda self, job: SimpleNamespace(paths=job_paths))
     local._submit(Job(RUNS, paths, ExecutionOptions()), Slot(0, None, 1))
-    assert not paths.result_pickle.exists()
+    assert not job_paths.result_pickle.exists()
 
 
 # ---------------------------------------------------------------------------------------------------------------- slots

@@ -420,7 +420,7 @@ def cells_of(line: str) -> list[str]:
     cells = [""]
     for found in re.finditer(r"\\([\\|<])|(.)", line):
         if found[2] == "|":
-            text.append("")
+            cells.append("")
         else:
             cells[-1] += found[1] or found[2]
     return [cell.strip() for cell in cells[1:-1]]
