@@ -293,6 +293,7 @@ def test_what_report_has_made_passes_the_check(published):
     assert files == {"README.md", "summary.md", "tiny.md", "tiny.csv", "tiny_depth.png", "tiny_depth.svg"}
     index = (published / "results" / "README.md").read_text()
     assert "\n- paper: the paper's protocol.\n- short: real data, fewer iterations, not comparable" in index
+    assert 0 < index.index("How to read the tables:") < index.index("| experiment ")
     assert "](tables/tiny.md)" in index and "test error 8.55 ± 0.07 (n = 2 of 5)" in index and "2.00 GPU" in index
 
 
