@@ -12,7 +12,7 @@ _HEAD = """# Results
 
 `make report` makes every page here from the records in [records](records). [summary.md](summary.md) compares the nets
 of the paper profile with the papers. Each line below is a table, shown by the last row that has a reported number and
-completed runs, or by what the table asks.
+completed runs, or by the answer to the table's question.
 
 How to read the tables:
 
@@ -21,8 +21,8 @@ How to read the tables:
 - A result is given as mean ± sample standard deviation over n seeds. "n = 3 of 5" says that two seeds have no record
   yet. A run whose loss is no longer finite is counted as diverged and is in no mean.
 - The 95 % t-interval is Student's interval of the mean. The verdict says whether the reported number lies in the 95 %
-  prediction interval of one more run (of the mean of five more runs, where the paper reports a mean of five), or what
-  the table answers. With two seeds these intervals are very wide.
+  prediction interval of one more run (of the mean of five more runs, where the paper reports a mean of five), or
+  answers the table's question. With two seeds these intervals are very wide.
 - Differences are in percentage points. Hours are the runs' shares of their devices' time.
 - The notes below a table name its data, hardware, code and records. The numbers are in a CSV file beside the table.
 """

@@ -20,7 +20,7 @@ _NOTE = (
 def write_summary(pages: Sequence[Page]) -> str:
     """Return the text of the summary. ``pages``: every table that has records, of which it takes the paper profile's.
 
-    A net that stands in two tables has one line, from the first of them.
+    A net of two tables has one line, from the first table.
     """
     results: dict[str, RowResult] = {}
     for page in pages:
