@@ -280,6 +280,7 @@ def test_training_on_a_processor_says_why_unless_it_was_asked_for(out, no_gpu, l
         (["--max-starts", "0"], "'0' is not a whole number of at least 1"),
         (["--slots", "0"], "'0' is not a whole number of at least 1"),
         (["--epochs", "3"], "unrecognized arguments"),
+        (["--data", ""], "no path is named"),
     ],
 )
 def test_bad_arguments_are_refused_with_the_reason(out, launched, capsys, arguments, message):
@@ -287,6 +288,11 @@ def test_bad_arguments_are_refused_with_the_reason(out, launched, capsys, argume
         run(out, *arguments)
     assert ended.value.code == 2 and message in capsys.readouterr().err
     assert not launched and not out.exists()
+
+
+def test_a_path_in_the_home_folder_is_found_where_the_shell_left_the_tilde(out, launched, monkeypatch):
+    monkeypatch.setenv("HOME", str(out.parent / "home"))
+    assert cli.parse(TINY_EXPERIMENT, ["--out=~/runs", "--data=~nobody-here/x"]).out == out.parent / "home" / "runs"
 
 
 @pytest.mark.parametrize(

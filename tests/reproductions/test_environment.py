@@ -57,6 +57,12 @@ def test_what_the_user_adds_is_left_alone(modules, tmp_path):
     assert done.returncode == 0 and "cifar_table" in done.stdout, done.stderr
 
 
+def test_a_notebooks_backend_of_matplotlib_is_no_matter(tmp_path):
+    script = "import reproductions, matplotlib; print(matplotlib.get_backend())"
+    done = start("-c", script, path=[ROOT], MPLBACKEND="module://matplotlib_inline.backend_inline")
+    assert done.returncode == 0 and done.stdout, done.stderr
+
+
 def test_an_environment_without_torch_takes_all_from_pythonpath(modules):
     script = "import sysconfig; sysconfig.get_path = lambda name: '/nowhere'; import reproductions"
     assert "theirs" not in (said := start("-c", script, path=[modules("numpy")]).stderr) and not said

@@ -476,6 +476,23 @@ def test_rows_of_one_precision_are_said_to_compare_nothing(tmp_path):
     assert "hown:" not in text and not re.search(r"\| yes", text)
 
 
+def test_fused_kernels_are_compared_with_the_librarys_runs_or_the_published_ones(tmp_path):
+    errors, published = [8.4, 8.5, 8.7, 8.6, 8.5], [8.3, 8.5, 8.6, 8.4, 8.6]
+
+    def page(root, own, kernels):
+        rows = {"fast": own, "fused": errors}
+        results = make_results(precision.EXPERIMENT, PAPER, rows, root, {"fast": published})
+        for record in results[1].records:
+            record["versions"]["kernels"] = kernels
+        return write_report(precision.EXPERIMENT, PAPER, results, root)[0].read_text()
+
+    text = page(tmp_path / "published", [], "fused").split("## Equivalence within 0.3 points")[1]
+    assert "| ResNet-20, fused kernels − ResNet-20, fast | 5, 5 " in text and "Shown: the 90 % interval" in text
+    assert "Not shown: the" in page(tmp_path / "own", [x - 0.4 for x in published], "fused").split("0.3 points")[1]
+    text = page(tmp_path / "same", published, "library")
+    assert "Nothing is compared: both rows have runs in library kernels here." in text
+
+
 def test_the_headline_compares_the_last_row_with_a_number(tmp_path):
     results = make_results(TABLE, PAPER, {"resnet20": [8.5, 8.7], "resnet32": [7.6, 7.5]}, tmp_path)
     headline = of_last_row(make_page(TABLE, PAPER, results, tmp_path))
