@@ -71,7 +71,7 @@ slurm-up slurm-down slurm-status: ; @slurm/testcluster $(@:slurm-%=%)
 
 venv: $(INSTALLED)
 # Two processes, each with files of its own: its fixtures are made once. test: minutes; test-slow: all that test leaves.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 test: $(INSTALLED) ; $(PYTEST)
 test-slow: $(INSTALLED) ; $(PYTEST) -m 'slow or slurm or faults'
 test-all: $(INSTALLED) ; $(PYTEST) -m ''

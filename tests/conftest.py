@@ -41,11 +41,22 @@ class Cluster:
         return self.folder / "slurm.conf"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
-def pytest_collection_modifyitems(config, items):
-    for item in items if config.pluginmanager.hasplugin("xdist") else []:
-        # A process has whole files, and one of them has the cluster.
-        item.add_marker(pytest.mark.xdist_group("slurm" if item.get_closest_marker("slurm") else item.path.name))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A process of several has whole files, whose fixtures are made once, and one has all that need the cluster."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "slurm" if Path(file).name in with_cluster else file
+
+    tests = Path(__file__).parent.rglob("test_*.py")
+    with_cluster = {path.name for path in tests if "mark.slurm" in path.read_text(encoding="utf-8")}
+    return Files(config, log)
+
+
+def pytest_collection_modifyitems(items):
     missing = {"gpu": None if torch.cuda.is_available() else "needs a CUDA GPU"}
     if any(item.get_closest_marker("slurm") for item in items):
         missing["slurm"] = why_no_cluster()

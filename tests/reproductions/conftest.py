@@ -1,13 +1,26 @@
 """What the tests in this folder share."""
 
 import pytest
+from fakes import leave_out_plots
 from hypothesis import settings
 from repositories import commit, git
 
 from reproductions.harness import provenance
+from reproductions.harness.launching.run_paths import RunPaths
 
 settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")
+
+
+@pytest.fixture
+def paths(tmp_path) -> RunPaths:
+    return RunPaths(tmp_path, tmp_path)
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Plots take most of the time and have tests of their own."""
+    leave_out_plots(monkeypatch)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import submitit
 import tiny
 import torch
 from fakes import make_record, store
+from waiting import wait_until
 
 from reproductions.harness import cli, launching, provenance
 from reproductions.harness.console import EXIT_INTERRUPTED, make_console
@@ -209,13 +210,6 @@ def test_a_stopped_launch_goes_on_where_it_was_and_ends_with_the_same_weights(
 def running(out):
     statuses = [Status.read(path.parent) for path in out.glob("work/*/status.json")]
     return [status for status in statuses if status is not None and status.state == "running"]
-
-
-def wait_until(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 # -------------------------------------------------------------------------- the local queue, with jobs made of thin air

@@ -8,12 +8,12 @@ import tiny
 import torch
 from fakes import make_record
 from test_launchers import Watcher, cluster, submit  # noqa: F401  (cluster is a fixture)
-from test_teachers import finished, never
+from test_teachers import finished
+from waiting import never
 
 from reproductions.harness.experiment import Row, Variant
 from reproductions.harness.launching import cost, local
 from reproductions.harness.launching.options import Options
-from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.worker import Outcome, execute
 from reproductions.harness.records import RecordError, read_record, record_path, write_record
 from resnet.recipe import Recipe
@@ -23,11 +23,6 @@ FIRST = Run("cifar_resnet8", tiny.TINY, "synthetic_first5")
 TUNED = Run("cifar_resnet8", tiny.TINY, "synthetic_last5", pretrained=FIRST)
 # A student whose teacher was pretrained: the runs that it needs need others.
 STUDENT = Run("cifar_resnet8", replace(tiny.TINY, temperature=4.0), "synthetic_last5", teacher=TUNED)
-
-
-@pytest.fixture
-def paths(tmp_path):
-    return RunPaths(tmp_path, tmp_path)
 
 
 def test_runs_wait_for_those_that_they_need_and_record_their_weights(paths):

@@ -23,11 +23,6 @@ EXPERIMENT = make_experiment()
 RUNS = EXPERIMENT.runs(Variant("smoke"), 2)
 
 
-@pytest.fixture
-def paths(tmp_path):
-    return RunPaths(tmp_path, tmp_path)
-
-
 def show(paths, *experiments):
     """The exit status and the text."""
     console = make_console(file=io.StringIO(), width=200)

@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from fakes import leave_out_plots, make_record, make_results, move, store
+from fakes import make_record, make_results, move, store
 
 from reproductions import cifar_table, degradation, precision, reported
 from reproductions.bag_of_tricks import efficient as bag_of_tricks_efficient
@@ -18,6 +18,7 @@ from reproductions.harness.reporting.page import make_page, of_last_row, write_r
 from reproductions.harness.reporting.text import markdown_table
 from resnet.models import count_parameters, create_model
 
+pytestmark = pytest.mark.usefixtures("no_plots")
 TABLE, DEGRADATION = cifar_table.EXPERIMENT, degradation.EXPERIMENT
 PAPER, SHORT, SMOKE = Variant("paper"), Variant("short"), Variant("smoke")
 ERRORS = {
@@ -27,12 +28,6 @@ ERRORS = {
     "resnet56": [7.02],
     "resnet110": [],
 }
-
-
-@pytest.fixture(autouse=True)
-def no_plots(monkeypatch):
-    """Plots take most of the time and have tests of their own."""
-    leave_out_plots(monkeypatch)
 
 
 def report_pools(pool, published, out):

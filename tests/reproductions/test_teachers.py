@@ -11,6 +11,7 @@ import tiny
 from fakes import make_record, store
 from test_launchers import FakeCluster, Watcher, cluster, submit  # noqa: F401  (cluster is a fixture)
 from trained import leave
+from waiting import never
 
 from reproductions.harness import cli
 from reproductions.harness.experiment import Row, Variant
@@ -29,15 +30,6 @@ TEACHER = Run("cifar_resnet14", tiny.TINY, "synthetic")
 STUDENT = Run("cifar_resnet8", replace(tiny.TINY, temperature=4.0), "synthetic", teacher=TEACHER)
 STUDENTS = [replace(STUDENT, seed=seed) for seed in range(3)]
 DIVERGING = Run("cifar_resnet8", replace(tiny.TINY, learning_rate=1e30), "synthetic")
-
-
-@pytest.fixture
-def paths(tmp_path):
-    return RunPaths(tmp_path, tmp_path)
-
-
-def never():
-    return False
 
 
 def finished(paths, run):

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from waiting import Killed, never
 
 from reproductions.harness import provenance
 from reproductions.harness.launching import worker
@@ -40,10 +41,6 @@ def comparable_record(paths, run):
     for segment in record["segments"]:
         del segment["device_seconds"]
     return {name: value for name, value in record.items() if name not in ("timing", "interruptions", "record_sha256")}
-
-
-def never():
-    return False
 
 
 def small_data(name, folder):
@@ -103,10 +100,6 @@ def test_killed_at_random_moments_it_leaves_the_same_record(tmp_path):
     assert interruptions == [0, kills]
     expected, weights = (checkpoint.load(p.weights(run)) for p in (undisturbed, paths))
     assert all(torch.equal(expected[name], weights[name]) for name in expected)
-
-
-class Killed(BaseException):
-    """What a SIGKILL looks like to the code: nothing catches it."""
 
 
 @pytest.fixture
