@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import resnet  # noqa: F401  (sets what torch reads when it is loaded)
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import pandas
 
 check_packages()
+# A notebook's shell names one that matplotlib refuses where the notebook's packages are not installed; plots need none.
+os.environ.pop("MPLBACKEND", None)
 
 
 def frame(records: str | Path, curves: bool = False) -> pandas.DataFrame:

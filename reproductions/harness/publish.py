@@ -23,6 +23,7 @@ from reproductions.harness.reporting.figure import read_description
 from reproductions.harness.reporting.frame import CURVES, RUNS, write_frames
 from reproductions.harness.reporting.index import write_index
 from reproductions.harness.reporting.page import make_page
+from reproductions.harness.reporting.summary import write_summary
 from reproductions.layer_responses.measuring import RESPONSES
 from resnet.data import KNOWN_COPIES
 from resnet.files import write_atomically
@@ -30,10 +31,10 @@ from resnet.run import Run
 from resnet.weights import WeightsError
 
 README = Path("README.md")
-INDEX = Path("README.md")  # of the results, in their folder
+INDEX, SUMMARY = Path("README.md"), Path("summary.md")  # of the results, in their folder
 KINDS = (RESPONSES, PREDICTIONS, EXACT_ERRORS)  # of measurements
 _MADE = ("tables", "plots")  # folders of results
-_SECTION = re.compile(r"<!-- begin (results/tables/[\w-]+\.md) -->\n(.*?)<!-- end -->", re.DOTALL)
+_SECTION = re.compile(r"<!-- begin (results/(?:tables/)?[\w-]+\.md) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
 def objections(record: dict, history: bool = True) -> list[str]:
@@ -127,7 +128,7 @@ def publish_weights(experiments: Sequence[Experiment], out: Path, results: Path)
 
 
 def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool) -> list[Path]:
-    """Make every table and plot that has published records, their index, and the frames of all runs."""
+    """Make every table and plot that has published records, their index, the summary, and the frames of all runs."""
     written, pages = [], []
     for experiment, variant, seeds in recorded_tables(experiments, pool):
         page = make_page(experiment, variant, experiment.results(variant, seeds, pool, pool), results)
@@ -135,9 +136,10 @@ def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool
         written += files
         if files:  # records alone make no table of layer responses
             pages.append(page)
-    index = results / INDEX
-    write_atomically(index, write_index(pages).encode())
-    return [*written, index, *write_frames(pool, results)]
+    for name, text in ((INDEX, write_index(pages)), (SUMMARY, write_summary(pages))):
+        write_atomically(results / name, text.encode())
+        written.append(results / name)
+    return [*written, *write_frames(pool, results)]
 
 
 def report(experiments: Sequence[Experiment], results: Path, readme: Path) -> tuple[list[Path], Pool]:
@@ -184,7 +186,7 @@ def _file_states(results: Path, readme: Path) -> tuple[dict[str, list[int]], dic
 
 def _singles(results: Path) -> list[Path]:
     """The generated files beside the folders."""
-    return [results / name for name in (INDEX, RUNS, CURVES)]
+    return [results / name for name in (INDEX, SUMMARY, RUNS, CURVES)]
 
 
 def with_tables(text: str, root: Path) -> str:

@@ -51,7 +51,7 @@ def test_what_did_not_fit_is_left_out_with_its_reason(results):
 def test_table_6_is_summed_up_in_minutes(results):
     page = markdown.page(replace(results, table=replace(results.table, floor_minutes=3.5)))
     assert line_of(page, "1 ") == ["1", "2", "50,500 (50,000 to 51,000)", "2.00", "27.5", "28.8"]
-    assert "At the floor's rate the training would take 3.5 minutes." in " ".join(page.split())
+    assert "At the floor's rate training would take 3.5 minutes." in " ".join(page.split())
 
 
 def test_a_cpu_has_no_columns_of_memory_and_energy(results):

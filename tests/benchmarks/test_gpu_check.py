@@ -238,7 +238,7 @@ def test_a_device_that_hangs_is_not_asked_by_the_command_itself(tmp_path, monkey
 def test_all_is_well(tmp_path):
     results = MadeUpGPU().check(tmp_path)
     page = page_of(tmp_path)
-    assert "**Safe to use: yes**, because the 8 tests that decide passed, and 1 packed runs" in page
+    assert "**Safe to use: yes**, because the 8 decisive tests passed, and 1 packed runs" in page
     assert "**Best packing width:** 8 for cifar_resnet20 (600,000 images/s, 30.00 times the conventional loop)." in page
     assert "| weight gradients | 14.0 | 268.0 | 67.0 % |\n| batch norm | 19.0 | 132.0 | 33.0 % |\n" in page
     assert "| 14.0 | 19.14 | 268.0 | `sm80_xmma_wgrad_implicit_gemm_indexed_bf16/nhwc` |" in page
@@ -321,13 +321,14 @@ def test_a_process_that_hangs_is_ended_with_all_that_it_started(tmp_path):
         ('print(\'VALUES {"skipped": "why"}\'); print()', Ended(SKIPPED, words="why")),
         ("print('last', flush=True); os.abort()", Ended(FAILED, words="last\nended by SIGABRT")),
         ("print('VALUES {}'); sys.exit('no driver')", Ended(FAILED, words="no driver")),
-        ("sys.exit(3)", Ended(FAILED, words="ended with exit status 3 and without a word")),
+        ("sys.exit(3)", Ended(FAILED, words="ended with exit status 3 and without any output")),
     ],
 )
 def test_a_process_ends(text, ended):
     assert run_limited(script(text), 60) == ended
 
 
+@pytest.mark.slow
 def test_a_stage_is_a_process_that_runs_one_test():
     stage = next(stage for stage in stages(TINY) if stage.name == "test-fp16")
     ended = start_process(stage, TINY, "cpu", 120)
