@@ -9,21 +9,18 @@ plain110,resnet110``), both with the warm-up that the paper has for 110 layers.
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from reproductions.cifar_table import recipe_for
 from reproductions.harness.experiment import Experiment, Row, RowResult
-from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.compare import welch_cells, welch_numbers
+from reproductions.harness.reporting.claims import Claim, claims_numbers, claims_section, judge, trend
 from reproductions.harness.reporting.curves import learning_curves
 from reproductions.harness.reporting.figure import save
-from reproductions.harness.reporting.frame import METRICS, final_values
-from reproductions.harness.reporting.intervals import WelchTest
+from reproductions.harness.reporting.frame import METRICS
 from reproductions.harness.reporting.page import Page
-from reproductions.harness.reporting.text import markdown_table, signed
 
 KINDS = {"plain": "plain", "resnet": "ResNet"}
+FIGURE = "He et al. 2015, sections 1 and 4.2, Figures 1 and 6"  # where the claims are
 
 
 def rows(profile: str) -> list[Row]:
@@ -45,7 +42,7 @@ def rows(profile: str) -> list[Row]:
 
 
 def report(page: Page) -> list[Path]:
-    """The errors, the difference that depth makes to them, and the learning curves of Figure 6."""
+    """The errors, what they say of the paper's claims about depth, and the learning curves of Figure 6."""
     plain, residual = ([r for r in page.results if r.row.key.startswith(kind)] for kind in KINDS)
     columns = [
         page.net(),
@@ -57,71 +54,37 @@ def report(page: Page) -> list[Path]:
         page.reproduced("test_error"),
         page.other_implementations(),
     ]
-    depth = [
-        Difference(deep=nets[-1], shallow=nets[0], metric=metric)
-        for nets in ([r for r in kind if not r.row.on_request] for kind in (plain, residual))
-        for metric in ("training_error", "test_error")
-    ]
+    findings = judge(claims(plain, residual), page.results, page.variant)
     curves = learning_curves({"plain nets": plain, "residual nets": residual}, page.variant)
     return [
-        *page.write(columns, [differences_section(depth)]),
-        page.write_csv(differences_numbers(depth), "differences"),
+        *page.write(columns, [claims_section(findings)]),
+        page.write_csv(claims_numbers(findings), "claims"),
         *save(curves, page.plot_path("curves"), page.description),
     ]
 
 
-@dataclass(frozen=True)
-class Difference:
-    """What sets a deep net's final error apart from a shallow one's."""
+def claims(plain: list[RowResult], residual: list[RowResult]) -> list[Claim]:
+    """The claims of sections 1 and 4.2 about nets of these depths, but for those that are trained on request."""
+    plain, residual = ([result.row for result in nets if not result.row.on_request] for nets in (plain, residual))
+    (shallow, *_, deep), depths = plain, [int(row.model.removeprefix("cifar_resnet")) for row in residual]
+    nets = {row.key: row.label for row in (*plain, *residual)}
 
-    deep: RowResult
-    shallow: RowResult
-    metric: str
+    def worse(key: str, other: str, metric: str = "test_error", says: str = "{1} has a lower {2} than {0}") -> Claim:
+        text = says.format(nets[key], nets[other], METRICS[metric])
+        return Claim(f"{key}_{other}_{metric}", text, FIGURE, (key, other), (1, -1), metric)
 
-    @property
-    def samples(self) -> tuple[list[float], list[float]]:
-        return final_values(self.deep.records, self.metric), final_values(self.shallow.records, self.metric)
-
-    @property
-    def difference(self) -> float | None:
-        """Mean of the deep net minus mean of the shallow one, in percentage points."""
-        deep, shallow = map(intervals.mean, self.samples)
-        return None if deep is None or shallow is None else deep - shallow
-
-    @property
-    def test(self) -> WelchTest | None:
-        return intervals.welch_test(*self.samples)
-
-
-def differences_section(differences: list[Difference]) -> str:
-    """A table of differences with Welch's test, and what it means, under a heading."""
-    samples = [difference.samples for difference in differences]
-    table = markdown_table(
-        {
-            "nets": [f"{d.deep.row.label} − {d.shallow.row.label}" for d in differences],
-            "error": [METRICS[d.metric] for d in differences],
-            "n": [f"{len(deep)}, {len(shallow)}" for deep, shallow in samples],
-            "difference": [signed(d.difference) for d in differences],
-            **welch_cells([difference.test for difference in differences], signed),
-        }
-    )
-    return (
-        f"## What depth does\n\n{table}\nDeepest minus shallowest net, in percentage points: above 0, the deeper net "
-        "is worse. Welch's two-sided t-test with Welch–Satterthwaite degrees of freedom; it needs two runs of both.\n"
-    )
-
-
-def differences_numbers(differences: list[Difference]) -> dict[str, list]:
-    """The same as columns for a CSV."""
-    return {
-        "deep": [d.deep.row.key for d in differences],
-        "shallow": [d.shallow.row.key for d in differences],
-        "metric": [d.metric for d in differences],
-        "n_deep": [len(d.samples[0]) for d in differences],
-        "n_shallow": [len(d.samples[1]) for d in differences],
-        "difference": [d.difference for d in differences],
-        **welch_numbers([d.test for d in differences]),
-    }
+    more = "{0} has a higher {2} than {1}"
+    first, last = residual[0].key, residual[-1].key
+    corners = (deep.key, shallow.key, last, first)
+    return [
+        *(worse(deep.key, shallow.key, metric, more) for metric in ("training_error", "test_error")),
+        *(worse(first, last, metric) for metric in ("training_error", "test_error")),
+        *(worse(one.key, other.key) for one, other in zip(plain, residual)),
+        Claim("trend", f"the test error of residual nets falls with depth, from {depths[0]} to {depths[-1]} layers",
+              FIGURE, tuple(row.key for row in residual), trend(depths)),
+        Claim("interaction", f"depth, from {depths[0]} to {depths[-1]} layers, costs plain nets more than residual "
+              "nets in test error", FIGURE, corners, (1, -1, -1, 1)),
+    ]  # fmt: skip
 
 
 EXPERIMENT = Experiment(

@@ -18,7 +18,7 @@ neither a threshold nor held-out images.
 
 One seed of all rows is about 4e19 floating-point operations, more than half of them those of the three bottleneck nets;
 what that takes, ``--dry-run`` tells once records have the rates. So the paper profile has one seed unless told
-otherwise, and then no verdict, which needs two.
+otherwise, and then no verdict, which needs three.
 
 ``--evaluate-only`` trains nothing and tests the weights in a file, or torchvision's: see
 :mod:`reproductions.imagenet.evaluate_checkpoint`.
@@ -113,7 +113,7 @@ def _errors(page: Page, test: str) -> list[Column]:
                 own.published(),
                 own.reproduced(),
                 own.difference(),
-                own.verdict(),
+                *own.verdict(),
             )
         ]
     return [replace(column, heading=column.heading.replace(f", {test}", "")) for column in columns]

@@ -14,8 +14,6 @@ from reproductions.harness.reporting.page import Headline
 from reproductions.harness.reporting.text import NONE, interval, markdown_table, no_interval, p_value, pairs, signed
 from reproductions.protocol_details.forest import Line, forest
 
-ALPHA = 0.05  # the chance of any false statement among all of a table
-
 
 @dataclass(frozen=True)
 class Effect:
@@ -47,7 +45,7 @@ class Effect:
 
     def interval(self, comparisons: int) -> Interval | None:
         """The t-interval of the mean that all of so many ``comparisons`` keep to with 95 % probability (Bonferroni)."""
-        return None if self.same else intervals.mean_interval(self.differences, 1 - ALPHA / comparisons)
+        return None if self.same else intervals.mean_interval(self.differences, intervals.corrected(comparisons))
 
     def p(self, comparisons: int) -> float | None:
         """The p-value of no difference in a paired t-test, times the number of comparisons (Bonferroni), at most 1."""

@@ -169,7 +169,7 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
 
 def bars(values: list[float]) -> list[list[float]] | None:
     """Lengths of the 95 % t-interval below and above the mean, as error bars want them."""
-    mean, bounds = intervals.mean(values), intervals.mean_interval(values)
+    mean, bounds = intervals.mean(values), intervals.percent(intervals.mean_interval(values))
     return [[mean - bounds.low], [bounds.high - mean]] if bounds else None
 
 

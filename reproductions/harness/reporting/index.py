@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from reproductions.harness.experiment import PROFILES
 from reproductions.harness.records import device_seconds, segments
 from reproductions.harness.reporting import footnotes
-from reproductions.harness.reporting.page import Page, of_last_row
+from reproductions.harness.reporting.page import Page, of_fullest_row
 from reproductions.harness.reporting.text import markdown_table
 
 _HEAD = """# Results
@@ -40,7 +40,7 @@ def write_index(pages: Sequence[Page]) -> str:
 
 def _line(page: Page) -> list[str]:
     experiment, records = page.experiment, footnotes.all_records(page.results)
-    headline = (experiment.headline or of_last_row)(page)
+    headline = (experiment.headline or of_fullest_row)(page)
     hours = sum(device_seconds(record) for record in records) / 3600
     hardware = [segment["hardware"] for record in records for segment in segments(record) if segment["hardware"]]
     units = sorted({footnotes.unit(one) for one in hardware})
