@@ -125,9 +125,10 @@ def spread_section(page: Page) -> str:
     powers = ", ".join(f"{n} seeds {100 * intervals.spread_power(stds, n):.0f} %" for n in (seeds, 10, 20))
     letter = reported.letter(next(iter(theirs.values())).source)
     return (
-        f"## Does the spread grow with depth?\n\n{found} Implementation ({letter}) has the standard "
-        f"deviations {', '.join(str(theirs[key].std) for key in named)} for {', '.join(samples)}. Brown and Forsythe's test of equal variances at the 5 % "
-        f"level finds a spread as unequal as that with a probability of: {powers} (simulated).\n"
+        f"## Does the spread grow with depth?\n\n{found} Implementation ({letter}) has the standard deviations "
+        f"{', '.join(str(theirs[key].std) for key in named)} for {', '.join(samples)}. Brown and Forsythe's test of "
+        "equal variances at the 5 % level finds a spread as unequal as that with a probability of: "
+        f"{powers} (simulated).\n"
     )
 
 

@@ -102,9 +102,7 @@ def _unresolved() -> str:
     values = {depth: reported.target(f"resnet{depth}").value for depth in (20, 32, 44, 56, 110)}
     steps = {(a, b): values[a] - values[b] for a, b in pairwise(values)}
     small = ", ".join(f"ResNet-{a} to {b} ({step})" for (a, b), step in steps.items() if step < MARGIN)
-    return (
-        f" Rows that are equivalent so can still differ by more than these steps of Table 6: {small}." if small else ""
-    )
+    return f" Equivalent rows can still differ by more than these steps of Table 6: {small}." if small else ""
 
 
 def _chance(samples: list[list[float]], seeds: int) -> str:

@@ -148,7 +148,7 @@ class Experiment:
     ``rows`` gives the rows of a profile. ``report`` takes a :class:`~reproductions.harness.reporting.page.Page` with
     the rows' results, writes tables and plots, and returns the files, tables (``.md``) first. ``metric`` is what the
     page is about. ``headline`` takes the same page and returns a
-    :class:`~reproductions.harness.reporting.page.Headline` for the index of all tables; None: that of the last row.
+    :class:`~reproductions.harness.reporting.page.Headline` for the index of all tables; None: the row with most runs.
 
     A script with several experiments, one per data set, is named in ``script``; ``dataset`` is what the command line
     calls the experiment's, None for the script's first. ``module`` below ``reproductions`` runs it, where

@@ -152,9 +152,9 @@ def claims_section(findings: list[Finding]) -> str:
     spread = " and ".join(f"{number(sigma)} ({name})" for name, sigma in sigmas.items())
     return (
         f"## Claims\n\n{markdown_table(columns)}\nEach effect is a contrast of mean errors in percentage "
-        "points that is above 0 if the claim holds; that of the fall with depth is how far a line through the nets' "
-        "errors falls from the shallowest to the deepest, that of the interaction how much more depth adds to the "
-        "error of plain nets than of residual nets. Welch's two-sided t-test with Welch–Satterthwaite degrees of "
+        "points that is above 0 if the claim holds: for the fall with depth, how far a line through the nets' errors "
+        "falls from the shallowest to the deepest; for the last claim, how much more depth adds to the error of plain "
+        "nets than to the error of residual nets. Welch's two-sided t-test with Welch–Satterthwaite degrees of "
         f"freedom, from {intervals.FEWEST} runs of each net on; intervals and p-values are corrected for "
         f"{comparisons} claims (Bonferroni). “Shown”: the interval lies above 0; “contradicted”: below.\n"
         + power_note(spread)
