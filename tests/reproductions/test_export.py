@@ -349,11 +349,11 @@ def test_hub_finds_released_weights_by_name_and_path(hub, tmp_path):
     card |= {"weights_sha256": digest_of_weights(other)}
     export.write_atomically(hub / "weights/cifar_resnet20_fp32.safetensors", export.pack_weights(other, card))
     assert torch.equal(load(hub, "cifar_resnet20", pretrained=True).fc.weight, other["fc.weight"])
-    with pytest.raises(WeightsError, match="cifar_resnet20_f; released"):
+    with pytest.raises(WeightsError, match="cifar_resnet20_f; released: "):
         load(hub, "cifar_resnet20", weights="cifar_resnet20_f")
-    with pytest.raises(WeightsError, match="cifar_resnet56; there are: cifar_resnet20_fp32, cifar_resnet20_short"):
+    with pytest.raises(WeightsError, match="cifar_resnet56; released: cifar_resnet20_fp32, cifar_resnet20_short"):
         load(hub, "cifar_resnet56", pretrained=True)
-    with pytest.raises(WeightsError, match=r"holds cifar_resnet20 \(ResNet-20, paper, test error 8.7 %\), and not"):
+    with pytest.raises(WeightsError, match=r"holds cifar_resnet20 \(ResNet-20, paper, test error 8.7 %\), not"):
         load(hub, "cifar_resnet32", weights="cifar_resnet20_fp32")
     with pytest.raises(WeightsError, match="there is no file"):
         load(hub, "cifar_resnet20", weights=hub / "no.safetensors")
