@@ -112,18 +112,18 @@ def error_against_depth(results: list[RowResult], variant: Variant) -> Figure | 
     if not shown:
         return None
     with matplotlib.rc_context(STYLE):
-        figure, (axis,) = make_figure(SINGLE, 2.6, [""], variant, [result.row.data for result in results])
+        figure, (axis,) = make_figure(SINGLE, 2.3, [""], variant, [result.row.data for result in results])
         if missing := ", ".join(result.row.label for result in results if result not in shown):
             caption(figure, f"{figure.get_suptitle()} · not yet run: {missing}")
         legend: dict[str, object] = {}
         for x, result in enumerate(shown):
             _draw_sample(axis, x, final_values(result.records), legend)
             if result.published:
-                _draw_mean(axis, x - 0.25, final_values(result.published), "published here", GREY, "s", legend)
+                _draw_mean(axis, x - 0.32, final_values(result.published), "published here", GREY, "s", legend)
             if variant.profile == "paper":
-                _draw_reported(axis, x + 0.28, result, legend)
+                _draw_reported(axis, x + 0.43, result, legend)
         axis.set_xticks(range(len(shown)), [f"{r.row.label}\nn = {len(completed(r.records))}" for r in shown])
-        axis.set(xlim=(-0.6, len(shown) - 0.4), ylabel="final test error (%)")
+        axis.set(xlim=(-0.5, len(shown) - 0.4), ylabel="final test error (%)")
         axis.margins(y=0.12)
         low, high = axis.get_ylim()
         axis.set_ylim(max(0.0, low), min(100.0, high))
@@ -132,11 +132,11 @@ def error_against_depth(results: list[RowResult], variant: Variant) -> Figure | 
 
 
 def _draw_sample(axis: Axes, x: float, values: list[float], legend: dict) -> None:
-    width = min(0.18, 0.06 * (len(values) - 1))  # the seeds lie side by side, in their order
+    width = min(0.4, 0.1 * (len(values) - 1))  # the seeds lie side by side, in their order
     places = [x + width * (i / (len(values) - 1) - 0.5) if len(values) > 1 else x for i in range(len(values))]
     legend["one seed"] = axis.scatter(places, values, s=11, color=OWN, alpha=0.75, linewidth=0, zorder=3)
     if len(values) > 2:
-        _draw_mean(axis, x + 0.15, values, "mean", INK, "_", legend)
+        _draw_mean(axis, x + 0.29, values, "mean", INK, "_", legend)
 
 
 def _draw_mean(axis: Axes, x: float, values: list[float], name: str, colour: str, marker: str, legend: dict) -> None:
@@ -149,7 +149,7 @@ def _draw_mean(axis: Axes, x: float, values: list[float], name: str, colour: str
 
 
 def _draw_reported(axis: Axes, x: float, result: RowResult, legend: dict) -> None:
-    """Draw the paper's number as a hollow diamond, with its standard deviation if it has one; a best of n as a cross."""
+    """Draw the paper's number as a hollow diamond, with its standard deviation if there is one; a best as a cross."""
     for value in reported.in_paper(result.row.reported):
         std = None if value.std is None else float(value.std)
         name = f"reported best of {value.n}" if value.kind == "best" else "reported mean ± std" if std else "reported"

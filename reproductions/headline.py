@@ -15,7 +15,16 @@ from reproductions.harness.experiment import Row, Variant
 from reproductions.harness.records import Pool, records_digest
 from reproductions.harness.reporting import intervals
 from reproductions.harness.reporting.curves import DASHES
-from reproductions.harness.reporting.figure import COLOURS, DOUBLE, HOLLOW, SINGLE, STYLE, legend_below, make_figure
+from reproductions.harness.reporting.figure import (
+    COLOURS,
+    DOUBLE,
+    HOLLOW,
+    SINGLE,
+    STYLE,
+    caption,
+    legend_below,
+    make_figure,
+)
 from reproductions.harness.reporting.figure import save as save_figure
 from reproductions.harness.reporting.footnotes import counted
 from reproductions.harness.reporting.frame import final_values
@@ -23,7 +32,7 @@ from reproductions.harness.reporting.frame import final_values
 KINDS = {"plain": "plain nets", "resnet": "residual nets"}  # by the begin of a row's key
 LOOKS = {"plain": (COLOURS[0], "s", DASHES), "resnet": (COLOURS[4], "o", "-")}
 DRAWN = ("mean", "single", "approximate")  # kinds of reported numbers; a bound or a best of n is none of these
-PANELS = {"paper": "the paper's protocol", "short": "short profile, not comparable with the paper"}
+PANELS = {"paper": "the paper's protocol", "short": "short profile, 1/16 of the iterations"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,9 @@ def error_against_depth(panels: dict[str, list[Place]]) -> Figure | None:
     with matplotlib.rc_context(STYLE):
         titles, data = [PANELS[p] for p in panels], [place.row.data for places in panels.values() for place in places]
         width = DOUBLE if len(panels) > 1 else SINGLE
-        figure, axes = make_figure(width, 2.6, titles, Variant(), data, share_y=False)
+        figure, axes = make_figure(width, 2.3, titles, Variant(), data, share_y=False)
+        if "short" in panels:
+            caption(figure, f"{figure.get_suptitle()} · the short profile is not comparable with the paper")
         counts: dict[str, list[str]] = {kind: [] for kind in KINDS}
         for letter, axis, (profile, places) in zip(ascii_lowercase, axes, panels.items()):
             numbers = {p.row.key: _reported(p) for p in places if profile == "paper"}
@@ -115,8 +126,12 @@ def _draw_kind(axis: Axes, places: list[Place], depths: list[int], numbers: dict
         x, count = depths.index(place.depth), len(place.values)
         beside = [x + 0.06 * (seed - (count - 1) / 2) for seed in range(count)]
         axis.scatter(beside, place.values, s=12, color=colour, marker=marker, alpha=0.8, linewidth=0, zorder=4)
-        if (number := numbers.get(place.row.key)) is not None:
-            axis.plot([x + 0.25], [number], **HOLLOW | {"color": colour})
+    papers = [place for place in places if numbers.get(place.row.key)]
+    if papers:
+        colour, _, line = LOOKS[papers[0].kind]
+        x = [depths.index(place.depth) + (0.2 if place.kind == "plain" else 0.32) for place in papers]
+        look = HOLLOW | {"color": colour, "linestyle": ":", "linewidth": 0.7}
+        axis.plot(x, [numbers[place.row.key] for place in papers], **look)
     trained = [place for place in places if place.values]
     if trained:
         colour, _, line = LOOKS[trained[0].kind]

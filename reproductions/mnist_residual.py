@@ -148,7 +148,7 @@ def errors_over_epochs(result: RowResult, reported_after: dict[int, RowResult], 
     if not errors_of(result):
         return None
     with matplotlib.rc_context(STYLE):
-        figure, (axis,) = make_figure(SINGLE, 2.7, [""], variant, [result.row.data])
+        figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [result.row.data])
         place = STEP_PLACES["with the step"]
         draw_curves(axis, result, place, result.row.recipe.eval_interval)
         legend: dict[str, object] = {}
@@ -159,7 +159,7 @@ def errors_over_epochs(result: RowResult, reported_after: dict[int, RowResult], 
                 if value.kind in reaches:
                     below, above, how = reaches[value.kind]
                     legend[f"reported, {how} to whole percent: anywhere in the box"] = axis.bar(
-                        epoch, below + above, 0.5, error - below, color=HOLLOW["color"], alpha=0.25, zorder=1.5
+                        epoch, below + above, 0.5, error - below, color=HOLLOW["color"], fill=False, zorder=4
                     )
                 else:
                     (legend["reported"],) = axis.plot([epoch], [error], **HOLLOW)
@@ -176,7 +176,7 @@ def mean_losses(result: RowResult, numbers: dict[int, reported.Reported], varian
     if (losses := mean_loss_curve(result.records)) is None:
         return None
     with matplotlib.rc_context(STYLE):
-        figure, (axis,) = make_figure(SINGLE, 2.5, [""], variant, [result.row.data])
+        figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [result.row.data])
         epoch, place = result.row.recipe.eval_interval, STEP_PLACES["with the step"]
         draw_curve(axis, losses, place, epoch, most=len(losses.mean))
         (line,), (band,) = axis.lines, axis.collections

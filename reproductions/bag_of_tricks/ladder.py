@@ -50,7 +50,7 @@ def ladder(series: dict[str, list[RowResult]], variant: Variant, metric: str) ->
     counts = [", ".join(str(len(samples[r.row.key])) for r in line) for line in zip(*series.values())]
     gap, room = (0.46, 0.55) if len(series) > 1 else (0.0, 1.0)  # between the same row of two series, and for each
     with matplotlib.rc_context(STYLE):
-        height = 1.2 + (0.5 if gap else 0.38) * len(labels)
+        height = 0.7 + (0.5 if gap else 0.38) * len(labels)
         figure, (axis,) = make_figure(DOUBLE, height, [""], variant, [r.row.data for r in results], grid="x")
         legend: dict[str, object] = {}
         for index, (name, rows) in enumerate(series.items()):
@@ -136,7 +136,7 @@ def step_curves(steps: list[Step], variant: Variant) -> Figure | None:
     columns = 2 if len(steps) in (2, 4) else min(3, len(steps))
     titles, data = [step.row.row.label for step in steps], [result.row.data for result in results]
     with matplotlib.rc_context(STYLE):
-        figure, axes = make_figure(DOUBLE, 0.9 + 1.9 * math.ceil(len(steps) / columns), titles, variant, data, columns)
+        figure, axes = make_figure(DOUBLE, 0.3 + 1.8 * math.ceil(len(steps) / columns), titles, variant, data, columns)
         last = max(epochs_of(result.row.recipe.iterations, result) for result in results)
         for place, (axis, step) in enumerate(zip(axes, steps, strict=True)):
             axis.set(xlim=(0, MARGIN * last), ylim=limits(trained))

@@ -105,7 +105,7 @@ def schedules(rows: dict[str, RowResult], variant: Variant) -> Figure:
     with matplotlib.rc_context(STYLE):
         titles = ["learning rate", "top-1 accuracy, mean and range of seeds"][: 2 if trained else 1]
         data = [result.row.data for result in rows.values()]
-        figure, axes = make_figure(DOUBLE if trained else SINGLE, 2.5, titles, variant, data, share_y=False)
+        figure, axes = make_figure(DOUBLE if trained else SINGLE, 2.2, titles, variant, data, share_y=False)
         legend = {}
         for place, (name, result) in zip(STEP_PLACES.values(), rows.items()):
             iterations = _drawn_iterations(result.row.recipe)

@@ -166,7 +166,7 @@ def loss_curves(results: list[RowResult], variant: Variant) -> Figure | None:
     if not drawn:
         return None
     with matplotlib.rc_context(STYLE):
-        figure, (axis,) = make_figure(SINGLE, 2.6, [""], variant, [results[index].row.data for index in drawn])
+        figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [results[index].row.data for index in drawn])
         legend = {}
         for index, loss in drawn.items():
             draw_curve(axis, loss, index, 1)

@@ -171,7 +171,7 @@ def curves_plot(done: Training) -> Figure:
     """Draw training (dashed) and validation accuracy (solid) over the epochs."""
     epochs = [entry["epoch"] for entry in done.history]
     with matplotlib.rc_context(STYLE):
-        figure, axis = _one_panel(SINGLE, 2.5)
+        figure, axis = _one_panel(SINGLE, 2.1)
         legend = {}
         for key, place, line in (("validation_accuracy", 4, "-"), ("training_accuracy", 0, "--")):
             colour, marker = look(place)

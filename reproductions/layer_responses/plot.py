@@ -36,7 +36,7 @@ def layer_responses(nets: list[Layers], variant: Variant, data: list[str]) -> Fi
     drawn; the others look as they would beside it. data: the names of the data sets, for the caption.
     """
     with matplotlib.rc_context(STYLE):
-        figure, axes = make_figure(DOUBLE, 2.6, [*TITLES], variant, data)
+        figure, axes = make_figure(DOUBLE, 2.3, [*TITLES], variant, data)
         legend: dict[str, object] = {}
         drawn = [(place, net) for place, net in zip(LAYERS_PLACES * len(nets), nets) if net.in_order]
         for axis, meaning, panel in zip(axes, TITLES.values(), ("in_order", "by_size")):
@@ -47,7 +47,7 @@ def layer_responses(nets: list[Layers], variant: Variant, data: list[str]) -> Fi
                 legend[f"{net.label} (n = {len(layers[0])})"] = axis.lines[-1]
             axis.set(xlabel=meaning, xlim=(0, None))
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes[0].set_ylabel("standard deviation")
+        axes[0].set_ylabel("standard deviation of response")
         low, high = axes[0].get_ylim()
         axes[0].set_ylim(0 if low < high / 2 else low, high)
         if any(len(net.in_order[0]) > 1 for _, net in drawn):

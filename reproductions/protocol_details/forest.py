@@ -25,7 +25,7 @@ def forest(lines: list[Line], meaning: str, interval: str, variant: Variant) -> 
     groups = list(dict.fromkeys(line.group for line in lines))
     data = "synthetic" if variant.profile == "smoke" else "cifar10"
     with matplotlib.rc_context(STYLE):
-        figure, (axis,) = make_figure(DOUBLE, 1.2 + 0.22 * len(lines), [""], variant, [data], grid="x")
+        figure, (axis,) = make_figure(DOUBLE, 0.8 + 0.22 * len(lines), [""], variant, [data], grid="x")
         axis.axvline(0, color=INK, linewidth=0.7, zorder=1)
         legend: dict[str, object] = {}
         for y, line in enumerate(lines):

@@ -55,7 +55,7 @@ def learning_curves(
     results = [result for panel in shown.values() for result in panel.values()]
     with matplotlib.rc_context(STYLE):
         figure, axes = make_figure(
-            DOUBLE if len(shown) > 1 else SINGLE, 2.7, [*shown], variant, [result.row.data for result in results],
+            DOUBLE if len(shown) > 1 else SINGLE, 2.2, [*shown], variant, [result.row.data for result in results],
             share_y=not apart.keys() & shown.keys(),
         )  # fmt: skip
         last = max(result.row.recipe.iterations for result in results)
@@ -63,14 +63,14 @@ def learning_curves(
         for axis, (title, panel) in zip(axes, shown.items()):
             axis.set(xlim=(0, MARGIN * last / unit), ylim=limits(panel.values() if title in apart else together))
             axis.set_xlabel("iterations (thousands)" if unit > 1 else "iterations")
-            axis.xaxis.set_major_locator(MaxNLocator(5))
+            axis.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
             mark_drops(axis, {milestone / unit for r in panel.values() for milestone in r.row.recipe.milestones})
             for place, result in panel.items():
                 draw_curves(axis, result, place, unit)
             _label_ends(axis, panel)
         axes[0].set_ylabel("error (%)")
-        nets = sorted((place, named(r.row.label, r.records)) for panel in shown.values() for place, r in panel.items())
-        curve_legend(figure, results, {name: place for place, name in nets})
+        nets = {named(r.row.label, r.records): place for panel in shown.values() for place, r in panel.items()}
+        curve_legend(figure, results, dict(sorted(nets.items(), key=lambda net: net[1])))
         return figure
 
 
@@ -154,7 +154,7 @@ def curve_legend(
     several = any(len(completed(result.records)) > 1 for result in results)
     where = "augmented batches" if any(r.row.recipe.augment for r in results) else "batches"
     entries[f"test error{', mean' if several else ''}"] = Line2D([], [], **line)
-    entries[f"training error, {where}"] = Line2D([], [], linestyle=DASHES, markerfacecolor="white", **line)
+    entries[f"training error on {where}"] = Line2D([], [], linestyle=DASHES, markerfacecolor="white", **line)
     if several:
         entries["lowest to highest seed"] = Patch(color=INK, alpha=0.18, linewidth=0)
     if any(result.row.recipe.milestones for result in results):

@@ -34,7 +34,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 INK, GREY = "#222222", "#767676"
 OWN = COLOURS[4]  # seeds of a figure with one net a place
 HOLLOW = {
-    "color": COLOURS[3], "marker": "D", "markersize": 4.5, "markerfacecolor": "white", "markeredgewidth": 1.1,
+    "color": COLOURS[3], "marker": "D", "markersize": 4.5, "markerfacecolor": "none", "markeredgewidth": 1.1,
     "linestyle": "none", "zorder": 5,
 }  # fmt: skip
 DATA_NAMES = {
@@ -97,7 +97,7 @@ def save(figure: Figure | None, path: Path, description: str) -> list[Path]:
 
 
 def find_fonts(figure: Figure) -> None:
-    """Give texts with characters that the style's font lacks, such as Chinese ones, the installed fonts that have them."""
+    """Give texts with characters that the style's font lacks, such as Chinese ones, the fonts that have them."""
     for text in figure.findobj(Text):
         families, _ = fonts_for(text.get_text())
         if len(families) > 1:
@@ -171,7 +171,7 @@ def make_figure(
     axes = axes[: len(titles)]
     for place, (axis, title) in enumerate(zip(axes, titles)):
         lettered = f"({ascii_lowercase[place]}) {title}" if len(titles) > 1 else title
-        axis.set_title(wrapped(lettered, width / columns - 0.4, 8.5))
+        axis.set_title(wrapped(lettered, width / columns - 0.4, 8.2))
         axis.tick_params(labelbottom=place + columns >= len(titles))  # below it there may be no other axis
         if grid:
             axis.grid(axis=grid)
@@ -183,7 +183,9 @@ def make_figure(
 def caption(figure: Figure, text: str) -> None:
     """Write a line, or lines where it is long, above all panels."""
     width = figure.get_figwidth() - 0.1
-    figure.suptitle(wrapped(text, width, SMALLEST), fontsize=SMALLEST, color=GREY, style="italic")
+    before, text = figure.get_suptitle().count("\n"), wrapped(text, width, SMALLEST)
+    figure.suptitle(text, fontsize=SMALLEST, color=GREY, style="italic")
+    figure.set_figheight(figure.get_figheight() + 0.12 * (text.count("\n") - before))
 
 
 def wrapped(text: str, inches: float, points: float) -> str:
@@ -192,12 +194,17 @@ def wrapped(text: str, inches: float, points: float) -> str:
 
 
 def legend_below(figure: Figure, entries: dict[str, object]) -> None:
-    """Put a legend below all panels, of names with their artists, in the most columns that the figure has room for."""
+    """Put a legend below all panels, of names with their artists, in the most columns that the figure has room for.
+
+    The figure grows by the legend's height, so that the panels keep theirs.
+    """
     for columns in range(min(5, len(entries)), 0, -1):
         legend = figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
-        if columns == 1 or legend.get_window_extent(figure.canvas.get_renderer()).width <= 0.98 * figure.bbox.width:
-            return
+        size = legend.get_window_extent(figure.canvas.get_renderer())
+        if columns == 1 or size.width <= 0.98 * figure.bbox.width:
+            break
         legend.remove()
+    figure.set_figheight(figure.get_figheight() + size.height / figure.dpi)
 
 
 def look(index: int) -> tuple[str, str]:
