@@ -36,6 +36,7 @@ from reproductions.harness.reporting.figure import (
     legend_below,
     make_figure,
     save,
+    wrapped,
 )
 from reproductions.harness.reporting.frame import completed, final_values
 from reproductions.harness.reporting.page import Page
@@ -106,10 +107,10 @@ def error_against_depth(results: list[RowResult], variant: Variant) -> Figure | 
     reported number beside them.
 
     Reported numbers are drawn in the paper profile only. The nets with completed runs stand side by side, evenly
-    spaced; the caption names the others. None if no run was completed.
+    spaced; the caption names the others. None of fewer than two runs, which have nothing to be seen beside.
     """
     shown = [result for result in results if completed(result.records)]
-    if not shown:
+    if sum(len(completed(result.records)) for result in shown) < 2:
         return None
     with matplotlib.rc_context(STYLE):
         figure, (axis,) = make_figure(SINGLE, 2.3, [""], variant, [result.row.data for result in results])
@@ -122,7 +123,9 @@ def error_against_depth(results: list[RowResult], variant: Variant) -> Figure | 
                 _draw_mean(axis, x - 0.32, final_values(result.published), "published here", GREY, "s", legend)
             if variant.profile == "paper":
                 _draw_reported(axis, x + 0.43, result, legend)
-        axis.set_xticks(range(len(shown)), [f"{r.row.label}\nn = {len(completed(r.records))}" for r in shown])
+        names = [wrapped(result.row.label, 2.3 / len(shown), 7) for result in shown]
+        counts = [len(completed(result.records)) for result in shown]
+        axis.set_xticks(range(len(shown)), [f"{name}\nn = {n}" for name, n in zip(names, counts)])
         axis.set(xlim=(-0.5, len(shown) - 0.4), ylabel="final test error (%)")
         axis.margins(y=0.12)
         low, high = axis.get_ylim()

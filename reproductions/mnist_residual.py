@@ -159,7 +159,7 @@ def errors_over_epochs(result: RowResult, reported_after: dict[int, RowResult], 
                 if value.kind in reaches:
                     below, above, how = reaches[value.kind]
                     legend[f"reported, {how} to whole percent: anywhere in the box"] = axis.bar(
-                        epoch, below + above, 0.5, error - below, color=HOLLOW["color"], fill=False, zorder=4
+                        epoch, below + above, 0.5, error - below, facecolor="none", edgecolor=HOLLOW["color"], zorder=4
                     )
                 else:
                     (legend["reported"],) = axis.plot([epoch], [error], **HOLLOW)

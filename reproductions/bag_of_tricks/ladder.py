@@ -146,7 +146,7 @@ def step_curves(steps: list[Step], variant: Variant) -> Figure | None:
                 axis.axvline(drop, zorder=0, **DROP)  # the two may drop at different epochs: the legend has the label
             n, before = (len(completed(result.records)) for result in (step.row, step.before))
             axis.text(0.97, 0.97, f"n = {n}, without {before}", transform=axis.transAxes, ha="right", va="top",
-                      fontsize=7, color=GREY)  # fmt: skip
+                      fontsize=7, color=GREY, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
             axis.set_xlabel("epochs" if place + columns >= len(steps) else "")
             axis.set_ylabel("error (%)" if place % columns == 0 else "")
         curve_legend(figure, results, STEP_PLACES)

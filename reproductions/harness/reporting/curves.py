@@ -152,9 +152,9 @@ def curve_legend(
         colour, marker = look(index)
         entries[name] = Line2D([], [], color=colour, marker=marker)
     several = any(len(completed(result.records)) > 1 for result in results)
-    where = "augmented batches" if any(r.row.recipe.augment for r in results) else "batches"
+    augmented = " (augmented)" if any(result.row.recipe.augment for result in results) else ""
     entries[f"test error{', mean' if several else ''}"] = Line2D([], [], **line)
-    entries[f"training error on {where}"] = Line2D([], [], linestyle=DASHES, markerfacecolor="white", **line)
+    entries[f"training error{augmented}"] = Line2D([], [], linestyle=DASHES, markerfacecolor="white", **line)
     if several:
         entries["lowest to highest seed"] = Patch(color=INK, alpha=0.18, linewidth=0)
     if any(result.row.recipe.milestones for result in results):

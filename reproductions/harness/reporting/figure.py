@@ -71,7 +71,8 @@ STYLE = {
     "text.color": INK,
     "legend.frameon": False,
     "legend.fontsize": SMALLEST,
-    "legend.columnspacing": 1.2,
+    "legend.columnspacing": 1.0,
+    "legend.handlelength": 1.8,
     "svg.hashsalt": "reproductions",  # else its ids are drawn at random
     "svg.fonttype": "path",
 }
