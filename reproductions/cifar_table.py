@@ -36,7 +36,6 @@ from reproductions.harness.reporting.figure import (
     legend_below,
     make_figure,
     save,
-    wrapped,
 )
 from reproductions.harness.reporting.frame import completed, final_values
 from reproductions.harness.reporting.page import Page
@@ -123,7 +122,7 @@ def error_against_depth(results: list[RowResult], variant: Variant) -> Figure | 
                 _draw_mean(axis, x - 0.32, final_values(result.published), "published here", GREY, "s", legend)
             if variant.profile == "paper":
                 _draw_reported(axis, x + 0.43, result, legend)
-        names = [wrapped(result.row.label, 2.3 / len(shown), 7) for result in shown]
+        names = [result.row.label.replace("-", "-\n" if len(shown) > 4 else "-") for result in shown]
         counts = [len(completed(result.records)) for result in shown]
         axis.set_xticks(range(len(shown)), [f"{name}\nn = {n}" for name, n in zip(names, counts)])
         axis.set(xlim=(-0.5, len(shown) - 0.4), ylabel="final test error (%)")

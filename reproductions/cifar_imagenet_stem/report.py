@@ -130,7 +130,7 @@ def confusion_figure(found: list[Predicted], variant: Variant) -> Figure | None:
                     axis.text(column, line, text, ha="center", va="center", fontsize=SMALLEST, color=colour)
             axis.set_xticks(range(len(predicted.classes)), predicted.classes, rotation=60, ha="right")
             axis.set_yticks(range(len(predicted.classes)), predicted.classes)
-            axis.tick_params(length=0)
+            axis.tick_params(length=0, labelbottom=True)
             axis.set_xlabel("taken for")
             axis.set_ylabel("is (percent of each class)" if place % columns == 0 else "")
         return figure

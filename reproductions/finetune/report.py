@@ -151,7 +151,7 @@ def confusion_plot(confusion: np.ndarray, classes: tuple[str, ...]) -> Figure:
         width = SINGLE if count <= 8 else DOUBLE
         figure, axis = _one_panel(width, 0.85 * width)
         image = axis.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
-        figure.colorbar(image, ax=axis, label="share of the class's images (%)", shrink=0.8)
+        figure.colorbar(image, ax=axis, label="percent of the class", shrink=0.8)
         drawn = [f"no. {i}" if fonts_for(name)[1] else name for i, name in enumerate(classes, start=1)]
         shown = [plain(name if len(name) <= 24 else f"{name[:23]}…") for name in drawn]
         every = -(-count // WIDEST)
