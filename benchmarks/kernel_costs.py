@@ -1,23 +1,24 @@
-"""The costs of the fused kernels, without a GPU: they are compiled for one, and their instructions counted.
+"""Costs of the fused kernels without a GPU: kernels are compiled for one, and their instructions counted.
 
-The schedulers of a GPU issue four instructions per cycle and streaming multiprocessor, and memory moves so many bytes a
-second: two bounds, which the time on the device is above.
+A GPU issues at most four instructions per cycle and streaming multiprocessor, and its memory has a limited bandwidth.
+These give two lower bounds on a kernel's time.
 """
 
 import re
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import triton
+from torch import nn
 from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from resnet.kernels import launching, trunk
+from resnet.kernels import launching, nets
 from resnet.kernels.launching import SETTINGS, Launch, Settings
 from resnet.models import create_model, image_size
 
@@ -28,7 +29,7 @@ _REGISTERS, _THREADS = 65_536, 2_048  # of a multiprocessor
 
 @dataclass(frozen=True)
 class Gpu:
-    """A kind of GPU: its name, multiprocessors, GHz, shared KiB of a multiprocessor, and bytes/s that copies reach."""
+    """A kind of GPU: name, multiprocessors, GHz, KiB of shared memory per multiprocessor, and bytes/s of copies."""
 
     name: str
     multiprocessors: int
@@ -41,22 +42,31 @@ GPUS = {80: Gpu("A100", 108, 1.41, 164, 1.6e12), 90: Gpu("H100", 132, 1.75, 228,
 
 
 @dataclass(frozen=True)
-class Cost:
-    """A kernel as it is launched for one shape: how often in a step, and what of.
+class Resources:
+    """The resources of a kernel as it is launched for one shape.
 
     ``stack``: bytes of a thread that did not fit into registers, 0 without spills. ``resident``: blocks that fit on a
-    multiprocessor. ``issue`` and ``memory``: the bounds of one launch in µs.
+    multiprocessor.
     """
 
     kernel: str
     shape: str
-    launches: int
     blocks: int
     warps: int
     registers: int
     stack: int
     shared: int
     resident: int
+
+
+@dataclass(frozen=True)
+class Cost(Resources):
+    """The same with the launches of a step and the instructions of a warp.
+
+    ``issue`` and ``memory``: the bounds of one launch in µs.
+    """
+
+    launches: int
     instructions: int
     issue: float
     memory: float
@@ -68,21 +78,25 @@ def step_launches(
     device: str | torch.device = "meta",
     settings: Settings = SETTINGS,
     batch: int = 128,
+    **options,
 ) -> list[Launch]:
-    """The launches of a training step of ``model``, in their order, on tensors that hold whatever memory holds.
+    """Record the kernel launches of a training step of ``model``, in order, on uninitialised tensors.
 
-    Nothing is computed; on "meta" tensors have no memory either.
+    The fused kernels compute nothing. On the device "meta" the tensors have no memory either. ``options``: of the
+    model.
     """
     size = image_size(model)
     with torch.device(device), launching.recording() as launches, launching.using(settings):
-        net = create_model(model).train().to(memory_format=torch.channels_last)
-        maps = trunk.compute(trunk.find_layers(net), torch.empty(batch, 3, size, size), dtype)
+        net = create_model(model, **options).train().to(memory_format=torch.channels_last)
+        for conv in (m for m in net.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)):
+            conv.to(dtype)  # as under autocast, which "meta" lacks
+        maps = nets.find(net).compute(torch.empty(batch, 3, size, size), dtype)
         maps.backward(torch.empty_like(maps))
     return launches
 
 
 def costs(launches: list[Launch], capability: int, say: Callable[[Cost], None] = lambda cost: None) -> list[Cost]:
-    """The cost of each kernel on a kind of GPU, once for all launches alike; ``say`` is told of each as it is found."""
+    """Return the costs of the kernels on a kind of GPU, one for equal launches; call ``say`` with each."""
     found = []
     for same in alike(launches):
         found.append(_cost(same[0], len(same), capability))
@@ -91,7 +105,7 @@ def costs(launches: list[Launch], capability: int, say: Callable[[Cost], None] =
 
 
 def alike(launches: list[Launch]) -> list[list[Launch]]:
-    """The launches in groups of one code, in the order of their first ones."""
+    """Group the launches that run the same compiled code, in the order of each group's first launch."""
     groups: dict[tuple, list[Launch]] = {}
     for launch in launches:
         kinds = [(_type(value), _specialized(value)) for value in launch.arguments.values()]
@@ -105,38 +119,50 @@ def _type(value) -> str:
 
 
 def _specialized(value) -> bool | int:
-    """What a kernel is compiled for besides types: tensors begin at multiples of 16 bytes, numbers may be 1 or so."""
+    """Return Triton's specialization of a value: tensors are 16-byte aligned; integers are 1 or divisible by 16."""
     return isinstance(value, torch.Tensor) or (type(value) is int and (value % 16 == 0 or (1 if value == 1 else 0)))
 
 
-def _cost(launch: Launch, count: int, capability: int) -> Cost:
-    binary = _compiled(launch, capability)
-    registers, stack, code = _disassembled(binary.asm["cubin"])
-    gpu, shared = GPUS[capability], binary.metadata.shared
-    threads, blocks = 32 * launch.warps, launch.grid[0] * launch.grid[1] * launch.grid[2]
-    room = (_THREADS // threads, _REGISTERS // (max(16, registers) * threads), gpu.shared_kib * 1024 // (shared + 1024))
-    instructions = _issued(code, _trips(launch))
-    cycles = blocks * launch.warps * instructions / (4 * gpu.multiprocessors)
-    tensors = {id(t): t for t in launch.arguments.values() if isinstance(t, torch.Tensor)}.values()
-    moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    return Cost(
+def resources(launch: Launch, capability: int) -> Resources:
+    """Return the resources of a kernel as it is compiled for a compute capability."""
+    return _resources(launch, capability, _compiled(launch, capability))
+
+
+def _resources(launch: Launch, capability: int, binary) -> Resources:
+    usage = re.search(r"REG:(\d+) STACK:(\d+)", _tool("cuobjdump", "--dump-resource-usage", binary.asm["cubin"]))
+    registers, stack, shared = int(usage[1]), int(usage[2]), binary.metadata.shared
+    threads, space = 32 * launch.warps, GPUS[capability].shared_kib * 1024
+    room = (_THREADS // threads, _REGISTERS // (max(16, registers) * threads), space // (shared + 1024))
+    return Resources(
         launch.kernel.fn.__name__,
         shape_of(launch.constants),
-        count,
-        blocks,
+        launch.grid[0] * launch.grid[1] * launch.grid[2],
         launch.warps,
         registers,
         stack,
         shared,
         min(32, *room),
-        instructions,
-        cycles / gpu.gigahertz / 1e3,
-        moved / gpu.bytes_per_second * 1e6,
+    )
+
+
+def _cost(launch: Launch, count: int, capability: int) -> Cost:
+    binary, gpu = _compiled(launch, capability), GPUS[capability]
+    taken = _resources(launch, capability, binary)
+    instructions = _issued(_tool("nvdisasm", "-c", binary.asm["cubin"]), _trips(launch))
+    cycles = taken.blocks * launch.warps * instructions / (4 * gpu.multiprocessors)
+    tensors = {id(t): t for t in launch.arguments.values() if isinstance(t, torch.Tensor)}.values()
+    moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return Cost(
+        **asdict(taken),
+        launches=count,
+        instructions=instructions,
+        issue=cycles / gpu.gigahertz / 1e3,
+        memory=moved / gpu.bytes_per_second * 1e6,
     )
 
 
 def shape_of(constants: dict) -> str:
-    """The maps that a kernel passes over, and channels in and out."""
+    """Describe the maps that a kernel processes, and its input and output channels."""
     if "SIZE" in constants:
         return f"{constants['SIZE']} values"
     height, width = (constants.get(name, constants.get(f"{name}I")) for name in "HW")
@@ -161,22 +187,17 @@ def _compiled(launch: Launch, capability: int):
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launching.options(launch.warps))
 
 
-def _disassembled(cubin: bytes) -> tuple[int, int, str]:
-    """Registers and stack bytes of a thread, and the instructions."""
+def _tool(name: str, option: str, cubin: bytes) -> str:
+    """Return the output of one of Triton's tools for a compiled kernel."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-
-        def tool(*command: str) -> str:
-            command = (str(_TOOLS / command[0]), *command[1:], file.name)
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-        usage = re.search(r"REG:(\d+) STACK:(\d+)", tool("cuobjdump", "--dump-resource-usage"))
-        return int(usage[1]), int(usage[2]), tool("nvdisasm", "-c")
+        command = (str(_TOOLS / name), option, file.name)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _trips(launch: Launch) -> int:
-    """How often a kernel's loop is gone through; a kernel here has loops of one length or none."""
+    """Return the number of iterations of a kernel's loop; all loops of a kernel have the same length."""
     constants, arguments = launch.constants, launch.arguments
     if "STEPS" in constants:
         return constants["STEPS"]
@@ -188,7 +209,7 @@ def _trips(launch: Launch) -> int:
 
 
 def _issued(code: str, trips: int) -> int:
-    """Instructions that a warp issues up to the last exit, those of a loop ``trips`` times."""
+    """Count the instructions that a warp issues up to the last exit, with a loop's instructions ``trips`` times."""
     instructions, labels = [], {}
     for line in code.splitlines():
         if label := re.match(r"\s*(\.L_x_\w+):", line):

@@ -3,7 +3,6 @@
 import argparse
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 from rich.console import Console
 
@@ -17,6 +16,7 @@ from reproductions.harness.console import (
     PUBLISHED,
     complain,
     make_console,
+    path_argument,
     show_files,
 )
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
@@ -77,11 +77,11 @@ def add_launch_flags(parser: argparse.ArgumentParser) -> None:
     add("--all", action="store_true", help="with --minutes: train what is published here too")
     add(
         "--data",
-        type=Path,
+        type=path_argument,
         default=DEFAULT_DATA,
         help="folder of the data; CIFAR-10 and MNIST are downloaded if missing (default: data)",
     )
-    add("--out", type=Path, default=DEFAULT_OUT, help="folder of records, tables and plots (default: runs)")
+    add("--out", type=path_argument, default=DEFAULT_OUT, help="folder of records, tables and plots (default: runs)")
     add("--pack", type=_pack, help="runs at once on a GPU: auto (default) or a number; a CPU trains one by one")
     add("--device", default="auto", help="auto (default): a CUDA GPU if there is one; or cpu, cuda, cuda:1")
     add("--slots", type=positive, help="jobs at once with the local launcher (default: one per GPU or core)")

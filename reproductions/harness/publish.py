@@ -21,6 +21,7 @@ from reproductions.harness.records import Pool, read_pool, record_path, weights_
 from reproductions.harness.reporting.figure import read_description
 from reproductions.harness.reporting.index import write_index
 from reproductions.harness.reporting.page import make_page
+from reproductions.harness.reporting.summary import write_summary
 from reproductions.layer_responses.measuring import RESPONSES
 from resnet.data import KNOWN_COPIES
 from resnet.files import write_atomically
@@ -28,10 +29,10 @@ from resnet.run import Run
 from resnet.weights import WeightsError
 
 README = Path("README.md")
-INDEX = Path("README.md")  # of the results, in their folder
+INDEX, SUMMARY = Path("README.md"), Path("summary.md")  # of the results, in their folder
 KINDS = (RESPONSES, PREDICTIONS, EXACT_ERRORS)  # of measurements
 _MADE = ("tables", "plots")  # folders of results
-_SECTION = re.compile(r"<!-- begin (results/tables/[\w-]+\.md) -->\n(.*?)<!-- end -->", re.DOTALL)
+_SECTION = re.compile(r"<!-- begin (results/(?:tables/)?[\w-]+\.md) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
 def objections(record: dict, history: bool = True) -> list[str]:
@@ -125,7 +126,7 @@ def publish_weights(experiments: Sequence[Experiment], out: Path, results: Path)
 
 
 def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool) -> list[Path]:
-    """Make every table and plot that has published records, and their index."""
+    """Make every table and plot that has published records, their index and the summary."""
     written, pages = [], []
     for experiment, variant, seeds in recorded_tables(experiments, pool):
         page = make_page(experiment, variant, experiment.results(variant, seeds, pool, pool), results)
@@ -135,9 +136,10 @@ def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool
             pages.append(page)
     if degradation.EXPERIMENT in experiments:
         written += headline.write(results / "plots" / "headline", pool)
-    index = results / INDEX
-    write_atomically(index, write_index(pages).encode())
-    return [*written, index]
+    for name, text in ((INDEX, write_index(pages)), (SUMMARY, write_summary(pages))):
+        write_atomically(results / name, text.encode())
+        written.append(results / name)
+    return written
 
 
 def report(experiments: Sequence[Experiment], results: Path, readme: Path) -> tuple[list[Path], Pool]:
@@ -174,7 +176,7 @@ def _made_by(experiments: Sequence[Experiment]) -> dict[str, str]:
 def _file_states(results: Path, readme: Path) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
     """The sizes and time stamps of the files that a report is made from, and of those that it makes."""
     sources: dict[str, list[int]] = {}
-    products = {str(path): file_state(path) for path in (results / INDEX, readme) if path.exists()}
+    products = {str(path): file_state(path) for path in (results / INDEX, results / SUMMARY, readme) if path.exists()}
     for folder in results.glob("*/"):
         if folder != cache_folder(results / "records"):
             found = {str(path): file_state(path) for path in folder.rglob("*") if path.is_file()}
@@ -212,8 +214,9 @@ def check(experiments: Sequence[Experiment], results: Path, readme: Path) -> lis
             if (results / kind.folder).exists():
                 shutil.copytree(results / kind.folder, fresh / kind.folder)
         write_published(experiments, fresh, pool)
-        if not (results / INDEX).exists() or (results / INDEX).read_bytes() != (fresh / INDEX).read_bytes():
-            problems.append(f"{results / INDEX}: the index differs from what the records give")
+        for name, what in ((INDEX, "index"), (SUMMARY, "summary")):
+            if not (results / name).exists() or (results / name).read_bytes() != (fresh / name).read_bytes():
+                problems.append(f"{results / name}: the {what} differs from what the records give")
         for kind in _MADE:
             problems += _differences(results / kind, fresh / kind)
         text = readme.read_text(encoding="utf-8") if readme.exists() else ""

@@ -121,6 +121,7 @@ def write_table(page):
     return page.write([page.net(), page.reproduced()])
 
 
+@pytest.mark.slow
 def test_the_command_line_measures_that_of_every_experiment_beside_its_own(copied, tmp_path):
     arguments = ["--profile", "smoke", "--device", "cpu", "--launcher", "inline", "--out"]
     tiny = make_experiment(depths=(8,))

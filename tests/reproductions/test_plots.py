@@ -145,6 +145,18 @@ def test_depth_draws_what_is_published_beside_a_users(tmp_path):
     assert [float(line.get_ydata()[0]) for line in axis.lines if line.get_marker() == "s"] == [pytest.approx(8.55)]
 
 
+def test_a_users_own_settings_of_matplotlib_change_no_plot(results, tmp_path):
+    def saved():
+        save(error_against_depth(results, PAPER), tmp_path / "depth", "x")
+        return (tmp_path / "depth.png").read_bytes(), (tmp_path / "depth.svg").read_bytes()
+
+    expected = saved()
+    with matplotlib.rc_context(
+        {"text.usetex": True, "axes.grid": True, "savefig.bbox": "tight"}
+    ):  # usetex: needs LaTeX
+        assert saved() == expected
+
+
 def test_nothing_to_draw(tmp_path):
     empty = make_results(TABLE, PAPER, {"resnet20": [None]}, tmp_path)
     assert learning_curves({"": empty}, PAPER) is None

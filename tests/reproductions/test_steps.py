@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import leave_out_plots, make_record, move, store
+from fakes import make_record, move, store
 from matplotlib.collections import PathCollection
 from scipy import stats
 
@@ -65,12 +65,6 @@ def results_of(experiment, variant, errors, root, **more) -> list[RowResult]:
 @pytest.fixture
 def steps(tmp_path) -> dict[str, Step]:
     return {s.row.row.key: s for s in find_steps(results_of(TWEAKS["cifar10"], PAPER, ERRORS, tmp_path))}
-
-
-@pytest.fixture
-def no_plots(monkeypatch):
-    """Plots take most of the time and have tests of their own."""
-    leave_out_plots(monkeypatch)
 
 
 def report(experiment, variant, errors, root, **more):
@@ -427,7 +421,7 @@ def test_every_step_has_a_panel_with_and_without_it(tmp_path):
     ends = [{round(float(line.get_ydata()[-1]), 2) for line in axis.lines if len(line.get_xdata()) == 64}
             for axis in figure.axes]  # fmt: skip
     assert ends == [{6.3, 6.04, 3.0}, {6.04, 6.55, 3.0}, {6.55, 3.0}]
-    assert "n = 0, without 3" in written_in(figure)
+    assert "n = 0, without 4" in written_in(figure)
     assert {"with the step", "without the step", "learning rate ÷ 10"} <= set(written_in(figure))
     epochs = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_linestyle() == ":"]
     assert set(epochs) == {4000 * 1024 / 50_000, 6000 * 1024 / 50_000}

@@ -48,6 +48,8 @@ DATA_NAMES = {
     "synthetic_imagenet": "synthetic images",
 }
 STYLE = {
+    # A user's own matplotlibrc changes nothing; the first two are not matters of style.
+    **{name: value for name, value in matplotlib.rcParamsDefault.items() if name not in ("backend", "interactive")},
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
     "font.size": 7.5,
     "axes.spines.top": False,
