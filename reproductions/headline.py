@@ -29,7 +29,7 @@ from reproductions.harness.reporting.figure import save as save_figure
 from reproductions.harness.reporting.footnotes import counted
 from reproductions.harness.reporting.frame import final_values
 
-KINDS = {"plain": "plain nets", "resnet": "residual nets"}  # by the begin of a row's key
+KINDS = {"plain": "plain nets", "resnet": "residual nets"}  # by the beginning of a row's key
 LOOKS = {"plain": (COLOURS[0], "s", DASHES), "resnet": (COLOURS[4], "o", "-")}
 DRAWN = ("mean", "single", "approximate")  # kinds of reported numbers; a bound or a best of n is none of these
 PANELS = {"paper": "the paper's protocol", "short": "short profile, 1/16 of the iterations"}
@@ -122,13 +122,13 @@ def error_against_depth(panels: dict[str, list[Place]]) -> Figure | None:
 def _draw_kind(axis: Axes, places: list[Place], depths: list[int], numbers: dict[str, float | None]) -> None:
     """Draw the nets of one kind, evenly spaced by their depths."""
     for place in places:
-        colour, marker, line = LOOKS[place.kind]
+        colour, marker, _ = LOOKS[place.kind]
         x, count = depths.index(place.depth), len(place.values)
         beside = [x + 0.06 * (seed - (count - 1) / 2) for seed in range(count)]
         axis.scatter(beside, place.values, s=12, color=colour, marker=marker, alpha=0.8, linewidth=0, zorder=4)
     papers = [place for place in places if numbers.get(place.row.key)]
     if papers:
-        colour, _, line = LOOKS[papers[0].kind]
+        colour, *_ = LOOKS[papers[0].kind]
         x = [depths.index(place.depth) + (0.2 if place.kind == "plain" else 0.32) for place in papers]
         look = HOLLOW | {"color": colour, "linestyle": ":", "linewidth": 0.7}
         axis.plot(x, [numbers[place.row.key] for place in papers], **look)

@@ -1,4 +1,4 @@
-"""Ladders: a line for every row, as in its table, with all seeds, their mean, and what papers report."""
+"""Ladders: a line for every row, as in its table, with all seeds, their mean, and the papers' numbers."""
 
 import math
 

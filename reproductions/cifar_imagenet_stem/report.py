@@ -1,4 +1,4 @@
-"""What networks take the test images for: a confusion matrix, the surest mistakes, a grid of images.
+"""Predictions of the test images: confusion matrices, the surest mistakes, a grid of images.
 
 From the files of :data:`reproductions.cifar_imagenet_stem.predictions.PREDICTIONS`. Only the grid needs the data.
 """
@@ -63,7 +63,7 @@ class Predicted:
 
     @property
     def confusion(self) -> np.ndarray:
-        """How often images of a class (line) were taken for one (column), in percent of the class, over the runs."""
+        """The percentage of a class's images (line) that were taken for each class (column), over the runs."""
         counts = np.zeros(2 * (len(self.classes),))
         for file in self.files:
             np.add.at(counts, (file["labels"], file["predicted"]), 1)
@@ -71,13 +71,13 @@ class Predicted:
 
 
 def surest_mistakes(file: dict, count: int = SHOWN) -> list[int]:
-    """The test images (numbers) that a run is wrong about and surest, the surest first."""
+    """Return the numbers of the test images that a run gets wrong with most confidence, the surest first."""
     wrong = [n for n, label in enumerate(file["labels"]) if label != file["predicted"][n]]
     return sorted(wrong, key=lambda n: (-file["probability"][n], n))[:count]
 
 
 def find(results: list[RowResult], out: Path) -> list[Predicted]:
-    """What was predicted by the rows' runs, rows without any left out; a damaged file counts as none."""
+    """Return the predictions of the rows' runs, without rows that have none; a damaged file counts as none."""
     found = []
     for result in results:
         files = []
@@ -92,7 +92,7 @@ def find(results: list[RowResult], out: Path) -> list[Predicted]:
 
 
 def section(found: list[Predicted]) -> str:
-    """Tables of the surest mistakes of each row's first run, under a heading; empty if nothing was predicted."""
+    """Write tables of the surest mistakes of each row's first run, under a heading; empty without predictions."""
     if not found:
         return ""
     parts = ["## The surest mistakes\n"]

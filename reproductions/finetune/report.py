@@ -91,7 +91,7 @@ def write(
 
 
 def wilson(right: int, images: int) -> Interval:
-    """The 95 % interval of Wilson (1927) of an accuracy in percent, for so many of the images classified right."""
+    """Return Wilson's (1927) 95 % interval of an accuracy in percent, for ``right`` correct answers of ``images``."""
     share, spread = right / images, Z**2 / images
     middle = (share + spread / 2) / (1 + spread)
     half = Z / (1 + spread) * (share * (1 - share) / images + spread / (4 * images)) ** 0.5
@@ -114,7 +114,7 @@ def class_table(dataset: FolderDataset, confusion: np.ndarray) -> str:
 
 
 def confusion_table(confusion: np.ndarray, classes: tuple[str, ...]) -> str:
-    """A line for each class and a column for each that its images were taken for; of many classes the confusions."""
+    """Write a line per class and a column per class that its images were taken for; of many classes, the confusions."""
     names = [*classes]
     if len(classes) <= WIDEST:
         columns = {name: [f"{count:,}" for count in column] for name, column in zip(names, confusion.T)}
@@ -192,5 +192,5 @@ def _one_panel(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def plain(name: str) -> str:
-    """A class's name in a plot, where a dollar sign would begin a formula."""
+    """Return a class's name for a plot, where a dollar sign would begin a formula."""
     return name.replace("$", "\\$")

@@ -81,7 +81,7 @@ STYLE = {
 
 
 def save(figure: Figure | None, path: Path, description: str) -> list[Path]:
-    """Write ``path``.png and ``path``.svg with the description in them; nothing if there is no figure.
+    """Write ``path``.png and ``path``.svg with the description in them; write nothing if there is no figure.
 
     Neither a date nor a version goes into the files: equal plots are equal bytes.
     """
@@ -236,7 +236,7 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
 
 
 def bars(values: Sequence[float], interval: intervals.Interval | None = None) -> list[list[float]] | None:
-    """Lengths of an error bar below and above the mean, (2, 1): the 95 % t-interval, cut at 0 and 100 %.
+    """Return the lengths of an error bar below and above the mean, (2, 1): the 95 % t-interval, cut at 0 and 100 %.
 
     ``interval``: another one to draw, of differences, which is not cut. None of fewer than three values: two are seen
     as dots, and an interval from them is wider than anything else in the figure.
@@ -249,7 +249,7 @@ def bars(values: Sequence[float], interval: intervals.Interval | None = None) ->
 
 
 def named(label: str, records: list[dict]) -> str:
-    """The label with the number of completed runs, and of diverged ones: ``ResNet-20 (n = 5)``."""
+    """Return the label with the number of completed runs, and of diverged ones: ``ResNet-20 (n = 5)``."""
     runs = len(completed(records))
     lost = f"; {len(records) - runs} diverged" if len(records) > runs else ""
     return f"{label} (n = {runs}{lost})"
