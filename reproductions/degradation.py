@@ -11,8 +11,10 @@ plain110,resnet110``), both with the warm-up that the paper has for 110 layers.
 import sys
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from reproductions.cifar_table import recipe_for
-from reproductions.harness.experiment import Experiment, Row, RowResult
+from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.reporting.claims import Claim, claims_numbers, claims_section, judge, trend
 from reproductions.harness.reporting.curves import learning_curves
 from reproductions.harness.reporting.figure import save
@@ -55,12 +57,24 @@ def report(page: Page) -> list[Path]:
         page.other_implementations(),
     ]
     findings = judge(claims(plain, residual), page.results, page.variant)
-    curves = learning_curves({"plain nets": plain, "residual nets": residual}, page.variant)
+    curves = error_curves(page.results, page.variant)
     return [
         *page.write(columns, [claims_section(findings)]),
         page.write_csv(claims_numbers(findings), "claims"),
         *save(curves, page.plot_path("curves"), page.description),
     ]
+
+
+def error_curves(results: list[RowResult], variant: Variant) -> Figure | None:
+    """Draw the learning curves of Figure 6: plain nets, residual nets, and the nets of 110 layers once they have runs.
+
+    The nets of 110 layers have an error axis of their own, on which there is room for the plain one.
+    """
+    kinds = {"plain nets": "plain", "residual nets": "resnet"}
+    panels = {title: [r for r in results if r.row.key.startswith(kind)] for title, kind in kinds.items()}
+    deepest = [result for rows in panels.values() for result in rows if result.row.on_request]
+    panels = {title: [r for r in rows if not r.row.on_request] for title, rows in panels.items()}
+    return learning_curves(panels | {"110 layers": deepest}, variant, apart={"110 layers": 4})
 
 
 def claims(plain: list[RowResult], residual: list[RowResult]) -> list[Claim]:

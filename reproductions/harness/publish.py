@@ -12,6 +12,7 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+from reproductions import degradation, headline
 from reproductions.cifar_imagenet_stem.predictions import PREDICTIONS
 from reproductions.harness import provenance
 from reproductions.harness.exact_errors import EXACT_ERRORS
@@ -136,6 +137,8 @@ def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool
         written += files
         if files:  # records alone make no table of layer responses
             pages.append(page)
+    if degradation.EXPERIMENT in experiments:
+        written += headline.write(results / "plots" / "headline", pool)
     for name, text in ((INDEX, write_index(pages)), (SUMMARY, write_summary(pages))):
         write_atomically(results / name, text.encode())
         written.append(results / name)

@@ -6,7 +6,8 @@ import pytest
 from fakes import make_record, store
 from tiny import make_experiment
 
-from reproductions import bag_of_tricks_tweaks, cifar_table, degradation, precision
+from reproductions import cifar_table, degradation, precision
+from reproductions.bag_of_tricks import tweaks
 from reproductions.experiments import EXPERIMENTS, evidence
 from reproductions.harness.experiment import PROFILES, Row, Variant, recorded_tables
 from reproductions.harness.records import Pool, read_pool
@@ -233,7 +234,7 @@ def test_kernels_are_chosen_for_runs_that_have_two_kinds_and_change_no_other():
     assert cifar_table.EXPERIMENT.command(fused) == "make reproduce-cifar-table KERNELS=fused"
     (own,) = precision.EXPERIMENT.runs(Variant(kernels="library"), 1, ["fused"])  # a row keeps its own
     assert own == fast
-    ladder = bag_of_tricks_tweaks.EXPERIMENTS["cifar10"].runs(fused, 1)
+    ladder = tweaks.EXPERIMENTS["cifar10"].runs(fused, 1)
     assert {(run.recipe.kernels, run.recipe.precision) for run in ladder} == {("fused", "auto")}
     with pytest.raises(ValueError, match="fused kernels can't be chosen here: none of these rows"):
         cifar_table.EXPERIMENT.resolve(Variant(precision="fp32", kernels="fused"))

@@ -88,7 +88,7 @@ def test_missing_and_diverged_runs_are_said(published):
     assert rows["ResNet-44"]["test error, reproduced"] == "7.26 ± 0.19 (n = 4 of 5, 1 diverged)"
     assert rows["ResNet-56"]["test error, reproduced"] == "7.02 (n = 1 of 5)"
     assert rows["ResNet-56"]["95 % t-interval"] == "–"
-    assert rows["ResNet-56"]["verdict: reported is"] == "none: n < 2"
+    assert rows["ResNet-56"]["verdict: reported is"] == "none: n < 3"
     assert rows["ResNet-56"]["difference from reported"] == "+0.05"
     assert rows["ResNet-110"]["test error, reproduced"] == "no records"
     assert rows["ResNet-110"]["best of n"] == rows["ResNet-110"]["difference from reported"] == "–"
@@ -495,7 +495,7 @@ def test_the_headline_compares_the_last_row_with_a_number(tmp_path):
     assert headline.reproduced == "test error 7.55 ± 0.07 (n = 2 of 5)"
     assert headline.verdict.startswith("reported is inside [")
     alone = make_results(TABLE, PAPER, {"resnet20": [8.5]}, tmp_path / "alone")
-    assert of_fullest_row(make_page(TABLE, PAPER, alone, tmp_path)).verdict == "none: n < 2"
+    assert of_fullest_row(make_page(TABLE, PAPER, alone, tmp_path)).verdict == "none: n < 3"
 
 
 def test_the_headline_compares_with_no_number_of_other_data(tmp_path):
