@@ -30,7 +30,8 @@ from resnet.data.synthetic import make_synthetic
 from resnet.models import create_model
 from resnet.run import Run
 
-EXPERIMENT, SMOKE, CPU = layer_responses.EXPERIMENT, Variant("smoke"), torch.device("cpu")
+EXPERIMENT, CPU = layer_responses.EXPERIMENT, torch.device("cpu")
+PAPER, SMOKE = Variant("paper"), Variant("smoke")
 ROWS = {row.key: row for row in EXPERIMENT.rows("smoke")}
 
 
@@ -130,7 +131,7 @@ def test_runs_without_weights_are_said(paths):
     assert table_line(out, "ResNet-8")[2:] == ["n = 0 of 2; not measured (2)", "–", "–"]
     assert table_line(out, "ResNet-26")[2] == "n = 1 of 2"
     text = (out / "tables" / "layer_responses_smoke.md").read_text()
-    assert "\nNot yet run: ResNet-32.\n" in text
+    assert "\nNot yet run: plain-26, ResNet-32.\n" in text
     assert "train again in another OUT: `make reproduce-layer-responses PROFILE=smoke OUT=another`" in text
     assert RESPONSES.make_missing(records, RunPaths(out, out), CPU) == []  # what can be measured is
     make_report(out)
@@ -223,22 +224,32 @@ def test_layers_in_order_and_sorted():
 
 
 def test_the_findings_are_tests_of_the_means_over_layers():
-    comparisons = reporting.compare(make_nets(NETS), layer_responses.pairs("smoke"), PAPER)
+    third = {"plain8": [[2.0, 2.0, 5.0]], "resnet8": [[1.0, 1.0, 1.0]], "resnet26": [[0.2] * 5]}
+    nets = {key: seeds + third[key] for key, seeds in NETS.items()}
+    comparisons = reporting.compare(make_nets(nets), layer_responses.pairs("smoke"), PAPER)
     residual, deep, deeper, deepest = comparisons
-    expected = stats.ttest_ind([0.7, 1.9], [2.0, 3.0], equal_var=False)
-    assert residual.nets == "ResNet-8 − plain-8" and residual.difference == pytest.approx(1.3 - 2.5)
-    assert residual.test.p == pytest.approx(expected.pvalue)
-    assert residual.layers == (2, 3) and residual.statement == "not shown"
+    expected = stats.ttest_ind([0.7, 1.9, 1.0], [2.0, 3.0, 3.0], equal_var=False)
+    assert residual.nets == "ResNet-8 − plain-8" and residual.difference == pytest.approx(1.2 - 8 / 3)
+    assert residual.test.p == pytest.approx(expected.pvalue) and residual.p == pytest.approx(4 * expected.pvalue)
+    bounds = expected.confidence_interval(1 - 0.05 / 4)
+    assert (residual.test.interval.low, residual.test.interval.high) == pytest.approx((bounds.low, bounds.high))
+    assert residual.layers == (3, 3) and residual.statement == "not shown"
     assert deeper.nets == "ResNet-26 − ResNet-8" and deeper.layers is None
     assert deep.statement == deepest.statement == "–" and deepest.difference is None
 
 
 @pytest.mark.parametrize(
-    ("deviations", "statement"), [([0.1, 0.11], "yes"), ([9.0, 9.01], "no, larger"), ([2.0], "none: n < 3")]
+    ("deviations", "variant", "statement"),
+    [
+        ([0.1, 0.11, 0.12], PAPER, "yes"),
+        ([9.0, 9.01, 9.02], PAPER, "no, larger"),
+        ([0.1, 0.11, 0.12], Variant("short"), "smaller in the short profile"),
+        ([0.1, 0.11], PAPER, "none: n < 3"),
+    ],
 )
-def test_the_statement_follows_from_the_interval(deviations, statement):
-    nets = make_nets({"plain8": [[1.0] * 3, [1.1] * 3], "resnet8": [[d] * 3 for d in deviations]})
-    (first, *_) = reporting.compare(nets, layer_responses.pairs("smoke"), PAPER)
+def test_the_statement_follows_from_the_interval(deviations, variant, statement):
+    nets = make_nets({"plain8": [[1.0] * 3, [1.1] * 3, [1.05] * 3], "resnet8": [[d] * 3 for d in deviations]})
+    (first, *_) = reporting.compare(nets, layer_responses.pairs("smoke"), variant)
     assert first.statement == statement
 
 

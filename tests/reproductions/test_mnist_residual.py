@@ -131,9 +131,9 @@ def test_csv_has_a_line_per_epoch(no_plots, tmp_path):
 def test_a_run_that_diverged_is_in_no_mean_and_named_once(no_plots, tmp_path):
     path, *_ = report(make_result(tmp_path, ACCURACIES, diverged=(1,)), tmp_path / "results")
     assert [line[2] for line in lines_of(path)[1:]] == [
-        "97.10, 97.30 (n = 2 of 5, 1 diverged)",
-        "98.30, 98.50 (n = 2 of 5, 1 diverged)",
-        "98.80, 98.90 (n = 2 of 5, 1 diverged)",
+        "97.30, 97.10 (n = 2 of 5, 1 diverged)",
+        "98.50, 98.30 (n = 2 of 5, 1 diverged)",
+        "98.90, 98.80 (n = 2 of 5, 1 diverged)",
     ]
     assert path.read_text().count("small residual CNN seed 1 (found at iteration 2,814)") == 1
 
@@ -151,7 +151,7 @@ def test_the_short_profile_ends_after_3_epochs_and_is_not_compared(no_plots, tmp
     path, *_ = report(make_result(tmp_path, [(97, 98, 98.5), (97, 98, 98.7)], SHORT), tmp_path / "runs", SHORT)
     heading, *lines = lines_of(path)
     assert [line[0] for line in lines] == ["1", "3"]
-    assert heading == ["after epoch", "top-1 accuracy, reported", "top-1 accuracy, yours"]
+    assert heading == ["after epoch", "top-1 accuracy, reported", "top-1 accuracy, reproduced"]
     assert lines[1][2] == "98.50, 98.70 (n = 2 of 5)"
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from reproductions.harness.reporting import intervals
 from reproductions.harness.reporting.intervals import Interval
 
 ERRORS = [8.71, 8.55, 8.93, 8.60, 8.81]
-samples = st.lists(st.integers(500, 2_000).map(lambda n: n / 100), min_size=2, max_size=8)
+samples = st.lists(st.integers(500, 2_000).map(lambda n: n / 100), min_size=3, max_size=8)
 
 
 def test_mean_and_std_by_hand():
@@ -29,11 +30,11 @@ def test_t_interval_by_hand():
 
 
 def test_prediction_interval_by_hand():
-    # n = 2: mean 9, s = sqrt(2), t(1) = 12.7062.
-    one = intervals.prediction_interval([8.0, 10.0])
-    assert one.high - 9 == pytest.approx(12.7062 * math.sqrt(2) * math.sqrt(1 + 1 / 2), rel=1e-5)
-    five = intervals.prediction_interval([8.0, 10.0], k=5)
-    assert 9 - five.low == pytest.approx(12.7062 * math.sqrt(2) * math.sqrt(1 / 5 + 1 / 2), rel=1e-5)
+    # n = 3: mean 9, s = 1, t(2) = 4.302653.
+    one = intervals.prediction_interval([8.0, 9.0, 10.0])
+    assert one.high - 9 == one.half_width == pytest.approx(4.302653 * math.sqrt(1 + 1 / 3), rel=1e-6)
+    five = intervals.prediction_interval([8.0, 9.0, 10.0], k=5)
+    assert 9 - five.low == pytest.approx(4.302653 * math.sqrt(1 / 5 + 1 / 3), rel=1e-6)
 
 
 def test_nothing_is_made_up_from_too_few_values():
@@ -41,7 +42,7 @@ def test_nothing_is_made_up_from_too_few_values():
     assert intervals.std([]) is None
     assert intervals.mean([8.7]) == 8.7
     assert intervals.std([8.7]) is None
-    for few in ([], [8.7]):
+    for few in ([], [8.7], [8.6, 8.7]):
         assert intervals.mean_interval(few) is None
         assert intervals.prediction_interval(few) is None
         assert intervals.welch_test(few, ERRORS) is None
@@ -50,9 +51,9 @@ def test_nothing_is_made_up_from_too_few_values():
 
 def test_equal_values():
     assert intervals.mean_interval([8.7, 8.7, 8.7]) is None  # an interval without width would exclude all else
-    assert intervals.prediction_interval([8.7, 8.7]) is None
-    assert intervals.welch_test([8.7, 8.7], [9.0, 9.0]) is None  # no spread, no t
-    assert intervals.welch_test([8.7, 8.7], [9.0, 9.2]).df == pytest.approx(1)
+    assert intervals.prediction_interval([8.7] * 3) is None
+    assert intervals.welch_test([8.7] * 3, [9.0] * 3) is None  # no spread, no t
+    assert intervals.welch_test([8.7] * 3, [9.0, 9.1, 9.2]).df == pytest.approx(2)
 
 
 def test_interval_includes_its_ends():
@@ -126,4 +127,70 @@ def test_equivalence_needs_a_margin_wider_than_what_the_seeds_leave_open():
     assert intervals.equivalence_test(a, b, 0.5).equivalent
     assert not intervals.equivalence_test(a, b, 0.1).equivalent
     assert not intervals.equivalence_test(a, [x + 0.6 for x in b], 0.5).equivalent
-    assert intervals.equivalence_test(a, b[:1], 0.5) is None
+    assert intervals.equivalence_test(a, b[:2], 0.5) is None
+
+
+def test_intervals_of_percentages_end_where_percentages_do():
+    assert intervals.percent(Interval(-0.2, 0.4)) == Interval(0.0, 0.4)
+    assert intervals.percent(Interval(99.0, 101.0)) == Interval(99.0, 100.0)
+    assert intervals.percent(None) is None
+
+
+@given(samples, samples)
+def test_a_contrast_of_two_is_welchs_test(a, b):
+    welch, contrast = intervals.welch_test(a, b), intervals.contrast([*map(intervals.sample_of, (a, b))], (1, -1))
+    assert (welch is None) == (contrast is None)
+    if welch:
+        for name in ("difference", "t", "df", "p", "error"):
+            assert getattr(contrast, name) == pytest.approx(getattr(welch, name), rel=1e-6, abs=1e-9)
+        assert contrast.interval.low == pytest.approx(welch.interval.low, rel=1e-6, abs=1e-9)
+
+
+def test_a_contrast_of_four_by_hand():
+    samples = [intervals.Sample(mean, std, 4) for mean, std in ((12.9, 0.4), (9.7, 0.2), (7.0, 0.1), (8.7, 0.3))]
+    found = intervals.contrast(samples, (1, -1, -1, 1))
+    assert found.difference == pytest.approx(4.9) and found.error == pytest.approx(math.sqrt(0.30 / 4))
+    assert found.df == pytest.approx(3 * 0.30**2 / (0.16**2 + 0.04**2 + 0.01**2 + 0.09**2))
+    assert intervals.contrast([*samples[:3], intervals.Sample(8.7, 0.3, 2)], (1, -1, -1, 1)) is None
+
+
+@pytest.mark.parametrize(
+    ("sigma", "n", "chance"), [(0.18, 5, 0.56), (0.3, 5, 0.07), (0.18, 10, 0.95), (0.3, 10, 0.39), (0.3, 20, 0.86)]
+)
+def test_the_power_of_the_equivalence_test(sigma, n, chance):
+    assert intervals.equivalence_power(sigma, n, 0.3) == pytest.approx(chance, abs=0.006)
+
+
+def test_the_power_of_a_difference():
+    assert intervals.power(0.5, 0.3, 5) == pytest.approx(0.64, abs=0.005)
+    assert intervals.power(0.5, 0.3, 10) == pytest.approx(0.94, abs=0.005)
+    assert intervals.power(0.0, 0.3, 10) == pytest.approx(0.05) and intervals.power(100.0, 0.3, 3) == pytest.approx(1)
+    least = intervals.smallest_effect(0.3, 5)
+    assert intervals.power(least, 0.3, 5) == pytest.approx(0.8) and intervals.smallest_effect(0.3, 2) is None
+    count = intervals.seeds_for(0.2, 0.3)
+    assert intervals.power(0.2, 0.3, count) >= 0.8 > intervals.power(0.2, 0.3, count - 1)
+    assert intervals.seeds_for(5.0, 0.3) == 3 and intervals.seeds_for(0.001, 0.3) is None
+
+
+def test_the_power_of_paired_differences_by_simulation():
+    rng = np.random.default_rng(1)
+    drawn = rng.normal(0.4, 0.3, (20_000, 5))
+    found = np.mean(stats.ttest_1samp(drawn, 0, axis=1).pvalue < 0.01)
+    assert intervals.power(0.4, 0.3, 5, (1,), 0.01) == pytest.approx(found, abs=0.012)
+
+
+def test_the_spread_of_nets_by_brown_and_forsythe():
+    narrow, wide = [8.7, 8.71, 8.69, 8.72, 8.7], [7.0, 8.0, 9.0, 6.5, 9.5]
+    expected = stats.levene(narrow, wide, center="median").pvalue
+    assert intervals.spread_p([narrow, wide]) == pytest.approx(expected)
+    assert intervals.spread_p([narrow]) is intervals.spread_p([narrow, wide[:2]]) is None
+    theirs = (0.120, 0.318, 0.475, 0.523)
+    low, high = (intervals.spread_power(theirs, n) for n in (5, 20))
+    assert low < 0.1 < 0.99 < high and intervals.spread_power([0.3] * 4, 20) < 0.06
+
+
+def test_the_pooled_spread_and_the_expected_best():
+    assert intervals.pooled_std([[8.0, 9.0, 10.0], [1.0, 1.0, 1.0], [5.0, 50.0]]) == pytest.approx(math.sqrt(0.5))
+    assert intervals.pooled_std([[5.0, 50.0]]) is intervals.pooled_std([[5.0] * 3]) is None
+    assert intervals.expected_best(5) == pytest.approx(1.16296, abs=1e-5)  # of printed tables
+    assert intervals.expected_best(2) == pytest.approx(1 / math.sqrt(math.pi))

@@ -2,17 +2,20 @@
 
 import csv
 import re
+import statistics
 from dataclasses import replace
 
 import pytest
 from fakes import make_record, make_results, move, store
+from scipy import stats
 
 from reproductions import cifar_table, degradation, precision, reported
 from reproductions.bag_of_tricks import efficient as bag_of_tricks_efficient
 from reproductions.cifar_imagenet_stem import experiment as cifar_imagenet_stem
 from reproductions.harness.experiment import Variant
 from reproductions.harness.records import ORIGIN, read_pool, records_digest
-from reproductions.harness.reporting import compare, footnotes, text
+from reproductions.harness.reporting import compare, footnotes, intervals, text
+from reproductions.harness.reporting.index import write_index
 from reproductions.harness.reporting.intervals import Interval
 from reproductions.harness.reporting.page import make_page, of_fullest_row, write_report
 from reproductions.harness.reporting.text import markdown_table
@@ -75,9 +78,11 @@ def test_every_cell_of_a_complete_row(published):
         "test error, reproduced": "8.72 ± 0.15 (n = 5)",
         "95 % t-interval": "[8.53, 8.91]",  # 8.72 ± 2.7764 · 0.15460 / sqrt(5)
         "best of n": "8.55",
+        "expected best of 5": "8.54",  # 8.72 - 1.16296 · 0.15460
         "best over the curve (selected on the test set)": "8.72 ± 0.15",
         "difference from reported": "−0.03",
-        "verdict: reported is": "inside [8.25, 9.19] of 1 more run",  # 8.72 ± 2.7764 · 0.15460 · sqrt(6 / 5)
+        "95 % prediction interval (of 1 more run)": "[8.25, 9.19]",  # 8.72 ± 2.7764 · 0.15460 · sqrt(6 / 5)
+        "reported number": "not contradicted (± 0.47)",
         "test error, other implementations": "8.51 ± 0.22 (b); 8.27 (c); 8.29 (f); 9.18 (g); 8.586 ± 0.120 (i)",
     }
 
@@ -88,11 +93,10 @@ def test_missing_and_diverged_runs_are_said(published):
     assert rows["ResNet-44"]["test error, reproduced"] == "7.26 ± 0.19 (n = 4 of 5, 1 diverged)"
     assert rows["ResNet-56"]["test error, reproduced"] == "7.02 (n = 1 of 5)"
     assert rows["ResNet-56"]["95 % t-interval"] == "–"
-    assert rows["ResNet-56"]["verdict: reported is"] == "none: n < 3"
+    assert rows["ResNet-56"]["reported number"] == "none: n < 3"
     assert rows["ResNet-56"]["difference from reported"] == "+0.05"
-    assert rows["ResNet-110"]["test error, reproduced"] == "no records"
-    assert rows["ResNet-110"]["best of n"] == rows["ResNet-110"]["difference from reported"] == "–"
-    assert rows["ResNet-110"]["test error, reported"] == "6.61 ± 0.16 (mean of 5); 6.43 (best of 5)"
+    assert rows["ResNet-56"]["best of n"] == rows["ResNet-56"]["expected best of 5"] == "–"
+    assert "ResNet-110" not in rows and "\nNot yet run: ResNet-110.\n" in published[0].read_text()
     assert "in no mean: ResNet-44 seed 1 (found at iteration 3,000)." in published[0].read_text()
 
 
@@ -109,16 +113,17 @@ def test_no_records_at_all(tmp_path):
     assert "- From 0 records" in written[0].read_text()
 
 
-def test_parameters_are_the_models_where_there_are_no_records(published):
+def test_parameters_are_the_models_where_there_are_no_records(tmp_path):
     assert count_parameters(create_model("cifar_resnet110")) == 1_727_962
-    assert rows_of(published[0])[4]["parameters"] == "1,727,962"
+    written = write_report(TABLE, PAPER, make_results(TABLE, PAPER, {}, tmp_path), tmp_path / "results")
+    assert rows_of(written[0])[4]["parameters"] == "1,727,962"
 
 
 def test_csv_holds_the_same_numbers_and_their_origin(published):
     first, *_, last = numbers(published[1])
     expected = {"row": "resnet20", "n": "5", "seeds": "5", "diverged": "0", "reported": "8.75", "profile": "paper"}
     expected |= {"test_error_mean": "8.72", "test_error_std": "0.154596", "difference": "-0.03"}
-    expected |= {"prediction_runs": "1", "reported_inside": "yes"}
+    expected |= {"prediction_runs": "1", "reported_number": "not contradicted"}
     assert {name: first[name] for name in expected} == expected
     assert (last["row"], last["n"], last["test_error_mean"], last["reported_kind"]) == ("resnet110", "0", "", "mean")
     assert first["records"] == "14"
@@ -132,7 +137,7 @@ def test_a_users_table_has_reported_published_and_yours(tmp_path):
     row = rows_of(path)[0]
     assert list(row)[2:5] == ["test error, reported", "test error, published here", "test error, yours"]
     assert row["test error, published here"] == "8.72 ± 0.15 (n = 5)"
-    assert row["test error, yours"] == "9.00 ± 0.14 (n = 2)"
+    assert row["test error, yours"] == "8.90, 9.10 (n = 2)"
     assert row["difference from reported"] == "+0.25"
     text = path.read_text()
     assert "made again by `make reproduce-cifar-table SEEDS=2`" in text
@@ -143,8 +148,8 @@ def test_a_users_table_has_reported_published_and_yours(tmp_path):
 def test_smoke_has_no_reported_columns(tmp_path):
     results = make_results(TABLE, SMOKE, {"resnet8": [40.0, 42.0]}, tmp_path, published={})
     path = write_report(TABLE, SMOKE, results, tmp_path / "runs")[0]
-    assert not re.search("reported|implementations|verdict|published", path.read_text())
-    assert rows_of(path)[0]["test error, yours"] == "41.00 ± 1.41 (n = 2)"
+    assert not re.search("reported|implementations|contradicted|published", path.read_text())
+    assert rows_of(path)[0]["test error, yours"] == "40.00, 42.00 (n = 2)"
     assert "synthetic images made by the code" in path.read_text()
 
 
@@ -152,9 +157,8 @@ def test_short_is_not_comparable(tmp_path):
     results = make_results(TABLE, SHORT, {"resnet20": [33.0, 34.8]}, tmp_path, published={})
     path = write_report(TABLE, SHORT, results, tmp_path / "runs")[0]
     row = rows_of(path)[0]
-    assert row["verdict: reported is"] == "not comparable"
     assert row["test error, reported"] == "8.75 (single)"
-    assert "difference from reported" not in row
+    assert not {"reported number", "difference from reported", "95 % t-interval", "best of n"} & set(row)
     assert "made again by `make reproduce-cifar-table PROFILE=short`" in path.read_text()
 
 
@@ -171,40 +175,64 @@ def test_departures_are_in_name_heading_and_command(tmp_path):
 
 
 def test_a_single_number_is_compared_with_one_more_run():
-    # 8.0 and 10.0: 9 ± 12.7062 · sqrt(2) · sqrt(3 / 2) = 9 ± 22.0078
-    single = reported.target("resnet20")
-    found = compare.verdict([8.0, 10.0], single, PAPER)
-    assert (found.k, found.reported, found.inside) == (1, 8.75, True)
-    assert found.interval.high == pytest.approx(9 + 22.0078, abs=1e-3)
+    # 8.0, 9.0 and 10.0: 9 ± 4.302653 · sqrt(4 / 3) = 9 ± 4.96828
+    found = compare.verdict([8.0, 9.0, 10.0], reported.target("resnet20"), PAPER)
+    assert (found.k, found.reported, found.test) == (1, 8.75, None) and str(found) == "not contradicted (± 4.97)"
+    assert found.interval.high == pytest.approx(9 + 4.96828, abs=1e-5)
 
 
-def test_a_mean_of_five_is_compared_with_the_mean_of_five_more():
-    sample = [6.7, 6.9, 6.8, 6.9, 6.7]  # 6.8 ± 2.7764 · 0.1 · sqrt(2/5) = 6.8 ± 0.1756: 6.61 lies below it
-    found = compare.verdict(sample, reported.target("resnet110"), PAPER)
-    assert (found.k, found.inside) == (5, False)
-    assert str(found) == "below [6.62, 6.98] of the mean of 5 more"  # one more run would be ± 0.3041, with 6.61 inside
+def test_an_interval_ends_at_0(tmp_path):
+    assert compare.verdict([0.1, 1.0, 2.0], reported.target("resnet20"), PAPER).interval.low == 0
+    results = make_results(TABLE, PAPER, {"resnet20": [0.1, 1.0, 2.0]}, tmp_path)
+    assert rows_of(write_report(TABLE, PAPER, results, tmp_path / "out")[0])[0]["95 % t-interval"] == "[0.00, 3.39]"
+
+
+@pytest.mark.parametrize(
+    ("sample", "said"),
+    [
+        ([6.7, 6.9, 6.8, 6.9, 6.7], "not contradicted (± 0.20)"),
+        ([6.8, 7.0, 6.9, 7.0, 6.8], "contradicted, below (± 0.20)"),
+        ([6.2, 6.4, 6.3, 6.4, 6.2], "contradicted, above (± 0.20)"),
+    ],
+)
+def test_a_mean_with_its_std_is_compared_by_welchs_test(sample, said):
+    found = compare.verdict(sample, reported.target("resnet110"), PAPER)  # 6.61 ± 0.16 of 5
+    theirs = stats.ttest_ind_from_stats(statistics.mean(sample), 0.1, 5, 6.61, 0.16, 5, equal_var=False)
+    assert str(found) == said and found.interval is None
+    assert (found.test.t, found.test.p) == pytest.approx((theirs.statistic, theirs.pvalue))
+
+
+def test_the_table_says_whether_a_mean_is_equivalent(tmp_path):
+    for errors, said in (
+        ([6.7, 6.9, 6.8, 6.9, 6.7], "not shown, p = 0.118"),
+        ([6.6, 6.7, 6.5, 6.7, 6.6], "shown, p = "),
+    ):
+        results = make_results(TABLE, PAPER, {"resnet110": errors}, tmp_path / said)
+        (row,) = rows_of(write_report(TABLE, PAPER, results, tmp_path / said / "out")[0])
+        assert f"equivalent within 0.3: {said}" in row["Welch's test against reported mean ± std"]
+        assert "95 % prediction interval (of 1 more run)" not in row
 
 
 def test_the_side_on_which_a_reported_number_lies():
     single = reported.target("resnet20")  # 8.75
-    assert str(compare.verdict([8.0, 8.1, 8.05], single, PAPER)).startswith("above [")
-    assert str(compare.verdict([9.0, 9.1, 9.05], single, PAPER)).startswith("below [")
+    assert str(compare.verdict([8.0, 8.1, 8.05], single, PAPER)).startswith("contradicted, above (")
+    assert str(compare.verdict([9.0, 9.1, 9.05], single, PAPER)).startswith("contradicted, below (")
 
 
 def test_ends_belong_to_the_interval():
-    single = reported.target("resnet20")
     reported_itself, above = Interval(8.75, 8.75), Interval(8.76, 8.76)
-    assert compare.Verdict(float(single.value), reported_itself, 1).inside
-    assert not compare.Verdict(float(single.value), above, 1).inside
+    assert {*compare.Verdict(8.75, reported_itself).sides.values()} == {"not contradicted"}
+    assert {*compare.Verdict(8.75, above).sides.values()} == {"contradicted, below"}
 
 
 def test_where_there_is_no_verdict():
     single = reported.target("resnet20")
-    assert compare.verdict([8.75], single, PAPER) is None
-    assert compare.verdict([8.76, 8.76], single, PAPER) is None  # equal by chance: nothing to judge by
+    assert compare.verdict([8.7, 8.8], single, PAPER) is None
+    assert compare.verdict([8.76] * 3, single, PAPER) is None  # equal by chance: nothing to judge by
     assert compare.verdict([], single, PAPER) is None
-    assert compare.verdict([8.7, 8.8], None, PAPER) is None
-    assert compare.verdict([8.7, 8.8], single, SHORT) is None
+    assert compare.verdict([], reported.target("resnet110"), PAPER) is None
+    assert compare.verdict([8.7, 8.8, 8.9], None, PAPER) is None
+    assert compare.verdict([8.7, 8.8, 8.9], single, SHORT) is None
 
 
 # ------------------------------------------------------------------------------------------------------- footnotes
@@ -358,39 +386,92 @@ def test_the_pool_itself_makes_the_published_table_and_another_one_a_users(tmp_p
 # -------------------------------------------------------------------------------------------------------- degradation
 
 
-def test_degradation_has_training_and_test_error_and_welchs_test(tmp_path):
-    errors = {"plain20": [9.6, 9.8, 9.7], "plain56": [12.5, 13.3, 12.9], "resnet20": [8.7, 8.8], "resnet56": [7.0]}
-    training = {"plain20": 5.5, "plain56": 10.5}
-    results = make_results(DEGRADATION, PAPER, errors, tmp_path, training=training)
-    written = write_report(DEGRADATION, PAPER, results, tmp_path / "results")
-    assert [path.name for path in written] == [
-        "degradation.md",
-        "degradation.csv",
-        "degradation_differences.csv",
-    ]
-    first = rows_of(written[0])[0]
+DEPTHS = {
+    "plain20": [9.6, 9.8, 9.7],
+    "plain56": [12.5, 13.3, 12.9],
+    "resnet20": [8.6, 8.8, 8.7],
+    "resnet32": [7.9, 7.8, 8.0],
+    "resnet44": [7.6, 7.5, 7.7],
+    "resnet56": [7.2, 7.6, 7.4],
+}
+
+
+def claims_of(errors, variant, root, training=None) -> dict[str, dict[str, str]]:
+    """The lines of the CSV of claims by key."""
+    results = make_results(DEGRADATION, variant, errors, root, training=training)
+    written = write_report(DEGRADATION, variant, results, root / "results")
+    assert [path.name for path in written][1:] == [f"degradation{variant.suffix}{end}.csv" for end in ("", "_claims")]
+    return {line["claim"]: line for line in numbers(written[2])}
+
+
+def test_degradation_has_training_and_test_error_and_claims_about_depth(tmp_path):
+    lines = claims_of(DEPTHS, PAPER, tmp_path, training={"plain20": 5.5, "plain56": 10.5})
+    path = tmp_path / "results" / "tables" / "degradation.md"
+    first = rows_of(path)[0]
     assert first["training error, reproduced"] == "5.50 ± 0.00 (n = 3 of 5)"
     assert first["test error, reproduced"] == "9.70 ± 0.10 (n = 3 of 5)"
     assert first["test error, reported"] == "≈ 9 (read off a figure)"
     assert first["test error, other implementations"] == "9.78 ± 0.13 (b); 9.74 (g)"
-    text = written[0].read_text()
+    text = path.read_text()
     assert "mean over the augmented training batches since the evaluation before (1,000 iterations)" in text
-    # difference 3.2, standard error sqrt((0.16 + 0.01) / 3) = 0.238048, df = 2 · 0.17² / (0.16² + 0.01²) = 2.249
-    by_net = {(row["deep"], row["metric"]): row for row in numbers(written[2])}
-    plain = by_net["plain56", "test_error"]
-    assert (plain["difference"], plain["n_deep"], plain["n_shallow"]) == ("3.2", "3", "3")
-    assert float(plain["t"]) == pytest.approx(3.2 / 0.238048, abs=1e-3)
-    assert float(plain["df"]) == pytest.approx(2.249, abs=1e-3)
-    assert "| plain-56 − plain-20   | test error     | 3, 3 | +3.20 " in text
-    assert by_net["plain56", "training_error"]["difference"] == "5"
-    lone = by_net["resnet56", "test_error"]
-    assert (lone["difference"], lone["p"], lone["t"]) == ("-1.75", "", "")  # one run of ResNet-56: no test
+    assert "\nNot yet run: plain-32, plain-44.\n" in text and "corrected for 10 claims" in text
+    plain = lines["plain56_plain20_test_error"]
+    welch = stats.ttest_ind(DEPTHS["plain56"], DEPTHS["plain20"], equal_var=False)
+    assert (plain["effect"], plain["n"], plain["comparisons"], plain["effect_reported"]) == ("3.2", "3 3", "10", "4")
+    assert float(plain["t"]) == pytest.approx(welch.statistic, rel=1e-5)
+    assert float(plain["p_corrected"]) == pytest.approx(10 * welch.pvalue, rel=1e-5)
+    bounds = welch.confidence_interval(1 - 0.05 / 10)
+    assert float(plain["low_corrected"]) == pytest.approx(bounds.low, rel=1e-5)
+    assert lines["plain56_plain20_training_error"]["effect"] == "5"
+    assert lines["plain32_resnet32_test_error"]["statement"] == "not yet shown (n = 0, 3)"
+    said = {key: line["statement"] for key, line in lines.items() if "training" not in key and "32" not in key}
+    assert said == {
+        "plain56_plain20_test_error": "shown",
+        "resnet20_resnet56_test_error": "shown",
+        "plain20_resnet20_test_error": "shown",
+        "plain44_resnet44_test_error": "not yet shown (n = 0, 3)",
+        "plain56_resnet56_test_error": "shown",
+        "trend": "shown",
+        "interaction": "shown",
+    }
+    # A line through (20, 8.7), (32, 7.9), (44, 7.6), (56, 7.4) falls by 0.42 in 12 layers.
+    assert float(lines["trend"]["effect"]) == pytest.approx(3 * 0.42) and lines["interaction"]["effect"] == "4.5"
 
 
-def test_smoke_degradation_compares_its_own_depths(tmp_path):
-    written = write_report(DEGRADATION, SMOKE, make_results(DEGRADATION, SMOKE, {}, tmp_path, published={}), tmp_path)
-    pairs = {(row["deep"], row["shallow"]) for row in numbers(written[2])}
-    assert pairs == {("plain26", "plain8"), ("resnet26", "resnet8")}
+def test_claims_are_contradicted_not_resolvable_or_of_another_profile(tmp_path):
+    errors = {**DEPTHS, "resnet20": [9.71, 9.73, 9.6], "resnet56": [14.3, 14.2, 14.4]}
+    lines = claims_of(errors, PAPER, tmp_path / "other")
+    assert lines["resnet20_resnet56_test_error"]["statement"] == "contradicted"
+    assert lines["plain20_resnet20_test_error"]["statement"] == "not resolvable with n = 3, 3"  # reported: 0.25
+    lines = claims_of({"plain20": [20.0, 20.1, 20.2], "resnet20": [16.0, 16.1, 16.2]}, SHORT, tmp_path / "short")
+    assert lines["plain20_resnet20_test_error"]["statement"] == "shown, in the short profile"
+    assert {line["effect_reported"] for line in lines.values()} == {""}
+
+
+def test_claims_say_beforehand_what_seeds_can_find(tmp_path):
+    claims_of({"resnet20": [8.5, 8.7, 8.6]}, PAPER, tmp_path)
+    text = (tmp_path / "results" / "tables" / "degradation.md").read_text()
+    (line,) = [line for line in text.splitlines() if "ResNet-20 has a lower test error than plain-20" in line]
+    *_, said, expected, least, seeds = [cell.strip() for cell in line.strip("|").split("|")]
+    assert (said, expected) == ("not yet shown (n = 0, 3)", "+0.25")
+    assert float(least) == pytest.approx(intervals.smallest_effect(0.1, 5, alpha=0.005), abs=0.005)
+    assert intervals.power(0.25, 0.1, int(seeds), alpha=0.005) >= 0.8
+
+
+def test_smoke_degradation_claims_about_its_own_depths(tmp_path):
+    nets = {line["nets"] for line in claims_of({}, SMOKE, tmp_path).values()}
+    assert {"plain26 plain8", "resnet8 resnet26", "resnet8 resnet14 resnet20 resnet26"} <= nets
+
+
+def test_the_spread_and_the_steps_of_depth(tmp_path):
+    errors = {"resnet20": [8.5, 8.6, 8.7], "resnet56": [6.0, 7.0, 8.0]}
+    results = make_results(TABLE, PAPER, errors, tmp_path)
+    text = write_report(TABLE, PAPER, results, tmp_path / "out")[0].read_text()
+    p = stats.levene(errors["resnet20"], errors["resnet56"], center="median").pvalue
+    assert f"ResNet-20 0.10 (n = 3), ResNet-56 1.00 (n = 3); not shown unequal, p = {p:.3f}." in text
+    assert "Implementation (i) has the standard deviations 0.120, 0.318, 0.475, 0.523 for ResNet-20" in text
+    (step,) = [line for line in text.splitlines() if line.startswith("| ResNet-44 − ResNet-56")]
+    assert step.split("|")[2].strip() == "+0.20" and step.split("|")[5].strip() == "no"
 
 
 # ------------------------------------------------------------------------------------------------------------- cells
@@ -458,11 +539,12 @@ def precision_page(root, fast, full, used=("bf16", "fp32"), **changes):
 def test_equivalence_of_two_precisions_is_shown_or_not(tmp_path):
     fast, full = [8.1, 8.3, 8.2, 8.4, 8.0], [8.2, 8.3, 8.3, 8.1, 8.2]
     text = precision_page(tmp_path / "near", fast, full, timing={"packed_with": 24})
-    assert "## Equivalence within 0.5 points" in text and "| yes" in text and "Shown: the 90 % interval" in text
+    assert "## Equivalence within 0.3 points" in text and "| yes" in text and "Shown: the 90 % interval" in text
     assert "| 24 " in text and "**" not in text.split("Equivalence")[1].split("- Errors")[0]
     text = precision_page(tmp_path / "far", fast, [x + 0.6 for x in full])
     assert "| not shown" in text and "Not shown: the 90 % interval" in text
-    assert "Not shown: it needs two runs of both rows." in precision_page(tmp_path / "few", fast, full[:1])
+    assert "Not shown: it needs 3 runs of both rows." in precision_page(tmp_path / "few", fast, full[:2])
+    assert "steps of Table 6: ResNet-44 to 56 (0.20)." in text and "% with 10, 100 % with 20 seeds" in text
 
 
 def test_rows_of_one_precision_are_said_to_compare_nothing(tmp_path):
@@ -481,21 +563,36 @@ def test_fused_kernels_are_compared_with_the_librarys_runs_or_the_published_ones
             record["versions"]["kernels"] = kernels
         return write_report(precision.EXPERIMENT, PAPER, results, root)[0].read_text()
 
-    text = page(tmp_path / "published", [], "fused").split("## Equivalence within 0.3 points")[1]
+    text = page(tmp_path / "published", [], "fused").split("## Equivalence within 0.3 points")[2]
     assert "| ResNet-20, fused kernels − ResNet-20, fast | 5, 5 " in text and "Shown: the 90 % interval" in text
-    assert "Not shown: the" in page(tmp_path / "own", [x - 0.4 for x in published], "fused").split("0.3 points")[1]
+    assert (
+        "Not shown: the"
+        in page(tmp_path / "own", [x - 0.4 for x in published], "fused").split("## Equivalence within 0.3 points")[2]
+    )
     text = page(tmp_path / "same", published, "library")
     assert "Nothing is compared: both rows have runs in library kernels here." in text
 
 
-def test_the_headline_compares_the_last_row_with_a_number(tmp_path):
-    results = make_results(TABLE, PAPER, {"resnet20": [8.5, 8.7], "resnet32": [7.6, 7.5]}, tmp_path)
-    headline = of_fullest_row(make_page(TABLE, PAPER, results, tmp_path))
+def test_the_headline_compares_the_row_with_most_runs(tmp_path):
+    errors = {"resnet20": [8.5, 8.7, 8.6], "resnet32": [7.6, 7.5, 7.7], "resnet56": [7.0]}
+    headline = of_fullest_row(make_page(TABLE, PAPER, make_results(TABLE, PAPER, errors, tmp_path), tmp_path))
     assert (headline.row, headline.reported) == ("ResNet-32", "7.51 (single)")
-    assert headline.reproduced == "test error 7.55 ± 0.07 (n = 2 of 5)"
-    assert headline.verdict.startswith("reported is inside [")
+    assert headline.reproduced == "test error 7.60 ± 0.10 (n = 3 of 5)"
+    assert headline.verdict == "not contradicted (± 0.50)"
     alone = make_results(TABLE, PAPER, {"resnet20": [8.5]}, tmp_path / "alone")
     assert of_fullest_row(make_page(TABLE, PAPER, alone, tmp_path)).verdict == "none: n < 3"
+
+
+def test_the_index_has_a_line_an_experiment_with_the_paper_profile_before_others(tmp_path):
+    pages = [
+        make_page(
+            TABLE, variant, make_results(TABLE, variant, {"resnet20": [9.0]}, tmp_path / variant.suffix), tmp_path
+        )
+        for variant in (SHORT, PAPER, replace(PAPER, precision="fp32"))
+    ]
+    (line,) = [line for line in write_index(pages).splitlines() if "](tables/cifar_table" in line]
+    assert line.startswith(f"| [{TABLE.title}](tables/cifar_table.md) ")
+    assert line.endswith("| [paper, fp32](tables/cifar_table_fp32.md), [short](tables/cifar_table_short.md) |")
 
 
 def test_the_headline_compares_with_no_number_of_other_data(tmp_path):

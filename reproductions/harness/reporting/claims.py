@@ -161,14 +161,15 @@ def claims_section(findings: list[Finding]) -> str:
     )
 
 
-def power_note(spread: str) -> str:
-    """What the columns about power mean; ``spread`` names the standard deviations that they are computed with."""
+def power_note(spread: str, of: str = "records, pooled over the rows") -> str:
+    """What the columns about power mean; ``spread`` names the standard deviations that they are computed with, ``of``
+    what."""
     if not spread:
         return ""
     return (
         f"\nThe smallest effect that so many seeds find with a probability of {100 * intervals.POWER:.0f} %, and the "
         "seeds that an effect as large as the reported one takes, are computed for normal errors with the standard "
-        f"deviation of the records, pooled over the rows: {spread}. A smaller effect is not resolvable with so many "
+        f"deviation of the {of}: {spread}. A smaller effect is not resolvable with so many "
         "seeds, which does not say that there is none.\n"
     )
 

@@ -92,16 +92,20 @@ def find_steps(results: list[RowResult], metric: str = "top1_accuracy") -> list[
     return [Step(result, by_key[result.row.after], metric) for result in results if result.row.after]
 
 
-def sigma_of(steps: list[Step]) -> float | None:
-    """The standard deviation of the steps' paired differences, pooled.
+def sigmas_of(steps: list[Step]) -> dict[str, float | None]:
+    """The standard deviation of the steps' paired differences, pooled, by metric.
 
-    Where no step has enough pairs, that of differences between runs as different as their rows'; None without any.
+    Where no step has enough pairs, the one that differences of runs as unlike as the rows' own would have; None where
+    no row has enough runs either.
     """
-    found = intervals.pooled_std([step.differences for step in steps])
-    if found is None:
-        rows = {result.row.key: result for step in steps for result in (step.before, step.row)}.values()
-        own = intervals.pooled_std([[*by_seed(result.records, steps[0].metric).values()] for result in rows])
-        return own and own * 2**0.5
+    found = {}
+    for metric in dict.fromkeys(step.metric for step in steps):
+        own = [step for step in steps if step.metric == metric]
+        found[metric] = intervals.pooled_std([step.differences for step in own])
+        if found[metric] is None:
+            rows = {result.row.key: result.records for step in own for result in (step.before, step.row)}
+            spread = intervals.pooled_std([[*by_seed(records, metric).values()] for records in rows.values()])
+            found[metric] = spread and spread * 2**0.5
     return found
 
 
@@ -144,7 +148,8 @@ def steps_section(steps: list[Step], variant: Variant, agreement: str, heading: 
 
     ``agreement``: what is said of a step that does what it does in the paper; see :func:`statement`.
     """
-    counts, sigma, comparisons = [len(step.differences) for step in steps], sigma_of(steps), count_steps(steps)
+    counts, comparisons = [len(step.differences) for step in steps], count_steps(steps)
+    sigmas = sigmas_of(steps)
     columns = {
         "step": [step.row.row.label for step in steps],
         "compared with": [step.before.row.label for step in steps],
@@ -173,26 +178,30 @@ def steps_section(steps: list[Step], variant: Variant, agreement: str, heading: 
         compared = " or ".join(dict.fromkeys(next(iter(step.reported)).name for step in steps if step.reported))
         if noise := max(step.noise for step in steps):
             note += f" Reported differences of up to {noise}, the largest std that the paper gives, have no direction."
-        said = [statement(step, variant, agreement, comparisons, sigma) or NONE for step in steps]
+        said = [statement(step, variant, agreement, comparisons, sigmas[step.metric]) or NONE for step in steps]
         columns["does it do that here?"] = said
         note += (
             f" “{agreement.capitalize()}”: the interval excludes 0, on the side of {compared}; “reversed”: it "
             "excludes 0 on the other side; “not shown”: it includes 0, so nothing is shown either way; “not "
             "resolvable”: so few pairs would seldom show a difference as large as the reported one."
         )
-        if variant.profile == "paper" and sigma:
+        if variant.profile == "paper" and any(sigmas.values()):
             seeds, alpha = max(step.row.seeds for step in steps), 1 - intervals.corrected(comparisons)
-            least = number(intervals.smallest_effect(sigma, seeds, (1,), alpha))
-            columns[f"smallest found by {seeds} pairs"] = [least] * len(steps)
+            own = [sigmas[step.metric] for step in steps]
+            least = [sigma and intervals.smallest_effect(sigma, seeds, (1,), alpha) for sigma in own]
+            columns[f"smallest found by {seeds} pairs"] = [*map(number, least)]
             first = [float(next(iter(step.reported.values()))) if step.reported else None for step in steps]
-            columns["pairs for the reported one"] = [seeds_text(v, sigma, comparisons, (1,)) for v in first]
-            note += f"\n{power_note(number(sigma))}".rstrip("\n")
+            columns["pairs for the reported one"] = [
+                seeds_text(value, sigma, comparisons, (1,)) for value, sigma in zip(first, own)
+            ]
+            spread = " and ".join(f"{number(sigma)} ({METRICS[metric]})" for metric, sigma in sigmas.items() if sigma)
+            note += f"\n{power_note(spread, 'differences of pairs, pooled over the steps')}".rstrip("\n")
     return f"## {heading}\n\n{markdown_table(columns)}\n{note}\n"
 
 
 def steps_numbers(steps: list[Step], variant: Variant, agreement: str) -> dict[str, list]:
     """The same as columns for a CSV."""
-    comparisons, sigma = count_steps(steps), sigma_of(steps)
+    comparisons, sigmas = count_steps(steps), sigmas_of(steps)
     found = [step.interval(comparisons) for step in steps]
     columns = {
         "step": [step.row.row.key for step in steps],
@@ -210,7 +219,7 @@ def steps_numbers(steps: list[Step], variant: Variant, agreement: str) -> dict[s
     for source in _sources(steps):
         values = [step.reported.get(source) for step in steps]
         columns[f"{source.key}_difference"] = [None if value is None else float(value) for value in values]
-    columns["statement"] = [statement(step, variant, agreement, comparisons, sigma) for step in steps]
+    columns["statement"] = [statement(s, variant, agreement, comparisons, sigmas[s.metric]) for s in steps]
     return columns
 
 
