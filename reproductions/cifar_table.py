@@ -16,7 +16,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -30,12 +29,12 @@ from reproductions.harness.reporting.figure import (
     INK,
     OWN,
     SINGLE,
-    STYLE,
     bars,
     caption,
     legend_below,
     make_figure,
     save,
+    styled,
 )
 from reproductions.harness.reporting.frame import completed, final_values
 from reproductions.harness.reporting.page import Page
@@ -101,6 +100,7 @@ def report(page: Page) -> list[Path]:
     ]
 
 
+@styled
 def error_against_depth(results: list[RowResult], variant: Variant) -> Figure | None:
     """Draw the final test error of every seed as a dot, from three seeds on their mean with its 95 % interval, and the
     reported number beside them.
@@ -111,26 +111,25 @@ def error_against_depth(results: list[RowResult], variant: Variant) -> Figure | 
     shown = [result for result in results if completed(result.records)]
     if sum(len(completed(result.records)) for result in shown) < 2:
         return None
-    with matplotlib.rc_context(STYLE):
-        figure, (axis,) = make_figure(SINGLE, 2.3, [""], variant, [result.row.data for result in results])
-        if missing := ", ".join(result.row.label for result in results if result not in shown):
-            caption(figure, f"{figure.get_suptitle()} · not yet run: {missing}")
-        legend: dict[str, object] = {}
-        for x, result in enumerate(shown):
-            _draw_sample(axis, x, final_values(result.records), legend)
-            if result.published:
-                _draw_mean(axis, x - 0.32, final_values(result.published), "published here", GREY, "s", legend)
-            if variant.profile == "paper":
-                _draw_reported(axis, x + 0.43, result, legend)
-        names = [result.row.label.replace("-", "-\n" if len(shown) > 4 else "-") for result in shown]
-        counts = [len(completed(result.records)) for result in shown]
-        axis.set_xticks(range(len(shown)), [f"{name}\nn = {n}" for name, n in zip(names, counts)])
-        axis.set(xlim=(-0.5, len(shown) - 0.4), ylabel="final test error (%)")
-        axis.margins(y=0.12)
-        low, high = axis.get_ylim()
-        axis.set_ylim(max(0.0, low), min(100.0, high))
-        legend_below(figure, legend)
-        return figure
+    figure, (axis,) = make_figure(SINGLE, 2.3, [""], variant, [result.row.data for result in results])
+    if missing := ", ".join(result.row.label for result in results if result not in shown):
+        caption(figure, f"{figure.get_suptitle()} · not yet run: {missing}")
+    legend: dict[str, object] = {}
+    for x, result in enumerate(shown):
+        _draw_sample(axis, x, final_values(result.records), legend)
+        if result.published:
+            _draw_mean(axis, x - 0.32, final_values(result.published), "published here", GREY, "s", legend)
+        if variant.profile == "paper":
+            _draw_reported(axis, x + 0.43, result, legend)
+    names = [result.row.label.replace("-", "-\n" if len(shown) > 4 else "-") for result in shown]
+    counts = [len(completed(result.records)) for result in shown]
+    axis.set_xticks(range(len(shown)), [f"{name}\nn = {n}" for name, n in zip(names, counts)])
+    axis.set(xlim=(-0.5, len(shown) - 0.4), ylabel="final test error (%)")
+    axis.margins(y=0.12)
+    low, high = axis.get_ylim()
+    axis.set_ylim(max(0.0, low), min(100.0, high))
+    legend_below(figure, legend)
+    return figure
 
 
 def _draw_sample(axis: Axes, x: float, values: list[float], legend: dict) -> None:

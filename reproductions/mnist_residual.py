@@ -15,7 +15,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from reproductions import reported
@@ -28,7 +27,7 @@ from reproductions.harness.reporting.curves import (
     errors_of,
     log_axis,
 )
-from reproductions.harness.reporting.figure import HOLLOW, SINGLE, STYLE, legend_below, make_figure, named, save
+from reproductions.harness.reporting.figure import HOLLOW, SINGLE, legend_below, make_figure, named, save, styled
 from reproductions.harness.reporting.frame import METRICS, mean_loss_curve
 from reproductions.harness.reporting.page import Column, Headline, Page, of_last_row
 from reproductions.reported import Reported
@@ -139,6 +138,7 @@ def _epoch_column(result: RowResult, epochs: list[int]) -> Column:
     return Column("after epoch", [str(epoch) for epoch in epochs], numbers, note)
 
 
+@styled
 def errors_over_epochs(result: RowResult, reported_after: dict[int, RowResult], variant: Variant) -> Figure | None:
     """Draw training error (dashed) and test error (solid) of a net that is evaluated after each epoch, on a log axis.
 
@@ -147,48 +147,47 @@ def errors_over_epochs(result: RowResult, reported_after: dict[int, RowResult], 
     """
     if not errors_of(result):
         return None
-    with matplotlib.rc_context(STYLE):
-        figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [result.row.data])
-        place = STEP_PLACES["with the step"]
-        draw_curves(axis, result, place, result.row.recipe.eval_interval)
-        legend: dict[str, object] = {}
-        for epoch, row in reported_after.items() if variant.profile == "paper" else ():
-            for value in reported.in_paper(row.row.reported, METRICS["top1_accuracy"]):
-                error = 100 - float(value.value)
-                reaches = {"whole": (1.0, 0.5, "rounded or cut off"), "cut_off": (1.0, 0.0, "cut off")}
-                if value.kind in reaches:
-                    below, above, how = reaches[value.kind]
-                    legend[f"reported, {how} to whole percent: anywhere in the box"] = axis.bar(
-                        epoch, below + above, 0.5, error - below, facecolor="none", edgecolor=HOLLOW["color"], zorder=4
-                    )
-                else:
-                    (legend["reported"],) = axis.plot([epoch], [error], **HOLLOW)
-        log_axis(axis)
-        axis.set(xlabel="epochs", ylabel="error (%)")
-        curve_legend(figure, [result], {named(result.row.label, result.records): place}, legend)
-        return figure
+    figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [result.row.data])
+    place = STEP_PLACES["with the step"]
+    draw_curves(axis, result, place, result.row.recipe.eval_interval)
+    legend: dict[str, object] = {}
+    for epoch, row in reported_after.items() if variant.profile == "paper" else ():
+        for value in reported.in_paper(row.row.reported, METRICS["top1_accuracy"]):
+            error = 100 - float(value.value)
+            reaches = {"whole": (1.0, 0.5, "rounded or cut off"), "cut_off": (1.0, 0.0, "cut off")}
+            if value.kind in reaches:
+                below, above, how = reaches[value.kind]
+                legend[f"reported, {how} to whole percent: anywhere in the box"] = axis.bar(
+                    epoch, below + above, 0.5, error - below, facecolor="none", edgecolor=HOLLOW["color"], zorder=4
+                )
+            else:
+                (legend["reported"],) = axis.plot([epoch], [error], **HOLLOW)
+    log_axis(axis)
+    axis.set(xlabel="epochs", ylabel="error (%)")
+    curve_legend(figure, [result], {named(result.row.label, result.records): place}, legend)
+    return figure
 
 
+@styled
 def mean_losses(result: RowResult, numbers: dict[int, reported.Reported], variant: Variant) -> Figure | None:
     """Draw the means of a net's training loss over its recipe's loss intervals, on a log axis over the epochs, and the
     reported ones, ``numbers`` by iteration, of the paper profile. None if no run was completed.
     """
     if (losses := mean_loss_curve(result.records)) is None:
         return None
-    with matplotlib.rc_context(STYLE):
-        figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [result.row.data])
-        epoch, place = result.row.recipe.eval_interval, STEP_PLACES["with the step"]
-        draw_curve(axis, losses, place, epoch, most=len(losses.mean))
-        (line,), (band,) = axis.lines, axis.collections
-        name = named(f"mean over {result.row.recipe.loss_interval} batches", result.records)
-        legend = {name: line, "lowest to highest seed": band}
-        if variant.profile == "paper":
-            x, losses = [iteration / epoch for iteration in numbers], [float(n.value) for n in numbers.values()]
-            (legend["reported"],) = axis.plot(x, losses, **HOLLOW)
-        log_axis(axis)
-        axis.set(xlabel="epochs", ylabel="training loss", xlim=(0, None))
-        legend_below(figure, legend)
-        return figure
+    figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [result.row.data])
+    epoch, place = result.row.recipe.eval_interval, STEP_PLACES["with the step"]
+    draw_curve(axis, losses, place, epoch, most=len(losses.mean))
+    (line,), (band,) = axis.lines, axis.collections
+    name = named(f"mean over {result.row.recipe.loss_interval} batches", result.records)
+    legend = {name: line, "lowest to highest seed": band}
+    if variant.profile == "paper":
+        x, losses = [iteration / epoch for iteration in numbers], [float(n.value) for n in numbers.values()]
+        (legend["reported"],) = axis.plot(x, losses, **HOLLOW)
+    log_axis(axis)
+    axis.set(xlabel="epochs", ylabel="training loss", xlim=(0, None))
+    legend_below(figure, legend)
+    return figure
 
 
 EXPERIMENT = Experiment(

@@ -22,13 +22,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from reproductions.bag_of_tricks.protocol import WITH_MIXUP, Protocol, experiments, write_ladder
 from reproductions.harness.experiment import Row, RowResult, Variant
 from reproductions.harness.reporting.curves import DASHES, STEP_PLACES, draw_curve, epochs_of, limits
-from reproductions.harness.reporting.figure import DOUBLE, SINGLE, STYLE, legend_below, look, make_figure, named, save
+from reproductions.harness.reporting.figure import DOUBLE, SINGLE, legend_below, look, make_figure, named, save, styled
 from reproductions.harness.reporting.frame import completed, curve
 from reproductions.harness.reporting.page import Page
 from resnet.recipe import Recipe, learning_rate_at
@@ -96,31 +95,31 @@ def report(page: Page, protocol: Protocol) -> list[Path]:
     ]
 
 
+@styled
 def schedules(rows: dict[str, RowResult], variant: Variant) -> Figure:
     """Draw the learning rate over the epochs (a) and, where there are records, the top-1 accuracy (b).
 
     As in Figure 3 of Bag of Tricks. ``rows``: the rows that are drawn, by the schedule's name.
     """
     trained = [result for result in rows.values() if completed(result.records)]
-    with matplotlib.rc_context(STYLE):
-        titles = ["learning rate", "top-1 accuracy, mean and range of seeds"][: 2 if trained else 1]
-        data = [result.row.data for result in rows.values()]
-        figure, axes = make_figure(DOUBLE if trained else SINGLE, 2.2, titles, variant, data, share_y=False)
-        legend = {}
-        for place, (name, result) in zip(STEP_PLACES.values(), rows.items()):
-            iterations = _drawn_iterations(result.row.recipe)
-            rates = [learning_rate_at(result.row.recipe, iteration) for iteration in iterations]
-            x, line = [epochs_of(iteration, result) for iteration in iterations], DASHES if legend else "-"
-            (legend[named(name, result.records)],) = axes[0].plot(x, rates, color=look(place)[0], linestyle=line)
-            if (values := curve(result.records, "top1_accuracy")) is not None:
-                draw_curve(axes[1], values, place, 1 / epochs_of(1, result))
-        axes[0].set(ylabel="learning rate", ylim=(0, None))
-        if trained:
-            axes[1].set(ylabel="top-1 accuracy (%)", ylim=(100 - limits(trained)[1], None))
-        for axis in axes:
-            axis.set(xlabel="epochs", xlim=(0, None))
-        legend_below(figure, legend)
-        return figure
+    titles = ["learning rate", "top-1 accuracy, mean and range of seeds"][: 2 if trained else 1]
+    data = [result.row.data for result in rows.values()]
+    figure, axes = make_figure(DOUBLE if trained else SINGLE, 2.2, titles, variant, data, share_y=False)
+    legend = {}
+    for place, (name, result) in zip(STEP_PLACES.values(), rows.items()):
+        iterations = _drawn_iterations(result.row.recipe)
+        rates = [learning_rate_at(result.row.recipe, iteration) for iteration in iterations]
+        x, line = [epochs_of(iteration, result) for iteration in iterations], DASHES if legend else "-"
+        (legend[named(name, result.records)],) = axes[0].plot(x, rates, color=look(place)[0], linestyle=line)
+        if (values := curve(result.records, "top1_accuracy")) is not None:
+            draw_curve(axes[1], values, place, 1 / epochs_of(1, result))
+    axes[0].set(ylabel="learning rate", ylim=(0, None))
+    if trained:
+        axes[1].set(ylabel="top-1 accuracy (%)", ylim=(100 - limits(trained)[1], None))
+    for axis in axes:
+        axis.set(xlabel="epochs", xlim=(0, None))
+    legend_below(figure, legend)
+    return figure
 
 
 def _drawn_iterations(recipe: Recipe) -> list[int]:

@@ -20,6 +20,7 @@ from reproductions.harness.reporting.figure import (
     fonts_for,
     legend_below,
     look,
+    styled,
 )
 from reproductions.harness.reporting.intervals import Interval
 from reproductions.harness.reporting.text import NONE, escaped, interval, markdown_table, number
@@ -139,6 +140,7 @@ def curve_table(done: Training) -> str:
     return markdown_table({"epoch": [str(entry["epoch"]) for entry in done.history], **columns})
 
 
+@styled
 def confusion_plot(confusion: np.ndarray, classes: tuple[str, ...]) -> Figure:
     """Draw shares of each class's images as shades, with the numbers where there is room for them.
 
@@ -147,41 +149,40 @@ def confusion_plot(confusion: np.ndarray, classes: tuple[str, ...]) -> Figure:
     """
     count = len(classes)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    with matplotlib.rc_context(STYLE):
-        width = SINGLE if count <= 8 else DOUBLE
-        figure, axis = _one_panel(width, 0.85 * width)
-        image = axis.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
-        figure.colorbar(image, ax=axis, label="percent of the class", shrink=0.8)
-        drawn = [f"no. {i}" if fonts_for(name)[1] else name for i, name in enumerate(classes, start=1)]
-        shown = [plain(name if len(name) <= 24 else f"{name[:23]}…") for name in drawn]
-        every = -(-count // WIDEST)
-        axis.set_xticks(range(0, count, every), shown[::every], rotation=90)
-        axis.set_yticks(range(0, count, every), shown[::every])
-        if count * len(str(confusion.max())) <= (24 if width == SINGLE else 60):  # digits of 7 pt beside one another
-            for (row, column), value in np.ndenumerate(confusion):
-                if value:
-                    colour = "white" if shares[row, column] > 0.6 else "black"
-                    axis.text(column, row, f"{value}", ha="center", va="center", color=colour, fontsize=SMALLEST)
-        unnamed = " (no.: its place in the tables)" if any(fonts_for(name)[1] for name in classes) else ""
-        axis.set(xlabel="taken for", ylabel=f"class{unnamed}")
+    width = SINGLE if count <= 8 else DOUBLE
+    figure, axis = _one_panel(width, 0.85 * width)
+    image = axis.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(image, ax=axis, label="percent of the class", shrink=0.8)
+    drawn = [f"no. {i}" if fonts_for(name)[1] else name for i, name in enumerate(classes, start=1)]
+    shown = [plain(name if len(name) <= 24 else f"{name[:23]}…") for name in drawn]
+    every = -(-count // WIDEST)
+    axis.set_xticks(range(0, count, every), shown[::every], rotation=90)
+    axis.set_yticks(range(0, count, every), shown[::every])
+    if count * len(str(confusion.max())) <= (24 if width == SINGLE else 60):  # digits of 7 pt beside one another
+        for (row, column), value in np.ndenumerate(confusion):
+            if value:
+                colour = "white" if shares[row, column] > 0.6 else "black"
+                axis.text(column, row, f"{value}", ha="center", va="center", color=colour, fontsize=SMALLEST)
+    unnamed = " (no.: its place in the tables)" if any(fonts_for(name)[1] for name in classes) else ""
+    axis.set(xlabel="taken for", ylabel=f"class{unnamed}")
     return figure
 
 
+@styled
 def curves_plot(done: Training) -> Figure:
     """Draw training (dashed) and validation accuracy (solid) over the epochs."""
     epochs = [entry["epoch"] for entry in done.history]
-    with matplotlib.rc_context(STYLE):
-        figure, axis = _one_panel(SINGLE, 2.1)
-        legend = {}
-        for key, place, line in (("validation_accuracy", 4, "-"), ("training_accuracy", 0, "--")):
-            colour, marker = look(place)
-            values = [entry[key] for entry in done.history]
-            (legend[key.replace("_", " ")],) = axis.plot(epochs, values, line, color=colour, marker=marker)
-        legend["best epoch"] = axis.axvline(done.best["epoch"], color=GREY, linewidth=0.6, linestyle=":")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.set(xlabel="epoch", ylabel="accuracy (%)")
-        axis.grid(axis="y")
-        legend_below(figure, legend)
+    figure, axis = _one_panel(SINGLE, 2.1)
+    legend = {}
+    for key, place, line in (("validation_accuracy", 4, "-"), ("training_accuracy", 0, "--")):
+        colour, marker = look(place)
+        values = [entry[key] for entry in done.history]
+        (legend[key.replace("_", " ")],) = axis.plot(epochs, values, line, color=colour, marker=marker)
+    legend["best epoch"] = axis.axvline(done.best["epoch"], color=GREY, linewidth=0.6, linestyle=":")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set(xlabel="epoch", ylabel="accuracy (%)")
+    axis.grid(axis="y")
+    legend_below(figure, legend)
     return figure
 
 
