@@ -8,7 +8,7 @@ of Table 4, whose last row is this table's first in the paper: 56 layers on CIFA
 precision is not FP16 but "auto" (bf16 on a GPU), as in the other tables: Table 4 is about precision.
 
 A row outside the ladder is variant B by the baseline recipe, with smaller batches and without zero γ. The paper's
-section 6 calls it B-standard and compares it with better training for detectors (Tables 8 and 9).
+section 6 calls it B-standard, the baseline for the effect of better training on detectors (Tables 8 and 9).
 """
 
 import sys
