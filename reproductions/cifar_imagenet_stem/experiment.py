@@ -12,8 +12,8 @@ for 60 each, with a new optimizer for each stage. These are the numbers in the r
 epochs, then 60 with 0.001.
 
 Another row is the same net with a 3x3 stem without stride, for which the report cites 95.17 % from elsewhere, by
-another training. The report advises weight decay, momentum, and batches of 128 rather than 64. Rows against each advice
-are trained on request (``--rows resnet18-no-decay,resnet18-no-momentum,resnet18-batch64``).
+another training. The report advises weight decay, momentum, and batches of 128 rather than 64. Rows that depart from
+each are trained on request (``--rows resnet18-no-decay,resnet18-no-momentum,resnet18-batch64``).
 """
 
 import math
