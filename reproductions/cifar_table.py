@@ -3,13 +3,13 @@
     python -m reproductions.cifar_table --profile paper --seeds 5
     python -m reproductions.cifar_table --profile paper --seeds 1 --rows resnet1202
 
-Every net is trained by the recipe of section 4.2, which is what ``Recipe()`` says: 64,000 iterations of batch 128,
-learning rate 0.1 divided by 10 at 32,000 and 48,000. ResNet-110 alone is warmed up: learning rate 0.01 until the
-training error is below 80 %. The short profile takes a sixteenth of the iterations, and warms all nets up alike.
+Every net is trained by the recipe of section 4.2, which ``Recipe()`` has as defaults: 64,000 iterations of batch 128,
+learning rate 0.1 divided by 10 at 32,000 and 48,000. Only ResNet-110 has a warm-up: learning rate 0.01 until the
+training error is below 80 %. The short profile has a sixteenth of the iterations, and a linear warm-up for all nets.
 
-ResNet-1202 is trained when it is asked for by name, and like ResNet-110: the paper says no more than that it was
-trained as the others. It has 11 times the layers; where a GPU's memory is too small for that, a recipe with
-``batch_norm_size=64`` adds up the gradients of two halves of a batch, as the paper's two GPUs did.
+ResNet-1202 is trained on request only (``--rows resnet1202``), like ResNet-110: the paper says only that it was trained
+like the others. It has 11 times the layers. If they exceed a GPU's memory, a recipe with ``batch_norm_size=64``
+accumulates the gradients of two halves of a batch, like the paper's two GPUs.
 """
 
 import sys
@@ -41,15 +41,15 @@ from reproductions.harness.reporting.page import Page
 from resnet.recipe import Recipe
 
 RECIPE = Recipe()
-WARMED_UP_DEPTHS = {"paper": (110, 1202), "short": (), "smoke": (32,)}  # nets warmed up until a training error
-SHORTER = 16  # times, in the short profile of all tables on CIFAR-10 that have the paper's recipe
+WARMED_UP_DEPTHS = {"paper": (110, 1202), "short": (), "smoke": (32,)}  # nets with a warm-up until a training error
+SHORTER = 16  # factor of the short profile, in all CIFAR-10 tables with the paper's recipe
 
 
 def recipe_for(profile: str, depth: int = 0) -> Recipe:
-    """The paper's recipe for a net of this depth, or the one cut down for a profile.
+    """Return the paper's recipe for a net of this depth, shortened in the other profiles.
 
-    The short one warms every net up, linearly over the first 200 of its 4,000 iterations: so soon after the start a
-    deep net learns nothing at a rate of 0.1.
+    In the short profile, every net has a linear warm-up over the first 200 of its 4,000 iterations, because deep nets
+    learn nothing at a learning rate of 0.1 from the start.
     """
     recipe = replace(RECIPE, warmup_learning_rate=0.01) if depth in WARMED_UP_DEPTHS[profile] else RECIPE
     if profile == "short":
@@ -60,7 +60,10 @@ def recipe_for(profile: str, depth: int = 0) -> Recipe:
 
 
 def rows(profile: str) -> list[Row]:
-    """ResNet-20, 32, 44, 56, 110, and on request 1202; in the smoke profile 8, 14, 20, 26, 32 on synthetic data."""
+    """Return the rows: ResNet-20, 32, 44, 56, 110 and, on request, 1202.
+
+    The smoke profile has ResNet-8, 14, 20, 26 and 32 on synthetic data.
+    """
     depths = (8, 14, 20, 26, 32) if profile == "smoke" else (20, 32, 44, 56, 110, 1202)
     return [
         Row(
@@ -77,7 +80,7 @@ def rows(profile: str) -> list[Row]:
 
 
 def report(page: Page) -> list[Path]:
-    """The table beside the paper's, error against depth, and learning curves."""
+    """Write the table, the plot of error against depth, and learning curves; return the files."""
     columns = [
         page.net(),
         page.parameters(),

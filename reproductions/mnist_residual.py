@@ -1,13 +1,12 @@
-"""A small residual network without BN on MNIST: its test accuracy after epochs 1, 3 and 10.
+"""A small residual network without BN on MNIST: test accuracy after epochs 1, 3 and 10.
 
     python -m reproductions.mnist_residual --profile paper --seeds 5
 
-Trained as reported: SGD with learning rate 0.01, momentum 0.5, batches of 64, 10 epochs, images less 0.1307 over
-0.3081, which are just the mean and standard deviation of the training images; PyTorch's own initialisation. What the
-report does not do is not done here: no augmentation, no weight decay, no drop of the learning rate. The last batch of
-an epoch has the 32 images that are left over. All is in fp32, as PyTorch computes unless told otherwise. The report
-prints accuracies with ``%d``, so 96 is anything from 96 up to 97, and the mean training loss over every 300 batches,
-which is recorded here too.
+Training follows the report: SGD with learning rate 0.01, momentum 0.5, batches of 64, 10 epochs; pixels minus 0.1307,
+divided by 0.3081, the mean and standard deviation of the training images; PyTorch's initialisation; no augmentation, no
+weight decay, and a constant learning rate. An epoch's last batch has the remaining 32 images. Everything is in fp32,
+PyTorch's default. The report prints accuracies with ``%d``, so 96 means at least 96 and below 97, and the mean training
+loss over every 300 batches, which is recorded here, too.
 """
 
 import math
@@ -42,7 +41,7 @@ LOSS_INTERVAL = 300  # batches; the means begin anew with each epoch
 
 
 def recipe_for(profile: str, data: str) -> Recipe:
-    """The reported recipe; the short profile takes fewer epochs, the smoke profile has fewer images."""
+    """Return the reported recipe; the short profile has fewer epochs, the smoke profile fewer images."""
     steps = math.ceil(TRAIN_IMAGES[data] / BATCH_SIZE)  # of an epoch
     return Recipe(
         iterations=EPOCHS[profile] * steps,
@@ -61,14 +60,14 @@ def recipe_for(profile: str, data: str) -> Recipe:
 
 
 def rows(profile: str) -> list[Row]:
-    """The one network."""
+    """Return the table's only row."""
     data = "synthetic_mnist" if profile == "smoke" else "mnist"
     recipe = recipe_for(profile, data)
     return [Row("mnist_residual", "small residual CNN", "mnist_residual", recipe, data)]
 
 
 def report(page: Page) -> list[Path]:
-    """The accuracy after each of SHOWN epochs beside the reported one, learning curves, and mean training losses."""
+    """Write the accuracies after the SHOWN epochs, learning curves, and mean losses; return the files."""
     (result,) = page.results
     epochs = _shown_epochs(page)
     lines = [_after(result, epoch) for epoch in epochs]
@@ -92,7 +91,7 @@ def report(page: Page) -> list[Path]:
 
 
 def reported_losses(result: RowResult) -> dict[int, Reported]:
-    """The reported mean losses, by the iteration that ends each in the row's training."""
+    """Return the reported mean losses by the iteration at which each interval ends in the row's training."""
     numbers = [n for n in reported.load() if n.metric == f"mean training loss over {LOSS_INTERVAL} batches"]
     places = [map(int, number.key.split("_")[-2:]) for number in numbers]
     steps = result.row.recipe.eval_interval
@@ -100,7 +99,7 @@ def reported_losses(result: RowResult) -> dict[int, Reported]:
 
 
 def headline(page: Page) -> Headline:
-    """The last of SHOWN epochs for which an accuracy is reported."""
+    """Return the headline for the last of the SHOWN epochs with a reported accuracy."""
     (result,) = page.results
     lines = []
     for epoch in _shown_epochs(page):
@@ -114,11 +113,11 @@ def _shown_epochs(page: Page) -> list[int]:
 
 
 def _after(result: RowResult, epoch: int) -> RowResult:
-    """The runs as they stood after so many epochs, beside what is reported then."""
+    """Return the row with its runs' results after ``epoch`` epochs and the number reported for that epoch."""
     iteration = epoch * result.row.recipe.eval_interval
 
     def then(record: dict) -> dict:
-        """A run that diverged is in no mean, not even of the epochs before."""
+        """Return the record with that epoch's results; a diverged run's stays as it is and enters no mean."""
         points = {point["iteration"]: point for point in record["curve"]}
         return record if record["status"] == "diverged" else {**record, "final": points[iteration]}
 

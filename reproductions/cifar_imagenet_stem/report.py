@@ -1,6 +1,6 @@
-"""Predictions of the test images: confusion matrices, the surest mistakes, a grid of images.
+"""Report of the predictions: confusion matrices, most confident mistakes, and a grid of images.
 
-From the files of :data:`reproductions.cifar_imagenet_stem.predictions.PREDICTIONS`. Only the grid needs the data.
+It reads the files of :data:`reproductions.cifar_imagenet_stem.predictions.PREDICTIONS`. Only the grid needs the data.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ CLASSES = {
         "half disc",
     ),
 }
-SHOWN = 10  # of the surest mistakes, and of the first images
+SHOWN = 10  # number of most confident mistakes, and of first images
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,12 @@ class Predicted:
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Names of the data set's classes."""
         return CLASSES[self.result.row.data]
 
     @property
     def confusion(self) -> np.ndarray:
-        """The percentage of a class's images (line) that were taken for each class (column), over the runs."""
+        """Percent of each class's images (row) by predicted class (column), over all runs: (C, C)."""
         counts = np.zeros(2 * (len(self.classes),))
         for file in self.files:
             np.add.at(counts, (file["labels"], file["predicted"]), 1)
@@ -70,13 +71,13 @@ class Predicted:
 
 
 def surest_mistakes(file: dict, count: int = SHOWN) -> list[int]:
-    """Return the numbers of the test images that a run gets wrong with most confidence, the surest first."""
+    """Return the indices of the misclassified test images with the highest probabilities, highest first."""
     wrong = [n for n, label in enumerate(file["labels"]) if label != file["predicted"][n]]
     return sorted(wrong, key=lambda n: (-file["probability"][n], n))[:count]
 
 
 def find(results: list[RowResult], out: Path) -> list[Predicted]:
-    """Return the predictions of the rows' runs, without rows that have none; a damaged file counts as none."""
+    """Return the rows with predictions of their runs; damaged files and rows without predictions are left out."""
     found = []
     for result in results:
         files = []
@@ -91,17 +92,17 @@ def find(results: list[RowResult], out: Path) -> list[Predicted]:
 
 
 def section(found: list[Predicted]) -> str:
-    """Write tables of the surest mistakes of each row's first run, under a heading; empty without predictions."""
+    """Return a Markdown section: the most confident mistakes of each row's first run; empty without predictions."""
     if not found:
         return ""
-    parts = ["## The surest mistakes\n"]
+    parts = ["## Most confident mistakes\n"]
     for predicted in found:
         file, mistakes = predicted.files[0], surest_mistakes(predicted.files[0])
         table = markdown_table(
             {
                 "test image": [f"{number:,}" for number in mistakes],
-                "is": [predicted.classes[file["labels"][n]] for n in mistakes],
-                "taken for": [predicted.classes[file["predicted"][n]] for n in mistakes],
+                "class": [predicted.classes[file["labels"][n]] for n in mistakes],
+                "predicted": [predicted.classes[file["predicted"][n]] for n in mistakes],
                 "probability": [f"{file['probability'][n]:.4f}" for n in mistakes],
             }
         )
