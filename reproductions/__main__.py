@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from reproductions.architectures import architectures_table
-from reproductions.experiments import EXPERIMENTS, evidence
+from reproductions.experiments import EXPERIMENTS, PUBLISHED_TABLES, evidence
 from reproductions.export import export_weights
 from reproductions.harness import publish
 from reproductions.harness.cli import add_launch_flags, launch_options
@@ -138,7 +138,7 @@ def _export(options: argparse.Namespace, console: Console) -> int:
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
-    written, pool = publish.report(EXPERIMENTS, PUBLISHED, ROOT / publish.README)
+    written, pool = publish.report(PUBLISHED_TABLES, PUBLISHED, ROOT / publish.README)
     show_files(written, ROOT)
     for error in pool.damaged.values():
         complain(console, f"{error.kind}: {error}")
@@ -146,7 +146,7 @@ def _report(options: argparse.Namespace, console: Console) -> int:
 
 
 def _check(options: argparse.Namespace, console: Console) -> int:
-    problems = publish.check(EXPERIMENTS, PUBLISHED, ROOT / publish.README)
+    problems = publish.check(PUBLISHED_TABLES, PUBLISHED, ROOT / publish.README)
     for problem in problems:
         complain(console, problem)
     if not problems:

@@ -11,7 +11,7 @@ from reproductions.bag_of_tricks import refinements as bag_of_tricks_refinements
 from reproductions.bag_of_tricks import tweaks as bag_of_tricks_tweaks
 from reproductions.cifar_imagenet_stem import experiment as cifar_imagenet_stem
 from reproductions.finetune import experiment as finetune
-from reproductions.harness.experiment import Experiment, Variant
+from reproductions.harness.experiment import Experiment, Table, Variant
 from reproductions.harness.minutes import Wanted, wanted_runs
 from reproductions.imagenet import table as imagenet_table
 from reproductions.layer_responses import experiment as layer_responses
@@ -30,6 +30,17 @@ EXPERIMENTS = (
     cifar_imagenet_stem.EXPERIMENT,
     protocol_details.EXPERIMENT,
     finetune.EXPERIMENT,
+)
+
+# The tables of results/, in the order of their index; those without records are left out of it.
+_DEPARTURES = {
+    cifar_table.EXPERIMENT: [Variant(precision="bf16")],
+    layer_responses.EXPERIMENT: [Variant(precision="bf16")],
+}
+PUBLISHED_TABLES: tuple[Table, ...] = tuple(
+    (experiment, variant)
+    for experiment in EXPERIMENTS
+    for variant in (Variant(), *_DEPARTURES.get(experiment, []), Variant("short"))
 )
 
 _EFFICIENT, _TWEAKS, _REFINEMENTS = (script.EXPERIMENTS["cifar10"] for script in _BAG_OF_TRICKS)

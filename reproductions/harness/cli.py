@@ -20,6 +20,7 @@ from reproductions.harness.console import (
     show_files,
 )
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
+from reproductions.harness.launched import note_tables
 from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.run_paths import RunPaths
@@ -199,6 +200,7 @@ def _launch(options: argparse.Namespace, paths: RunPaths, published: Pool, conso
         if missing and preflight.refuse_without_gpu(options, missing, launcher, [pool, published]):
             return EXIT_REFUSED
         preflight.check_writable(paths.out)
+        note_tables(paths.out, [(options.experiment, options.variant)])
         preflight.check_data(missing, paths, console)
         if missing:
             preflight.say_code(console)

@@ -118,11 +118,8 @@ class Row:
         return Run(self.model, self.recipe, self.data, seed, self.model_options, self.train_images, teacher, pretrained)
 
     def records(self, variant: Variant, pool: Pool) -> list[dict]:
-        """What ``pool`` holds of the row's runs, whatever their seeds, in the order of these."""
-        try:
-            return pool.of_row(variant.apply(self.run(0)))
-        except ValueError:  # there is no such variant of the row
-            return []
+        """Find the records of the row's runs in ``pool``, whatever their seeds, in the order of the seeds."""
+        return pool.of_row(variant.apply(self.run(0)))
 
 
 @dataclass(frozen=True)
@@ -166,7 +163,7 @@ class Experiment:
     source: str
     rows: Callable[[str], list[Row]]
     report: Callable[[Any], list[Path]]
-    seeds: dict[str, int] = field(default_factory=lambda: dict(SEEDS))
+    seeds: dict[str, int] = field(default_factory=lambda: dict(SEEDS), hash=False)
     metric: str = "test_error"
     headline: Callable[[Any], Any] | None = None
     script: str = ""
@@ -242,13 +239,6 @@ class Experiment:
         changed = any(run.train_images is not None for run in runs)
         return variant if changed else replace(variant, train_images=None)
 
-    def has(self, variant: Variant) -> bool:
-        """Whether there is such a variant."""
-        try:
-            return self.resolve(variant) == variant
-        except ValueError:
-            return False
-
     def recorded_seeds(self, variant: Variant, pool: Pool) -> int:
         """How many seeds a table of these records has room for: the default, or more if more are there; 0 without any.
 
@@ -259,10 +249,6 @@ class Experiment:
         records = [record for row in counted for record in row.records(variant, pool)]
         seeds = [record["specification"]["seed"] for record in records]
         return max(self.seeds[variant.profile], max(seeds) + 1) if seeds else 0
-
-    def shown(self, variant: Variant, pool: Pool) -> set[str]:
-        """The identities of the records that its table has of these."""
-        return {record["identity"] for row in self.rows(variant.profile) for record in row.records(variant, pool)}
 
     def results(self, variant: Variant, seeds: int, pool: Pool, published: Pool) -> list[RowResult]:
         """What ``pool`` and ``published`` hold for every row, but for rows on request that neither has records of.
@@ -290,44 +276,7 @@ class Experiment:
         return results
 
 
-def recorded_tables(experiments: Sequence[Experiment], pool: Pool) -> list[tuple[Experiment, Variant, int]]:
-    """Every table that these records make, with the number of seeds that it has room for.
-
-    Of each experiment and profile that of the default recipe; and those of departures from it (``PRECISION=``,
-    ``KERNELS=``, ``TRAIN_IMAGES=``) for records that no default table shows, each in the first experiment that has it.
-    One that measures final networks shows them beside that: its page says what no other does.
-    """
-    every = [(experiment, Variant(profile)) for experiment in experiments for profile in PROFILES]
-    tables = [(experiment, variant) for experiment, variant in every if experiment.recorded_seeds(variant, pool)]
-    others = set(pool.records).difference(*(experiment.shown(variant, pool) for experiment, variant in tables))
-    left = set(others)
-    for train_images, precision, kernels in _departures([pool.records[one]["specification"] for one in others]):
-        for experiment, default in every:
-            variant = replace(default, train_images=train_images, precision=precision, kernels=kernels)
-            if experiment.has(variant) and experiment.recorded_seeds(variant, pool):
-                found = experiment.shown(variant, pool)
-                if found & (left if experiment.measure is None else others):
-                    tables.append((experiment, variant))
-                if experiment.measure is None:
-                    left -= found
-    names, profiles = [experiment.name for experiment in experiments], [*PROFILES]
-    tables.sort(key=lambda table: (names.index(table[0].name), profiles.index(table[1].profile)))  # the default's first
-    return [(experiment, variant, experiment.recorded_seeds(variant, pool)) for experiment, variant in tables]
-
-
-def _departures(specifications: list[dict]) -> list[tuple[int | None, str, str]]:
-    """Numbers of training images, precisions and kernels that may have been asked for when these runs were trained.
-
-    A row may have a precision of its own, so that of a run need not have been: single departures come first.
-    """
-    default = (None, "auto", "auto")
-    recipes = [(s["train_images"], s["recipe"]) for s in specifications]
-    found = {(images, recipe["precision"], recipe.get("kernels", "auto")) for images, recipe in recipes}
-    found |= {(images, "auto", kernels) for images, _, kernels in found}
-    return sorted(
-        found - {default},
-        key=lambda d: (sum(one != usual for one, usual in zip(d, default)), d[0] or 0, *d[1:]),
-    )
+Table = tuple[Experiment, Variant]
 
 
 def kept_runs(experiments: Sequence[Experiment]) -> list[Run]:

@@ -21,6 +21,7 @@ from reproductions.harness.console import (
 )
 from reproductions.harness.exact_errors import EXACT_ERRORS
 from reproductions.harness.experiment import Experiment, Variant
+from reproductions.harness.launched import note_tables
 from reproductions.harness.launching import cost
 from reproductions.harness.launching.budget import Budget, Plan, lacking, make_plan
 from reproductions.harness.launching.options import Options
@@ -88,6 +89,7 @@ def launch_within(wanted: Sequence[Wanted], options: argparse.Namespace, launch_
         console.print(f"{launcher} launcher, records in {paths.records}")
         _say_left(plan, console)
         preflight.check_writable(paths.out)
+        note_tables(paths.out, [(one.experiment, one.variant) for one in wanted])
         preflight.check_data(plan.runs, paths, console)
         if plan.runs:
             preflight.say_code(console)

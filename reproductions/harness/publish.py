@@ -13,13 +13,13 @@ from pathlib import Path
 from reproductions.cifar_imagenet_stem.predictions import PREDICTIONS
 from reproductions.harness import provenance
 from reproductions.harness.exact_errors import EXACT_ERRORS
-from reproductions.harness.experiment import Experiment, kept_runs, recorded_tables
+from reproductions.harness.experiment import Experiment, Table, kept_runs
 from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.known_records import cache_folder, file_state, read_known_pool
 from reproductions.harness.records import Pool, read_pool, record_path, weights_path
 from reproductions.harness.reporting.figure import read_description
 from reproductions.harness.reporting.index import write_index
-from reproductions.harness.reporting.page import make_page
+from reproductions.harness.reporting.page import Page, make_page
 from reproductions.layer_responses.measuring import RESPONSES
 from resnet.data import KNOWN_COPIES
 from resnet.files import write_atomically
@@ -123,26 +123,26 @@ def publish_weights(experiments: Sequence[Experiment], out: Path, results: Path)
     return new, refused
 
 
-def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool) -> list[Path]:
-    """Make every table and plot that has published records, and their index."""
+def write_published(tables: Sequence[Table], results: Path, pool: Pool) -> tuple[list[Path], list[Page]]:
+    """Make those of the tables that have records, with their plots and index; returns the files and the pages."""
     written, pages = [], []
-    for experiment, variant, seeds in recorded_tables(experiments, pool):
-        page = make_page(experiment, variant, experiment.results(variant, seeds, pool, pool), results)
-        files = experiment.report(page)
-        written += files
-        if files:  # records alone make no table of layer responses
-            pages.append(page)
+    for experiment, variant in tables:
+        if seeds := experiment.recorded_seeds(variant, pool):
+            page = make_page(experiment, variant, experiment.results(variant, seeds, pool, pool), results)
+            files = experiment.report(page)
+            written += files
+            pages += [page] if files else []  # records alone make no table of layer responses
     index = results / INDEX
     write_atomically(index, write_index(pages).encode())
-    return [*written, index]
+    return [*written, index], pages
 
 
-def report(experiments: Sequence[Experiment], results: Path, readme: Path) -> tuple[list[Path], Pool]:
+def report(tables: Sequence[Table], results: Path, readme: Path) -> tuple[list[Path], Pool]:
     """Make the published tables and plots, and the tables in the README from them, where anything changed since.
 
     A file counts as unchanged while its size and its time stamp stay; the pool is without curves then.
     """
-    note, by = cache_folder(results / "records") / "report.json", _made_by(experiments)
+    note, by = cache_folder(results / "records") / "report.json", _made_by(tables)
     sources, products = _file_states(results, readme)
     with suppress(OSError, ValueError, TypeError, KeyError):
         last = json.loads(note.read_bytes())
@@ -151,7 +151,7 @@ def report(experiments: Sequence[Experiment], results: Path, readme: Path) -> tu
     pool = read_known_pool(results / "records")
     for folder in _MADE:
         shutil.rmtree(results / folder, ignore_errors=True)
-    written = write_published(experiments, results, pool)
+    written, _ = write_published(tables, results, pool)
     if readme.exists():
         readme.write_text(with_tables(readme.read_text(encoding="utf-8"), readme.parent), encoding="utf-8")
     _, products = _file_states(results, readme)
@@ -161,11 +161,12 @@ def report(experiments: Sequence[Experiment], results: Path, readme: Path) -> tu
     return written, pool
 
 
-def _made_by(experiments: Sequence[Experiment]) -> dict[str, str]:
+def _made_by(tables: Sequence[Table]) -> dict[str, str]:
     """What decides, besides files of results, what a report is."""
     versions = {name: metadata.version(name) for name in ("matplotlib", "numpy", "scipy", "torch")}
     code = provenance.sources_digest(provenance.source_files())
-    return {"code": code, "experiments": " ".join(one.name for one in experiments), **versions}
+    names = " ".join(f"{experiment.name}{variant.suffix}" for experiment, variant in tables)
+    return {"code": code, "tables": names, **versions}
 
 
 def _file_states(results: Path, readme: Path) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
@@ -191,13 +192,13 @@ def with_tables(text: str, root: Path) -> str:
     return _SECTION.sub(section, text)
 
 
-def check(experiments: Sequence[Experiment], results: Path, readme: Path) -> list[str]:
-    """What is wrong with the committed results: nothing if every table, plot and the README follow from the records."""
+def check(tables: Sequence[Table], results: Path, readme: Path) -> list[str]:
+    """Find the problems of the committed results: none if every table, plot and the README follow from the records, and
+    every record is in a table."""
     pool = read_pool(results / "records")
     problems, history = [str(error) for error in pool.damaged.values()], provenance.has_history()
     for record in pool.records.values():
-        path = record_path(results / "records", Run.from_specification(record["specification"]))
-        problems += [f"{path}: {objection}" for objection in objections(record, history)]
+        problems += [f"{_path(results, record)}: {objection}" for objection in objections(record, history)]
     for kind in KINDS:
         measured, damaged = kind.read_all(results, pool)
         problems += damaged.values()
@@ -208,7 +209,12 @@ def check(experiments: Sequence[Experiment], results: Path, readme: Path) -> lis
         for kind in KINDS:
             if (results / kind.folder).exists():
                 shutil.copytree(results / kind.folder, fresh / kind.folder)
-        write_published(experiments, fresh, pool)
+        _, pages = write_published(tables, fresh, pool)
+        shown = {record["identity"] for page in pages for result in page.results
+                 for record in (*result.records, result.teacher) if record}  # fmt: skip
+        problems += [f"{_path(results, pool.records[identity])}: no table shows this record; add its experiment and "
+                     "variant to PUBLISHED_TABLES in reproductions/experiments.py"
+                     for identity in pool.records.keys() - shown]  # fmt: skip
         if not (results / INDEX).exists() or (results / INDEX).read_bytes() != (fresh / INDEX).read_bytes():
             problems.append(f"{results / INDEX}: the index differs from what the records give")
         for kind in _MADE:
@@ -217,6 +223,10 @@ def check(experiments: Sequence[Experiment], results: Path, readme: Path) -> lis
         if text != with_tables(text, fresh.parent):
             problems.append(f"{readme}: a table differs from what the records give")
     return [*problems, "make them again with: make report"] if problems else []
+
+
+def _path(results: Path, record: dict) -> Path:
+    return record_path(results / "records", Run.from_specification(record["specification"]))
 
 
 def _wrong_weights(results: Path, pool: Pool) -> list[str]:

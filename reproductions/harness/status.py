@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from reproductions.harness.console import complain
-from reproductions.harness.experiment import Experiment, recorded_tables
+from reproductions.harness.experiment import Experiment
 from reproductions.harness.known_records import read_known_pool
+from reproductions.harness.launched import launched_tables
 from reproductions.harness.launching.claims import owned
 from reproductions.harness.launching.progress import describe, duration
 from reproductions.harness.launching.run_paths import Status
@@ -25,9 +26,12 @@ def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console
     """Print what is recorded, running, stopped and failed below ``out``; returns 1 if anything failed or is damaged."""
     pool = read_known_pool(out / "records", whole=False)
     table = Table("experiment", "profile", "row", "done", "diverged", "errors, %")
-    for experiment, variant, seeds in recorded_tables(experiments, pool):
+    left = set(pool.records)
+    for experiment, variant in launched_tables(experiments, out, pool):
+        seeds = experiment.recorded_seeds(variant, pool)
         for result in experiment.results(variant, seeds, pool, pool):
             if result.records:
+                left.difference_update(record["identity"] for record in result.records)
                 diverged = sum(record["status"] == "diverged" for record in result.records)
                 errors = [record["final"]["test_error"] for record in result.records]
                 shown = ", ".join("–" if error is None else f"{error:.2f}" for error in errors)
@@ -35,9 +39,10 @@ def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console
                 table.add_row(experiment.name, variant.name, result.row.key, done, str(diverged), shown)
     if table.row_count:
         console.print(table)
-    else:
-        known = f"{len(pool.records)} records, none of them in a listed table," if pool.records else "no records"
-        console.print(f"{known} in {out / 'records'}")
+    if not pool.records:
+        console.print(f"no records in {out / 'records'}")
+    elif left:
+        console.print(f"{len(left)} of {len(pool.records)} records in {out / 'records'} are in no listed table")
 
     standings = find_standings(out, {path.stem for path in (out / "records").glob("*/*/*.json")})
     for standing in standings:

@@ -18,6 +18,7 @@ from reproductions import __main__ as main
 from reproductions import cifar_table
 from reproductions.harness import cli, launching, minutes, preflight
 from reproductions.harness.experiment import Experiment, Variant
+from reproductions.harness.launched import launched_tables
 from reproductions.harness.launching import cost
 from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.run_paths import RunPaths
@@ -110,6 +111,7 @@ def test_the_smoke_profile_trains_every_run_and_ends_with_a_table(out, capsys):
     table = (out / "tables" / "tiny_smoke.md").read_text()
     assert table in printed.out and "synthetic data, not comparable with the paper" in table
     assert "ResNet-8" in table and "n = 2" in table
+    assert [v for _, v in launched_tables([experiment], out, pool)] == [SMOKE]
     assert {path.name for path in (out / "plots").iterdir()} >= {"tiny_smoke_depth.png", "tiny_smoke_curves.svg"}
     assert "done 2/2" in printed.err
     assert len(list((out / "weights").iterdir())) == 2

@@ -15,6 +15,7 @@ from reproductions.cifar_imagenet_stem.predictions import PREDICTIONS
 from reproductions.harness import measurements, provenance, publish
 from reproductions.harness.cli import run_experiment
 from reproductions.harness.exact_errors import EXACT_ERRORS
+from reproductions.harness.experiment import Variant
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.measurements import MeasurementError, seal
 from reproductions.layer_responses.measuring import RESPONSES
@@ -105,13 +106,13 @@ def test_publish_report_and_check(repository, tmp_path):
     publish.publish(tmp_path / "runs" / "records", results)
     new, refused = publish.publish_measurements(tmp_path / "runs", results)
     assert [path.parent for path in new] == [results / "exact_errors"] and refused == {}
-    publish.report([experiment], results, repository / "README.md")
+    publish.report([(experiment, Variant())], results, repository / "README.md")
     said = "On the 9,980 test images of cifar10 that are exact in this copy, the mean test error differs by "
     assert f"- {said}0.00 points (1 run measured, in fp32).\n" in (results / "tables" / "cifar_table.md").read_text()
     (repository / "README.md").write_text("")
-    assert publish.check([experiment], results, repository / "README.md") == []
+    assert publish.check([(experiment, Variant())], results, repository / "README.md") == []
     new[0].write_text(json.dumps(json.loads(new[0].read_text()) | {"exact_wrong": 831}))
-    problems = publish.check([experiment], results, repository / "README.md")
+    problems = publish.check([(experiment, Variant())], results, repository / "README.md")
     assert any(new[0].name in problem and "digest" in problem for problem in problems)
     assert any("cifar_table.md: differs" in problem for problem in problems)
 

@@ -70,7 +70,7 @@ def states(tmp_path_factory):
 
 def arguments(root):
     """Those of ``report`` and ``check``."""
-    return [EXPERIMENT], root / "results", root / "README.md"
+    return [(EXPERIMENT, Variant())], root / "results", root / "README.md"
 
 
 @pytest.fixture
@@ -268,8 +268,8 @@ def test_a_diverged_run_has_no_weights_to_keep(repository, tmp_path):
 def test_the_check_looks_at_published_weights(repository, kept):
     results = repository / "results"
     publish.publish_weights([KEEPING], kept, results)
-    publish.report([KEEPING], *arguments(repository)[1:])
-    everything = [KEEPING], *arguments(repository)[1:]
+    publish.report([(KEEPING, Variant())], *arguments(repository)[1:])
+    everything = [(KEEPING, Variant())], *arguments(repository)[1:]
     assert publish.check(*everything) == []
     first, second = (weights_path(results, run) for run in RUNS[:2])
     second.unlink()  # which costs no more than training it again
@@ -409,7 +409,7 @@ def test_report_makes_all_anew_when_anything_changed(published, monkeypatch, cha
     elif change == "the readme":
         (published / "README.md").write_text((published / "README.md").read_text().replace("8.55", "5.5"))
     else:
-        monkeypatch.setattr(publish, "write_published", lambda *_: ["made"])
+        monkeypatch.setattr(publish, "write_published", lambda *_: (["made"], []))
         monkeypatch.setattr(provenance, "source_files", lambda: {"other": b"code"})
         assert publish.report(*arguments(published))[0] == ["made"]
         return
@@ -438,6 +438,20 @@ def test_neither_check_nor_publish_believes_what_report_or_status_found_before(r
     assert "edited or damaged" in publish.check(*arguments(repository))[0]
 
 
+def test_the_check_names_records_that_no_table_shows(published):
+    run = replace(RUNS[0], recipe=replace(RECIPE, precision="fp32"))
+    record = make_record(run, 8.0, code=provenance.code_identity())
+    store(published / "results" / "records", record)
+    tables, *folders = arguments(published)
+    (problem, _) = publish.check(tables, *folders)
+    path = record_path(published / "results" / "records", run)
+    assert problem.startswith(f"{path}: no table shows this record") and "PUBLISHED_TABLES" in problem
+    tables = [*tables, (EXPERIMENT, Variant(precision="fp32"))]
+    publish.report(tables, *folders)
+    assert publish.check(tables, *folders) == []
+    assert (published / "results" / "tables" / "tiny_fp32.md").exists()
+
+
 def test_more_seeds_than_the_default_are_all_in_the_table(repository, own, tmp_path):
     for seed in range(7):
         own(8.0, run=Run("cifar_resnet20", RECIPE, "cifar10", seed))
@@ -452,10 +466,10 @@ def test_the_real_tables_come_out_byte_for_byte_the_same(tmp_path):
     for key in ("resnet20", "resnet56"):
         runs = [rows[key].run(seed) for seed in range(2)]
         store(tmp_path / "results" / "records", *(make_record(run, 30.0 + run.seed) for run in runs))
-    made = []
+    made, tables = [], [(cifar_table.EXPERIMENT, Variant("short"))]
     for _ in range(2):
         shutil.rmtree(tmp_path / "results" / "cache", ignore_errors=True)
-        files, _ = publish.report([cifar_table.EXPERIMENT], tmp_path / "results", tmp_path / "README.md")
+        files, _ = publish.report(tables, tmp_path / "results", tmp_path / "README.md")
         made.append({path: path.read_bytes() for path in files if path.suffix in (".md", ".csv")})
     names = {"README.md", "cifar_table_short.md", "cifar_table_short.csv"}
     assert made[0] == made[1] and {path.name for path in made[0]} == names
