@@ -1,14 +1,14 @@
 """Entry points for torch.hub: the nets of He et al. 2015, and of Bag of Tricks on CIFAR-10, for 32x32 images.
 
     torch.hub.load("DIR", "cifar_resnet20", source="local")                     # initialised, not trained
-    torch.hub.load("DIR", "cifar_resnet20", source="local", pretrained=True)    # with released weights
-    torch.hub.load("DIR", "cifar_resnet20", source="local", weights="cifar_resnet20_bf16")    # with those of that name
+    torch.hub.load("DIR", "cifar_resnet20", source="local", pretrained=True)    # released weights
+    torch.hub.load("DIR", "cifar_resnet20", source="local", weights="cifar_resnet20_bf16")    # released weights by name
 
-Trained nets take images as they were trained on, which the files' cards say: RGB from 0 to 1, less the per-pixel mean
-of the training images, where a row does not depart from that.
+Trained nets expect normalised images, as described on the files' cards: by default RGB from 0 to 1, minus the per-pixel
+mean of the training images.
 
-A program may have a module ``resnet`` of its own. Then ``import resnet`` goes on to mean that one, before and after,
-and networks can be saved by their state dicts alone, because pickle would look for their classes there.
+If the calling program has its own module ``resnet``, ``import resnet`` still imports that one. Networks can then be
+saved only by their state dicts, because pickle would look for their classes in the program's module.
 """
 
 import sys as _sys
@@ -17,7 +17,7 @@ from importlib.machinery import PathFinder as _PathFinder
 from pathlib import Path as _Path
 
 _ROOT = _Path(__file__).resolve().parent
-_own = {}  # the modules of the package beside this file, by name
+_own = {}  # modules of the package beside this file, by name
 
 
 def _modules() -> dict:
@@ -25,7 +25,7 @@ def _modules() -> dict:
 
 
 def _program_has_another() -> bool:
-    """Whether ``import resnet`` would find something else if this folder were not on the path."""
+    """Return whether ``import resnet`` would find another package if this folder were not on the path."""
     elsewhere = [folder for folder in _sys.path if _Path(folder).resolve() != _ROOT]
     spec = _PathFinder.find_spec("resnet", elsewhere)
     return spec is not None and spec.origin is not None
@@ -33,7 +33,7 @@ def _program_has_another() -> bool:
 
 @_contextmanager
 def _own_package():
-    """Have ``resnet`` mean the package beside this file, and afterwards whatever the program means by it."""
+    """Import ``resnet`` from beside this file inside the context, and restore the program's own one afterwards."""
     before, package = _modules(), _ROOT / "resnet" / "__init__.py"
     loaded = getattr(before.get("resnet"), "__file__", None)
     if not package.exists() or (loaded and _Path(loaded).resolve() == package):
@@ -63,14 +63,14 @@ with _own_package():
 
 dependencies = ["numpy", "safetensors", "torch"]
 
-_RELEASED = _ROOT / "weights"  # files as `make export` makes them
+_RELEASED = _ROOT / "weights"  # files that `make export` writes
 
 
 def _entry(model: str):
-    """The function that torch.hub calls for a net."""
+    """Create the function that torch.hub calls for a net."""
 
     def build(pretrained: bool = False, weights: str | _Path | None = None, **options):
-        with _own_package():  # of which parts are imported only when they are needed
+        with _own_package():  # because some parts of the package are imported on demand
             path = _find(weights) if weights is not None else None
             if path is None and pretrained:
                 path = _find_released(model, departures=True)
@@ -79,39 +79,40 @@ def _entry(model: str):
             return _create_model(model, **options) if path is None else _load_model(model, path, **options)
 
     build.__name__ = build.__qualname__ = model
-    build.__doc__ = f"""{model}: maps images (N, 3, 32, 32) to logits (N, 10).
+    build.__doc__ = f"""Build {model}, which maps images (N, 3, 32, 32) to logits (N, 10).
 
-    ``pretrained``: with the weights that were released for it, of the default recipe if there are such, else of one
-    that departs from it. ``weights``: with those of a file, by its path, or by
-    its name if it is a released one. The options are those of :mod:`resnet.models.cifar`; those in a file's card need
-    not be given. Raises
-    :class:`resnet.weights.WeightsError` if there are no such weights, or if they are those of another net.
+    ``pretrained``: use the net's released weights, preferably from the default recipe. ``weights``: use the weights in
+    a file, given by its path, or by its name if it is a released one. See :mod:`resnet.models.cifar` for the options;
+    options on a file's card need not be given. Raises :class:`resnet.weights.WeightsError` if there are no such weights
+    or they belong to another net.
     """
     return build
 
 
 def _options_of(path: _Path, model: str) -> dict:
-    """The options that a file's card has for this model; a file that can't be used is refused when it is loaded."""
+    """Return the options on a file's card for this model, empty if there are none; unusable files fail when loaded."""
     card = _read_card(path) if path.is_file() else {}
     return _architecture_of(card, path).options if card.get("model") == model else {}
 
 
 def _find(weights: str | _Path) -> _Path:
-    """The file of that released name or path. Raises WeightsError."""
+    """Return the file with this released name or path. Raises WeightsError."""
     path = _Path(weights)
     return path if path.suffix or path.is_file() else _find_released(str(weights))
 
 
 def _find_released(name: str, departures: bool = False) -> _Path:
-    """The released file of that name; else, with ``departures``, the first of that net by a recipe that departs from
-    the paper profile's default. Raises WeightsError, which lists what was released."""
+    """Return the released file of that name, or, with ``departures``, the first by another paper-profile recipe.
+
+    Raises WeightsError, with a list of the released files.
+    """
     released = {path.stem: path for path in sorted(_RELEASED.glob("*.safetensors"))}
     others = [stem for stem in released if departures and stem.startswith(f"{name}_")]
     departing = (released[stem] for stem in others if not stem.startswith((f"{name}_short", f"{name}_smoke")))
     if found := released.get(name) or next(departing, None):
         return found
-    there = f"there are: {', '.join(released)}" if released else "none have been released for any net yet"
-    raise _WeightsError(f"no weights have been released for {name}; {there}. weights= also takes the path of a file")
+    there = f"released: {', '.join(released)}" if released else "there are no released weights of any net yet"
+    raise _WeightsError(f"there are no released weights of {name}; {there}. weights= also takes the path of a file")
 
 
 cifar_resnet20, cifar_resnet32, cifar_resnet44, cifar_resnet56, cifar_resnet110 = (

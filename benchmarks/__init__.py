@@ -1,3 +1,3 @@
-"""How fast training is; ``make bench`` and ``make gpu-check`` run what is here."""
+"""Benchmarks of training speed, run by ``make bench`` and ``make gpu-check``."""
 
-import reproductions  # noqa: F401  (sets what torch reads when it is loaded, and looks where it comes from)
+import reproductions  # noqa: F401  (sets torch's environment variables before torch is loaded, and checks its origin)

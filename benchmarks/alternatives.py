@@ -1,14 +1,14 @@
-"""Ways to train small nets on one large GPU, measured one after another: what each of them brings.
+"""Benchmark of alternative ways to train small nets on one large GPU.
 
     python -m benchmarks.alternatives
     python -m benchmarks.alternatives --models cifar_resnet20 --kinds streams processes mps
 
-The order: eager fp32 with data on the device; bf16 channels-last; the whole step as a CUDA graph; several processes,
-without and with CUDA's Multi-Process Service; graphs on streams of one process, which is what is kept
-(``resnet.packing``); the same with fused kernels (``resnet.kernels``, not yet run on a GPU), and with the kernels that
-cuDNN finds fastest; torch.compile inside the graphs, of nets and of blocks; seeds as groups of convolutions. Every kind
-is measured in a process of its own, so that one that fails, or takes too long, is a row with its reason. Writes
-``results/benchmarks/alternatives-<device>.md`` and ``.json`` after each kind. On a GPU only.
+The kinds, in order: eager fp32 with data on the device; bf16 channels-last; the whole step as a CUDA graph; several
+processes, without and with CUDA's Multi-Process Service; graphs on streams of one process, as in ``resnet.packing``;
+the same with fused kernels (``resnet.kernels``, not yet run on a GPU), and with cuDNN's fastest kernels; torch.compile
+inside the graphs, of nets and of blocks; seeds as groups of convolutions. Every kind runs in its own process, so a kind
+that fails or takes too long becomes a row with the reason. Writes ``results/benchmarks/alternatives-<device>.md`` and
+``.json`` after each kind. Needs a GPU.
 """
 
 import argparse
@@ -31,13 +31,13 @@ from resnet.device import find_device
 
 PROCESSES = (2, 4, 8)
 ORDER = ("eager", "graph", "processes", "mps", "streams", "fused", "tuned", "compiled", "blocks", "grouped")
-ROW = "ROW "  # marks a child's results among whatever libraries print
+ROW = "ROW "  # marks a child's results among the output of libraries
 
 
 def measure_kind(
     kind: str, models: list[str], rounds: int, seconds: float, device: str, images: int, limit: float
 ) -> list[Measured]:
-    """The rows of one kind, measured in other processes in at most ``limit`` seconds (of each number of processes)."""
+    """Measure one kind in other processes, within ``limit`` seconds (for each number of processes); return its rows."""
     common = {"rounds": rounds, "seconds": seconds, "device": device, "images": images}
     if kind == "processes":
         return _numbers_of_processes("processes, one run each", models, None, timeout=limit, **common)
@@ -55,13 +55,13 @@ def measure_kind(
 
 
 def _rows_of(kind: str, command: list[str], limit: float) -> list[Measured]:
-    """The rows that a child prints, and one more if it fails."""
+    """Run a child process and return the rows that it prints, and one more if it fails."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         try:
             code = subprocess.run(command, cwd=ROOT, stdout=out, stderr=errors, timeout=limit).returncode
             reason = last_line(errors) if code else None
         except subprocess.TimeoutExpired:
-            reason = f"not done within {limit:.0f} s"
+            reason = f"not finished within {limit:.0f} s"
         out.seek(0)
         rows = [from_json(line.removeprefix(ROW)) for line in out if line.startswith(ROW)]
     return rows if reason is None else [*rows, Measured(kind, None, 1, failed=reason)]
@@ -78,10 +78,12 @@ def _numbers_of_processes(name: str, models: list[str], variables: dict | None, 
 
 
 def to_json(row: Measured) -> str:
+    """Return a row as JSON text."""
     return json.dumps(asdict(row))
 
 
 def from_json(text: str) -> Measured:
+    """Rebuild a row from :func:`to_json`'s text."""
     values = json.loads(text)
     if values["rates"] is not None:
         rates = {name: tuple(v) if isinstance(v, list) else v for name, v in values["rates"].items()}
@@ -90,7 +92,7 @@ def from_json(text: str) -> Measured:
 
 
 def page(results: dict, rows: list[Measured]) -> str:
-    """The results as Markdown: a table for each model, each rate beside the first one's."""
+    """Render the results as Markdown: a table for each model, with each rate relative to the first."""
     parts = [f"# Ways to train small nets on {results['hardware']['device']}\n"]
     for model in dict.fromkeys(row.model for row in rows if row.model):
         own = [row for row in rows if row.model == model]
@@ -110,10 +112,10 @@ def page(results: dict, rows: list[Measured]) -> str:
         lines = "".join(f"- {row.name}, {row.runs}: {row.failed}\n" for row in failed)
         parts.append(f"## Not measured\n\n{lines}")
     text = f"""Training images per second of all runs together at batch 128: median (lowest to highest) of
-        {results["rounds"]} rounds of about {results["seconds"]:g} s. Kinds are measured one after another, each in a
-        process of its own; what shares a kind, in turn. Graphs train as resnet.trainer does. "Convolutions only" has
-        no data, shortcuts, loss or optimizer and compares with nothing but itself.
-        {markdown.versions_sentence(results["versions"], results["code"])} Made again by
+        {results["rounds"]} rounds of about {results["seconds"]:g} s. Kinds are measured one after another, each in its
+        own process; rows of the same kind are measured in turn. Graphs train like resnet.trainer. "Convolutions only"
+        has no data, shortcuts, loss or optimizer and is comparable only with itself.
+        {markdown.versions_sentence(results["versions"], results["code"])} Regenerate with
         `python -m benchmarks.alternatives`."""
     parts.append(markdown.paragraph(text))
     return "\n".join(parts)
@@ -124,8 +126,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=["cifar_resnet20", "cifar_resnet56"])
     parser.add_argument("--kinds", nargs="+", choices=ORDER, default=ORDER)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of a round")
-    parser.add_argument("--limit", type=float, default=180.0, help="seconds that a kind may take")
+    parser.add_argument("--seconds", type=float, default=0.5, help="length of a round")
+    parser.add_argument("--limit", type=float, default=180.0, help="time limit of a kind in seconds")
     parser.add_argument("--images", type=int, default=IMAGES, help="training images of the random data set")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--only", choices=KINDS, help=argparse.SUPPRESS)
@@ -134,7 +136,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def measure_here(options: argparse.Namespace) -> None:
-    """What a child does: measure one kind in this process and print its rows."""
+    """Measure one kind in this process, a child, and print its rows."""
     data = ResidentData(random_images(options.images, 1), None, find_device(options.device))
     setting = Setting(data, options.rounds, options.seconds)
     for model in options.models:
@@ -143,9 +145,9 @@ def measure_here(options: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure every kind, write the page after each, and print it; returns the exit status.
+    """Measure every kind, write the page after each, and print it; return the exit status.
 
-    0: measured, or failed with a reason that the page gives. 2: there is no such device, or no GPU.
+    0: every kind was measured or is on the page with the reason for its failure. 2: there is no such device, or no GPU.
     """
     options = _arguments(argv)
     if options.only:
@@ -157,7 +159,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if device.type != "cuda":
-        print("error: the alternatives are ways to fill a CUDA GPU, and there is none here", file=sys.stderr)
+        print("error: this benchmark needs a CUDA GPU, and there is none here", file=sys.stderr)
         return 2
     results = {
         **provenance.origin(device),

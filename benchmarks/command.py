@@ -1,4 +1,4 @@
-"""What the benchmarks' commands have in common: options, the device, and lines that say how far they are."""
+"""Command-line options, device selection and progress lines that the benchmarks share."""
 
 import argparse
 import sys
@@ -14,9 +14,9 @@ OUT = provenance.ROOT / "results" / "benchmarks"
 
 
 def make_parser(
-    description: str, seconds: float | None = None, round_help: str = "of a round"
+    description: str, seconds: float | None = None, round_help: str = "length of a round"
 ) -> argparse.ArgumentParser:
-    """A parser of --rounds, --seconds (of a round), --device and --out, to which more can be added."""
+    """Create a parser with the options --rounds, --seconds (of a round), --device and --out."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=seconds, help=round_help)
@@ -26,9 +26,9 @@ def make_parser(
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """The options of such a parser, ``device`` as a torch.device. Exits with 2 where they can't be.
+    """Parse the options, with ``device`` as a torch.device. Exits with status 2 for invalid options.
 
-    From now on standard output replaces characters that it can't show.
+    From then on standard output replaces characters that it can't show.
     """
     replace_unprintable()
     options = parser.parse_args(argv)
@@ -42,7 +42,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
 
 
 def stopwatch() -> Callable[[str], None]:
-    """A function that prints a text on stderr, with the seconds that have passed since now."""
+    """Return a function that prints a text on stderr with the seconds since this call."""
     started = time.perf_counter()
 
     def say(text: str) -> None:

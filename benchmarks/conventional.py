@@ -1,4 +1,4 @@
-"""The loop of most public CIFAR-10 training scripts, to compare with."""
+"""The training loop of most public CIFAR-10 scripts, for comparison."""
 
 import numpy as np
 import torch
@@ -8,11 +8,11 @@ from torchvision import transforms
 
 from resnet.models import create_model
 
-PREFETCHED = 2  # batches that each DataLoader worker has ready, PyTorch's default
+PREFETCHED = 2  # batches that each DataLoader worker prefetches, PyTorch's default
 
 
 class ArrayDataset(Dataset):
-    """Images of an array as torchvision's CIFAR10 gives them: PIL images through a transform."""
+    """Images of an array, served like torchvision's CIFAR10: PIL images through a transform."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, transform):
         self.images, self.labels, self.transform = images, labels, transform
@@ -28,7 +28,7 @@ class ArrayDataset(Dataset):
 class ConventionalLoop:
     """torchvision's transforms per image in a DataLoader with workers; fp32, eager, NCHW; uint8 images (N, 32, 32, 3).
 
-    ``settling``: the steps until batches that lay ready from an idle time are used up.
+    ``settling``: number of steps that use up the batches prefetched while the loop was idle.
     """
 
     runs = 1
@@ -51,6 +51,7 @@ class ConventionalLoop:
         self.batches = iter(self.loader)
 
     def step(self) -> None:
+        """Take one training step."""
         try:
             images, labels = next(self.batches)
         except StopIteration:
@@ -64,5 +65,6 @@ class ConventionalLoop:
         loss.item()  # logged at every step, as usual
 
     def advance(self, steps: int) -> None:
+        """Take ``steps`` training steps."""
         for _ in range(steps):
             self.step()

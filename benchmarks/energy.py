@@ -1,4 +1,4 @@
-"""Energy of a GPU from NVML, where the package nvidia-ml-py and the driver give it."""
+"""Energy use of a GPU from NVML, if the package nvidia-ml-py and the driver support it."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ import torch
 
 
 def energy_meter(device: torch.device) -> Callable[[], float] | None:
-    """A function that reads the joules which the device's GPU has used so far; None where they can't be had.
+    """Return a function that reads the joules used by the device's GPU so far; None if they are unavailable.
 
-    It is the energy of the whole GPU, so also of whatever else runs there. The counter advances in steps of some tens
-    of milliseconds: differences over less than half a second say little.
+    The energy is the whole GPU's, including all other programs'. The counter is updated every few tens of milliseconds,
+    so differences over less than half a second are unreliable.
     """
     if device.type != "cuda":
         return None
@@ -19,7 +19,7 @@ def energy_meter(device: torch.device) -> Callable[[], float] | None:
         return None
     try:
         pynvml.nvmlInit()
-        # By UUID, because NVML numbers GPUs differently from CUDA and knows nothing of CUDA_VISIBLE_DEVICES.
+        # By UUID, because NVML numbers GPUs differently from CUDA and ignores CUDA_VISIBLE_DEVICES.
         uuid = torch.cuda.get_device_properties(device).uuid
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)

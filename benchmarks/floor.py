@@ -1,4 +1,4 @@
-"""The least time a training step can take on a device, by the device's own measured rates."""
+"""Lower bound on the time of a training step, from the device's measured rates."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from resnet.device import synchronized_time
 from resnet.models.complexity import training_bytes, training_flops
 
 # Edge of the square matrices and bytes of the buffer: large enough that a device reaches its best rate and no cache
-# holds the buffer; each measured so often, and the best taken, because a floor is what can be reached.
+# holds the buffer. TIMES is the number of measurements, of which the best counts, because the floor is a lower bound.
 MATRIX = {"cuda": (4_096, 8_192), "cpu": (1_024, 2_048)}
 CONVOLUTION = (8, 256, 32)  # images, channels and pixels along a side of a 3x3 convolution, on a CPU
 BUFFER = {"cuda": 2**30, "cpu": 2**28}
@@ -18,23 +18,23 @@ TIMES = {"cuda": 10, "cpu": 4}
 
 @dataclass(frozen=True)
 class Limits:
-    """What a device can do: FLOP/s of matrix products in ``precision``, and bytes/s (read + written) of a copy."""
+    """Measured rates of a device: FLOP/s of matrix products in ``precision``, bytes/s (read + written) of a copy."""
 
     precision: str
     flops_per_second: float
     bytes_per_second: float
 
     def best(self, other: "Limits") -> "Limits":
-        """The higher of two measurements: what disturbs one only ever makes it lower."""
+        """Return the higher rates of two measurements, because disturbances only lower them."""
         flops = max(self.flops_per_second, other.flops_per_second)
         return Limits(self.precision, flops, max(self.bytes_per_second, other.bytes_per_second))
 
 
 @dataclass(frozen=True)
 class Floor:
-    """Least seconds of a training step of one run, and what they follow from.
+    """Least seconds of a training step of one run, with the FLOPs and bytes that they follow from.
 
-    bytes_with_cache, seconds_with_cache: if a cache held all that passes between neighbouring layers.
+    bytes_with_cache, seconds_with_cache: if a cache held all values passed between neighbouring layers.
     """
 
     flops: int
@@ -45,21 +45,22 @@ class Floor:
     limited_by: str
 
     def fraction(self, images_per_second: float, batch: int) -> float:
-        """How much of the rate that the floor allows is reached."""
+        """Return a rate as a fraction of the rate at the floor."""
         return images_per_second * self.seconds / batch
 
     def fraction_with_cache(self, images_per_second: float, batch: int) -> float:
+        """Return a rate as a fraction of the rate at the floor with a cache."""
         return images_per_second * self.seconds_with_cache / batch
 
 
 def measure_limits(device: torch.device, precision: str, sizes: tuple[int, ...] = (), buffer: int = 0) -> Limits:
-    """Matrix rate and copy bandwidth of the device, the best of some measurements.
+    """Measure matrix rate and copy bandwidth of the device; the best of several measurements counts.
 
-    On a CPU the matrix rate is also taken from a large convolution: PyTorch computes the two with different libraries,
-    and on some processors the one for matrix products reaches only half of what the other does.
+    On a CPU a large convolution is measured, too: PyTorch computes it with another library than matrix products, and on
+    some processors the latter reaches only half the rate.
 
     ``precision`` is "bf16" or "fp32" (without TF32, as in training). ``sizes`` of the square matrices and bytes of
-    the ``buffer`` are this device's of MATRIX and BUFFER unless given.
+    the ``buffer`` are by default the device's in MATRIX and BUFFER.
     """
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
     flops = 0.0
@@ -78,7 +79,7 @@ def measure_limits(device: torch.device, precision: str, sizes: tuple[int, ...] 
 
 @torch.no_grad()
 def _convolution_rate(dtype: torch.dtype, images: int, channels: int, pixels: int) -> float:
-    """FLOP/s of a 3x3 convolution that keeps its input's shape, in channels-last memory."""
+    """Measure the FLOP/s of a 3x3 convolution that keeps its input's shape, in channels-last memory."""
     x = torch.randn(images, channels, pixels, pixels, dtype=dtype).to(memory_format=torch.channels_last)
     weight = torch.randn(channels, channels, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
     flops = 2 * x.numel() * channels * 9
@@ -86,7 +87,7 @@ def _convolution_rate(dtype: torch.dtype, images: int, channels: int, pixels: in
 
 
 def _best_seconds(work, device: torch.device) -> float:
-    """Seconds of one call of ``work``: of some bursts of calls, the shortest."""
+    """Return the seconds of one call of ``work``, from the shortest of several bursts of calls."""
     work()
     shortest, calls = float("inf"), TIMES[device.type]
     for _ in range(TIMES[device.type]):
@@ -98,9 +99,9 @@ def _best_seconds(work, device: torch.device) -> float:
 
 
 def floor(model: str, batch: int, limits: Limits, options: dict | None = None) -> Floor:
-    """The floor of a training step of ``batch`` images 32x32: the longer of arithmetic and memory traffic.
+    """Compute the floor of a training step of ``batch`` images 32x32: the longer of arithmetic and memory traffic.
 
-    FLOPs are those of convolutions computed directly; an algorithm with fewer multiplications could go below.
+    FLOPs are counted for direct convolutions; an algorithm with fewer multiplications could be faster than the floor.
     """
     flops = batch * training_flops(model, options)
     traffic = training_bytes(model, batch, {"bf16": 2, "fp32": 4}[limits.precision], options)

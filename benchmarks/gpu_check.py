@@ -1,15 +1,15 @@
-"""Everything that is to be known of a new kind of GPU, in ten minutes: whether it is safe to use, and how fast it is.
+"""A ten-minute check of a new kind of GPU: whether it is safe to use, and its speed.
 
     python -m benchmarks.gpu_check
     python -m benchmarks.gpu_check --minutes 4
 
-In turn: the GPU tests that decide; the kernels of a step; throughput of packs beside the conventional loop; memory
-around an evaluation; a packed launch, the same one interrupted and resumed, and its runs alone; the fused kernels'
-tests, and a step by them beside the library's. Every stage is a process of its own, so that one that fails, crashes or
-hangs is a line with its last words, and has a limit of its own within the minutes of all. Writes
-``results/benchmarks/gpu-check-<device>.md`` and ``.json`` after each stage. Called again with the same code, software
-and device, it goes on with what was not done in the time; what failed stays until ``--anew``. Without a GPU, what needs
-one is skipped.
+The stages: the decisive GPU tests; the kernels of a step; throughput of packs and of the conventional loop; memory
+around an evaluation; a packed launch, the same launch interrupted and resumed, and each of its runs alone; the tests of
+the fused kernels, and a step with them compared with the library's. Every stage runs in its own process with its own
+time limit, so a stage that fails, crashes or hangs becomes a line with its last output. Writes
+``results/benchmarks/gpu-check-<device>.md`` and ``.json`` after each stage. Another call with the same code, software
+and device continues with the stages that the time did not suffice for; ``--anew`` also repeats finished and failed
+ones. Without a GPU, stages that need one are skipped.
 """
 
 import argparse
@@ -38,15 +38,15 @@ from reproductions.harness import provenance
 from resnet.device import find_device
 
 MINUTES = 10.0
-LEAST_SECONDS = 5.0  # with less a stage is not begun
-END_SECONDS = 10.0  # for a killed process to end: one whose driver hangs may never
+LEAST_SECONDS = 5.0  # a stage does not start with less
+END_SECONDS = 10.0  # wait for a killed process to end, which never happens if its driver hangs
 LAST_WORDS = 12  # lines
-VALUES = "VALUES "  # marks a stage's values among whatever libraries print
+VALUES = "VALUES "  # marks a stage's values among the output of libraries
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a stage's process: its status is DONE, FAILED, SKIPPED or TIMED_OUT; ``words`` are its last ones."""
+    """Result of a stage's process: status DONE, FAILED, SKIPPED or TIMED_OUT; ``words`` is its last output."""
 
     status: str
     values: dict | None = None
@@ -57,13 +57,13 @@ Start = Callable[[Stage, Setting, str, float], Ended]
 
 
 def start_process(stage: Stage, setting: Setting, device: str, seconds: float) -> Ended:
-    """Do the stage in a process of its own, in at most so many seconds."""
+    """Run the stage in its own process, within ``seconds``."""
     command = [sys.executable, "-m", "benchmarks.gpu_check", "--stage", stage.name, "--device", device]
     return run_limited([*command, "--setting", json.dumps(asdict(setting))], seconds)
 
 
 def run_limited(command: list[str], seconds: float) -> Ended:
-    """The end of a command that prints its values; it and all that it started are killed after so many seconds."""
+    """Run a command that prints its values; kill it and its children after ``seconds``."""
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         tempfile.TemporaryFile("w+", errors="replace") as out,
@@ -90,7 +90,7 @@ def run_limited(command: list[str], seconds: float) -> Ended:
     if code < 0:
         return Ended(FAILED, words=f"{words}\nended by {signal.Signals(-code).name}".strip())
     if code or not values:
-        return Ended(FAILED, words=words or f"ended with exit status {code} and without a word")
+        return Ended(FAILED, words=words or f"ended with exit status {code} and without any output")
     skipped = values[-1].get("skipped")
     return Ended(SKIPPED, words=skipped) if skipped else Ended(DONE, values[-1])
 
@@ -105,22 +105,22 @@ def check(
     clock: Callable[[], float] = time.monotonic,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict:
-    """Do all stages that the time suffices for, and write the page after each; returns what is on the page.
+    """Run all stages that fit into the time, and write the page after each; return the page's content.
 
-    ``settings``: by the type of device. Where the device itself can't be looked at, the others are tried on a GPU.
+    ``settings``: by the type of device. If the device can't be inspected, the other stages assume a GPU.
     """
     end = clock() + 60 * minutes
 
     def do(stage: Stage, setting: Setting, device: str) -> dict:
-        """The stage's entry, with its end."""
+        """Run a stage and return its entry with the result."""
         limit, began = min(stage.limit, end - clock()), clock()
         if limit < min(LEAST_SECONDS, stage.limit):
-            return {**_entry(stage), "words": "the time was over before it began"}
+            return {**_entry(stage), "words": "the time was up before it started"}
         say(f"{stage.title}, at most {limit:.0f} s")
         ended = start(stage, setting, device, limit)
         status, words, seconds = ended.status, ended.words, round(clock() - began, 1)
         if status == TIMED_OUT and limit < stage.limit:
-            status, words = NOT_DONE, f"the time was over after {limit:.0f} s of it\n{words}".strip()
+            status, words = NOT_DONE, f"the time was up after {limit:.0f} s of it\n{words}".strip()
         say(f"{stage.title}: {status}")
         return {**_entry(stage), "status": status, "seconds": seconds, "values": ended.values, "words": words}
 
@@ -151,20 +151,20 @@ def check(
 
 
 def _entry(stage: Stage) -> dict:
-    """The page's entry for a stage that has not been done."""
+    """Return the page's entry for a stage that has not run."""
     return {"title": stage.title, "limit": stage.limit, "decides": stage.decides, "status": NOT_DONE, "seconds": None,
             "values": None, "words": ""}  # fmt: skip
 
 
 def _unknown_origin() -> dict:
-    """For a device that can't be looked at: nothing here may ask it again."""
+    """Return the origin for a device that can't be inspected, without accessing the device again."""
     versions = {"python": sys.version.split()[0], "torch": torch.__version__, "cuda": None, "cudnn": None}
     hardware = {"type": "cuda", "device": "unknown device"}
     return {"hardware": hardware, "versions": versions, "code": provenance.code_identity(), "no_gpu": None}
 
 
 def _take_over(results: dict, folder: Path, say: Callable[[str], None]) -> None:
-    """Keep what an earlier call has done, if it was with the same device, software, code and setting."""
+    """Keep the stages of an earlier call with the same device, software, code and setting."""
     path = folder / f"{_name(results)}.json"
     try:
         earlier = json.loads(path.read_text())
@@ -173,12 +173,12 @@ def _take_over(results: dict, folder: Path, say: Callable[[str], None]) -> None:
     except FileNotFoundError:
         return
     except (OSError, ValueError, KeyError, TypeError) as error:
-        say(f"starting anew: {path} can't be read: {error!r}")
+        say(f"starting from scratch: {path} can't be read: {error!r}")
         return
     results["stages"] |= kept
     ended = sum(entry["status"] != NOT_DONE for entry in kept.values())
-    say(f"going on with {path}: {ended} stages are kept; --anew (ANEW=1) does them again" if same else
-        f"starting anew: {path} is of other code or software")  # fmt: skip
+    say(f"continuing {path}: {ended} stages are kept; --anew (ANEW=1) repeats them" if same else
+        f"starting from scratch: {path} is of other code or software")  # fmt: skip
 
 
 def _name(results: dict) -> str:
@@ -190,7 +190,7 @@ def _write(folder: Path, results: dict) -> None:
 
 
 def do_here(options: argparse.Namespace) -> None:
-    """Do a stage in its own process, and print its values."""
+    """Run a stage in this process, and print its values."""
     setting = Setting(**{name: tuple(v) if isinstance(v, list) else v for name, v in options.setting.items()})
     stage = next(stage for stage in [DEVICE, *stages(setting)] if stage.name == options.stage)
     try:
@@ -202,10 +202,10 @@ def do_here(options: argparse.Namespace) -> None:
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="for everything together (default: 10)")
-    parser.add_argument("--anew", action="store_true", help="do again what an earlier call has done")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="time for all stages (default: 10)")
+    parser.add_argument("--anew", action="store_true", help="repeat the stages of an earlier call")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"),
-                        help="default: the GPU if there is one; of several, CUDA_VISIBLE_DEVICES' first")  # fmt: skip
+                        help="default: the GPU if there is one, the first of CUDA_VISIBLE_DEVICES")  # fmt: skip
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     parser.add_argument("--setting", type=json.loads, help=argparse.SUPPRESS)
@@ -213,15 +213,15 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     if not options.minutes >= 1:
         parser.error(f"--minutes must be at least 1, not {options.minutes:g}")
     if importlib.util.find_spec("pytest") is None:
-        parser.error("the tests that decide need pytest: python -m pip install '.[test]'")
+        parser.error("the decisive tests need pytest: python -m pip install '.[test]'")
     return options
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Check, and print the page; returns the exit status.
+    """Run the check and print the page; return the exit status.
 
-    0: nothing failed, though something may have been skipped or not done in the time. 1: something failed, took longer
-    than its limit, or ended with other weights. 2, from the parser: options that can't be. 130: stopped by a signal.
+    0: nothing failed, but stages may have been skipped or not fitted into the time. 1: a stage failed, exceeded its
+    limit, or ended with other weights. 2, from the parser: invalid options. 130: stopped by a signal.
     """
     options = _arguments(argv)
     if options.stage:
@@ -230,12 +230,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         results = check(options.out, options.minutes, options.device, options.anew, say=stopwatch())
     except KeyboardInterrupt:
-        print(f"stopped; what was done is in {options.out}, and the same command goes on", file=sys.stderr)
+        print(f"stopped; finished stages are in {options.out}, and the same command continues", file=sys.stderr)
         return 130
     print(gpu_page.page(results))
     return 1 if gpu_page.problems(results) else 0
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the stage's process is ended, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the stage's process is killed, too
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""The stages of the GPU check: each is one process's work and gives values that JSON can hold."""
+"""Stages of the GPU check; each runs in its own process and returns JSON values."""
 
 import multiprocessing
 import os
@@ -36,16 +36,17 @@ PROFILED = 10  # steps
 
 
 class Skipped(Exception):
-    """A stage that can't be done here. The message says why."""
+    """Stage that can't run here. The message says why."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The amount of measuring.
+    """Extent of the measurements.
 
-    models: of the throughput; the first is also the one whose kernels and memory are looked at. widths: of the packs
-    beside one run. pack: the runs whose memory is looked at. rounds, seconds, workers, images, test_images: see
-    :mod:`benchmarks.throughput`. nets: one run of the packed launch for each, trained for ``iterations`` of ``batch``.
+    models: models of the throughput stages; the kernel and memory stages use the first. widths: sizes of the packs.
+    pack: number of runs in the memory stage. rounds, seconds, workers, images, test_images: see
+    :mod:`benchmarks.throughput`. nets: the nets of the packed launch, one run each, trained for ``iterations`` of
+    ``batch`` images.
     """
 
     models: tuple[str, ...] = ("cifar_resnet20", "cifar_resnet56")
@@ -70,7 +71,7 @@ SETTINGS = {  # by the type of device
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the check, which may take ``limit`` seconds; ``decides``: whether the GPU can be used at all."""
+    """A part of the check with a time limit in seconds; ``decides``: whether it decides that the GPU is safe to use."""
 
     name: str
     title: str
@@ -81,10 +82,10 @@ class Stage:
 
 
 def look_at_device(setting: Setting, device: torch.device, say: Say) -> dict:
-    """Where the results come from, what the GPU is, and why there is none."""
+    """Return the origin of the results and the GPU's properties, or the reason why there is no GPU."""
     values = {**provenance.origin(device), "no_gpu": None}
     if device.type != "cuda":
-        return {**values, "no_gpu": why_no_cuda() or "the CPU was asked for"}
+        return {**values, "no_gpu": why_no_cuda() or "the CPU was requested"}
     gpu = torch.cuda.get_device_properties(device)
     return {
         **values,
@@ -95,9 +96,9 @@ def look_at_device(setting: Setting, device: torch.device, say: Say) -> dict:
 
 
 def run_tests(test: str, setting: Setting, device: torch.device, say: Say) -> dict:
-    """The tests marked gpu of a file, or one of its functions, as pytest names them, by pytest in this process.
+    """Run the tests marked gpu of a file, or of one test function, with pytest in this process.
 
-    Raises Skipped, and SystemExit where one fails.
+    Raises Skipped, and SystemExit if a test fails.
     """
     import pytest
 
@@ -122,10 +123,10 @@ def run_tests(test: str, setting: Setting, device: torch.device, say: Say) -> di
 
 
 def look_at_kernels(setting: Setting, device: torch.device, say: Say) -> dict:
-    """The kernels of a training step of the first model (on a CPU the operators), by torch.profiler."""
+    """Profile the kernels of a training step of the first model (on a CPU the operators) with torch.profiler."""
     cuda = device.type == "cuda"
     profiled = partial(profile, activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU])
-    with profiled():  # so that what watches the device is there before the step is recorded
+    with profiled():  # so that the profiler is initialised before the step is recorded
         torch.zeros(1, device=device)
         synchronized_time(device)
     data = ResidentData(random_images(setting.images, 1), None, device)
@@ -148,14 +149,14 @@ def look_at_kernels(setting: Setting, device: torch.device, say: Say) -> dict:
 
 
 def compare_kernels(setting: Setting, device: torch.device, say: Say) -> dict:
-    """A step of the first model by the library's kernels and by the fused ones: parts, rates, and each kernel."""
-    from benchmarks.kernels import measure  # which needs Triton
+    """Compare a step of the first model with the library's and with the fused kernels: parts, rates and kernels."""
+    from benchmarks.kernels import measure  # needs Triton
 
     return {"text": measure([setting.models[0]], device, [1, setting.pack], setting.rounds, setting.seconds, say)}
 
 
 def measure_rates(model: str, setting: Setting, device: torch.device, say: Say) -> dict:
-    """Throughput of the model, as :mod:`benchmarks.throughput` measures it; on a CPU of one run alone."""
+    """Measure the model's throughput like :mod:`benchmarks.throughput`; on a CPU for one run only."""
     precision, widths = resolve_precision("auto", device), list(setting.widths) if device.type == "cuda" else []
     limits = measure_limits(device, precision)
     images = random_images(setting.images, setting.test_images)
@@ -165,7 +166,7 @@ def measure_rates(model: str, setting: Setting, device: torch.device, say: Say) 
 
 
 def look_at_memory(width: int, setting: Setting, device: torch.device, say: Say) -> dict:
-    """GPU memory of so many runs, before and after their first evaluation, which they have at the same time."""
+    """Measure the GPU memory of ``width`` runs before and after their first evaluations, which run at the same time."""
     data = ResidentData(random_images(setting.images, setting.test_images), None, device)
     moments = [{"moment": "data on the device", **memory_now(device)}]
     trainers = [Trainer(measured_run(Run(setting.models[0], seed=seed)), data) for seed in range(width)]
@@ -183,7 +184,7 @@ def look_at_memory(width: int, setting: Setting, device: torch.device, say: Say)
 
 
 def memory_now(device: torch.device) -> dict:
-    """GiB allocated by tensors, reserved by PyTorch, reserved at the peak since the last look, and used of the GPU."""
+    """Return GiB allocated by tensors, reserved by PyTorch, peak reserved since the last call, and used on the GPU."""
     torch.cuda.synchronize(device)
     free, total = torch.cuda.mem_get_info(device)
     amounts = {
@@ -197,13 +198,13 @@ def memory_now(device: torch.device) -> dict:
 
 
 def launch(way: str, setting: Setting, device: torch.device, say: Say) -> dict:
-    """Digests of the final weights of one launch's runs: "packed", the same "interrupted" and resumed, or "alone"."""
+    """Run one launch "packed", "interrupted" and resumed, or "alone"; return the digests of its runs' final weights."""
     runs = launched_runs(setting)
     width = 1 if way == "alone" else len(runs)
     with tempfile.TemporaryDirectory() as folder:
         if way == "interrupted":
             in_another_process(launch_once, runs, width, str(device), folder, True)
-            say("interrupted; going on")
+            say("interrupted; resuming")
         launch_once(runs, width, str(device), folder)
         records = read_pool(Path(folder, "records")).records
     found = [records[run.identity] for run in runs]
@@ -215,14 +216,17 @@ def launch(way: str, setting: Setting, device: torch.device, say: Say) -> dict:
 
 
 def launched_runs(setting: Setting) -> list[Run]:
-    """A run for each net, evaluated four times."""
+    """Return a run for each net, evaluated four times."""
     recipe = Recipe().shortened(setting.iterations, max(1, setting.iterations // 4), batch_size=setting.batch)
     return [Run(net, recipe, "synthetic", seed) for seed, net in enumerate(setting.nets)]
 
 
 def launch_once(runs: list[Run], width: int, device: str, folder: str, interrupt: bool = False) -> None:
-    """Train the runs that have no record in ``folder``, so many at once; with ``interrupt`` only until they are
-    stopped by a signal, as a scheduler would send it. Raises RuntimeError where this did not come about."""
+    """Train the runs that have no record in ``folder``, ``width`` at once.
+
+    With ``interrupt``, stop them by a signal like a scheduler's. Raises RuntimeError if a run fails, or if the
+    interruption did not happen.
+    """
     with stop_on_signals() as stop_requested:
 
         def on_status(run, status):
@@ -239,19 +243,19 @@ def launch_once(runs: list[Run], width: int, device: str, folder: str, interrupt
 
 
 def in_another_process(function: Callable, *arguments) -> None:
-    """Call the function in a new process. Raises RuntimeError where it fails there."""
+    """Call the function in a new process. Raises RuntimeError if it fails there."""
     process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
     process.start()
     process.join()
     if process.exitcode:
-        raise RuntimeError(f"the process that was to be interrupted ended with exit status {process.exitcode}")
+        raise RuntimeError(f"the interrupted process ended with exit status {process.exitcode}")
 
 
 DEVICE = Stage("device", "the device", 60, look_at_device, needs_gpu=False)
 
 
 def stages(setting: Setting) -> list[Stage]:
-    """All stages after the device's, in their order."""
+    """Return all stages after the device's, in order."""
     tests = [
         ("graph", "a recorded step equals the same step without a graph",
          "test_cuda_graph_equals_the_same_steps_without_one"),
@@ -272,5 +276,5 @@ def stages(setting: Setting) -> list[Stage]:
         found.append(Stage(f"launch-{way}", f"a launch, {title}", limit, partial(launch, way), False, decides=True))
     found.append(Stage("launch-alone", "its runs, each alone", 90, partial(launch, "alone"), decides=True))
     found.append(Stage("fused-tests", "tests of the fused kernels", 120, partial(run_tests, KERNEL_TESTS)))
-    found.append(Stage("fused", "the fused kernels beside the library's", 120, compare_kernels))
+    found.append(Stage("fused", "the fused kernels compared with the library's", 120, compare_kernels))
     return found

@@ -1,13 +1,13 @@
-"""How fast ImageNet's images are read and cropped, beside how fast ResNet-50 trains: which of the two is the limit.
+"""Benchmark of reading ImageNet compared with training ResNet-50, to find the bottleneck.
 
     python -m benchmarks.imagenet_input
     python -m benchmarks.imagenet_input --data data --workers 4 8 16
 
-Measured one after another, on their own: (1) reading, decoding and cropping by DataLoader workers until a batch is on
-the device, for both ways to crop and several numbers of workers; (2) what is left for the device, colours and
-normalisation; (3) a training step of ResNet-50 on random tensors. Without ``imagenet`` in the folder ``--data`` it
-makes some images of ImageNet's typical size, and says so. Writes ``results/benchmarks/imagenet-input-<device>.md``
-and ``.json``.
+Three parts are measured separately: (1) reading, decoding and cropping by DataLoader workers until a batch is on the
+device, for both kinds of crop and several numbers of workers; (2) the device's work on the images, colour augmentation
+and normalisation; (3) a training step of ResNet-50 on random tensors. Without ``imagenet`` in the folder ``--data``, it
+generates images of ImageNet's typical size, and says so. Writes ``results/benchmarks/imagenet-input-<device>.md`` and
+``.json``.
 """
 
 import argparse
@@ -38,11 +38,11 @@ from resnet.device import autocast, available_cores, exact_kernels, resolve_prec
 from resnet.models import create_model
 from resnet.recipe import Recipe, make_optimizer
 
-IMAGES = 256  # that are made
+IMAGES = 256  # generated images
 SIZE = 500, 375  # pixels, the commonest in ImageNet
 QUALITY = 90
 CLASSES = ("first", "second")
-BATCH = 64  # of the reading; batches are read in pieces anyway
+BATCH = 64  # when reading; batches are read in pieces anyway
 TRAINING_BATCH = {"cuda": 256, "cpu": 16}
 MODEL, VARIANT = "resnet50", "b"
 
@@ -55,7 +55,7 @@ RECIPES = {
 
 @dataclass(frozen=True)
 class Reading:
-    """Reading with a number of workers; 0: the process that trains does it. Rates by batches of BATCH."""
+    """Rates of reading with a number of workers, in batches of BATCH; with 0 the training process reads."""
 
     crop: str
     workers: int
@@ -64,11 +64,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class Results:
-    """hardware, versions, code: see :mod:`reproductions.harness.provenance`. ``cores``: that may be used here.
+    """Results of the benchmark.
 
-    images: how many there were to read, pixels and kilobytes: their mean width and height, and file size; made:
-    whether this benchmark made them. device_work: colours and normalisation after the "area" crop. training: steps
-    of ResNet-50 with batches of ``training_batch`` in ``precision``.
+    hardware, versions, code: see :mod:`reproductions.harness.provenance`. cores: number of available cores. images:
+    number of images. pixels: their mean width and height. kilobytes: their mean file size. made: whether they were
+    generated. device_work: colours and normalisation after the "area" crop. training: steps of ResNet-50 with batches
+    of ``training_batch`` in ``precision``.
     """
 
     hardware: dict
@@ -88,16 +89,16 @@ class Results:
     precision: str
 
     def per_core(self, reading: Reading) -> float:
-        """Images per second and core, as far as a core can be had for each worker."""
+        """Return the images per second and core, with at most one core for each worker."""
         return reading.rates.median / min(max(1, reading.workers), self.cores)
 
     def cores_needed(self, crop: str) -> float:
-        """To read as fast as the model trains, by the best rate per core that was measured."""
+        """Return the number of cores that read as fast as the model trains, from the best measured rate per core."""
         return self.training.median / max(self.per_core(row) for row in self.reading if row.crop == crop)
 
 
 def make_images(root: Path, images: int) -> FolderDataset:
-    """JPEG files of noise at all wavelengths, with so much of the short ones that files are as large as ImageNet's."""
+    """Generate JPEG files of noise at all wavelengths, which are about as large as ImageNet's files."""
     rng = np.random.default_rng(0)
     for part, count in (("train", images), ("val", len(CLASSES))):
         for number in range(count):
@@ -114,7 +115,7 @@ def make_images(root: Path, images: int) -> FolderDataset:
 
 @contextmanager
 def dataset_in(directory: Path, images: int) -> Iterator[FolderDataset]:
-    """ImageNet in ``directory`` if it is there, else images that are made for as long as they are needed."""
+    """Provide ImageNet from ``directory`` if it is there, else temporary generated images."""
     if (directory / "imagenet").exists():
         yield load_folder("imagenet", directory)
         return
@@ -123,7 +124,7 @@ def dataset_in(directory: Path, images: int) -> Iterator[FolderDataset]:
 
 
 def mean_size(dataset: FolderDataset, count: int = 500) -> tuple[float, float]:
-    """Mean width and height of some training images."""
+    """Return the mean width and height of up to ``count`` training images."""
     sizes = []
     for index in np.linspace(0, len(dataset.train) - 1, min(count, len(dataset.train))).astype(int):
         with Image.open(dataset.path(dataset.train, index)) as image:
@@ -135,7 +136,7 @@ def measure_reading(
     dataset: FolderDataset, device: torch.device, workers: list[int], rounds: int, seconds: float,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Reading]:  # fmt: skip
-    """A round of each crop and number of workers in turn, ``rounds`` times."""
+    """Measure reading: a round of each crop and number of workers in turn, ``rounds`` times."""
     kinds = [(crop, count) for crop in RECIPES for count in workers]
     rates: dict[tuple, list[float]] = {kind: [] for kind in kinds}
     steps: dict[tuple, int] = {}
@@ -152,7 +153,7 @@ def measure_reading(
 
 
 def _reading_rate(batches: FolderBatches, workers: int, device: torch.device, seconds: float) -> tuple[int, float]:
-    """Steps and images per second once what the workers had ready is used up, over about ``seconds``."""
+    """Measure steps and images per second over about ``seconds``, after the prefetched batches are used up."""
     ready = 1 + math.ceil(workers * PREFETCH * PIECE / BATCH)
     for step in range(ready):
         batches.load(step)
@@ -164,7 +165,7 @@ def _reading_rate(batches: FolderBatches, workers: int, device: torch.device, se
 
 
 def measure_steps(work: Callable[[], None], images: int, device: torch.device, rounds: int, seconds: float) -> Rates:
-    """Images per second of ``work`` on so many images, over and over."""
+    """Measure the images per second of repeated ``work`` on ``images`` images."""
     work()
     steps, start = 1, synchronized_time(device)
     work()
@@ -179,14 +180,14 @@ def measure_steps(work: Callable[[], None], images: int, device: torch.device, r
 
 
 def device_work(dataset: FolderDataset, device: torch.device) -> Callable[[], None]:
-    """Colours and normalisation of a batch that is on the device."""
+    """Return the device's work on a batch: colours and normalisation."""
     batches = FolderData(dataset, device, 0).batches(0, RECIPES["area"], [slice(None)])
     batches.load(0)
     return recorded(lambda: list(batches.take(BATCH)), device)
 
 
 def training_step(device: torch.device, precision: str, batch: int, image_size: int = 224) -> Callable[[], None]:
-    """A step of SGD on random images, as resnet.trainer takes it: on a GPU as one CUDA graph."""
+    """Return a step of SGD on random images like resnet.trainer's: on a GPU as one CUDA graph."""
     model = create_model(MODEL, variant=VARIANT).to(device, memory_format=torch.channels_last).train()
     optimizer = make_optimizer(Recipe(nesterov=True), model)
     images = torch.randn(batch, 3, image_size, image_size, device=device).to(memory_format=torch.channels_last)
@@ -204,7 +205,7 @@ def training_step(device: torch.device, precision: str, batch: int, image_size: 
 
 
 def page(results: Results) -> str:
-    """The results as Markdown."""
+    """Render the results as Markdown."""
     rows = [
         (
             row.crop,
@@ -219,46 +220,45 @@ def page(results: Results) -> str:
     parts = [f"# Reading ImageNet on {results.hardware['device']}\n", markdown.table(head, rows)]
     best = {crop: max(row.rates.median for row in results.reading if row.crop == crop) for crop in RECIPES}
     slowest = min(best.values())
-    limit = "The device is the limit" if slowest >= results.training.median else "Reading is the limit"
+    limit = "The device is the bottleneck" if slowest >= results.training.median else "Reading is the bottleneck"
     needed = " and ".join(f"{math.ceil(results.cores_needed(crop)):,} for {crop}" for crop in RECIPES)
     parts.append(markdown.paragraph(
-        f"""{limit}: {MODEL} (variant {VARIANT}) takes {markdown.spread(results.training.images_per_second, 1)}
-        images/s in training here, batches of {results.training_batch} random images in {results.precision}, and the
-        best that was read is {" and ".join(f"{rate:,.0f} ({crop})" for crop, rate in best.items())}. To read as fast
-        as it trains takes {needed} cores like these, by the best rate per core."""
+        f"""{limit}: {MODEL} (variant {VARIANT}) trains on {markdown.spread(results.training.images_per_second, 1)}
+        images/s here, in batches of {results.training_batch} random images in {results.precision}, and the best rate
+        of reading is {" and ".join(f"{rate:,.0f} ({crop})" for crop, rate in best.items())} images/s. Reading as fast
+        as training takes {needed} cores like these, from the best rate per core."""
     ))  # fmt: skip
     parts.append(markdown.paragraph(
-        f"""Colours and normalisation, which are left for the device, take it
-        {1e6 / results.device_work.median:,.1f} µs an image
-        ({markdown.spread(results.device_work.images_per_second)} images/s), when it does nothing else."""
+        f"""Colours and normalisation take the otherwise idle device {1e6 / results.device_work.median:,.1f} µs an image
+        ({markdown.spread(results.device_work.images_per_second)} images/s)."""
     ))  # fmt: skip
     width, height = results.pixels
     origin = f"{results.images:,} images of ImageNet" if not results.made else (
-        f"not ImageNet, but {results.images:,} images made for it, noise at all wavelengths, JPEG "
+        f"not ImageNet but {results.images:,} generated images, noise at all wavelengths, JPEG "
         f"quality {QUALITY}, in files about as large as ImageNet's"
     )  # fmt: skip
     parts.append(markdown.paragraph(
-        f"""Read were {origin}: {width:.0f} by {height:.0f} pixels and {results.kilobytes:.0f} kB in the mean{
-        "; they lie in the memory of the operating system, so storage has no part in it" if results.made else ""}.
+        f"""The images read are {origin}: {width:.0f} by {height:.0f} pixels and {results.kilobytes:.0f} kB on average{
+        "; the operating system caches them in memory, so storage plays no part" if results.made else ""}.
         Images per second: median (lowest to highest) of {results.rounds} rounds of about {results.seconds:g} s, on
         {results.cores} cores. Reading ends when a batch is on the device; with 0 workers the training process reads.
-        Crops: "scale" is that of He et al. 2015, "area" that of Bag of Tricks, both of 224 pixels.
-        {markdown.versions_sentence(results.versions, results.code)} Made again by
+        Crops: "scale" as in He et al. 2015, "area" as in Bag of Tricks, both of 224 pixels.
+        {markdown.versions_sentence(results.versions, results.code)} Regenerate with
         `python -m benchmarks.imagenet_input`."""
     ))  # fmt: skip
     return "\n".join(parts)
 
 
 def _worker_counts(cores: int) -> list[int]:
-    """0, powers of two, and all cores."""
+    """Return 0, powers of two, and the number of all cores."""
     return sorted({0, cores} | {2**n for n in range(cores.bit_length()) if 2**n < cores})
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__, seconds=3.0)
-    parser.add_argument("--data", type=Path, default=provenance.ROOT / "data", help="the folder that has imagenet")
+    parser.add_argument("--data", type=Path, default=provenance.ROOT / "data", help="the folder that holds imagenet")
     parser.add_argument("--workers", nargs="+", type=int, default=_worker_counts(available_cores()), metavar="N")
-    parser.add_argument("--images", type=int, default=IMAGES, help="to make where there is no ImageNet")
+    parser.add_argument("--images", type=int, default=IMAGES, help="images to generate if there is no ImageNet")
     parser.add_argument("--training-batch", type=int, help="default: 256 on a GPU, else 16")
     options = parse(parser, argv)
     if min(options.workers) < 0:
@@ -269,9 +269,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure, write the page and print it; returns the exit status.
+    """Measure, write the page and print it; return the exit status.
 
-    0: measured. 2: the images can't be used, and the message says why; from the parser: options that can't be.
+    0: measured. 2: the images can't be used, and the message says why; from the parser: invalid options.
     """
     options, say = _arguments(argv), stopwatch()
     device = options.device

@@ -1,7 +1,7 @@
-"""The costs of the fused kernels, without a GPU: they are compiled for one, and their instructions counted.
+"""Costs of the fused kernels without a GPU: kernels are compiled for one, and their instructions counted.
 
-The schedulers of a GPU issue four instructions per cycle and streaming multiprocessor, and memory moves so many bytes a
-second: two bounds, which the time on the device is above.
+A GPU issues at most four instructions per cycle and streaming multiprocessor, and its memory has a limited bandwidth.
+These give two lower bounds on a kernel's time.
 """
 
 import re
@@ -28,7 +28,7 @@ _REGISTERS, _THREADS = 65_536, 2_048  # of a multiprocessor
 
 @dataclass(frozen=True)
 class Gpu:
-    """A kind of GPU: its name, multiprocessors, GHz, shared KiB of a multiprocessor, and bytes/s that copies reach."""
+    """A kind of GPU: name, multiprocessors, GHz, KiB of shared memory per multiprocessor, and bytes/s of copies."""
 
     name: str
     multiprocessors: int
@@ -42,9 +42,9 @@ GPUS = {80: Gpu("A100", 108, 1.41, 164, 1.6e12), 90: Gpu("H100", 132, 1.75, 228,
 
 @dataclass(frozen=True)
 class Cost:
-    """A kernel as it is launched for one shape: how often in a step, and what of.
+    """Cost of a kernel for one shape, with its number of launches in a step.
 
-    ``stack``: bytes of a thread that did not fit into registers, 0 without spills. ``resident``: blocks that fit on a
+    ``stack``: bytes per thread that did not fit into registers, 0 without spills. ``resident``: blocks that fit on a
     multiprocessor. ``issue`` and ``memory``: the bounds of one launch in µs.
     """
 
@@ -69,9 +69,9 @@ def step_launches(
     settings: Settings = SETTINGS,
     batch: int = 128,
 ) -> list[Launch]:
-    """The launches of a training step of ``model``, in their order, on tensors that hold whatever memory holds.
+    """Record the kernel launches of a training step of ``model``, in order, on uninitialised tensors.
 
-    Nothing is computed; on "meta" tensors have no memory either.
+    Nothing is computed. On the device "meta" the tensors have no memory either.
     """
     size = image_size(model)
     with torch.device(device), launching.recording() as launches, launching.using(settings):
@@ -82,7 +82,7 @@ def step_launches(
 
 
 def costs(launches: list[Launch], capability: int, say: Callable[[Cost], None] = lambda cost: None) -> list[Cost]:
-    """The cost of each kernel on a kind of GPU, once for all launches alike; ``say`` is told of each as it is found."""
+    """Return the costs of the kernels on a kind of GPU, one for equal launches; call ``say`` with each."""
     found = []
     for same in alike(launches):
         found.append(_cost(same[0], len(same), capability))
@@ -91,7 +91,7 @@ def costs(launches: list[Launch], capability: int, say: Callable[[Cost], None] =
 
 
 def alike(launches: list[Launch]) -> list[list[Launch]]:
-    """The launches in groups of one code, in the order of their first ones."""
+    """Group the launches that run the same compiled code, in the order of each group's first launch."""
     groups: dict[tuple, list[Launch]] = {}
     for launch in launches:
         kinds = [(_type(value), _specialized(value)) for value in launch.arguments.values()]
@@ -105,7 +105,7 @@ def _type(value) -> str:
 
 
 def _specialized(value) -> bool | int:
-    """What a kernel is compiled for besides types: tensors begin at multiples of 16 bytes, numbers may be 1 or so."""
+    """Return Triton's specialization of a value: tensors are 16-byte aligned; integers are 1 or divisible by 16."""
     return isinstance(value, torch.Tensor) or (type(value) is int and (value % 16 == 0 or (1 if value == 1 else 0)))
 
 
@@ -136,7 +136,7 @@ def _cost(launch: Launch, count: int, capability: int) -> Cost:
 
 
 def shape_of(constants: dict) -> str:
-    """The maps that a kernel passes over, and channels in and out."""
+    """Describe the maps that a kernel processes, and its input and output channels."""
     if "SIZE" in constants:
         return f"{constants['SIZE']} values"
     height, width = (constants.get(name, constants.get(f"{name}I")) for name in "HW")
@@ -162,7 +162,7 @@ def _compiled(launch: Launch, capability: int):
 
 
 def _disassembled(cubin: bytes) -> tuple[int, int, str]:
-    """Registers and stack bytes of a thread, and the instructions."""
+    """Return the registers and stack bytes per thread, and the disassembled instructions."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -176,7 +176,7 @@ def _disassembled(cubin: bytes) -> tuple[int, int, str]:
 
 
 def _trips(launch: Launch) -> int:
-    """How often a kernel's loop is gone through; a kernel here has loops of one length or none."""
+    """Return the number of iterations of a kernel's loop; all loops of a kernel have the same length."""
     constants, arguments = launch.constants, launch.arguments
     if "STEPS" in constants:
         return constants["STEPS"]
@@ -188,7 +188,7 @@ def _trips(launch: Launch) -> int:
 
 
 def _issued(code: str, trips: int) -> int:
-    """Instructions that a warp issues up to the last exit, those of a loop ``trips`` times."""
+    """Count the instructions that a warp issues up to the last exit, with a loop's instructions ``trips`` times."""
     instructions, labels = [], {}
     for line in code.splitlines():
         if label := re.match(r"\s*(\.L_x_\w+):", line):

@@ -1,4 +1,4 @@
-"""How long each fused kernel takes on a GPU, for each shape of a step, and whether other settings would be faster."""
+"""Times of the fused kernels on a GPU, for each shape of a step, with the usual and with other settings."""
 
 import statistics
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from benchmarks.kernel_costs import alike, costs, shape_of, step_launches
 from resnet.kernels import launching
 from resnet.kernels.launching import SETTINGS, Launch, Settings
 
-CALLS, ROUNDS = 20, 7  # of a launch in a graph; how often that is timed
+CALLS, ROUNDS = 20, 7  # launches in a graph; measurements of the graph
 _CONVOLUTIONS = ("convolution", "stem_convolution", "input_gradient")
 _WEIGHTS = ("weight_gradient", "stem_weight_gradient")
 _PASSES = ("normalize", "normalize_gradient", "output_gradient")
 _REDUCTIONS = ("statistics", "add_parts")
-# Other settings, each with the kernels that it changes: also the reductions of the parts that these leave.
+# Other settings, each with the kernels that it affects, including the reductions of these kernels' partial results.
 OTHERS: dict[str, tuple[Settings, tuple[str, ...]]] = {
     "256 pixels a block": (replace(SETTINGS, pixels=(256, 256, 256)), (*_CONVOLUTIONS, *_REDUCTIONS)),
     "128 pixels a block": (replace(SETTINGS, pixels=(128, 128, 128)), (*_CONVOLUTIONS, *_REDUCTIONS)),
@@ -35,7 +35,7 @@ OTHERS: dict[str, tuple[Settings, tuple[str, ...]]] = {
 
 
 def microseconds(launch: Launch) -> float:
-    """Of one launch among others like it, back to back in a CUDA graph: the median of ROUNDS. On a GPU only."""
+    """Measure the µs of a launch, repeated back to back in a CUDA graph: the median of ROUNDS. Needs a GPU."""
     for _ in range(3):
         launching.start_again(launch)
     torch.cuda.synchronize()
@@ -54,7 +54,7 @@ def microseconds(launch: Launch) -> float:
 
 
 def times_table(model: str, device: torch.device, capability: int) -> str:
-    """One launch of each kernel for each shape beside its two bounds. On a GPU only."""
+    """Measure one launch of each kernel and shape, and compare it with its two bounds. Needs a GPU."""
     launches = step_launches(model, device=device)
     rows = []
     for cost, same in zip(costs(launches, capability), alike(launches)):
@@ -65,14 +65,14 @@ def times_table(model: str, device: torch.device, capability: int) -> str:
 
 
 def settings_table(model: str, device: torch.device, say: Callable[[str], None] = lambda text: None) -> str:
-    """What other settings would change, in µs of a step of the kernels that they concern. On a GPU only."""
+    """Measure the effect of other settings, in µs a step of the affected kernels. Needs a GPU."""
     usual, rows = _step_times(step_launches(model, device=device)), []
     for name, (settings, kernels) in OTHERS.items():
         say(name)
         launches = step_launches(model, device=device, settings=settings)
         try:
             times = _step_times([launch for launch in launches if _name(launch) in kernels])
-        except Exception as error:  # of many types: too much shared memory, say
+        except Exception as error:  # of many types, for example too little shared memory
             rows.append([name, markdown.NOTHING, f"failed: {(str(error).splitlines() or [type(error).__name__])[0]}"])
             continue
         shown = [f"{' '.join(key)}: {usual[key]:.1f} → {time:.1f}" for key, time in times.items()]
@@ -82,7 +82,7 @@ def settings_table(model: str, device: torch.device, say: Callable[[str], None] 
 
 
 def _step_times(launches: list[Launch]) -> dict[tuple[str, str], float]:
-    """µs of a step by kernel and shape."""
+    """Measure the µs a step by kernel and shape."""
     times: dict[tuple[str, str], float] = {}
     for same in alike(launches):
         key = _name(same[0]), shape_of(same[0].constants)

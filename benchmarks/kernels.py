@@ -1,11 +1,11 @@
-"""A training step taken apart: by the library's kernels and by the fused ones (resnet/kernels).
+"""Breakdown of a training step with the library's kernels and with the fused ones (resnet/kernels).
 
     python -m benchmarks.kernels                     on a GPU: the parts of a step, each kernel, images per second
     python -m benchmarks.kernels --models cifar_resnet56 --pack 1 16
-    python -m benchmarks.kernels --settings          on a GPU, in minutes: would other settings be faster?
-    python -m benchmarks.kernels --costs 90          anywhere: what the kernels cost by their instructions
+    python -m benchmarks.kernels --settings          on a GPU, in minutes: other settings of the kernels
+    python -m benchmarks.kernels --costs 90          anywhere: the kernels' costs from their instructions
 
-With ``--costs``, a compute capability (80: A100, 90: H100), kernels are compiled and counted, and nothing is run:
+``--costs`` takes a compute capability (80: A100, 90: H100). It compiles the kernels without running them, and prints
 registers, spilled bytes, shared memory, and the two bounds of :mod:`benchmarks.kernel_costs`.
 """
 
@@ -26,7 +26,7 @@ from resnet.recipe import Recipe
 from resnet.run import Run
 from resnet.trainer import Trainer
 
-STEPS = 20  # that are profiled
+STEPS = 20  # profiled steps
 REST = "everything else"
 _FUSED_PARTS = {
     "convolution": "forward convolutions",
@@ -40,9 +40,9 @@ _FUSED_PARTS = {
     "normalize_gradient": "BN",
     "add_parts": "last sums",
 }
-_LIBRARY_PARTS = {  # by what the names of the library's kernels have in them
+_LIBRARY_PARTS = {  # by words in the names of the library's kernels
     "wgrad": "weight gradients",
-    "convertTensor": "weight gradients",  # their formats
+    "convertTensor": "weight gradients",  # format conversions
     "dgrad": "input gradients",
     "fprop": "forward convolutions",
     "batch_norm": "BN",
@@ -54,15 +54,15 @@ Kernels = dict[str, tuple[float, float]]  # launches and µs of a step by a kern
 
 
 def part_of(kernel: str) -> str:
-    """The part of a step that a kernel of this name belongs to, one of PARTS."""
+    """Return the part of a step, one of PARTS, that a kernel of this name belongs to."""
     if kernel in _FUSED_PARTS:
         return _FUSED_PARTS[kernel]
     return next((part for known, part in _LIBRARY_PARTS.items() if known in kernel), REST)
 
 
 def kernels_of_step(trainer: Trainer, steps: int = STEPS) -> Kernels:
-    """What the device does in a training step, by torch.profiler. On a GPU only."""
-    trainer.step()  # which records the graph
+    """Profile the device's kernels in a training step with torch.profiler. Needs a GPU."""
+    trainer.step()  # records the graph
     synchronized_time(trainer.device)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         for _ in range(steps):
@@ -73,7 +73,7 @@ def kernels_of_step(trainer: Trainer, steps: int = STEPS) -> Kernels:
 
 
 def parts_table(library: Kernels, fused: Kernels) -> str:
-    """The parts of a step before and after."""
+    """Compare the parts of a step with the library's and the fused kernels."""
 
     def cells(kernels: Kernels, names: tuple[str, ...]) -> list[str]:
         own = [values for kernel, values in kernels.items() if part_of(kernel) in names]
@@ -86,7 +86,7 @@ def parts_table(library: Kernels, fused: Kernels) -> str:
 
 
 def rates_table(model: str, data: ResidentData, widths: list[int], rounds: int, seconds: float) -> str:
-    """Images per second of one run and of packs, by the library's kernels and the fused ones in turn."""
+    """Measure the images per second of one run and of packs, with the library's and the fused kernels in turn."""
     packs, left_out = {}, []
     for kernels in (LIBRARY, FUSED):
         runs = [measured_run(Run(model, Recipe(kernels=kernels), seed=seed)) for seed in range(max(widths))]
@@ -109,8 +109,8 @@ def measure(
     models: list[str], device: torch.device, widths: list[int], rounds: int, seconds: float,
     say: Callable[[str], None] = lambda text: None,
 ) -> str:  # fmt: skip
-    """The page: a table of parts, of rates and of kernels for each model. On a GPU only."""
-    from benchmarks import kernel_costs, kernel_times  # which need Triton
+    """Measure and render a table of parts, of rates and of kernels for each model. Needs a GPU."""
+    from benchmarks import kernel_costs, kernel_times  # need Triton
 
     major, minor = torch.cuda.get_device_capability(device)
     capability = 10 * major + minor if 10 * major + minor in kernel_costs.GPUS else 90
@@ -118,7 +118,7 @@ def measure(
     for model in models:
         kernels = {}
         for which in (LIBRARY, FUSED):
-            say(f"{model}: a step by the {which} kernels")
+            say(f"{model}: a step with the {which} kernels")
             trainer = Trainer(measured_run(Run(model, Recipe(kernels=which))), data)
             kernels[which] = kernels_of_step(trainer)
         pages += [f"## {model}, {trainer.precision}\n", parts_table(kernels[LIBRARY], kernels[FUSED])]
@@ -126,12 +126,12 @@ def measure(
         pages.append(rates_table(model, data, widths, rounds, seconds))
         say(f"{model}: each kernel")
         pages.append(kernel_times.times_table(model, device, capability))
-        pages.append(f"Bounds are those of {kernel_costs.GPUS[capability].name}, in µs of a launch.\n")
+        pages.append(f"The bounds are for {kernel_costs.GPUS[capability].name}, in µs a launch.\n")
     return "\n".join(pages)
 
 
 def costs_page(model: str, capability: int, dtype: torch.dtype) -> str:
-    """What each kernel of a step costs on a kind of GPU, without one."""
+    """Render the cost of each kernel of a step on a kind of GPU, without needing one."""
     from benchmarks import kernel_costs
 
     rows = [
@@ -149,16 +149,16 @@ def costs_page(model: str, capability: int, dtype: torch.dtype) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the pages; returns the exit status: 2 where there is no GPU and no ``--costs``, or no Triton."""
+    """Print the pages; return the exit status: 2 without Triton, or without both a GPU and ``--costs``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--models", nargs="+", default=["cifar_resnet20"])
-    add("--pack", nargs="+", type=int, default=[1, 8], help="runs at once whose rates are measured")
+    add("--pack", nargs="+", type=int, default=[1, 8], help="numbers of runs at once whose rates are measured")
     add("--rounds", type=int, default=10)
-    add("--seconds", type=float, default=0.5, help="of a round")
+    add("--seconds", type=float, default=0.5, help="length of a round")
     add("--device", default="auto")
-    add("--costs", type=int, choices=(80, 90), metavar="80|90", help="count the instructions for a compute capability")
-    add("--settings", action="store_true", help="try other settings of the kernels")
+    add("--costs", type=int, choices=(80, 90), metavar="80|90", help="count instructions for a compute capability")
+    add("--settings", action="store_true", help="measure other settings of the kernels")
     add("--dtype", choices=("bfloat16", "float16"), default="bfloat16", help="with --costs")
     options = parser.parse_args(argv)
     try:
@@ -170,7 +170,7 @@ def main(argv: list[str] | None = None) -> int:
         if device.type != "cuda":
             raise ValueError("there is no CUDA GPU here; --costs 90 needs none")
         if options.settings:
-            from benchmarks.kernel_times import settings_table  # which needs Triton
+            from benchmarks.kernel_times import settings_table  # needs Triton
 
             for model in options.models:
                 print(f"## {model}\n\n{settings_table(model, device, stopwatch())}")

@@ -1,4 +1,4 @@
-"""The throughput benchmark's results as a page to read."""
+"""Markdown pages of benchmark results."""
 
 import statistics
 import textwrap
@@ -11,31 +11,34 @@ NOTHING = "–"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table. A column in which no row has anything is left out."""
+    """Render a Markdown table without its empty columns."""
     kept = [i for i in range(len(head)) if not rows or any(row[i] != NOTHING for row in rows)]
     lines = [head, ["---"] * len(head), *rows]
     return "".join("| " + " | ".join(line[i] for i in kept) + " |\n" for line in lines)
 
 
 def spread(values: Sequence[float], digits: int = 0) -> str:
-    """Median (lowest to highest)."""
+    """Format values as median (lowest to highest)."""
     return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
 
 def number(value: float | None, digits: int = 0, suffix: str = "") -> str:
+    """Format a number, and None as a dash."""
     return NOTHING if value is None else f"{value:,.{digits}f}{suffix}"
 
 
 def percent(fraction: float | None) -> str:
+    """Format a fraction in percent, and None as a dash."""
     return number(None if fraction is None else 100 * fraction, 1, " %")
 
 
 def paragraph(text: str) -> str:
+    """Wrap a text into lines of at most 120 characters."""
     return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def versions_sentence(versions: dict, code: dict) -> str:
-    """Software and code, from :mod:`reproductions.harness.provenance`."""
+    """Describe software versions and code in a sentence, from :mod:`reproductions.harness.provenance`."""
     parts = [f"Python {versions['python']}", f"torch {versions['torch']}"]
     parts += [f"CUDA {versions['cuda']}", f"cuDNN {versions['cudnn']}"] if versions.get("cuda") else []
     changed = " with changes" if code["modified"] else ""
@@ -44,7 +47,7 @@ def versions_sentence(versions: dict, code: dict) -> str:
 
 
 def page(results: Results) -> str:
-    """The whole page."""
+    """Render the throughput benchmark's page."""
     parts = [f"# Training throughput on {results.hardware['device']}\n"]
     parts += [model_section(result) for result in results.models]
     if results.table:
@@ -61,7 +64,7 @@ def _energy(rates: Rates) -> str:
 
 
 def model_section(result: ModelResult) -> str:
-    """The loops of one model, with a heading."""
+    """Render the table of one model's loops with a heading."""
     head = ("", "runs", "images/s", "images/s per run", "× conventional", "of the floor", "memory, GiB",
             "J per 1,000 images")  # fmt: skip
     rows, left_out = [], ""
@@ -103,12 +106,12 @@ def _table6(result: TableResult) -> str:
                 number(row.minutes + result.evaluation_minutes, 1),
             )
         )
-    text = f"""The {result.runs} runs of Table 6 ({", ".join(result.models)}; {result.iterations:,} iterations each) at
-        the measured rate of a mixed pack, in which every run takes as many steps. Evaluations: {result.evaluations} a
-        run, measured one after another with the device to themselves: {result.evaluation_minutes:.1f} minutes in all.
-        Without checkpoints, and without preparing the runs."""
+    text = f"""Estimated time of the {result.runs} runs of Table 6 ({", ".join(result.models)}; {result.iterations:,}
+        iterations each) at the measured rate of a mixed pack, in which all runs take the same number of steps. Each run
+        has {result.evaluations} evaluations. Measured one after another on the otherwise idle device, all evaluations
+        take {result.evaluation_minutes:.1f} minutes. Checkpoints and the preparation of runs are not included."""
     if result.floor_minutes is not None:
-        text += f" At the floor's rate the training would take {result.floor_minutes:.1f} minutes."
+        text += f" At the floor's rate training would take {result.floor_minutes:.1f} minutes."
     return f"## Table 6\n\n{table(head, rows)}{left_out}\n{paragraph(text)}"
 
 
@@ -133,15 +136,15 @@ def _floors(results: Results) -> str:
             )
         )
     limits = results.limits
-    convolution = ", the first with a large convolution among them" if results.hardware["type"] == "cpu" else ""
-    text = f"""The floor of a step of one run at batch {results.batch}: its FLOPs over the device's own measured rate of
-        matrix products in {limits.precision}, {limits.flops_per_second / 1e12:,.2f} TFLOP/s, or the bytes that must
-        move over its own measured copy bandwidth, {limits.bytes_per_second / 1e9:,.0f} GB/s (read and written),
-        whichever takes longer; both rates are the best of several measurements{convolution}. FLOPs are those of
-        directly computed convolutions, forward and backward. Bytes: what a step moves if everything between two batch
-        norms is fused perfectly, and no cache holds anything from one to the next; "with a cache" is what is left if a
-        cache held all that passes between neighbouring layers, and only what the backward pass needs again went
-        through memory. Both are derived in resnet/models/complexity.py."""
+    convolution = "; the first includes a large convolution" if results.hardware["type"] == "cpu" else ""
+    text = f"""The floor is a lower bound on the time of a step of one run at batch {results.batch}. It is the longer of
+        two times: the step's FLOPs divided by the device's measured rate of matrix products in {limits.precision},
+        {limits.flops_per_second / 1e12:,.2f} TFLOP/s, and the bytes that must move divided by its measured copy
+        bandwidth, {limits.bytes_per_second / 1e9:,.0f} GB/s (read and written). Both rates are the best of several
+        measurements{convolution}. FLOPs are counted for direct convolutions, forward and backward. Bytes are counted
+        with everything between two batch norms fused perfectly and nothing cached; "with a cache" means that a cache
+        holds all values passed between neighbouring layers, and only values that the backward pass reads again go
+        through memory. resnet/models/complexity.py derives both."""
     return f"## The floor\n\n{table(head, rows)}\n{paragraph(text)}"
 
 
@@ -149,16 +152,16 @@ def _explanation(results: Results) -> str:
     energy = any(row.rates and row.rates.joules_per_1000_images for result in results.models for row in result.rows)
     memory = any(row.memory_gib is not None for result in results.models for row in result.rows)
     text = f"""Training images per second at batch {results.batch}: median (lowest to highest) of {results.rounds}
-        rounds of about {results.seconds:g} s, the loops in turn in one process; {results.hardware["threads"]} thread(s)
-        and {results.workers} DataLoader workers. The ratio is the median of the rounds' ratios. Conventional loop:
-        torchvision transforms in a DataLoader, fp32, eager, NCHW. One run and packed: resnet.trainer, in
+        rounds of about {results.seconds:g} s, with the loops in turn in one process, {results.hardware["threads"]}
+        thread(s) and {results.workers} DataLoader workers. The ratio is the median of the rounds' ratios. Conventional
+        loop: torchvision transforms in a DataLoader, fp32, eager, NCHW. One run and packed: resnet.trainer, in
         {results.limits.precision}."""
     if results.hardware["type"] == "cpu":
-        text += """ All loops have the settings of memory that resnet.trainer makes for its process
-            (resnet.device.keep_freed_memory); by itself the conventional loop would do without."""
+        text += """ All loops run with the memory settings that resnet.trainer makes for its process
+            (resnet.device.keep_freed_memory), which a conventional loop would not have."""
     if memory:
         text += " Memory: reserved by PyTorch at the peak, data set included."
     if energy:
         text += " Energy: NVML's counter of the whole GPU."
-    text += f" {versions_sentence(results.versions, results.code)} Made again by `make bench`."
+    text += f" {versions_sentence(results.versions, results.code)} Regenerate with `make bench`."
     return paragraph(text)

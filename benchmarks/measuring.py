@@ -1,4 +1,4 @@
-"""Rates of several training loops, measured in turn in one process."""
+"""Rates of training loops, measured in turn in one process."""
 
 import statistics
 import time
@@ -15,24 +15,25 @@ from resnet.device import synchronized_time
 BATCH = 128
 IMAGES = 50_000  # as many as CIFAR-10 has for training
 TEST_IMAGES = 10_000
-LEAST_STEPS = 4  # of a round
+LEAST_STEPS = 4  # in a round
 
 
 class Loop(Protocol):
-    """Something that trains ``runs`` networks; ``settling`` are steps to take before it runs as it does for long."""
+    """A loop that trains ``runs`` networks; after ``settling`` steps it runs at its usual speed."""
 
     runs: int
     settling: int
 
     def advance(self, steps: int) -> None:
-        """Have each of its runs take so many steps of batch 128; the device may be done later."""
+        """Take ``steps`` steps of batch 128 with each run, without waiting for the device."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What the rounds of a loop came to: one value a round. ``steps``: of each run in a round.
+    """Rates of a loop, one value for each round.
 
-    images_per_second: training images, of all runs together. joules_per_1000_images: None where not measured.
+    steps: steps of each run in a round. images_per_second: training images of all runs together.
+    joules_per_1000_images: None if not measured.
     """
 
     steps: int
@@ -41,11 +42,12 @@ class Rates:
 
     @property
     def median(self) -> float:
+        """Median of the images per second."""
         return statistics.median(self.images_per_second)
 
 
 def random_images(images: int = IMAGES, test_images: int = TEST_IMAGES) -> ImageDataset:
-    """A data set of CIFAR-10's shape, of noise: training takes as long on any images."""
+    """Generate a data set of noise in CIFAR-10's shape; training takes equally long on any images."""
     rng = np.random.default_rng(0)
     parts = []
     for count in (images, test_images):
@@ -63,7 +65,7 @@ def measure_in_turn(
     device: torch.device,
     joules: Callable[[], float] | None = None,
 ) -> dict[str, Rates]:
-    """Rates of the loops by their names: a round of each in turn, ``rounds`` times, so that all see the same weather.
+    """Measure the loops' rates: a round of each loop in turn, ``rounds`` times, so that disturbances affect all alike.
 
     A round takes about ``seconds``, but at least ``LEAST_STEPS`` steps. ``joules`` reads the energy used so far.
     """
@@ -86,7 +88,7 @@ def measure_in_turn(
 
 
 def _steps_for(loop: Loop, seconds: float, device: torch.device) -> int:
-    """How many steps take about so long, found by trying more and more of them."""
+    """Find the number of steps that take about ``seconds``, by trying increasing numbers."""
     loop.advance(loop.settling)
     steps = LEAST_STEPS
     while True:
@@ -99,5 +101,5 @@ def _steps_for(loop: Loop, seconds: float, device: torch.device) -> int:
 
 
 def ratio(rates: Rates, other: Rates) -> float:
-    """The median of the rounds' ratios: what a round's machine did to both falls out."""
+    """Return the median of the rounds' ratios, in which disturbances of a round cancel."""
     return statistics.median(a / b for a, b in zip(rates.images_per_second, other.images_per_second))

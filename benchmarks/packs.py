@@ -1,4 +1,4 @@
-"""Runs of ours, alone and packed, to be measured: packs of growing width with the memory that each takes."""
+"""Packs of growing width for measurements of speed and memory."""
 
 import gc
 import time
@@ -15,11 +15,11 @@ from resnet.trainer import Trainer
 from resnet.training import AHEAD, BURST, POLL_SECONDS
 
 GIB = 2**30
-_ROOM = 0.95  # of the free memory may be asked for
+_ROOM = 0.95  # largest share of the free memory to allocate
 
 
 def feed(trainers: list[Trainer], steps: int) -> None:
-    """Give the device so many steps of each trainer, in turn and not far ahead; it may be done with them later."""
+    """Queue ``steps`` steps of each trainer on the device, in turn and not far ahead, without waiting for the last."""
     left, marks = [steps] * len(trainers), [deque() for _ in trainers]
     while any(left):
         worked = False
@@ -39,7 +39,7 @@ def feed(trainers: list[Trainer], steps: int) -> None:
 
 
 class PackedLoop:
-    """A loop of trainers that take their steps together."""
+    """A loop of trainers that take their steps in turn."""
 
     settling = 4
 
@@ -47,12 +47,13 @@ class PackedLoop:
         self.trainers, self.runs = trainers, len(trainers)
 
     def advance(self, steps: int) -> None:
+        """Take ``steps`` steps with each trainer."""
         feed(self.trainers, steps)
 
 
 @dataclass(frozen=True)
 class Built:
-    """A pack and the memory reserved for it and its data, GiB (None on a CPU); or why it was left out."""
+    """A pack and the memory reserved for it and its data in GiB (None on a CPU), or the reason for leaving it out."""
 
     width: int
     pack: PackedLoop | None
@@ -61,9 +62,9 @@ class Built:
 
 
 def measured_run(run: Run) -> Run:
-    """The same work a step as for most of the run: without evaluations, and with the warm-up over.
+    """Return the run without evaluations and warm-up, so that every step does the same work.
 
-    On images without meaning a warm-up that waits for the training error would never end.
+    On random images a warm-up that waits for the training error would never end.
     """
     recipe = replace(run.recipe, eval_interval=run.recipe.iterations, warmup_learning_rate=None)
     return replace(run, recipe=recipe)
@@ -72,16 +73,16 @@ def measured_run(run: Run) -> Run:
 def build_packs(
     runs: list[Run], widths: list[int], data: ResidentData, reserved_before: int, say: Callable[[str], None]
 ) -> list[Built]:
-    """Packs of the first so many ``runs`` for each of ``widths``, smallest first; each contains the one before.
+    """Build packs of the first ``runs`` for each of ``widths``, smallest first; each contains the previous one.
 
-    So all can be measured in turn, with no more memory than the largest needs. What does not fit is left out.
-    ``reserved_before``: bytes that were reserved on the device before ``data`` were put there. Raises ValueError for a
-    width that is not 1 to len(runs).
+    So all can be measured in turn, with no more memory than the largest needs. Packs that do not fit are left out.
+    ``reserved_before``: bytes reserved on the device before ``data`` were placed there. Raises ValueError for a width
+    that is not in 1 to len(runs).
     """
     device, trainers, built = data.device, [], []
     if not all(1 <= width <= len(runs) for width in widths):
-        raise ValueError(f"widths {widths} of {len(runs)} runs")
-    full = None  # why no more fit
+        raise ValueError(f"widths must be in 1 to {len(runs)}, the number of runs, not {widths}")
+    full = None  # the reason why no more runs fit
     for width in sorted(set(widths)):
         full = full or _no_room(device, reserved_before, len(trainers), width)
         if full is None:
@@ -96,13 +97,13 @@ def build_packs(
 
 
 def _grow(trainers: list[Trainer], runs: list[Run], data: ResidentData) -> str | None:
-    """Add a trainer for each run that has none; if the memory does not suffice, add none and say so."""
+    """Add a trainer for each run without one; if memory runs out, add none and return the reason."""
     before = len(trainers)
     try:
         for run in runs[before:]:
             trainers.append(Trainer(run, data))
-            trainers[-1].step()  # the first step reserves what all others need,
-            trainers[-1].evaluate()  # and the first evaluation what it needs besides
+            trainers[-1].step()  # the first step reserves the memory of all steps,
+            trainers[-1].evaluate()  # and the first evaluation the memory of all evaluations
         synchronized_time(data.device)
     except torch.OutOfMemoryError as error:
         reason = f"out of memory: {str(error).splitlines()[0]}"
@@ -114,7 +115,7 @@ def _grow(trainers: list[Trainer], runs: list[Run], data: ResidentData) -> str |
 
 
 def _no_room(device: torch.device, reserved_before: int, present: int, width: int) -> str | None:
-    """Why ``width`` runs will not fit, judged by those present, so that the attempt isn't made; None if they may."""
+    """Return the reason why ``width`` runs will not fit, judged by the present runs' memory; None if they may fit."""
     if device.type != "cuda" or not present:
         return None
     each = (torch.cuda.memory_reserved(device) - reserved_before) / present
@@ -125,14 +126,14 @@ def _no_room(device: torch.device, reserved_before: int, present: int, width: in
 
 
 def memory_gib(device: torch.device, reserved_before: int) -> float | None:
-    """GiB reserved at the peak on a GPU since :func:`reserved`, beyond what was before; None on a CPU."""
+    """Return the peak GiB reserved on a GPU since :func:`reserved`, without ``reserved_before``; None on a CPU."""
     if device.type != "cuda":
         return None
     return round((torch.cuda.max_memory_reserved(device) - reserved_before) / GIB, 2)
 
 
 def reserved(device: torch.device) -> int:
-    """Bytes reserved now on a GPU, from where peaks count from here on; 0 on a CPU."""
+    """Reset the peak of a GPU's reserved memory and return the bytes reserved now; 0 on a CPU."""
     if device.type != "cuda":
         return 0
     torch.cuda.reset_peak_memory_stats(device)
@@ -140,7 +141,7 @@ def reserved(device: torch.device) -> int:
 
 
 def free_unused(device: torch.device) -> None:
-    """Give back what nothing refers to any more."""
+    """Free unreferenced memory."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)

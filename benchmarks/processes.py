@@ -1,6 +1,6 @@
 """Several processes with one run each on the same device, with or without CUDA's Multi-Process Service (MPS).
 
-python -m benchmarks.processes --models cifar_resnet20      # one such process; it waits for a line on its input
+python -m benchmarks.processes --models cifar_resnet20      # one such process, which waits for lines on its input
 """
 
 import argparse
@@ -25,28 +25,28 @@ from resnet.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTROL = "nvidia-cuda-mps-control"
-BURST = 40  # steps between two looks at the clock, on a GPU
+BURST = 40  # steps between two readings of the clock, on a GPU
 READY, MEASURED = "READY", "MEASURED "
 
 
 class Unavailable(Exception):
-    """What is to be measured does not exist here, or failed."""
+    """Measurement that is not possible here, or that failed."""
 
 
 @contextmanager
 def mps() -> Iterator[dict[str, str]]:
-    """Environment variables of an MPS daemon of our own, which is stopped afterwards. Raises Unavailable."""
+    """Run an own MPS daemon inside the context; yield its environment variables. Raises Unavailable."""
     if (control := shutil.which(CONTROL)) is None:
         raise Unavailable(f"{CONTROL} isn't installed")
     with tempfile.TemporaryDirectory() as folder:
-        # With its own folders it neither meets nor disturbs another daemon, and needs no privileges.
+        # With its own folders it does not interfere with another daemon, and needs no privileges.
         variables = {"CUDA_MPS_PIPE_DIRECTORY": f"{folder}/pipe", "CUDA_MPS_LOG_DIRECTORY": f"{folder}/log"}
         for path in variables.values():
             os.mkdir(path)
         variables["CUDA_DEVICE_MAX_CONNECTIONS"] = "8"  # CUDA's default: more may leave room for fewer processes
         environment = os.environ | variables
         try:
-            # Not captured: the daemon would keep the pipes open, and we would wait for their end.
+            # Output is not captured, because the daemon would keep the pipes open, and reading them would never end.
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "timeout": 30}
             subprocess.run([control, "-d"], env=environment, check=True, **quiet)
         except (OSError, subprocess.SubprocessError) as error:
@@ -69,7 +69,7 @@ def measure_processes(
     variables: dict[str, str] | None = None,
     timeout: float = 180.0,
 ) -> list[Measured]:
-    """Images per second of ``count`` processes together, for each model in turn. Raises Unavailable if one fails."""
+    """Measure the images per second of ``count`` processes together, for each model. Raises Unavailable."""
     command = [sys.executable, "-m", "benchmarks.processes", "--models", *models, "--rounds", str(rounds)]
     command += ["--seconds", str(seconds), "--device", device, "--images", str(images)]
     with ExitStack() as stack:
@@ -88,7 +88,7 @@ def measure_processes(
         stack.callback(timer.cancel)
 
         def answers(marker: str) -> list[str]:
-            """The next line with the marker of each; other lines are not ours."""
+            """Return the next line with the marker from each process; skip the output of libraries."""
             found = []
             for worker in workers:
                 line = next((line for line in worker.stdout if line.startswith(marker)), None)
@@ -114,14 +114,14 @@ def measure_processes(
 
 
 def last_line(errors) -> str:
-    """The last line that says something of a file of error messages."""
+    """Return the last line that is not empty of a file of error messages."""
     errors.seek(0)
     lines = [line.strip() for line in errors if line.strip()]
     return lines[-1] if lines else "no message"
 
 
 def work(models: list[str], rounds: int, seconds: float, device_name: str, images: int) -> None:
-    """One process: for each model prepare a run, say so, and take steps for a while at each line on the input."""
+    """Prepare a run of each model, print READY, and take steps for ``seconds`` after each line on the input."""
     device = find_device(device_name)
     data = ResidentData(random_images(images, 1), None, device)
     burst = BURST if device.type == "cuda" else 1
@@ -141,7 +141,7 @@ def work(models: list[str], rounds: int, seconds: float, device_name: str, image
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Be one of the processes that are measured; returns the exit status, 0."""
+    """Run one of the measured processes; return the exit status, 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", required=True)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,4 +1,4 @@
-"""What the throughput benchmark found, and its two files."""
+"""Results of the throughput benchmark, and their two files."""
 
 import json
 import re
@@ -14,10 +14,10 @@ CONVENTIONAL = "conventional loop"
 
 @dataclass(frozen=True)
 class Row:
-    """A loop: its rates, and the memory reserved for it (GiB; None on a CPU); or why it was left out.
+    """A loop's rates and reserved memory in GiB (None on a CPU), or the reason for leaving it out.
 
-    ratio: to the conventional loop, the median of the rounds' ratios. of_floor, of_floor_with_cache: the fraction of
-    the rate that the floor allows; None where they have no meaning.
+    ratio: to the conventional loop, the median of the rounds' ratios. of_floor, of_floor_with_cache: fractions of the
+    rate at the floor; None for the conventional loop.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """``floor`` is None until :func:`judged`."""
+    """Results of one model; ``floor`` is None until :func:`judged`."""
 
     model: str
     rows: tuple[Row, ...]
@@ -41,7 +41,7 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A mixed pack of Table 6, ``seeds`` of each net at once, and the minutes of training all runs at its rate."""
+    """A mixed pack of Table 6, with ``seeds`` seeds of each net, and the minutes of training all runs at its rate."""
 
     seeds: int
     runs: int
@@ -53,9 +53,10 @@ class TableRow:
 
 @dataclass(frozen=True)
 class TableResult:
-    """Table 6: ``runs`` in all. evaluation_minutes: all evaluations, one after another, with the device to themselves.
+    """Results of Table 6 with all its ``runs``.
 
-    floor_minutes: training at the floor's rate, None until it is known.
+    evaluation_minutes: minutes of all evaluations, one after another on the otherwise idle device. floor_minutes:
+    minutes of training at the floor's rate, None until known.
     """
 
     models: tuple[str, ...]
@@ -69,7 +70,7 @@ class TableResult:
 
 @dataclass(frozen=True)
 class Results:
-    """hardware, versions, code: see :mod:`reproductions.harness.provenance`."""
+    """All results; for hardware, versions and code see :mod:`reproductions.harness.provenance`."""
 
     hardware: dict
     versions: dict
@@ -84,7 +85,7 @@ class Results:
 
 
 def judged(result: ModelResult, limits: Limits, batch: int) -> ModelResult:
-    """The result beside the floor that follows from a device's limits; the conventional loop is not judged."""
+    """Add the floor that follows from a device's limits, and each loop's fraction of it but the conventional one's."""
     least = floor(result.model, batch, limits)
     rows = [
         row
@@ -100,7 +101,7 @@ def judged(result: ModelResult, limits: Limits, batch: int) -> ModelResult:
 
 
 def file_name(kind: str, device: str) -> str:
-    """Such as throughput-nvidia-h200, without an ending."""
+    """Return a file name without a suffix, such as throughput-nvidia-h200."""
     return f"{kind}-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}"
 
 
@@ -112,4 +113,5 @@ def write(folder: Path, kind: str, device: str, values: dict, text: str) -> None
 
 
 def write_results(folder: Path, results: Results, text: str) -> None:
+    """Write the throughput benchmark's results and page into ``folder``."""
     write(folder, "throughput", results.hardware["device"], asdict(results), text)

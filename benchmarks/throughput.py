@@ -1,14 +1,14 @@
-"""Training throughput: the conventional loop, one run of ours, packed runs, and the floor that the device sets.
+"""Benchmark of training throughput: a conventional loop, one run, packed runs, and the device's lower bound.
 
     python -m benchmarks.throughput
     python -m benchmarks.throughput --models cifar_resnet20 --rounds 5 --seconds 3
     python -m benchmarks.throughput --pack 2 4 8 --no-table             # on a GPU
 
-All are measured in this process, in turn, on the same random images: (1) the conventional loop, torchvision's
-transforms per image in a DataLoader with workers, fp32, eager, NCHW; (2) one run of ``resnet.trainer``; on a GPU (3)
-packs of such runs, with their memory and energy; beside (4) the floor, see :mod:`benchmarks.floor`. Then, on a GPU,
-mixed packs of Table 6's runs: how long all of them take. Writes ``results/benchmarks/throughput-<device>.md`` and
-``.json`` after each model, so that what was measured stays when it is stopped.
+These are measured in turn in one process, on the same random images: (1) the conventional loop, torchvision's
+transforms per image in a DataLoader with workers, fp32, eager, NCHW; (2) one run of ``resnet.trainer``; (3) on a GPU,
+packs of such runs, with their memory and energy. They are compared with (4) the floor, see :mod:`benchmarks.floor`. On
+a GPU, mixed packs then show the total time of Table 6's runs. Writes ``results/benchmarks/throughput-<device>.md`` and
+``.json`` after each model, so results are kept if it is stopped.
 """
 
 import argparse
@@ -57,14 +57,14 @@ def measure_model(
     workers: int,
     say: Callable[[str], None] = lambda text: None,
 ) -> ModelResult:
-    """The conventional loop, one run and packs of ``widths``, in turn."""
+    """Measure the conventional loop, one run and packs of ``widths``, in turn."""
     packs.free_unused(device)
     before = packs.reserved(device)
     data = ResidentData(dataset, None, device)
     runs = [measured_run(Run(model, seed=seed)) for seed in range(max(widths, default=1))]
     built = build_packs(runs, [1, *widths], data, before, say)
 
-    # Only now: a graph can't be recorded while the DataLoader's thread pins memory.
+    # Created last, because a graph can't be recorded while the DataLoader's thread pins memory.
     packs.free_unused(device)
     before = packs.reserved(device)
     images, labels = dataset.train_images, dataset.train_labels
@@ -100,7 +100,7 @@ def _name(built: Built) -> str:
 
 
 def table_runs(seeds: int = TABLE_SEEDS) -> list[Run]:
-    """The runs of Table 6, all nets of one seed after another."""
+    """Return the runs of Table 6, ordered by seed."""
     rows = [row for row in cifar_table.rows("paper") if not row.on_request]
     return [Run(row.model, row.recipe, seed=seed) for seed in range(seeds) for row in rows]
 
@@ -114,7 +114,7 @@ def measure_table(
     seconds: float,
     say: Callable[[str], None] = lambda text: None,
 ) -> TableResult:
-    """How long ``runs`` take (all nets of one seed after another), by the rates of mixed packs of them."""
+    """Estimate the time that ``runs`` (ordered by seed) take, from the rates of mixed packs of them."""
     packs.free_unused(device)
     before = packs.reserved(device)
     data = ResidentData(dataset, None, device)
@@ -149,13 +149,13 @@ def measure_table(
 
 
 def floor_minutes(runs: list[Run], limits: Limits) -> float:
-    """Training of all runs at the floor's rate."""
+    """Return the minutes of training all runs at the floor's rate."""
     floors = {model: floor(model, BATCH, limits).seconds for model in {run.model for run in runs}}
     return sum(run.recipe.iterations * floors[run.model] for run in runs) / 60
 
 
 def _evaluation_seconds(trainer: Trainer) -> float:
-    """Of the second evaluation: the first one also prepares kernels."""
+    """Measure the seconds of the second evaluation, because the first one also prepares kernels."""
     for _ in range(2):
         trainer.step()
         start = synchronized_time(trainer.device)
@@ -165,13 +165,15 @@ def _evaluation_seconds(trainer: Trainer) -> float:
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line, with the device's defaults filled in and ``device`` a torch.device."""
-    parser = make_parser(__doc__, round_help="of a round of one loop (default: 0.6 on a GPU, else 3)")
+    """Parse the command line, with the device's defaults filled in and ``device`` a torch.device."""
+    parser = make_parser(__doc__, round_help="length of a round of one loop (default: 0.6 on a GPU, else 3)")
     parser.add_argument("--models", nargs="+", help="default: ResNet-20 and 56, on a GPU also 110")
     parser.add_argument("--pack", nargs="*", type=int, metavar="N", help="runs at once (default on a GPU: 2 to 32)")
-    parser.add_argument("--workers", type=int, default=available_cores(), help="of the DataLoader (default: all cores)")
+    parser.add_argument(
+        "--workers", type=int, default=available_cores(), help="DataLoader workers (default: all cores)"
+    )
     parser.add_argument("--images", type=int, default=IMAGES, help="training images of the random data set")
-    parser.add_argument("--table", action=argparse.BooleanOptionalAction, help="mixed packs of Table 6 (on a GPU)")
+    parser.add_argument("--table", action=argparse.BooleanOptionalAction, help="measure Table 6's packs (on a GPU)")
     parser.add_argument("--table-seeds", nargs="+", type=int, default=[1, 2, TABLE_SEEDS], metavar="N",
                         help="seeds of each net of Table 6 at once")  # fmt: skip
     options = parse(parser, argv)
@@ -185,7 +187,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     if any(width < 2 for width in options.pack):
         parser.error("--pack: a pack has at least 2 runs; one run is measured anyway")
     if not all(1 <= seeds <= TABLE_SEEDS for seeds in options.table_seeds):
-        parser.error(f"--table-seeds: from 1 to {TABLE_SEEDS}")
+        parser.error(f"--table-seeds must be from 1 to {TABLE_SEEDS}")
     for model in options.models:
         try:
             with torch.device("meta"):
@@ -196,14 +198,14 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure, write the page after each model, and print it; returns the exit status.
+    """Measure, write the page after each model, and print it; return the exit status.
 
-    0: measured. 2, from the parser: options that can't be.
+    0: measured. 2, from the parser: invalid options.
     """
     options, say = _arguments(argv), stopwatch()
     device = options.device
     precision = resolve_precision("auto", device)
-    say(f"measuring what {provenance.device_name(device)} can do")
+    say(f"measuring the limits of {provenance.device_name(device)}")
     dataset = random_images(options.images)
     results = Results(
         **provenance.origin(device),
@@ -215,7 +217,7 @@ def main(argv: list[str] | None = None) -> int:
     )
 
     def keep(results: Results, **changes) -> Results:
-        """Measure the limits once more, judge everything by the best of them, and write it."""
+        """Measure the limits again, compare all results with the best of them, and write the results."""
         results = replace(results, **changes, limits=results.limits.best(measure_limits(device, precision)))
         judged_models = tuple(judged(result, results.limits, BATCH) for result in results.models)
         results = replace(results, models=judged_models)

@@ -1,4 +1,4 @@
-"""Other ways to train these nets than the one kept, to be measured beside it: eager, compiled, grouped."""
+"""Alternative ways to train the nets, for comparison: eager, compiled, grouped."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ GROUPS = (4, 8)
 
 @dataclass(frozen=True)
 class Measured:
-    """One alternative for one model; ``model`` is None where it failed for all of them, ``failed`` says why."""
+    """Result of one alternative for one model; ``model`` is None if it failed for all, ``failed`` is the reason."""
 
     name: str
     model: str | None
@@ -38,9 +38,9 @@ class Measured:
 
 
 class EagerLoop:
-    """A step written plainly, on data that lie on the device: fp32 in NCHW, or bf16 autocast in channels-last.
+    """A plain eager training loop with data on the device: fp32 in NCHW, or bf16 autocast in channels-last.
 
-    fp32 is what PyTorch makes of it by default, so TF32 in a GPU's convolutions.
+    With fp32, PyTorch's default allows TF32 in a GPU's convolutions.
     """
 
     runs, settling = 1, 2
@@ -54,6 +54,7 @@ class EagerLoop:
         self.sampler = Sampler(0, len(data.train_labels), Recipe(batch_size=BATCH), data.device)
 
     def step(self) -> None:
+        """Take one training step."""
         draws = self.sampler.batch(self.iteration)
         images = crop_and_flip(self.data.train_images, self.padded_mean, *draws)
         images = images if self.bf16 else images.contiguous()
@@ -65,15 +66,16 @@ class EagerLoop:
         self.iteration += 1
 
     def advance(self, steps: int) -> None:
+        """Take ``steps`` training steps."""
         for _ in range(steps):
             self.step()
 
 
 def convolution_stack(depth: int, seeds: int) -> nn.Sequential:
-    """The 3x3 convolutions with BN and ReLU of ``seeds`` plain nets of 6n+2 layers, side by side in the channels.
+    """Build the 3x3 convolutions with BN and ReLU of ``seeds`` plain nets of 6n+2 layers, as groups of channels.
 
-    Maps (N, 3 * seeds, 32, 32) to (N, 64 * seeds, 8, 8). Shortcuts, pooling and the last layer cost little and are
-    left out, to see what grouped convolutions alone would bring.
+    They map (N, 3 * seeds, 32, 32) to (N, 64 * seeds, 8, 8). Shortcuts, pooling and the last layer cost little and are
+    left out, to isolate the effect of grouped convolutions.
     """
     layers, inside = [], 3
     blocks = (depth - 2) // 6
@@ -91,10 +93,10 @@ def convolution_stack(depth: int, seeds: int) -> nn.Sequential:
 
 
 class Stacks:
-    """Forward and backward passes of the convolution stacks of several seeds, in bf16 and channels-last.
+    """Forward and backward passes of several seeds' convolution stacks, in bf16 and channels-last.
 
-    ``grouped``: as one stack of grouped convolutions; else as separate stacks. On a GPU every stack is a CUDA graph
-    on a stream of its own.
+    ``grouped``: one stack of grouped convolutions instead of separate stacks. On a GPU every stack is a CUDA graph on
+    its own stream.
     """
 
     settling = 2
@@ -117,13 +119,14 @@ class Stacks:
         return recorded(work, self.device)
 
     def advance(self, steps: int) -> None:
+        """Run ``steps`` forward and backward passes of each stack."""
         for _ in range(steps):
             for replay in self.replays:
                 replay()
 
 
 def recorded(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """``work`` as a CUDA graph on a stream of its own; on a CPU, itself."""
+    """Record ``work`` as a CUDA graph on its own stream; on a CPU, return it unchanged."""
     if device.type != "cuda":
         return work
     stream = torch.cuda.Stream(device)
@@ -139,13 +142,13 @@ def recorded(work: Callable[[], None], device: torch.device) -> Callable[[], Non
         with torch.cuda.stream(stream):
             graph.replay()
 
-    replay.keeps = work  # whose tensors the graph reads and writes
+    replay.keeps = work  # keeps alive the tensors that the graph reads and writes
     return replay
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all alternatives are measured with. ``compiler``: torch.compile's backend."""
+    """Settings for measuring all alternatives. ``compiler``: torch.compile's backend."""
 
     data: ResidentData
     rounds: int
@@ -153,11 +156,12 @@ class Setting:
     compiler: str = "inductor"
 
     def measure(self, loops: dict[str, Loop]) -> dict[str, Rates]:
+        """Measure the loops' rates in turn."""
         return measure_in_turn(loops, self.rounds, self.seconds, self.data.device)
 
 
 def eager(model: str, setting: Setting) -> Iterator[Measured]:
-    """Data on the device in fp32 and NCHW; then bf16 and channels-last."""
+    """Measure the eager loop with data on the device: fp32 in NCHW, and bf16 in channels-last."""
     names = {False: "eager, fp32, NCHW, data on the device", True: "eager, bf16, channels-last"}
     loops = {name: EagerLoop(model, setting.data, bf16) for bf16, name in names.items()}
     for name, rates in setting.measure(loops).items():
@@ -165,22 +169,22 @@ def eager(model: str, setting: Setting) -> Iterator[Measured]:
 
 
 def graph(model: str, setting: Setting) -> Iterator[Measured]:
-    """The whole step as a graph: one run."""
+    """Measure one run with the whole step as a graph."""
     return _packed("whole-step graph", [1], model, setting)
 
 
 def streams(model: str, setting: Setting) -> Iterator[Measured]:
-    """Several such runs on streams of one process."""
+    """Measure several such runs on streams of one process."""
     return _packed("graphs on streams of one process", list(STREAMS), model, setting)
 
 
 def fused(model: str, setting: Setting) -> Iterator[Measured]:
-    """The same with the nets' own kernels (:mod:`resnet.kernels`)."""
+    """Measure the same with the fused kernels (:mod:`resnet.kernels`)."""
     return _packed("graphs on streams, fused kernels", [1, *STREAMS], model, setting, Recipe(kernels="fused"))
 
 
 def tuned(model: str, setting: Setting) -> Iterator[Measured]:
-    """The same where cuDNN tries its deterministic kernels and takes the fastest: another one each time, maybe."""
+    """Measure the same with cudnn.benchmark, which picks the fastest deterministic kernels, not always the same."""
     chosen = partial(torch.backends.cudnn.flags, enabled=True, benchmark=True, deterministic=True, allow_tf32=False)
     with patch.object(trainer_module, "exact_kernels", chosen):
         yield from _packed("graphs on streams, cudnn.benchmark", [1, *STREAMS], model, setting)
@@ -197,12 +201,12 @@ def _packed(
 
 
 def compiled(model: str, setting: Setting) -> Iterator[Measured]:
-    """torch.compile'd nets inside the graphs."""
+    """Measure nets under torch.compile inside the graphs."""
     return _compiled("torch.compile in the graphs", lambda net: [net], model, setting)
 
 
 def compiled_blocks(model: str, setting: Setting) -> Iterator[Measured]:
-    """torch.compile'd blocks inside the graphs, each by itself."""
+    """Measure blocks under torch.compile inside the graphs, each compiled separately."""
     blocks = (BasicBlock, Bottleneck)
     name = "torch.compile of blocks in the graphs"
     return _compiled(name, lambda net: [m for m in net.modules() if isinstance(m, blocks)], model, setting)
@@ -223,7 +227,7 @@ def _compiled(
 
 
 def grouped(model: str, setting: Setting) -> Iterator[Measured]:
-    """Seeds as groups of one stack of convolutions, beside separate stacks."""
+    """Measure seeds as groups of one stack of convolutions, compared with separate stacks."""
     depth, device = create_model(model).depth, setting.data.device
     for seeds in GROUPS:
         names = {

@@ -1,12 +1,11 @@
-"""Models, data and training of residual networks. Knows nothing of papers' tables and can be used alone."""
+"""Models, data and training of residual networks. This package is independent of the papers' tables."""
 
 import os
 
-# Streams that share one of a GPU's work queues wait for one another. There are 8 unless this is set, at most 32 (CUDA
-# C++ Programming Guide, "Environment Variables"), and it is read once, when CUDA is first used in a process.
+# CUDA streams that share a hardware work queue wait for one another. The default is 8 queues, the maximum 32 (CUDA C++
+# Programming Guide, "Environment Variables"). The variable is read once, when a process first uses CUDA.
 os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
-# Threads that wait for one another spin for a while, which on a busy machine makes training several times slower than
-# it need be: 1,000 turns instead of GNU OpenMP's 30 billion cost an idle machine little. Results don't change. It is
-# read once, when torch is loaded.
-if "OMP_WAIT_POLICY" not in os.environ:  # the user's own wish, which the number would overrule
+# Waiting threads spin, which makes training several times slower on a busy machine. Spinning 1,000 times instead of GNU
+# OpenMP's 30 billion costs an idle machine little. Results don't change. torch reads the variable once, when loaded.
+if "OMP_WAIT_POLICY" not in os.environ:  # the spin count would override the user's own policy
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -1,4 +1,4 @@
-"""Checkpoints: two generations, each written atomically, verified and loaded without executing code."""
+"""Checkpoints: two generations, written atomically, verified by a digest, and loaded without executing code."""
 
 import hashlib
 import io
@@ -20,15 +20,15 @@ _MAGIC = _ANY_FORMAT + b"1\n"
 
 
 class CheckpointError(Exception):
-    """A checkpoint that can't be used. The message names the file."""
+    """Unusable checkpoint. The message names the file."""
 
 
 class NewerFormatError(CheckpointError):
-    """A checkpoint in a format that this code does not know, because newer code wrote it."""
+    """Checkpoint in a newer format than this code can read."""
 
 
 class MismatchError(ValueError):
-    """A checkpoint that a run can't go on from here; ``what`` is the part of it that does not fit."""
+    """Checkpoint that this run can't resume from here; ``what`` names the part that differs."""
 
     def __init__(self, what: str, text: str):
         super().__init__(text)
@@ -36,22 +36,23 @@ class MismatchError(ValueError):
 
 
 def save(folder: Path, state: dict) -> None:
-    """Make ``state`` the newest checkpoint in ``folder``; the newest until now becomes the previous one.
+    """Write ``state`` as the newest checkpoint in ``folder``; the newest so far becomes the previous one.
 
-    ``state`` holds tensors and plain Python values. A process killed at any moment leaves at least one whole
-    checkpoint, once there has been one. Raises OSError if the disk is full; the old checkpoints are then intact.
+    ``state`` holds tensors and plain Python values. Once the first checkpoint exists, a process killed at any moment
+    leaves at least one complete checkpoint. Raises OSError if the disk is full; the old checkpoints are then intact.
     """
-    fresh = folder / f"checkpoint.{os.getpid()}.new"  # a name of its own, should two processes train the same run
+    fresh = folder / f"checkpoint.{os.getpid()}.new"  # unique, in case two processes train the same run
     write_atomically(fresh, pack(state))
-    with suppress(FileNotFoundError):  # there is no newest one yet
+    with suppress(FileNotFoundError):  # this is the first one
         os.replace(folder / NEWEST, folder / PREVIOUS)
     os.replace(fresh, folder / NEWEST)
 
 
 def load_latest(folder: Path, device="cpu") -> dict | None:
-    """The newest whole checkpoint in ``folder``, None if there is none; a damaged one is set aside with a warning.
+    """Load the newest intact checkpoint in ``folder``; return None if there is none.
 
-    Raises NewerFormatError for one that newer code wrote, and OSError for one that can't be read; both stay.
+    A damaged checkpoint is renamed to ``*.damaged`` with a warning. Raises NewerFormatError for a checkpoint in a newer
+    format and OSError for an unreadable one; neither is renamed.
     """
     for path in (folder / NEWEST, folder / PREVIOUS):
         if not path.exists():
@@ -63,7 +64,7 @@ def load_latest(folder: Path, device="cpu") -> dict | None:
         except CheckpointError as error:
             damaged = path.with_suffix(".damaged")
             os.replace(path, damaged)
-            warnings.warn(f"{error}; kept as {damaged.name}, going on from an older state", stacklevel=2)
+            warnings.warn(f"{error}; it was renamed to {damaged.name}; resuming from an older state", stacklevel=2)
     return None
 
 
@@ -75,7 +76,7 @@ def remove(folder: Path) -> None:
 
 
 def pack(state: dict) -> bytes:
-    """``state`` as the bytes of a checkpoint file: a line that names the format, a SHA-256, torch's own format."""
+    """Return ``state`` as the bytes of a checkpoint file: a format line, a SHA-256 digest, torch's own format."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
@@ -83,31 +84,33 @@ def pack(state: dict) -> bytes:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a file begins as :func:`pack` makes them."""
+    """Return whether a file has the format of :func:`pack`."""
     with path.open("rb") as file:
         return file.read(len(_MAGIC)) == _MAGIC
 
 
 def load(path: Path, device="cpu") -> dict:
-    """Read one checkpoint file. Raises CheckpointError if it is damaged or holds anything but tensors and values."""
+    """Read one checkpoint file.
+
+    Raises CheckpointError if the file is damaged or holds anything but tensors and plain values.
+    """
     content = path.read_bytes()
     start = len(_MAGIC) + 32
     if not content.startswith(_MAGIC):
         if content.startswith(_ANY_FORMAT):
-            raise NewerFormatError(f"{path} was written by newer code, in a format that this code does not know; "
-                                   "update the code")  # fmt: skip
+            raise NewerFormatError(f"{path} is in a newer checkpoint format than this code can read; update the code")
         raise CheckpointError(f"{path} is not a checkpoint of this program")
     payload = content[start:]
     if hashlib.sha256(payload).digest() != content[len(_MAGIC) : start]:
-        raise CheckpointError(f"{path} is damaged: its SHA-256 does not fit its content")
+        raise CheckpointError(f"{path} is damaged: its content does not match its SHA-256 digest")
     try:
         return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path} holds something other than tensors and plain values") from error
+        raise CheckpointError(f"{path} holds objects other than tensors and plain values") from error
 
 
 def digest_of_weights(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) of a network's state dict: of the names and bytes of its tensors, in their order."""
+    """Return the SHA-256 (hex) of a state dict: of its tensors' names and bytes, in their order."""
     digest = hashlib.sha256()
     for name, tensor in state.items():
         digest.update(name.encode())

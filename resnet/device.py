@@ -1,4 +1,4 @@
-"""The device that networks are trained and tested on, and the arithmetic that is done there."""
+"""Device selection, precision, deterministic kernels and CPU threads."""
 
 import ctypes
 import gc
@@ -9,18 +9,19 @@ from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}  # what each precision computes in
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}  # autocast's dtype for each precision
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
 
 class DeviceLost(Exception):
-    """After an error the device can't be used by this process any more; another process may find it well."""
+    """Device error after which this process can't use the device any more; another process may still be able to."""
 
 
 def find_device(name: str = "auto") -> torch.device:
-    """The device called "auto", "cpu", "cuda", "cuda:1": auto is the current CUDA device if there is one, else the CPU.
+    """Return the device named "auto", "cpu", "cuda" or "cuda:1".
 
-    Raises ValueError for one that is not here, and lists those that are.
+    "auto" is the current CUDA device if there is one, else the CPU. Raises ValueError, with a list of the available
+    devices, for any other name.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     usable = ["cpu", *(f"cuda:{number}" for number in range(count))]
@@ -31,11 +32,11 @@ def find_device(name: str = "auto") -> torch.device:
     if name in usable:
         return torch.device(name)
     reason = "" if count else f" (no CUDA GPU: {why_no_cuda()})"
-    raise ValueError(f"there is no device {name!r}; the devices here are: {', '.join(usable)}{reason}")
+    raise ValueError(f"there is no device {name!r}; available devices: {', '.join(usable)}{reason}")
 
 
 def why_no_cuda() -> str:
-    """Why PyTorch finds no CUDA GPU, in its own words where it has some; empty if it finds one."""
+    """Return PyTorch's reason for finding no CUDA GPU; empty if there is one."""
     if torch.version.cuda is None:
         return "this PyTorch was built without CUDA"
     try:
@@ -46,14 +47,14 @@ def why_no_cuda() -> str:
 
 
 def available_cores() -> int:
-    """Processor cores that this process may use."""
+    """Count the processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def busy_cores(seconds: float = 0.5) -> int:
-    """How many of :func:`available_cores` other processes keep busy while this thread sleeps for ``seconds``.
+    """Count the :func:`available_cores` that other processes keep busy, measured over ``seconds`` of sleep.
 
-    Those that give way to this process (``nice``) don't count. 0 where the system does not tell (/proc/stat).
+    Processes of a lower priority (``nice``) don't count. Returns 0 where the system has no /proc/stat.
     """
     before = _busy_ticks()
     time.sleep(seconds)
@@ -61,7 +62,7 @@ def busy_cores(seconds: float = 0.5) -> int:
 
 
 def _busy_ticks() -> int:
-    """Clock ticks that these cores have been busy for since the system was started; 0 where it does not tell."""
+    """Return the available cores' busy clock ticks since the system started; 0 where they are unknown."""
     try:
         with open("/proc/stat", encoding="ascii") as file:
             cores = dict(line.split(maxsplit=1) for line in file if line.startswith("cpu"))
@@ -74,7 +75,7 @@ def _busy_ticks() -> int:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """A context in which the CPU computes with so many threads."""
+    """Compute with ``count`` CPU threads inside the context."""
     before = torch.get_num_threads()
     if count == before:
         yield
@@ -87,10 +88,11 @@ def threads(count: int) -> Iterator[None]:
 
 
 def keep_freed_memory(device: torch.device) -> None:
-    """Have a process that trains on a CPU keep the memory that it frees, for its next tensors (with glibc only).
+    """Keep freed memory in the process for reuse when training on a CPU (with glibc only).
 
-    glibc gives large blocks and the free end of its heap back to the system at once, so a training step gets the memory
-    of every activation anew, page by page. mallopt(3) switches that off, for good; results don't change.
+    By default glibc returns large blocks and the free end of its heap to the system at once, so every training step
+    page-faults the memory of its activations again. This switches that off with mallopt(3) for the rest of the process;
+    results don't change.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if device.type == "cpu" and os.name == "posix" else None
     if mallopt is not None:
@@ -101,7 +103,7 @@ def keep_freed_memory(device: torch.device) -> None:
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """A context in which Python collects no garbage."""
+    """Disable Python's garbage collection inside the context."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -112,9 +114,9 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for bf16: a GPU since Ampere; a processor with AMX or AVX-512 BF16.
+    """Return whether the device has bf16 instructions: a GPU since Ampere, a CPU with AMX or AVX-512 BF16.
 
-    oneDNN, which computes on processors, can be held back by ONEDNN_MAX_CPU_ISA; that counts.
+    On a CPU, the environment variable ONEDNN_MAX_CPU_ISA can rule them out.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -124,36 +126,36 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """The precision that "auto" is on this device, bf16 where :func:`has_bf16`, else fp32; any other stays what it is.
+    """Resolve "auto" to bf16 on a device that :func:`has_bf16`, else to fp32; return any other precision unchanged.
 
-    Raises ValueError for bf16 on a GPU without it; a processor without it computes in bf16 too, only slowly.
+    Raises ValueError for bf16 on a GPU without it. A CPU without bf16 instructions computes in bf16 too, but slowly.
     """
     if precision == "auto":
         return "bf16" if has_bf16(device) else "fp32"
     if precision == "bf16" and device.type == "cuda" and not has_bf16(device):
         name = torch.cuda.get_device_name(device)
-        raise ValueError(f"{name} has no bf16 arithmetic; train with precision fp32, or auto, which then is fp32")
+        raise ValueError(f"{name} does not support bf16; train with precision fp32, or auto, which selects fp32 here")
     return precision
 
 
 def autocast_dtype(precision: str) -> torch.dtype | None:
-    """What convolutions and linear layers compute in under :func:`autocast`; None for fp32, where it does nothing."""
+    """Return the dtype of convolutions and linear layers under :func:`autocast`; None for fp32, which needs none."""
     return _AUTOCAST[precision]
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """A context in which operations compute in ``precision``: fp32, bf16 or fp16."""
+    """Return a context that computes in ``precision``: fp32, bf16 or fp16."""
     dtype = autocast_dtype(precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def exact_kernels() -> AbstractContextManager:
-    """A context in which cuDNN's kernels are deterministic ones, and fp32 is not TF32; on a CPU it changes nothing."""
+    """Return a context with deterministic cuDNN kernels and without TF32; it has no effect on a CPU."""
     return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
 
 def synchronized_time(device: torch.device) -> float:
-    """Seconds on a clock, once the device has done all that it was given."""
+    """Wait for the device to finish its work, then return the time in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

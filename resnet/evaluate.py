@@ -1,4 +1,4 @@
-"""The errors of a network on a set of images."""
+"""Test errors of a network."""
 
 from collections.abc import Iterable
 
@@ -18,12 +18,12 @@ Views = Tensor | list[Tensor]  # images (n, C, H, W), or several views of the sa
 def count_wrong(
     model: nn.Module, batches: Iterable[tuple[Views, Tensor]], precision: str = "fp32", top5: bool = False
 ) -> Tensor:
-    """How many images are not classified right, and with ``top5`` how many have the right class not among the first 5.
+    """Count the top-1 errors of a network, and with ``top5`` also its top-5 errors.
 
-    ``batches`` gives images (n, C, H, W) and labels (n,), as :meth:`resnet.data.Data.tests` does; where it gives
-    several views of the images, the predictions (softmax) for them are averaged. Returns int64 (1,) or (2,) on the
-    images' device: the host does not wait for it. ``precision``: fp32, bf16 or fp16. The model is put into
-    evaluation mode and back into the mode it was in.
+    ``batches`` yields images (n, C, H, W) and labels (n,), like :meth:`resnet.data.Data.tests`. If it yields several
+    views of the images instead, their predictions (softmax) are averaged. Returns int64 (1,) or (2,) on the images'
+    device, without waiting for the device. ``precision``: fp32, bf16 or fp16. The model is evaluated in evaluation mode
+    and then put back into its previous mode.
     """
     training = model.training
     model.eval()
@@ -40,17 +40,17 @@ def count_wrong(
 
 
 def _mean_prediction(model: nn.Module, views: list[Tensor]) -> Tensor:
-    """The prediction (n, K) averaged over the views of n images."""
+    """Average the predictions (n, K) over the views of n images."""
     return sum(model(images).float().softmax(dim=1) for images in views) / len(views)
 
 
 def count_wrong_in(
     test: str, model: nn.Module, data: Data, recipe: Recipe, part: slice = slice(None), precision: str = "fp32"
 ) -> Tensor:
-    """What :func:`count_wrong` gives, top-1 and top-5, of images ``part`` of an image folder's test set.
+    """Count top-1 and top-5 errors on images ``part`` of an image folder's test set; see :func:`count_wrong`.
 
-    ``test`` is one of TESTS: "center" looks at the square in each image's centre, as evaluations in a training do, the
-    others are the recipe's further tests; of the ``recipe`` only ``image_size`` matters. Raises ValueError.
+    ``test`` is one of TESTS: "center" takes the centre crop of each image, as evaluations during training do; the
+    others are the recipe's additional tests. Only ``image_size`` of the ``recipe`` matters. Raises ValueError.
     """
     views = data.tests("test", part, recipe) if test == "center" else data.views(test, part, recipe)
     return count_wrong(model, views, precision, top5=True)

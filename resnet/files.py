@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic file writes."""
 
 import os
 import tempfile
@@ -7,16 +7,16 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes, exclusive: bool = False, durable: bool = True) -> None:
-    """Write ``content`` to ``path`` through a temporary file beside it, unless not ``durable`` flushed to disk first.
+    """Write ``content`` to ``path`` through a temporary file beside it, which ``durable`` flushes to disk first.
 
-    Whoever reads ``path`` sees the old content or the new, never a part. With ``exclusive``, an existing file is
-    kept and FileExistsError raised. Raises OSError (a full disk, say) with the old content intact.
+    A reader of ``path`` sees the old content or the new, never a part. With ``exclusive``, an existing file is kept and
+    FileExistsError raised. Raises OSError, for example on a full disk, with the old content intact.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
-            with suppress(PermissionError):  # a file system whose modes are fixed when it is mounted, such as FAT
+            with suppress(PermissionError):  # file systems such as FAT have fixed modes
                 os.fchmod(file.fileno(), 0o666 & ~_umask())
             file.write(content)
             if durable:
@@ -31,19 +31,19 @@ def write_atomically(path: Path, content: bytes, exclusive: bool = False, durabl
 
 
 def remove_unfinished(*paths: Path) -> None:
-    """Delete what processes that were killed while they wrote these files have left beside them."""
+    """Delete the temporary files that killed processes left beside these paths."""
     for path in paths:
         for unfinished in path.parent.glob(f".{path.name}.*.tmp"):
             unfinished.unlink(missing_ok=True)
 
 
 def _link(temporary: str, path: Path) -> None:
-    """Give the file the name ``path``, unless it is taken: FileExistsError."""
+    """Give the file the name ``path``. Raises FileExistsError if the name is taken."""
     try:
         os.link(temporary, path)  # fails if the name is taken, unlike a rename
     except FileExistsError:
         raise
-    except OSError:  # a file system without links, where looking first is the best there is
+    except OSError:  # on a file system without hard links, checking first is the best option
         if path.exists():
             raise FileExistsError(f"{path} exists") from None
         os.replace(temporary, path)

@@ -1,8 +1,8 @@
-"""Networks for the classes of one's own images: trained from scratch or from other weights, validated, used.
+"""Training on a user's own image classes, from scratch or from pretrained weights, with validation and prediction.
 
-The optimizer is Adam with a constant learning rate, as in what is reported of such trainings; the papers' recipes are
-:class:`resnet.recipe.Recipe`'s. Crops and batches are those of :mod:`resnet.data.folder`, drawn from the seed alone, so
-a training that was interrupted goes on as if it had not been: bit for bit on a CPU with as many threads.
+The optimizer is Adam with a constant learning rate, as in reports of such trainings; :class:`resnet.recipe.Recipe` has
+the papers' recipes. Crops and batches come from :mod:`resnet.data.folder` and depend on the seed alone, so training
+resumes exactly after an interruption: bit for bit on a CPU with the same number of threads.
 """
 
 import json
@@ -33,13 +33,14 @@ BEST, LAST = "best.safetensors", "last.safetensors"
 
 
 class FinetuningError(Exception):
-    """A training that can't be begun or gone on with. The message says why and what to do."""
+    """Training that can't be started or resumed. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network is trained, but for how long; ``crop``, ``image_size`` and ``last_batch`` as in
-    :class:`resnet.recipe.Recipe`.
+    """Training settings except for the number of epochs.
+
+    ``crop``, ``image_size`` and ``last_batch`` are as in :class:`resnet.recipe.Recipe`.
     """
 
     batch_size: int = 64
@@ -52,11 +53,11 @@ class Settings:
     last_batch: str = "carry"
 
     def recipe(self) -> Recipe:
-        """What batches are made by. Raises ValueError for a setting that can't be."""
+        """Return the recipe that batches are made by. Raises ValueError for invalid settings."""
         if self.crop == "pad":
             raise ValueError("crop must be area or scale")
         if self.precision == "fp16":
-            raise ValueError("fp16 would need its losses scaled, which is not done here: use bf16 or fp32")
+            raise ValueError("fp16 would need loss scaling, which fine-tuning does not have: use bf16 or fp32")
         return Recipe(
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
@@ -70,17 +71,17 @@ class Settings:
 
     @property
     def decisive(self) -> dict:
-        """What tells trainings apart: all, but for what earlier versions did not have and did so."""
+        """All settings, which identify a training, without new ones that keep the behaviour of earlier versions."""
         values = asdict(self)
         return values if self.last_batch != "carry" else {k: v for k, v in values.items() if k != "last_batch"}
 
 
-# ------------------------------------------------------------------------------------------------------- the beginning
+# --------------------------------------------------------------------------------------------------- the initial model
 
 
 @dataclass(frozen=True)
 class InitialModel:
-    """A network to train, which it is, and what is to be said of where its weights are from."""
+    """A network to train, its architecture, and a description of its weights' origin."""
 
     model: nn.Module
     architecture: Architecture
@@ -88,7 +89,7 @@ class InitialModel:
 
 
 def from_scratch(architecture: Architecture, classes: int, seed: int) -> InitialModel:
-    """A network with initialised weights. Raises ValueError for one that there isn't, or that takes grey images."""
+    """Return a network with initialised weights. Raises ValueError for an unknown network or one for grey images."""
     model = _create(architecture, classes, seed)
     return InitialModel(model, architecture, "from scratch")
 
@@ -101,11 +102,11 @@ def from_weights(
     variant: str | None = None,
     initialization: str | None = None,
 ) -> InitialModel:
-    """A network with torchvision's weights ("torchvision:resnet50") or those in a file of any kind.
+    """Return a network with torchvision's weights ("torchvision:resnet50") or the weights in a file of any kind.
 
-    The file's card tells the network, else the weights do, with ``model`` and ``variant`` where they leave it open. The
-    last layer is a new one if it has another number of outputs, or if the card names other classes; ``initialization``
-    is then that layer's, as an option of the network. Raises WeightsError and ValueError.
+    The architecture comes from the file's card, else from the weights; ``model`` and ``variant`` are needed where these
+    leave it open. The last layer is a new one if its number of outputs or the card's classes differ from ``classes``;
+    ``initialization``, an option of the network, then applies to that layer. Raises WeightsError and ValueError.
     """
     if source.startswith(TORCHVISION):
         name = source.removeprefix(TORCHVISION)
@@ -118,7 +119,7 @@ def from_weights(
     if "model" in card:
         found = architecture_of(card, path)
         if any(wanted not in (None, own) for wanted, own in zip(asked, (found.model, found.variant))):
-            raise WeightsError(f"{path} holds {found}, its card says, and not {' '.join(filter(None, asked))}")
+            raise WeightsError(f"according to its card, {path} holds {found}, not {' '.join(filter(None, asked))}")
     elif model is not None and not model.startswith(("resnet", "plain")):
         found = Architecture(model, {} if variant is None else {"variant": variant})
     else:
@@ -136,16 +137,16 @@ def from_weights(
     except (RuntimeError, ValueError) as error:
         raise WeightsError(f"{path} does not hold the weights of {architecture}: {error}") from error
     if keeps:
-        last = f"its last layer, which has {outputs:,} outputs as needed, too"
+        last = f"including the last layer, which has the {outputs:,} outputs needed"
     else:
         why = f"with {len(classes):,} outputs instead of {outputs:,}"
-        last = f"but its last layer is a new one, {'for other classes' if outputs == len(classes) else why}"
+        last = f"but with a new last layer, {'for other classes' if outputs == len(classes) else why}"
     return InitialModel(network, architecture, f"from the weights of {path.name}, {last}")
 
 
 def _create(architecture: Architecture, classes: int, seed: int) -> nn.Module:
     if image_channels(architecture.model) != 3:
-        raise ValueError(f"{architecture.model} takes grey images only; choose another --model")
+        raise ValueError(f"{architecture.model} takes only grey images; choose another --model")
     generator = seeded_generator(seed, "initialisation")
     return create_model(architecture.model, generator, **{**architecture.options, "num_classes": classes})
 
@@ -159,11 +160,11 @@ def _classes_of(card: dict[str, str]) -> tuple[str, ...] | None:
 
 @dataclass(frozen=True)
 class Training:
-    """What a training has come to: ``history``, an entry for each epoch, and the last one's ``confusion`` matrix.
+    """Results of a training: ``history``, an entry for each epoch, and the ``confusion`` matrix of the last epoch.
 
-    An entry: epoch, training_loss and training_accuracy (means over the epoch's augmented batches), validation_loss,
-    validation_accuracy; accuracies in percent. ``confusion[i][j]``: how many validation images of class i were taken
-    for class j.
+    An entry has epoch, training_loss and training_accuracy (means over the epoch's augmented batches), validation_loss
+    and validation_accuracy; accuracies are in percent. ``confusion[i][j]`` is the number of validation images of class
+    i that were classified as class j.
     """
 
     history: list[dict]
@@ -171,7 +172,7 @@ class Training:
 
     @property
     def best(self) -> dict:
-        """The epoch with the highest validation accuracy, the first of equals: selected on the validation images."""
+        """The epoch with the highest validation accuracy, the first of equals; selected on the validation split."""
         return max(self.history, key=lambda entry: entry["validation_accuracy"])
 
 
@@ -186,14 +187,15 @@ def train(
     on_epoch: Callable[[dict], None] = lambda entry: None,
     on_step: Callable[[int, int], None] = lambda step, steps: None,
 ) -> Training:
-    """Train to so many epochs, from the checkpoint in ``folder`` if there is one; more of them can follow later.
+    """Train to ``epochs`` epochs in all, from the checkpoint in ``folder`` if there is one.
 
-    An epoch is as many batches as are needed for all training images; the last is filled up with the first images of
-    the next, or with ``last_batch`` "use" smaller. After each, the network is tested on the validation images and
-    ``folder`` gets a checkpoint, LAST, and BEST where it is the best so far. ``workers``: processes that read images;
-    0: this one does. ``on_epoch`` is given each epoch's entry of the history, ``on_step`` how many of the epoch's steps
-    are done and how many it has. Raises FinetuningError for a checkpoint of another training, for a loss that is not
-    finite, and for an image that can't be read any more.
+    A later call with more epochs continues the training. An epoch has as many batches as all training images need; the
+    last batch is filled up with the first images of the next epoch, or is smaller with ``last_batch`` "use". After each
+    epoch the network is tested on the validation split, and ``folder`` gets a checkpoint, LAST, and BEST if the network
+    is the best so far. ``workers`` is the number of data loader workers; with 0 this process reads the images.
+    ``on_epoch`` is given each epoch's entry of the history, ``on_step`` the number of finished steps of the epoch and
+    its number of steps. Raises FinetuningError for a checkpoint of another training, for a loss that is not finite, and
+    for an image that can no longer be read.
     """
     recipe = settings.recipe()
     precision = resolve_precision(settings.precision, device)
@@ -230,9 +232,9 @@ def train(
                 _save(folder, model, optimizer, identity, done, make_card(beginning, dataset, settings, entry))
                 on_epoch(entry)
     except ReaderError as error:
-        raise FinetuningError(f"{error}. The same command goes on from the last whole epoch") from error
+        raise FinetuningError(f"{error}. The same command resumes after the last complete epoch") from error
     except DataError as error:
-        raise FinetuningError(f"{error}; what was there when the training began must stay there") from error
+        raise FinetuningError(f"{error}; the images must not change while the network is trained") from error
     finally:
         batches.close()
     return done
@@ -246,13 +248,13 @@ def _check_identity(saved: dict, own: dict, folder: Path) -> None:
             there, here = saved.get("settings", {}), own["settings"]
             names = [name for name in here if there.get(name) != here[name]]
             what += f" ({', '.join(f'{name} {there.get(name)}, here {here[name]}' for name in names)})"
-        raise FinetuningError(f"{folder} has a training with other {what}, which this command can't go on with: name "
-                              "another folder with --out, or remove that one")  # fmt: skip
+        raise FinetuningError(f"{folder} holds a training with different {what}, which this command can't resume: name "
+                              "another folder with --out, or remove this one")  # fmt: skip
 
 
 def _train_epoch(model, optimizer, batches, first, steps, precision, device, on_step) -> dict:
-    """So many steps from the ``first`` on: the mean loss, and the accuracy in percent."""
-    sums = torch.zeros(2, dtype=torch.float64, device=device)  # never read in between: a step does not wait for it
+    """Take ``steps`` steps from step ``first`` on; return the mean loss and the accuracy in percent."""
+    sums = torch.zeros(2, dtype=torch.float64, device=device)  # read only at the end, so that no step waits for it
     images = 0
     for step in range(steps):
         batches.load(first + step)
@@ -269,7 +271,7 @@ def _train_epoch(model, optimizer, batches, first, steps, precision, device, on_
         on_step(step + 1, steps)
     total, right = sums.tolist()
     if not math.isfinite(total):
-        raise FinetuningError("the training loss is not finite any more: try a lower --learning-rate in another --out")
+        raise FinetuningError("the training loss is no longer finite: try a lower --learning-rate with another --out")
     return {"training_loss": total / images, "training_accuracy": 100 * right / images}
 
 
@@ -277,9 +279,9 @@ def _train_epoch(model, optimizer, batches, first, steps, precision, device, on_
 def validate(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], classes: int, precision: str
 ) -> tuple[float, list[list[int]]]:
-    """The mean cross-entropy and the confusion matrix (see :class:`Training`) of a network on images.
+    """Return the mean cross-entropy and the confusion matrix (see :class:`Training`) of a network on images.
 
-    ``batches`` gives images (n, C, H, W) and labels (n,). The model is left in evaluation mode.
+    ``batches`` yields images (n, C, H, W) and labels (n,). The model is left in evaluation mode.
     """
     model.eval()
     loss, counts, images = 0.0, torch.zeros(classes * classes, dtype=torch.int64), 0
@@ -294,7 +296,7 @@ def validate(
 
 
 def _save(folder: Path, model: nn.Module, optimizer, identity: dict, done: Training, card: dict[str, str]) -> None:
-    """The weights first: a training that ends between them and the checkpoint does the epoch again, and the same."""
+    """Save the weights, then the checkpoint: after an interruption in between, the epoch is repeated exactly."""
     weights = model.state_dict()
     card["weights_sha256"] = digest_of_weights(weights)
     write_weights(folder / LAST, weights, card)
@@ -305,7 +307,7 @@ def _save(folder: Path, model: nn.Module, optimizer, identity: dict, done: Train
 
 
 def make_card(beginning: InitialModel, dataset: FolderDataset, settings: Settings, entry: dict) -> dict[str, str]:
-    """What a file of weights says of itself; :func:`load_classifier` reads it."""
+    """Return the card of a weights file, which :func:`load_classifier` reads."""
     return {
         "model": beginning.architecture.model,
         "options": json.dumps({**beginning.architecture.options, "num_classes": dataset.num_classes}),
@@ -321,12 +323,12 @@ def make_card(beginning: InitialModel, dataset: FolderDataset, settings: Setting
     }
 
 
-# ------------------------------------------------------------------------------------------------------------- the use
+# ----------------------------------------------------------------------------------------------------------- prediction
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained network with what it needs to be used: class names, image size, and normalisation of 0..255."""
+    """A trained network with its class names, image size, and normalisation of pixels in 0..255."""
 
     model: nn.Module
     classes: tuple[str, ...]
@@ -336,19 +338,19 @@ class Classifier:
 
     @torch.no_grad()
     def probabilities(self, pixels: Tensor) -> Tensor:
-        """Of uint8 (n, H, W, 3) crops on the network's device: float32 (n, classes)."""
+        """Return float32 (n, classes) for uint8 crops (n, H, W, 3) on the network's device."""
         mean, std = (torch.tensor(values, device=pixels.device) for values in (self.mean, self.std))
         return self.model((pixels.float() - mean).div(std).permute(0, 3, 1, 2)).float().softmax(dim=1)
 
 
 def load_classifier(path: Path, device: torch.device) -> Classifier:
-    """The network in a file that :func:`train` left. Raises WeightsError."""
+    """Load the network from a file that :func:`train` wrote. Raises WeightsError."""
     card = read_card(path) if path.is_file() else {}
     if missing := {"model", "classes", "image_size", "mean", "std"} - card.keys():
         if not path.is_file():
             raise WeightsError(f"there is no file {path}")
-        raise WeightsError(f"{path} does not say its {', '.join(sorted(missing))}: name a file {BEST} or {LAST} that a "
-                           "training with this command left")  # fmt: skip
+        raise WeightsError(f"the card of {path} lacks {', '.join(sorted(missing))}: name a file {BEST} or {LAST} that "
+                           "a training with this command wrote")  # fmt: skip
     architecture = architecture_of(card, path)
     try:
         model = load_model(architecture.model, path, **architecture.options)

@@ -1,4 +1,4 @@
-"""Weights in the precision that convolutions and linear layers compute in under autocast."""
+"""Low-precision copies of the weights for training under autocast."""
 
 import torch
 from torch import Tensor, nn
@@ -6,11 +6,11 @@ from torch.func import functional_call
 
 
 class WeightCopies:
-    """Copies of a network's weights in ``dtype``, and the network as computed with them under autocast.
+    """Copies of a network's weights in ``dtype``, and the network called with them under autocast.
 
-    Autocast by itself makes such a copy of each weight in every forward pass, and turns each gradient back in every
-    backward pass: an operation each, a fifth of all of a step of ResNet-110. Here one operation makes many. The results
-    are the same bit for bit, for one backward pass a step.
+    Autocast itself copies each weight in every forward pass and converts each gradient back in every backward pass, one
+    kernel each: a fifth of all kernels of a ResNet-110 step. Here one kernel handles many weights. For one backward
+    pass a step, the results are the same bit for bit.
 
     Use: :meth:`refresh`, a forward pass, a backward pass, :meth:`move_gradients`.
     """
@@ -27,15 +27,16 @@ class WeightCopies:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take the weights as they are now."""
+        """Copy the current weights."""
         torch._foreach_copy_(list(self._copies.values()), list(self._weights.values()))
 
     def __call__(self, images: Tensor) -> Tensor:
+        """Call the network with the copies of its weights."""
         return functional_call(self._model, self._copies, (images,))
 
     @torch.no_grad()
     def move_gradients(self) -> None:
-        """Give the weights the gradients of their copies."""
+        """Move the copies' gradients to the weights."""
         for weight in self._weights.values():
             weight.grad = torch.empty_like(weight)
         gradients = [copy.grad for copy in self._copies.values()]

@@ -1,4 +1,4 @@
-"""Over which images BN takes its statistics: the whole batch of several processes, or groups of a batch in turn."""
+"""Batch normalization (BN) statistics over the whole batch of several processes, or over groups of a batch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ from resnet.recipe import Recipe
 
 
 class BatchCounters:
-    """How many batches BN's layers have seen, counted for all layers at once.
+    """The BN layers' counters of batches, incremented for all layers at once.
 
-    Left to themselves the layers count with an operation each, which is a tenth of all operations of a step of
-    ResNet-110. Layers that work together with other processes do it all the same.
+    By themselves the layers count with one kernel each, a tenth of all kernels of a ResNet-110 step. Layers that are
+    synchronized with other processes still count by themselves.
     """
 
     def __init__(self, model: nn.Module):
@@ -24,7 +24,7 @@ class BatchCounters:
 
     @contextmanager
     def one_batch(self) -> Iterator[None]:
-        """Count what is inside as one batch, however many forward passes that is."""
+        """Count all forward passes inside the context as one batch."""
         counters = [layer.num_batches_tracked for layer in self._layers]
         try:
             for layer in self._layers:
@@ -38,10 +38,10 @@ class BatchCounters:
 
 
 class RunningEstimates:
-    """The running estimates of BN where a batch is worked on in groups of ``recipe.batch_norm_size`` images.
+    """BN's running estimates for batches that are processed in groups of ``recipe.batch_norm_size`` images.
 
-    Every group's forward pass begins with the same estimates, and what a step leaves is the mean of what its groups
-    left: the same however many processes share the groups. Use: :meth:`begin_batch`, then a forward pass and
+    Every group's forward pass starts from the same estimates, and a step ends with the mean of its groups' estimates,
+    which does not depend on the number of processes. Use: :meth:`begin_batch`, then a forward pass and
     :meth:`end_group` for each group of this process, then :meth:`end_batch`.
     """
 
@@ -53,13 +53,13 @@ class RunningEstimates:
 
     @torch.no_grad()
     def begin_batch(self) -> None:
-        """Keep the estimates that every group is to begin with."""
+        """Keep the estimates that every group starts from."""
         torch._foreach_copy_(self._before, self._estimates)
         torch._foreach_zero_(self._sums)
 
     @torch.no_grad()
     def end_group(self) -> None:
-        """Add up what the group left, and give the layers back what it began with."""
+        """Add the group's estimates to the sum, and reset the layers to the estimates that it started from."""
         torch._foreach_add_(self._sums, self._estimates)
         torch._foreach_copy_(self._estimates, self._before)
 
@@ -72,11 +72,11 @@ class RunningEstimates:
 
 
 def synchronize_batch_norm(model: nn.Module, group: Group) -> nn.Module:
-    """``model`` with BN layers that, in training, take their statistics over the whole batch of ``group``.
+    """Make the BN layers of ``model`` take their training statistics over the whole batch of ``group``.
 
     Layers are replaced; parameters and buffers stay the same objects with the same state-dict keys, so an optimizer
-    may be made before or after. On CUDA the layers are torch's ``SyncBatchNorm``; elsewhere :class:`WholeBatchNorm`.
-    With one process, the model as it is.
+    can be created before or after. On CUDA the layers are torch's ``SyncBatchNorm``, elsewhere :class:`WholeBatchNorm`.
+    With one process, the model is returned unchanged.
     """
     if group.size == 1:
         return model
@@ -94,10 +94,10 @@ def _with_whole_batch_norm(module: nn.Module, group: Group) -> nn.Module:
 
 
 class WholeBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """``layer``, a BN layer, with statistics over the whole batch of a group: for CPUs, where torch has no such layer.
+    """A BN layer with statistics over the whole batch of a group, for CPUs, where torch has no such layer.
 
-    Takes (N, C, ...) and gives the same shape and dtype. Like BatchNorm it normalises with the biased variance and
-    keeps a running estimate with the unbiased one. In evaluation mode it is ``layer``.
+    Maps (N, C, ...) to the same shape and dtype. Like BatchNorm it normalises with the biased variance and keeps a
+    running estimate of the unbiased one. In evaluation mode it computes the same as ``layer``, the layer it replaces.
     """
 
     def __init__(self, layer: nn.modules.batchnorm._BatchNorm, group: Group):
@@ -112,6 +112,7 @@ class WholeBatchNorm(nn.modules.batchnorm._BatchNorm):
             raise ValueError(f"expected (N, C, ...), got {x.dim()} dimensions")
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x`` over the whole batch of the group, or in evaluation mode with the running estimates."""
         self._check_input_dim(x)
         if not self.training:
             return super().forward(x)
@@ -126,15 +127,15 @@ class WholeBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def _wide(x: Tensor) -> Tensor:
-    """``x`` with at least the precision of float32."""
+    """Return ``x`` with at least the precision of float32."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _moments(x: Tensor, group: Group) -> tuple[int, Tensor, Tensor]:
-    """Over all of the batch but the channels: number of values, mean and biased variance (C,), the last two float64.
+    """Return the number of values per channel, and the mean and biased variance (C,) in float64 over the whole batch.
 
-    Combined from each process's mean and sum of squared deviations from it, not from squares (Chan, Golub, LeVeque
-    1979): exact to rounding also where the mean is large beside the deviations.
+    They are combined from each process's mean and sum of squared deviations, not from sums of squares (Chan, Golub,
+    LeVeque 1979), and so stay accurate if the mean is large compared with the deviations.
     """
     variance, mean = torch.var_mean(_wide(x), dim=[d for d in range(x.dim()) if d != 1], correction=0)
     own = torch.cat([torch.tensor([x.numel() // x.shape[1]]), mean, variance]).double()
@@ -150,9 +151,9 @@ def _moments(x: Tensor, group: Group) -> tuple[int, Tensor, Tensor]:
 class _Normalize(torch.autograd.Function):
     """(x - mean) / sqrt(variance + eps) * weight + bias, where mean and variance depend on every process's x.
 
-    The backward pass is that of BN (Ioffe and Szegedy 2015, section 3) for the sum of all processes' losses: its two
-    sums run over the whole batch. The gradients of weight and bias are this process's part, to be summed like those
-    of all other parameters.
+    The backward pass is BN's (Ioffe and Szegedy 2015, section 3) for the sum of all processes' losses: its two sums run
+    over the whole batch. The gradients of weight and bias are this process's part and must be summed over the processes
+    like all other parameters' gradients.
     """
 
     @staticmethod

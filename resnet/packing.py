@@ -1,8 +1,8 @@
-"""Many runs at once on one device: their steps are given to it in turn, each run's on a CUDA stream of its own.
+"""Packing: several runs train on one device at once, taking turns, each on its own CUDA stream.
 
-A CIFAR network at batch 128 leaves most of a large GPU idle, so runs side by side cost little more than one. They
-share the device and nothing else: each has its weights, its random streams, its CUDA graph; what comes out of a run
-does not depend on its neighbours.
+A CIFAR network at batch 128 leaves most of a large GPU idle, so several runs take little longer than one. They share
+only the device: each run has its own weights, random streams and CUDA graph, and its results don't depend on its
+neighbours.
 """
 
 import gc
@@ -15,19 +15,19 @@ import torch
 from resnet.device import DeviceLost
 from resnet.training import POLL_SECONDS
 
-STREAMS = 32  # that PyTorch has of a device: more runs would share them, and wait for one another
-GAIN = 1.05  # runs must together be so much faster than one half after the other, else they are not worth their memory
+STREAMS = 32  # PyTorch's streams per device; more runs would share streams and wait for one another
+GAIN = 1.05  # least speed-up of all runs together over one half after the other that justifies their memory
 MEASURE_SECONDS = 3.0
-MEMORY_SHARE = 0.8  # at most so much of the memory that was free at first is taken without being asked
+MEMORY_SHARE = 0.8  # largest share of the initially free memory that automatic packing uses
 
 
 class Pack:
     """Runs that train together on one device.
 
-    ``limit``: at most so many at once, and no more than STREAMS; None finds out: twice as many as before, as long as
-    that makes all of them together faster and the device has memory for them. Where the device runs out of memory,
-    fewer go on. A CPU, which one run keeps busy, trains one after another. ``say`` is told what was found. Raises
-    ValueError.
+    ``limit`` is the largest number of runs at once, at most STREAMS. None finds it by measurement: the number doubles
+    as long as that raises the total speed and the device has enough memory. If the device runs out of memory, fewer
+    runs continue. On a CPU, which one run keeps busy, runs train one after another. ``say`` is called with messages
+    about the number of runs. Raises ValueError for a limit below 1.
     """
 
     def __init__(self, device: torch.device, limit: int | None = None, say: Callable[[str], None] = lambda text: None):
@@ -35,34 +35,34 @@ class Pack:
             raise ValueError(f"the number of runs at once must be at least 1, not {limit}")
         self._say = say
         self._members: list[_Member] = []
-        self._turns: list[_Member] = []  # those who take turns now; the others wait
-        self._current: _Member | None = None  # whose turn it is
+        self._active: list[_Member] = []  # the members that take turns now; the others wait
+        self._current: _Member | None = None  # the member whose turn it is
         self.limit = 1 if limit is None or device.type == "cpu" else min(limit, STREAMS)
         if limit is not None and limit > STREAMS and device.type != "cpu":
-            say(f"{STREAMS} at once: PyTorch has no more streams of a device")
+            say(f"{STREAMS} runs at once: PyTorch has no more streams per device")
         self._trial = _Trial(device) if limit is None and device.type == "cuda" else None
 
     @property
     def size(self) -> int:
-        """How many runs have been begun and have not ended."""
+        """Number of runs that have started and not ended."""
         return len(self._members)
 
     @property
     def neighbours(self) -> int:
-        """How many other runs each run that takes turns has on the device now."""
-        return max(0, len(self._turns) - 1)
+        """Number of other runs that share the device with each active run now."""
+        return max(0, len(self._active) - 1)
 
     def clock(self) -> float:
-        """Seconds on a clock of the run whose turn it is, which stands still as long as the run waits for turns."""
+        """Return the time in seconds for the run whose turn it is, without the time that the pack kept it waiting."""
         return time.perf_counter() - (self._current.waited if self._current is not None else 0.0)
 
     def train(self, begin: Callable[[], Generator[int, None, None] | None]) -> None:
         """Train until no run is left.
 
-        ``begin`` gives the next run in small parts, as :func:`resnet.training.training` does, or None if there is
-        none to begin now; it is asked again whenever there is room. A run that lets torch.OutOfMemoryError through
-        leaves the pack, which is smaller from then on; DeviceLost is raised where its memory can't be taken back. Any
-        other exception of a run is its own to handle: if it lets one through, this ends the training of all.
+        ``begin`` starts the next run and returns its generator, like :func:`resnet.training.training`, or None if no
+        run is to start now; it is called again whenever there is room. A run that raises torch.OutOfMemoryError leaves
+        the pack, which stays smaller from then on; DeviceLost is raised if the run's memory can't be freed. Any other
+        exception from a run ends the training of all, so runs must handle their own.
         """
         try:
             while self._fill(begin) or self._members:
@@ -72,7 +72,7 @@ class Pack:
                 member.parts.close()
 
     def _fill(self, begin: Callable[[], Generator[int, None, None] | None]) -> bool:
-        """Begin runs while there is room; whether one was begun."""
+        """Start runs while there is room; return whether one was started."""
         before = len(self._members)
         while len(self._members) < self.limit and (parts := begin()) is not None:
             self._members.append(_Member(parts))
@@ -81,15 +81,15 @@ class Pack:
         return begun
 
     def _arrange(self) -> None:
-        """Settle who takes turns, after runs have come or gone or something was found."""
-        self._turns = self._members[: self.limit] if self._trial is None else self._trial.group(self._members)
+        """Choose the active members, after runs have started or ended or the limit has changed."""
+        self._active = self._members[: self.limit] if self._trial is None else self._trial.group(self._members)
         for member in self._members:
-            member.wait(member not in self._turns)
+            member.wait(member not in self._active)
 
     def _turn(self) -> None:
-        """Let the runs take their turns."""
+        """Give each active member one turn."""
         steps, ended, memory_sufficed = 0, False, True
-        for member in self._turns:
+        for member in self._active:
             self._current = member
             try:
                 steps += member.advance()
@@ -101,7 +101,7 @@ class Pack:
             self._members.remove(member)
             ended = True
             if not memory_sufficed:
-                break  # the others are to find the memory that it had
+                break  # its memory must be freed before the others' turns
         found = False
         if not memory_sufficed:
             self._shrink()
@@ -113,29 +113,29 @@ class Pack:
             time.sleep(POLL_SECONDS)
 
     def _shrink(self) -> None:
-        """Go on with no more runs than are left after one ran out of memory. Raises DeviceLost."""
+        """Lower the limit to the runs that are left after one ran out of memory. Raises DeviceLost."""
         try:
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        except RuntimeError as error:  # want of memory ended a recording, and the allocator did not notice
-            raise DeviceLost(f"the device takes no memory back after it did not suffice: {error}") from error
+        except RuntimeError as error:  # an out-of-memory error ended a graph capture, and the allocator did not notice
+            raise DeviceLost(f"the device's memory can't be freed after it ran out: {error}") from error
         self.limit, self._trial = min(self.limit, max(1, len(self._members))), None
-        self._say(f"the device's memory did not suffice; going on with {self.limit} at once")
+        self._say(f"the device ran out of memory; continuing with {self.limit} at once")
 
     def _try_more(self) -> bool:
-        """Look whether something was found about how many runs at once are worth their while, and go by it."""
-        if not self._trial.watch(self._turns):
+        """Adjust the limit if a measurement is complete; return whether one was."""
+        if not self._trial.watch(self._active):
             return False
         self.limit, over = self._trial.judge(self._members, self.limit)
         if over:
             self._trial = None
-            self._say(f"{self.limit} at once: more would not be faster, or find no memory or stream of their own")
+            self._say(f"{self.limit} at once: more would not be faster, or would lack memory or streams")
         return True
 
 
 class _Member:
-    """A run of a pack: its training in small parts, how fast it goes, and how long it was kept waiting, in seconds."""
+    """A run of a pack: the generator that trains it, its speed, and the seconds that it was kept waiting."""
 
     def __init__(self, parts: Generator[int, None, None]):
         self.parts = parts
@@ -144,13 +144,14 @@ class _Member:
         self.begin_window()
 
     def wait(self, waits: bool) -> None:
+        """Start or end this member's waiting, and add up the time that it waits."""
         now = time.perf_counter()
         if self._waits_since is not None:
             self.waited += now - self._waits_since
         self._waits_since = now if waits else None
 
     def advance(self) -> int:
-        """Train the next part; the number of steps that the device has done."""
+        """Train the next part; return the number of steps that the device has finished."""
         steps = next(self.parts)
         if steps:
             self._last = time.perf_counter()
@@ -161,24 +162,24 @@ class _Member:
         return steps
 
     def begin_window(self) -> None:
-        """Measure the speed anew."""
+        """Start a new measurement of the speed."""
         self._first, self._last, self._steps = None, None, 0
 
     @property
     def speed(self) -> float:
-        """Steps per second between the first and the last moment at which the device had done some; 0 if unknown.
+        """Steps per second between the first and the last time that the device reported finished steps; 0 if unknown.
 
-        So it does not count what the device was given before, nor what it has still to do.
+        This leaves out steps queued before the measurement and steps that are still queued.
         """
         return self._steps / (self._last - self._first) if self._steps else 0.0
 
 
 class _Trial:
-    """Finds how many runs at once are worth their while, from what they do in real training.
+    """Search for the best number of runs at once, measured in real training.
 
-    So many runs as are known to be, ``_proven``, are measured by themselves, then as many others by themselves, then
-    all at once: is that faster than one group after the other? A run's progress counts in units of its own speed in
-    its group, since the steps of different runs don't compare.
+    It measures a group of ``_proven`` runs, the number known to pay off, then a group of as many other runs, then both
+    groups at once, to see whether that is faster than one group after the other. A run's speed is taken relative to its
+    speed in its own group, because steps of different runs are not comparable.
     """
 
     def __init__(self, device: torch.device):
@@ -189,7 +190,7 @@ class _Trial:
         self._began: float | None = None
 
     def group(self, members: list[_Member]) -> list[_Member]:
-        """Those who are to be measured now; what was measured stays known of groups that are still the same."""
+        """Return the members to measure now; measurements of groups that have not changed are kept."""
         first, others = members[: self._proven], members[self._proven :]
         groups = [first, others, [*members]] if others else [first]
         while any(list(speeds) != group for speeds, group in zip(self._measured, groups)):
@@ -199,7 +200,10 @@ class _Trial:
         return groups[min(len(self._measured), len(groups) - 1)]
 
     def watch(self, group: list[_Member]) -> bool:
-        """Whether the group was seen long enough, after another round of turns. In the first one, runs are prepared."""
+        """Return whether the group has been measured long enough; call it after each round of turns.
+
+        The first round, in which runs are prepared, is not measured.
+        """
         now = time.perf_counter()
         if self._began is None:
             self._began = now
@@ -208,12 +212,12 @@ class _Trial:
         return now - self._began >= MEASURE_SECONDS and all(member.speed for member in group)
 
     def judge(self, members: list[_Member], limit: int) -> tuple[int, bool]:
-        """At most how many runs there are to be at once, ``limit`` until now, and whether that is the last word."""
+        """Return the new limit of runs at once, ``limit`` so far, and whether it is final."""
         group = self.group(members)
         self._measured.append({member: member.speed for member in group})
         if len(self._measured) == 3:
             *halves, together = self._measured
-            # What all at once do in a second takes a group by itself so long, on average over its runs.
+            # The seconds that each group alone needs for the work of one second of all at once, averaged over its runs.
             seconds = [mean(together[member] / speed for member, speed in half.items()) for half in halves]
             if sum(seconds) < GAIN:
                 return self._proven, True
@@ -224,6 +228,6 @@ class _Trial:
         return max(more, limit), more <= limit
 
     def _room(self, count: int) -> int:
-        """How many runs the device has memory for, by what ``count`` of them have taken."""
+        """Estimate the number of runs that fit into memory, from the memory that ``count`` runs take."""
         taken = self._free_at_first - torch.cuda.mem_get_info(self._device)[0]
         return int(MEMORY_SHARE * self._free_at_first * count / max(taken, 1))

@@ -1,4 +1,4 @@
-"""How a network is trained: everything that decides a run's result except model, data and seed."""
+"""Training recipes: everything that decides a run's result except model, data and seed."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -21,68 +21,72 @@ TESTS = ("ten_crop", "multi_scale")
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with momentum; the defaults are those of He et al. 2015, section 4.2, for CIFAR-10.
+    """SGD with momentum; the defaults are the CIFAR-10 recipe of He et al. 2015, section 4.2.
 
-    A default is never changed and a new field's default keeps today's behaviour, because a run's identity is made
-    of the fields that differ from it (:meth:`changes`).
+    A default never changes, and a new field's default keeps the present behaviour, because a run's identity contains
+    the fields that differ from their defaults (:meth:`changes`).
 
     Optimization:
 
-    iterations: SGD steps. batch_size: images a step.
-    learning_rate: the highest. base_batch_size: if set, ``learning_rate`` is the one for batches of this size, and
-        that of the recipe is in proportion to its own (linear scaling; Bag of Tricks, section 3.1).
-    schedule: "step" divides the learning rate by 10 from each of ``milestones`` (iterations, counted from 0) on;
-        "cosine" lets it fall from the end of the linear warm-up as half a cosine to 0 (Bag of Tricks, section 5.1).
-    linear_warmup: over so many iterations the learning rate first grows from 0 in equal steps (section 3.1).
-    warmup_learning_rate: if set, used instead from iteration 0 until the training error, averaged over the last
-        ``warmup_window`` iterations and looked at every ``warmup_window`` iterations, is below
-        ``warmup_until_error`` percent.
-    momentum, nesterov, weight_decay: of SGD. momentum_at_drops: what becomes of the steps gathered so far where the
-        learning rate changes: they are "scaled" with it, as PyTorch's velocity is of gradients; "kept" as they were, v
-        = m v + lr g, as in the authors' Caffe; or "forgotten", as by a new optimizer for each stage.
-    decay_all: the decay applies to all parameters; if false to the weights of convolutions and fully connected layers
-        alone ("no bias decay", section 3.1).
-    batch_norm_size: if set, BN takes its statistics over so many images, one such group of a batch after another, as
-        when each of several GPUs had its own; the running estimates are means over the groups. None: over the batch.
-    precision: "auto" is bf16 autocast on a GPU or processor that has it, else fp32; "fp16" is autocast with dynamic
-        loss scaling.
-    kernels: "library" is PyTorch's way; "fused" are the CIFAR nets' own kernels for a GPU (:mod:`resnet.kernels`), not
-        yet run on a GPU, for bf16 and fp16; "auto" is library.
+    iterations: SGD steps. batch_size: images per step.
+    learning_rate: peak learning rate. base_batch_size: if set, ``learning_rate`` applies to batches of this size and is
+        scaled linearly to ``batch_size`` (Bag of Tricks, section 3.1).
+    schedule: "step" divides the learning rate by 10 at each of ``milestones`` (iterations, counted from 0); "cosine"
+        decays it to 0 along half a cosine after the linear warm-up (Bag of Tricks, section 5.1).
+    linear_warmup: number of iterations in which the learning rate first grows from 0 in equal steps (section 3.1).
+    warmup_learning_rate: if set, the learning rate from iteration 0 until the training error, averaged over the last
+        ``warmup_window`` iterations and checked every ``warmup_window`` iterations, is below ``warmup_until_error``
+        percent.
+    momentum, nesterov, weight_decay: SGD's. momentum_at_drops: the effect of a learning-rate change on past steps in
+        the momentum buffer. "scaled" scales them with the learning rate, as PyTorch does, whose buffer holds gradients;
+        "kept" keeps their size, v = m v + lr g, as in the authors' Caffe; "forgotten" drops them, as a new optimizer
+        for each stage would.
+    decay_all: weight decay applies to all parameters; if false, only to the weights of convolutions and fully connected
+        layers ("no bias decay", section 3.1).
+    batch_norm_size: if set, BN takes its statistics over groups of this many images of a batch, as if each of several
+        GPUs had one group; the running estimates are means over the groups. None: over the whole batch.
+    precision: "auto" is bf16 autocast on a GPU or CPU with bf16 instructions, else fp32; "fp16" is autocast with
+        dynamic loss scaling.
+    kernels: "library" uses PyTorch's kernels; "fused" uses this project's CUDA kernels for the CIFAR nets
+        (:mod:`resnet.kernels`), for bf16 and fp16, not yet run on a GPU; "auto" means "library".
 
     Images and targets:
 
     augment: whether training images are cropped and flipped at random, drawn per image.
-    crop: "pad" 4 zero pixels on each side, a random crop of the old size (for small images in memory). For image
-        folders: "scale" the shorter side to a random 8/7 to 15/7 of ``image_size`` and crop a random square (He et al.
-        2015, section 3.4: 256 to 480 for 224), "area" a random rectangle of 8 to 100 % of the area and an aspect
-        ratio from 3/4 to 4/3, resized to a square (Bag of Tricks, section 2.1).
-    crop_offsets: how many corners in each direction the "pad" crop has: 9, or 8 by an off-by-one that is often seen.
-    normalization: of images in memory: less the mean image ("pixel_mean", as in the paper), less each channel's mean,
-        or that over each channel's standard deviation ("channel_std"), or over the mean of its standard deviations in
-        single images ("image_std", often seen: for CIFAR-10 0.2023, 0.1994, 0.2010).
-    last_batch: what becomes of the images left over when an epoch is no multiple of the batch: "carry" fills the batch
-        with the first of the next epoch, "drop" leaves them out, "use" makes a smaller batch of them.
+    crop: "pad" adds 4 zero pixels on each side and crops the original size at random (for small images in memory). For
+        image folders, "scale" resizes the shorter side to a random 8/7 to 15/7 of ``image_size`` and crops a random
+        square (He et al. 2015, section 3.4: 256 to 480 for 224), and "area" crops a random rectangle of 8 to 100 % of
+        the area with an aspect ratio from 3/4 to 4/3 and resizes it to a square (Bag of Tricks, section 2.1).
+    crop_offsets: positions of the "pad" crop in each direction: 9, or 8 with a common off-by-one error.
+    normalization: for images in memory: "pixel_mean" subtracts the mean image, as in the paper; "channel_mean"
+        subtracts each channel's mean; "channel_std" also divides by each channel's standard deviation; "image_std"
+        divides by the mean of its standard deviations in single images instead, which is common (CIFAR-10: 0.2023,
+        0.1994, 0.2010).
+    last_batch: use of the images left over when an epoch is not a multiple of the batch: "carry" fills the batch up
+        with the first images of the next epoch, "drop" leaves them out, "use" makes a smaller batch of them.
     image_size: pixels on a side of an image folder's crops.
     colour_jitter: brightness, contrast and saturation are scaled by factors from 1 - x to 1 + x, in random order.
     pca_noise: standard deviation of the noise along the principal components of the colours.
-    label_smoothing: the share of each target that is spread over all other classes (section 5.2). smoothed_over: these
-        "others", or "all" classes, the right one too.
-    mixup: the alpha of Beta(alpha, alpha), which the weight of the first of two mixed images is drawn from, one per
-        batch (section 5.4); 0 mixes nothing. mixup_partner: an image's "neighbour" in the batch, or the one in its
-        place in the "reversed" batch, of ``batch_norm_size`` images where that is set: the part of one GPU.
-    temperature: of the distillation from a run's teacher (section 5.3); None without one. hard_weight: if set, the
-        loss is so much of the one for the labels and the rest of the one for the teacher's answers; else their sum.
+    label_smoothing: share of each target that is spread over other classes (section 5.2). smoothed_over: the "others"
+        or "all" classes, the correct one included.
+    mixup: alpha of Beta(alpha, alpha), the distribution of the weight of the first of two mixed images, drawn once per
+        batch (section 5.4); 0 switches mixup off. mixup_partner: an image's "neighbour" in the batch, or the image at
+        its place in the "reversed" batch; if ``batch_norm_size`` is set, each such group is reversed, like the part of
+        one GPU.
+    temperature: temperature of the distillation from the run's teacher (section 5.3); None without a teacher.
+        hard_weight: if set, the weight of the label loss, the rest being the weight of the distillation loss; if None,
+        the two losses are added.
 
     Evaluation:
 
     eval_interval: iterations between evaluations on the test images; the last iteration is always evaluated.
-    tests: what the final network is tested with besides, on image folders: "ten_crop", "multi_scale".
-    loss_interval: if set, the mean training loss over each so many iterations is kept, too, counted anew from each
-        evaluation on; iterations left over before the next one are in none of these means.
-    statistics_batches: if set, BN's statistics of the final network are means over so many further training batches
-        (the authors of He et al. 2015 recomputed them after training), in place of the running estimates.
+    tests: additional tests of the final network, on image folders: "ten_crop", "multi_scale".
+    loss_interval: if set, mean training losses are also recorded over intervals of this many iterations, which start
+        anew at each evaluation; iterations left over before the next evaluation are in none of these means.
+    statistics_batches: if set, BN statistics of the final network are means over this number of further training
+        batches instead of the running estimates (the authors of He et al. 2015 recomputed them after training).
 
-    Raises ValueError for a value that a field can't have, and for fields that have no meaning together.
+    Raises ValueError for an invalid value of a field and for fields that contradict each other.
     """
 
     iterations: int = 64_000
@@ -127,7 +131,7 @@ class Recipe:
             if not condition:
                 raise ValueError(f"recipe: {name} must be {wanted}, not {getattr(self, name)!r}")
 
-        # Equal numbers are made the same numbers, because 1 and 1.0 would give different identities.
+        # Equal numbers become the same type, because 1 and 1.0 would give different identities.
         for name in _NUMBERS:
             value = getattr(self, name)
             if value is not None or name not in _OPTIONAL:
@@ -155,20 +159,20 @@ class Recipe:
         self._check_combinations()
 
     def _check_combinations(self) -> None:
-        """Raise ValueError for options that have no meaning together."""
+        """Raise ValueError for fields that contradict each other."""
 
         def refuse(condition: bool, why: str) -> None:
             if condition:
                 raise ValueError(f"recipe: {why}")
 
         refuse((self.loss_interval or 1) > self.eval_interval, f"loss_interval {self.loss_interval} is longer than the "
-               f"{self.eval_interval} iterations between evaluations, from which it counts")  # fmt: skip
+               f"{self.eval_interval} iterations between evaluations, at which it starts anew")  # fmt: skip
         cosine, warmup = self.schedule == "cosine", self.linear_warmup
         refuse(cosine and bool(self.milestones), "a cosine schedule has no milestones; give milestones=()")
         refuse(warmup >= self.iterations and warmup > 0, f"a linear warm-up of {warmup} iterations never ends in "
                f"{self.iterations}")  # fmt: skip
         both = self.warmup_learning_rate is not None and (cosine or warmup > 0)
-        refuse(both, "a warm-up until a training error goes with the step schedule only, without a linear warm-up")
+        refuse(both, "warmup_learning_rate needs the step schedule and no linear warm-up")
         form = self.momentum_at_drops != "scaled"
         refuse(form and not self.momentum, f"momentum_at_drops {self.momentum_at_drops!r} needs a momentum above 0")
         refuse(form and not self.learning_rate, "momentum_at_drops needs a learning rate above 0")
@@ -176,60 +180,61 @@ class Recipe:
         refuse(self.mixup_partner == "reversed" and not self.mixup, "mixup_partner needs mixup")
         refuse(self.hard_weight is not None and self.temperature is None, "hard_weight needs distillation")
         refuse((self.hard_weight or 0) > 1, "hard_weight must be at most 1")
-        refuse(self.nesterov and not self.momentum, "Nesterov's momentum needs a momentum above 0")
-        refuse(not self.decay_all and not self.weight_decay, "there is no weight decay to keep from the biases and BN")
+        refuse(self.nesterov and not self.momentum, "Nesterov momentum needs a momentum above 0")
+        refuse(not self.decay_all and not self.weight_decay, "decay_all has no effect without weight decay")
         refuse(self.mixup > 0 and self.batch_size % 2 > 0, f"mixup pairs images, but a batch has {self.batch_size}")
         if self.kernels == "fused":
             refuse(self.precision == "fp32", "the fused kernels compute in bf16 or fp16, not in fp32")
-            refuse(self.batch_norm_size is not None, "the fused kernels know no batch_norm_size")
+            refuse(self.batch_norm_size is not None, "the fused kernels do not support batch_norm_size")
         if (size := self.batch_norm_size) is not None:
             refuse(self.batch_size % size > 0, f"a batch of {self.batch_size} is no multiple of batch_norm_size {size}")
             refuse(self.mixup > 0 and size % 2 > 0, f"mixup pairs images, but batch_norm_size is {size}")
         for name in ("mixup", "batch_norm_size", "warmup_learning_rate") if self.last_batch == "use" else ():
-            refuse(bool(getattr(self, name)), f"{name} needs batches that are all alike, but the last one is smaller")
+            refuse(bool(getattr(self, name)), f"{name} needs batches of equal size, but last_batch 'use' makes smaller "
+                   "ones")  # fmt: skip
         refuse(self.crop != "pad" and self.last_batch == "drop", "last_batch 'drop' is for images in memory only")
         for name in ("crop_offsets", "normalization") if self.crop != "pad" else ():
             changed = getattr(self, name) != type(self).__dataclass_fields__[name].default
-            refuse(changed, f"{name} has a meaning for images in memory only, not for crop {self.crop!r}")
+            refuse(changed, f"{name} applies only to images in memory, not to crop {self.crop!r}")
         in_memory, changed = self.crop == "pad", ("image_size", "colour_jitter", "pca_noise", "tests")
         wanted = [f.name for f in fields(self) if f.name in changed and getattr(self, f.name) != f.default]
-        refuse(in_memory and bool(wanted), f"{', '.join(wanted)} has a meaning for image folders only, and crop 'pad' "
-               "for images in memory; image folders take crop 'scale' or 'area'")  # fmt: skip
+        refuse(in_memory and bool(wanted), f"{', '.join(wanted)} applies only to image folders, and crop 'pad' to "
+               "images in memory; image folders take crop 'scale' or 'area'")  # fmt: skip
         changed = [name for name in ("colour_jitter", "pca_noise") if getattr(self, name)]
         refuse(not self.augment and bool(changed), f"{', '.join(changed)} is an augmentation, but augment is false")
 
     def changes(self) -> dict:
-        """The fields that differ from the defaults, in a form that JSON keeps."""
+        """Return the fields that differ from the defaults, as JSON values."""
         changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
 
     def shortened(self, iterations: int, eval_interval: int, **changes) -> "Recipe":
-        """The same recipe in fewer iterations: milestones and linear warm-up move in proportion."""
+        """Return the recipe with fewer iterations; milestones and linear warm-up are scaled in proportion."""
         stretched = self._stretched(Fraction(iterations, self.iterations))
         return replace(self, **stretched, eval_interval=eval_interval, **changes)
 
     def lengthened(self, factor: Fraction) -> "Recipe":
-        """The same recipe in ``factor`` times as many iterations; the linear warm-up stays as long as it is."""
+        """Return the recipe with ``factor`` times as many iterations; the linear warm-up keeps its length."""
         return replace(self, **self._stretched(factor) | {"linear_warmup": self.linear_warmup})
 
     def _stretched(self, factor: Fraction) -> dict:
-        """All that counts iterations, ``factor`` times as long."""
+        """Return all fields that count iterations, multiplied by ``factor``."""
         milestones = tuple(round(m * factor) for m in self.milestones)
         warmup = round(self.linear_warmup * factor)
         return {"iterations": round(self.iterations * factor), "milestones": milestones, "linear_warmup": warmup}
 
     def evaluates_after(self, iteration: int) -> bool:
-        """Whether the network is evaluated once ``iteration`` steps have been taken."""
+        """Return whether the network is evaluated after ``iteration`` steps."""
         return iteration == self.iterations or (iteration > 0 and iteration % self.eval_interval == 0)
 
     def ends_loss_interval(self, iteration: int) -> bool:
-        """Whether a mean of training losses is complete once ``iteration`` steps have been taken."""
+        """Return whether a mean of training losses is complete after ``iteration`` steps."""
         since = (iteration - 1) % self.eval_interval + 1
         return self.loss_interval is not None and since % self.loss_interval == 0
 
     @property
     def peak_learning_rate(self) -> float:
-        """The highest learning rate: scaled to the batch size where the recipe says so."""
+        """The highest learning rate, scaled to the batch size if ``base_batch_size`` is set."""
         if self.base_batch_size is None:
             return self.learning_rate
         return self.learning_rate * self.batch_size / self.base_batch_size
@@ -256,10 +261,10 @@ _OPTIONAL += ("hard_weight", "statistics_batches")
 
 
 def learning_rate_at(recipe: Recipe, iteration: int, warmup_ended_at: int | None = None) -> float:
-    """Learning rate of step ``iteration`` (the first is 0).
+    """Return the learning rate of step ``iteration`` (the first is 0).
 
-    ``warmup_ended_at`` is the first iteration after the warm-up until a training error, None while it lasts; it has
-    no meaning for a recipe without one.
+    ``warmup_ended_at`` is the first iteration after a warm-up that lasts until a training error, None during it. It is
+    ignored for recipes without ``warmup_learning_rate``.
     """
     if recipe.warmup_learning_rate is not None and (warmup_ended_at is None or iteration < warmup_ended_at):
         return recipe.warmup_learning_rate
@@ -274,15 +279,15 @@ def learning_rate_at(recipe: Recipe, iteration: int, warmup_ended_at: int | None
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.SGD:
-    """SGD over all parameters; its learning rate is set before each step.
+    """Create SGD over all parameters; the caller sets its learning rate before each step.
 
-    The velocities start as zeros instead of being made by the first step, which comes to the same; so all steps are
-    alike, and any of them can be recorded and replayed. It also keeps them whole where loss scaling leaves the first
-    step out: velocities made by it would then hold whatever lay in memory.
+    The momentum buffers start as zeros instead of being created by the first step. The result is the same, but all
+    steps run the same operations, so any of them can be recorded as a CUDA graph and replayed. It also matters if loss
+    scaling skips the first step, which would otherwise leave uninitialised momentum buffers.
     """
     parameters = list(model.parameters())
     groups = [{"params": parameters}]
-    if not recipe.decay_all:  # biases and BN's scales and shifts are the vectors, weights have more dimensions
+    if not recipe.decay_all:  # biases and BN's scales and shifts are vectors; weights have more dimensions
         groups = [
             {"params": [p for p in parameters if p.dim() > 1]},
             {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},

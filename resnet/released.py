@@ -1,8 +1,8 @@
-"""Released weights: a network in one safetensors file, with a card that says what it is and how it came about.
+"""Released weights: a network in one safetensors file, with a card that describes it and its training.
 
-The card is the file's metadata, text by name. ``model`` and ``options`` (JSON) say which network it is, as
-:func:`resnet.models.create_model` takes them, and ``weights_sha256`` is the digest of its weights; what else is there
-is for readers. Reading a file executes no code.
+The card is the file's metadata, a dictionary of text. ``model`` and ``options`` (JSON) are the arguments of
+:func:`resnet.models.create_model`, and ``weights_sha256`` is the digest of the weights; all other entries are for human
+readers. Reading a file executes no code.
 """
 
 import json
@@ -26,14 +26,14 @@ from resnet.weights import (
     weight_shapes,
 )
 
-_ONLY_AT_FIRST = ("initialization", "zero_gamma")  # options that decide what a network begins with, and nothing else
+_INITIAL_OPTIONS = ("initialization", "zero_gamma")  # options that affect only the initial weights
 
 
 def pack_weights(state: Mapping[str, Tensor], card: Mapping[str, str]) -> bytes:
-    """A state dict and its card as the bytes of a safetensors file: equal ones give equal bytes."""
+    """Return a state dict and its card as the bytes of a safetensors file; equal input gives equal bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     content = safetensors.torch.save(tensors, {"format": "pt", **card})
-    # The file begins with the length of a JSON header, where the library writes metadata in an order drawn at random.
+    # The file begins with the length of a JSON header, in which the library writes metadata in random order.
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -41,14 +41,15 @@ def pack_weights(state: Mapping[str, Tensor], card: Mapping[str, str]) -> bytes:
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], card: Mapping[str, str]) -> None:
-    """Write a state dict and its card, whole or not at all. Raises OSError."""
+    """Write a state dict and its card atomically. Raises OSError."""
     write_atomically(path, pack_weights(state, card))
 
 
 def read_card(path: Path) -> dict[str, str]:
-    """The card of a file; empty where it has none, as other formats. Raises WeightsError for a damaged file.
+    """Read the card of a file; return an empty one for other formats. Raises WeightsError for a damaged file.
 
-    Others' safetensors files have metadata, too, where ``model`` can mean anything: cards have the weights' digest.
+    Other programs' safetensors files have metadata, too, in which ``model`` can mean anything; only metadata with the
+    weights' digest are a card.
     """
     if path.suffix != ".safetensors" and not is_safetensors(path):
         return {}
@@ -61,11 +62,11 @@ def read_card(path: Path) -> dict[str, str]:
 
 
 def architecture_of(card: Mapping[str, str], path: Path) -> Architecture:
-    """The network that the card of the file ``path`` names. Raises WeightsError for options that can't be read."""
+    """Return the network that the card of the file ``path`` names. Raises WeightsError for invalid options."""
     try:
         return Architecture(card["model"], dict(json.loads(card.get("options", "{}"))))
     except (ValueError, TypeError) as error:
-        raise WeightsError(f"{path} has a card whose options can't be read: {error}") from error
+        raise WeightsError(f"the options on the card of {path} can't be read: {error}") from error
 
 
 def load_model(name: str, weights: str | Path, **options) -> nn.Module:
@@ -80,50 +81,50 @@ def load_model(name: str, weights: str | Path, **options) -> nn.Module:
 
 
 def load_weights(model: nn.Module, name: str, options: dict, path: Path) -> None:
-    """Give a network, ``create_model(name, **options)``, the weights in a file.
+    """Load the weights in a file into a network that ``create_model(name, **options)`` made.
 
-    A card must be that of this network. Of a file without one only names and shapes can be compared, which a plain net
-    and the residual one with shortcut A have in common. Raises WeightsError, which says what the file holds.
+    A card must name this network. Without a card only names and shapes of weights are compared, which are the same for
+    a plain net and the residual net with shortcut A. Raises WeightsError, which says what the file holds.
     """
     state, wanted = read_weights(path), Architecture(name, options)
     card = read_card(path)
     if "model" in card and _decisive(found := architecture_of(card, path)) != _decisive(wanted):
-        raise WeightsError(f"{path} holds {_said_of(card, found)}, and not {wanted}")
+        raise WeightsError(f"{path} holds {_describe(card, found)}, not {wanted}")
     own, given = weight_shapes(model.state_dict()), weight_shapes(state)
     if own != given:
         differing = sorted(key for key in own.keys() | given.keys() if own.get(key) != given.get(key))
         first = next((key for key in differing if key in own and key in given), differing[0])
         how = f"{given.get(first, 'missing')} instead of {own.get(first, 'none')}"
-        raise WeightsError(f"{path} holds {_guess(state)}, and not {wanted}: {len(differing)} weights "
-                           f"are missing, not of it or of another shape, such as {first} ({how})")  # fmt: skip
-    model.load_state_dict(state, strict=False)  # which matters to BN's counters of batches alone
+        raise WeightsError(f"{path} holds {_guess(state)}, not {wanted}: {len(differing)} weights are missing, "
+                           f"unknown or of another shape, for example {first} ({how})")  # fmt: skip
+    model.load_state_dict(state, strict=False)  # old files lack BN's counters of batches
     _check_digest(model, card, path)
 
 
-def _said_of(card: Mapping[str, str], architecture: Architecture) -> str:
-    """What a card says of its network, in a few words."""
+def _describe(card: Mapping[str, str], architecture: Architecture) -> str:
+    """Describe a card's network in a few words."""
     said = [card[key] for key in ("row", "profile") if key in card]
     said += [f"test error {card['test_error']} %"] if "test_error" in card else []
     return str(architecture) + (f" ({', '.join(said)})" if said else "")
 
 
 def _decisive(architecture: Architecture) -> tuple[str, dict]:
-    """What decides the shape and the computation of a network."""
+    """Return a network's name and the options that decide its shape and computation."""
     try:
         changed = changed_options(architecture.model, architecture.options)
-    except ValueError:  # of a card: a network that this code does not have
+    except ValueError:  # the card names a network that this code does not have
         changed = architecture.options
-    return architecture.model, {name: value for name, value in changed.items() if name not in _ONLY_AT_FIRST}
+    return architecture.model, {name: value for name, value in changed.items() if name not in _INITIAL_OPTIONS}
 
 
 def _guess(state: Mapping[str, Tensor]) -> str:
-    """Which network's weights look like these, for a message."""
+    """Guess the network that the weights belong to, in words for a message."""
     if found := [str(architecture) for architecture in fitting_architectures(state)]:
-        return f"what looks like {' or '.join(found)}"
+        return f"weights that look like {' or '.join(found)}"
     if (near := nearest_architecture(state)) is None:
-        return "the weights of no network that is known here"
+        return "the weights of an unknown network"
     plain = f" or {str(near).replace('resnet', 'plain')}" if near.model.startswith("cifar_resnet") else ""
-    return f"what looks like {near}{plain}"
+    return f"weights that look like {near}{plain}"
 
 
 def _check_digest(model: nn.Module, card: Mapping[str, str], path: Path) -> None:

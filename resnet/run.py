@@ -1,4 +1,4 @@
-"""A run: one model trained by one recipe on one data set with one seed, and the identity that follows."""
+"""A run, one model trained by one recipe on one data set with one seed, and its identity."""
 
 import hashlib
 import json
@@ -8,22 +8,22 @@ from resnet.data import FOLDERS, IMAGE_SHAPES, TRAIN_IMAGES
 from resnet.models import changed_options, image_channels
 from resnet.recipe import Recipe
 
-# Part of every identity. Raise it when a change of the code changes what a run gives: results of the old code then
-# belong to other runs.
+# Part of every identity. Raise it when a change of the code changes the results of runs: old results then belong to
+# other runs.
 TRAINING_VERSION = 1
-ROLES = ("teacher", "pretrained")  # what a run can be to another one that needs its final network
+ROLES = ("teacher", "pretrained")  # roles of a run whose final network another run needs
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is trained; see :mod:`resnet.models` for names and options.
+    """Specification of one training run; see :mod:`resnet.models` for names and options.
 
-    ``train_images``: the first so many training images are used, the others held out for validation; None uses all.
-    ``teacher``: a run on the same data, from whose final network this one is distilled at ``recipe.temperature``.
-    ``pretrained``: a run of the same network, on any data, with whose final weights this one begins, all but those of
-    the last, fully connected layer (fine-tuning).
+    ``train_images``: number of training images used, from the first on; the others are the validation split. None uses
+    all. ``teacher``: a run on the same data whose final network is distilled into this one at ``recipe.temperature``.
+    ``pretrained``: a run of the same network, on any data, whose final weights this run starts from, except for the
+    last, fully connected layer (fine-tuning).
 
-    Raises ValueError for an unknown model, option or data set, and for what does not go together.
+    Raises ValueError for an unknown model, option or data set, and for a combination that does not fit together.
     """
 
     model: str
@@ -38,7 +38,7 @@ class Run:
     def __post_init__(self):
         object.__setattr__(self, "model_options", changed_options(self.model, self.model_options))
         if self.data not in TRAIN_IMAGES:
-            raise ValueError(f"there is no data set {self.data!r}; the data sets are: {', '.join(TRAIN_IMAGES)}")
+            raise ValueError(f"there is no data set {self.data!r}; known data sets: {', '.join(TRAIN_IMAGES)}")
         available = TRAIN_IMAGES[self.data]
         count = self.train_images
         if count is not None and (type(count) is not int or not 0 < count <= available):
@@ -54,14 +54,14 @@ class Run:
 
     @property
     def needs(self) -> "dict[str, Run]":
-        """The runs whose final networks this one needs, by what they are to it: "teacher", "pretrained"."""
+        """The runs whose final networks this one needs, by their roles: "teacher", "pretrained"."""
         return {role: run for role in ROLES if (run := getattr(self, role)) is not None}
 
     def _check_channels(self) -> None:
         *_, channels = IMAGE_SHAPES.get(self.data, (3,))  # images from files are in colour
         if channels != (wanted := image_channels(self.model)):
             raise ValueError(
-                f"{self.model} takes {wanted} channel(s) of an image, but those of {self.data} have {channels}"
+                f"{self.model} takes images with {wanted} channel(s), but images of {self.data} have {channels}"
             )
 
     def _check_crop(self) -> None:
@@ -70,21 +70,21 @@ class Run:
             what, wanted = ("an image folder", "scale or area") if is_folder else ("a set of small images", "pad")
             raise ValueError(f"{self.data} is {what}: the recipe's crop must be {wanted}, not {crop!r}")
         if is_folder and self.train_images is not None:
-            raise ValueError(f"no training images of {self.data} can be held out: its folder has its own test images")
+            raise ValueError(f"train_images can't be set for {self.data}: an image folder has no validation split")
 
     def _check_teacher(self) -> None:
         if (self.teacher is None) != (self.recipe.temperature is None):
             have, lack = ("temperature", "teacher") if self.teacher is None else ("teacher", "temperature")
             raise ValueError(f"distillation needs a teacher and a temperature: there is a {have}, but no {lack}")
         if self.teacher is not None and self.teacher.data != self.data:
-            raise ValueError(f"the teacher was trained on {self.teacher.data}, so it can't teach {self.data}")
+            raise ValueError(f"the teacher is trained on {self.teacher.data}, but this run on {self.data}")
 
     def _check_pretrained(self) -> None:
         if self.pretrained is None:
             return
         own, other = (_network(run) for run in (self, self.pretrained))
         if own != other:
-            raise ValueError(f"{own} can't begin with the weights of another network, {other}")
+            raise ValueError(f"{own} can't start from the weights of another network, {other}")
 
     @property
     def identity(self) -> str:
@@ -106,11 +106,11 @@ class Run:
 
     @property
     def short_id(self) -> str:
-        """The first 16 digits of the identity: names files and folders."""
+        """The first 16 digits of the identity, which name files and folders."""
         return self.identity[:16]
 
     def specification(self) -> dict:
-        """The whole specification, defaults written out, as plain JSON values."""
+        """Return the whole specification, with all defaults, as JSON values."""
         specification = asdict(self)
         for name in ("milestones", "tests"):
             specification["recipe"][name] = list(specification["recipe"][name])
@@ -120,7 +120,7 @@ class Run:
 
     @classmethod
     def from_specification(cls, specification: dict) -> "Run":
-        """The run that :meth:`specification` was made of. Raises ValueError if this code trains it differently."""
+        """Rebuild a run from its :meth:`specification`. Raises ValueError if this code trains it differently."""
         values = dict(specification)
         if (version := values.pop("training_version", None)) != TRAINING_VERSION:
             raise ValueError(f"training version {version}, but this code has version {TRAINING_VERSION}")
@@ -137,11 +137,11 @@ class Run:
 
 
 def _network(run: Run) -> str:
-    """A run's model with its options, but for the number of classes."""
+    """Return a run's model with its options, without the number of classes."""
     options = {name: value for name, value in sorted(run.model_options.items()) if name != "num_classes"}
     return " ".join([run.model, *(f"{name}={value}" for name, value in options.items())])
 
 
 def canonical_json(value) -> bytes:
-    """``value`` as JSON with sorted keys and no spaces: equal values give equal bytes."""
+    """Return ``value`` as JSON with sorted keys and no spaces: equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

@@ -1,4 +1,4 @@
-"""One run on one device, a step at a time: what it is made of, and how it is put down and taken up again."""
+"""Trainer: one run on one device, advanced step by step, with exact saving and resuming of its state."""
 
 import copy
 import math
@@ -35,13 +35,13 @@ from resnet.transfer import take_over
 
 _WARM_UP_STEPS = 3  # before a CUDA graph is recorded: libraries choose their kernels and memory in the first steps
 
-_idle_streams: dict[torch.device, list] = {}  # of trainers that are no more
+_idle_streams: dict[torch.device, list] = {}  # streams of deleted trainers
 
 
 def _make_stream(device: torch.device) -> "torch.cuda.Stream | None":
-    """A stream of a run's own; a CPU has none.
+    """Return a CUDA stream for one run; None on a CPU.
 
-    PyTorch has 32 of a device and hands them out in turn, in use or not: those that were given back come first.
+    PyTorch has 32 streams per device and hands them out in turn, in use or not, so idle ones are reused first.
     """
     if device.type != "cuda":
         return None
@@ -49,56 +49,55 @@ def _make_stream(device: torch.device) -> "torch.cuda.Stream | None":
     return idle.pop() if idle else torch.cuda.Stream(device)
 
 
-def _give_back(stream: "torch.cuda.Stream", device: torch.device) -> None:
-    """Of a trainer that is no more; not before the device has done what it still had to do with its memory."""
-    with suppress(RuntimeError):  # a device that is lost
+def _release_stream(stream: "torch.cuda.Stream", device: torch.device) -> None:
+    """Make a deleted trainer's stream available again, once the device has finished its work."""
+    with suppress(RuntimeError):  # the device is lost
         stream.synchronize()
     _idle_streams.setdefault(device, []).append(stream)
 
 
-# What CUDA's libraries, and CUDA itself while it makes a graph, say where they find no memory.
+# Messages of CUDA's libraries, and of CUDA itself during graph capture, when memory runs out.
 _NO_MEMORY = ("out of memory", "ALLOC_FAILED", "unable to find an engine")
 
 
 @contextmanager
-def _out_of_memory_named() -> Iterator[None]:
-    """Raise torch.OutOfMemoryError for whatever else a want of memory is reported as."""
+def _reraise_out_of_memory() -> Iterator[None]:
+    """Re-raise every CUDA out-of-memory error as torch.OutOfMemoryError."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
         during = isinstance(error.__context__, torch.OutOfMemoryError)
-        if during or any(said in str(error) for said in _NO_MEMORY):
+        if during or any(text in str(error) for text in _NO_MEMORY):
             raise torch.OutOfMemoryError(str(error)) from error
         raise
 
 
 class Trainer:
-    """One run, advanced a step at a time.
+    """One run, advanced step by step.
 
     ``curve`` has one entry per evaluation: iteration (steps taken), learning_rate (of the last step), training_loss
-    and training_error (mean over the augmented batches since the evaluation before), test_error, test_top5_error
-    where the data have it, validation_error where images are held out, and mean_losses (a list) where the recipe has a
-    ``loss_interval``; errors in percent, None where the loss was not finite. A mixed image's training error is the mean
-    of those for its two labels, weighted as they are.
-    ``diverged`` is set at the evaluation that finds the training loss not finite; the run ends there.
+    and training_error (means over the augmented batches since the previous evaluation), test_error, test_top5_error if
+    the data have it, validation_error if there is a validation split, and mean_losses (a list) if the recipe has a
+    ``loss_interval``. Errors are in percent, and None if the loss was not finite. A mixed image's training error is the
+    mean of the errors for its two labels, with the mixing weights. ``diverged`` is set at the evaluation that finds a
+    training loss that is not finite; the run ends there.
 
-    On a CUDA device the whole step is recorded as a CUDA graph and replayed, on a stream of the run's own: a step
-    costs the host one launch, and the runs of a device share it without waiting for one another. :meth:`step` and
-    :meth:`begin_evaluation` only give the device work; :meth:`mark` and :meth:`reached` tell when it is done.
-    Kernels are deterministic ones, and fp32 is not TF32.
+    On a CUDA device the whole step is recorded as a CUDA graph and replayed on the run's own stream: a step costs the
+    host one launch, and the runs on a device don't wait for one another. :meth:`step` and :meth:`begin_evaluation`
+    return before the device has done the work; :meth:`mark` and :meth:`reached` tell when it is done. Kernels are
+    deterministic, and fp32 does not use TF32.
 
-    In a ``group`` of several processes every one has a trainer of the same run and calls the same methods; each works
-    on its part of every batch, BN statistics are the whole batch's (or, where the recipe has a ``batch_norm_size``,
-    those of the groups of so many images that a batch is made of), and steps are not recorded.
+    In a ``group`` of several processes every process has a trainer of the same run and calls the same methods. Each
+    computes its part of every batch. BN statistics are taken over the whole batch, or over groups of
+    ``batch_norm_size`` images if the recipe sets it. Steps are not recorded as CUDA graphs.
 
-    ``teacher`` and ``pretrained``: the state dicts of the networks that ``run.teacher`` and ``run.pretrained`` ended
-    with, for a run that has them. ``precision``: in which to compute where the recipe leaves it to the device ("auto");
-    by default the device's own choice.
+    ``teacher`` and ``pretrained``: final state dicts of ``run.teacher`` and ``run.pretrained``, for a run that has
+    them. ``precision``: precision to use if the recipe's is "auto"; by default the device's choice.
 
-    Raises ValueError for data other than the run's, for weights that it does not need or that are missing, for a
-    precision or kernels that the device does not have, and for a batch that can't be split over the ``group``.
+    Raises ValueError for data other than the run's, for missing or superfluous weights, for a precision or kernels that
+    the device does not support, and for a batch that can't be split over the ``group``.
     """
 
     def __init__(
@@ -115,8 +114,8 @@ class Trainer:
         given = {"teacher": teacher, "pretrained": pretrained}
         needed = {role: weights for role, weights in given.items() if weights is not None}
         if needed.keys() != run.needs.keys():
-            raise ValueError("the weights of a run's teacher, and of the run that it was pretrained as, must be given "
-                             "if, and only if, it has a teacher or was pretrained")  # fmt: skip
+            raise ValueError("teacher and pretrained weights must be given if and only if the run has a teacher or a "
+                             "pretrained run")  # fmt: skip
         self.run, self.recipe, self.data, self.device = run, run.recipe, data, data.device
         keep_freed_memory(self.device)
         if precision is not None and run.recipe.precision not in ("auto", precision):
@@ -127,14 +126,14 @@ class Trainer:
             take_over(model, pretrained)
         self._stream = _make_stream(self.device)
         if self._stream is not None:
-            weakref.finalize(self, _give_back, self._stream, self.device)
+            weakref.finalize(self, _release_stream, self._stream, self.device)
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
         grouped = self.recipe.batch_norm_size is not None
         self.group, groups = group, _groups(self.recipe, group)
         self.model = model if grouped else synchronize_batch_norm(model, group)
         self._estimates = RunningEstimates(self.model, self.recipe, group) if grouped else None
         self._counters = BatchCounters(self.model)
-        with self._on_stream():  # DistributedDataParallel adds gradients up on the stream that it was made on
+        with self._on_stream():  # DistributedDataParallel sums gradients on the stream that it was created on
             self._parallel = distribute(self.model, group)
         self._compute_in(precision)
         self._teacher = None if teacher is None else self._create_teacher(run.teacher, teacher)
@@ -142,25 +141,24 @@ class Trainer:
         self.needed_digests = {role: digest_of_weights(weights) for role, weights in needed.items()}
         self.optimizer = make_optimizer(self.recipe, self.model)
         self.batches = data.batches(run.seed, self.recipe, groups)
-        self.threads = torch.get_num_threads()  # on a CPU, the order of sums and so the last bits depend on it
+        self.threads = torch.get_num_threads()  # on a CPU it determines the order of sums and so the last bits
         self.iteration = 0
         self.warmup_ended_at: int | None = None
         self.curve: list[dict] = []
         self.diverged = False
         self._last_learning_rate = self.learning_rate
         self._images_since_evaluation = 0
-        # Sums on the device, read only at evaluations: a step never waits for the host.
+        # Sums on the device, read only at evaluations, so that a step never waits for the host.
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._wrong = torch.zeros((), dtype=torch.float64, device=self.device)
         self._warmup_wrong = torch.zeros((), dtype=torch.float64, device=self.device)
-        # What the sum of the losses was after each of the recipe's loss intervals since the last evaluation, and of
-        # how many images.
+        # The sum of the losses and the number of images at the end of each loss interval since the last evaluation.
         self._loss_marks: list[Tensor] = []
         self._images_at_marks: list[int] = []
-        self._counts: torch.Tensor | None = None  # of the evaluation that was begun
-        # A graph keeps the numbers it was recorded with, so there the learning rate is one more tensor.
+        self._counts: torch.Tensor | None = None  # of the evaluation in progress
+        # A graph keeps the numbers it was recorded with, so with a graph the learning rate is a tensor.
         self._learning_rate = torch.zeros((), device=self.device) if self._stream else None
-        self._filled: float | None = None  # what it was last set to
+        self._filled: float | None = None  # its last value
         self._mixing_weight = torch.ones((), device=self.device)
         self._prepared = False
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}  # by the number of images
@@ -173,13 +171,13 @@ class Trainer:
         return model.to(self.device, memory_format=torch.channels_last)
 
     def _compute_in(self, precision: str) -> None:
-        """Set the precision, and make what depends on it."""
+        """Set the precision, and create the weight copies and the loss scaler that depend on it."""
         self.precision = precision
         self._copies = self._make_copies()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
 
     def _make_copies(self) -> WeightCopies | None:
-        """Copies of the weights in low precision, where every step has one backward pass of one process."""
+        """Create low-precision copies of the weights, if every step has a single backward pass in one process."""
         dtype = autocast_dtype(self.precision)
         alone = self._estimates is None and self.group.size == 1
         return WeightCopies(self.model, dtype) if dtype is not None and alone else None
@@ -190,7 +188,7 @@ class Trainer:
         return teacher.eval().requires_grad_(False)
 
     def _use_kernels(self, wanted: str) -> None:
-        """Compute with these kernels from now on. Raises ValueError."""
+        """Select the kernels to compute with from now on. Raises ValueError."""
         self.kernels = choose(wanted, self.model, self.device, self.precision, self.group.size)
         for net in (self.model, self._teacher):
             if isinstance(net, Net):
@@ -198,20 +196,20 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether the last step has been taken, or the run has diverged."""
+        """Whether the run has taken its last step or has diverged."""
         return self.diverged or self.iteration == self.recipe.iterations
 
     @property
     def learning_rate(self) -> float:
-        """Learning rate of the next step."""
+        """The learning rate of the next step."""
         return learning_rate_at(self.recipe, self.iteration, self.warmup_ended_at)
 
     def step(self) -> None:
-        """Take one training step. The caller evaluates when :attr:`evaluation_due` says so, before the next step."""
+        """Take one training step. If :attr:`evaluation_due` is then true, the caller evaluates before the next step."""
         with self._on_stream():
             self.batches.load(self.iteration)
             if self.recipe.momentum_at_drops != "scaled":
-                self._change_velocities()
+                self._adjust_momentum()
             self._set_learning_rate(self.learning_rate)
             if self.recipe.mixup:
                 self._mixing_weight.fill_(mixing_weight(self.run.seed, self.iteration, self.recipe.mixup))
@@ -231,10 +229,10 @@ class Trainer:
             self._images_at_marks.append(self._images_since_evaluation)
         warming_up = self.recipe.warmup_learning_rate is not None and self.warmup_ended_at is None
         if warming_up and self.iteration % self.recipe.warmup_window == 0:
-            self._look_at_warmup()
+            self._check_warmup()
 
     def _compute(self, size: int) -> None:
-        """The work of a step on ``size`` images: for the device alone, the same operations on the same memory."""
+        """Compute a step on ``size`` images, on the device only and with the same operations on the same memory."""
         self.optimizer.zero_grad()
         if self._copies is not None:
             self._copies.refresh()
@@ -242,7 +240,7 @@ class Trainer:
             self._estimates.begin_batch()
         with exact_kernels(), self._counters.one_batch():  # a graph keeps the kernels that it was recorded with
             for last, (images, labels) in _mark_last(self.batches.take(size)):
-                # The processes' gradients are summed while those of the last images are computed.
+                # The gradients are summed over the processes during the last backward pass.
                 with nullcontext() if last or self._parallel is self.model else self._parallel.no_sync():
                     self._accumulate(images, labels, len(labels) / size)
                 if self._estimates is not None:
@@ -255,7 +253,7 @@ class Trainer:
         self.scaler.update()
 
     def _accumulate(self, images: Tensor, labels: Tensor, share: float) -> None:
-        """Add these images, a share of the batch, to the gradients, and what they say of the network to the sums."""
+        """Accumulate gradients, losses and errors of these images, which are a ``share`` of the batch."""
         recipe, weight = self.recipe, self._mixing_weight if self.recipe.mixup else None
         if weight is not None:
             images = mix(images, weight, recipe.mixup_partner)
@@ -290,18 +288,18 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = value if self._learning_rate is None else self._learning_rate
 
-    def _change_velocities(self) -> None:
-        """Where the learning rate changes, make of PyTorch's velocities, of gradients, what the recipe wants."""
+    def _adjust_momentum(self) -> None:
+        """Rescale PyTorch's momentum buffers for ``momentum_at_drops`` if the learning rate changes."""
         before = learning_rate_at(self.recipe, max(0, self.iteration - 1), self.warmup_ended_at)
         if before != self.learning_rate:
             factor = before / self.learning_rate if self.recipe.momentum_at_drops == "kept" else 0.0
-            velocities = [state["momentum_buffer"] for state in self.optimizer.state.values()]
-            torch._foreach_mul_(velocities, factor)
+            buffers = [state["momentum_buffer"] for state in self.optimizer.state.values()]
+            torch._foreach_mul_(buffers, factor)
 
     def _prepare(self, steps: int) -> None:
-        """Take so many steps and take them back: the first ones make choices that later ones keep to."""
+        """Run warm-up steps, then restore the state, so that kernel choices are fixed before recording."""
         before = copy.deepcopy(self.state_dict())
-        with self._memory_sufficing():
+        with self._raise_if_memory_was_short():
             for size in self.batches.sizes:
                 for _ in range(steps):
                     self._compute(size)
@@ -310,34 +308,34 @@ class Trainer:
         self._prepared = True
 
     def _record(self) -> dict[int, "torch.cuda.CUDAGraph"]:
-        """The step as CUDA graphs, one for each size of a batch."""
+        """Record the step as CUDA graphs, one for each batch size."""
         self._prepare(_WARM_UP_STEPS)
         graphs = {}
         for size in self.batches.sizes:
-            self.optimizer.zero_grad()  # so that the gradients belong to the graph
+            self.optimizer.zero_grad()  # so that the gradients are allocated in the graph's memory
             graphs[size] = torch.cuda.CUDAGraph()
-            # A dead trainer that is collected waits for its stream, which ends a recording.
+            # Collecting a deleted trainer would synchronize its stream, which breaks the recording.
             recording = torch.cuda.graph(graphs[size], stream=self._stream)
-            with self._memory_sufficing(), no_garbage_collection(), recording:
+            with self._raise_if_memory_was_short(), no_garbage_collection(), recording:
                 self._compute(size)
         return graphs
 
     @contextmanager
-    def _memory_sufficing(self) -> Iterator[None]:
-        """Raise torch.OutOfMemoryError for a want of memory inside, even if nobody was told of it.
+    def _raise_if_memory_was_short(self) -> Iterator[None]:
+        """Raise torch.OutOfMemoryError after any failed allocation inside, even one that was not reported.
 
-        Where its workspace does not fit, cuDNN silently takes another engine, whose results are other bits.
+        If its workspace does not fit, cuDNN silently uses another engine, whose results differ in the last bits.
         """
-        before = self._count_wants_of_memory()
+        before = self._count_failed_allocations()
         yield
-        if self._count_wants_of_memory() > before:
-            raise torch.OutOfMemoryError("the device's memory did not suffice for what cuDNN takes where it does")
+        if self._count_failed_allocations() > before:
+            raise torch.OutOfMemoryError("the device has too little memory for cuDNN's usual engine")
 
-    def _count_wants_of_memory(self) -> int:
+    def _count_failed_allocations(self) -> int:
         return 0 if self._stream is None else torch.cuda.memory_stats(self.device)["num_ooms"]
 
-    def _look_at_warmup(self) -> None:
-        """End the warm-up if the training error over the last whole window is low enough."""
+    def _check_warmup(self) -> None:
+        """End the warm-up if the training error over the last complete window is low enough."""
         with self._on_stream():
             self.group.sum_(self._warmup_wrong)
             wrong = self._warmup_wrong.item()
@@ -346,33 +344,33 @@ class Trainer:
             self.warmup_ended_at = self.iteration
 
     def mark(self) -> "torch.cuda.Event | None":
-        """A point behind all work that the device was given for this run so far."""
+        """Record an event after all work queued for this run so far; return None on a CPU."""
         return None if self._stream is None else self._stream.record_event()
 
     def reached(self, mark: "torch.cuda.Event | None") -> bool:
-        """Whether the device has come as far as a :meth:`mark`; a CPU always has."""
+        """Return whether the device has reached a :meth:`mark`; always true on a CPU."""
         return mark is None or mark.query()
 
     def _on_stream(self) -> AbstractContextManager:
         if self._stream is None:
             return nullcontext()
         stack = ExitStack()
-        stack.enter_context(_out_of_memory_named())
+        stack.enter_context(_reraise_out_of_memory())
         stack.enter_context(torch.cuda.stream(self._stream))
         return stack
 
     @property
     def evaluation_due(self) -> bool:
-        """Whether the recipe wants the network evaluated now, after the step just taken."""
+        """Whether the recipe asks for an evaluation after the last step."""
         return self.recipe.evaluates_after(self.iteration)
 
     def evaluate(self) -> None:
-        """Add a point to the curve."""
+        """Evaluate the network and add an entry to ``curve``."""
         self.begin_evaluation()
         self.finish_evaluation()
 
     def begin_evaluation(self) -> None:
-        """Give the device the work of an evaluation; no step may follow before :meth:`finish_evaluation`."""
+        """Queue an evaluation on the device; :meth:`finish_evaluation` must follow before the next step."""
         with self._on_stream(), exact_kernels():
             if self.recipe.statistics_batches is not None and self.iteration == self.recipe.iterations:
                 self._recompute_statistics()
@@ -385,7 +383,7 @@ class Trainer:
 
     @torch.no_grad()
     def _recompute_statistics(self) -> None:
-        """Make BN's statistics means over those of the training batches that would come next."""
+        """Replace BN's running statistics by means over the next ``statistics_batches`` training batches."""
         layers = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         momenta, seen = [layer.momentum for layer in layers], 0
         for number in range(self.recipe.statistics_batches):
@@ -393,20 +391,20 @@ class Trainer:
             for images, _ in self.batches.take(self.batches.size(self.iteration + number)):
                 seen += 1
                 for layer in layers:
-                    layer.momentum = 1 / seen  # the new batch's share of the mean
+                    layer.momentum = 1 / seen  # weight of the new batch in the mean
                 with autocast(self.device, self.precision):
                     self.model(images)
         for layer, momentum in zip(layers, momenta):
             layer.momentum = momentum
 
     def _count_wrong(self, which: str) -> Tensor:
-        """This process's part of the wrong answers."""
+        """Count the errors on this process's part of the images to test on."""
         part = self.group.share(self.data.test_images[which])
         batches = self.data.tests(which, part, self.recipe)
         return count_wrong(self.model, batches, self.precision, self.data.top5).double()
 
     def finish_evaluation(self) -> None:
-        """Add the point of the evaluation that was begun to the curve."""
+        """Wait for the evaluation in progress and add its entry to ``curve``."""
         self._wait()
         loss_sum, wrong, *rest = self._counts.tolist()
         loss_marks, test_wrong = rest[: len(self._loss_marks)], rest[len(self._loss_marks) :]
@@ -433,25 +431,25 @@ class Trainer:
         return ("_error", "_top5_error") if self.data.top5 else ("_error",)
 
     def final_tests(self) -> dict[str, dict[str, float]]:
-        """Errors in percent in the recipe's further tests of the network: test_error and test_top5_error of each."""
+        """Run the recipe's additional tests; return test_error and test_top5_error of each, in percent."""
         errors, count = {}, self.data.test_images["test"]
         for kind in self.recipe.tests:
             with self._on_stream(), exact_kernels():
                 part = self.group.share(count)
                 wrong = count_wrong_in(kind, self.model, self.data, self.recipe, part, self.precision)
                 self.group.sum_(wrong)
-                wrong = wrong.tolist()  # while the run's stream is the current one, whose work this waits for
+                wrong = wrong.tolist()  # waits for the run's stream, which must still be the current one
             top1, top5 = (100 * number / count for number in wrong)
             errors[kind] = {"test_error": top1, "test_top5_error": top5}
         return errors
 
     def _wait(self) -> None:
-        """Until the device has done all work of this run."""
+        """Wait until the device has done all work of this run."""
         if self._stream is not None:
             self._stream.synchronize()
 
     def state_dict(self) -> dict:
-        """Everything that the rest of the run depends on, as tensors and plain values; the same in all processes."""
+        """Return everything that the rest of the run depends on: tensors and plain values, equal in all processes."""
         self._wait()
         sums = [self._loss_sum, self._wrong, self._warmup_wrong, *self._loss_marks]
         if self.group.size > 1:
@@ -477,11 +475,10 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from :meth:`state_dict`, with its kernels and, where that is left to the device, in its precision.
+        """Resume from a :meth:`state_dict`, with its kernels and, if the recipe's precision is "auto", its precision.
 
-        Raises MismatchError, a ValueError, if it is of another run or data, of other weights of the runs that this one
-        needs, of a precision that the recipe does not name or the device does not have, or of kernels that can't run
-        here.
+        Raises MismatchError, a ValueError, if the state belongs to another run, other data, or other teacher or
+        pretrained weights, or if its precision or kernels can't be used by this run here.
         """
         own = {"run": self.run.identity, "data": self.data.digest}
         for name, here in (own | {role: self.needed_digests.get(role) for role in ROLES}).items():
@@ -498,7 +495,7 @@ class Trainer:
             except ValueError as error:
                 raise MismatchError("kernels", str(error)) from error
             if self.kernels != kernels:
-                text = f"the checkpoint was made with {kernels} kernels, but this run can't use them here"
+                text = f"the checkpoint was made with {kernels} kernels, which this run can't use here"
                 raise MismatchError("kernels", text)
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
@@ -516,32 +513,32 @@ class Trainer:
         self.curve, self.diverged = list(state["curve"]), state["diverged"]
         self._images_since_evaluation = state["images_since_evaluation"]
         self._images_at_marks = list(state.get("images_at_marks", []))  # older checkpoints have none
-        self._graphs = {}  # they work on the optimizer's old state
+        self._graphs = {}  # they use the optimizer's old state
 
     def weights_digest(self) -> str:
-        """SHA-256 of all weights and buffers: equal if and only if two networks are equal bit for bit."""
+        """Return the SHA-256 of all weights and buffers: equal if and only if two networks are bit for bit equal."""
         self._wait()
         return digest_of_weights(self.model.state_dict())
 
 
 def _means_between(sums: list[float], counts: list[int]) -> list[float]:
-    """The means over what lies between marks, from the sums and the counts at each."""
+    """Return the mean of each interval between marks, from the running sums and counts at the marks."""
     between = zip([0, *sums], sums, [0, *counts], counts)
     return [(later - earlier) / (of - before) for earlier, later, before, of in between]
 
 
 def _groups(recipe: Recipe, group: Group) -> list[slice]:
-    """The rows of every batch that this process works on, as many at once as BN takes its statistics over.
+    """Return the rows of every batch that this process computes, in groups that are computed one after another.
 
-    Without a ``batch_norm_size`` that is its part of the batch, which BN looks beyond. Raises ValueError where the
-    batch can't be split over the processes.
+    With a ``batch_norm_size``, each group has that size; without, this process's part of the batch is one group. Raises
+    ValueError if the batch can't be split over the processes.
     """
     if recipe.last_batch == "use" and group.size > 1:
         raise ValueError("a smaller last batch can't be split over several processes; use last_batch carry or drop")
     if recipe.statistics_batches and recipe.batch_norm_size and group.size > 1:
         raise ValueError("statistics_batches with a batch_norm_size can't be split over several processes")
     pairs = recipe.batch_size if recipe.mixup_partner == "reversed" else 2
-    unit = recipe.batch_norm_size or (pairs if recipe.mixup else 1)  # which is not split: mixup's partners are in it
+    unit = recipe.batch_norm_size or (pairs if recipe.mixup else 1)  # never split, since it contains mixup partners
     if recipe.batch_size < unit * group.size:
         raise ValueError(f"a batch of {recipe.batch_size} images in parts of {unit} can't be split over {group.size} "
                          f"processes: use at most {recipe.batch_size // unit} processes")  # fmt: skip
@@ -552,7 +549,7 @@ def _groups(recipe: Recipe, group: Group) -> list[slice]:
 
 
 def _mark_last(items: Iterable) -> Iterator[tuple[bool, tuple]]:
-    """The items, each with whether it is the last one."""
+    """Yield each item together with whether it is the last one."""
     items = iter(items)
     item = next(items)
     for following in items:

@@ -1,4 +1,4 @@
-"""Training a run to its end: evaluations, checkpoints, progress; exactly resumable."""
+"""The training loop: steps, evaluations, checkpoints, progress and exact resuming."""
 
 import time
 import warnings
@@ -11,14 +11,14 @@ from resnet import checkpoint
 from resnet.device import threads
 from resnet.trainer import Trainer
 
-# A CUDA device is given so many steps at once, and so many times before it has done the first of them: enough that
-# it never waits for the host, and little enough that it stops soon when asked.
+# Steps queued on the device at once, and the largest number of such bursts in its queue: enough that it never waits for
+# the host, and few enough that training stops soon after a request.
 BURST, AHEAD = {"cpu": 1, "cuda": 4}, 2
-POLL_SECONDS = 5e-5  # between two looks at a device that has enough to do
+POLL_SECONDS = 5e-5  # between two polls of a busy device
 
 
 class Interrupted(Exception):
-    """Training was asked to stop; a checkpoint was written first, unless that failed and ``saved`` is false."""
+    """Training stopped on request, after writing a checkpoint; ``saved`` is false if that failed."""
 
     def __init__(self, text: str, saved: bool = True):
         super().__init__(text)
@@ -27,7 +27,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: errors in percent, None before the first evaluation; rate in steps per second."""
+    """Progress of a run; errors are in percent and None before the first evaluation."""
 
     iteration: int
     iterations: int
@@ -44,7 +44,7 @@ def train(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> dict:
-    """Train one run alone to its end; the arguments, the errors and what is returned are those of :func:`training`."""
+    """Train one run to its end; arguments, errors and result are as in :func:`training`."""
     parts = training(trainer, folder, checkpoint_seconds, on_progress, stop_requested)
     while True:
         try:
@@ -66,21 +66,23 @@ def training(
 ) -> Generator[int, None, dict]:
     """Train to the end in small parts, from the newest checkpoint in ``folder`` if there is one.
 
-    Between two parts it yields how many steps the device has done since the last time: 0 where it has still enough to
-    do, too. So several trainings can take turns on one device without any of them waiting for it; ``clock`` gives
-    seconds and stands still while this one is kept waiting for its turn.
+    After each part this yields the number of steps that the device has finished since the last time, which is 0 while
+    it is busy. So several trainings can take turns on one device without waiting for it. ``clock`` returns seconds and
+    stands still while this training waits for its turn.
 
-    A checkpoint is written about every ``checkpoint_seconds``, ``on_progress`` called about once a second. Where one
-    can't be written, a full disk say, there is a warning, the older ones stay and training goes on to the next. Where
-    ``stop_requested`` turns true, a checkpoint is written and Interrupted raised, which says so if it could not be
-    written. Returns how it was trained:
-    wall_seconds, and train_seconds without evaluations and checkpoints, of all starts together less what a killed
-    process did after its last checkpoint; device_seconds, its share of the device's time, where ``neighbours`` other
-    runs had theirs; packed_with, the most others at once; segments, each with the iterations from and to which it went,
-    its device_seconds and its origin. ``origin`` says in plain values where and with what this process trains, once a
-    checkpoint is loaded; starts of the same origin are one segment, and the origin is None of what a checkpoint
-    without segments brings.
-    In a group of processes, rank 0 alone reads and writes.
+    A checkpoint is written about every ``checkpoint_seconds``, and ``on_progress`` is called about once a second. If a
+    checkpoint can't be written, for example because the disk is full, there is a warning, the older ones stay, and
+    training continues until the next one. When ``stop_requested`` returns true, a checkpoint is written and Interrupted
+    is raised; its message says if the checkpoint could not be written. In a group of processes, only rank 0 reads and
+    writes checkpoints.
+
+    Returns the history of the training, summed over all starts without the work that killed processes lost:
+    wall_seconds; train_seconds, without evaluations and checkpoints; device_seconds, this run's share of the device's
+    time, which it shares with ``neighbours`` other runs; packed_with, the largest number of neighbours; and segments,
+    each with the iterations at which it starts ("from") and ends ("to"), its device_seconds and its origin. ``origin``
+    is called once a checkpoint is loaded and describes this process's hardware and software in plain values.
+    Consecutive starts with the same origin form one segment; a checkpoint without segments becomes one with origin
+    None.
     """
     history = {"wall_seconds": 0.0, "train_seconds": 0.0, "device_seconds": 0.0, "packed_with": 0, "segments": []}
     group = trainer.group
@@ -92,11 +94,11 @@ def training(
             _note_segment(history, trainer.iteration, None)
     own_origin = origin()
     burst = BURST[trainer.device.type]
-    first_iteration = kept = trainer.iteration  # kept: the iteration of the newest checkpoint
+    first_iteration = kept = trainer.iteration  # kept: iteration of the newest checkpoint
     wall_before = history["wall_seconds"]
     started = last_checkpoint = last_progress = segment = shared = clock()
-    marks: deque = deque()  # each with how many steps lie between it and the one before
-    done = 0  # steps that are still to be told
+    marks: deque = deque()  # each with the number of steps since the previous mark
+    done = 0  # finished steps that have not been yielded yet
     while not trainer.finished:
         before = trainer.iteration
         with threads(trainer.threads):
@@ -133,7 +135,7 @@ def training(
             state = {**trainer.state_dict(), "history": history}
             problem = _save(folder, state) if group.rank == 0 else None
             kept = kept if problem else trainer.iteration
-            group.barrier()  # a process that ends may take the others with it
+            group.barrier()  # a process that ends early could end the others before the checkpoint is written
             segment = clock()
             reached = f"{trainer.run} stopped at iteration {trainer.iteration}"
             if stop and problem:
@@ -141,15 +143,15 @@ def training(
             if stop:
                 raise Interrupted(f"{reached}; it can be resumed")
             if problem:
-                warnings.warn(f"{trainer.run} at iteration {trainer.iteration}: {problem}; training goes on, and the "
-                              f"next checkpoint is tried in {checkpoint_seconds:g} s", stacklevel=2)  # fmt: skip
+                warnings.warn(f"{trainer.run} at iteration {trainer.iteration}: {problem}; training continues, with "
+                              f"the next checkpoint in {checkpoint_seconds:g} s", stacklevel=2)  # fmt: skip
     history["wall_seconds"] = wall_before + clock() - started
     _note_segment(history, trainer.iteration, own_origin)
     return history
 
 
 def _save(folder: Path, state: dict) -> str:
-    """Write a checkpoint; returns why it could not be written, empty if it was."""
+    """Write a checkpoint; return the reason if it could not be written, else an empty text."""
     try:
         checkpoint.save(folder, state)
     except OSError as error:
@@ -158,7 +160,7 @@ def _save(folder: Path, state: dict) -> str:
 
 
 def _note_segment(history: dict, iteration: int, origin: dict | None) -> None:
-    """Write down that what was done since the last note, up to ``iteration``, is of this origin."""
+    """Add the iterations since the last note, up to ``iteration``, to the segment with this origin."""
     segments = history["segments"]
     if not segments or segments[-1]["origin"] != origin:
         begin = segments[-1]["to"] if segments else 0
@@ -169,9 +171,9 @@ def _note_segment(history: dict, iteration: int, origin: dict | None) -> None:
 
 
 def _reached(trainer: Trainer, marks: deque, left: int) -> Generator[int, None, int]:
-    """Yield the steps done since the last time, until no more than ``left`` marks are ahead of the device.
+    """Yield the number of steps finished since the last time, until at most ``left`` marks are not reached yet.
 
-    Returns those that were done in the end. Marks that the device has come to are removed.
+    Returns the number of steps finished in the last round. Reached marks are removed.
     """
     while True:
         done = 0

@@ -1,7 +1,7 @@
-"""State dicts in files of other programs: told apart by their first bytes, and read without executing code.
+"""State dicts from other programs' files: recognized by their first bytes, and read without executing code.
 
-A training script's file has other things beside the weights, of classes that need not exist here. Nothing of them is
-imported or called: an inert stand-in takes the place of each.
+Files of training scripts often hold other objects beside the weights, of classes that may not exist here. None of these
+classes is imported or called: an inert stand-in takes the place of each.
 """
 
 import pickletools
@@ -19,46 +19,46 @@ from torch import Tensor
 
 from resnet import checkpoint
 
-# Under which training scripts save weights beside other things: the first that holds some is taken, so that of weights
-# and their moving averages it is the weights.
+# Keys under which training scripts save weights beside other objects. The first key that holds weights wins, so weights
+# are preferred to their moving averages.
 WRAPPERS = (
     "state_dict", "model_state_dict", "model_state", "model", "net_state_dict", "net", "network", "module", "weights",
     "params", "state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema",
 )  # fmt: skip
-PREFIXES = ("module.", "model.", "net.", "network.", "backbone.", "encoder.")  # that some names have and others not
-LAST_LAYERS = ("linear", "classifier", "head", "last_linear")  # what others call fc
+PREFIXES = ("module.", "model.", "net.", "network.", "backbone.", "encoder.")  # may begin some of the names
+LAST_LAYERS = ("linear", "classifier", "head", "last_linear")  # other programs' names for fc
 SHOWN = 6  # entries of a file in a message
 
-# By what such files begin with.
+# By the first bytes of the file.
 _NO_WEIGHTS = {
-    b"version https://git-lfs": "a pointer of git-lfs and not the file itself: fetch that with git lfs pull",
-    b"<": "a web page and not the file itself: download it by the address that the page's link has",
-    b"{": "JSON text, such as a list of the files that have the weights",
-    b"\x89HDF": "an HDF5 file, as Keras writes them, and not PyTorch's",
-    b"\x93NUMPY": "a NumPy array, and no weights by name",
-    b"\x1f\x8b": "packed with gzip: unpack it",
-    b"BZh": "packed with bzip2: unpack it",
-    b"\xfd7zXZ": "packed with xz: unpack it",
+    b"version https://git-lfs": "a git-lfs pointer, not the file itself: fetch the file with git lfs pull",
+    b"<": "a web page, not the file itself: download the file from the page's link",
+    b"{": "JSON text, such as an index of weights files",
+    b"\x89HDF": "an HDF5 file, as written by Keras, not a PyTorch file",
+    b"\x93NUMPY": "a NumPy array, not weights by name",
+    b"\x1f\x8b": "compressed with gzip: unpack it",
+    b"BZh": "compressed with bzip2: unpack it",
+    b"\xfd7zXZ": "compressed with xz: unpack it",
     b"7z\xbc\xaf": "a 7z archive: unpack it",
     b"Rar!": "a RAR archive: unpack it",
-    b"GGUF": "a GGUF file, and not PyTorch's",
+    b"GGUF": "a GGUF file, not a PyTorch file",
 }
 
 
 class WeightsError(Exception):
-    """Weights that can't be found, read or used. The message names the file and says what to do."""
+    """Weights that can't be found, read or used. The message names the file and the remedy."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file: as ``runs/weights`` has them, safetensors', or PyTorch's.
+    """Read the state dict in a file: one of ``runs/weights``, a safetensors file, or a PyTorch file.
 
-    It may be wrapped in a dictionary with other things, be a whole network's, and its names may have prefixes, or other
-    programs' names of the last layer (``linear``) and of projections (``shortcut``). Raises WeightsError.
+    A PyTorch file may hold a dictionary with other objects or a whole pickled network. Names may have prefixes, or
+    other programs' names for the last layer (``linear``) and for projections (``shortcut``). Raises WeightsError.
     """
     if path.is_dir():
-        raise WeightsError(f"{path} is a folder; name a file of weights in it")
+        raise WeightsError(f"{path} is a folder; name a weights file in it")
     if not path.exists():
-        raise WeightsError(f"there is no file {path}; torchvision's weights are called torchvision:resnet50")
+        raise WeightsError(f"there is no file {path}; torchvision's weights are named like torchvision:resnet50")
     try:
         if checkpoint.is_checkpoint(path):
             content = checkpoint.load(path)
@@ -73,24 +73,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(str(error)) from error
     except WeightsError:
         raise
-    except Exception as error:  # of many types, with each format's reader its own
-        raise WeightsError(f"{path} can't be read as weights ({_reason(error)}): it is damaged, or holds something "
-                           "other than tensors and plain values; torch.save(model.state_dict(), ...) makes such a file"
+    except Exception as error:  # each format's reader raises its own types
+        raise WeightsError(f"{path} can't be read as weights ({_reason(error)}): it is damaged, or holds objects other "
+                           "than tensors and plain values; torch.save(model.state_dict(), ...) makes a readable file"
                            ) from error  # fmt: skip
     if not (state := find_state(content)):
-        raise WeightsError(f"{path} holds no state dict, which has a tensor under every name; it has {_said(content)}")
+        raise WeightsError(f"{path} holds no state dict, a dictionary of tensors by name; it holds "
+                           f"{_describe(content)}")  # fmt: skip
     return state
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file begins as safetensors' do: with a length below 100 MB and JSON."""
+    """Return whether a file begins like a safetensors file: with a length below 100 MB and JSON."""
     with path.open("rb") as file:
         head = file.read(9)
     return head[8:] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000
 
 
 def _refuse_others(path: Path) -> None:
-    """Raise WeightsError for a file that is known to be of another kind."""
+    """Raise WeightsError for files known not to hold weights."""
     with path.open("rb") as file:
         head = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()
     for beginning, what in _NO_WEIGHTS.items():
@@ -99,17 +100,17 @@ def _refuse_others(path: Path) -> None:
     if zipfile.is_zipfile(path):
         names = zipfile.ZipFile(path).namelist()
         if any(name.endswith("/constants.pkl") for name in names):
-            raise WeightsError(f"{path} is a TorchScript program: load it with torch.jit.load where you trust it, and "
+            raise WeightsError(f"{path} is a TorchScript program: load it with torch.jit.load if you trust it, and "
                                "save its state_dict()")  # fmt: skip
         if not any(name.endswith("data.pkl") for name in names):
-            raise WeightsError(f"{path} is a zip archive of {_some(names)}, and not PyTorch's: unpack it")
+            raise WeightsError(f"{path} is a zip archive of {_some(names)}, not a PyTorch file: unpack it")
 
 
 # ------------------------------------------------------------------------------------------------------ PyTorch's files
 
 
 class _StandIn:
-    """What a file has of a class or function that is not allowed. What it was built with is its ``state``."""
+    """Stand-in for an object of a class or function that is not allowed; ``state`` is the object's pickled state."""
 
     def __new__(cls, *arguments):
         return super().__new__(cls)
@@ -119,16 +120,16 @@ class _StandIn:
 
 
 class _DictionaryStandIn:
-    """The same for a kind of dictionary, such as EasyDict: what is built is a dictionary."""
+    """Stand-in for a dictionary class such as EasyDict, which creates a plain dictionary."""
 
     def __new__(cls, *arguments):
         return OrderedDict()
 
 
 def _load(path: Path):
-    """What torch.save wrote, with stand-ins for all that PyTorch does not allow by itself."""
+    """Load a file of torch.save, with stand-ins for all classes that PyTorch does not allow by default."""
     names = _globals(path)
-    for other in (_StandIn, _DictionaryStandIn):  # which is needed cannot be seen from a name
+    for other in (_StandIn, _DictionaryStandIn):  # a class's name does not tell which of the two it needs
         stand_ins = [(_StandIn if name.startswith("numpy.") else other, name) for name in sorted(names)]
         try:
             with torch.serialization.safe_globals(stand_ins), path.open("rb") as file:
@@ -139,35 +140,35 @@ def _load(path: Path):
 
 
 def _globals(path: Path) -> set[str]:
-    """The full names of all classes and functions that a file of torch.save asks for; nothing is looked up."""
+    """Return the full names of all classes and functions in a file of torch.save, without importing them."""
     names = set()
-    with ExitStack() as stack, suppress(ValueError):  # of a file that is damaged, of which more is said later
+    with ExitStack() as stack, suppress(ValueError):  # damaged files are reported later
         if zipfile.is_zipfile(path):
             archive = stack.enter_context(zipfile.ZipFile(path))
             file = stack.enter_context(archive.open(next(n for n in archive.namelist() if n.endswith("data.pkl"))))
         else:
             file = stack.enter_context(path.open("rb"))
-        for _ in range(4):  # as many before PyTorch 1.6, with the tensors' bytes after them; 1 since then
+        for _ in range(4):  # pickles: 4 before PyTorch 1.6, followed by the tensors' bytes; 1 since then
             names |= {argument for code, argument, _ in pickletools.genops(file) if code.name == "GLOBAL"}
-    pairs = (tuple(name.split(" ", 1)) for name in names)  # with the names that Python 2 had for them
+    pairs = (tuple(name.split(" ", 1)) for name in names)  # possibly Python 2's names
     return {".".join(NAME_MAPPING.get(pair, (IMPORT_MAPPING.get(pair[0], pair[0]), pair[1]))) for pair in pairs}
 
 
 def _reason(error: Exception) -> str:
-    """An error's first line, or of PyTorch's long ones what was wrong: the rest is how to have code executed."""
+    """Return an error's first line, without PyTorch's long advice on loading files that execute code."""
     text = str(error) or type(error).__name__
     if text.startswith("Weights only load failed"):
         text = text.partition("WeightsUnpickler error: ")[2] or text.partition("\n\n")[2]
     return text.strip().splitlines()[0].partition(" Please use")[0]
 
 
-# ------------------------------------------------------------------------------------------------- what is in the file
+# -------------------------------------------------------------------------------------------------- contents of a file
 
 
 def find_state(content) -> dict[str, Tensor]:
-    """The state dict in what a file holds, with this suite's names; empty if there is none.
+    """Find the state dict in a file's content and return it with this suite's names; empty if there is none.
 
-    Where none is under a name of WRAPPERS, it is the only one that there is.
+    If no key of WRAPPERS holds one, the only state dict under any other key is taken.
     """
     if isinstance(content, _StandIn):
         content = dict(_tensors_of(content))
@@ -181,14 +182,14 @@ def find_state(content) -> dict[str, Tensor]:
 
 
 def _is_state(content: Mapping) -> bool:
-    """Whether these are weights by name, and not tensors of an optimizer."""
+    """Return whether these are weights by name, not tensors of an optimizer."""
     return all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()) and any(
         key.endswith(("weight", "bias")) for key in content
     )
 
 
 def _tensors_of(module: _StandIn, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The weights of a network that was saved as a whole, by name, in the order of its state dict."""
+    """Yield the names and weights of a network that was pickled as a whole, in the order of its state dict."""
     inside = getattr(module, "state", None)
     if not isinstance(inside, dict) or not isinstance(inside.get("_modules"), dict):
         return
@@ -201,7 +202,7 @@ def _tensors_of(module: _StandIn, prefix: str = "") -> Iterator[tuple[str, Tenso
 
 
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by the names that they have here. No weight is lost."""
+    """Return all weights under this suite's names."""
     while len(first := {key.partition(".")[0] for key in state}) == 1 and all(key.count(".") > 1 for key in state):
         state = _without(state, f"{first.pop()}.")
     if "conv1.weight" not in state:
@@ -217,18 +218,18 @@ def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _without(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Without a prefix of names, unless two would then be the same."""
+    """Remove a prefix from the names, unless two names would then be equal."""
     shorter = {key.removeprefix(prefix): value for key, value in state.items()}
     return shorter if len(shorter) == len(state) else state
 
 
-def _said(content) -> str:
-    """What a file holds, for a message."""
+def _describe(content) -> str:
+    """Describe a file's content for a message."""
     if not isinstance(content, Mapping):
-        return f"a {type(content).__name__}" if not isinstance(content, _StandIn) else "an object of a class of its own"
+        return f"a {type(content).__name__}" if not isinstance(content, _StandIn) else "an object of an unknown class"
     kinds = [f"{key} ({'dict' if isinstance(value, Mapping) else type(value).__name__.lstrip('_')})"
              for key, value in content.items()]  # fmt: skip
-    return _some(kinds) or "nothing in it"
+    return _some(kinds) or "nothing"
 
 
 def _some(names: list[str]) -> str:

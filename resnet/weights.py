@@ -1,9 +1,8 @@
-"""Weights of networks: which network they are of, and those that torchvision publishes.
+"""Recognition of the network that weights belong to, and torchvision's published weights.
 
-Files of them are read by :mod:`resnet.weight_files`. State dicts have torchvision's keys (see
-:class:`resnet.models.net.Net`), so weights tell which network for ImageNet they belong to, except where networks with
-the same weights compute differently: the variants "original" and "b" of a bottleneck net, and a plain net and the
-residual one with shortcut A.
+:mod:`resnet.weight_files` reads the files. State dicts have torchvision's keys (see :class:`resnet.models.net.Net`), so
+weights identify their ImageNet network, except where networks with equal weights compute differently: the variants
+"original" and "b" of a bottleneck net, and a plain net and the residual net with shortcut A.
 """
 
 import hashlib
@@ -34,8 +33,8 @@ __all__ = [
     "weight_shapes",
 ]
 
-TORCHVISION = "torchvision:"  # what the names of published weights begin with
-PUBLISHED = tuple(f"resnet{depth}" for depth in BLOCKS)  # what can come after it
+TORCHVISION = "torchvision:"  # prefix of the names of torchvision's published weights
+PUBLISHED = tuple(f"resnet{depth}" for depth in BLOCKS)  # their networks
 SHOWN = 3  # names in a message
 
 
@@ -51,24 +50,24 @@ class Architecture:
 
     @property
     def variant(self) -> str:
-        """Of a net for ImageNet: the option, or its default."""
+        """The variant of an ImageNet net: the option or its default."""
         return self.options.get("variant", "original")
 
     @property
     def shortcut(self) -> str | None:
-        """Of a net for ImageNet: the option, or its default; None for a plain net."""
+        """The shortcut of an ImageNet net: the option or its default; None for a plain net."""
         return None if "plain" in self.model else self.options.get("shortcut", "B")
 
 
 def torchvision_file(name: str) -> Path:
-    """The file of torchvision's first ImageNet weights of a network, in torch.hub's cache; downloaded if missing.
+    """Return torchvision's file of a network's first ImageNet weights in torch.hub's cache; download it if missing.
 
-    Raises WeightsError, which names the file and its address, if it is neither there nor can be downloaded, and if its
-    content is not the published one.
+    Raises WeightsError, which names the file and its address, if the file can't be downloaded or its content differs
+    from the published one.
     """
     if name not in PUBLISHED:
         known = ", ".join(f"{TORCHVISION}{known}" for known in PUBLISHED)
-        raise WeightsError(f"there is no {TORCHVISION}{name} here; there are: {known}")
+        raise WeightsError(f"unknown weights {TORCHVISION}{name}; known are: {known}")
     from torchvision.models import get_model_weights
 
     url = get_model_weights(name)["IMAGENET1K_V1"].url
@@ -80,12 +79,12 @@ def torchvision_file(name: str) -> Path:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=digest, progress=False)
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             raise WeightsError(f"torchvision's weights are not at {path}, and {url} can't be downloaded ({error}); "
-                               "download it elsewhere and put it there") from error  # fmt: skip
+                               "download this file elsewhere and copy it to that path") from error  # fmt: skip
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(digest):
         raise WeightsError(f"{path} is damaged: its SHA-256 begins with {found[: len(digest)]} instead of {digest}; "
-                           f"remove it, and it is downloaded from {url} again")  # fmt: skip
+                           f"remove it to have it downloaded from {url} again")  # fmt: skip
     return path
 
 
@@ -96,14 +95,14 @@ def find_architecture(
     shortcut: str | None = None,
     file: str = "",
 ) -> Architecture:
-    """The network for ImageNet that the weights belong to.
+    """Find the ImageNet network that the weights belong to.
 
-    ``model``, ``variant`` and ``shortcut`` are needed only where the weights leave them open, and the model not where
-    the ``file``'s name has it; a file that is named as torchvision does, resnet50-0676ba61.pth, is of variant "b".
-    Raises WeightsError, for weights that don't fit what is asked for too.
+    ``model``, ``variant`` and ``shortcut`` are needed only where the weights leave them open. The ``file``'s name can
+    give the model, and the form of torchvision's names, resnet50-0676ba61.pth, implies variant "b". Raises WeightsError
+    if no network or several fit, or if the weights don't fit the requested network.
     """
     fitting = fitting_architectures(state)
-    if variant == "b" and not any(found.variant == "b" for found in fitting):  # of nets without bottlenecks
+    if variant == "b" and not any(found.variant == "b" for found in fitting):  # the net has no bottlenecks
         variant = "original"
     chosen = [
         found
@@ -115,8 +114,8 @@ def find_architecture(
         if wanted is None:
             near = nearest_architecture(state)
             like = f"; nearest is {near}" + _different(state, near) if near else _several(state)
-            raise WeightsError(f"the weights are those of no network for ImageNet here ({_some(list(state))}){like}; "
-                               "name the one that they should be with --model to see what differs")  # fmt: skip
+            raise WeightsError(f"the weights fit no ImageNet network ({_some(list(state))}){like}; name the expected "
+                               "network with --model to see the differences")  # fmt: skip
         options = {"variant": variant, "shortcut": None if wanted.startswith("plain") else shortcut}
         options = {name: value for name, value in options.items() if value is not None}
         raise WeightsError(_why_not(state, Architecture(wanted, options | _classes(state)), fitting))
@@ -128,13 +127,13 @@ def find_architecture(
         either = " or ".join(map(str, chosen))
         flag = "--model" if len({found.model for found in chosen}) > 1 else "--variant"
         values = [found.model if flag == "--model" else found.variant for found in chosen]
-        raise WeightsError(f"the weights can be those of {either}, which have the same names and shapes and compute "
-                           f"differently: say which with {flag} {' or '.join(values)}")  # fmt: skip
+        raise WeightsError(f"the weights fit {either}, whose weights have the same names and shapes but compute "
+                           f"differently: choose one with {flag} {' or '.join(values)}")  # fmt: skip
     return chosen[0]
 
 
 def fitting_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
-    """The networks for ImageNet whose weights have just these names and shapes: of any variant, shortcut and stem."""
+    """List the ImageNet networks, of any variant, shortcut and stem, with exactly these weight names and shapes."""
     blocks = tuple(
         len({key.split(".")[1] for key in state if key.startswith(f"layer{stage}.")}) for stage in range(1, 5)
     )
@@ -144,17 +143,17 @@ def fitting_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
         for variant in VARIANTS:
             for shortcut in SHORTCUTS:
                 if (variant == "b" and depth < 50) or (variant, shortcut) == ("d", "A"):
-                    continue  # the same as the original; none
+                    continue  # the same as the original; not a network
                 options = {"variant": variant, "shortcut": shortcut, **_classes(state)}
                 candidates.append(Architecture(f"resnet{depth}", options))
-                if variant in ("original", "b"):  # the others have stems of their own
+                if variant in ("original", "b"):  # the other variants have their own stems
                     candidates.append(Architecture(f"resnet{depth}", {**options, "small_stem": True}))
         found += [candidate for candidate in candidates if not any(_differences(state, candidate))]
     return found
 
 
 def nearest_architecture(state: Mapping[str, Tensor]) -> Architecture | None:
-    """The network, for images of either size, that has most of these names and shapes; None if that is not half."""
+    """Find the ImageNet or CIFAR network that shares most names and shapes; None if it shares half or less."""
     given = weight_shapes(state).items()
     candidates = [Architecture(name, _classes(state)) for name in (*PUBLISHED, *(f"plain{d}" for d in PLAIN_DEPTHS))]
     blocks = len({key.split(".")[1] for key in state if key.startswith("layer1.")})
@@ -171,27 +170,27 @@ def nearest_architecture(state: Mapping[str, Tensor]) -> Architecture | None:
 
 
 def weight_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shapes of all weights by name; BN's counters of batches, which nothing uses and old files lack, are none."""
+    """Return the shapes of all weights by name, without BN's counters of batches, which are unused."""
     return {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
 
 
 def load_network(state: Mapping[str, Tensor], architecture: Architecture) -> nn.Module:
-    """The network with the weights, in evaluation mode. Raises WeightsError if they are not of this architecture."""
+    """Build the network with the weights, in evaluation mode. Raises WeightsError if they don't fit it."""
     if any(_differences(state, architecture)):
         raise WeightsError(_why_not(state, architecture, fitting_architectures(state)))
     model = create_model(architecture.model, **architecture.options)
-    model.load_state_dict(state, strict=False)  # which matters to BN's counters of batches alone
+    model.load_state_dict(state, strict=False)  # old files lack BN's counters of batches
     return model.eval()
 
 
 def _classes(state: Mapping[str, Tensor], default: int = 1000) -> dict:
-    """The option for another number of classes than the default."""
+    """Return the option ``num_classes`` if the weights' number of classes is not the default."""
     fc = state.get("fc.bias")
     return {} if fc is None or fc.dim() != 1 or len(fc) == default else {"num_classes": len(fc)}
 
 
 def _differences(state: Mapping[str, Tensor], architecture: Architecture) -> tuple[list[str], list[str], list[str]]:
-    """Names of weights that the network has and the state dict lacks, the reverse, and those of another shape."""
+    """Return the names of weights that the state dict lacks, that the network lacks, and that differ in shape."""
     wanted, given = _network_shapes(architecture.model, tuple(architecture.options.items())), weight_shapes(state)
     shapes = [f"{k} {given[k]} instead of {wanted[k]}" for k in wanted if k in given and given[k] != wanted[k]]
     return [k for k in wanted if k not in given], [k for k in given if k not in wanted], shapes
@@ -205,20 +204,20 @@ def _network_shapes(model: str, options: tuple) -> dict[str, tuple[int, ...]]:
 
 def _why_not(state: Mapping[str, Tensor], architecture: Architecture, fitting: list[Architecture]) -> str:
     said = _different(state, architecture)
-    fits = f"; they fit {' and '.join(map(str, fitting))}" if fitting else "; they fit no network for ImageNet here"
-    return f"the weights are not those of {architecture}{said}{fits}"
+    fits = f"; they fit {' and '.join(map(str, fitting))}" if fitting else "; they fit no ImageNet network"
+    return f"the weights do not fit {architecture}{said}{fits}"
 
 
 def _several(state: Mapping[str, Tensor]) -> str:
-    """What is said of weights of several networks, such as those of contrastive learning."""
+    """Describe weights of several networks, such as those of contrastive learning, for a message."""
     stems = [key.removesuffix("conv1.weight") for key in state if re.fullmatch(r"(\w+\.)+conv1\.weight", key)]
     stems = [stem for stem in stems if not re.search(r"layer\d\.", stem)]
-    return f"; there are several networks, under {' and '.join(stems)}: save one alone" if len(stems) > 1 else ""
+    return f"; there are several networks, under {' and '.join(stems)}: save only one" if len(stems) > 1 else ""
 
 
 def _different(state: Mapping[str, Tensor], architecture: Architecture) -> str:
-    """What differs from a network's names and shapes, after a colon."""
-    found = zip(_differences(state, architecture), ("missing", "not of it", "of another shape"))
+    """Describe the differences from a network's names and shapes, after a colon."""
+    found = zip(_differences(state, architecture), ("missing", "unknown", "of another shape"))
     said = [f"{len(names)} {kind} ({_some(names)})" for names, kind in found if names]
     return f": {'; '.join(said)}" if said else ""
 

@@ -1,4 +1,4 @@
-"""Data sets of ten classes that are kept as one NumPy archive: what must be in it, and errors that say what to do."""
+"""Reading and validation of ten-class data sets that are stored as one NumPy archive."""
 
 import zipfile
 import zlib
@@ -10,21 +10,21 @@ from resnet.data.dataset import DataError
 
 
 def as_folder(path: Path, archive: str) -> Path:
-    """The folder of the data, which can be named by the archive in it. Raises DataError for any other file."""
+    """Return the data folder, given the folder or the archive in it. Raises DataError for any other file."""
     if not path.is_file():
         return path
     if path.name != archive:
-        raise DataError(f"{path} is a file: name the folder that it is in, and have it called {archive} there if it is "
-                        "such an archive")  # fmt: skip
+        raise DataError(f"{path} is a file: name its folder instead, and rename it to {archive} if it is such an "
+                        "archive")  # fmt: skip
     return path.parent
 
 
 def read_archive(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file that ``shapes`` names: uint8, of these shapes, labels from 0 to 9.
+    """Read the arrays named in ``shapes`` from an .npz file: uint8, of these shapes, with labels from 0 to 9.
 
-    Raises DataError for anything else; nothing in the file is executed.
+    Raises DataError for anything else. No code in the file is executed.
     """
-    remedy = f"replace the file, or remove it to have the official files downloaded to {path.parent}"
+    remedy = f"replace the file, or remove it to download the official files to {path.parent}"
     try:
         with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in shapes if name not in archive.files]
@@ -46,7 +46,7 @@ def read_archive(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np
 
 
 def read_positions(path: Path, name: str, count: int) -> tuple[int, ...]:
-    """The array ``name`` of an .npz file, where it has one: positions among ``count`` images. Raises DataError."""
+    """Read the array ``name`` of an .npz file, if it has one: positions among ``count`` images. Raises DataError."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             positions = np.asarray(archive[name]) if name in archive.files else np.zeros(0, np.int64)

@@ -1,4 +1,4 @@
-"""Batched augmentation on the device: every image gets its own crop offset and flip."""
+"""Batched augmentation on the device, with a separate crop offset and flip for every image."""
 
 import torch
 from torch import Tensor
@@ -7,17 +7,17 @@ PADDING = 4  # pixels on each side (He et al. 2015, section 4.2)
 
 
 def pad(images: Tensor) -> Tensor:
-    """Images (..., H, W, C) with ``PADDING`` zero pixels on each side: (..., H + 8, W + 8, C)."""
+    """Pad images (..., H, W, C) with ``PADDING`` zero pixels on each side: (..., H + 8, W + 8, C)."""
     return torch.nn.functional.pad(images, (0, 0, PADDING, PADDING, PADDING, PADDING))
 
 
 def crop_and_flip(
     padded: Tensor, padded_mean: Tensor, index: Tensor, offset: Tensor, flip: Tensor, scale: float | Tensor = 1 / 255
 ) -> Tensor:
-    """A batch of cropped and flipped images, less the mean image, times ``scale`` (which may be one per channel).
+    """Crop and flip a batch of images, subtract the mean image, and multiply by ``scale``, a number or one per channel.
 
     padded: uint8 (N, H + 8, W + 8, C), the padded data set. padded_mean: float32 (H + 8, W + 8, C), the padded mean
-    image in units of 0..255: the mean is subtracted before the crop, so the border is zero. index: int64 (B,).
+    image in units of 0..255; it is subtracted before the crop, so the border is zero. index: int64 (B,).
     offset: int64 (B, 2), row and column of the crop's corner, each 0..8. flip: bool (B,).
     Returns float32 (B, C, H, W) in channels-last memory, by default in units of 0..1.
     """
@@ -31,7 +31,7 @@ def crop_and_flip(
 
 
 def subtract_mean(images: Tensor, mean: Tensor, scale: float | Tensor = 1 / 255) -> Tensor:
-    """uint8 (B, H, W, C) less the mean image (H, W, C), times ``scale``.
+    """Subtract the mean image (H, W, C) from uint8 images (B, H, W, C), and multiply by ``scale``.
 
     Returns float32 (B, C, H, W) in channels-last memory.
     """

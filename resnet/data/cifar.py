@@ -15,14 +15,14 @@ SHAPES = {
     "test_labels": (10_000,),
 }
 
-# Copies other than the official files that are known, by the digest of their arrays, and how they differ.
+# Known unofficial copies, by the digest of their arrays, and their differences from the official files.
 KNOWN_COPIES = {
     "3940445b01c63e6f8d5cea7a3f880c20443a7fdcbed4056132cffd594183447c": (
         "the official images, order, labels and split, but 96 images (76 training, 20 test) decoded from JPEG copies"
     ),
 }
-# Of such copies the test images that are not exact: SHA-256 of their positions, int64, little-endian. The archive has
-# the positions themselves as an array of this name.
+# For such copies, the SHA-256 of the positions (int64, little-endian) of test images that are not exact. The archive
+# holds the positions in an array of this name.
 POSITIONS = "jpeg_test"
 INEXACT_TEST_IMAGES = {
     "3940445b01c63e6f8d5cea7a3f880c20443a7fdcbed4056132cffd594183447c": (
@@ -32,7 +32,7 @@ INEXACT_TEST_IMAGES = {
 
 
 def load_cifar10(folder: Path, download: bool = True) -> ImageDataset:
-    """CIFAR-10 (Krizhevsky 2009) from ``folder``; see :func:`resnet.data.load`. Raises DataError."""
+    """Load CIFAR-10 (Krizhevsky 2009) from ``folder``; see :func:`resnet.data.load`. Raises DataError."""
     archive = as_folder(folder, ARCHIVE) / ARCHIVE
     if archive.exists():
         arrays = read_archive(archive, SHAPES)
@@ -45,7 +45,7 @@ def _read_torchvision(folder: Path, download: bool) -> dict[str, np.ndarray]:
     from torchvision.datasets import CIFAR10
 
     class Here(CIFAR10):
-        """The files themselves in the folder, and not below it."""
+        """CIFAR10 with its files directly in the folder."""
 
         base_folder = ""
 
@@ -55,7 +55,7 @@ def _read_torchvision(folder: Path, download: bool) -> dict[str, np.ndarray]:
     try:
         train, test = (kind(folder, train=train, download=download) for train in (True, False))
     except (RuntimeError, OSError, EOFError) as error:
-        # torchvision checks MD5 sums; it raises RuntimeError for missing or damaged files and OSError off line.
+        # torchvision checks MD5 sums; it raises RuntimeError for missing or damaged files, and OSError when offline.
         raise DataError(
             f"CIFAR-10 is not in {folder}: {files} is missing or damaged and "
             f"{'could not be downloaded' if download else 'downloading is off'} ({error}). "

@@ -1,16 +1,16 @@
-"""Random changes of colour, and the way from pixels to a network's input: batched work on the device.
+"""Colour augmentation and normalisation of pixels, batched on the device.
 
 Bag of Tricks, section 2.1, scales "hue, saturation, and brightness with coefficients uniformly drawn from [0.6, 1.4]".
-What scaling a hue, which is an angle, should mean it does not say; its authors' released script (GluonCV's
-train_imagenet.py) has brightness, contrast and saturation, and no hue, and so it is here. As there, the three come in
-an order drawn per image, and each result is cut off at 0 and 255, though here it is not rounded to whole numbers.
+The paper does not say how to scale a hue, which is an angle. Like its authors' released script (GluonCV's
+train_imagenet.py), this module scales brightness, contrast and saturation, but no hue. As in the script, their order is
+drawn per image, and each result is clipped to 0 and 255, but it is not rounded to whole numbers.
 """
 
 import torch
 from torch import Tensor
 
-# Per channel, red, green and blue, of pixels in 0..255: Bag of Tricks, section 2.1. He et al. 2015 (section 3.4)
-# subtracts the per-pixel mean and divides by nothing; it gets the same here.
+# For red, green and blue, of pixels in 0..255: Bag of Tricks, section 2.1. He et al. 2015 (section 3.4) subtracts the
+# per-pixel mean and does not divide; here it gets the same normalisation.
 MEAN = 123.68, 116.779, 103.939
 STD = 58.393, 57.12, 57.375
 
@@ -18,7 +18,7 @@ GREY = 0.299, 0.587, 0.114  # brightness of red, green and blue (ITU-R BT.601)
 
 # The principal components of ImageNet's RGB values as in the authors' script: the standard deviation along each, for
 # pixels in 0..255, and the components as columns. The method is from Krizhevsky et al. 2012, section 4.1, which does
-# not print them; the numbers were published with fb.resnet.torch, for pixels in 0..1.
+# not give the numbers; they were published with fb.resnet.torch, for pixels in 0..1.
 DEVIATIONS = 55.46, 4.794, 1.148
 COMPONENTS = (
     (-0.5675, 0.7192, 0.4009),
@@ -28,12 +28,12 @@ COMPONENTS = (
 
 
 def draw_colours(generator: torch.Generator, jitter: float, noise: float) -> Tensor:
-    """What is done to one image's colours: float32 (4, 3), for :meth:`ToInput.__call__`.
+    """Draw one image's colour transformation, float32 (4, 3), for :meth:`ToInput.__call__`.
 
-    The first three rows are brightness, contrast and saturation, in random order and with factors uniform in
-    1 - jitter to 1 + jitter: the shares of the pixel, of its grey value, and of the image's mean grey value in the
-    new pixel. The last row is what is then added to red, green and blue: along each principal component a normal
-    number, of standard deviation ``noise``, times the standard deviation of the images' pixels.
+    The first three rows are brightness, contrast and saturation in random order, with factors uniform in 1 - jitter to
+    1 + jitter. Each row holds the weights of the pixel, of its grey value, and of the image's mean grey value in the
+    new pixel. The last row is then added to red, green and blue: a normal number of standard deviation ``noise`` along
+    each principal component, times the standard deviation of ImageNet's pixels along it.
     """
     factors = 1 + jitter * (2 * torch.rand(3, generator=generator, dtype=torch.float64) - 1)
     brightness, contrast, saturation = factors.tolist()
@@ -46,23 +46,23 @@ def draw_colours(generator: torch.Generator, jitter: float, noise: float) -> Ten
 
 
 class ToInput:
-    """From uint8 pixels (n, H, W, 3) to float32 (n, 3, H, W) in channels-last memory, normalised per channel.
+    """Conversion of uint8 pixels (n, H, W, 3) to normalised float32 (n, 3, H, W) in channels-last memory.
 
-    ``colours`` (n, 4, 3), if given, are the images' :func:`draw_colours`. Its constants are on the device before the
-    first call, so that calls can be recorded.
+    Its constants are on the device before the first call, so that calls can be recorded in a CUDA graph.
     """
 
     def __init__(self, device: torch.device):
         self.mean, self.std, self.grey = (torch.tensor(values, device=device) for values in (MEAN, STD, GREY))
 
     def __call__(self, pixels: Tensor, colours: Tensor | None = None) -> Tensor:
+        """Convert pixels, with ``colours`` (n, 4, 3) from :func:`draw_colours` if they are given."""
         images = pixels.float()
         if colours is not None:
             images = self._recoloured(images, colours[..., None, None, :])
         return images.sub_(self.mean).div_(self.std).permute(0, 3, 1, 2)
 
     def _recoloured(self, images: Tensor, colours: Tensor) -> Tensor:
-        """Images in 0..255 (n, H, W, 3), colours (n, 4, 1, 1, 3)."""
+        """Apply colours (n, 4, 1, 1, 3) to images (n, H, W, 3) in 0..255."""
         for step in colours[:, :3].unbind(1):
             of_pixel, of_grey, of_mean = step.split(1, dim=-1)
             grey = (images * self.grey).sum(-1, keepdim=True)

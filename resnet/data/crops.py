@@ -1,7 +1,7 @@
-"""Which part of an image file is looked at, and its pixels.
+"""Decoding, cropping and resizing of image files.
 
-A box is (left, top, right, bottom) in pixels of the image, whole or not, from its upper left corner. An image is
-resampled from its box to a square with a bilinear filter as wide as a pixel of the result, so that shrinking averages.
+A box is (left, top, right, bottom) in pixels, possibly fractional, from the image's upper left corner. A box is resized
+to a square with a bilinear filter that is as wide as an output pixel, so shrinking averages.
 """
 
 import math
@@ -16,12 +16,11 @@ from resnet.data.dataset import DataError
 Box = tuple[float, float, float, float]
 
 # Bag of Tricks, section 2.1.
-AREA = 0.08, 1.0  # of the image
+AREA = 0.08, 1.0  # share of the image
 ASPECT_RATIO = 3 / 4, 4 / 3  # width to height
 TRIES = 10  # for a rectangle that lies in the image
 
-# By what EXIF says of the place of the first row and column. ImageOps.exif_transpose also writes the other tags again,
-# and fails where one of them is odd.
+# By EXIF's orientation. ImageOps.exif_transpose would rewrite the other tags, too, and fails if one of them is invalid.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,23 +31,23 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Lengths of the shorter side for crops of 224 pixels; for other crops they are in proportion.
+# Lengths of the shorter side for crops of 224 pixels, scaled in proportion for other crops.
 CROP = 224
-SHORTER_SIDES = 256, 480  # when training: He et al. 2015, section 3.4
+SHORTER_SIDES = 256, 480  # training: He et al. 2015, section 3.4
 TEST_SHORTER_SIDE = 256  # both papers
-TEST_SCALES = 224, 256, 384, 480, 640  # when testing at several: He et al. 2015, section 3.4
+TEST_SCALES = 224, 256, 384, 480, 640  # multi-scale testing: He et al. 2015, section 3.4
 
 
 def uniform(generator: torch.Generator, count: int) -> list[float]:
-    """So many numbers from [0, 1)."""
+    """Draw ``count`` numbers from [0, 1)."""
     return torch.rand(count, generator=generator, dtype=torch.float64).tolist()
 
 
 def area_box(width: int, height: int, generator: torch.Generator) -> Box:
-    """A rectangle of 8 to 100 % of the area and an aspect ratio from 3/4 to 4/3 (Bag of Tricks, section 2.1).
+    """Draw a rectangle of 8 to 100 % of the area with an aspect ratio from 3/4 to 4/3 (Bag of Tricks, section 2.1).
 
-    The area is uniform, the aspect ratio in its logarithm, and the place uniform. What does not fit is drawn anew, up
-    to 10 times; then it is the largest rectangle in the centre with an allowed aspect ratio.
+    Area, position and the logarithm of the aspect ratio are uniform. After 10 draws that don't fit into the image, it
+    is the largest rectangle in the centre with an allowed aspect ratio.
     """
     low, high = (math.log(ratio) for ratio in ASPECT_RATIO)
     for _ in range(TRIES):
@@ -64,10 +63,10 @@ def area_box(width: int, height: int, generator: torch.Generator) -> Box:
 
 
 def scale_box(width: int, height: int, generator: torch.Generator) -> Box:
-    """A square crop after the shorter side was scaled to 256 to 480 pixels (He et al. 2015, section 3.4).
+    """Draw a square crop for a shorter side of 256 to 480 pixels (He et al. 2015, section 3.4).
 
-    The length is a whole number of pixels for crops of 224, in proportion for others; the place is uniform, and need
-    not be at whole pixels.
+    The shorter side is a whole number of pixels for crops of 224, scaled in proportion for others. The position is
+    uniform and may be fractional.
     """
     low, high = SHORTER_SIDES
     shorter, across, down = uniform(generator, 3)
@@ -76,22 +75,22 @@ def scale_box(width: int, height: int, generator: torch.Generator) -> Box:
 
 
 def centre_box(width: int, height: int) -> Box:
-    """The square of 224 pixels in the centre after the shorter side was scaled to 256, or in that proportion."""
+    """Return the centre crop of 224 pixels for a shorter side of 256, or in that proportion."""
     side = min(width, height) * CROP / TEST_SHORTER_SIDE
     return _placed(width, height, side, side, 0.5, 0.5)
 
 
 def centre_square(width: int, height: int) -> Box:
-    """The largest square in the centre."""
+    """Return the largest square in the centre."""
     return _placed(width, height, min(width, height), min(width, height), 0.5, 0.5)
 
 
 def ten_crops(squares: torch.Tensor, size: int) -> list[torch.Tensor]:
-    """Of squares (n, H, H, C) the 10 crops (n, size, size, C): the corners, the centre, and all flipped.
+    """Cut squares (n, H, H, C) into 10 crops (n, size, size, C): the corners, the centre, and their flips.
 
-    It is the "standard 10-crop testing" of He et al. 2015, section 3.4, by the paper that it cites for it (Krizhevsky
-    et al. 2012, section 4.1): the square is 256 pixels wide for crops of 224, so images that are no squares lose their
-    ends. Other software takes the corners of the whole image.
+    This is the "standard 10-crop testing" of He et al. 2015, section 3.4, which cites Krizhevsky et al. 2012, section
+    4.1: the square is 256 pixels wide for crops of 224, so images that are not square lose their ends. Other software
+    takes the corners of the whole image.
     """
     far = squares.shape[1] - size
     corners = [(top, left) for top in (0, far) for left in (0, far)] + [(far // 2, far // 2)]
@@ -100,49 +99,48 @@ def ten_crops(squares: torch.Tensor, size: int) -> list[torch.Tensor]:
 
 
 def _placed(width: float, height: float, w: float, h: float, across: float, down: float) -> Box:
-    """A box of w by h, so far along the ways that it can go in the image."""
+    """Place a box of w by h in the image; ``across`` and ``down``, in 0..1, give its position."""
     left, top = across * (width - w), down * (height - h)
     return left, top, min(left + w, width), min(top + h, height)
 
 
 def read_image(path: Path, upright: bool = False) -> Image.Image:
-    """The image in RGB, whatever the file has. Of an animation or a file of several pages it is the first.
+    """Read an image file as RGB; of an animation or a file with several pages, read the first image.
 
     =========================  =========================================================================
-    Pillow's mode              what becomes of it
+    Pillow's mode              result
     =========================  =========================================================================
     RGB, RGBX                  the image itself
     L, 1                       grey
     P, PA                      the palette's colours
-    RGBA, RGBa, LA, P and      the colours, without the transparency; but where the whole image is of one
-    others with transparency   colour, the transparency is the picture, on white or on black
+    RGBA, RGBa, LA, P and      the colours without the transparency; if the whole image has one colour,
+    others with transparency   the transparency is the picture, on white or on black
     CMYK, YCbCr, HSV, LAB      converted by Pillow
-    I;16, I;16B, I;16L, I;16N  grey: the upper 8 of the bits that the image uses, so that values to 4,095 are
-                               divided by 16, and values to 255 are as they are
-    I (32 bits)                the same to 65,535; negative and larger values are an error
-    RGB and others of a file   as Pillow reads them, the upper 8 bits; an error where the image uses none of
+    I;16, I;16B, I;16L, I;16N  grey: the upper 8 of the bits that the image uses, so values up to 4,095 are
+                               divided by 16, and values up to 255 stay unchanged
+    I (32 bits)                the same up to 65,535; an error for negative and larger values
+    RGB and others of a file   the upper 8 bits, as Pillow reads them; an error if the image uses none of
     with 16 bits a colour      the upper 4
-    F, La                      an error: nothing says what is white; Pillow can't convert it
+    F, La                      an error: the value of white is unknown; Pillow can't convert it
     =========================  =========================================================================
 
-    EXIF's orientation is ignored, as it was by those who labelled and published on ImageNet: images are as stored.
-    ``upright``: they are turned as EXIF says, as a camera's or phone's want to be. Raises DataError, which names the
-    file, if it can't be read or decoded.
+    By default EXIF's orientation is ignored, as in published work on ImageNet. ``upright`` rotates images by it, which
+    cameras' and phones' images need. Raises DataError, which names the file, if it can't be read or decoded.
     """
     try:
         with Image.open(path) as image:
             cut = len(image.getbands()) > 1 and any(";16" in str(tile[3]) for tile in image.tile)
             colours = _opaque(_of_8_bits(_upright(image) if upright else image)).convert("RGB")
             if cut and max(high for _, high in colours.getextrema()) < 16:
-                raise ValueError("its colours have 16 bits of which the upper 4 are not used, and only the upper 8 are "
-                                 "read: save it with 8 bits")  # fmt: skip
+                raise ValueError("its colours have 16 bits, but the upper 4 are unused, and only the upper 8 are read: "
+                                 "save it with 8 bits")  # fmt: skip
             return colours
-    except Exception as error:  # of many types, with each format's decoder its own
+    except Exception as error:  # each format's decoder raises its own types
         raise DataError(f"{path} can't be read ({error}); extract the file again") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as EXIF says; as it is where that can't be read, which is no reason to be without it."""
+    """Rotate an image by EXIF's orientation; return it unchanged if that can't be read."""
     image.load()
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
@@ -152,12 +150,12 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _of_8_bits(image: Image.Image) -> Image.Image:
-    """Of grey values of 16 or 32 bits, which Pillow's conversion would cut off at 255, 8; else the image itself.
+    """Convert grey values of 16 or 32 bits, which Pillow would clip at 255, to 8; return other images unchanged.
 
-    Files don't say how many bits are used, and cameras have 10, 12 or 14: it is seen from the largest value.
+    Files don't record the number of used bits, which is 10, 12 or 14 for cameras, so it follows from the largest value.
     """
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, of which nothing says what is white")
+        raise ValueError("its pixels are floating-point numbers, whose value of white is unknown")
     if not image.mode.startswith("I"):
         return image
     values = np.asarray(image)
@@ -167,7 +165,7 @@ def _of_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """An image of one colour, which its transparency alone makes a picture, on white, or on black if it is light."""
+    """Put a one-colour image, whose picture is its transparency, on white, or on black if the colour is light."""
     if "transparency" not in image.info and image.mode not in ("LA", "PA", "RGBA"):
         return image
     alpha = image.convert("RGBA").getchannel("A")
@@ -180,13 +178,13 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 
 def crop(image: Image.Image, box: Box, size: int, flip: bool = False) -> np.ndarray:
-    """The image's box as uint8 (size, size, 3), from right to left if ``flip``."""
+    """Return the image's box as uint8 (size, size, 3), mirrored if ``flip``."""
     pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
     return pixels[:, ::-1] if flip else pixels
 
 
 def scaled(image: Image.Image, shorter: int) -> np.ndarray:
-    """The whole image as uint8 (H, W, 3), its shorter side of so many pixels."""
+    """Return the whole image as uint8 (H, W, 3), with a shorter side of ``shorter`` pixels."""
     factor = shorter / min(image.size)
     size = [max(shorter, round(side * factor)) for side in image.size]
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR))

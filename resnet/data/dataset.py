@@ -1,4 +1,4 @@
-"""What a data set is: small images held in memory, and what a run needs of any data set on a device."""
+"""Data set interfaces: small images in memory, and data of any kind on a device."""
 
 import hashlib
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from resnet.recipe import Recipe
 
 
 class DataError(Exception):
-    """Missing or damaged data. The message names the file and says what to do."""
+    """Missing or damaged data. The message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
 class ImageDataset:
     """Images uint8 (N, H, W, C) and labels uint8 (N,), each label below ``num_classes``.
 
-    ``official`` says whether the arrays come from files with the data set's published checksums. ``digest`` is the
-    SHA-256 of the arrays' bytes, in the order of the fields. ``inexact_test``: positions of test images that are not
-    the official ones in a copy of these, as far as the copy says so.
+    ``official``: whether the arrays come from files with the data set's published checksums. ``digest``: SHA-256 of the
+    arrays' bytes, in the order of the fields. ``inexact_test``: positions of test images of an unofficial copy that
+    differ from the official ones, as far as the copy lists them.
     """
 
     name: str
@@ -43,34 +43,36 @@ class ImageDataset:
 
 
 class Batches(Protocol):
-    """The training batches of one run, or one process's part of them, on a device.
+    """Training batches of one run, or one process's part of them, on a device.
 
-    What is in a batch depends on the run's seed and the step alone. :meth:`load` is the host's work, :meth:`take` the
-    device's alone: the same operations on the same memory every time, so that they can be recorded once and replayed.
-    ``sizes``: how many images a batch can have, in all processes together.
+    A batch's content depends only on the run's seed and the step. :meth:`load` does the host's work. :meth:`take` does
+    the device's work, the same operations on the same memory every time, so that they can be recorded as a CUDA graph
+    and replayed. ``sizes``: the possible numbers of images in a batch, over all processes together.
     """
 
     sizes: tuple[int, ...]
 
     def size(self, iteration: int) -> int:
-        """How many images the batch of training step ``iteration`` (the first is 0) has."""
+        """Return the number of images in the batch of training step ``iteration`` (the first is 0)."""
 
     def seek(self, iteration: int) -> None:
         """Make the batch of training step ``iteration`` the next one."""
 
     def load(self, iteration: int) -> None:
-        """Have what the device needs for training step ``iteration`` there."""
+        """Copy the data for training step ``iteration`` to the device."""
 
     def take(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The next batch, which has ``size`` images, a group at a time: float32 (n, C, H, W) in channels-last memory,
-        int64 labels (n,)."""
+        """Yield the groups of the next batch, which has ``size`` images.
+
+        A group is float32 images (n, C, H, W) in channels-last memory and int64 labels (n,).
+        """
 
 
 class Data(Protocol):
-    """A data set for training on a device. Several runs can share one.
+    """A data set for training on a device, which several runs can share.
 
-    ``test_images`` names the sets that networks are tested on ("test", and "validation" where training images are
-    held out), each with its number of images. ``top5``: whether the top-5 error is of interest.
+    ``test_images``: number of images of each split that networks are tested on, "test" and, if training images are held
+    out, "validation". ``top5``: whether the top-5 error is measured, too.
     """
 
     name: str
@@ -82,10 +84,10 @@ class Data(Protocol):
     top5: bool
 
     def batches(self, seed: int, recipe: Recipe, groups: list[slice]) -> Batches:
-        """A run's training batches; ``groups`` are the rows of every batch that are worked on here, a group at once."""
+        """Create a run's training batches; ``groups`` are the rows of every batch that this process computes."""
 
     def tests(self, which: str, part: slice, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images ``part`` of a set to test on, each once and not augmented, in batches as :meth:`Batches.take`."""
+        """Yield images ``part`` of a split, each once and not augmented, in batches like :meth:`Batches.take`."""
 
     def views(self, kind: str, part: slice, recipe: Recipe) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """Images ``part`` of the test set, each as several views: "ten_crop" or "multi_scale". Image folders only."""
+        """Yield images ``part`` of the test split in several views, "ten_crop" or "multi_scale"; image folders only."""

@@ -1,7 +1,7 @@
-"""Data sets in folders of image files, read while a run trains: other processes decode and crop, the device the rest.
+"""Data sets in folders of image files, read during training by data loader workers.
 
-The files themselves are in :mod:`resnet.data.image_files`, crops in :mod:`resnet.data.crops`, what follows on the
-device in :mod:`resnet.data.colour`.
+:mod:`resnet.data.image_files` lists the files. Workers decode and crop with :mod:`resnet.data.crops`; the device does
+the rest with :mod:`resnet.data.colour`.
 """
 
 import math
@@ -48,24 +48,24 @@ __all__ = [
     "load_folder",
 ]
 
-PIECE = 32  # images that a worker reads at once: few, so that a batch is soon there and many workers share in it
-TEST_PIECE = 64  # also how many are tested at once
-SCALES_PIECE = 8  # the same for the test at several scales, where an image takes megabytes
+PIECE = 32  # images that a worker reads at once: few, so that many workers share a batch
+TEST_PIECE = 64  # also the number of images tested at once
+SCALES_PIECE = 8  # the same for the multi-scale test, in which an image takes megabytes
 
 
 class FolderData:
-    """A folder of images for training on a device; ``workers`` processes read it, 0: this one does.
+    """A folder of images for training on a device; it is a :class:`resnet.data.Data`.
 
-    It is a :class:`resnet.data.Data`. While a run trains, its batches have workers of their own, and each of its
-    evaluations has others as long as it lasts. ``test_batch``: how many images are tested at once; None: 64, and 8 at
-    several scales.
+    ``workers``: number of data loader workers; with 0 this process reads the files. A run's training batches have their
+    own workers, and each evaluation has others. ``test_batch``: number of images tested at once; None means 64, and 8
+    for the multi-scale test.
     """
 
     top5 = True
 
     def __init__(self, dataset: FolderDataset, device: torch.device | str, workers: int, test_batch: int | None = None):
         if workers < 0:
-            raise ValueError(f"there can't be {workers} workers")
+            raise ValueError(f"the number of workers must be at least 0, not {workers}")
         self.dataset, self.device, self.workers = dataset, torch.device(device), workers
         self.test_batch = test_batch
         self.name, self.num_classes, self.digest, self.official = (
@@ -78,26 +78,27 @@ class FolderData:
         self.to_input = ToInput(self.device)
 
     def batches(self, seed: int, recipe: Recipe, groups: list[slice]) -> "FolderBatches":
+        """Create a run's training batches; see :class:`resnet.data.Data`."""
         return FolderBatches(self, seed, recipe, groups)
 
     def tests(self, which: str, part: slice, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
-        """The square in the centre of each image; see :func:`resnet.data.crops.centre_box`.
+        """Yield the centre crop of each image; see :func:`resnet.data.crops.centre_box`.
 
-        Raises DataError for an image that can't be read, and ValueError for another set than "test".
+        Raises DataError for an image that can't be read, and ValueError for any split but "test".
         """
         if which not in self.test_images:
-            raise ValueError(f"{self.name} has no images {which!r} to test on; it has: {', '.join(self.test_images)}")
+            raise ValueError(f"{self.name} has no split {which!r} to test on; it has: {', '.join(self.test_images)}")
         read = _ReadSquares(self.dataset, recipe.image_size, centre_box)
         for pixels, labels in self._read_tests(read, part, TEST_PIECE):
             yield self.to_input(pixels), labels
 
     def views(self, kind: str, part: slice, recipe: Recipe) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """Test images as the 10 crops of :func:`resnet.data.crops.ten_crops`, or as a whole at several scales.
+        """Yield test images as the 10 crops of :func:`resnet.data.crops.ten_crops`, or whole at several scales.
 
-        The scales of "multi_scale" are those of He et al. 2015, section 3.4, whose nets are then applied in a fully
-        convolutional form: their average pooling goes over maps of any size. Nothing is said of flips, so there are
-        none. Only images of the same size can be in one batch, so batches are small. Raises DataError for an image that
-        can't be read, and ValueError for another kind.
+        "multi_scale" uses the scales of He et al. 2015, section 3.4. The nets are applied in a fully convolutional
+        form: their average pooling covers maps of any size. The paper does not mention flips, so there are none. Only
+        images of the same size share a batch, so batches are small. Raises DataError for an image that can't be read,
+        and ValueError for another kind.
         """
         if kind == "ten_crop":
             square = round(recipe.image_size * TEST_SHORTER_SIDE / CROP)
@@ -110,10 +111,10 @@ class FolderData:
                 for *pixels, labels in groups:
                     yield [self.to_input(view) for view in pixels], labels
         else:
-            raise ValueError(f"there is no test {kind!r}; the tests are: {', '.join(TESTS)}")
+            raise ValueError(f"there is no test {kind!r}; known tests: {', '.join(TESTS)}")
 
     def _read_tests(self, read: "_ReadSquares | _ReadScales", part: slice, piece: int) -> Iterator:
-        """What is read of these test images, on the device."""
+        """Read these test images and yield them on the device."""
         numbers = range(len(self.dataset.test))[part]
         piece = self.test_batch or piece
         tasks = [numbers[start : start + piece] for start in range(0, len(numbers), piece)]
@@ -126,52 +127,53 @@ class FolderData:
 
 
 def _to(device: torch.device, found):
-    """Lists and tuples of tensors and arrays as those of tensors on the device."""
+    """Move tensors and arrays, in nested lists and tuples, to the device."""
     if isinstance(found, (list, tuple)):
         return [_to(device, each) for each in found]
     return torch.as_tensor(found).to(device)
 
 
 class FolderBatches:
-    """A run's training batches out of :class:`FolderData`, or one process's rows of them: only those are read.
+    """A run's training batches from :class:`FolderData`; only this process's rows are read.
 
-    The order is that of :class:`resnet.data.sampling.Sampler`: random permutations of the training images, one after
-    another without a gap, or with ``recipe.last_batch`` "use" with a smaller batch at the end of each. What is drawn
-    for an image comes from a generator for (seed, "augmentation", epoch, its place in the epoch), and so depends
-    neither on the workers nor on where training was interrupted.
+    The order is the same as in :class:`resnet.data.sampling.Sampler`: random permutations of the training images, one
+    after another without a gap, or, with ``recipe.last_batch`` "use", with a smaller batch at the end of each. The
+    augmentation of an image is drawn from a generator for (seed, "augmentation", epoch, position in the epoch), and so
+    depends neither on the workers nor on interruptions.
 
-    :meth:`load` raises DataError, which names the file, for an image that can't be read. Raises ValueError for a
-    recipe that crops by padding, and in :meth:`take` for another number of images than ``recipe.batch_size``.
+    :meth:`load` raises DataError, which names the file, for an image that can't be read. ValueError is raised for a
+    recipe with crop "pad", and by :meth:`take` for a wrong number of images.
     """
 
     def __init__(self, data: FolderData, seed: int, recipe: Recipe, groups: list[slice]):
         if recipe.crop == "pad":
             raise ValueError("crop 'pad' is for images in memory; image folders take crop 'scale' or 'area'")
         self._data, self._recipe = data, recipe
-        # Not a method: the loader's tasks, which have it, must not refer to this object, which has the loader.
+        # Not a method, because the loader's tasks must not refer to this object, which holds the loader.
         self._begin = partial(_images_before, recipe, len(data.dataset.train))
         last = self.size(len(data.dataset.train) // recipe.batch_size)
         self.sizes = tuple(sorted({self.size(0), last}, reverse=True))
         self._order = _Order(seed, len(data.dataset.train))
         rows = [range(recipe.batch_size)[group] for group in groups]
         ends = accumulate((len(group) for group in rows), initial=0)
-        self._groups = [slice(*ends) for ends in pairwise(ends)]  # where they lie in the buffers
+        self._groups = [slice(*ends) for ends in pairwise(ends)]  # positions in the buffers
         self._rows = [row for group in rows for row in group]
         self._read = _ReadTraining(data.dataset, recipe, seed)
         self._buffers = _Buffers.make(len(self._rows), recipe, data.device)
-        # The device copies from pinned memory while we go on; by turns, so that one batch can be filled meanwhile.
+        # The device copies from pinned memory asynchronously; two buffers, so that one can be filled meanwhile.
         on_gpu = data.device.type == "cuda"
         self._staging = [_Buffers.make(len(self._rows), recipe, None) for _ in range(2)] if on_gpu else []
         self._copied = [torch.cuda.Event() for _ in self._staging]
         self._loader: Loader | None = None
         self._loaded: int | None = None  # the step whose batch is in the buffers
-        self._next: int | None = None  # the step whose batch the loader gives next
+        self._next: int | None = None  # the step whose batch the loader yields next
 
     def size(self, iteration: int) -> int:
+        """Return the number of images in the batch of training step ``iteration`` (the first is 0)."""
         return self._begin(iteration + 1) - self._begin(iteration)
 
     def seek(self, iteration: int) -> None:
-        """Nothing: :meth:`load` is told which step it is, and the buffers hold one batch, which :meth:`take` takes."""
+        """Do nothing: :meth:`load` is given the step, and the buffers hold only its batch."""
 
     def load(self, iteration: int) -> None:
         """Copy the batch of a training step to the device, on the current stream."""
@@ -194,14 +196,15 @@ class FolderBatches:
         self._loaded, self._next = iteration, iteration + 1
 
     def take(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the groups of the loaded batch; see :class:`resnet.data.dataset.Batches`."""
         if size not in self.sizes:
-            raise ValueError(f"batches have {' or '.join(map(str, self.sizes))} images, and not {size}")
+            raise ValueError(f"batches have {' or '.join(map(str, self.sizes))} images, not {size}")
         for group in self._groups:
             pixels, labels, colours = (buffer[group][:size] for buffer in self._buffers)
             yield self._data.to_input(pixels, colours if self._read.recolours else None), labels.clone()
 
     def close(self) -> None:
-        """End the workers; :meth:`load` begins new ones."""
+        """Stop the workers; :meth:`load` starts new ones."""
         if self._loader is not None:
             self._loader.close()
             self._loader = self._next = None
@@ -221,7 +224,7 @@ class _Buffers(NamedTuple):
 
     @classmethod
     def make(cls, n: int, recipe: Recipe, device: torch.device | None) -> "_Buffers":
-        """On a device; None: in pinned memory."""
+        """Allocate a batch of ``n`` images on a device; None means pinned memory."""
         where = {"pin_memory": True} if device is None else {"device": device}
         return cls(
             torch.zeros(n, recipe.image_size, recipe.image_size, 3, dtype=torch.uint8, **where),
@@ -231,7 +234,7 @@ class _Buffers(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """An image's epoch and its position there, and its index in the list of files."""
+    """An image's epoch, its position in the epoch, and its index in the list of files."""
 
     epoch: int
     position: int
@@ -245,7 +248,7 @@ class _Order:
         self._seed, self._images, self._epochs = seed, images, {}
 
     def place(self, number: int) -> _Place:
-        """Of the image that so many come before, counted from the beginning of the training."""
+        """Return the place of image ``number``, counted from 0 over the whole training."""
         epoch, position = divmod(number, self._images)
         if epoch not in self._epochs:
             drawn = torch.randperm(self._images, generator=seeded_generator(self._seed, "order", epoch))
@@ -254,7 +257,7 @@ class _Order:
 
 
 def _images_before(recipe: Recipe, images: int, iteration: int) -> int:
-    """How many images the steps before ``iteration`` have taken, out of ``images`` in an epoch."""
+    """Return the number of images that the steps before ``iteration`` take, with ``images`` in an epoch."""
     if recipe.last_batch == "use":
         epoch, step = divmod(iteration, math.ceil(images / recipe.batch_size))
         return epoch * images + step * recipe.batch_size
@@ -262,9 +265,9 @@ def _images_before(recipe: Recipe, images: int, iteration: int) -> int:
 
 
 def _tasks(first: int, begin: Callable[[int], int], rows: list[int], order: _Order) -> Iterator[list[_Place]]:
-    """The images in these rows of the batches from step ``first`` on, a piece at a time, each of one step.
+    """Yield the places of these rows of the batches from step ``first`` on, in pieces of one step.
 
-    ``begin`` tells how many images come before a step. Of a smaller last batch the rows go on into the next epoch.
+    ``begin`` returns the number of images before a step. The rows of a smaller last batch extend into the next epoch.
     """
     for step in count(first):
         for start in range(0, len(rows), PIECE):
@@ -273,7 +276,7 @@ def _tasks(first: int, begin: Callable[[int], int], rows: list[int], order: _Ord
 
 @dataclass(frozen=True)
 class _ReadTraining:
-    """A worker's work: pixels uint8 (n, H, W, 3), labels int64 (n,) and colours float32 (n, 4, 3) of some places."""
+    """A worker's function: pixels uint8 (n, H, W, 3), labels int64 (n,) and colours float32 (n, 4, 3) of places."""
 
     dataset: FolderDataset
     recipe: Recipe
@@ -281,6 +284,7 @@ class _ReadTraining:
 
     @property
     def recolours(self) -> bool:
+        """Whether the recipe has colour augmentation."""
         return self.recipe.augment and (self.recipe.colour_jitter > 0 or self.recipe.pca_noise > 0)
 
     def __call__(self, places: list[_Place]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -302,7 +306,7 @@ class _ReadTraining:
 
 @dataclass(frozen=True)
 class _ReadSquares:
-    """A worker's work: of the test images of some numbers a box as uint8 (n, size, size, 3), and labels int64 (n,)."""
+    """A worker's function: a crop of each numbered test image, uint8 (n, size, size, 3), and labels int64 (n,)."""
 
     dataset: FolderDataset
     size: int
@@ -319,9 +323,9 @@ class _ReadSquares:
 
 @dataclass(frozen=True)
 class _ReadScales:
-    """A worker's work: for each size among the test images of some numbers, those of this size together.
+    """A worker's function: the numbered test images at several scales, grouped by their original size.
 
-    One array uint8 (n, H, W, 3) for each length of the shorter side, and the labels int64 (n,).
+    A group holds one array uint8 (n, H, W, 3) for each length of the shorter side, and the labels int64 (n,).
     """
 
     dataset: FolderDataset

@@ -1,4 +1,4 @@
-"""Which image files a folder holds, a folder of them per class, and whether they are all there."""
+"""Listing and checking of image files in a folder with one sub-folder for each class."""
 
 import hashlib
 import os
@@ -16,12 +16,12 @@ from resnet.data.dataset import DataError
 from resnet.files import write_atomically
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-THREADS = 16  # they mostly wait for the file system
+THREADS = 16  # many, because they mostly wait for the file system
 SHOWN = 5  # names in a message
-TAIL = 1_024  # bytes at a file's end in which its end marker must be; some programs append a few of their own
+TAIL = 1_024  # last bytes of a file that must contain its end marker; some programs append a few bytes
 END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # by Pillow's name of the format
-# Folders that network disks, archives and other programs make for themselves, in lower case. Many have thumbnails:
-# near-copies of images, which would lie on both sides of a split.
+# Folders that network disks, archives and other programs create, in lower case. Many hold thumbnails, near-copies of
+# images that would end up on both sides of a split.
 JUNK = {
     "__macosx", "__pycache__", "@eadir", "#recycle", "@recycle", "$recycle.bin", "@recently-snapshot", "#snapshot",
     "lost+found", "network trash folder", "system volume information", "temporary items", "thumbnails", "_thumbnails",
@@ -30,7 +30,7 @@ JUNK = {
 
 
 class Counts(NamedTuple):
-    """Of a complete data set. ``train_per_class``: the fewest and the most training images of a class."""
+    """Counts of a complete data set. ``train_per_class``: smallest and largest number of training images in a class."""
 
     classes: int
     train_images: int
@@ -53,8 +53,8 @@ EXPECTED = {
 class Files:
     """Files of one part of a data set, ordered by class and name.
 
-    paths: bytes (N,), relative to the data set's folder; an array, because a million strings would take five times
-    the memory, and every process that reads them would get a copy. labels: int64 (N,). bytes: int64 (N,), sizes.
+    paths: bytes (N,), relative to the data set's folder; an array, because a million strings would take five times the
+    memory, and every worker would get a copy. labels: int64 (N,). bytes: int64 (N,), file sizes.
     """
 
     paths: np.ndarray
@@ -67,12 +67,12 @@ class Files:
 
 @dataclass(frozen=True, eq=False)
 class FolderDataset:
-    """Images in the files below ``root``; labels are the positions of ``classes``, which are sorted by name.
+    """Image files below ``root``; labels are positions in ``classes``, which are sorted by name.
 
-    ``official``: whether there are as many classes and images as there should be. ``digest``: SHA-256 of the sorted
-    relative paths with the files' sizes; their contents are not read for it. Of images that the code made itself it
-    is the SHA-256 of their pixels before they were encoded, because sizes depend on the JPEG library. ``upright``:
-    whether images are turned as EXIF says.
+    ``official``: whether the numbers of classes and images are the expected ones. ``digest``: SHA-256 of the sorted
+    relative paths and the file sizes, without the contents. For generated images it is the SHA-256 of the pixels before
+    encoding, because file sizes depend on the JPEG library. ``upright``: whether images are rotated by EXIF's
+    orientation.
     """
 
     name: str
@@ -86,25 +86,26 @@ class FolderDataset:
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         return len(self.classes)
 
     def path(self, files: Files, index: int) -> Path:
-        """Where image ``index`` of ``train`` or ``test`` lies."""
+        """Return the path of image ``index`` of ``train`` or ``test``."""
         return self.root / os.fsdecode(files.paths[index])
 
 
 def load_folder(name: str, directory: Path) -> FolderDataset:
-    """The data set ``name`` of EXPECTED in ``directory/name``, with as many images as it should have.
+    """Load the data set ``name`` of EXPECTED from ``directory/name``, and check its number of images.
 
-    It is in torchvision's layout: ``train/<class>/<image>`` and ``val/<class>/<image>``. "synthetic_imagenet" is made
-    if it is not there. Raises DataError, which names the folder and says what to do.
+    The layout is torchvision's: ``train/<class>/<image>`` and ``val/<class>/<image>``. "synthetic_imagenet" is
+    generated if it does not exist. Raises DataError, which names the folder and the remedy.
     """
     root = _root_of(name, directory)
     dataset = scan_folder(name, root)
     expected = EXPECTED[name]
     if dataset.num_classes != expected.classes:
         raise DataError(f"{root / 'train'} has {dataset.num_classes:,} class folders, but {name} has "
-                        f"{expected.classes:,}: put the folders of exactly its classes there")  # fmt: skip
+                        f"{expected.classes:,}: put exactly its class folders there")  # fmt: skip
     each = expected.test_images // expected.classes
     _check_count(root / "train", dataset.train, dataset.classes, expected.train_images, expected.train_per_class)
     _check_count(root / "val", dataset.test, dataset.classes, expected.test_images, (each, each))
@@ -112,16 +113,16 @@ def load_folder(name: str, directory: Path) -> FolderDataset:
 
 
 def load_test_folder(name: str, directory: Path) -> FolderDataset:
-    """The data set as :func:`load_folder` has it, but without training images, whose folder need not be there.
+    """Load a data set like :func:`load_folder`, but without training images, whose folder may be missing.
 
-    For testing networks alone: its digest is of the test images' files. Raises DataError.
+    It serves to test networks only; its digest covers the test images' files. Raises DataError.
     """
     root = _root_of(name, directory)
     _check_root(name, root)
     expected, classes = EXPECTED[name], tuple(_class_folders(root / "val"))
     if len(classes) != expected.classes:
         raise DataError(f"{root / 'val'} has {len(classes):,} class folders, but {name} has {expected.classes:,}: put "
-                        "the folders of exactly its classes there")  # fmt: skip
+                        "exactly its class folders there")  # fmt: skip
     test = _scan(root, "val", classes)
     each = expected.test_images // expected.classes
     _check_count(root / "val", test, classes, expected.test_images, (each, each))
@@ -130,7 +131,7 @@ def load_test_folder(name: str, directory: Path) -> FolderDataset:
 
 
 def _root_of(name: str, directory: Path) -> Path:
-    """The data set's folder in a directory, or the directory itself where that has its parts."""
+    """Return the data set's folder in a directory, or the directory itself if it holds the data set's ``val``."""
     root = Path(directory) / name
     if name == "synthetic_imagenet":
         synthetic_folder.make(root)
@@ -139,18 +140,18 @@ def _root_of(name: str, directory: Path) -> Path:
 
 
 def scan_folder(name: str, root: Path) -> FolderDataset:
-    """The images below ``root/train`` and ``root/val``, however many there are.
+    """List the images below ``root/train`` and ``root/val``, without checking their number.
 
-    Files directly in the class folders count, whose names end in one of SUFFIXES and do not begin with a dot. Raises
-    DataError for a missing or empty folder, and for classes that differ between the two.
+    Images are the files directly in the class folders whose names end in one of SUFFIXES and don't begin with a dot.
+    Raises DataError for a missing or empty folder, and if the two have different classes.
     """
     _check_root(name, root)
     classes = {part: _class_folders(root / part) for part in ("train", "val")}
     if classes["train"] != classes["val"]:
         differences = sorted(set(classes["train"]) ^ set(classes["val"]))
         lines = [f"{name} only in {'train' if name in classes['train'] else 'val'}" for name in differences]
-        raise DataError(f"{root / 'train'} and {root / 'val'} have different class folders: {some(lines)}; both must "
-                        "have a folder for every class, of the same names")  # fmt: skip
+        raise DataError(f"{root / 'train'} and {root / 'val'} have different class folders: {some(lines)}; both need a "
+                        "folder for every class, with the same names")  # fmt: skip
     parts = {part: _scan(root, part, names) for part, names in classes.items()}
     counts = len(classes["train"]), len(parts["train"]), len(parts["val"])
     official = name in EXPECTED and EXPECTED[name][:3] == counts
@@ -161,12 +162,12 @@ def scan_folder(name: str, root: Path) -> FolderDataset:
 def _check_root(name: str, root: Path) -> None:
     if not root.is_dir():
         raise DataError(f"there is no folder {root}: put {name} there, as train/<class>/<image> and "
-                        f"val/<class>/<image>, or a link to it, or name another folder with --data "
+                        "val/<class>/<image>, or link to it, or name another folder with --data "
                         "(DATA= with make)")  # fmt: skip
 
 
 def _class_folders(folder: Path) -> list[str]:
-    """The names of the class folders in ``root/train`` or ``root/val``, sorted."""
+    """List the names of the class folders in ``root/train`` or ``root/val``, sorted."""
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}: it must have a folder of images for every class")
     with os.scandir(folder) as entries:
@@ -174,24 +175,24 @@ def _class_folders(folder: Path) -> list[str]:
     if names := sorted(entry.name for entry in entries if entry.is_dir()):
         return names
     if any(is_image(entry.name) for entry in entries):
-        raise DataError(f"{folder} has its images directly in it, not in a folder for every class: move each into "
-                        f"{folder}/<class>, with the classes' names of {folder.parent / 'train'} (for ImageNet's "
-                        "validation images the development kit lists the class of each)")  # fmt: skip
+        raise DataError(f"{folder} has images directly in it, not in a folder for every class: move each image to "
+                        f"{folder}/<class>, with the class names of {folder.parent / 'train'} (the development kit "
+                        "lists the class of each ImageNet validation image)")  # fmt: skip
     raise DataError(f"{folder} is empty: it must have a folder of images for every class")
 
 
 def is_junk(name: str) -> bool:
-    """Whether a folder or file of that name is none of a user's."""
+    """Return whether a folder or file of this name was created by a program, not by a user."""
     return name.startswith(".") or name.lower() in JUNK
 
 
 def is_image(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
-    """Whether a file of that name is taken for an image."""
+    """Return whether a file of this name counts as an image."""
     return name.lower().endswith(suffixes) and not name.startswith(".")
 
 
 def _scan(root: Path, part: str, classes: list[str]) -> Files:
-    """The images of ``root/part``. Raises DataError for a class without any."""
+    """List the images of ``root/part``. Raises DataError for a class without images."""
 
     def images_of(name: str) -> list[tuple[bytes, int]]:
         with os.scandir(root / part / name) as entries:
@@ -205,7 +206,7 @@ def _scan(root: Path, part: str, classes: list[str]) -> Files:
         raise DataError(f"{root / part} can't be read ({error}); make its folders and files readable") from error
     if empty := [str(root / part / name) for name, images in zip(classes, found) if not images]:
         raise DataError(f"no image in {some(empty)} (files that end in {', '.join(SUFFIXES)}): extract the class "
-                        "again, or remove its folders if it is none")  # fmt: skip
+                        "again, or remove its folders if it is not a class")  # fmt: skip
     labels = np.repeat(np.arange(len(classes)), [len(images) for images in found])
     return Files(
         np.array([path for images in found for path, _ in images]),
@@ -215,7 +216,7 @@ def _scan(root: Path, part: str, classes: list[str]) -> Files:
 
 
 def digest_of_files(*parts: Files) -> str:
-    """SHA-256 of the files' paths and sizes."""
+    """Return the SHA-256 of the files' paths and sizes."""
     digest = hashlib.sha256()
     for files in parts:  # "train" is before "val", and both are sorted
         for path, size in zip(files.paths.tolist(), files.bytes.tolist()):
@@ -224,7 +225,7 @@ def digest_of_files(*parts: Files) -> str:
 
 
 def _check_count(folder: Path, files: Files, classes: tuple[str, ...], images: int, each: tuple[int, int]) -> None:
-    """Raise DataError, which names suspicious classes, if there are not so many ``images``."""
+    """Raise DataError, which names suspicious classes, if the number of files is not ``images``."""
     if len(files) == images:
         return
     least, most = each
@@ -232,14 +233,14 @@ def _check_count(folder: Path, files: Files, classes: tuple[str, ...], images: i
     odd = [f"{name} has {count:,}" for name, count in zip(classes, counts) if not least <= count <= most]
     wanted = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     where = f"every class should have {wanted}, but {some(odd)}" if odd else (
-        f"no class has a number that it should not have ({wanted}), so look for the missing ones in all of them"
+        f"every class has a plausible number ({wanted}), so the difference may be in any of them"
     )  # fmt: skip
     raise DataError(f"{folder} has {len(files):,} images instead of {images:,}: {where}; extract the archives of the "
-                    "classes concerned again, and remove what does not belong there")  # fmt: skip
+                    "affected classes again, and remove other files")  # fmt: skip
 
 
 def some(names: list[str]) -> str:
-    """The first few of them, and how many more there are."""
+    """Return the first few names as text, with the number of further ones."""
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
@@ -247,17 +248,17 @@ def some(names: list[str]) -> str:
 def check_images(
     dataset: FolderDataset, threads: int = THREADS, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Open every image; raise DataError that names those which can't be read.
+    """Open every image, and raise DataError with the names of unreadable ones.
 
-    It finds what an interrupted copy leaves: missing, unreadable, empty and truncated files, files that are no
-    images, and truncated ones that were filled up with zeros. Of a JPEG or PNG only the header and the end are looked
-    at, so it does not find damage in between; files without an end marker, and those of other formats, are decoded.
-    ``progress`` is told how many files are done and how many there are.
+    This finds the damage that an interrupted copy leaves: missing, unreadable, empty, truncated and zero-filled files,
+    and files that are not images. Only the header and the end of a JPEG or PNG are checked, so damage in between is not
+    found; files without an end marker and other formats are decoded. ``progress`` is called with the number of files
+    done and the number of all files.
     """
     paths = [(files, index) for files in (dataset.train, dataset.test) for index in range(len(files))]
     bad = []
     with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(paths), 1_024):  # so that a million results do not wait at once
+        for start in range(0, len(paths), 1_024):  # in pieces, so that there are never a million pending results
             piece = [dataset.path(*place) for place in paths[start : start + 1_024]]
             bad += [f"{path} ({why})" for path, why in zip(piece, pool.map(_why_unreadable, piece)) if why]
             if progress:
@@ -278,15 +279,15 @@ def _why_unreadable(path: Path) -> str | None:
                 file.seek(0)
                 with Image.open(file) as image:
                     image.load()
-    except Exception as error:  # of many types, with each format's decoder its own
+    except Exception as error:  # each format's decoder raises its own types
         return str(error).replace(str(path), "the file")
     return None
 
 
 def check_images_once(dataset: FolderDataset, cache: Path, progress: Callable[[int, int], None] | None = None) -> None:
-    """:func:`check_images`, unless the folder ``cache`` notes that files of these paths and sizes were all readable.
+    """Run :func:`check_images`, unless ``cache`` records that files of these paths and sizes were all readable.
 
-    Raises DataError; then nothing is noted.
+    Raises DataError, and then records nothing.
     """
     note = Path(cache) / f"{dataset.digest}.checked"
     if not note.exists():

@@ -1,4 +1,4 @@
-"""Work that other processes do ahead of time, such as reading images: its results in order."""
+"""Data loader: worker processes do tasks, such as reading images, ahead of time and deliver the results in order."""
 
 import atexit
 import gc
@@ -21,29 +21,30 @@ from torch.utils.data import DataLoader, Dataset
 from resnet.data.dataset import DataError
 from resnet.device import no_garbage_collection
 
-PREFETCH = 4  # pieces that each process has ready or in work
+PREFETCH = 4  # pieces that each worker has ready or in progress
 WATCH_SECONDS = 0.5
 
-# What a scheduler or Ctrl-C sends to all processes of a job. The main process decides what follows.
+# Signals that a scheduler or Ctrl-C sends to all processes of a job. Only the main process handles them.
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class ReaderError(DataError):
-    """A process that did a loader's work has ended before its time. The message says how, and what can be done."""
+    """A data loader worker died. The message gives the reason and the remedy."""
 
 
 class Loader:
-    """``work(task)`` for each of ``tasks``, in their order, done by ``workers`` processes; with 0 in this one.
+    """Iterator over ``work(task)`` for each of ``tasks``, in order, computed by ``workers`` worker processes.
 
-    A DataError in a worker is raised here, by the ``next`` that wants its result; the loader can't be used after it.
-    For a worker that dies ReaderError is raised: within seconds, and in the main thread wherever it then is.
+    With 0 workers, or if there is not even shared memory for a lock, this process does the work. A DataError in a
+    worker is raised here by the ``next`` that asks for its result; after that the loader can't be used. If a worker
+    dies, ReaderError is raised within seconds in the main thread, wherever it is then.
 
-    Results should be NumPy arrays, which come through pipes: tensors would need shared memory, of which containers
-    often have no more than 64 MB for all their processes. Where not even a lock fits there, this process does the work.
+    Results should be NumPy arrays, which are sent through pipes: tensors would need shared memory, and containers often
+    have only 64 MB of it.
 
-    Workers are forked: that takes milliseconds, imports nothing again, and shares the lists of files. They may be
-    forked from a process that uses a GPU because they never do. They do not react to signals that ask for a stop, and
-    end when they are told to, or when the process that began them is no more.
+    Workers are forked, which takes milliseconds, imports nothing again, and shares the lists of files. Forking from a
+    process that uses a GPU is safe because workers never use it. Workers ignore signals that request a stop; they end
+    when they are told to, or when their parent process has ended.
     """
 
     def __init__(self, work: Callable, tasks: Iterable, workers: int):
@@ -59,12 +60,12 @@ class Loader:
             worker_init_fn=partial(_begin, os.getpid()),
             generator=torch.Generator(),  # else it would draw from the global one
         )
-        # Workers begin without collecting, and so clear nothing away that they inherit, such as memory of a GPU.
-        with _signals_held_back(), no_garbage_collection():
+        # Workers start without garbage collection, so that they free nothing they inherit, such as GPU memory.
+        with _blocked_signals(), no_garbage_collection():
             self._results = [iter(loader)]
-        _name_the_dead()
-        # Not left to the garbage collector: of objects that refer to each other it may clear away first those by which
-        # workers are told to end. So ``tasks`` must not refer to whoever has this loader.
+        _convert_worker_errors()
+        # A finalizer, because in a reference cycle the garbage collector may free the queues that tell workers to end
+        # too early. For the same reason ``tasks`` must not refer to the owner of this loader.
         self._end = weakref.finalize(self, self._results.clear)
         _open.add(self)
 
@@ -75,19 +76,19 @@ class Loader:
         try:
             result = next(self._results[0])
         except RuntimeError as error:
-            _raise_if_of_a_dead_worker(error)
+            _raise_if_worker_died(error)
             raise
         if isinstance(result, DataError):
             raise result
         return result
 
     def close(self) -> None:
-        """End the workers; no result can be had any more."""
+        """Stop the workers; the loader can't be used any more."""
         self._end()
 
 
 class _Work(Dataset):
-    """A task's result is its item. A DataError is one, too: raised in a worker, it would bring a worker's traceback."""
+    """Dataset of the tasks' results. A DataError is returned as a result, because raising it adds a long traceback."""
 
     def __init__(self, work: Callable):
         self._work = work
@@ -105,28 +106,27 @@ def _unchanged(result):
 
 @cache
 def _can_have_workers() -> bool:
-    """Whether processes can have locks in common, which lie in shared memory; warns if not."""
+    """Return whether there is shared memory for the workers' locks; warn if not."""
     try:
         multiprocessing.Lock()
     except OSError as error:
-        warnings.warn("images are read by the training process itself, which is slower: other processes need shared "
-                      f"memory for locks ({error}); make room in /dev/shm", stacklevel=3)  # fmt: skip
+        warnings.warn("the training process reads the images itself, which is slower: data loader workers need shared "
+                      f"memory for locks ({error}); free some space in /dev/shm", stacklevel=3)  # fmt: skip
         return False
     return True
 
 
-def _raise_if_of_a_dead_worker(error: RuntimeError) -> None:
-    """Raise ReaderError if PyTorch's error is of a worker's death, which only its message says."""
+def _raise_if_worker_died(error: RuntimeError) -> None:
+    """Raise ReaderError if the message of PyTorch's error reports a worker's death."""
     said = str(error).strip()
     if said.startswith("DataLoader worker (pid"):
         said = said.removeprefix("DataLoader worker ").partition(". ")[0].rstrip(".")
-        raise ReaderError(f"a process that reads images has ended: {said}. If it was killed, the memory was probably "
-                          "used up: ask for more, or have fewer processes read (one per thread by default)"
-                          ) from error  # fmt: skip
+        raise ReaderError(f"a data loader worker died: {said}. If it was killed, memory probably ran out: request more "
+                          "memory, or use fewer workers (default: one per thread)") from error  # fmt: skip
 
 
-def _name_the_dead() -> None:
-    """Have the error that PyTorch raises when a worker dies, wherever the main thread then is, be ReaderError."""
+def _convert_worker_errors() -> None:
+    """Make PyTorch's signal handler, which raises an error when a worker dies, raise ReaderError instead."""
     raising = signal.getsignal(signal.SIGCHLD)
     if threading.current_thread() is not threading.main_thread() or getattr(raising, "func", None) is _on_end_of_child:
         return
@@ -138,13 +138,13 @@ def _on_end_of_child(raising: Callable, number: int, frame) -> None:
     try:
         raising(number, frame)
     except RuntimeError as error:
-        _raise_if_of_a_dead_worker(error)
+        _raise_if_worker_died(error)
         raise
 
 
 @contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Processes that are begun in this context never get the signals; this one gets them afterwards."""
+def _blocked_signals() -> Iterator[None]:
+    """Block stop signals: this process gets them after the context, processes started inside never do."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
         yield
@@ -153,22 +153,22 @@ def _signals_held_back() -> Iterator[None]:
 
 
 def _begin(parent: int, worker: int) -> None:
-    """What a worker does first."""
-    gc.freeze()  # what it has inherited is not its to clear away
+    """Initialise a worker."""
+    gc.freeze()  # so that it never frees inherited objects
     gc.enable()
     Queue._on_queue_feeder_error = staticmethod(_end_with_words)
-    warnings.filterwarnings("ignore", module="PIL")  # of odd EXIF data, which many images have
+    warnings.filterwarnings("ignore", module="PIL")  # many images have invalid EXIF data
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with_words(error: Exception, result) -> None:
-    """End this process, a worker, for a result that can't be sent: it would be waited for without end."""
-    print(f"a process that reads images can't send them: {error}", file=sys.stderr, flush=True)
+    """End this worker if it can't send a result, for which the main process would wait forever."""
+    print(f"a data loader worker can't send its images: {error}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent has. PyTorch looks only every 5 s, and only between two tasks."""
+    """End this process when its parent has ended. PyTorch checks only every 5 s, and only between two tasks."""
     while os.getppid() == parent:
         time.sleep(WATCH_SECONDS)
     os._exit(1)
@@ -179,6 +179,6 @@ _open: "weakref.WeakSet[Loader]" = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Before multiprocessing's own end, which asks workers by a signal that they do not hear, and waits for them."""
+    """Close all loaders before multiprocessing's exit handler, which sends workers a blocked signal and waits."""
     for loader in list(_open):
         loader.close()

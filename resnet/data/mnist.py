@@ -17,7 +17,7 @@ SHAPES = {
     "test_labels": (10_000,),
 }
 
-# Copies other than the official files that are known, by the digest of their arrays, and how they differ.
+# Known unofficial copies, by the digest of their arrays, and their differences from the official files.
 KNOWN_COPIES = {
     "17df02c76ecca66ea75f7b0b12331d6d1e42409fab0b8c07217123f6e0116ec8": (
         "the official images, labels and split, the test images and all labels in the official order, but the training "
@@ -25,8 +25,7 @@ KNOWN_COPIES = {
     ),
 }
 
-# The official files of the arrays and their MD5, unpacked: torchvision checks the packed files that it downloads, but
-# not those that it finds.
+# The official files of the arrays, unpacked, and their MD5. torchvision checks only the packed files that it downloads.
 FILES = {
     "train_images": ("train-images-idx3-ubyte", "6bbc9ace898e44ae57da46a324031adb"),
     "train_labels": ("train-labels-idx1-ubyte", "a25bea736e30d166cdddb491f175f624"),
@@ -36,7 +35,7 @@ FILES = {
 
 
 def load_mnist(folder: Path, download: bool = True) -> ImageDataset:
-    """MNIST (LeCun et al. 1998) from ``folder``, images (N, 28, 28, 1); see :func:`resnet.data.load`.
+    """Load MNIST (LeCun et al. 1998), images (N, 28, 28, 1), from ``folder``; see :func:`resnet.data.load`.
 
     Raises DataError.
     """
@@ -48,10 +47,10 @@ def load_mnist(folder: Path, download: bool = True) -> ImageDataset:
 
 
 def _read_files(folder: Path, download: bool) -> dict[str, np.ndarray]:
-    """The arrays of the official files, downloaded if one is missing."""
+    """Read the arrays of the official files, which are downloaded if one is missing."""
     from torchvision.datasets import MNIST
 
-    files = folder / "MNIST" / "raw"  # where torchvision has them
+    files = folder / "MNIST" / "raw"  # torchvision's folder for them
     for itself in (folder, folder / "raw"):
         if all((itself / name).exists() for name, _ in FILES.values()):
             files = itself
@@ -70,7 +69,7 @@ def _read_files(folder: Path, download: bool) -> dict[str, np.ndarray]:
 
 
 def _read_idx(path: Path, md5: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The array in an official file, which has a head of 4 bytes and 4 more for each dimension."""
+    """Read the array in an official file, whose header has 4 bytes and 4 more for each dimension."""
     try:
         content = path.read_bytes()
     except OSError as error:

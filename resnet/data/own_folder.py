@@ -1,6 +1,6 @@
-"""One's own images, a sub-folder for each class: which there are, which can be read, and which are held out.
+"""A user's own images, in one sub-folder for each class: listing, checking and splitting.
 
-Only names and sizes of the files are kept; the images are read while a network is trained.
+Only the files' names and sizes are kept; the images are read during training.
 """
 
 import hashlib
@@ -23,19 +23,18 @@ from resnet.data.dataset import DataError
 from resnet.data.image_files import Files, FolderDataset, digest_of_files, is_image, is_junk, some
 from resnet.data.sampling import seeded_generator
 
-# Those of common image files; one that this Pillow can't decode is then named, not passed over.
+# Suffixes of common image files; a file that this Pillow can't decode is reported, not skipped silently.
 SUFFIXES = (*image_files.SUFFIXES, ".jpe", ".jfif", ".gif", ".jp2", ".tga", ".avif", ".heic", ".heif")
-# Names of parts of a split, such as Training, test_images, val2017. A single one can be a class, such as trains.
+# Names of parts of a split, such as Training, test_images, val2017. A single match can be a class, such as trains.
 PART = re.compile(r"(train|val|test|dev|eval)(ing|id|idation|uation)?([ _-]?(set|data|images?|[0-9]{4}))?", re.I)
 
 
 @dataclass(frozen=True, eq=False)
 class OwnImages:
-    """The images below ``root``, sorted by class and path, and what was left out.
+    """The images below ``root``, sorted by class and path, and the files and folders left out.
 
-    ``empty``: sub-folders without an image that can be read, which are no classes. ``unreadable``: files that are named
-    like images and can't be read, each with the reason. ``passed_over``: folders and links that are not looked into,
-    each with the reason.
+    ``empty``: sub-folders without a readable image, which are not classes. ``unreadable``: files with an image's suffix
+    that can't be read, each with the reason. ``passed_over``: skipped folders, links and files, each with the reason.
     """
 
     root: Path
@@ -47,22 +46,22 @@ class OwnImages:
 
 
 def scan_classes(root: Path, progress: Callable[[int, int], None] | None = None) -> OwnImages:
-    """Find the images below the sub-folders of ``root``, however deep, and decode each once, to see that it can be.
+    """Find the images below the sub-folders of ``root``, at any depth, and decode each once as a check.
 
-    Names that begin with a dot don't count, nor do those of JUNK. Links are followed. ``progress`` is told how many
-    files are done and how many there are. Raises DataError where there are not two classes, or the folder looks as if
-    it was split into parts already.
+    Names that begin with a dot and names in JUNK are ignored. Links are followed. ``progress`` is called with the
+    number of files done and the number of all files. Raises DataError if there are fewer than two classes, or if the
+    folder seems to be split into training and test parts already.
     """
     passed_over: list[tuple[Path, str]] = []
     names, loose = _sub_folders(root, passed_over)
     _refuse_parts(root, names)
     if odd := [shown(name) for name in names if shown(name) != name]:
-        raise DataError(f"{root} has sub-folders whose names are not UTF-8 ({some(odd)}), as the classes must be in "
-                        "a file of weights: rename them")  # fmt: skip
+        raise DataError(f"{root} has sub-folders whose names are not UTF-8 ({some(odd)}), which class names in a "
+                        "weights file must be: rename them")  # fmt: skip
     alike = Counter(normalize("NFC", name).strip() for name in names)
     if odd := [name for name in names if alike[normalize("NFC", name).strip()] > 1]:
-        raise DataError(f"{root} has sub-folders whose names look the same ({some([*map(ascii, odd)])}), as copies by "
-                        "different systems do: put their images together, or rename one")  # fmt: skip
+        raise DataError(f"{root} has sub-folders whose names look the same ({some([*map(ascii, odd)])}), probably "
+                        "copied by different systems: merge them, or rename one")  # fmt: skip
     found = [(name, path) for name in names for path in _images_below(root / name, passed_over)]
     reasons = _reasons(root, [path for _, path in found], progress)
     good = [place for place, reason in zip(found, reasons) if reason is None]
@@ -72,7 +71,7 @@ def scan_classes(root: Path, progress: Callable[[int, int], None] | None = None)
         raise DataError(_too_few(root, names, classes, len(found)))
     if loose:
         more = f" and {len(loose) - 1:,} more" if len(loose) > 1 else ""
-        passed_over.append((loose[0], f"an image{more} directly in the folder, and so of no class"))
+        passed_over.append((loose[0], f"an image{more} directly in the folder, without a class"))
     position = {name: number for number, name in enumerate(classes)}
     files = Files(
         np.array([os.fsencode(path.relative_to(root)) for _, path in good]),
@@ -87,7 +86,7 @@ def scan_classes(root: Path, progress: Callable[[int, int], None] | None = None)
 
 
 def _sub_folders(root: Path, passed_over: list[tuple[Path, str]]) -> tuple[list[str], list[Path]]:
-    """The names of the folders in ``root``, and the images that lie in none. Raises DataError."""
+    """Return the names of the folders in ``root``, and the images directly in it. Raises DataError."""
     if not root.is_dir():
         raise DataError(f"there is no folder {root}: name one that has a sub-folder of images for each class")
     folders, loose = _entries(root, passed_over)
@@ -95,23 +94,23 @@ def _sub_folders(root: Path, passed_over: list[tuple[Path, str]]) -> tuple[list[
 
 
 def _refuse_parts(root: Path, names: list[str]) -> None:
-    """Raise DataError where the sub-folders are parts of a split: two kinds of them, or nothing else."""
+    """Raise DataError if the sub-folders are parts of a split: parts of two kinds, or nothing but parts."""
     parts = {name: match[1].lower() for name in names if (match := PART.fullmatch(name))}
     if parts and (len(set(parts.values())) > 1 or len(parts) == len(names)):
         train = next((name for name, kind in parts.items() if kind == "train"), next(iter(parts)))
-        raise DataError(f"{root} has the sub-folders {', '.join(parts)}, which are no classes: name one of them, such "
-                        f"as {root / train}, and its images are split into training and validation; or give them all "
-                        "as one folder with a sub-folder for each class")  # fmt: skip
+        raise DataError(f"{root} has the sub-folders {', '.join(parts)}, which are not classes: name one of them, such "
+                        f"as {root / train}, to have its images split into training and validation; or put all images "
+                        "into one folder with a sub-folder for each class")  # fmt: skip
 
 
 def _images_below(folder: Path, passed_over: list[tuple[Path, str]] | None = None) -> list[Path]:
-    """All images below a folder, sorted. What links lead to counts, but no folder twice, as in a circle."""
+    """List all images below a folder, sorted. Links are followed, but no folder is listed twice."""
     passed_over = [] if passed_over is None else passed_over
     found, seen, waiting = [], set(), [folder]
     while waiting:
         where = waiting.pop()
         if (real := where.resolve()) in seen:
-            passed_over.append((where, "which leads to images that are counted already"))
+            passed_over.append((where, "a folder whose images are counted already"))
             continue
         seen.add(real)
         folders, images = _entries(where, passed_over)
@@ -121,7 +120,7 @@ def _images_below(folder: Path, passed_over: list[tuple[Path, str]] | None = Non
 
 
 def _entries(folder: Path, passed_over: list[tuple[Path, str]]) -> tuple[list[Path], list[Path]]:
-    """The sub-folders and images directly in a folder, sorted; what may be missed of the rest goes to the list."""
+    """List the sub-folders and images directly in a folder, sorted, and add other relevant entries to the list."""
     folders, images = [], []
     try:
         with os.scandir(folder) as entries:
@@ -134,29 +133,29 @@ def _entries(folder: Path, passed_over: list[tuple[Path, str]]) -> tuple[list[Pa
             if not is_junk(entry.name):
                 folders.append(path)
             elif not entry.name.startswith(".") or any(is_image(each, SUFFIXES) for each in os.listdir(path)):
-                passed_over.append((path, "a folder that programs make for themselves"))
+                passed_over.append((path, "a folder that a program created"))
         elif is_image(entry.name, SUFFIXES):
             if entry.is_file(follow_symlinks=False) or path.is_file() or not path.exists():
                 images.append(path)
-            else:  # a pipe, which would wait for whoever writes into it
-                passed_over.append((path, "which is no file"))
+            else:  # reading a pipe would wait for its writer
+                passed_over.append((path, "not a regular file"))
         elif entry.is_symlink() and not path.exists() and not is_junk(entry.name):
-            passed_over.append((path, "a link to what is not there"))
+            passed_over.append((path, "a broken link"))
     return folders, images
 
 
 def shown(path: Path | str) -> str:
-    """A path as text that can be printed, with a replacement character for what is not UTF-8."""
+    """Return a path as printable text, with replacement characters for bytes that are not UTF-8."""
     return os.fsencode(path).decode(errors="replace")
 
 
 def find_images(path: Path) -> list[Path]:
-    """The image file of that path, or all images below a folder, sorted; the path itself if there is nothing."""
+    """List all images below a folder, sorted; return any other path itself, even if it does not exist."""
     return _images_below(path) if path.is_dir() else [path]
 
 
 def _reasons(root: Path, paths: list[Path], progress: Callable[[int, int], None] | None) -> list[str | None]:
-    """Why each of the files can't be read, None for those that can."""
+    """Try to read each file; return the reasons for failures, None for readable files."""
 
     def reason(path: Path) -> str | None:
         try:
@@ -167,7 +166,7 @@ def _reasons(root: Path, paths: list[Path], progress: Callable[[int, int], None]
 
     found: list[str | None] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        warnings.filterwarnings("ignore", module="PIL")  # of large images and odd EXIF data
+        warnings.filterwarnings("ignore", module="PIL")  # about large images and invalid EXIF data
         for done, why in enumerate(threads.map(reason, paths), start=1):
             found.append(why)
             if progress:
@@ -179,34 +178,32 @@ def _too_few(root: Path, names: list[str], classes: tuple[str, ...], images: int
     wanted = f"{root} must have a sub-folder of images for each of at least two classes"
     endings = f"files that end in {', '.join(SUFFIXES)}"
     if not names:
-        lying = (
-            " but images lie directly in it," if any(is_image(path.name, SUFFIXES) for path in root.iterdir()) else ""
-        )
-        return f"{wanted},{lying} and it has no sub-folder at all"
+        loose = any(is_image(path.name, SUFFIXES) for path in root.iterdir())
+        return f"{wanted}, but it has no sub-folder{', only images directly in it' if loose else ''}"
     if not images:
         return f"{wanted}, but there is no image in {some(names)} ({endings})"
-    found = f"{wanted}, but only {some(list(classes)) or 'none'} has images that can be read ({endings})"
+    found = f"{wanted}, but only {some(list(classes)) or 'none'} has readable images ({endings})"
     inner = classes and _entries(root / classes[0], [])[0]
     return f"{found}; if the classes are its sub-folders, name {root / classes[0]}" if inner else found
 
 
 def every_nth(images: OwnImages, n: int, first: int | None = None) -> np.ndarray:
-    """Which images are held out where every ``n``-th of the sorted list is: bool (N,). Raises ValueError.
+    """Choose every ``n``-th image of the sorted list for the validation split: bool (N,). Raises ValueError.
 
-    ``first``: the first of them, counted from 0; by default n - 1.
+    ``first``: position of the first chosen image, counted from 0; by default n - 1.
     """
     if n < 2:
-        raise ValueError(f"every {n}-th image can't be held out: none would be left to train on")
+        raise ValueError(f"every {n}-th image can't be held out: no image would be left to train on")
     return np.arange(len(images.files)) % n == (n - 1 if first is None else first)
 
 
 def stratified(images: OwnImages, share: float, seed: int) -> np.ndarray:
-    """Which images are held out where a ``share`` of each class is, at random: bool (N,).
+    """Choose a random ``share`` of each class for the validation split: bool (N,). Raises ValueError.
 
-    At least one of a class with two, and never all: the only image of a class is trained on. Raises ValueError.
+    A class with two or more images has at least one in each split; a single image is used for training.
     """
     if not 0 < share < 1:
-        raise ValueError(f"the share of the images that is held out must be between 0 and 1, not {share}")
+        raise ValueError(f"the share of held-out images must be between 0 and 1, not {share}")
     held_out = np.zeros(len(images.files), bool)
     for number, name in enumerate(images.classes):
         places = np.flatnonzero(images.files.labels == number)
@@ -217,7 +214,10 @@ def stratified(images: OwnImages, share: float, seed: int) -> np.ndarray:
 
 
 def split(images: OwnImages, held_out: np.ndarray) -> FolderDataset:
-    """The data set whose test images are those held out. Raises DataError for a class that has none to train on."""
+    """Split the images into a data set with the held-out images as test images.
+
+    Raises DataError if a class has no image left to train on, or if no image is held out.
+    """
 
     def part(which: np.ndarray) -> Files:
         files = images.files
@@ -226,21 +226,21 @@ def split(images: OwnImages, held_out: np.ndarray) -> FolderDataset:
     train, test = part(~held_out), part(held_out)
     counts = np.bincount(train.labels, minlength=len(images.classes))
     if lost := [name for name, count in zip(images.classes, counts) if not count]:
-        raise DataError(f"all images of {some(lost)} are held out, so that there are none to train on: add images, or "
-                        "hold out a share of each class with --validation")  # fmt: skip
+        raise DataError(f"all images of {some(lost)} are held out, and none are left to train on: add images, or hold "
+                        "out a share of each class with --validation")  # fmt: skip
     if not len(test):
-        raise DataError(f"no image of {images.root} is held out, so nothing would say how good a network is: add "
-                        "images, or hold out more")  # fmt: skip
+        raise DataError(f"no image of {images.root} is held out, so a network could not be validated: add images, or "
+                        "hold out more")  # fmt: skip
     digest = digest_of_files(train, test)
     return FolderDataset(images.root.resolve().name, images.root, images.classes, train, test, False, digest, True)
 
 
 def find_copies(dataset: FolderDataset) -> list[tuple[str, str]]:
-    """The held-out images whose files are just those of images to train on, each with one of these. Raises OSError."""
+    """Find held-out images with the same content as a training image; return both names. Raises OSError."""
     sizes = np.intersect1d(dataset.train.bytes, dataset.test.bytes)
 
     def alike(files: Files) -> list[tuple[str, bytes]]:
-        """Names and digests of the files that have such a size."""
+        """Return names and digests of the files with one of these sizes."""
         paths = [dataset.path(files, place) for place in np.flatnonzero(np.isin(files.bytes, sizes))]
         with ThreadPoolExecutor(torch.get_num_threads()) as threads:
             digests = threads.map(lambda path: hashlib.sha256(path.read_bytes()).digest(), paths)

@@ -1,4 +1,4 @@
-"""Data sets of small images that lie on the device as a whole, and batches that are cut out of them there."""
+"""Data sets of small images that reside on the device as a whole, and training batches made from them there."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -11,8 +11,8 @@ from resnet.data.dataset import ImageDataset
 from resnet.data.sampling import Sampler
 from resnet.recipe import Recipe
 
-# Images at once: so few that an evaluation adds little to the memory of a training step, by which it is judged on a GPU
-# how many runs fit. What a run's evaluation has taken stays reserved for its stream.
+# Images tested at once: few, so that an evaluation adds little to the memory of a training step, which decides how many
+# runs fit on a GPU. Memory that a run's evaluation has used stays reserved for its stream.
 TEST_BATCH = 250
 
 
@@ -50,7 +50,7 @@ class ResidentData:
 
     @cached_property
     def channel_std(self) -> Tensor:
-        """Standard deviation of each channel (C,), in 0..255: squares of all pixels, which few recipes need."""
+        """Standard deviation of each channel (C,), in 0..255; computed on first use, because few recipes need it."""
         inside = slice(PADDING, -PADDING)
         squares = self.train_images[:, inside, inside].int().square_().sum(dim=0).cpu().double()
         mean_square = (squares / len(self.train_images)).mean(dim=(0, 1))
@@ -58,30 +58,34 @@ class ResidentData:
 
     @cached_property
     def image_std(self) -> Tensor:
-        """The mean over the training images of each channel's standard deviation in an image (C,), in 0..255."""
+        """Standard deviation of each channel in an image, averaged over the training images (C,), in 0..255."""
         inside = slice(PADDING, -PADDING)
         parts = self.train_images[:, inside, inside].split(TEST_BATCH)
         return torch.cat([part.double().std(dim=(1, 2)) for part in parts]).mean(dim=0).float()
 
     def batches(self, seed: int, recipe: Recipe, groups: list[slice]) -> "ResidentBatches":
+        """Create a run's training batches; see :class:`resnet.data.Data`."""
         return ResidentBatches(self, seed, recipe, groups)
 
     def tests(self, which: str, part: slice, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images to test on; see :class:`resnet.data.Data`."""
         images, labels = (tensor[part] for tensor in self._tests[which])
         mean, scale = self.normalization(recipe)
         for batch, answers in zip(images.split(TEST_BATCH), labels.split(TEST_BATCH)):
             yield subtract_mean(batch, mean, scale), answers
 
     def normalization(self, recipe: Recipe) -> tuple[Tensor, float | Tensor]:
-        """What is subtracted from the images, (H, W, C) in 0..255, and what the difference is multiplied by: a number,
-        or one per channel (C,)."""
+        """Return the mean to subtract from images, (H, W, C) in 0..255, and the factor to multiply by.
+
+        The factor is a number or a tensor (C,).
+        """
         mean = self.mean if recipe.normalization == "pixel_mean" else self.channel_mean
         scales = {"channel_std": lambda: 1 / self.channel_std, "image_std": lambda: 1 / self.image_std}
         return mean, scales.get(recipe.normalization, lambda: 1 / 255)()
 
 
 class ResidentBatches:
-    """A run's training batches out of :class:`ResidentData`, each image cropped and flipped on the device."""
+    """A run's training batches from :class:`ResidentData`, cropped and flipped on the device."""
 
     def __init__(self, data: ResidentData, seed: int, recipe: Recipe, groups: list[slice]):
         self._data, self._groups = data, groups
@@ -92,6 +96,7 @@ class ResidentBatches:
         self._padded_mean = pad(mean)
 
     def take(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the groups of the next batch; see :class:`resnet.data.dataset.Batches`."""
         draws = self.sampler.take(size)
         for group in self._groups:
             drawn = draws.part(group)

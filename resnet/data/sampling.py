@@ -1,4 +1,4 @@
-"""Which images make up each training batch, and how each is cropped and flipped, from a run's own random streams."""
+"""Sampling of training batches, crops and flips from a run's own random streams."""
 
 import hashlib
 import math
@@ -13,12 +13,12 @@ from resnet.recipe import Recipe
 
 
 def seeded_generator(seed: int, *stream) -> torch.Generator:
-    """A CPU generator for one named stream of a run, such as ``("order", epoch)``: independent of all others."""
+    """Return a CPU generator for one named stream of a run, such as ``("order", epoch)``, independent of all others."""
     return torch.Generator().manual_seed(_derived_seed(seed, stream))
 
 
 def seeded_numbers(seed: int, *stream) -> np.random.Generator:
-    """NumPy's generator for a stream as of :func:`seeded_generator`, for distributions that PyTorch's can't draw."""
+    """Return a NumPy generator like :func:`seeded_generator`, for distributions that PyTorch lacks."""
     return np.random.default_rng(_derived_seed(seed, stream))
 
 
@@ -28,29 +28,28 @@ def _derived_seed(seed: int, stream: tuple) -> int:
 
 
 class Draws(NamedTuple):
-    """What is drawn for B images: index int64 (B,), crop offset int64 (B, 2) in 0..8, flip bool (B,)."""
+    """Random draws for B images: index int64 (B,), crop offset int64 (B, 2) in 0..8, flip bool (B,)."""
 
     index: Tensor
     offset: Tensor
     flip: Tensor
 
     def part(self, rows: slice) -> "Draws":
-        """What is drawn for these of the images."""
+        """Return the draws for these rows."""
         return Draws(*(tensor[rows] for tensor in self))
 
 
 class Sampler:
     """Batches of a run: random permutations of the training images, one after another.
 
-    Without a gap where ``recipe.last_batch`` is "carry": a batch that spans two epochs takes the end of the first
-    permutation and the beginning of the next, so all images are used equally often; "drop" and "use" begin a new batch
-    with each epoch. Each epoch's draws come from generators seeded with (seed, stream, epoch) on the CPU: a batch
-    depends on its iteration alone, not on where training was interrupted or on which device.
+    With ``recipe.last_batch`` "carry" a batch can span two epochs: it takes the end of one permutation and the start of
+    the next, so all images are used equally often. "drop" and "use" start a new batch with each epoch. Each epoch's
+    draws come from CPU generators seeded with (seed, stream, epoch), so a batch depends only on its iteration, not on
+    interruptions or the device.
 
-    The draws of the epochs in use lie on ``device``, where a counter says which batch is next. So :meth:`take` is
-    work for the device alone and can be recorded once and replayed, and :meth:`load`, on the host, moves an epoch's
-    draws there when its first batch is near. Raises ValueError for no images, and for fewer than make a batch where
-    ``recipe.last_batch`` is "drop".
+    The draws of the current epochs are on ``device``, with a counter of the next batch. So :meth:`take` is work for the
+    device only and can be recorded as a CUDA graph, and :meth:`load`, on the host, copies an epoch's draws before its
+    first batch. Raises ValueError if there are no images, or fewer than a batch with ``recipe.last_batch`` "drop".
     """
 
     def __init__(self, seed: int, images: int, recipe: Recipe, device: torch.device | str = "cpu"):
@@ -59,7 +58,7 @@ class Sampler:
             raise ValueError("there are no training images")
         if recipe.last_batch == "drop" and images < batch_size:
             raise ValueError(
-                f"{images} training images don't make a batch of {batch_size}, and smaller ones are dropped"
+                f"{images} training images don't fill a batch of {batch_size}, and smaller batches are dropped"
             )
         self.seed, self.images, self.recipe = seed, images, recipe
         self._epoch_images = images - images % batch_size if recipe.last_batch == "drop" else images
@@ -75,7 +74,7 @@ class Sampler:
         self._range = torch.arange(batch_size, device=device)
 
     def epoch(self, number: int) -> Draws:
-        """The draws of epoch ``number`` (from 0) on the CPU."""
+        """Return the draws of epoch ``number`` (from 0) on the CPU."""
         index = torch.randperm(self.images, generator=seeded_generator(self.seed, "order", number))
         if self.recipe.augment:
             augmentation = seeded_generator(self.seed, "augmentation", number)
@@ -86,12 +85,12 @@ class Sampler:
         return draws.part(slice(self._epoch_images))
 
     def size(self, iteration: int) -> int:
-        """How many images the batch of training step ``iteration`` (the first is 0) has."""
+        """Return the number of images in the batch of training step ``iteration`` (the first is 0)."""
         start, end = self._start(iteration), self._start(iteration + 1)
         return end - start
 
     def _start(self, iteration: int) -> int:
-        """How many images the steps before ``iteration`` have taken."""
+        """Return the number of images that the steps before ``iteration`` take."""
         batch_size = self.recipe.batch_size
         if self.recipe.last_batch == "use":
             epoch, step = divmod(iteration, math.ceil(self.images / batch_size))
@@ -103,7 +102,7 @@ class Sampler:
         self._next.fill_(self._start(iteration) % self._places)
 
     def load(self, iteration: int) -> None:
-        """Have the draws of training step ``iteration`` on the device, in the place of epochs that are over."""
+        """Copy the draws of training step ``iteration`` to the device, over those of past epochs."""
         count = self._epoch_images
         for number in range(self._start(iteration) // count, (self._start(iteration + 1) - 1) // count + 1):
             place = number % len(self._loaded)
@@ -114,13 +113,13 @@ class Sampler:
                     buffer[place * count : (place + 1) * count].copy_(drawn, non_blocking=True)
 
     def take(self, size: int) -> Draws:
-        """The next batch, of ``size`` images, on the device; its draws must have been loaded."""
+        """Take the draws of the next batch, of ``size`` images, on the device; they must have been loaded."""
         places = (self._next + self._range[:size]) % self._places
         self._next.add_(size).remainder_(self._places)
         return Draws(*(drawn[places] for drawn in self._draws))
 
     def batch(self, iteration: int) -> Draws:
-        """The draws of training step ``iteration``; the next batch is the one after it."""
+        """Return the draws of training step ``iteration``, and make the batch after it the next one."""
         self.seek(iteration)
         self.load(iteration)
         return self.take(self.size(iteration))

@@ -1,7 +1,7 @@
-"""Data sets that are the images of a few classes of another one: what is learned on five classes, tried on the others.
+"""Subsets of a data set's classes, for pretraining on some classes and fine-tuning on others.
 
-A subset keeps the order of the images; its labels count from 0. Of the training images of a class it takes the first so
-many, of the test images all.
+A subset keeps the order of the images; its labels count from 0. It takes the first training images of each class up to
+a given number, and all test images.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from resnet.data.dataset import ImageDataset
 
 
 class Subset(NamedTuple):
-    """Classes ``first`` to ``last`` of the data set ``whole``, with at most so many training images of each."""
+    """Classes ``first`` to ``last`` of the data set ``whole``, with up to ``train_per_class`` training images each."""
 
     whole: str
     first: int
@@ -22,22 +22,23 @@ class Subset(NamedTuple):
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         return self.last - self.first + 1
 
     @property
     def train_images(self) -> int:
-        """Where the data set has at least so many of each class."""
+        """Number of training images, if the data set has enough of each class."""
         return self.num_classes * self.train_per_class
 
 
 SUBSETS = {
-    "cifar10_first5": Subset("cifar10", 0, 4, 5_000),  # all of them
+    "cifar10_first5": Subset("cifar10", 0, 4, 5_000),  # all training images
     "cifar10_last5": Subset("cifar10", 5, 9, 570),
     "synthetic_first5": Subset("synthetic", 0, 4, 200),
     "synthetic_last5": Subset("synthetic", 5, 9, 20),
 }
 
-# Those of copies other than the official files that are known, by the digest of their arrays.
+# Subsets of known unofficial copies, by the digest of their arrays.
 KNOWN_COPIES = dict.fromkeys(
     (
         "793cc0b83263caaafb5d690a084248e125bd6eba2f90ae7dcb30d09657ae47e2",  # cifar10_first5
@@ -48,7 +49,7 @@ KNOWN_COPIES = dict.fromkeys(
 
 
 def take_subset(name: str, dataset: ImageDataset) -> ImageDataset:
-    """The subset ``name`` of SUBSETS, out of the data set that it is of."""
+    """Take the subset ``name`` of SUBSETS from its whole data set."""
     chosen = SUBSETS[name]
     train = _places(dataset.train_labels, chosen, chosen.train_per_class)
     test = _places(dataset.test_labels, chosen, None)
@@ -64,6 +65,6 @@ def take_subset(name: str, dataset: ImageDataset) -> ImageDataset:
 
 
 def _places(labels: np.ndarray, chosen: Subset, most: int | None) -> np.ndarray:
-    """Where the first ``most`` images (None: all) of each chosen class are, in order."""
+    """Return the positions of the first ``most`` images (None: all) of each chosen class, in order."""
     classes = range(chosen.first, chosen.last + 1)
     return np.sort(np.concatenate([np.flatnonzero(labels == number)[:most] for number in classes]))

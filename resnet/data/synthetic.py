@@ -1,13 +1,13 @@
-"""Ten classes of procedurally made images: for trying things out, never comparable with a real data set.
+"""Synthetic images of ten classes, for trials and tests; results are not comparable with a real data set.
 
 A class is a shape. Its position, size, rotation, colours and background vary at random, and it is as often darker as
-brighter than the background, so that no single pixel says much about the class. Images are of every difficulty: the
-harder ones have smaller shapes turned further, less contrast, and more noise.
+brighter than the background, so no single pixel reveals the class. Difficulty varies: harder images have smaller shapes
+with more rotation, less contrast and more noise.
 
-Measured test errors, where guessing has 90 %: logistic regression on the pixels 78 % at the best of three penalties;
-after 1,200 iterations of batch 32 at learning rate 0.05, one seed, ResNet-8 6.2 % and ResNet-20 3.6 %.
+Measured test errors (chance: 90 %): logistic regression on the pixels 78 % at the best of three penalties; after 1,200
+iterations of batch 32 at learning rate 0.05, one seed, ResNet-8 6.2 % and ResNet-20 3.6 %.
 
-They can be made in other sizes and in grey, as a stand-in for MNIST.
+Other sizes and grey images are possible, as a stand-in for MNIST.
 """
 
 import numpy as np
@@ -18,8 +18,8 @@ SIZE = 32
 TRAIN_IMAGES = 2_000
 TEST_IMAGES = 500
 
-# For the easiest and the hardest images; a channel's brightness is in 0..1.
-CONTRAST = 0.7, 0.08  # between shape and background, and 20 % more or less in each channel
+# Values for the easiest and the hardest images; a channel's brightness is in 0..1.
+CONTRAST = 0.7, 0.08  # between shape and background, varied by 20 % in each channel
 NOISE = 0.03, 0.15  # standard deviation
 SMALLEST = 9.0, 6.0  # radius in pixels; the largest is 12
 ROTATION = 0.1, 1.5  # radians, to either side
@@ -27,7 +27,7 @@ SLOPE = 0.05, 0.3  # of the background's brightness, from the centre to a border
 
 
 def _shape_mask(kind: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Where shape ``kind`` (0..9) is, in coordinates (..., H, W) in which it fills the square from -1 to 1."""
+    """Return the mask of shape ``kind`` (0..9) in coordinates (..., H, W) in which it fills the square -1 to 1."""
     r, box = np.hypot(u, v), np.maximum(np.abs(u), np.abs(v))
     return (
         r < 1,  # disc
@@ -46,7 +46,7 @@ def _shape_mask(kind: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def _masks(
     rng: np.random.Generator, labels: np.ndarray, smallest: np.ndarray, rotation: np.ndarray, pixels: int
 ) -> np.ndarray:
-    """Where each image's shape is: bool (n, pixels, pixels)."""
+    """Draw the mask of each image's shape: bool (n, pixels, pixels)."""
     n = len(labels)
     size = rng.uniform(smallest, 12)
     row, column = rng.uniform(size, pixels - size, (2, n))
@@ -63,7 +63,7 @@ def _masks(
 
 
 def _make(rng: np.random.Generator, n: int, pixels: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, pixels, pixels, channels) and labels (n,), both uint8."""
+    """Draw images (n, pixels, pixels, channels) and labels (n,), both uint8."""
     labels = rng.permutation(np.arange(n) % 10).astype(np.uint8)
     difficulty = (rng.uniform(0, 1, n) ** 4).astype(np.float32)  # most are easy
 
@@ -76,7 +76,7 @@ def _make(rng: np.random.Generator, n: int, pixels: int, channels: int) -> tuple
     mask = _masks(rng, labels, for_each_image(*SMALLEST), for_each_image(*ROTATION), pixels)[..., None]
     contrast, noise, slope = (for_each_image(*ab)[:, None, None, None] for ab in (CONTRAST, NOISE, SLOPE))
     middle = uniform(0.3, 0.7, n, 1, 1, channels)
-    sign = rng.choice([-0.5, 0.5], (n, 1, 1, 1)).astype(np.float32)  # of all channels together: darker or brighter
+    sign = rng.choice([-0.5, 0.5], (n, 1, 1, 1)).astype(np.float32)  # darker or brighter, the same for all channels
     difference = sign * contrast * uniform(0.8, 1.2, n, 1, 1, channels)
     ramp = np.linspace(-1, 1, pixels, dtype=np.float32)
     down, across = slope * uniform(-1, 1, 2, n, 1, 1, channels)
@@ -94,7 +94,7 @@ def make_synthetic(
     channels: int = 3,
     name: str = "synthetic",
 ) -> ImageDataset:
-    """A seeded data set with balanced classes; see the module's text. Images have (pixels, pixels, channels)."""
+    """Generate a seeded data set with balanced classes and images of (pixels, pixels, channels); see the module."""
     streams = (np.random.Generator(np.random.PCG64([seed, stream])) for stream in (0, 1))
     train, test = (_make(rng, n, pixels, channels) for rng, n in zip(streams, (train_images, test_images)))
     return ImageDataset(name, *train, *test, official=True)

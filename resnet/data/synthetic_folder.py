@@ -1,6 +1,7 @@
-"""A folder like ImageNet's in small, made by the code: JPEG files of the synthetic shapes in many sizes.
+"""A small generated folder with ImageNet's layout: JPEG files of the synthetic shapes in many sizes.
 
-For trying things out, never comparable with a real data set. Some images are grey, as a few of ImageNet's are.
+It is for trials and tests; results are not comparable with a real data set. Some images are grey, like a few of
+ImageNet's.
 """
 
 import hashlib
@@ -18,16 +19,16 @@ from resnet.data.synthetic import _shape_mask
 CLASSES = ("disc", "ring", "square", "frame", "triangle", "cross", "bar", "two_bars", "two_squares", "half_disc")
 TRAIN_IMAGES, TEST_IMAGES = 400, 100
 SIDES = 40, 90  # pixels, of either side
-GREY = 0.05  # the share of grey images
+GREY = 0.05  # share of grey images
 QUALITY = 90
-DIGEST = "pixels.sha256"  # the file in the folder that has it
+DIGEST = "pixels.sha256"  # file of the digest in the folder
 
 
 def make(root: Path) -> None:
-    """Make the folder ``root`` if there is none.
+    """Generate the folder ``root`` if it does not exist.
 
-    It is made under another name beside it and then renamed: it is there as a whole or not at all, and of two
-    processes that make it at once, one's is taken. Raises DataError where it can't be written.
+    The folder is written under a temporary name and then renamed, so it is always complete, and if two processes
+    generate it at once, one of the two is kept. Raises DataError if it can't be written.
     """
     if root.exists():
         return
@@ -35,25 +36,25 @@ def make(root: Path) -> None:
         root.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}.", suffix=".tmp"))
         try:
-            folder = temporary / root.name  # in it, because a temporary folder is for its owner alone
+            folder = temporary / root.name  # a sub-folder, because only its owner can read a temporary folder
             _write(folder)
             try:
                 folder.rename(root)
-            except OSError:  # not empty: another process was quicker
+            except OSError:  # not empty: another process was faster
                 if not (root / DIGEST).exists():
                     raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        raise DataError(f"{root} can't be made ({error}); name another folder with --data (DATA= with make)") from error
+        raise DataError(f"can't write {root} ({error}); name another folder with --data (DATA= with make)") from error
 
 
 def digest(root: Path) -> str:
-    """SHA-256 of the pixels of all images, as they were before they were encoded. Raises DataError."""
+    """Return the SHA-256 of all images' pixels before they were encoded. Raises DataError."""
     try:
         return (root / DIGEST).read_text().strip()
     except OSError as error:
-        raise DataError(f"{root / DIGEST} can't be read ({error}); remove {root}, and it is made again") from error
+        raise DataError(f"{root / DIGEST} can't be read ({error}); remove {root} to have it generated again") from error
 
 
 def _write(folder: Path) -> None:
@@ -70,7 +71,7 @@ def _write(folder: Path) -> None:
 
 
 def _images(rng: np.random.Generator, count: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Labels in turn, and images uint8 (H, W, 3) or, grey, (H, W): a shape, turned a little, on a sloping ground."""
+    """Yield labels in turn and images uint8 (H, W, 3) or, if grey, (H, W): a slightly rotated shape on a gradient."""
     for number in range(count):
         label = number % len(CLASSES)
         height, width = rng.integers(SIDES[0], SIDES[1] + 1, 2)

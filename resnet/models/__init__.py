@@ -24,8 +24,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class _Family:
-    """Nets that one function builds: what messages call them, a pattern of their names whose group, if it has one, is
-    the depth that the function takes first, and the size and channels of the images that they were made for.
+    """Networks that one function builds.
+
+    shown: their names in messages. pattern: regular expression of their names, whose group, if any, is the depth, the
+    first argument of ``build``. image_size, image_channels: of the images that the networks are made for.
     """
 
     shown: str
@@ -51,12 +53,12 @@ _FAMILIES = (
 
 
 def _find(name: str) -> tuple[_Family, tuple[int, ...]]:
-    """The family and depth (none for a single net) behind a model's name. Raises ValueError."""
+    """Find the family and depth (none for a single net) of a model's name. Raises ValueError."""
     for family in _FAMILIES:
         if match := re.fullmatch(family.pattern, name):
             return family, tuple(map(int, match.groups()))
     families = ", ".join(family.shown for family in _FAMILIES)
-    raise ValueError(f"there is no model {name!r}; the models are: {families}, with n = 1, 2, 3, ...")
+    raise ValueError(f"there is no model {name!r}; known models: {families}, with n = 1, 2, 3, ...")
 
 
 def create_model(name: str, generator: torch.Generator | None = None, **options) -> nn.Module:
@@ -66,17 +68,17 @@ def create_model(name: str, generator: torch.Generator | None = None, **options)
     ``plain18``, ``plain34``, ``resnet18``, ``resnet34``, ``resnet50``, ``resnet101``, ``resnet152`` or
     ``mnist_residual``. The options are the keyword arguments of the functions in :mod:`resnet.models.cifar`,
     :mod:`resnet.models.imagenet` and :mod:`resnet.models.mnist`. The network maps float images (N, C, H, W) to logits
-    (N, num_classes), with the C of :func:`image_channels`. :func:`resnet.released.load_model` builds one with the
+    (N, num_classes), with C from :func:`image_channels`. :func:`resnet.released.load_model` builds one with the
     weights in a file.
 
-    Raises ValueError for an unknown name, depth or option, and lists what there is.
+    Raises ValueError for an unknown name, depth or option, with a list of the known ones.
     """
     family, depth = _find(name)
     return family.build(*depth, generator=generator, **changed_options(name, options))
 
 
 def changed_options(name: str, options: dict) -> dict:
-    """Those options of model ``name`` that differ from its defaults.
+    """Return the options of model ``name`` that differ from its defaults.
 
     Raises ValueError for an unknown model or option, and for a value of another type than the default's.
     """
@@ -84,25 +86,25 @@ def changed_options(name: str, options: dict) -> dict:
     parameters = inspect.signature(family.build).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.name not in ("depth", "generator")}
     if unknown := sorted(set(options) - set(defaults)):
-        raise ValueError(f"{name} has no option {', '.join(unknown)}; its options are: {', '.join(defaults)}")
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; its options: {', '.join(defaults)}")
     for option, value in options.items():
         if type(value) is not type(defaults[option]):
-            raise ValueError(f"{name}: {option} must be like {defaults[option]!r}, not {value!r}")
+            raise ValueError(f"{name}: {option} must be of the same type as {defaults[option]!r}, not {value!r}")
     return {option: value for option, value in options.items() if value != defaults[option]}
 
 
 def image_size(name: str) -> int:
-    """Pixels along a side of the images that a model was made for. Raises ValueError for an unknown model."""
+    """Return the pixels along a side of the images that a model is made for. Raises ValueError for an unknown model."""
     family, _ = _find(name)
     return family.image_size
 
 
 def image_channels(name: str) -> int:
-    """Channels of the images that a model takes. Raises ValueError for an unknown model."""
+    """Return the number of channels of a model's images. Raises ValueError for an unknown model."""
     family, _ = _find(name)
     return family.image_channels
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of trainable parameters."""
+    """Count the trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

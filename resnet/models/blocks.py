@@ -1,6 +1,6 @@
 """Plain and residual blocks (He et al. 2015, sections 3 and 4; tweaks: He T. et al. 2018, "Bag of Tricks", section 4).
 
-Their weights have the names of torchvision's: ``conv1``, ``bn1``, ``conv2``, ..., ``downsample.0``.
+Their weights have torchvision's names: ``conv1``, ``bn1``, ``conv2``, ..., ``downsample.0``.
 """
 
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ EXPANSION = 4  # output channels of a bottleneck, in widths
 
 
 def check_choice(name: str, value, accepted: tuple) -> None:
-    """Raises ValueError, listing what is accepted, for any other value."""
+    """Raise ValueError, with a list of the accepted values, for any other value."""
     if value not in accepted:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}, not {value!r}")
 
 
 class _Subsampling(torch.autograd.Function):
-    """Every ``stride``-th pixel in each direction, with a gradient in channels-last memory.
+    """Subsampling of every ``stride``-th pixel in each direction, with a gradient in channels-last memory.
 
-    PyTorch's gradient of a slice is contiguous. Where it meets those of convolutions, which are channels-last, ReLU's
-    backward pass on both layouts takes 30 times as long on a CPU.
+    PyTorch's gradient of a slice is contiguous, but gradients of convolutions are channels-last, and on a CPU the
+    backward pass of ReLU takes 30 times as long on mixed layouts.
     """
 
     @staticmethod
@@ -43,7 +43,7 @@ class _Subsampling(torch.autograd.Function):
 
 
 class PadShortcut(nn.Module):
-    """Option A: every second pixel in each direction, and zeros for the channels that the input lacks.
+    """Shortcut option A: subsampled pixels, and zeros for the channels that the input lacks.
 
     Maps (N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride)); it has no parameters.
     """
@@ -56,24 +56,24 @@ class PadShortcut(nn.Module):
         self.after = missing - self.before
 
     def forward(self, x: Tensor) -> Tensor:
+        """Subsample and pad ``x``."""
         return F.pad(_Subsampling.apply(x, self.stride), (0, 0, 0, 0, self.before, self.after))
 
 
 def projection(in_channels: int, out_channels: int, stride: int, pooled: bool, conv_bias: bool) -> nn.Sequential:
-    """A 1x1 convolution and BN; maps (N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride)).
+    """Build a 1x1 convolution with BN; it maps (N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride)).
 
-    ``pooled``: the stride is that of an average pooling before the convolution, which then overlooks no pixel
-    (ResNet-D).
+    ``pooled``: an average pooling before the convolution has the stride, so that no pixel is ignored (ResNet-D).
     """
     layers = [nn.Conv2d(in_channels, out_channels, 1, 1 if pooled else stride, bias=conv_bias)]
     if pooled and stride > 1:
-        # Of odd sizes the last row is a mean of the pixels that there are: as large as the other branch's output.
+        # For odd sizes the last row averages the pixels that exist, so the size matches the other branch's output.
         layers.insert(0, nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False))
     return nn.Sequential(*layers, nn.BatchNorm2d(out_channels))
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, each followed by BN. With a shortcut (``downsample`` or the identity) it is residual.
+    """Two 3x3 convolutions, each followed by BN; if ``residual``, with ``downsample`` or the identity as shortcut.
 
     Maps (N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride)).
     """
@@ -93,6 +93,7 @@ class BasicBlock(nn.Module):
         return self.bn2
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the block's output."""
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
         if self.residual:
@@ -101,9 +102,9 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 1x1 convolution to ``width`` channels, a 3x3 one, a 1x1 one to 4 times as many; each followed by BN.
+    """Convolutions 1x1 to ``width`` channels, 3x3, and 1x1 to 4 times as many channels, each followed by BN.
 
-    ``stride_first``: the stride is that of the first 1x1 convolution, as in He et al. 2015; else that of the 3x3 one
+    ``stride_first``: the first 1x1 convolution has the stride, as in He et al. 2015; else the 3x3 convolution has it
     (ResNet-B). Maps (N, C_in, H, W) to (N, 4 * width, ceil(H / stride), ceil(W / stride)).
     """
 
@@ -124,6 +125,7 @@ class Bottleneck(nn.Module):
         return self.bn3
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the block's output."""
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(out))
@@ -133,12 +135,12 @@ class Bottleneck(nn.Module):
 
 @dataclass(frozen=True)
 class BlockDesign:
-    """What all blocks of a net have in common.
+    """Options that all blocks of a net share.
 
     bottleneck: :class:`Bottleneck` instead of :class:`BasicBlock`. shortcut: one of SHORTCUTS, or None for a plain
-    net. variant: one of VARIANTS. shortcut_padding: one of PADDINGS, for option A. conv_bias: of basic blocks;
-    projection_bias: of option B's and C's projections. first_projection: with option B, every stage begins with a
-    projection, the first too, whose shape does not change.
+    net. variant: one of VARIANTS. shortcut_padding: one of PADDINGS, for option A. conv_bias: biases in basic blocks.
+    projection_bias: biases in the projections of options B and C. first_projection: with option B, the first stage
+    also starts with a projection, although its shape does not change.
     """
 
     bottleneck: bool = False
@@ -150,11 +152,11 @@ class BlockDesign:
     first_projection: bool = False
 
     def out_channels(self, width: int) -> int:
-        """What a block of this ``width`` gives out."""
+        """Return the output channels of a block of this ``width``."""
         return EXPANSION * width if self.bottleneck else width
 
     def stage(self, in_channels: int, width: int, stride: int, blocks: int) -> nn.Sequential:
-        """``blocks`` blocks in a row, the first of which may have a stride and other input channels."""
+        """Build a stage of ``blocks`` blocks, the first of which may have a stride and other input channels."""
         first = self._block(in_channels, width, stride, self.first_projection)
         return nn.Sequential(first, *(self._block(self.out_channels(width), width, 1) for _ in range(blocks - 1)))
 
@@ -165,7 +167,7 @@ class BlockDesign:
         return BasicBlock(in_channels, width, stride, self.shortcut is not None, downsample, self.conv_bias)
 
     def _shortcut(self, in_channels: int, out_channels: int, stride: int, projected: bool) -> nn.Module | None:
-        """None stands for the identity, and for no shortcut in a plain net."""
+        """Build a shortcut; None means the identity, or no shortcut in a plain net."""
         same_shape = stride == 1 and in_channels == out_channels
         if self.shortcut == "C" or projected or (self.shortcut == "B" and not same_shape):
             return projection(in_channels, out_channels, stride, self.variant == "d", self.projection_bias)

@@ -1,8 +1,9 @@
-"""Networks for 32x32 images (He et al. 2015, section 4.2): plain and residual ones of 6n+2 layers, and bottlenecks.
+"""Networks for 32x32 images (He et al. 2015, section 4.2): plain, residual and bottleneck nets.
 
-A first 3x3 convolution; three stages of n blocks on maps of 32, 16 and 8 pixels with 16, 32 and 64 channels,
-subsampled by stride 2; global average pooling; one fully connected layer. A block of two 3x3 convolutions makes 6n+2
-layers. The paper has no bottlenecks for these images: those of 9n+2 layers are its ImageNet blocks at these widths.
+A net has a first 3x3 convolution; three stages of n blocks on maps of 32, 16 and 8 pixels with 16, 32 and 64 channels,
+subsampled by stride 2; global average pooling; and one fully connected layer. Blocks of two 3x3 convolutions give 6n+2
+layers. The paper has no bottleneck nets for these images; the nets of 9n+2 layers here use its ImageNet blocks at these
+widths.
 """
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from resnet.models.blocks import PADDINGS, SHORTCUTS, VARIANTS, BlockDesign, check_choice
 from resnet.models.net import INITIALIZATIONS, Net, make_stem
 
-IMAGE_SIZE = 32  # pixels along a side of the images that these nets were made for
+IMAGE_SIZE = 32  # pixels along a side of the images that these nets are made for
 WIDTH = 16  # channels of the first stage
 
 
@@ -25,13 +26,13 @@ def resnet(
     initialization: str = "fan_out",
     generator: torch.Generator | None = None,
 ) -> Net:
-    """A residual net of ``depth`` = 6n+2 weighted layers.
+    """Build a residual net of ``depth`` = 6n+2 weighted layers.
 
     ``shortcut``: "A" identity with zeros for new channels, "B" projections where the shape changes, "C" projections
-    everywhere (section 4.1). ``shortcut_padding``: option A puts the zero channels at the "end" or half on "both"
-    sides. ``conv_bias``: biases in the convolutions, which the paper leaves open. ``zero_gamma``: the last BN of each
-    block starts with scale 0 (Bag of Tricks, section 3.1). ``initialization``: He's, which keeps the variance of the
-    gradients ("fan_out") or that of the activations ("fan_in"), Xavier's, or PyTorch's own "uniform". Raises
+    everywhere (section 4.1). ``shortcut_padding``: option A puts the zero channels at the "end" or half of them on
+    "both" sides. ``conv_bias``: biases in the convolutions, which the paper leaves open. ``zero_gamma``: the last BN of
+    each block starts with scale 0 (Bag of Tricks, section 3.1). ``initialization``: He's, which preserves the variance
+    of gradients ("fan_out") or activations ("fan_in"), Xavier's ("xavier"), or PyTorch's default ("uniform"). Raises
     ValueError.
     """
     check_choice("shortcut", shortcut, SHORTCUTS)
@@ -44,7 +45,7 @@ def resnet(
 
 
 def plain(depth: int, conv_bias: bool = False, num_classes: int = 10, generator: torch.Generator | None = None) -> Net:
-    """The same net without shortcuts: as many parameters as the residual net with option A. Raises ValueError."""
+    """Build the same net without shortcuts, with as many parameters as with option A. Raises ValueError."""
     return _net(depth, 2, BlockDesign(shortcut=None, conv_bias=conv_bias), num_classes, False, generator)
 
 
@@ -55,23 +56,22 @@ def bottleneck(
     num_classes: int = 10,
     generator: torch.Generator | None = None,
 ) -> Net:
-    """A residual net of ``depth`` = 9n+2 weighted layers: bottlenecks of width 16, 32, 64 with 64, 128, 256 outputs.
+    """Build a bottleneck net of ``depth`` = 9n+2 weighted layers: widths 16, 32, 64, with 64, 128, 256 outputs.
 
-    Projection shortcuts where the shape changes (option B), BN and ReLU after the convolutions.
+    It has projection shortcuts where the shape changes (option B), and BN and ReLU after the convolutions.
 
-    ``variant``: "original" or a tweak of Bag of Tricks, section 4, in the form that suits 32x32 images, each with
-    those before it. "b": the stride of a downsampling bottleneck is that of its 3x3 convolution, not of the first 1x1.
-    "c": three 3x3 convolutions of 8, 8 and 16 channels, half the width first as in the paper and none with a stride,
-    in place of the first one of 16. "d": a 2x2 average pooling instead of a stride before the projection of a
-    downsampling shortcut. ``zero_gamma``: the last BN of each block starts with scale 0 (section 3.1). Raises
-    ValueError.
+    ``variant``: "original" or a tweak of Bag of Tricks, section 4, adapted to 32x32 images; each tweak includes the
+    earlier ones. "b": the 3x3 convolution of a downsampling bottleneck has the stride, not the first 1x1. "c": three
+    3x3 convolutions of 8, 8 and 16 channels replace the first one of 16; as in the paper they start with half the
+    width, but none has a stride. "d": a 2x2 average pooling replaces the stride of the projection of a downsampling
+    shortcut. ``zero_gamma``: the last BN of each block starts with scale 0 (section 3.1). Raises ValueError.
     """
     check_choice("variant", variant, VARIANTS)
     return _net(depth, 3, BlockDesign(bottleneck=True, variant=variant), num_classes, zero_gamma, generator)
 
 
 def _net(depth, convolutions, design, num_classes, zero_gamma, generator, initialization="fan_out") -> Net:
-    """A net of blocks with so many ``convolutions`` each."""
+    """Build a net whose blocks have ``convolutions`` convolutions each."""
     layers = 3 * convolutions  # in one block of each stage
     if depth < layers + 2 or (depth - 2) % layers:
         nearest = layers * max(1, round((depth - 2) / layers)) + 2

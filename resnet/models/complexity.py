@@ -1,9 +1,9 @@
-"""What a training step of a network costs at least: floating-point operations and bytes, counted without computing.
+"""Lower bounds on the FLOPs and memory traffic of a training step, counted without computing it.
 
-Everything is counted on PyTorch's meta device, where tensors have shapes and no values. Operations are those of
-convolutions and fully connected layers, as in He et al. 2015 (whose "FLOPs" are multiply-adds); BN, activations,
-additions and pooling are left out. Images have the size that the model was made for unless one is given: 32 pixels
-along a side, 224 for the ImageNet nets, 28 for MNIST's.
+Everything is counted on PyTorch's meta device, where tensors have shapes and no values. Only the operations of
+convolutions and fully connected layers count, as in He et al. 2015 (whose "FLOPs" are multiply-adds); BN, activations,
+additions and pooling are left out. Unless a size is given, images have the size that the model is made for: 32 pixels
+along a side, 224 for the ImageNet nets, 28 for the MNIST net.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ PARAMETER_BYTES = 4  # weights and momentum are fp32 whatever the precision of t
 
 
 def multiply_adds(name: str, options: dict | None = None, size: int | None = None) -> int:
-    """Multiply-adds of the forward pass for one image (C, size, size). Raises ValueError for an unknown model."""
+    """Count the forward multiply-adds for one image (C, size, size). Raises ValueError for an unknown model."""
     model, images = _on_meta(name, options, size, batch=1)
     with FlopCounterMode(display=False) as counter:
         model(images)
@@ -27,10 +27,10 @@ def multiply_adds(name: str, options: dict | None = None, size: int | None = Non
 
 
 def training_flops(name: str, options: dict | None = None, size: int | None = None) -> int:
-    """FLOPs (two per multiply-add) of forward and backward for one image (C, size, size).
+    """Count the FLOPs (two per multiply-add) of forward and backward pass for one image (C, size, size).
 
-    Three times those of the forward pass, less the gradient with respect to the image, which nothing needs: counted
-    by running both passes. Raises ValueError for an unknown model.
+    This is three times the FLOPs of the forward pass, without the gradient with respect to the image, which is not
+    needed. Raises ValueError for an unknown model.
     """
     model, images = _on_meta(name, options, size, batch=1)
     with FlopCounterMode(display=False) as counter:
@@ -42,8 +42,8 @@ def training_flops(name: str, options: dict | None = None, size: int | None = No
 class Traffic:
     """Bytes of one training step between the device's memory and its processors; see :func:`training_bytes`.
 
-    saved: every convolution's output, written in the forward pass and read again in the backward pass, and the images,
-        read in both. passing: what one layer hands to the next. parameters: weights and momentum.
+    saved: every convolution's output, written in the forward pass and read in the backward pass, and the images, read
+        in both. passing: values and gradients passed between layers. parameters: weights and momentum buffers.
     """
 
     saved: int
@@ -52,50 +52,50 @@ class Traffic:
 
     @property
     def total(self) -> int:
-        """All bytes, with no cache that holds anything."""
+        """All bytes, without any caching."""
         return self.saved + self.passing + self.parameters
 
     @property
     def with_cache(self) -> int:
-        """Bytes left if a cache held all that passes between neighbouring layers, but not the whole net."""
+        """Bytes if a cache held all values passed between neighbouring layers, but not the whole net."""
         return self.saved + self.parameters
 
 
 def training_bytes(
     name: str, batch: int, activation_bytes: int, options: dict | None = None, size: int | None = None
 ) -> Traffic:
-    """The least bytes that a training step moves, for a batch of images (C, size, size).
+    """Count the least bytes that a training step moves, for a batch of images (C, size, size).
 
-    ``activation_bytes``: per value of activations and their gradients, 2 for bf16 and 4 for fp32.
+    ``activation_bytes``: bytes per value of activations and their gradients, 2 for bf16 and 4 for fp32.
 
-    The model of what must move. No value of a batch norm's output is known before all of its input is, forward, and
-    no value of its input's gradient before all of its output's gradient is, backward; so what is on either side of a
-    batch norm passes through memory. Everything else is fused as if that cost nothing: batch statistics are summed
-    where the convolution's output is written, and normalisation, activation, addition and pooling are done where it
-    is read; both gradients of a convolution come from one reading of what they need; the update happens where the
-    weights' gradient is summed. Left are, for a convolution with I input and O output values:
+    The model of the traffic: in the forward pass, no output of a batch norm is known before all of its input, and in
+    the backward pass, no gradient of its input before all gradients of its output. So the values on both sides of a
+    batch norm pass through memory. Everything else is assumed to be fused at no cost: batch statistics are summed when
+    the convolution's output is written; normalisation, activation, addition and pooling happen when it is read; both
+    gradients of a convolution read their input once; and weights are updated when their gradient is summed. For a
+    convolution with I input and O output values this leaves:
 
     - forward: I read, O written;
-    - backward: I read for the weights' gradient, the gradient of I written, and read again by the layer before; O
-      read, for the gradient through the batch norm that follows;
-    - parameters: weights read forward and backward and written, momentum read and written.
+    - backward: I read for the weights' gradient, the gradient of I written, and read again by the previous layer; O
+      read for the gradient through the batch norm that follows;
+    - parameters: weights read forward and backward and written, momentum buffers read and written.
 
-    The first convolution's input are the images themselves, uint8 and without a gradient. A second convolution of the
-    same input (a projection) shares the first one's reading and gradient, also if its input is averaged first: the
-    means are taken from what the first one reads, and their gradient is spread where the input's is written. Where a
-    stride jumps over pixels, only those are counted that the kernel touches. After the stem's max-pooling, I is the
-    pooled map: its maxima could be kept in place of all that they are taken from, and its gradient has no more values.
+    The input of the first convolution is the images, uint8 and without a gradient. A second convolution of the same
+    input (a projection) shares the first one's reads and gradient. This holds also if its input is averaged first: the
+    means are computed from values that the first convolution reads, and their gradient is added when the input's
+    gradient is written. If a stride skips pixels, only pixels that the kernel touches count. After the stem's
+    max-pooling, I is the pooled map: only its maxima need to be kept, and its gradient has no more values.
 
-    A lower bound by construction, because the rest is left out: the shortcuts' additional reading and writing, the
-    sums of batch norm, pooling, the fully connected layer's activations, labels, random draws. It counts on no cache
-    between layers: one as large as a layer can save part of ``passing`` (see :attr:`Traffic.with_cache`). It holds for
-    nets in which a batch norm follows every convolution, as all here but MNIST's.
+    This is a lower bound, because the rest is left out: the shortcuts' additional reads and writes, the sums of batch
+    norm, pooling, the fully connected layer's activations, labels, random draws. It assumes no cache between layers; a
+    cache as large as a layer can save part of ``passing`` (see :attr:`Traffic.with_cache`). It holds for nets with a
+    batch norm after every convolution, which are all nets here but the MNIST net.
 
     Raises ValueError for an unknown model.
     """
     model, images = _on_meta(name, options, size, batch)
-    touched: dict[int, tuple[torch.Tensor, int]] = {}  # by the input's id, which its tensor is kept alive for
-    averaged: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # by the id of the second: its means
+    touched: dict[int, tuple[torch.Tensor, int]] = {}  # by the input's id, which its tensor keeps valid
+    averaged: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # by the output's id: input and output of a pooling
     outputs = 0
 
     def note_average(pool: nn.AvgPool2d, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
@@ -105,7 +105,7 @@ def training_bytes(
         nonlocal outputs
         (x,) = inputs
         if id(x) in averaged:
-            x, _ = averaged[id(x)]  # whose values all count: windows side by side leave none out
+            x, _ = averaged[id(x)]  # all of its values count, because the pooling windows cover them
         values = x.numel()
         for kernel, stride in zip(convolution.kernel_size, convolution.stride):
             values = values * min(kernel, stride) // stride
@@ -131,9 +131,9 @@ def training_bytes(
 
 
 def _on_meta(name: str, options: dict | None, size: int | None, batch: int) -> tuple[nn.Module, torch.Tensor]:
-    """The network and a batch of images, without values.
+    """Create the network and a batch of images on the meta device.
 
-    In evaluation mode, where BN takes a single value for a channel too: it changes nothing of what is counted.
+    The network is in evaluation mode, in which BN accepts a single value per channel; the counts are the same.
     """
     size = image_size(name) if size is None else size
     with torch.device("meta"):

@@ -6,8 +6,8 @@
     residual block, 32     4x4
     fully connected        512 to num_classes
 
-The 5x5 convolutions have no padding, the 3x3 ones a pixel of it, so that maps keep their size in a block; having no BN,
-all have biases. Where the ReLU stands beside the max-pooling makes no difference: the two commute.
+The 5x5 convolutions have no padding. The 3x3 convolutions are padded by one pixel, so maps keep their size in a block.
+All convolutions have biases, because there is no BN. ReLU and max-pooling commute, so their order makes no difference.
 """
 
 import torch
@@ -31,6 +31,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the block's output."""
         return F.relu(x + self.conv2(F.relu(self.conv1(x), inplace=True)), inplace=True)
 
 
@@ -47,6 +48,7 @@ class SmallResidualNet(nn.Module):
         self.fc = nn.Linear(4 * 4 * second, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the logits."""
         x = self.block1(F.max_pool2d(F.relu(self.conv1(x), inplace=True), 2))
         x = self.block2(F.max_pool2d(F.relu(self.conv2(x), inplace=True), 2))
         return self.fc(x.flatten(1))
@@ -55,10 +57,10 @@ class SmallResidualNet(nn.Module):
 def residual(
     initialization: str = "uniform", num_classes: int = 10, generator: torch.Generator | None = None
 ) -> SmallResidualNet:
-    """The small residual network.
+    """Build the small residual network.
 
-    ``initialization``: "uniform", weights and biases within 1 / sqrt(fan-in) of 0, is PyTorch's own, which the report
-    of this network's accuracy used; "fan_out" is He's, as in the other networks here (see
+    ``initialization``: "uniform", weights and biases within 1 / sqrt(fan-in) of 0, is PyTorch's default, which the
+    report of this network's accuracy used; "fan_out" is He's, as in the other networks here (see
     :func:`resnet.models.net.initialize`). Raises ValueError.
     """
     check_choice("initialization", initialization, INITIALIZATIONS)

@@ -1,4 +1,4 @@
-"""What the networks of all families are put together from: a stem, stages of blocks, one fully connected layer."""
+"""The common structure of the networks: a stem, stages of blocks, one fully connected layer."""
 
 import math
 
@@ -16,10 +16,10 @@ INITIALIZATIONS = ("fan_out", "fan_in", "xavier", "uniform")
 class Net(nn.Module):
     """A stem, stages of blocks, global average pooling and one fully connected layer.
 
-    Maps float images (N, 3, H, W) to logits (N, num_classes). State-dict keys are those of torchvision's ResNet:
+    Maps float images (N, 3, H, W) to logits (N, num_classes). State-dict keys are the same as in torchvision's ResNet:
     ``conv1``, ``bn1``, ``layer1.0.conv1``, ``layer1.0.bn1``, ..., ``fc``.
 
-    ``kernels``: "fused" computes the maps by :mod:`resnet.kernels` where they apply.
+    ``kernels``: "fused" computes the maps with :mod:`resnet.kernels` where they apply.
     """
 
     kernels = LIBRARY
@@ -37,8 +37,10 @@ class Net(nn.Module):
         generator: torch.Generator | None = None,
         initialization: str = "fan_out",
     ):
-        """``blocks`` of each stage. The first has the ``width`` of the stem's output and keeps the size of the maps;
-        each further one doubles the width and halves the maps.
+        """Build the network; ``blocks`` is the number of blocks in each stage.
+
+        The first stage has the ``width`` of the stem's output and keeps the size of the maps; each further stage
+        doubles the width and halves the size of the maps.
         """
         super().__init__()
         self.depth = depth
@@ -54,11 +56,12 @@ class Net(nn.Module):
         initialize(self, generator, zero_gamma, initialization)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the logits."""
         maps = fused_maps(self, x)
         return self.fc(_MeanOfMaps.apply(self._maps(x) if maps is None else maps))
 
     def _maps(self, x: Tensor) -> Tensor:
-        """What the last block gives out, (N, C, H, W)."""
+        """Compute the output of the last block, (N, C, H, W)."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         for name in self.stages:
             x = getattr(self, name)(x)
@@ -68,7 +71,7 @@ class Net(nn.Module):
 class _MeanOfMaps(torch.autograd.Function):
     """The mean of each map, (N, C, H, W) to (N, C), with a gradient in channels-last memory.
 
-    PyTorch's gradient is contiguous, which ReLU's backward pass pays for: see ``_Subsampling`` in
+    PyTorch's gradient is contiguous, which slows down ReLU's backward pass; see ``_Subsampling`` in
     :mod:`resnet.models.blocks`.
     """
 
@@ -85,8 +88,10 @@ class _MeanOfMaps(torch.autograd.Function):
 
 
 def make_stem(channels: int, kernel: int, stride: int, deep: bool = False, conv_bias: bool = False) -> nn.Module:
-    """One convolution from 3 to ``channels``; if ``deep``, three 3x3 ones in its place, half as wide before the last
-    and the first with the stride (ResNet-C). The BN of the last convolution is the net's.
+    """Build the stem: one convolution from 3 to ``channels``, or, if ``deep``, three 3x3 convolutions (ResNet-C).
+
+    The first of the three has the stride, and the first two have half as many channels. The BN of the last convolution
+    belongs to the net.
     """
     if not deep:
         return nn.Conv2d(3, channels, kernel, stride, padding=kernel // 2, bias=conv_bias)
@@ -108,15 +113,15 @@ def initialize(
     zero_gamma: bool = False,
     initialization: str = "fan_out",
 ) -> None:
-    """He's initialisation or Xavier's, in the order of ``model.modules()``, from one generator.
+    """Initialise all weights in the order of ``model.modules()``, drawn from one generator.
 
-    Convolutions: normal with variance 2 / (k * k * C_out) (He et al., "Delving Deep into Rectifiers", eq. 14, the
-    backward form, which the authors' later public code uses); ``initialization`` "fan_in" is the forward form, with
-    C_in instead (eq. 10). BN: scale 1, shift 0. Fully connected: normal with standard deviation 0.01. "xavier":
-    convolutions and fully connected layers uniform in [-a, a] with a = sqrt(6 / (fan-in + fan-out)), as the text of Bag
-    of Tricks, section 2.1, says. All biases 0. "uniform": weights and biases of both within 1 / sqrt(fan-in) of 0,
-    which is PyTorch's own. ``zero_gamma``: the scale of the last BN of each block is 0 instead, so that at first each
-    residual block passes on its shortcut alone (Bag of Tricks, section 3.1).
+    ``initialization`` "fan_out" (He's): convolutions normal with variance 2 / (k * k * C_out) (He et al., "Delving Deep
+    into Rectifiers", eq. 14, the backward form, which the authors' later public code uses), fully connected layers
+    normal with standard deviation 0.01. "fan_in": the forward form, with C_in instead (eq. 10). "xavier": convolutions
+    and fully connected layers uniform in [-a, a] with a = sqrt(6 / (fan-in + fan-out)) (Bag of Tricks, section 2.1).
+    These set all biases to 0. "uniform": weights and biases of both within 1 / sqrt(fan-in) of 0, which is PyTorch's
+    default. BN has scale 1 and shift 0. ``zero_gamma``: the scale of the last BN of each block is 0, so that initially
+    each residual block outputs its shortcut alone (Bag of Tricks, section 3.1).
     """
     for module in model.modules():
         if initialization == "uniform" and isinstance(module, (nn.Conv2d, nn.Linear)):

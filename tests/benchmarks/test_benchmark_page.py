@@ -51,7 +51,7 @@ def test_what_did_not_fit_is_left_out_with_its_reason(results):
 def test_table_6_is_summed_up_in_minutes(results):
     page = markdown.page(replace(results, table=replace(results.table, floor_minutes=3.5)))
     assert line_of(page, "1 ") == ["1", "2", "50,500 (50,000 to 51,000)", "2.00", "27.5", "28.8"]
-    assert "At the floor's rate the training would take 3.5 minutes." in " ".join(page.split())
+    assert "At the floor's rate training would take 3.5 minutes." in " ".join(page.split())
 
 
 def test_a_cpu_has_no_columns_of_memory_and_energy(results):
@@ -60,7 +60,7 @@ def test_a_cpu_has_no_columns_of_memory_and_energy(results):
         replace(row, memory_gib=None, rates=replace(row.rates, joules_per_1000_images=None)) for row in model.rows[:2]
     ]
     page = markdown.page(replace(results, models=(replace(model, rows=tuple(rows)),), table=None))
-    assert "memory" not in page.replace("went through memory", "") and "NVML" not in page and "Table 6" not in page
+    assert "memory" not in page.replace("go through memory", "") and "NVML" not in page and "Table 6" not in page
 
 
 def test_no_line_of_text_is_longer_than_the_page(results):
@@ -69,7 +69,7 @@ def test_no_line_of_text_is_longer_than_the_page(results):
 
 
 def test_before_the_first_model_there_is_a_page_too(results):
-    assert "Made again by `make bench`" in markdown.page(replace(results, models=(), table=None))
+    assert "Regenerate with `make bench`" in markdown.page(replace(results, models=(), table=None))
 
 
 def test_files_are_named_for_the_device_and_hold_everything(results, tmp_path):

@@ -38,7 +38,7 @@ KERNELS = [
     {"name": "sm80_xmma_wgrad_implicit_gemm_indexed_bf16|nhwc", "count": 14.0, "us": 268.0},
     {"name": "void at::native::batch_norm_collect_statistics_channels_last_kernel<at", "count": 19.0, "us": 132.0},
 ]
-UNSEEN = "not known**, because these were not seen to the end"
+UNSEEN = "unknown**, because these stages did not finish"
 MOMENT = {"allocated_gib": 0.5, "reserved_gib": 0.75, "peak_reserved_gib": 1.0, "used_gib": 1.25}
 
 
@@ -129,7 +129,7 @@ def test_the_whole_sequence_on_a_cpu(here, tmp_path):
     assert packed["interruptions"] == 0 and interrupted["interruptions"] >= 1
     page = page_of(tmp_path)
     assert page.count("| skipped: no GPU |") == len(NAMES) - 4
-    assert "Safe to use: not known**, because there is no GPU" in page
+    assert "Safe to use: unknown**, because there is no GPU" in page
     assert "## cifar_resnet8\n" in page and "| one run | 1 |" in page and page == gpu_page.page(results)
     assert not problems(results)
 
@@ -196,8 +196,8 @@ def test_all_stages_share_one_time_and_each_has_its_own(tmp_path):
     results = gpu.check(tmp_path, 4)
     assert list(statuses(results).values()) == [DONE] * 4 + [NOT_DONE] * (len(NAMES) - 4)
     assert gpu.limits[NAMES[1]] == 75 and gpu.limits[NAMES[4]] == 40 and gpu.clock() == 240
-    assert results["stages"][NAMES[4]]["words"] == "the time was over after 40 s of it\nhm"
-    assert results["stages"][NAMES[5]]["words"] == "the time was over before it began"
+    assert results["stages"][NAMES[4]]["words"] == "the time was up after 40 s of it\nhm"
+    assert results["stages"][NAMES[5]]["words"] == "the time was up before it started"
     assert not problems(results), "what the time did not suffice for is no failure"
     assert f"Safe to use: {UNSEEN}: test: an fp16" in page_of(tmp_path)
 
@@ -238,7 +238,7 @@ def test_a_device_that_hangs_is_not_asked_by_the_command_itself(tmp_path, monkey
 def test_all_is_well(tmp_path):
     results = MadeUpGPU().check(tmp_path)
     page = page_of(tmp_path)
-    assert "**Safe to use: yes**, because the 8 tests that decide passed, and 1 packed runs" in page
+    assert "**Safe to use: yes**, because the 8 decisive tests passed, and 1 packed runs" in page
     assert "**Best packing width:** 8 for cifar_resnet20 (600,000 images/s, 30.00 times the conventional loop)." in page
     assert "| weight gradients | 14.0 | 268.0 | 67.0 % |\n| batch norm | 19.0 | 132.0 | 33.0 % |\n" in page
     assert "| 14.0 | 19.14 | 268.0 | `sm80_xmma_wgrad_implicit_gemm_indexed_bf16/nhwc` |" in page
@@ -251,8 +251,8 @@ def test_all_is_well(tmp_path):
 @pytest.mark.parametrize(
     ("name", "end", "verdict"),
     [
-        ("test-packed", Ended(FAILED, words="assert 1 == 2\n1 failed"), "no**, because of this: test: a run in a pack"),
-        ("launch-interrupted", Ended(FAILED, words="SIGSEGV"), "no**, because of this: a launch, interrupted"),
+        ("test-packed", Ended(FAILED, words="assert 1 == 2\n1 failed"), "no**, because of: test: a run in a pack"),
+        ("launch-interrupted", Ended(FAILED, words="SIGSEGV"), "no**, because of: a launch, interrupted"),
         ("test-resumed", Ended(TIMED_OUT, words="hm"), f"{UNSEEN}: test: a resumed run"),
         ("test-fp16", Ended(SKIPPED, words="old"), f"{UNSEEN}: test: an fp16 step"),
         ("rates-cifar_resnet8", Ended(FAILED, words="CUDA error"), "yes**"),
@@ -273,8 +273,8 @@ def test_a_stage_that_does_not_end_well_is_shown_and_the_others_go_on(name, end,
 def test_other_weights_make_it_unsafe(way, said, tmp_path):
     other = {"digests": {"net, seed 0": "0" * 60}, "packed_with": 0, "interruptions": 0}
     results = MadeUpGPU({f"launch-{way}": Ended(DONE, other)}).check(tmp_path)
-    found = f"net, seed 0: {said}, it ended with other weights than in an uninterrupted pack"
-    assert problems(results) == [found] and f"no**, because of this: {found}." in page_of(tmp_path)
+    found = f"net, seed 0: {said}, its final weights differ from an uninterrupted pack's"
+    assert problems(results) == [found] and f"no**, because of: {found}." in page_of(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_a_process_that_hangs_is_ended_with_all_that_it_started(tmp_path):
         ('print(\'VALUES {"skipped": "why"}\'); print()', Ended(SKIPPED, words="why")),
         ("print('last', flush=True); os.abort()", Ended(FAILED, words="last\nended by SIGABRT")),
         ("print('VALUES {}'); sys.exit('no driver')", Ended(FAILED, words="no driver")),
-        ("sys.exit(3)", Ended(FAILED, words="ended with exit status 3 and without a word")),
+        ("sys.exit(3)", Ended(FAILED, words="ended with exit status 3 and without any output")),
     ],
 )
 def test_a_process_ends(text, ended):

@@ -50,7 +50,7 @@ def test_everything_is_measured_and_written(tmp_path):
     assert values["training"]["images_per_second"][0] > 0 and values["device_work"]["images_per_second"][0] > 0
     assert values["made"] and values["pixels"] == [60, 40] and values["images"] == 8
     text = path.with_suffix(".md").read_text()
-    assert "not ImageNet, but 8 images made for it" in text and "resnet18" in text
+    assert "not ImageNet but 8 generated images" in text and "resnet18" in text
 
 
 def test_imagenet_is_used_where_it_is(tmp_path, monkeypatch):
@@ -58,7 +58,7 @@ def test_imagenet_is_used_where_it_is(tmp_path, monkeypatch):
     make_images(tmp_path / "imagenet", 8)
     assert main([*QUICK, "--workers", "0", "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     (path,) = (tmp_path / "out").glob("*.md")
-    assert "Read were 8 images of ImageNet: 60 by 40 pixels" in path.read_text()
+    assert "The images read are 8 images of ImageNet: 60 by 40 pixels" in path.read_text()
 
 
 def test_an_incomplete_imagenet_is_an_error(tmp_path, capsys):
@@ -70,9 +70,10 @@ def test_an_incomplete_imagenet_is_an_error(tmp_path, capsys):
 
 def test_the_page_names_the_limit_and_the_cores_that_would_feed_the_device():
     text = " ".join(page(results()).split())
-    assert "Reading is the limit" in text and "takes 10 for scale and 13 for area cores" in text  # 1,000 / 100 and 80
+    assert "Reading is the bottleneck" in text
+    assert "takes 10 for scale and 13 for area cores" in text  # 1,000 / 100 and 80
     assert "100.0 µs an image" in text and "| area | 2 | 150 (135 to 165) | 75 | 0.15 |" in text
-    assert "The device is the limit" in page(results(training=Rates(3, (90.0,))))
+    assert "The device is the bottleneck" in page(results(training=Rates(3, (90.0,))))
 
 
 def test_there_are_never_more_cores_than_the_machine_has():

@@ -89,7 +89,7 @@ def test_packs_that_will_not_fit_are_not_tried(data, monkeypatch):
 
 def test_impossible_widths_are_refused(data):
     for width in (0, 3):
-        with pytest.raises(ValueError, match="of 2 runs"):
+        with pytest.raises(ValueError, match="in 1 to 2, the number of runs"):
             build_packs(runs(2), [width], data, 0, print)
 
 

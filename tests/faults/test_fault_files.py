@@ -143,7 +143,7 @@ def test_a_damaged_newest_checkpoint(damage, how, launch, check, tmp_path):
         (folder,) = _both_checkpoints(out)
         damage(folder / checkpoint.NEWEST, moments)
         training = launch(SETTING, out, *INLINE, "--checkpoint-seconds", "0.1")
-        training.wait_for_words("going on from an older state")
+        training.wait_for_words("resuming from an older state")
         training.kill()
         counts.note()
         (folder / checkpoint.NEWEST).with_suffix(".damaged").unlink()

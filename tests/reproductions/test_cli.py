@@ -335,7 +335,7 @@ def test_a_device_of_a_cluster_is_not_looked_for_here(out, no_gpu, launched):
 
 def test_bf16_on_a_gpu_without_it_is_refused_before_anything_is_trained(out, old_gpu, launched, capsys):
     assert run(out, "--precision", "bf16") == 2
-    assert f"{old_gpu} has no bf16 arithmetic" in capsys.readouterr().err and not launched
+    assert f"{old_gpu} does not support bf16" in capsys.readouterr().err and not launched
     run(out)
     assert f"inline launcher on {old_gpu}, records in" in capsys.readouterr().err and launched
 

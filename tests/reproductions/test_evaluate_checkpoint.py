@@ -155,9 +155,9 @@ def test_precision_is_said(evaluate, tmp_path, theirs):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ([""], "is a folder; name a file of weights in it"),
+        ([""], "is a folder; name a weights file in it"),
         (["none.pt"], "there is no file"),
-        (["net.pt", "--model", "resnet34"], "not those of resnet34 num_classes=10: 80 missing (layer1.2.conv1.weight"),
+        (["net.pt", "--model", "resnet34"], "do not fit resnet34 num_classes=10: 80 missing (layer1.2.conv1.weight"),
         (["net.pt", "--model", "resnet34"], "; they fit resnet18 variant=original shortcut=B num_classes=10"),
         (["net.pt", "--variant", "d"], "they fit resnet18 variant=original shortcut=B num_classes=10"),
         (["net.pt", "--dataset", "imagenet"], "imagenet: put imagenet there, as train/<class>/<image> and val/<class>"),

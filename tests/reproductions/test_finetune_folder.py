@@ -115,7 +115,7 @@ def test_more_epochs_go_on_and_other_settings_are_refused(folder, tmp_path, caps
     status, _, err = run(capsys, *command, 2)
     assert status == 0 and "epoch 2:" in err and "epoch 1:" not in err
     status, _, err = run(capsys, *command, 2, "--seed", 1)
-    assert status == 1 and "other settings, data, initial weights" in err and "--out" in err
+    assert status == 1 and "different settings, data, initial weights" in err and "--out" in err
 
 
 def test_fine_tuning_says_what_becomes_of_the_last_layer(folder, trained, tmp_path, capsys):
@@ -138,7 +138,7 @@ def test_what_is_passed_over_and_held_out_copies_are_said(folder, tmp_path, caps
     flags = ("--every", "5", "--epochs", "1")
     status, out, err = run(capsys, "train", root, "--out", tmp_path / "out", *FLAGS, *flags)
     copies = "1 of the 2 held-out images are exact copies of images to train on (blue/4.png is blue/0.png)"
-    for said in ("blue/@eaDir, a folder that programs make for themselves", copies):
+    for said in ("blue/@eaDir, a folder that a program created", copies):
         assert status == 0 and said in err and said in out
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     assert history["copies"] == [{"held_out": "blue/4.png", "trained_on": "blue/0.png"}]
@@ -152,7 +152,7 @@ def test_what_is_passed_over_and_held_out_copies_are_said(folder, tmp_path, caps
         (["--every", "1000"], "no image of"),
         (["--weights", "missing.pt"], "there is no file missing.pt"),
         (["--model", "resnet51"], "there is no model 'resnet51'"),
-        (["--model", "mnist_residual"], "grey images only"),
+        (["--model", "mnist_residual"], "only grey images"),
         (["--device", "cuda:77"], "there is no device 'cuda:77'"),
         (["--learning-rate", "-1"], "learning_rate"),
     ],
@@ -172,7 +172,7 @@ def test_flags_are_looked_at_before_the_images(folder, tmp_path, capsys, monkeyp
 def test_folders_and_weights_that_will_not_do(folder, trained, tmp_path, capsys):
     for arguments, said in (
         (("train", tmp_path / "none", "--out", tmp_path / "out"), "there is no folder"),
-        (("train", tmp_path, "--out", tmp_path.parent / "out"), "no sub-folder at all"),
+        (("train", tmp_path, "--out", tmp_path.parent / "out"), "but it has no sub-folder"),
         (("train", folder, "--out", folder / "out"), "would be taken for images"),
         (("predict", tmp_path / "none.safetensors", folder), "there is no file"),
         (("predict", trained / "last.safetensors", tmp_path), "there is no image in"),

@@ -91,5 +91,5 @@ def test_the_model_is_left_as_it_was():
 
 
 def test_a_net_without_bn_is_refused():
-    with pytest.raises(ValueError, match="behind BN"):
+    with pytest.raises(ValueError, match="after BN"):
         layer_names(create_model("mnist_residual"))

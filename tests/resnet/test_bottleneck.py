@@ -199,7 +199,7 @@ def test_impossible_depth_names_the_rule_and_the_nearest(depth, nearest):
 
 
 def test_options():
-    with pytest.raises(ValueError, match="no option shortcut; its options are: variant, zero_gamma, num_classes"):
+    with pytest.raises(ValueError, match="no option shortcut; its options: variant, zero_gamma, num_classes"):
         on_meta("cifar_bottleneck20", shortcut="A")
     with pytest.raises(ValueError, match="variant must be one of 'original', 'b', 'c', 'd', not 'e'"):
         on_meta("cifar_bottleneck20", variant="e")

@@ -91,7 +91,7 @@ def test_a_checkpoint_of_newer_code_is_refused_and_stays(tmp_path):
     path = tmp_path / NEWEST
     path.write_bytes(path.read_bytes().replace(b"checkpoint-1", b"checkpoint-2", 1))
     before = path.read_bytes()
-    with pytest.raises(CheckpointError, match=f"{path} was written by newer code.*update the code"):
+    with pytest.raises(CheckpointError, match=f"{path} is in a newer checkpoint format.*update the code"):
         checkpoint.load_latest(tmp_path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == [NEWEST]
 

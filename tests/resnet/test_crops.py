@@ -178,7 +178,7 @@ def test_colours_of_16_bits_are_read_unless_they_would_be_black(tmp_path, kind, 
     assert np.asarray(read_image(tmp_path / "x.png")).max() > 240
     values //= 16
     (tmp_path / "x.png").write_bytes(png(values, kind))
-    with pytest.raises(DataError, match="16 bits of which the upper 4 are not used"):
+    with pytest.raises(DataError, match="16 bits, but the upper 4 are unused"):
         read_image(tmp_path / "x.png", upright=True)
 
 

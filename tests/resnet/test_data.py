@@ -146,7 +146,7 @@ def test_an_archive_of_another_user_is_not_called_damaged(small, tmp_path, monke
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(*((Path, "is_file") if function == "is_file" else (np, "load")), denied)
-    with pytest.raises(DataError, match=rf"^{path} can't be used \(Permission denied\); .*--data"):
+    with pytest.raises(DataError, match=rf"^{path} can't be accessed \(Permission denied\); .*--data"):
         data.load("cifar10", tmp_path, download=False)
 
 
@@ -244,7 +244,7 @@ def test_the_archive_may_be_named_itself(small, tmp_path):
     path = write_archive(tmp_path)
     assert data.load("cifar10", path).digest == data.load("cifar10", tmp_path).digest
     other = path.rename(tmp_path / "mine.npz")
-    with pytest.raises(DataError, match="mine.npz is a file: name the folder.*called cifar10.npz"):
+    with pytest.raises(DataError, match="mine.npz is a file: name its folder.*to cifar10.npz"):
         data.load("cifar10", other)
 
 

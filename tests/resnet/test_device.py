@@ -51,14 +51,14 @@ def test_an_unknown_device_is_an_error_that_lists_those_there_are(cuda, name):
     cuda(2)
     with pytest.raises(ValueError) as error:
         find_device(name)
-    assert str(error.value) == f"there is no device {name!r}; the devices here are: cpu, cuda:0, cuda:1"
+    assert str(error.value) == f"there is no device {name!r}; available devices: cpu, cuda:0, cuda:1"
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0"])
 def test_a_gpu_that_is_not_there_is_an_error_that_says_why(cuda, monkeypatch, name):
     cuda(0)
     monkeypatch.setattr("resnet.device.why_no_cuda", lambda: "no driver")
-    with pytest.raises(ValueError, match=f"no device '{name}'; the devices here are: cpu .no CUDA GPU: no driver."):
+    with pytest.raises(ValueError, match=f"no device '{name}'; available devices: cpu .no CUDA GPU: no driver."):
         find_device(name)
 
 
@@ -131,7 +131,7 @@ def test_auto_precision_is_bf16_on_a_gpu_that_has_it(cuda, device, has_bf16, pre
 
 def test_bf16_is_refused_on_a_gpu_without_it(cuda):
     cuda(1, has_bf16=False)
-    with pytest.raises(ValueError, match="^GPU X at cuda:0 has no bf16 arithmetic; train with precision fp32, or auto"):
+    with pytest.raises(ValueError, match="^GPU X at cuda:0 does not support bf16; train with precision fp32, or auto"):
         resolve_precision("bf16", torch.device("cuda:0"))
 
 

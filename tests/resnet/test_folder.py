@@ -246,7 +246,7 @@ def test_test_images(dataset, workers, part):
 
 
 def test_what_there_is_to_test_on(dataset):
-    with pytest.raises(ValueError, match="small has no images 'validation' to test on; it has: test"):
+    with pytest.raises(ValueError, match="small has no split 'validation' to test on; it has: test"):
         next(FolderData(dataset, "cpu", 0).tests("validation", slice(None), RECIPE))
 
 
@@ -306,7 +306,7 @@ def test_images_of_one_size_are_tested_together_at_several_scales(tmp_path):
 
 
 def test_an_unknown_test_is_an_error(dataset):
-    with pytest.raises(ValueError, match="no test 'five_crop'; the tests are: ten_crop, multi_scale"):
+    with pytest.raises(ValueError, match="no test 'five_crop'; known tests: ten_crop, multi_scale"):
         next(FolderData(dataset, "cpu", 0).views("five_crop", slice(None), RECIPE))
 
 
@@ -335,7 +335,7 @@ def test_an_image_that_cannot_be_read_is_an_error_that_names_it(tmp_path, worker
 
 
 def test_wrong_options_are_errors(dataset):
-    with pytest.raises(ValueError, match="-1 workers"):
+    with pytest.raises(ValueError, match="workers must be at least 0"):
         FolderData(dataset, "cpu", -1)
     with pytest.raises(ValueError, match="crop 'pad' is for images in memory"):
         batches_of(dataset, recipe=Recipe(batch_size=6))
@@ -344,7 +344,7 @@ def test_wrong_options_are_errors(dataset):
 def test_a_batch_of_another_size_is_an_error(dataset):
     batches = batches_of(dataset)
     batches.load(0)
-    with pytest.raises(ValueError, match="batches have 6 images, and not 5"):
+    with pytest.raises(ValueError, match="batches have 6 images, not 5"):
         next(batches.take(5))
 
 

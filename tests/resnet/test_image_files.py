@@ -102,7 +102,7 @@ def flatten_test_images(root):
     for path in (root / "val").glob("n*"):
         if path.is_dir():
             path.rmdir()
-    return root / "val", "not in a folder for every class: move each into"
+    return root / "val", "not in a folder for every class: move each image to"
 
 
 def empty_test_folder(root):
@@ -136,7 +136,7 @@ def remove_training_images_of_a_class(root):
 
 def remove_one_training_image(root):
     (root / "train" / "n01" / "0.JPEG").unlink()
-    return root / "train", r"13 images instead of 14: no class has a number that it should not have \(4 to 5\)"
+    return root / "train", r"13 images instead of 14: every class has a plausible number \(4 to 5\)"
 
 
 def remove_a_test_image(root):
@@ -297,13 +297,13 @@ def test_synthetic_folder_that_was_not_finished_does_not_matter(tmp_path, monkey
 
 def test_synthetic_folder_where_nothing_can_be_written_is_an_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="can't be made .*--data"):
+    with pytest.raises(DataError, match="can't write .*--data"):
         load_folder("synthetic_imagenet", tmp_path / "file")
 
 
 def test_synthetic_folder_of_unknown_origin_is_an_error(tmp_path):
     make_folder(tmp_path / "synthetic_imagenet")
-    with pytest.raises(DataError, match="pixels.sha256 can't be read .*; remove .*synthetic_imagenet, and"):
+    with pytest.raises(DataError, match="pixels.sha256 can't be read .*; remove .*synthetic_imagenet to"):
         load_folder("synthetic_imagenet", tmp_path)
 
 

@@ -403,11 +403,11 @@ def test_builders_refuse_other_depths():
     [
         ({"variant": "e"}, "variant must be one of 'original', 'b', 'c', 'd', not 'e'"),
         ({"shortcut": "D"}, "shortcut must be one of 'A', 'B', 'C', not 'D'"),
-        ({"zero_gamma": 1}, "zero_gamma must be like False, not 1"),
-        ({"variant": "d", "shortcut": "A"}, "variant 'd' pools before projections, and shortcut 'A' has none"),
-        ({"kernel": 3}, "no option kernel; its options are: variant, shortcut, zero_gamma, small_stem"),
+        ({"zero_gamma": 1}, "zero_gamma must be of the same type as False, not 1"),
+        ({"variant": "d", "shortcut": "A"}, "variant 'd' pools before projections, but shortcut 'A' has none"),
+        ({"kernel": 3}, "no option kernel; its options: variant, shortcut, zero_gamma, small_stem"),
         ({"conv_bias": True}, "bottlenecks have no biases"),
-        ({"first_projection": True, "shortcut": "A"}, "adds to shortcut 'B', not to 'A'"),
+        ({"first_projection": True, "shortcut": "A"}, "needs shortcut 'B', not 'A'"),
     ],
 )
 def test_options_that_there_are_not(options, message):
@@ -417,7 +417,7 @@ def test_options_that_there_are_not(options, message):
 
 @pytest.mark.parametrize("option", ["variant", "shortcut", "zero_gamma"])
 def test_plain_nets_have_no_options_but_the_classes(option):
-    with pytest.raises(ValueError, match=f"no option {option}; its options are: num_classes"):
+    with pytest.raises(ValueError, match=f"no option {option}; its options: num_classes"):
         create_model("plain34", **{option: "b"})
 
 
@@ -444,7 +444,7 @@ def test_a_small_stem_keeps_the_size_of_small_images():
     assert small.conv1.weight.shape == (64, 3, 3, 3) and small.conv1.stride == (1, 1)
     kept = {name for name in large.state_dict() if name != "conv1.weight"}
     assert kept == {name for name in small.state_dict() if name != "conv1.weight"}
-    with pytest.raises(ValueError, match="has a stem of its own"):
+    with pytest.raises(ValueError, match="has its own stem"):
         create_model("resnet18", variant="c", small_stem=True)
 
 

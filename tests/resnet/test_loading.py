@@ -62,7 +62,7 @@ def test_a_worker_that_is_killed_ends_the_waiting_with_words(step):
     victim = (set(multiprocessing.active_children()) - before).pop()
     threading.Timer(0.05 + 0.004 * step, os.kill, (victim.pid, signal.SIGKILL)).start()
     begin = time.perf_counter()
-    with pytest.raises(ReaderError, match=rf"has ended: \(pid.*{victim.pid}.*the memory was probably used up"):
+    with pytest.raises(ReaderError, match=rf"worker died: \(pid.*{victim.pid}.*memory probably ran out"):
         while time.perf_counter() - begin < 20:
             next(loader)
     loader.close()
@@ -70,9 +70,9 @@ def test_a_worker_that_is_killed_ends_the_waiting_with_words(step):
 
 def test_a_result_that_cannot_be_sent_is_not_waited_for_without_end(capfd):
     loader = Loader(lambda task: lambda: task, [1], 1)
-    with pytest.raises(ReaderError, match="a process that reads images has ended"):
+    with pytest.raises(ReaderError, match="a data loader worker died"):
         next(loader)
-    assert "can't send them: Can't pickle" in capfd.readouterr().err
+    assert "can't send its images: Can't pickle" in capfd.readouterr().err
 
 
 SMALL = """
@@ -98,7 +98,7 @@ batches.close()
     ("mounted", "said"),
     [
         ("mount -t tmpfs -o size=1m tmpfs /dev/shm", ""),  # a tenth of what is ready ahead of time
-        ("mount -t tmpfs -o ro tmpfs /dev/shm", "images are read by the training process itself"),
+        ("mount -t tmpfs -o ro tmpfs /dev/shm", "the training process reads the images itself"),
     ],
 )
 def test_images_need_next_to_no_shared_memory(tmp_path, mounted, said):

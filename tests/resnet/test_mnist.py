@@ -80,7 +80,7 @@ def test_wrong_or_damaged_archive_is_an_error_that_names_it(archive):
     with pytest.raises(DataError, match=r"mnist.npz: test_images is uint8 \(10, 28, 28, 1\), not uint8 \(10, 28, 28\)"):
         data.load("mnist", archive.parent, download=False)
     archive.write_bytes(archive.read_bytes()[:-100])
-    with pytest.raises(DataError, match="mnist.npz is damaged.*or remove it to have the official files downloaded"):
+    with pytest.raises(DataError, match="mnist.npz is damaged.*or remove it to download the official files"):
         data.load("mnist", archive.parent, download=False)
 
 
@@ -267,7 +267,7 @@ def test_he_initialization_is_that_of_the_other_nets():
 
 def test_options_and_names_that_there_are_not():
     assert changed_options("mnist_residual", {"initialization": "uniform", "num_classes": 10}) == {}
-    with pytest.raises(ValueError, match="no option depth; its options are: initialization, num_classes"):
+    with pytest.raises(ValueError, match="no option depth; its options: initialization, num_classes"):
         create_model("mnist_residual", depth=3)
     with pytest.raises(ValueError, match="initialization must be one of 'uniform', 'fan_out', not 'zero'"):
         create_model("mnist_residual", initialization="zero")
@@ -277,5 +277,5 @@ def test_options_and_names_that_there_are_not():
 
 @pytest.mark.parametrize(("model", "name"), [("mnist_residual", "cifar10"), ("cifar_resnet20", "mnist")])
 def test_a_net_is_not_trained_on_images_of_other_channels(model, name):
-    with pytest.raises(ValueError, match=f"{model} takes . channel.* of {name} have"):
+    with pytest.raises(ValueError, match=f"{model} takes images with . channel.* of {name} have"):
         Run(model, data=name)

@@ -225,7 +225,7 @@ def test_unknown_value_lists_the_values(options):
 
 @pytest.mark.parametrize("options", [{"shortcut": None}, {"conv_bias": 1}, {"num_classes": 10.0}])
 def test_value_of_another_type_is_an_error(options):
-    with pytest.raises(ValueError, match=f"{next(iter(options))} must be like"):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be of the same type as"):
         create_model("cifar_resnet20", **options)
 
 

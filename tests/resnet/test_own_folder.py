@@ -94,7 +94,7 @@ def test_names_that_are_not_utf8(root):
 def test_names_that_look_the_same_are_an_error(root, other):
     for name in ("caf\u00e9", other):
         (root / name).mkdir()
-    with pytest.raises(DataError, match=r"names look the same \('caf.*', 'caf.*'\).*: put their images together"):
+    with pytest.raises(DataError, match=r"names look the same \('caf.*', 'caf.*'\).*: merge them"):
         scan_classes(root)
 
 
@@ -161,7 +161,7 @@ def test_splits_that_will_not_do(root):
     for share in (0, 1, -1, 1.5):
         with pytest.raises(ValueError, match="between 0 and 1"):
             stratified(images, share, 0)
-    with pytest.raises(ValueError, match="none would be left"):
+    with pytest.raises(ValueError, match="no image would be left"):
         every_nth(images, 1)
 
 
@@ -172,17 +172,17 @@ def test_folders_that_will_not_do(tmp_path):
 
     refused("there is no folder")
     (tmp_path / "own").mkdir()
-    refused("no sub-folder at all")
+    refused("but it has no sub-folder")
     noise(20, 20).save(tmp_path / "own" / "x.png")
-    refused("images lie directly in it")
+    refused("only images directly in it")
     (tmp_path / "own" / "a").mkdir()
     (tmp_path / "own" / "b").mkdir()
     refused("there is no image in a, b .files that end in .jpg")
     noise(20, 20).save(tmp_path / "own" / "a" / "x.png")
-    refused("but only a has images")
+    refused("but only a has readable images")
     for name in ("Train", "val"):
         (tmp_path / "parts" / name / "a").mkdir(parents=True)
-    with pytest.raises(DataError, match="Train, val, which are no classes"):
+    with pytest.raises(DataError, match="Train, val, which are not classes"):
         scan_classes(tmp_path / "parts")
 
 
@@ -202,7 +202,7 @@ def test_parts_of_a_split_are_no_classes(tmp_path, names, such):
         for inner in ("a", "b"):
             (tmp_path / name / inner).mkdir(parents=True)
             noise(20, 20).save(tmp_path / name / inner / "x.png")
-    with pytest.raises(DataError, match=f"which are no classes: name one of them, such as {tmp_path / such}, and"):
+    with pytest.raises(DataError, match=f"which are not classes: name one of them, such as {tmp_path / such}, to"):
         scan_classes(tmp_path)
     assert scan_classes(tmp_path / such).classes == ("a", "b")
 
@@ -246,8 +246,8 @@ def test_links_are_followed_but_not_in_circles(root, tmp_path):
     images = scan_classes(root)
     assert sum(name.startswith("a/") for name in names(images.files)) == 7 + 5
     assert [name for name, _ in images.unreadable] == ["b/gone.png"]
-    assert {name: why.split()[0] for name, why in images.passed_over} == {
-        "a/again/circle": "which", "a/more/deep": "which", "b/gone": "a", "b/itself": "a", "d": "a",
+    assert {name: why.split()[1] for name, why in images.passed_over} == {
+        "a/again/circle": "folder", "a/more/deep": "folder", "b/gone": "broken", "b/itself": "broken", "d": "broken",
     }  # fmt: skip
 
 
@@ -256,8 +256,8 @@ def test_images_in_no_class_and_pipes_are_named(root):
         noise(20, 20).save(root / f"{number}.png")
     os.mkfifo(root / "a" / "pipe.png")
     assert scan_classes(root).passed_over == (
-        ("a/pipe.png", "which is no file"),
-        ("0.png", "an image and 2 more directly in the folder, and so of no class"),
+        ("a/pipe.png", "not a regular file"),
+        ("0.png", "an image and 2 more directly in the folder, without a class"),
     )
 
 

@@ -180,7 +180,7 @@ def test_a_pack_out_of_memory_goes_on_with_fewer_and_says_so():
 
     pack.train(lambda: one(waiting.popleft()) if waiting else None)
     assert sorted(ended) == [0, 1, 2, 3, 4] and pack.limit == 2
-    assert "going on with" in said[0]
+    assert "continuing with" in said[0]
 
 
 def test_an_exception_that_a_run_lets_through_ends_the_training():
@@ -566,7 +566,7 @@ def test_memory_that_a_library_makes_do_without_is_wanting(data, pretended_cuda,
 
     monkeypatch.setattr(Trainer, "_compute", computed)
     monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: {"num_ooms": count})
-    with pytest.raises(torch.OutOfMemoryError, match="did not suffice for what cuDNN takes"):
+    with pytest.raises(torch.OutOfMemoryError, match="too little memory for cuDNN's usual engine"):
         make_trainer(RUNS[0], data).step()
     other = make_trainer(RUNS[0], data)  # what came before is none of its business
     other.step()

@@ -115,7 +115,7 @@ def test_the_last_images_of_an_epoch_can_be_dropped_or_make_a_smaller_batch():
 
 
 def test_images_that_don_t_make_a_batch_can_t_be_dropped():
-    with pytest.raises(ValueError, match="3 training images don't make a batch of 4"):
+    with pytest.raises(ValueError, match="3 training images don't fill a batch of 4"):
         Sampler(0, 3, Recipe(batch_size=4, last_batch="drop"))
     assert [Sampler(0, 3, Recipe(batch_size=4, last_batch="use")).size(i) for i in range(3)] == [3, 3, 3]
 

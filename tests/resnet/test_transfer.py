@@ -45,7 +45,7 @@ def test_the_last_layer_may_have_another_size():
     before = model.fc.weight.clone()
     take_over(model, source)
     assert torch.equal(model.fc.weight, before) and torch.equal(model.conv1.weight, source["conv1.weight"])
-    with pytest.raises(ValueError, match="not those of this network"):
+    with pytest.raises(ValueError, match="do not fit this network"):
         take_over(create_model("cifar_resnet14"), source)
 
 
@@ -55,7 +55,7 @@ def test_weights_are_given_if_and_only_if_the_run_needs_them(data, weights):
         (replace(RUN, pretrained=None), {"pretrained": weights}),
         (RUN, {"teacher": weights}),
     ):
-        with pytest.raises(ValueError, match="if, and only if"):
+        with pytest.raises(ValueError, match="if and only if"):
             Trainer(run, data, **given)
 
 
@@ -78,7 +78,7 @@ def test_identity_and_specification_hold_the_pretraining():
 
 
 def test_only_the_same_network_can_be_pretrained():
-    with pytest.raises(ValueError, match="cifar_resnet8 can't begin with .*cifar_resnet14"):
+    with pytest.raises(ValueError, match="cifar_resnet8 can't start from .*cifar_resnet14"):
         replace(RUN, pretrained=replace(PRETRAINING, model="cifar_resnet14"))
     with pytest.raises(ValueError, match="shortcut=B"):
         replace(RUN, pretrained=replace(PRETRAINING, model_options={"shortcut": "B"}))

@@ -143,8 +143,8 @@ def test_other_programs_names(tmp_path, state, rename, fitting):
 def test_weights_of_a_net_for_cifar_with_another_name_of_the_last_layer(tmp_path):
     state = create_model("cifar_resnet20", num_classes=100).state_dict()
     torch.save({"net": {key.replace("fc.", "linear."): value for key, value in state.items()}}, tmp_path / "a.th")
-    said = r"looks like cifar_resnet20 num_classes=100 or cifar_plain20 num_classes=100, and not cifar_resnet20: 2 .*"
-    with pytest.raises(WeightsError, match=said + r", such as fc.bias \(\(100,\) instead of \(10,\)\)$"):
+    said = r"look like cifar_resnet20 num_classes=100 or cifar_plain20 num_classes=100, not cifar_resnet20: 2 .*"
+    with pytest.raises(WeightsError, match=said + r", for example fc.bias \(\(100,\) instead of \(10,\)\)$"):
         create_model("cifar_resnet20", weights=tmp_path / "a.th")
     model = create_model("cifar_resnet20", weights=tmp_path / "a.th", num_classes=100)
     assert torch.equal(model.fc.weight, state["fc.weight"])
@@ -154,11 +154,11 @@ def test_weights_of_a_net_for_cifar_with_another_name_of_the_last_layer(tmp_path
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "a pointer of git-lfs .* git lfs pull"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "a git-lfs pointer, .* git lfs pull"),
         (b"\n<!DOCTYPE html>\n<html>404</html>", "a web page"),
         (b"\xef\xbb\xbf<html></html>", "a web page"),
         (b'{"weight_map": {}}', "JSON text"),
-        (gzip.compress(b"x"), "packed with gzip: unpack it"),
+        (gzip.compress(b"x"), "compressed with gzip: unpack it"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file"),
     ],
     ids=["git-lfs", "page", "page with a mark", "JSON", "gzip", "Keras"],
@@ -176,7 +176,7 @@ def test_archives_of_other_kinds(tmp_path):
     with pytest.raises(WeightsError, match=r"a.pt is a TorchScript program: .* save its state_dict\(\)"):
         read_weights(tmp_path / "a.pt")
     np.savez(tmp_path / "a.npz", x=np.zeros(2))
-    with pytest.raises(WeightsError, match="a.npz is a zip archive of x.npy, and not PyTorch's"):
+    with pytest.raises(WeightsError, match="a.npz is a zip archive of x.npy, not a PyTorch file"):
         read_weights(tmp_path / "a.npz")
 
 
@@ -225,9 +225,9 @@ class Evaluated:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "damaged, or holds something other than tensors"),
-        (b"no weights at all", "damaged, or holds something other than tensors"),
-        (pickle.dumps({"state_dict": Malicious()}, protocol=2), "damaged, or holds something other than tensors"),
+        (b"", "damaged, or holds objects other than tensors"),
+        (b"no weights at all", "damaged, or holds objects other than tensors"),
+        (pickle.dumps({"state_dict": Malicious()}, protocol=2), "damaged, or holds objects other than tensors"),
     ],
     ids=["empty", "text", "code"],
 )
@@ -255,13 +255,13 @@ def test_damaged_files(tmp_path, state, cut):
 @pytest.mark.parametrize("content", [{}, [1, 2], {"epoch": 3}, {"state_dict": {"a": 1}}, torch.zeros(2)])
 def test_a_file_without_a_state_dict(tmp_path, content):
     torch.save(content, tmp_path / "a.pt")
-    has = {0: "nothing in it", 1: "epoch .int.|state_dict .dict."}[len(content)] if isinstance(content, dict) else "a "
-    with pytest.raises(WeightsError, match=f"a.pt holds no state dict.*; it has {has}"):
+    has = {0: "nothing", 1: "epoch .int.|state_dict .dict."}[len(content)] if isinstance(content, dict) else "a "
+    with pytest.raises(WeightsError, match=f"a.pt holds no state dict.*; it holds {has}"):
         read_weights(tmp_path / "a.pt")
 
 
 def test_a_folder_and_a_missing_file(tmp_path):
-    with pytest.raises(WeightsError, match="is a folder; name a file of weights in it"):
+    with pytest.raises(WeightsError, match="is a folder; name a weights file in it"):
         read_weights(tmp_path)
     with pytest.raises(WeightsError, match="there is no file .*none.pt"):
         read_weights(tmp_path / "none.pt")
@@ -317,18 +317,18 @@ def test_what_weights_leave_open_is_asked_for(of, asked, found):
 @pytest.mark.parametrize(
     ("of", "asked", "said"),
     [
-        ("resnet50", {}, "same names and shapes and compute differently: say which with --variant original or b$"),
-        ("resnet50", {"file": "resnet50.pt"}, "say which with --variant original or b$"),
-        ("plain18", {}, "say which with --model plain18 or resnet18$"),
+        ("resnet50", {}, "same names and shapes but compute differently: choose one with --variant original or b$"),
+        ("resnet50", {"file": "resnet50.pt"}, "choose one with --variant original or b$"),
+        ("plain18", {}, "choose one with --model plain18 or resnet18$"),
         ("resnet50", {"model": "resnet34"},
-         r"not those of resnet34: 85 not of it \(layer1.0.conv3.weight, .* and 82 more\); "
+         r"do not fit resnet34: 85 unknown \(layer1.0.conv3.weight, .* and 82 more\); "
          r"32 of another shape \(layer1.0.conv1.weight \(64, 64, 1, 1\) instead of \(64, 64, 3, 3\), .*; "
          "they fit resnet50 variant=original shortcut=B and resnet50 variant=b shortcut=B$"),
         ("resnet18", {"variant": "d"},
-         r"not those of resnet18 variant=d: 23 missing \(conv1.0.weight.*they fit resnet18 variant=original"),
-        ("cifar_resnet20", {}, r"of no network for ImageNet here \(conv1.weight, bn1.weight, bn1.bias and \d+ more\); "
-         "nearest is cifar_resnet20; name the one"),
-        ("cifar_resnet20", {"model": "resnet18"}, r"35 missing \(layer2.*they fit no network for ImageNet here$"),
+         r"do not fit resnet18 variant=d: 23 missing \(conv1.0.weight.*they fit resnet18 variant=original"),
+        ("cifar_resnet20", {}, r"fit no ImageNet network \(conv1.weight, bn1.weight, bn1.bias and \d+ more\); "
+         "nearest is cifar_resnet20; name the expected network"),
+        ("cifar_resnet20", {"model": "resnet18"}, r"35 missing \(layer2.*they fit no ImageNet network$"),
     ],
 )  # fmt: skip
 def test_wrong_and_open_architectures_are_errors_that_say_what_fits(of, asked, said):
@@ -345,13 +345,13 @@ def test_the_nearest_network_and_what_differs_are_said(state):
 
 def test_several_networks_in_a_file_are_named(state):
     both = {f"encoder_{which}.{key}": value for which in "qk" for key, value in state.items()}
-    with pytest.raises(WeightsError, match="several networks, under encoder_q. and encoder_k.: save one alone; name"):
+    with pytest.raises(WeightsError, match="several networks, under encoder_q. and encoder_k.: save only one; name"):
         find_architecture(both)
 
 
 def test_missing_keys_are_named(state):
     lacking = {key: value for key, value in state.items() if key not in ("bn1.weight", "layer2.1.conv2.weight")}
-    with pytest.raises(WeightsError, match=r"2 missing \(bn1.weight, layer2.1.conv2.weight\); they fit no network"):
+    with pytest.raises(WeightsError, match=r"2 missing \(bn1.weight, layer2.1.conv2.weight\); they fit no ImageNet"):
         find_architecture(lacking, model="resnet18")
     with pytest.raises(WeightsError, match=r"resnet18 num_classes=10: 2 missing \(bn1.weight, layer2"):
         load_network(lacking, Architecture("resnet18", {"num_classes": 10}))
@@ -428,5 +428,5 @@ def test_the_names_are_torchvisions(name, tmp_path, monkeypatch):
 
 
 def test_other_names_are_refused():
-    with pytest.raises(WeightsError, match="there is no torchvision:vgg16 here; there are: torchvision:resnet18, "):
+    with pytest.raises(WeightsError, match="unknown weights torchvision:vgg16; known are: torchvision:resnet18, "):
         torchvision_file("vgg16")
