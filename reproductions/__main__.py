@@ -10,15 +10,14 @@ from reproductions.architectures import architectures_table
 from reproductions.experiments import EXPERIMENTS, PUBLISHED_TABLES, evidence
 from reproductions.export import export_weights
 from reproductions.harness import publish
-from reproductions.harness.cli import add_launch_flags, launch_options
+from reproductions.harness.cli import add_launch_flags, launch_flags
 from reproductions.harness.console import DEFAULT_OUT, EXIT_REFUSED, PUBLISHED, complain, make_console, show_files
 from reproductions.harness.experiment import PROFILES, Variant
+from reproductions.harness.launch import launch
 from reproductions.harness.launching.slurm import submissions
-from reproductions.harness.minutes import launch_within
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import PoolError
 from reproductions.harness.status import show_status
-from resnet.device import find_device
 from resnet.recipe import KERNELS, PRECISIONS
 
 
@@ -80,10 +79,8 @@ def _evidence(options: argparse.Namespace, console: Console) -> int:
         complain(console, "evidence is for time that ends: say how much with --minutes (MINUTES= with make)")
         return EXIT_REFUSED
     try:
-        on_gpu = options.launcher == "slurm" or find_device(options.device).type == "cuda"
-        wanted = evidence(on_gpu)
-        options.runs, options.seeds = [one.run for one in wanted], None
-        return launch_within(wanted, options, launch_options(options, "evidence"))
+        flags = launch_flags(options, "evidence")
+        return launch(evidence(flags.device is None or flags.device.type == "cuda"), flags)
     except ValueError as error:  # a device or a cluster profile that can't be used
         complain(console, str(error))
         return EXIT_REFUSED

@@ -12,7 +12,7 @@ from reproductions.bag_of_tricks import tweaks as bag_of_tricks_tweaks
 from reproductions.cifar_imagenet_stem import experiment as cifar_imagenet_stem
 from reproductions.finetune import experiment as finetune
 from reproductions.harness.experiment import Experiment, Table, Variant
-from reproductions.harness.minutes import Wanted, wanted_runs
+from reproductions.harness.launch import Wanted, wanted_runs
 from reproductions.imagenet import table as imagenet_table
 from reproductions.layer_responses import experiment as layer_responses
 from reproductions.protocol_details import experiment as protocol_details

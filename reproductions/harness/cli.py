@@ -5,35 +5,21 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
-
-from reproductions.harness import launching, preflight
+from reproductions.harness import launching
 from reproductions.harness.console import (
     DEFAULT_DATA,
     DEFAULT_OUT,
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
     EXIT_REFUSED,
     PUBLISHED,
     complain,
     make_console,
-    show_files,
 )
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
-from reproductions.harness.launched import note_tables
-from reproductions.harness.launching.options import Options
-from reproductions.harness.launching.progress import Display
+from reproductions.harness.launch import Wanted, launch, wanted_runs
+from reproductions.harness.launching.options import LaunchFlags, Options
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm.cluster_profile import load_cluster_profile
-from reproductions.harness.launching.worker import Outcome
-from reproductions.harness.minutes import launch_within, measure_final_networks, wanted_runs
-from reproductions.harness.records import Pool, PoolError, RecordError, read_pool, record_path
-from reproductions.harness.reporting.frame import completed
-from reproductions.harness.reporting.page import write_report
-from resnet.data import DataError
-from resnet.device import DeviceLost, find_device
 from resnet.recipe import KERNELS, PRECISIONS
-from resnet.run import Run
 
 
 def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[str] | None) -> argparse.Namespace:
@@ -137,87 +123,31 @@ def positive(text: str) -> int:
 
 
 def run_experiment(experiments: Experiment | Mapping[str, Experiment], arguments: list[str] | None = None) -> int:
-    """Train what has no record yet, then make the tables and plots; returns the exit status.
+    """Train the runs that have no record yet, then make the tables and plots; returns the exit status of ``launch``.
 
-    A script with several experiments, one per data set, gives them by what ``--dataset`` calls them, its default first.
-
-    0: all records are there. 1: a run failed or a record is damaged. 2: nothing was begun. 130: interrupted.
+    A script with several experiments, one per data set, gives them by their names for ``--dataset``, its default first.
     """
     options = parse(experiments, arguments)
-    if options.minutes is not None:
-        return _run_within(options)
+    experiment, variant, seeds = options.experiment, options.variant, options.seeds
     console = make_console(stderr=True)
     try:
-        paths = RunPaths(options.out, options.data, options.checkpoint_seconds, published=PUBLISHED)
-        _leave_out_published_needs(options, paths, console)
-        published = read_pool(PUBLISHED / "records")
-        outcome = _launch(options, paths, published, console)
-        return outcome if isinstance(outcome, int) else _conclude(options, outcome, paths, published, console)
-    except PoolError as error:
+        flags = launch_flags(options, experiment.name)
+    except ValueError as error:
         complain(console, str(error))
         return EXIT_REFUSED
-    except KeyboardInterrupt:
-        console.print("\nStopped at once. The same command goes on from the last checkpoints.")
-        return EXIT_INTERRUPTED
-
-
-def _run_within(options: argparse.Namespace) -> int:
-    """Train what is lacking of one table for so many minutes; returns the exit status."""
-    wanted = wanted_runs(options.experiment, options.variant, range(options.seeds), options.rows)
-    try:
-        return launch_within(wanted, options, launch_options(options, options.experiment.name))
-    except ValueError as error:  # a cluster profile that can't be used
-        complain(make_console(stderr=True), str(error))
-        return EXIT_REFUSED
-
-
-def _leave_out_published_needs(options: argparse.Namespace, paths: RunPaths, console: Console) -> None:
-    """Take what is published with its weights, and only needed by others, from the runs, and say so."""
-    before = options.runs
-    options.runs = options.experiment.runs(options.variant, options.seeds, options.rows, paths.only_published)
-    if given := [run for run in before if run not in options.runs]:
+    if flags.minutes is not None:
+        wanted = wanted_runs(experiment, variant, range(seeds), options.rows)
+        return launch(wanted, flags, max(seeds, experiment.seeds[variant.profile]))
+    runs = experiment.runs(variant, seeds, options.rows, flags.paths.only_published)
+    if given := [run for run in options.runs if run not in runs]:
         console.print("not trained again, because others need only their weights, which are published in "
-                      f"{paths.published / 'weights'}: {', '.join(map(str, given))}")  # fmt: skip
+                      f"{flags.paths.published / 'weights'}: {', '.join(map(str, given))}")  # fmt: skip
+    return launch([Wanted(experiment, variant, run) for run in runs], flags, seeds)
 
 
-def _launch(options: argparse.Namespace, paths: RunPaths, published: Pool, console: Console) -> Outcome | int:
-    """Train what has no record yet; the exit status where there is no more to do or to say."""
-    pool = read_pool(paths.records)
-    for error in (*pool.damaged.values(), *published.damaged.values()):
-        complain(console, f"{error.kind}: {error}")
-    damaged = _damaged(options.runs, pool)
-    missing = [run for run in options.runs if pool.get(run) is None and run not in damaged]
-    try:
-        launcher, launch = launching.choose(options.launcher, options.device, len(missing))
-        preflight.check_flags(options, launcher)
-        preflight.check_device(options, launcher)
-        if missing:
-            preflight.leave_busy_cores(options, launcher, console)
-        given = launch_options(options, options.experiment.name)
-        if options.dry_run:
-            preflight.dry_run(options, missing, damaged, launcher, [pool, published])
-            return 0
-        if missing and preflight.refuse_without_gpu(options, missing, launcher, [pool, published]):
-            return EXIT_REFUSED
-        preflight.check_writable(paths.out)
-        note_tables(paths.out, [(options.experiment, options.variant)])
-        preflight.check_data(missing, paths, console)
-        if missing:
-            preflight.say_code(console)
-        preflight.say_plan(console, options, len(options.runs) - len(missing) - len(damaged), launcher)
-        with Display(len(missing), console) as display:
-            return launch(missing, paths, display, given)
-    except (DataError, ValueError) as error:
-        complain(console, str(error))
-        return EXIT_REFUSED
-    except DeviceLost as error:
-        complain(console, f"{error}\nThe same command goes on from the last checkpoints.")
-        return EXIT_FAILED
-
-
-def launch_options(options: argparse.Namespace, name: str) -> Options:
-    """The flags that launchers are told of; ``name`` is that of the jobs. Raises ValueError for a cluster profile."""
-    return Options(
+def launch_flags(options: argparse.Namespace, name: str) -> LaunchFlags:
+    """The launch flags among the options; ``name`` is the jobs'. Raises ValueError for an unusable cluster profile."""
+    own = Options(
         slots=options.slots,
         pack=options.pack,
         device=options.device,
@@ -226,44 +156,13 @@ def launch_options(options: argparse.Namespace, name: str) -> Options:
         detach=options.detach,
         experiment=name,
     )
-
-
-def _conclude(options: argparse.Namespace, outcome: Outcome, paths: RunPaths, published: Pool, console: Console) -> int:
-    """Measure, write and show the tables, and say what is missing; returns the exit status."""
-    pool = read_pool(paths.records)
-    problems = [] if outcome.interrupted else _measure(options, pool, paths, console)
-    for text in problems:
-        complain(console, f"\n{text}")
-    if any(pool.get(run) for run in options.runs):
-        try:
-            results = options.experiment.results(options.variant, options.seeds, pool, published)
-            show_files(write_report(options.experiment, options.variant, results, paths.out))
-        except OSError as error:  # a full disk, say: the records are there, and the same command tries again
-            complain(console, f"the tables could not be written: {error}")
-            return EXIT_FAILED
-    for run, text in outcome.failures.items():
-        complain(console, f"\nfailed: {run}\n{text}")
-    for run, error in _damaged(options.runs, pool).items():
-        complain(console, f"\nnot trained: {run}\n{error}\n{error.advice}")
-    if outcome.detached:
-        console.print(f"\n{outcome.detached}")
-        return 0 if options.detach else EXIT_INTERRUPTED
-    if outcome.interrupted:
-        console.print(f"\n{outcome.interrupted}.\nThe same command goes on where this stopped.")
-        return EXIT_INTERRUPTED
-    complete = all(pool.get(run) for run in options.runs)
-    return 0 if complete and not outcome.failures and not problems else EXIT_FAILED
-
-
-def _measure(options: argparse.Namespace, pool: Pool, paths: RunPaths, console: Console) -> list[str]:
-    """Measure the final networks of completed runs: what all experiments do, and its own; returns what went wrong."""
-    records = completed([record for run in options.runs if (record := pool.get(run)) is not None])
-    device = find_device("auto" if options.launcher == "slurm" else options.device)  # the jobs' may not be here
-    with console.status("measuring the final networks"):
-        return measure_final_networks(options.experiment, records, paths, device)
-
-
-def _damaged(runs: list[Run], pool: Pool) -> dict[Run, RecordError]:
-    """Those of the runs whose record can't be used, with what is wrong: they are never trained over."""
-    paths = {run: record_path(pool.root, run) for run in runs}
-    return {run: pool.damaged[path] for run, path in paths.items() if path in pool.damaged}
+    return LaunchFlags(
+        paths=RunPaths(options.out, options.data, options.checkpoint_seconds, published=PUBLISHED),
+        options=own,
+        launcher=options.launcher,
+        given=frozenset(f"--{key.replace('_', '-')}" for key, value in vars(options).items() if value),
+        minutes=options.minutes,
+        all=options.all,
+        yes=getattr(options, "yes", False),
+        dry_run=options.dry_run,
+    )

@@ -152,10 +152,10 @@ class Experiment:
     it has another name. ``epilog`` ends the command line's help. ``protocol``: what the paper profile is all of, where
     no paper describes it.
 
-    ``measure``: what is done with the runs' final networks before the report, for one that needs more than records and
-    the errors on exact test images, which are measured of all. It
-    takes the completed runs' records, the :class:`~reproductions.harness.launching.run_paths.RunPaths` and a device,
-    leaves what it finds in files, and returns what went wrong.
+    ``measure`` measures the runs' final networks before the report, for a report that needs more than records and the
+    errors on exact test images, which are measured for all experiments. It takes the completed runs' records, the
+    :class:`~reproductions.harness.launching.run_paths.RunPaths`, a device, and the time after which it begins nothing
+    more, writes files, and returns the problems.
     """
 
     name: str
@@ -171,7 +171,7 @@ class Experiment:
     dataset: str | None = None
     epilog: str = ""
     protocol: str = PROFILES["paper"]
-    measure: Callable[[list[dict], Any, torch.device], list[str]] | None = None
+    measure: Callable[[list[dict], Any, torch.device, float], list[str]] | None = None
 
     def __post_init__(self):
         if not self.script:

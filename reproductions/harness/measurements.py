@@ -8,6 +8,8 @@ They lie in a folder beside ``records/`` and are read without weights, data or a
 
 import hashlib
 import json
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,16 +136,19 @@ class Measurement:
             }
         )
 
-    def make_missing(self, records: list[dict], run_paths: RunPaths, device: torch.device) -> list[str]:
-        """Measure what was not measured yet of completed runs whose weights are there; returns what went wrong.
+    def make_missing(
+        self, records: list[dict], run_paths: RunPaths, device: torch.device, until: float = math.inf
+    ) -> list[str]:
+        """Measure the completed runs that have weights and no measurement yet; returns the problems.
 
-        A run whose weights are gone is left out: the table says so.
+        A run whose weights are gone is left out: the table says so. After the time ``until`` (seconds since the epoch)
+        no measurement is begun.
         """
         problems, datasets = [], {}
         for record in filter(self.concerns, records):
             try:
                 measured = self.find(run_paths.out, record) is not None
-                if measured or not has_final_weights(run_paths.out, record):
+                if measured or time.time() > until or not has_final_weights(run_paths.out, record):
                     continue
                 name = record["data"]["name"]
                 dataset = datasets[name] = datasets.get(name) or load(name, run_paths.data)

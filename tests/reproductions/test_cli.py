@@ -16,7 +16,7 @@ from tiny import TINY, make_experiment
 
 from reproductions import __main__ as main
 from reproductions import cifar_table
-from reproductions.harness import cli, launching, minutes, preflight
+from reproductions.harness import cli, launching, preflight
 from reproductions.harness.experiment import Experiment, Variant
 from reproductions.harness.launched import launched_tables
 from reproductions.harness.launching import cost
@@ -185,7 +185,6 @@ def test_a_record_of_newer_code_is_not_called_damaged_nor_moved_away(out, launch
 def test_a_launch_says_before_it_trains_why_its_records_can_not_be_published(
     out, launched, monkeypatch, capsys, tmp_path, flags
 ):
-    monkeypatch.setattr(minutes, "PUBLISHED", tmp_path / "published")
     monkeypatch.setattr(preflight.provenance, "why_unpublishable", lambda code: "git says: no")
     run(out, *flags)
     assert "these records can't be published: git says: no. Training goes on." in capsys.readouterr().err and launched
@@ -686,8 +685,7 @@ def test_runs_that_begin_inline_leave_busy_cores_alone(out, launched, capsys, mo
     told = f"keep {busy} of 4 cores busy: runs that are begun now train with {threads} instead of 4 threads" in said
     assert told == (busy > 0)
     four_cores.threads = 4
-    main.launch_within(cli.wanted_runs(TINY_EXPERIMENT, SMOKE, range(1)), cli.parse(
-        TINY_EXPERIMENT, [*arguments, "--minutes", "1"]), Options())  # fmt: skip
+    cli.run_experiment(TINY_EXPERIMENT, [*arguments, "--minutes", "1"])
     assert four_cores.threads == threads
 
 

@@ -332,7 +332,7 @@ def test_the_command_line_measures_after_training(tmp_path, capsys):
     """A tiny experiment that trains, and measures what it trained."""
     seen = []
 
-    def measure(records, run_paths, device):
+    def measure(records, run_paths, device, until):
         seen.append(([r["specification"]["seed"] for r in records], run_paths.out, device.type))
         return RESPONSES.make_missing(records, run_paths, device) + ["something is wrong"]
 

@@ -1,6 +1,8 @@
 """What a launch will cost, from measured rates: those in records of the same device, else a few steps taken here."""
 
+import math
 import statistics
+import time
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -123,21 +125,24 @@ def rates_here(
     pools: list[Pool],
     device: torch.device,
     thread_count: int | None = None,
-    measure: bool = True,
+    seconds: float = math.inf,
+    enough_hours: float = math.inf,
 ) -> dict[Work, Rate]:
-    """A rate for the work of each of the runs on this machine's device, where there is one.
+    """Find a rate for the work of each of the runs on this machine's device: a recorded one, else a measured one.
 
-    On a CPU with ``thread_count`` threads, by default with as many as this process has. Rates that no record tells are
-    measured, if ``measure`` says so.
+    ``thread_count``: threads of a CPU, by default the number of this process. For ``seconds`` rates are measured, and
+    for the first runs, which take ``enough_hours`` together.
     """
     found: dict[Work, Rate | None] = {}
+    end, hours = time.monotonic() + seconds, 0.0
     with threads(thread_count or torch.get_num_threads()):
         hardware = provenance.hardware(device, torch.get_num_threads())
         for run in runs:
             if (work := work_of(run)) not in found:
                 found[work] = recorded_rate(run, pools, hardware, resolve_precision(run.recipe.precision, device))
-                if found[work] is None and measure:
+                if found[work] is None and time.monotonic() <= end and hours <= enough_hours:
                     found[work] = measured_rate(run, device)
+            hours += found[work].hours(run) if found[work] else 0
     return {work: rate for work, rate in found.items() if rate is not None}
 
 

@@ -1,9 +1,14 @@
 """Options of a launch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import torch
 
 from reproductions.harness.launching.budget import Budget
+from reproductions.harness.launching.run_paths import RunPaths
+from reproductions.harness.launching.slots import Slot, find_slots
 from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
+from resnet.device import find_device
 
 
 @dataclass(frozen=True)
@@ -24,3 +29,31 @@ class Options:
     detach: bool = False
     experiment: str = "runs"
     budget: Budget = Budget()
+
+
+@dataclass(frozen=True)
+class LaunchFlags:
+    """The flags of a command that trains, but for those that name the runs.
+
+    options: the flags that launchers read. launcher: one of :data:`~reproductions.harness.launching.NAMES`. given:
+    those flags on the command line that only some launchers read. minutes: the time that a launch has, None for no
+    end; all: with minutes, train published runs too. yes: train the paper profile without a GPU.
+    """
+
+    paths: RunPaths
+    options: Options = Options()
+    launcher: str = "auto"
+    given: frozenset[str] = field(default_factory=frozenset)
+    minutes: float | None = None
+    all: bool = False
+    yes: bool = False
+    dry_run: bool = False
+
+    @property
+    def device(self) -> torch.device | None:
+        """The device of this machine to train on; None on a cluster. Raises ValueError if there is none so called."""
+        return None if self.launcher == "slurm" else find_device(self.options.device)
+
+    def slots(self, runs: int) -> list[Slot]:
+        """Find the slots of the local launcher for this number of runs; other launchers have none."""
+        return find_slots(self.options.slots, runs, self.options.device) if self.launcher == "local" else []
