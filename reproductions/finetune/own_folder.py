@@ -27,7 +27,7 @@ after each epoch, from which the same command goes on.
 import argparse
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +85,44 @@ TOP = 5  # classes that are shown of a prediction
 PIECE = 16  # images that are predicted at once
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line's options, among them ``command``: train or predict."""
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The options of the command train; its help explains them."""
+
+    folder: Path
+    out: Path
+    weights: str
+    model: str | None
+    variant: str | None
+    as_reported: bool
+    every: int | None
+    validation: float
+    epochs: int
+    batch: int
+    learning_rate: float
+    image_size: int | None
+    crop: str
+    no_augment: bool
+    seed: int
+    precision: str
+    strict: bool
+    device: str
+    workers: int
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """The options of the command predict; its help explains them."""
+
+    weights: Path
+    images: list[Path]
+    json: bool
+    device: str
+    workers: int
+
+
+def parse(arguments: list[str] | None) -> TrainingOptions | PredictionOptions:
+    """Parse the command line of train or predict."""
     parser = argparse.ArgumentParser(prog="python -m reproductions.finetune")
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train on the images of a folder", description=__doc__,
@@ -130,7 +166,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         if value is not None and value < lowest:
             parser.error(f"--{name.replace('_', '-')} must be at least {lowest}, not {value}")
     options.workers = torch.get_num_threads() if options.workers is None else options.workers
-    return options
+    values = vars(options)
+    return (TrainingOptions if values.pop("command") == "train" else PredictionOptions)(**values)
 
 
 def _share(text: str) -> float:
@@ -147,7 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options, console = parse(arguments), make_console(stderr=True)
     try:
-        return train_on_folder(options, console) if options.command == "train" else predict(options, console)
+        return (train_on_folder if isinstance(options, TrainingOptions) else predict)(options, console)
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from the last whole epoch")
         return EXIT_INTERRUPTED
@@ -160,7 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
 # ------------------------------------------------------------------------------------------------------------- training
 
 
-def train_on_folder(options: argparse.Namespace, console: Console) -> int:
+def train_on_folder(options: TrainingOptions, console: Console) -> int:
     """Train on a folder of images, and leave weights, report, plots and history in ``options.out``; returns 0.
 
     Raises ValueError, DataError and WeightsError for what can't be used, FinetuningError and OSError for a failure.
@@ -205,13 +242,13 @@ def train_on_folder(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: TrainingOptions) -> None:
     """Find out before all images are read what can't be used. Raises ValueError and WeightsError."""
     beginning = _begin(options, ("one", "another"))  # the network is known whatever the classes are
     _settings(options, beginning.architecture.model).recipe()
 
 
-def _scan(options: argparse.Namespace, console: Console) -> OwnImages:
+def _scan(options: TrainingOptions, console: Console) -> OwnImages:
     """The folder's images, each decoded once; names those left out. Raises DataError, and with --strict for these."""
     with console.status(Text(f"decoding every image below {options.folder} once")) as status:
         images = scan_classes(options.folder, lambda done, of: status.update(f"{done:,} of {of:,} images can be read"))
@@ -222,7 +259,7 @@ def _scan(options: argparse.Namespace, console: Console) -> OwnImages:
     return images
 
 
-def _hold_out(options: argparse.Namespace, images: OwnImages) -> tuple[FolderDataset, str]:
+def _hold_out(options: TrainingOptions, images: OwnImages) -> tuple[FolderDataset, str]:
     """The images as training and held-out ones, and in words which are held out."""
     if options.every is None:
         dataset = split(images, stratified(images, options.validation, options.seed))
@@ -233,7 +270,7 @@ def _hold_out(options: argparse.Namespace, images: OwnImages) -> tuple[FolderDat
     return dataset, f"image {options.every}, {2 * options.every}, {3 * options.every}, ... of the sorted list"
 
 
-def _settings(options: argparse.Namespace, model: str) -> Settings:
+def _settings(options: TrainingOptions, model: str) -> Settings:
     return Settings(
         batch_size=options.batch,
         learning_rate=options.learning_rate,
@@ -301,7 +338,7 @@ def copied(copies: list[tuple[str, str]], held_out: int) -> list[str]:
             "the validation accuracy is higher than for new images"]  # fmt: skip
 
 
-def _begin(options: argparse.Namespace, classes: tuple[str, ...]) -> InitialModel:
+def _begin(options: TrainingOptions, classes: tuple[str, ...]) -> InitialModel:
     begun = {"initialization": "uniform"} if options.as_reported else {}  # PyTorch's own
     if options.weights != "none":
         return from_weights(options.weights, classes, options.seed, options.model, options.variant, **begun)
@@ -315,7 +352,7 @@ def _begin(options: argparse.Namespace, classes: tuple[str, ...]) -> InitialMode
 # ----------------------------------------------------------------------------------------------------------- predicting
 
 
-def predict(options: argparse.Namespace, console: Console) -> int:
+def predict(options: PredictionOptions, console: Console) -> int:
     """Print the classes that the images are taken for, the likeliest first; 1 if one can't be read."""
     device = find_device(options.device)
     classifier = load_classifier(options.weights, device)
