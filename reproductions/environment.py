@@ -10,7 +10,7 @@ from pathlib import Path
 MODULES = (
     *("PIL", "cloudpickle", "contourpy", "cycler", "dateutil", "filelock", "fontTools", "fsspec", "jinja2"),
     *("kiwisolver", "markdown_it", "markupsafe", "matplotlib", "mdurl", "mpmath", "networkx", "numpy", "packaging"),
-    *("pygments", "pyparsing", "rich", "safetensors", "scipy", "submitit", "sympy", "torch", "torchvision"),
+    *("psutil", "pygments", "pyparsing", "rich", "safetensors", "scipy", "submitit", "sympy", "torch", "torchvision"),
     "typing_extensions",
 )
 

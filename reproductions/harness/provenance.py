@@ -5,10 +5,12 @@ import json
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+import psutil
 import torch
 
 from resnet.kernels import LIBRARY
@@ -159,7 +161,11 @@ def device_name(device: torch.device) -> str:
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
+        if psutil.MACOS:
+            with suppress(OSError, subprocess.SubprocessError):
+                command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+                name = subprocess.run(command, capture_output=True, check=True, text=True, timeout=10).stdout.strip()
+    return f"{name}, {psutil.cpu_count()} cores"
 
 
 def hardware(device: torch.device, threads: int, processes: int = 1) -> dict:

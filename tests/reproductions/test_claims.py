@@ -152,6 +152,14 @@ def test_where_processes_can_not_be_looked_up_only_touching_counts(tmp_path, mon
     assert not owned(tmp_path, 60)
 
 
+def test_the_start_of_a_process_is_the_kernels_number_and_no_part_of_the_clock(monkeypatch):
+    fields = Path(f"/proc/{os.getpid()}/stat").read_text().rpartition(")")[2].split()
+    assert claims._start_of(os.getpid()) == fields[19]
+    assert claims._lives(os.getpid(), fields[19]) and not claims._lives(os.getpid(), str(int(fields[19]) + 500))
+    for process, started in [(None, fields[19]), (os.getpid(), None), (os.getpid(), "x"), (2**22 + 1, fields[19])]:
+        assert not claims._lives(process, started)
+
+
 def test_of_many_that_want_a_run_at_the_same_moment_one_gets_it(tmp_path):
     for attempt in range(20):
         barrier, got = threading.Barrier(8), []

@@ -1,7 +1,11 @@
 """Which code a run used, by the commit, by whether it was modified, and by a digest of its own."""
 
 import importlib.util
+import os
+import platform
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -157,3 +161,20 @@ def test_hardware_and_versions_are_named():
     assert versions["kernels"] == "library" and provenance.versions("fused")["kernels"] == "fused"
     installed = importlib.util.find_spec("triton") is not None
     assert (versions["triton"] is not None) == installed
+
+
+def test_a_processor_is_recorded_by_its_name_in_proc_where_there_is_one(monkeypatch):
+    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    name = found[1] if found else platform.processor() or platform.machine()
+    assert provenance.device_name(torch.device("cpu")) == f"{name}, {os.cpu_count()} cores"
+
+
+def test_a_mac_asks_for_the_name_of_its_processor(monkeypatch):
+    def denied(path, *arguments, **more):
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    monkeypatch.setattr(provenance.psutil, "MACOS", True)
+    told = subprocess.CompletedProcess([], 0, stdout="Apple M2 Pro\n")
+    monkeypatch.setattr(provenance.subprocess, "run", lambda command, **_: told)
+    assert provenance.device_name(torch.device("cpu")) == f"Apple M2 Pro, {os.cpu_count()} cores"

@@ -16,6 +16,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+import psutil
+
 from resnet.files import write_atomically
 
 STALE_SECONDS = 120.0  # an owner on another machine that was silent for so long is dead; NFS may hide a touch for 60
@@ -101,7 +103,7 @@ def owned(folder: Path, stale_seconds: float = STALE_SECONDS) -> bool:
     if owner.get("released"):
         return False
     if owner.get("boot") is not None and _place(owner) == _place(_this_process()):
-        return owner.get("started") is not None and _start_of(owner.get("pid")) == owner["started"]
+        return _lives(owner.get("pid"), owner.get("started"))
     if owner.get("slurm_job") is not None and owner["slurm_job"] == _slurm_job():
         return False  # SLURM has one living process of a job: the other one was there before a requeue
     return silent < stale_seconds
@@ -149,13 +151,26 @@ def _machine() -> dict:
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         processes = os.readlink("/proc/self/ns/pid")  # containers count their processes for themselves
+    if psutil.MACOS:
+        boot = f"{psutil.boot_time():.0f}"
     return {"host": socket.gethostname(), "boot": boot, "processes": processes}
 
 
 def _start_of(process: int) -> str | None:
-    """When a living process of this machine was started, in the kernel's own units; None if there is none."""
+    """The start of a living process of this machine, in hundredths of a second since the machine's; None without one.
+
+    By the difference the clock, which may be set anew, has no part in it. On Linux it is the kernel's own number.
+    """
     try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        found = psutil.Process(process)
+        dead = found.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return None if dead else f"{100 * (found.create_time() - psutil.boot_time()):.0f}"
+    except psutil.NoSuchProcess:
         return None
-    return None if fields[0] in "ZX" else fields[19]
+
+
+def _lives(process, started) -> bool:
+    """Whether the process of this machine lives that was started then, but for a second by which its clock was set."""
+    if not isinstance(process, int) or not str(started).isdigit() or (found := _start_of(process)) is None:
+        return False
+    return abs(int(found) - int(started)) <= 100
