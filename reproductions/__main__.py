@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Do what the command says; returns the exit status."""
     options, console = _parser().parse_args(arguments), make_console()
     try:
-        return COMMANDS[options.command](options, console)
+        return COMMANDS[options.command](options, console) or 0
     except PoolError as error:
         complain(console, str(error))
         return EXIT_REFUSED
@@ -68,11 +68,6 @@ def _list(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _models(options: argparse.Namespace, console: Console) -> int:
-    console.print(architectures_table(), end="")
-    return 0
-
-
 def _evidence(options: argparse.Namespace, console: Console) -> int:
     """Train what the published tables lack, in one launch for all of them."""
     if options.minutes is None:
@@ -84,10 +79,6 @@ def _evidence(options: argparse.Namespace, console: Console) -> int:
     except ValueError as error:  # a device or a cluster profile that can't be used
         complain(console, str(error))
         return EXIT_REFUSED
-
-
-def _status(options: argparse.Namespace, console: Console) -> int:
-    return show_status(EXPERIMENTS, options.out, console)
 
 
 def _cancel(options: argparse.Namespace, console: Console) -> int:
@@ -153,9 +144,9 @@ def _check(options: argparse.Namespace, console: Console) -> int:
 
 COMMANDS = {
     "list": _list,
-    "models": _models,
+    "models": lambda options, console: console.print(architectures_table(), end=""),
     "evidence": _evidence,
-    "status": _status,
+    "status": lambda options, console: show_status(EXPERIMENTS, options.out, console),
     "cancel": _cancel,
     "publish": _publish,
     "report": _report,

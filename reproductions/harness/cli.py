@@ -34,7 +34,8 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
     if not isinstance(experiments, Experiment):
         _add_dataset(parser, experiments)
     add("--profile", choices=PROFILES, default="paper", help="how much of the protocol is run (default: paper)")
-    add("--seeds", type=positive, help=f"runs per row; default: {_default_seeds(experiment)}")
+    seeds = ", ".join(f"{profile} {count}" for profile, count in experiment.seeds.items())
+    add("--seeds", type=positive, help=f"runs per row; default: {seeds}")
     add("--rows", type=_names, help="only these rows, such as resnet20,resnet56")
     add("--train-images", type=positive, help="train on the first so many images, hold out the others")
     add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where the device has it, else fp32")
@@ -69,7 +70,11 @@ def add_launch_flags(parser: argparse.ArgumentParser) -> None:
         help="folder of the data; CIFAR-10 and MNIST are downloaded if missing (default: data)",
     )
     add("--out", type=Path, default=DEFAULT_OUT, help="folder of records, tables and plots (default: runs)")
-    add("--pack", type=_pack, help="runs at once on a GPU: auto (default) or a number; a CPU trains one by one")
+    add(
+        "--pack",
+        type=lambda text: None if text == "auto" else positive(text),
+        help="runs at once on a GPU: auto (default) or a number; a CPU trains one by one",
+    )
     add("--device", default="auto", help="auto (default): a CUDA GPU if there is one; or cpu, cuda, cuda:1")
     add("--slots", type=positive, help="jobs at once with the local launcher (default: one per GPU or core)")
     add("--slurm-profile", metavar="NAME", help="what jobs ask SLURM for: slurm/profiles/NAME.toml")
@@ -94,11 +99,6 @@ def _add_dataset(parser: argparse.ArgumentParser, experiments: Mapping[str, Expe
     parser.add_argument("--dataset", choices=experiments, default=first, help=f"what is trained on (default: {first})")
 
 
-def _default_seeds(experiment: Experiment) -> str:
-    """``paper 5, short 5, smoke 2``"""
-    return ", ".join(f"{profile} {count}" for profile, count in experiment.seeds.items())
-
-
 def _names(text: str) -> list[str]:
     if not (names := text.replace(",", " ").split()):
         raise argparse.ArgumentTypeError("no row is named")
@@ -109,10 +109,6 @@ def _positive_number(text: str) -> float:
     if not 0 < (value := float(text)) < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
-
-
-def _pack(text: str) -> int | None:
-    return None if text == "auto" else positive(text)
 
 
 def positive(text: str) -> int:

@@ -73,12 +73,20 @@ def publish(source: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
                 refused[path] = f"{target} is another record of the same run; published records are never replaced"
         elif target in published.damaged:
             refused[path] = f"{published.damaged[target]}; published records are never replaced"
-        elif found := objections(record):
-            refused[path] = "; ".join(found)
         else:
-            write_atomically(target, path.read_bytes(), exclusive=True)
-            new.append(target)
+            _copy(path, target, objections(record), new, refused)
     return new, refused
+
+
+def _copy(path: Path, target: Path, problems: list[str], new: list[Path], refused: dict[Path, str]) -> None:
+    """Copy a file to ``target`` and add it to ``new``, or to ``refused`` if it has problems or another file is there."""
+    if target.exists() and target.read_bytes() != path.read_bytes():
+        problems = [*problems, f"{target} is another file for the same run; published files are never replaced"]
+    if problems:
+        refused[path] = "; ".join(problems)
+    elif not target.exists():
+        write_atomically(target, path.read_bytes(), exclusive=True)
+        new.append(target)
 
 
 def publish_measurements(out: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
@@ -91,14 +99,7 @@ def publish_measurements(out: Path, results: Path) -> tuple[list[Path], dict[Pat
         found, problems = kind.read_all(out, pool)
         refused |= problems
         for path, content in found.items():
-            target = results / kind.folder / path.name
-            if found_objections := objections(content):
-                refused[path] = "; ".join(found_objections)
-            elif not target.exists():
-                write_atomically(target, path.read_bytes(), exclusive=True)
-                new.append(target)
-            elif target.read_bytes() != path.read_bytes():
-                refused[path] = f"{target} is another measurement of the same run; what is published is never replaced"
+            _copy(path, results / kind.folder / path.name, objections(content), new, refused)
     return new, refused
 
 
@@ -117,9 +118,8 @@ def publish_weights(experiments: Sequence[Experiment], out: Path, results: Path)
         except WeightsError as error:
             refused[path] = str(error)
             continue
-        if not target.exists():
-            write_atomically(target, path.read_bytes(), exclusive=True)
-            new.append(target)
+        if not target.exists():  # a damaged one is for the check
+            _copy(path, target, [], new, refused)
     return new, refused
 
 

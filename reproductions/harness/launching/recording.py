@@ -85,7 +85,11 @@ def origin(trainer: Trainer, code: dict) -> dict:
 def make_record(trainer: Trainer, history: dict, tests: dict, starts: list[dict]) -> dict:
     """The record of a finished run; see :mod:`reproductions.harness.records` for the fields."""
     run, data, curve = trainer.run, trainer.data, trainer.curve
-    segments = [_segment(noted) for noted in history["segments"]]
+    segments = [
+        {"from": noted["from"], "to": noted["to"], "device_seconds": round(noted["device_seconds"], 3)}
+        | (noted["origin"] or dict.fromkeys(ORIGIN))
+        for noted in history["segments"]
+    ]
     last = {name: segments[-1][name] for name in ORIGIN}
     modified = _modified([segment["code"] for segment in segments])
     rate = trainer.iteration * run.recipe.batch_size / history["train_seconds"]
@@ -106,26 +110,13 @@ def make_record(trainer: Trainer, history: dict, tests: dict, starts: list[dict]
         "code": {**last["code"], "modified": modified},
         "segments": segments,
         "timing": {
-            "wall_seconds": round(history["wall_seconds"], 3),
-            "train_seconds": round(history["train_seconds"], 3),
-            "device_seconds": round(history["device_seconds"], 3),
+            **{name: round(history[name], 3) for name in ("wall_seconds", "train_seconds", "device_seconds")},
             "images_per_second": round(rate, 2),
             "packed_with": history["packed_with"],
             "finished": _now(),
         },
         "data": {"name": data.name, "sha256": data.digest, "official": data.official},
         "interruptions": len(starts) - 1,
-    }
-
-
-def _segment(noted: dict) -> dict:
-    """A segment of the history as a record has it: of one whose origin is not known, all that would say it is None."""
-    known = noted["origin"] or dict.fromkeys(ORIGIN)
-    return {
-        "from": noted["from"],
-        "to": noted["to"],
-        "device_seconds": round(noted["device_seconds"], 3),
-        **known,
     }
 
 
