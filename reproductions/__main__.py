@@ -22,7 +22,7 @@ from resnet.recipe import KERNELS, PRECISIONS
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what the command says; returns the exit status."""
+    """Run the command and return its exit status."""
     options, console = _parser().parse_args(arguments), make_console()
     try:
         return COMMANDS[options.command](options, console) or 0
@@ -69,7 +69,7 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 
 
 def _evidence(options: argparse.Namespace, console: Console) -> int:
-    """Train what the published tables lack, in one launch for all of them."""
+    """Train the runs that the published tables lack, in one launch for all tables."""
     if options.minutes is None:
         complain(console, "evidence is for time that ends: say how much with --minutes (MINUTES= with make)")
         return EXIT_REFUSED
@@ -82,7 +82,7 @@ def _evidence(options: argparse.Namespace, console: Console) -> int:
 
 
 def _cancel(options: argparse.Namespace, console: Console) -> int:
-    """Cancel the jobs that were submitted for an experiment from a folder."""
+    """Cancel the jobs of an experiment that were submitted from a folder."""
     try:
         jobs = submissions.cancel(options.experiment, options.out)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""All experiments, in the order in which they are listed, and the order in which evidence is wanted of them.
+"""The list of all experiments and published tables, and the order in which evidence for them is trained.
 
 A new table's script is added here.
 """
@@ -69,9 +69,9 @@ _PASSES = {"short": (range(2), range(2, 3), range(3, 5)), "paper": (range(5),)}
 
 
 def evidence(on_gpu: bool) -> list[Wanted]:
-    """The runs that the published tables want, the most wanted first: the short profile, then the paper's.
+    """List the runs for the published tables, the most wanted first: the short profile, then the paper's.
 
-    Rows in FP16 are wanted on a GPU only: a processor takes ten times as long for them.
+    Rows in FP16 are included on a GPU only: a processor takes ten times as long for them.
     """
     wanted = []
     for profile, passes in _PASSES.items():
@@ -83,6 +83,6 @@ def evidence(on_gpu: bool) -> list[Wanted]:
 
 
 def _larger_batches_first(experiment: Experiment, variant: Variant) -> Sequence[str]:
-    """The keys of the rows, but for those on request; of ladders for two batch sizes, the larger one's first."""
+    """List the keys of the rows not on request; in a ladder for two batch sizes, the larger one's first."""
     rows = experiment.chosen_rows(variant, None)
     return [row.key for row in (sorted(rows, key=lambda r: -r.recipe.batch_size) if experiment is _EFFICIENT else rows)]

@@ -23,7 +23,7 @@ from resnet.recipe import KERNELS, PRECISIONS
 
 
 def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[str] | None) -> argparse.Namespace:
-    """The command line's options, among them ``experiment``: the one for the data set that they name."""
+    """Parse the command line; ``experiment`` among the options is the one for the data set that they name."""
     experiment = _choose_experiment(experiments, arguments)
     parser = argparse.ArgumentParser(
         prog=f"python -m reproductions.{experiment.module}",
@@ -58,7 +58,7 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
 
 
 def add_launch_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say where and how runs are trained, the same for one table and for all."""
+    """Add the flags that set where and how runs are trained, the same for one table and for all."""
     add = parser.add_argument
     add("--launcher", choices=launching.NAMES, default="auto", help="auto: in-process, or a queue on GPUs or cores")
     add("--minutes", type=_positive_number, help="train what is lacking as far as so many minutes go, asking nothing")
@@ -85,7 +85,7 @@ def add_launch_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _choose_experiment(experiments: Experiment | Mapping[str, Experiment], arguments: list[str] | None) -> Experiment:
-    """The experiment for the data set that the arguments name, of a script that has several."""
+    """Choose the experiment for the data set that the arguments name."""
     if isinstance(experiments, Experiment):
         return experiments
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -112,14 +112,14 @@ def _positive_number(text: str) -> float:
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1, from the command line."""
+    """Convert a command-line argument to a whole number of at least 1."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
 def run_experiment(experiments: Experiment | Mapping[str, Experiment], arguments: list[str] | None = None) -> int:
-    """Train the runs that have no record yet, then make the tables and plots; returns the exit status of ``launch``.
+    """Train the runs that have no record yet, then write the tables and plots; returns the exit status of ``launch``.
 
     A script with several experiments, one per data set, gives them by their names for ``--dataset``, its default first.
     """
@@ -142,7 +142,7 @@ def run_experiment(experiments: Experiment | Mapping[str, Experiment], arguments
 
 
 def launch_flags(options: argparse.Namespace, name: str) -> LaunchFlags:
-    """The launch flags among the options; ``name`` is the jobs'. Raises ValueError for an unusable cluster profile."""
+    """Collect the launch flags; ``name`` is the name of the jobs. Raises ValueError for an unusable cluster profile."""
     own = Options(
         slots=options.slots,
         pack=options.pack,

@@ -1,4 +1,4 @@
-"""The error of finished runs on the test images that are exact in a copy of the data some images of which are not."""
+"""Test errors of finished runs on the exact test images of a copy of the data that has inexact images, too."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""One launch, from the runs that a command wants to their records and tables; it may have an end (``--minutes``)."""
+"""One launch, from the runs that a command wants to their records and tables; it may be limited (``--minutes``)."""
 
 import time
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ _MEASURING_SECONDS = 60.0  # after the time is over, to measure final networks
 
 @dataclass(frozen=True)
 class Wanted:
-    """A run, and the table that it is wanted for."""
+    """A run, and the table that wants it."""
 
     experiment: Experiment
     variant: Variant
@@ -47,7 +47,7 @@ class Wanted:
 def wanted_runs(
     experiment: Experiment, variant: Variant, seeds: Sequence[int], keys: Sequence[str] | None = None
 ) -> list[Wanted]:
-    """The runs of a table's rows with these seeds, in the order of ``keys``: all rows with one seed, then the next.
+    """List the runs of a table's rows, in the order of ``keys``: all rows with one seed, then with the next.
 
     Raises ValueError for an unknown row.
     """
@@ -60,10 +60,10 @@ def launch(wanted: Sequence[Wanted], flags: LaunchFlags, seeds: int | None = Non
     """Train the wanted runs that lack a record, in their order, and write their tables; returns the exit status.
 
     A record below ``flags.paths.out`` counts; with ``flags.minutes`` and without ``flags.all`` a published one counts
-    too. ``seeds``: the runs per row that the tables have room for, where it is not the experiments' own number.
+    too. ``seeds``: the number of runs per row in the tables, None for the experiments' default.
 
-    0: all runs have records, or the time was not enough. 1: a run failed, or a record is damaged. 2: nothing was begun.
-    130: interrupted.
+    0: all runs have records, or the time is over. 1: a run failed, or a record is damaged. 2: nothing was started. 130:
+    interrupted.
     """
     console = make_console(stderr=True)
     try:
@@ -133,7 +133,7 @@ class _Launch:
         return paper and preflight.refuse_without_gpu(self.flags, missing, self.pools, table.experiment.target)
 
     def _plan_time(self, missing: list[Run]) -> tuple[Plan, Options]:
-        """Plan the launch's minutes and show the plan; returns it with the options of the launcher."""
+        """Plan the launch's minutes and print the plan; returns it with the launcher's options."""
         flags, minutes = self.flags, self.flags.minutes
         partners = _Partners(self.wanted, self.pools)
         plan = make_plan(missing, self.paths, flags.device, partners, lambda runs: preflight.find_rates(
@@ -194,7 +194,7 @@ class _Launch:
                           "those that don't read image folders")  # fmt: skip
 
     def _say_plan(self, recorded: int) -> None:
-        """Print the number of runs, and where they are trained."""
+        """Print the number of runs and where they are trained."""
         table, text = self.wanted[0], f"{preflight.describe_place(self.flags)}, records in {self.paths.records}"
         if self.flags.minutes is None:
             title = f"{table.experiment.source}, {table.experiment.heading(table.variant)}"
@@ -204,7 +204,7 @@ class _Launch:
     # ------------------------------------------------------------------------------------------------------- conclusion
 
     def _conclude(self, plan: Plan, outcome: Outcome | None, budget: Budget) -> int:
-        """Measure, write and show the tables, and print the outcome (None: the device is lost); returns the status."""
+        """Measure, write the tables, and print the outcome (None: the device is lost); returns the exit status."""
         pool, minutes = read_pool(self.paths.records), self.flags.minutes
         over = budget.over or budget.minutes is not None
         problems = self._write_tables(pool, budget, measuring=outcome is not None and (over or not outcome.interrupted))
@@ -262,13 +262,13 @@ class _Launch:
 
 
 def _damaged(runs: list[Run], pool: Pool) -> dict[Run, RecordError]:
-    """Find the runs whose record can't be used, each with the error: they are never trained over."""
+    """Find the runs whose record cannot be used, each with the error: they are never trained again."""
     paths = {run: record_path(pool.root, run) for run in runs}
     return {run: pool.damaged[path] for run, path in paths.items() if path in pool.damaged}
 
 
 class _Partners:
-    """Finds the recorded runs that a run is compared with seed by seed: those with its seed in its tables."""
+    """Finds the recorded runs that a run is paired with: the runs of its tables with its seed."""
 
     def __init__(self, wanted: Sequence[Wanted], pools: list[Pool]):
         self._tables: dict[Run, dict[tuple[str, str], Wanted]] = {}

@@ -23,8 +23,8 @@ def note_tables(out: Path, tables: Iterable[Table]) -> None:
 def launched_tables(experiments: Sequence[Experiment], out: Path, pool: Pool) -> list[Table]:
     """Read the list of ``out``: the tables of these experiments that have records in ``pool``, its pool.
 
-    Where the list shows not all of the records, as in a folder of older code that has no list, the default variants of
-    all experiments follow.
+    If the listed tables do not show all records, as in a folder of older code, which has no list, the default variants
+    of all experiments follow.
     """
     by_name, listed = {experiment.name: experiment for experiment in experiments}, list[Table]()
     for line in _read_lines(out):

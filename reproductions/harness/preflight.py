@@ -57,9 +57,9 @@ def check_device(flags: LaunchFlags, runs: list[Run]) -> None:
 
 
 def leave_busy_cores(flags: LaunchFlags, console: Console) -> None:
-    """Have this process train with fewer threads where others keep cores busy, unless OMP_NUM_THREADS says how many.
+    """Reduce this process's training threads where others keep cores busy, unless OMP_NUM_THREADS sets them.
 
-    A thread that shares its core makes the others wait at every step. A run that goes on keeps its own number, which
+    A thread that shares its core delays the others at every step. A resumed run keeps its own number of threads, which
     decides the last bits of results and is in the record.
     """
     alone = flags.launcher == "inline" and flags.device.type == "cpu"
@@ -74,7 +74,7 @@ def leave_busy_cores(flags: LaunchFlags, console: Console) -> None:
 
 
 def check_writable(out: Path) -> None:
-    """Raise ValueError unless files can be written to ``out`` and its folders, and it is not the published results."""
+    """Raise ValueError if files cannot be written to ``out`` and its folders, or it is in the published results."""
     if out.resolve().is_relative_to(PUBLISHED):
         raise ValueError(f"{out} is for published records; train elsewhere, then: python -m reproductions publish")
     try:
@@ -106,8 +106,7 @@ def say_code(console: Console) -> None:
 
 
 def describe_place(flags: LaunchFlags) -> str:
-    """Name the launcher and the device, with the reason for a CPU that nobody asked for, and with flags that have no
-    effect there."""
+    """Name the launcher and the device, and say why it is a CPU that nobody asked for, and which flag has no effect."""
     device, text = flags.device, f"{flags.launcher} launcher"
     if device is None:
         return text
@@ -121,8 +120,8 @@ def describe_place(flags: LaunchFlags) -> str:
 def find_rates(flags: LaunchFlags, runs: list[Run], pools: list[Pool]) -> dict[cost.Work, cost.Rate]:
     """Find the rates of the runs' work where they would be trained: recorded ones, else measured ones.
 
-    With ``flags.minutes`` no more is measured than for a tenth of them and for the runs of twice that time, and the
-    rates of other work are estimated.
+    With ``flags.minutes``, measuring takes at most a tenth of them and stops after the runs that fill twice the time;
+    the other rates are estimated.
     """
     device, slots = flags.device, flags.slots(len(runs))
     if device is None:

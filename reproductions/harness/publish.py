@@ -1,5 +1,4 @@
-"""From a user's records, what was measured of their runs, and some weights to the published results: publish, report,
-check."""
+"""Publication of records, measurements and weights from a user's folder: publish, report, check."""
 
 import json
 import re
@@ -34,9 +33,9 @@ _SECTION = re.compile(r"<!-- begin (results/tables/[\w-]+\.md) -->\n(.*?)<!-- en
 
 
 def objections(record: dict, history: bool = True) -> list[str]:
-    """What keeps a valid record from being published; nothing if it may be.
+    """List the reasons against publishing a valid record.
 
-    Without ``history`` (a shallow clone, a tarball) the code is not compared with the commit that the record names.
+    Without ``history`` (a shallow clone, a tarball) the code is not compared with the record's commit.
     """
     codes, data = [segment["code"] for segment in record.get("segments", [record])], record["data"]
     known, found = [code for code in codes if code is not None], []
@@ -59,9 +58,9 @@ def objections(record: dict, history: bool = True) -> list[str]:
 
 
 def publish(source: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Copy the records below ``source`` that may be published into ``results/records``.
+    """Copy the publishable records below ``source`` into ``results/records``.
 
-    Returns the new files, and for each record left out the reason. A published record is never replaced.
+    Returns the new files, and the reason for each record left out. A published record is never replaced.
     """
     pool, published, new = read_pool(source), read_pool(results / "records"), []
     refused = {path: str(error) for path, error in pool.damaged.items()}
@@ -79,7 +78,7 @@ def publish(source: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
 
 
 def _copy(path: Path, target: Path, problems: list[str], new: list[Path], refused: dict[Path, str]) -> None:
-    """Copy a file to ``target`` and add it to ``new``, or to ``refused`` if it has problems or another file is there."""
+    """Copy a file to ``target`` and add it to ``new``, or add it and its problems to ``refused``."""
     if target.exists() and target.read_bytes() != path.read_bytes():
         problems = [*problems, f"{target} is another file for the same run; published files are never replaced"]
     if problems:
@@ -90,9 +89,9 @@ def _copy(path: Path, target: Path, problems: list[str], new: list[Path], refuse
 
 
 def publish_measurements(out: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Copy what was measured below ``out`` of the published records' weights into ``results``.
+    """Copy the measurements below ``out`` of the published records' weights into ``results``.
 
-    Returns the new files, and for each one left out the reason. What is published is never replaced.
+    Returns the new files, and the reason for each one left out. Published files are never replaced.
     """
     new, refused, pool = [], {}, read_pool(results / "records")
     for kind in KINDS:
@@ -106,7 +105,7 @@ def publish_measurements(out: Path, results: Path) -> tuple[list[Path], dict[Pat
 def publish_weights(experiments: Sequence[Experiment], out: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
     """Copy the final weights below ``out`` of published runs whose rows keep them into ``results/weights``.
 
-    Returns the new files, and for each one left out the reason. What is published is never replaced.
+    Returns the new files, and the reason for each one left out. Published files are never replaced.
     """
     new, refused, pool = [], {}, read_pool(results / "records")
     for run in kept_runs(experiments):
@@ -124,7 +123,7 @@ def publish_weights(experiments: Sequence[Experiment], out: Path, results: Path)
 
 
 def write_published(tables: Sequence[Table], results: Path, pool: Pool) -> tuple[list[Path], list[Page]]:
-    """Make those of the tables that have records, with their plots and index; returns the files and the pages."""
+    """Write the tables that have records, their plots and the index; returns the files and the pages."""
     written, pages = [], []
     for experiment, variant in tables:
         if seeds := experiment.recorded_seeds(variant, pool):
@@ -138,9 +137,9 @@ def write_published(tables: Sequence[Table], results: Path, pool: Pool) -> tuple
 
 
 def report(tables: Sequence[Table], results: Path, readme: Path) -> tuple[list[Path], Pool]:
-    """Make the published tables and plots, and the tables in the README from them, where anything changed since.
+    """Write the published tables and plots, and the README's tables, if anything changed since the last time.
 
-    A file counts as unchanged while its size and its time stamp stay; the pool is without curves then.
+    A file is unchanged while its size and its time stamp are; the returned pool then has no curves.
     """
     note, by = cache_folder(results / "records") / "report.json", _made_by(tables)
     sources, products = _file_states(results, readme)
@@ -162,7 +161,7 @@ def report(tables: Sequence[Table], results: Path, readme: Path) -> tuple[list[P
 
 
 def _made_by(tables: Sequence[Table]) -> dict[str, str]:
-    """What decides, besides files of results, what a report is."""
+    """Identify the code, tables and packages that decide a report besides the files of results."""
     versions = {name: metadata.version(name) for name in ("matplotlib", "numpy", "scipy", "torch")}
     code = provenance.sources_digest(provenance.source_files())
     names = " ".join(f"{experiment.name}{variant.suffix}" for experiment, variant in tables)
@@ -170,7 +169,7 @@ def _made_by(tables: Sequence[Table]) -> dict[str, str]:
 
 
 def _file_states(results: Path, readme: Path) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
-    """The sizes and time stamps of the files that a report is made from, and of those that it makes."""
+    """Return the sizes and time stamps of the files that a report is made from, and of the files that it makes."""
     sources: dict[str, list[int]] = {}
     products = {str(path): file_state(path) for path in (results / INDEX, readme) if path.exists()}
     for folder in results.glob("*/"):
@@ -181,7 +180,7 @@ def _file_states(results: Path, readme: Path) -> tuple[dict[str, list[int]], dic
 
 
 def with_tables(text: str, root: Path) -> str:
-    """The README's text with each marked section replaced by the table it names, headings lowered by two levels."""
+    """Replace each marked section of the README's text by the table it names, with headings two levels lower."""
 
     def section(match: re.Match) -> str:
         path = root / match.group(1)
@@ -193,8 +192,10 @@ def with_tables(text: str, root: Path) -> str:
 
 
 def check(tables: Sequence[Table], results: Path, readme: Path) -> list[str]:
-    """Find the problems of the committed results: none if every table, plot and the README follow from the records, and
-    every record is in a table."""
+    """Find the problems of the committed results.
+
+    Tables, plots and the README must follow from the records, and every record must be in a table.
+    """
     pool = read_pool(results / "records")
     problems, history = [str(error) for error in pool.damaged.values()], provenance.has_history()
     for record in pool.records.values():
@@ -230,7 +231,7 @@ def _path(results: Path, record: dict) -> Path:
 
 
 def _wrong_weights(results: Path, pool: Pool) -> list[str]:
-    """What is wrong with the published weights: each file must be a published record's, and hold its run's."""
+    """Find the problems of the published weights: each file must hold the final weights of a published record's run."""
     runs = {identity: Run.from_specification(record["specification"]) for identity, record in pool.records.items()}
     records, problems = {weights_path(results, run): pool.records[identity] for identity, run in runs.items()}, []
     for path in sorted((results / "weights").glob("*")):
@@ -245,7 +246,7 @@ def _wrong_weights(results: Path, pool: Pool) -> list[str]:
 
 
 def _differences(committed: Path, fresh: Path) -> list[str]:
-    """Files that are missing, left over or different; of a plot, whose pixels depend on fonts, its description."""
+    """Find files that are missing, left over or different; plots are compared by their descriptions, not by pixels."""
     old, new = ({path.name: path for path in folder.glob("*")} for folder in (committed, fresh))
     problems = [f"{committed / name}: missing" for name in sorted(set(new) - set(old))]
     problems += [f"{committed / name}: no records give this file" for name in sorted(set(old) - set(new))]
@@ -257,7 +258,7 @@ def _differences(committed: Path, fresh: Path) -> list[str]:
 
 
 def _description(path: Path) -> str | None:
-    """What a plot says of itself; None if it is no plot."""
+    """Read the description in a plot, None if it is no plot."""
     try:
         return read_description(path)
     except (OSError, SyntaxError):  # not an image; not XML

@@ -1,4 +1,4 @@
-"""How the runs in a pool stand."""
+"""The status of the runs in a folder."""
 
 import time
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ LAST_LINES = 5  # of what a failed run said
 
 
 def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console) -> int:
-    """Print what is recorded, running, stopped and failed below ``out``; returns 1 if anything failed or is damaged."""
+    """Print the status of all runs below ``out``; returns 1 if a run failed or a record is damaged, else 0."""
     pool = read_known_pool(out / "records", whole=False)
     table = Table("experiment", "profile", "row", "done", "diverged", "errors, %")
     left = set(pool.records)
@@ -54,8 +54,10 @@ def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console
 
 @dataclass(frozen=True)
 class Standing:
-    """How a run without a record stands. state: running, queued, stopped, waiting or failed; text: what more is
-    known, after a colon or a comma."""
+    """The status of a run without a record.
+
+    state: running, queued, stopped, waiting or failed. text: further details, after a colon or a comma.
+    """
 
     run: str
     state: str
@@ -63,9 +65,9 @@ class Standing:
 
 
 def find_standings(out: Path, recorded: set[str]) -> list[Standing]:
-    """How the runs below ``out`` stand that are not in ``recorded`` (short ids), by what their jobs wrote and by SLURM.
+    """Find the status of the runs below ``out`` that are not ``recorded`` (short ids), from jobs' files and SLURM.
 
-    Where SLURM's queue can't be asked, files alone tell.
+    If SLURM's queue does not answer, the files alone decide.
     """
     submissions = [s for s in read_submissions(out) if set(s.runs) - recorded]
     living = queue.jobs({job for submission in submissions for job in submission.jobs}) if submissions else {}
@@ -111,7 +113,7 @@ def _standing(
 
 
 def _begun(name: str, status: Status | None) -> str:
-    """How far a run with a checkpoint had come that nobody trains now."""
+    """Describe the progress of a run that has a checkpoint and no process."""
     if status is None:
         return ""
     if status.progress is not None:

@@ -13,12 +13,12 @@ from resnet.device import find_device
 
 @dataclass(frozen=True)
 class Options:
-    """What a launcher is told besides the runs.
+    """The options of a launcher.
 
-    slots: jobs at once of the local queue, None for one per GPU or processor core. pack: runs at once on a device,
-    None for as many as it is good for. device: "auto", or a name such as cpu or cuda:1. slurm: what a job asks SLURM
-    for. max_starts: a run that was begun so often without getting further is given up. detach: return when the jobs
-    are submitted. experiment: names the jobs. budget: time that ends.
+    slots: jobs at once of the local queue, None for one per GPU or processor core. pack: runs at once on a device, None
+    for the best number. device: "auto", or a name such as cpu or cuda:1. slurm: the requests of a job to SLURM.
+    max_starts: the starts without progress after which a run is given up. detach: return when the jobs are submitted.
+    experiment: the name of the jobs. budget: the time limit.
     """
 
     slots: int | None = None
@@ -33,11 +33,11 @@ class Options:
 
 @dataclass(frozen=True)
 class LaunchFlags:
-    """The flags of a command that trains, but for those that name the runs.
+    """The flags of a command that trains, except the ones that name the runs.
 
-    options: the flags that launchers read. launcher: one of :data:`~reproductions.harness.launching.NAMES`. given:
-    those flags on the command line that only some launchers read. minutes: the time that a launch has, None for no
-    end; all: with minutes, train published runs too. yes: train the paper profile without a GPU.
+    options: the flags that launchers read. launcher: one of :data:`~reproductions.harness.launching.NAMES`. given: the
+    flags on the command line. minutes: the time limit of the launch, None without one; all: with minutes, train
+    published runs too. yes: train the paper profile without a GPU.
     """
 
     paths: RunPaths
@@ -51,7 +51,7 @@ class LaunchFlags:
 
     @property
     def device(self) -> torch.device | None:
-        """The device of this machine to train on; None on a cluster. Raises ValueError if there is none so called."""
+        """The device of this machine to train on; None on a cluster. Raises ValueError if the name is unknown here."""
         return None if self.launcher == "slurm" else find_device(self.options.device)
 
     def slots(self, runs: int) -> list[Slot]:
