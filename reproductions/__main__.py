@@ -36,9 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the experiments, their rows and commands")
     commands.add_parser("models", help="the papers' networks, their parameters and multiply-adds")
-    lacking = commands.add_parser("evidence", help="train what the tables lack, as far as --minutes go")
+    lacking = commands.add_parser("evidence", help="train the runs that the tables lack, for --minutes")
     add_launch_flags(lacking)
-    status = commands.add_parser("status", help="how the runs in a folder stand")
+    status = commands.add_parser("status", help="the status of the runs in a folder")
     publishing = commands.add_parser("publish", help="check finished records and copy them into results/")
     cancelling = commands.add_parser("cancel", help="cancel an experiment's jobs on SLURM; checkpoints stay")
     cancelling.add_argument("experiment", choices=[experiment.name for experiment in EXPERIMENTS])
@@ -46,11 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     names = [experiment.name for experiment in EXPERIMENTS]
     exporting.add_argument("--experiment", choices=names, default=names[0], help=f"default: {names[0]}")
     exporting.add_argument("--rows", type=lambda text: text.replace(",", " ").split(), help="only these rows")
-    exporting.add_argument("--to", type=Path, metavar="DIR", help="where to (default: OUT/export)")
-    exporting.add_argument("--profile", choices=PROFILES, default="paper", help="of which profile (default: paper)")
-    exporting.add_argument("--train-images", type=int, help="of nets trained on the first so many images")
-    exporting.add_argument("--precision", choices=PRECISIONS, default="auto", help="of nets trained in it")
-    exporting.add_argument("--kernels", choices=KERNELS, default="auto", help="of nets trained by them")
+    exporting.add_argument("--to", type=Path, metavar="DIR", help="folder to write to (default: OUT/export)")
+    exporting.add_argument("--profile", choices=PROFILES, default="paper", help="profile of the nets (default: paper)")
+    exporting.add_argument("--train-images", type=int, help="export nets trained on the first N images")
+    exporting.add_argument("--precision", choices=PRECISIONS, default="auto", help="export nets trained in it")
+    exporting.add_argument("--kernels", choices=KERNELS, default="auto", help="export nets trained by these kernels")
     for command in (status, publishing, cancelling, exporting):
         command.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder of the runs (default: runs)")
     commands.add_parser("report", help="make the published tables and plots again from the committed records")
@@ -71,7 +71,7 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 def _evidence(options: argparse.Namespace, console: Console) -> int:
     """Train the runs that the published tables lack, in one launch for all tables."""
     if options.minutes is None:
-        complain(console, "evidence is for time that ends: say how much with --minutes (MINUTES= with make)")
+        complain(console, "evidence needs a time limit: set --minutes (MINUTES= with make)")
         return EXIT_REFUSED
     try:
         flags = launch_flags(options, "evidence")
@@ -90,7 +90,7 @@ def _cancel(options: argparse.Namespace, console: Console) -> int:
         return EXIT_REFUSED
     if jobs:
         done = f"cancelled {len(jobs)} jobs of {options.experiment}: {', '.join(jobs)}"
-        console.print(f"{done}; a launch goes on where they were")
+        console.print(f"{done}; a launch continues from their checkpoints")
     else:
         console.print(f"{options.experiment} has no jobs from {options.out}")
     return 0

@@ -26,7 +26,7 @@ def check_packages() -> None:
     names = ", ".join(name for name, folder in foreign.items() if folder == origin)
     text = (
         f"PYTHONPATH has Python import {names} from {origin} instead of the environment {sys.prefix}, "
-        f"whose versions may be others: unset PYTHONPATH, or take the folder out of it, and start again"
+        f"whose versions may differ: unset PYTHONPATH, or take the folder out of it, and start again"
     )
     if sys.argv[0] != "-m":  # as it is while python -m imports the package of the module that it runs
         raise ImportError(text)

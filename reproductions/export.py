@@ -63,7 +63,7 @@ def export_weights(
             continue
         card, path = make_card(experiment, row, variant, chosen, records), to / file_name(experiment, row, variant)
         if path in files:
-            clashes.append(f"{row.label}: {path} is another row's of {experiment.name}; give one of them another key")
+            clashes.append(f"{row.label}: {path} belongs to another row of {experiment.name}; change one of the keys")
         elif clash := _why_not_replaced(path, row, variant):
             clashes.append(f"{row.label}: {clash}; move it away, or name another folder with --to (TO= with make)")
         files[path] = pack_weights(state, card)
@@ -75,8 +75,8 @@ def export_weights(
         return EXIT_REFUSED
     kept = sum(path.stat().st_size for path in to.glob("*.safetensors") if path not in files)
     if (size := kept + sum(map(len, files.values()))) > LIMIT:
-        complain(console, f"{to} would hold {size / 1e6:.1f} MB of weights, more than the {LIMIT / 1e6:.0f} MB that a "
-                          "folder of released weights may: nothing was written")  # fmt: skip
+        complain(console, f"{to} would hold {size / 1e6:.1f} MB of weights, more than the limit of "
+                          f"{LIMIT / 1e6:.0f} MB for released weights: nothing was written")  # fmt: skip
         return EXIT_REFUSED
     for path, content in files.items():
         write_atomically(path, content)
@@ -115,8 +115,8 @@ def _why_not_replaced(path: Path, row: Row, variant: Variant) -> str:
     seed = card.get("seed", "")
     if seed.isdigit() and variant.apply(row.run(int(seed))).identity == card.get("record_identity"):
         return ""
-    what = f"those of {card['row']} ({card['experiment']})" if {"row", "experiment"} <= set(card) else "others"
-    return f"the weights in {path} are {what}, trained in another way"
+    what = f"the weights of {card['row']} ({card['experiment']})" if {"row", "experiment"} <= set(card) else "weights"
+    return f"{path} has {what}, trained in another way"
 
 
 def choose(records: list[dict]) -> dict:

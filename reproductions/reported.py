@@ -106,7 +106,7 @@ def find(key: str, metric: str = "test error") -> list[Reported]:
     numbers = [number for number in load() if number.key == key]
     if not numbers:
         known = ", ".join(dict.fromkeys(number.key for number in load()))
-        raise ReportedError(f"nothing is reported under {key!r} in {PATH.name}; the keys are: {known}")
+        raise ReportedError(f"nothing is reported under {key!r} in {PATH.name}; available keys: {known}")
     return [number for number in numbers if number.metric == metric]
 
 

@@ -33,19 +33,19 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
     add = parser.add_argument
     if not isinstance(experiments, Experiment):
         _add_dataset(parser, experiments)
-    add("--profile", choices=PROFILES, default="paper", help="how much of the protocol is run (default: paper)")
+    add("--profile", choices=PROFILES, default="paper", help="part of the protocol to run (default: paper)")
     seeds = ", ".join(f"{profile} {count}" for profile, count in experiment.seeds.items())
     add("--seeds", type=positive, help=f"runs per row; default: {seeds}")
     add("--rows", type=_names, help="only these rows, such as resnet20,resnet56")
-    add("--train-images", type=positive, help="train on the first so many images, hold out the others")
+    add("--train-images", type=positive, help="train on the first N images, hold out the others")
     add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where the device has it, else fp32")
     add("--kernels", choices=KERNELS, default="auto",
         help="fused: a CIFAR net's own, in bf16 and fp16, not yet run on a GPU; auto: library")  # fmt: skip
-    add("--yes", action="store_true", help="train the paper profile without a GPU all the same, however long it takes")
+    add("--yes", action="store_true", help="train the paper profile even without a GPU")
     add_launch_flags(parser)
     options = parser.parse_args(arguments)
     if options.all and options.minutes is None:
-        parser.error("--all has a meaning with --minutes only: else a launch looks into --out alone anyway")
+        parser.error("--all needs --minutes: without it a launch looks into --out alone anyway")
     options.experiment = experiment
     try:
         options.variant = Variant(options.profile, options.train_images, options.precision, options.kernels)
@@ -61,8 +61,8 @@ def add_launch_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that set where and how runs are trained, the same for one table and for all."""
     add = parser.add_argument
     add("--launcher", choices=launching.NAMES, default="auto", help="auto: in-process, or a queue on GPUs or cores")
-    add("--minutes", type=_positive_number, help="train what is lacking as far as so many minutes go, asking nothing")
-    add("--all", action="store_true", help="with --minutes: train what is published here too")
+    add("--minutes", type=_positive_number, help="train the lacking runs for this time, without questions")
+    add("--all", action="store_true", help="with --minutes: train published runs, too")
     add(
         "--data",
         type=Path,
@@ -77,11 +77,11 @@ def add_launch_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--device", default="auto", help="auto (default): a CUDA GPU if there is one; or cpu, cuda, cuda:1")
     add("--slots", type=positive, help="jobs at once with the local launcher (default: one per GPU or core)")
-    add("--slurm-profile", metavar="NAME", help="what jobs ask SLURM for: slurm/profiles/NAME.toml")
+    add("--slurm-profile", metavar="NAME", help="the jobs' requests to SLURM: slurm/profiles/NAME.toml")
     add("--detach", action="store_true", help="return when the jobs are submitted to SLURM")
-    add("--max-starts", type=positive, help="jobs a run may bring down before it is given up (default: 5)")
+    add("--max-starts", type=positive, help="starts without progress before a run is given up (default: 5)")
     add("--checkpoint-seconds", type=_positive_number, default=60, help="time between checkpoints (default: 60)")
-    add("--dry-run", action="store_true", help="list the runs and what they would cost, and train nothing")
+    add("--dry-run", action="store_true", help="list the runs and their cost, and train nothing")
 
 
 def _choose_experiment(experiments: Experiment | Mapping[str, Experiment], arguments: list[str] | None) -> Experiment:
@@ -96,7 +96,7 @@ def _choose_experiment(experiments: Experiment | Mapping[str, Experiment], argum
 
 def _add_dataset(parser: argparse.ArgumentParser, experiments: Mapping[str, Experiment]) -> None:
     first = next(iter(experiments))
-    parser.add_argument("--dataset", choices=experiments, default=first, help=f"what is trained on (default: {first})")
+    parser.add_argument("--dataset", choices=experiments, default=first, help=f"the training data (default: {first})")
 
 
 def _names(text: str) -> list[str]:

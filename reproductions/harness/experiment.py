@@ -31,7 +31,7 @@ class Variant:
 
     def __post_init__(self):
         if self.profile not in PROFILES:
-            raise ValueError(f"there is no profile {self.profile!r}; the profiles are: {', '.join(PROFILES)}")
+            raise ValueError(f"there is no profile {self.profile!r}; available profiles: {', '.join(PROFILES)}")
 
     @property
     def name(self) -> str:
@@ -222,7 +222,7 @@ class Experiment:
         rows = self.rows(variant.profile)
         known = {row.key: row for row in rows}
         if unknown := [key for key in keys or [] if key not in known]:
-            raise ValueError(f"{self.name} has no row {', '.join(unknown)}; its rows are: {', '.join(known)}")
+            raise ValueError(f"{self.name} has no row {', '.join(unknown)}; available rows: {', '.join(known)}")
         return [row for row in rows if (not row.on_request if keys is None else row.key in keys)]
 
     def resolve(self, variant: Variant, keys: list[str] | None = None) -> Variant:

@@ -190,8 +190,8 @@ class _Launch:
         for work, rate in rates.items():
             console.print(f"  {work}: {rate.source}")
         if len(known) < len(missing):
-            console.print("no record tells the rates of the others on a GPU; a dry run where there is one measures "
-                          "those that don't read image folders")  # fmt: skip
+            console.print("no record has the rates of the others on a GPU; a dry run on a GPU measures them, "
+                          "except for image folders")  # fmt: skip
 
     def _say_plan(self, recorded: int) -> None:
         """Print the number of runs and where they are trained."""

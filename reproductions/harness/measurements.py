@@ -92,7 +92,7 @@ class Measurement:
         if type(schema) is int and schema > SCHEMA:
             return f"newer code wrote it, in schema {schema}, and this code knows none above {SCHEMA}: update the code"
         if not isinstance(content, dict) or set(content) != set(expected):
-            return "its fields are others"
+            return "its fields are not the expected ones"
         if wrong := [name for name, kind in expected.items() if type(content[name]) is not kind]:
             return f"{wrong[0]} is {content[wrong[0]]!r}"
         if content["schema"] != SCHEMA:
@@ -105,7 +105,7 @@ class Measurement:
             return "its digest does not fit its content: it was edited or damaged"
         for name in ("identity", "weights_sha256", "data"):
             if content[name] != record[name]:
-                return f"its {name} is not that of the run's record"
+                return f"its {name} differs from the run's record"
         return self.problem(content, record)
 
     def make(self, record: dict, out: Path, dataset: ImageDataset, device: torch.device) -> dict:
@@ -116,7 +116,7 @@ class Measurement:
         run = Run.from_specification(record["specification"])
         if dataset.digest != record["data"]["sha256"]:
             raise MeasurementError(f"{run} was trained on {run.data} with the SHA-256 {record['data']['sha256']}, but "
-                                   f"what is here has {dataset.digest}")  # fmt: skip
+                                   f"the data here have {dataset.digest}")  # fmt: skip
         state = read_final_weights(out, record)
         model = create_model(run.model, **{"num_classes": dataset.num_classes, **run.model_options})
         model.load_state_dict(state)

@@ -113,7 +113,7 @@ def describe_place(flags: LaunchFlags) -> str:
     if device.type == "cuda":
         return f"{text} on {provenance.device_name(device)}"
     reason = f" (no CUDA GPU: {why_no_cuda()})" if flags.options.device == "auto" else ""
-    packed = ", which trains one run at a time whatever --pack says" if (flags.options.pack or 1) > 1 else ""
+    packed = ", which trains one run at a time in spite of --pack" if (flags.options.pack or 1) > 1 else ""
     return f"{text} on the CPU{reason}{packed}"
 
 

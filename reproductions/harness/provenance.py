@@ -107,9 +107,9 @@ def why_unpublishable(identity: dict) -> str:
                 _ask_git("rev-parse", "HEAD")
             except _GitError as error:
                 reason = str(error)
-        return f"the code's commit is not known ({reason}); have git tell it, or name it in {COMMIT_VARIABLE}"
+        return f"the code's commit is not known ({reason}); make git work there, or name it in {COMMIT_VARIABLE}"
     if has_git and committed_resnet_digest(commit) not in (None, identity["resnet_sha256"]):
-        text = f"the files in {ROOT / 'resnet'} are not those of commit {commit[:12]}, though git sees no change"
+        text = f"the files in {ROOT / 'resnet'} differ from commit {commit[:12]}, though git sees no change"
         return f"{text}: look for other line endings, and for files that git ignores"
     return ""
 

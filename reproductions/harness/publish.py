@@ -40,7 +40,7 @@ def objections(record: dict, history: bool = True) -> list[str]:
     codes, data = [segment["code"] for segment in record.get("segments", [record])], record["data"]
     known, found = [code for code in codes if code is not None], []
     if len(known) < len(codes):
-        found.append("it is not known by which code its first iterations were trained")
+        found.append("the code of its first iterations is unknown")
     versions = {code["resnet_sha256"] for code in known}
     if len(versions) > 1 or any(code["modified"] for code in [record["code"], *known]):
         found.append("its code was modified or changed during the run")
@@ -217,12 +217,12 @@ def check(tables: Sequence[Table], results: Path, readme: Path) -> list[str]:
                      "variant to PUBLISHED_TABLES in reproductions/experiments.py"
                      for identity in pool.records.keys() - shown]  # fmt: skip
         if not (results / INDEX).exists() or (results / INDEX).read_bytes() != (fresh / INDEX).read_bytes():
-            problems.append(f"{results / INDEX}: the index differs from what the records give")
+            problems.append(f"{results / INDEX}: the index differs from the records")
         for kind in _MADE:
             problems += _differences(results / kind, fresh / kind)
         text = readme.read_text(encoding="utf-8") if readme.exists() else ""
         if text != with_tables(text, fresh.parent):
-            problems.append(f"{readme}: a table differs from what the records give")
+            problems.append(f"{readme}: a table differs from the records")
     return [*problems, "make them again with: make report"] if problems else []
 
 
@@ -236,7 +236,7 @@ def _wrong_weights(results: Path, pool: Pool) -> list[str]:
     records, problems = {weights_path(results, run): pool.records[identity] for identity, run in runs.items()}, []
     for path in sorted((results / "weights").glob("*")):
         if path not in records:
-            problems.append(f"{path}: these weights are of no published record's run")
+            problems.append(f"{path}: no published record belongs to these weights")
             continue
         try:
             read_final_weights(results, records[path])
@@ -249,11 +249,11 @@ def _differences(committed: Path, fresh: Path) -> list[str]:
     """Find files that are missing, left over or different; plots are compared by their descriptions, not by pixels."""
     old, new = ({path.name: path for path in folder.glob("*")} for folder in (committed, fresh))
     problems = [f"{committed / name}: missing" for name in sorted(set(new) - set(old))]
-    problems += [f"{committed / name}: no records give this file" for name in sorted(set(old) - set(new))]
+    problems += [f"{committed / name}: no records produce this file" for name in sorted(set(old) - set(new))]
     for name in sorted(set(old) & set(new)):
         read = _description if name.endswith((".png", ".svg")) else Path.read_bytes
         if read(old[name]) != read(new[name]):
-            problems.append(f"{committed / name}: differs from what the records give")
+            problems.append(f"{committed / name}: differs from the records")
     return problems
 
 

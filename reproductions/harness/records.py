@@ -172,7 +172,7 @@ def validate(record: dict, path: Path) -> None:
     check(run.identity == record["identity"], "its identity does not fit its specification")
     check(path.parts[-3:] == record_path(Path("x"), run).parts[-3:], f"it belongs at {record_path(Path('.'), run)}")
     check(record["status"] in ("completed", "diverged"), f"status is {record['status']!r}")
-    check(record["data"]["name"] == run.data, "its data are not those of its specification")
+    check(record["data"]["name"] == run.data, "its data differ from its specification")
     check(bool(record["curve"]), "the curve is empty")
     for point in record["curve"]:
         check_fields(point, _POINT, "curve: ")
@@ -188,11 +188,11 @@ def validate(record: dict, path: Path) -> None:
     check(iterations == sorted(set(iterations)), "the curve's iterations don't increase")
     check(record["final"] == record["curve"][-1], "final is not the curve's last entry")
     if "segments" in record:
-        check(done == iterations[-1], "its segments don't go as far as its curve")
+        check(done == iterations[-1], "its segments and its curve end at different iterations")
         last = record["segments"][-1]
         same = all(last[name] == record[name] for name in ORIGIN if name != "code")
         same &= (last["code"] or {}) | {"modified": None} == record["code"] | {"modified": None}
-        check(same, f"its {', '.join(ORIGIN)} are not its last segment's")
+        check(same, f"its {', '.join(ORIGIN)} differ from its last segment's")
     check(record["best"] == best_point(record["curve"]), "best is not the curve's best entry")
     tests = record.get("tests", {})
     for name, errors in tests.items():
@@ -201,7 +201,7 @@ def validate(record: dict, path: Path) -> None:
         check(set(tests) == set(run.recipe.tests), f"it has the tests {sorted(tests)}, not {sorted(run.recipe.tests)}")
         for role in ROLES:
             is_there = record.get(f"{role}_sha256") is not None
-            check(is_there == (role in run.needs), f"its {role} is not its specification's")
+            check(is_there == (role in run.needs), f"its {role} differs from its specification")
         last = iterations[-1]
         check(last == run.recipe.iterations, f"it ends at iteration {last} of {run.recipe.iterations}")
         values = [value for point in record["curve"] for value in point.values()]

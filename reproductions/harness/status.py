@@ -103,7 +103,7 @@ def _standing(
         states = ", ".join(f"{job.id} {job.state.lower()}{_reason(job.reason)}" for job in shown)
         return Standing(name, "queued", f"{begun}: {states}{' …' if len(jobs) > 3 and own not in living else ''}")
     if own is not None and living is None:
-        return Standing(name, "queued", f" as {own} or ended{begun} (SLURM's queue can't be asked)")
+        return Standing(name, "queued", f" as {own} or ended{begun} (SLURM's queue does not answer)")
     again = "the same command goes on from its checkpoint" if resumable else "the same command begins it"
     if own is not None:
         if own not in endings:

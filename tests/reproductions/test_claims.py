@@ -437,5 +437,5 @@ def test_a_list_of_starts_that_is_none_fails_its_run_in_a_line_and_no_other(path
     path.parent.mkdir(parents=True)
     path.write_text(content)
     outcome = execute(RUNS, paths, lambda: False, execution=ExecutionOptions(launch="a"))
-    said = f"{path} is no list of the run's starts; remove it: they are then counted anew"
+    said = f"{path} is not a list of the run's starts; remove it to count them anew"
     assert outcome.failures == {RUNS[0]: said} and record_path(paths.records, RUNS[1]).exists()

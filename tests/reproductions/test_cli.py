@@ -247,7 +247,7 @@ def test_the_device_and_the_runs_decide_which_launcher_auto_is(out, launched, mo
     assert asked == [("auto", "cpu", 2)]
 
 
-PACKS_NOT = "trains one run at a time whatever --pack says"
+PACKS_NOT = "trains one run at a time in spite of --pack"
 
 
 def test_packing_is_said_to_have_no_effect_on_a_processor(out, launched, capsys):
@@ -277,7 +277,7 @@ def test_training_on_a_processor_says_why_unless_it_was_asked_for(out, no_gpu, l
     [
         (["--profile", "long"], "invalid choice: 'long'"),
         (["--launcher", "cloud"], "invalid choice: 'cloud'"),
-        (["--rows", "resnet8,resnet9"], "no row resnet9; its rows are: resnet8, resnet14"),
+        (["--rows", "resnet8,resnet9"], "no row resnet9; available rows: resnet8, resnet14"),
         (["--rows", " , "], "no row is named"),
         (["--seeds", "0"], "'0' is not a whole number of at least 1"),
         (["--seeds", "-1"], "not a whole number"),
@@ -606,7 +606,7 @@ def submitted(out, monkeypatch):
 def test_cancel_cancels_the_living_jobs_of_one_experiment(out, submitted, capsys):
     assert main.main(["cancel", "cifar_table", "--out", str(out)]) == 0
     assert sorted(submitted) == ["12_0", "12_1"]
-    assert "cancelled 2 jobs of cifar_table: 12_0, 12_1; a launch goes on" in capsys.readouterr().out
+    assert "cancelled 2 jobs of cifar_table: 12_0, 12_1; a launch continues" in capsys.readouterr().out
 
 
 def test_cancel_says_when_there_is_nothing_to_cancel(out, submitted, monkeypatch, tmp_path, capsys):

@@ -95,7 +95,7 @@ def test_a_value_of_more_than_one_line_is_refused(tmp_path, value):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("gpu = 1", "there is no key 'gpu'; the keys are: partition, account, .*gpus"),
+        ("gpu = 1", "there is no key 'gpu'; available keys: partition, account, .*gpus"),
         ('gpus = "2"', "gpus must be a whole number, not '2'"),
         ("gpus = true", "gpus must be a whole number"),
         ("gpus = -1", "gpus is -1, too small"),

@@ -84,8 +84,8 @@ def own_results(out, wrong=832, exact_wrong=830, **changes):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"error": 8.31}, "its errors are not its numbers"),
-        ({"exact_error": 8.3}, "its errors are not its numbers"),
+        ({"error": 8.31}, "its errors contradict its numbers"),
+        ({"exact_error": 8.3}, "its errors contradict its numbers"),
         ({"exact_wrong": 833}, "wrong answers can't be"),
         ({"exact_wrong": 811}, "wrong answers can't be"),
         ({"exact_images": 10_000}, "numbers of images can't be"),

@@ -150,7 +150,7 @@ def test_a_run_begun_under_other_code_is_left_and_its_commit_named(paths):
 def test_a_run_goes_on_in_the_precision_of_its_checkpoint(paths, monkeypatch):
     begin(paths, RUNS[0], precision="bf16")
     found = plan(paths, [RUNS[0]])
-    assert found.runs == [] and found.left[RUNS[0]] == "begun in bf16, which the device here does not have"
+    assert found.runs == [] and found.left[RUNS[0]] == "begun in bf16, which this device does not have"
     monkeypatch.setattr(budget, "has_bf16", lambda device: True)
     assert plan(paths, [RUNS[0]]).precisions == {RUNS[0]: "bf16"}
 

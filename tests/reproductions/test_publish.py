@@ -171,7 +171,7 @@ def test_a_record_of_unknown_origin_is_refused_with_the_reason(repository, own, 
         ({"code": {"modified": True}}, "modified"),
         ({"code": {"resnet_sha256": "1" * 64}}, "changed during the run; its code is not that of commit"),
         ({"code": {"commit": "c0ffee"}}, "commit c0ffee is not in this repository"),
-        (dict.fromkeys(ORIGIN), "not known by which code"),
+        (dict.fromkeys(ORIGIN), "code of its first iterations is unknown"),
     ],
     ids=["modified", "another version", "another commit", "unknown"],
 )
@@ -280,7 +280,7 @@ def test_the_check_looks_at_published_weights(repository, kept):
     first.write_bytes(weights_path(kept, RUNS[1]).read_bytes())
     assert any(f"{first} holds the weights" in problem for problem in publish.check(*everything))
     first.rename(first.with_name("another.pt"))
-    assert any("another.pt: these weights are of no published record's run" in p for p in publish.check(*everything))
+    assert any("another.pt: no published record belongs to these weights" in p for p in publish.check(*everything))
 
 
 # -------------------------------------------------------------------------------------------------------- report, check
@@ -326,8 +326,8 @@ TAMPERING = {
         lambda root: edit(root / "results/plots/tiny_depth.svg", "2 records", "3 records"),
         "tiny_depth.svg: differs",
     ),
-    "a left-over table": (lambda root: (root / "results/tables/old.md").write_text("x"), "old.md: no records give"),
-    "a left-over plot": (lambda root: (root / "results/plots/old.png").write_text("x"), "old.png: no records give"),
+    "a left-over table": (lambda root: (root / "results/tables/old.md").write_text("x"), "old.md: no records produce"),
+    "a left-over plot": (lambda root: (root / "results/plots/old.png").write_text("x"), "old.png: no records produce"),
     "an edited record": (
         lambda root: edit(record_path(root / "results" / "records", RUNS[1]), "8.6", "6.6"),
         f"{RUNS[1].short_id}.json is not a valid record",

@@ -294,7 +294,7 @@ def test_where_slurm_does_not_answer_the_files_alone_tell(paths, slurm, monkeypa
     slurm(silent=True)
     with claim(paths.work(RUNS[3])):
         found = standings(paths)
-    unknown = "(SLURM's queue can't be asked)"
+    unknown = "(SLURM's queue does not answer)"
     assert found[str(RUNS[0])] == ("queued", f" as 12_0 or ended {unknown}")
     assert found[str(RUNS[1])] == ("queued", f" as 12_1 or ended, 3 of 6 iterations done {unknown}")
     assert found[str(RUNS[2])] == ("failed", ": out of luck") and found[str(RUNS[3])][0] == "running"

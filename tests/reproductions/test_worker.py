@@ -277,7 +277,7 @@ def change(paths, run, values):
         ({"precision": "bf16"}, "precision is bf16, but here the run's is fp32. Either go on with it on a device that"),
         ({"data": "d1"}, "Either name the folder of the data that it was begun with (DATA= with make), or remove"),
         ({"teacher": "7e"}, "Either put back the teacher's weights that it was begun with, or remove"),
-        ({"run": "b2"}, "Either go on with it where it was begun, or remove"),
+        ({"run": "b2"}, "Either continue it where it was begun, or remove"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_here_is_said_in_a_line_with_the_ways_out(paths, elsewhere, said):

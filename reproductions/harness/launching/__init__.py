@@ -30,5 +30,5 @@ def choose(name: str, device: str = "auto", runs: int = 1) -> tuple[str, Callabl
     elif name == "slurm":
         from reproductions.harness.launching.slurm.launch import launch
     else:
-        raise ValueError(f"there is no launcher {name!r}; the launchers are: {', '.join(NAMES)}")
+        raise ValueError(f"there is no launcher {name!r}; available launchers: {', '.join(NAMES)}")
     return name, launch

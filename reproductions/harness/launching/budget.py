@@ -171,10 +171,10 @@ def make_plan(
         wanted = own
         if (beginning := read_beginning(paths, run)) is not None:
             if beginning.resnet_sha256 != digest:
-                commit = f"commit {beginning.commit[:10]}" if beginning.commit else "code that is not known"
-                left[run] = f"begun under {commit}, and can be finished by that code alone"
+                commit = f"commit {beginning.commit[:10]}" if beginning.commit else "unknown code"
+                left[run] = f"begun under {commit}, so only that code can finish it"
             elif beginning.precision == "bf16" != own and device is not None and not has_bf16(device):
-                left[run] = "begun in bf16, which the device here does not have"
+                left[run] = "begun in bf16, which this device does not have"
             else:
                 begun[run], wanted = beginning, beginning.precision
         elif run.recipe.precision == "auto":
@@ -182,7 +182,7 @@ def make_plan(
             known = [record for record in partners(run) if record["hardware"]["type"] == kind]
             chosen = {r["precision"] for r in known if r["specification"]["recipe"]["precision"] == "auto"}
             if len(chosen) > 1:
-                left[run] = f"the runs that it is paired with were trained in {' and '.join(sorted(chosen))}"
+                left[run] = f"its paired runs were trained in {' and '.join(sorted(chosen))}"
             elif chosen:
                 (wanted,) = chosen
         for role, need in run.needs.items():

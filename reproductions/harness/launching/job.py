@@ -69,7 +69,7 @@ class Job:
         here = provenance.code_identity()
         if self.code is not None and here != self.code:
             submitted, found = (provenance.describe(code) for code in (self.code, here))
-            raise RuntimeError(f"the job was submitted with {submitted}, but here is {found}; launch it again")
+            raise RuntimeError(f"the job was submitted with {submitted}, but found {found}; launch it again")
 
 
 @contextmanager

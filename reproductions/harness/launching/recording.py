@@ -27,7 +27,7 @@ def note_start(folder: Path, launch: str, max_starts: int) -> list[dict]:
     starts, newest = _read_starts(folder), _newest_checkpoint(folder)
     if (in_vain := begun_in_vain(folder, launch)) >= max_starts:
         times = ", ".join(start["time"] for start in starts[-in_vain:])
-        raise GivenUp(f"given up: {in_vain} starts did not come as far as a checkpoint ({times})")
+        raise GivenUp(f"given up: {in_vain} starts did not reach a checkpoint ({times})")
     starts.append({"time": _now(), "launch": launch, "checkpoint": newest})
     write_atomically(folder / _STARTS, json.dumps(starts).encode())
     return starts
@@ -62,7 +62,7 @@ def _read_starts(folder: Path) -> list[dict]:
     except ValueError:
         starts = None
     if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
-        raise ValueError(f"{path} is no list of the run's starts; remove it: they are then counted anew")
+        raise ValueError(f"{path} is not a list of the run's starts; remove it to count them anew")
     return starts
 
 

@@ -42,8 +42,8 @@ _CLAIM_SECONDS = 1.0  # between two looks at runs that other processes train
 
 ROLE_NAMES = {"teacher": "teacher", "pretrained": "pre-training"}  # in messages, what a run is to one that needs it
 _GO_ON = {  # how a run can go on from a checkpoint, by the part of it that does not fit here
-    "precision": "go on with it on a device that has this precision",
-    "kernels": "go on with it on a device that can run them",
+    "precision": "continue it on a device with this precision",
+    "kernels": "continue it on a device that can run them",
     "data": "name the folder of the data that it was begun with (DATA= with make)",
     **{role: f"put back the {called}'s weights that it was begun with" for role, called in ROLE_NAMES.items()},
 }
@@ -165,7 +165,7 @@ class _Worker:
             try:
                 claimed = claim(self.paths.work(run), self.paths.stale_seconds)
             except OSError as error:  # a full or read-only disk
-                self._fail(run, f"the run can't be begun: {error}")
+                self._fail(run, f"the run can't be started: {error}")
                 continue
             if claimed is None:
                 message = "another process trains it"
@@ -254,14 +254,14 @@ class _Worker:
             except (DataError, RecordError, NeedError, checkpoint.CheckpointError) as error:
                 self._fail(run, str(error))
             except checkpoint.MismatchError as error:
-                folder, way = self.paths.work(run), _GO_ON.get(error.what, "go on with it where it was begun")
-                text = f"it can't go on from its checkpoint in {folder}: {error}"
+                folder, way = self.paths.work(run), _GO_ON.get(error.what, "continue it where it was begun")
+                text = f"it can't continue from its checkpoint in {folder}: {error}"
                 self._fail(run, f"{text}. Either {way}, or remove that folder to begin again")
             except OSError as error:  # a disk that is full, or another user's files
                 self._fail(run, f"{error}\nThe same command goes on from the last checkpoint.")
             except Exception as error:  # whatever went wrong with this run, the others go on
                 if self._device_is_lost():
-                    raise DeviceLost(f"the device answers nothing but errors any more: {error}") from error
+                    raise DeviceLost(f"the device answers only with errors: {error}") from error
                 self._fail(run, traceback.format_exc())
             finally:
                 self._alone = None
@@ -347,7 +347,7 @@ class _Worker:
         try:
             status.write(self.paths.work(run))
         except OSError as error:  # without the file's name, which is new every second: once is enough to say it
-            warnings.warn(f"how {run} stands could not be written down: {error.strerror}", stacklevel=2)
+            warnings.warn(f"the status of {run} could not be written: {error.strerror}", stacklevel=2)
         self.on_status(run, status)
 
 

@@ -102,7 +102,7 @@ def load_cluster_profile(name: str | None, folder: Path = FOLDER) -> ClusterProf
         return ClusterProfile()
     known = sorted(path.stem for path in folder.glob("*.toml"))
     if name not in known:
-        raise ValueError(f"there is no cluster profile {name!r} in {folder}; there are: {', '.join(known)}")
+        raise ValueError(f"there is no cluster profile {name!r} in {folder}; available profiles: {', '.join(known)}")
     path = folder / f"{name}.toml"
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -111,7 +111,7 @@ def load_cluster_profile(name: str | None, folder: Path = FOLDER) -> ClusterProf
     accepted = {f.name: f.type for f in fields(ClusterProfile)}
     for key, value in values.items():
         if key not in accepted:
-            raise ValueError(f"{path}: there is no key {key!r}; the keys are: {', '.join(accepted)}")
+            raise ValueError(f"{path}: there is no key {key!r}; available keys: {', '.join(accepted)}")
         kind = accepted[key]
         if isinstance(value, bool) or not isinstance(value, kind):
             wanted = {int: "a whole number", list: "a list", dict: "a table"}.get(kind, "a text")
@@ -123,9 +123,8 @@ def load_cluster_profile(name: str | None, folder: Path = FOLDER) -> ClusterProf
         raise ValueError(f"{path}: setup must be a list of texts, not {profile.setup!r}")
     for key, shape in _SHAPES.items():
         if (value := getattr(profile, key)) is not None and not shape.fullmatch(value):
-            raise ValueError(
-                f"{path}: {key} is {value!r}, but must be one word without blanks, quotes or signs of shell"
-            )
+            raise ValueError(f"{path}: {key} is {value!r}, but must be one word without blanks, quotes or characters "
+                             "that are special in the shell")  # fmt: skip
     for key, value in profile.extra.items():
         _check_extra(path, key, value)
     if 60 * profile.time_minutes <= profile.signal_seconds:
@@ -136,7 +135,7 @@ def load_cluster_profile(name: str | None, folder: Path = FOLDER) -> ClusterProf
 def _check_extra(path: Path, key: str, value) -> None:
     """Refuse an option that could override the profile's own keys or the jobs' own options."""
     if not _OPTION.fullmatch(key):
-        raise ValueError(f"{path}: extra.{key!r} is no option of sbatch: write its long name, without dashes in front")
+        raise ValueError(f"{path}: extra.{key!r} is not an option of sbatch: write its long name without dashes")
     # sbatch takes the beginning of an option's name for the whole.
     if meant := [option for option in sorted(_BY_KEY) if option.startswith(key)]:
         raise ValueError(f"{path}: extra.{key} is not for [extra]: the key {_BY_KEY[meant[0]]} sets it")

@@ -225,6 +225,6 @@ def _ids(plan: dict[Run, Submission]) -> str:
 def _farewell(plan: dict[Run, Submission], paths: RunPaths, options: Options) -> str:
     return (
         f"The jobs {_ids(plan)} go on without this command. The same command again waits for their end.\n"
-        f"How they stand: python -m reproductions status --out {shlex.quote(str(paths.out))}\n"
+        f"Their status: python -m reproductions status --out {shlex.quote(str(paths.out))}\n"
         f"Cancel them: python -m reproductions cancel {options.experiment} --out {shlex.quote(str(paths.out))}"
     )

@@ -58,6 +58,6 @@ def _verify(files: dict[str, bytes], snapshot: Path) -> None:
         names = sorted(name for name in present.keys() | files.keys() if present.get(name) != files.get(name))
         shown = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
         raise ValueError(
-            f"{snapshot} is not the copy of the code it was ({shown}); "
+            f"{snapshot} has changed since the code was copied ({shown}); "
             f"when no job uses it any more, remove it: rm -r {shlex.quote(str(snapshot))}"
         )
