@@ -1,4 +1,4 @@
-# The user's commands; README.md explains them. Every target creates .venv and installs what it needs by itself.
+# The user's commands; docs/usage.md explains them. Every target creates .venv and installs what it needs by itself.
 #
 #   make reproduce-cifar-table PROFILE=smoke
 #   make gpu-check MINUTES=10     whether a new kind of GPU is safe to use, and how fast it is; ANEW=1 does it all again
@@ -33,7 +33,7 @@ BAG_OF_TRICKS := bag-of-tricks-efficient bag-of-tricks-tweaks bag-of-tricks-refi
 REPRODUCE := $(addprefix reproduce-,$(TABLES) $(BAG_OF_TRICKS) imagenet-table)
 
 OTHERS := reproduce-bag-of-tricks reproduce-all report check status cancel list publish export \
-	slurm-up slurm-down slurm-status venv test test-slow bench gpu-check reliability
+	slurm-up slurm-down slurm-status venv test test-slow test-all lint bench gpu-check reliability
 
 .PHONY: help $(REPRODUCE) $(OTHERS)
 
@@ -70,11 +70,15 @@ export: $(INSTALLED) ; @$(BIN)/python -m reproductions export $(OUT_FLAG) $(if $
 slurm-up slurm-down slurm-status: ; @slurm/testcluster $(@:slurm-%=%)
 
 venv: $(INSTALLED)
-test: $(INSTALLED) ; $(BIN)/python -m pytest
-test-slow: $(INSTALLED) ; $(BIN)/python -m pytest -m slow
+# Two processes, each with files of its own: its fixtures are made once. test: minutes; test-slow: all that test leaves.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+test: $(INSTALLED) ; $(PYTEST)
+test-slow: $(INSTALLED) ; $(PYTEST) -m 'slow or slurm or faults'
+test-all: $(INSTALLED) ; $(PYTEST) -m ''
+lint: $(INSTALLED) ; $(BIN)/ruff check . && $(BIN)/ruff format --check .
 bench: $(INSTALLED) ; $(BIN)/python -m benchmarks.throughput
 gpu-check: $(INSTALLED) ; @$(BIN)/python -m benchmarks.gpu_check $(if $(MINUTES),--minutes '$(MINUTES)') $(if $(ANEW),--anew)
-reliability: $(INSTALLED) ; $(BIN)/python -m pytest tests/faults --reliability results/reliability.md
+reliability: $(INSTALLED) ; $(BIN)/python -m pytest tests/faults -m faults --reliability results/reliability.md
 
 # Clusters have pip install elsewhere (PIP_USER=1, or the same in a configuration), which is not for an environment of
 # its own, and nor are packages that PYTHONPATH shows it as installed. Settings such as indexes and certificates stay.

@@ -6,9 +6,9 @@
 The kinds, in order: eager fp32 with data on the device; bf16 channels-last; the whole step as a CUDA graph; several
 processes, without and with CUDA's Multi-Process Service; graphs on streams of one process, as in ``resnet.packing``;
 the same with fused kernels (``resnet.kernels``, not yet run on a GPU), and with cuDNN's fastest kernels; torch.compile
-inside the graphs, of nets and of blocks; seeds as groups of convolutions. Every kind runs in its own process, so a kind
-that fails or takes too long becomes a row with the reason. Writes ``results/benchmarks/alternatives-<device>.md`` and
-``.json`` after each kind. Needs a GPU.
+inside the graphs, of nets and of blocks; fused graphs of NVIDIA's cuDNN frontend, where it is installed; seeds as
+groups of convolutions. Every kind runs in its own process, so a kind that fails or takes too long becomes a row with
+the reason. Writes ``results/benchmarks/alternatives-<device>.md`` and ``.json`` after each kind. Needs a GPU.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from resnet.data.resident import ResidentData
 from resnet.device import find_device
 
 PROCESSES = (2, 4, 8)
-ORDER = ("eager", "graph", "processes", "mps", "streams", "fused", "tuned", "compiled", "blocks", "grouped")
+ORDER = ("eager", "graph", "processes", "mps", "streams", "fused", "tuned", "compiled", "blocks", "frontend", "grouped")
 ROW = "ROW "  # marks a child's results among the output of libraries
 
 

@@ -275,6 +275,6 @@ def stages(setting: Setting) -> list[Stage]:
     for way, title, limit in (("packed", "packed", 60), ("interrupted", "interrupted and resumed", 90)):
         found.append(Stage(f"launch-{way}", f"a launch, {title}", limit, partial(launch, way), False, decides=True))
     found.append(Stage("launch-alone", "its runs, each alone", 90, partial(launch, "alone"), decides=True))
-    found.append(Stage("fused-tests", "tests of the fused kernels", 120, partial(run_tests, KERNEL_TESTS)))
-    found.append(Stage("fused", "the fused kernels compared with the library's", 120, compare_kernels))
+    found.append(Stage("fused-tests", "tests of the fused kernels", 240, partial(run_tests, KERNEL_TESTS)))
+    found.append(Stage("fused", "the fused kernels compared with the library's", 180, compare_kernels))
     return found

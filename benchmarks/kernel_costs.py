@@ -8,16 +8,17 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import triton
+from torch import nn
 from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from resnet.kernels import launching, trunk
+from resnet.kernels import launching, nets
 from resnet.kernels.launching import SETTINGS, Launch, Settings
 from resnet.models import create_model, image_size
 
@@ -41,22 +42,31 @@ GPUS = {80: Gpu("A100", 108, 1.41, 164, 1.6e12), 90: Gpu("H100", 132, 1.75, 228,
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Cost of a kernel for one shape, with its number of launches in a step.
+class Resources:
+    """The resources of a kernel as it is launched for one shape.
 
-    ``stack``: bytes per thread that did not fit into registers, 0 without spills. ``resident``: blocks that fit on a
-    multiprocessor. ``issue`` and ``memory``: the bounds of one launch in µs.
+    ``stack``: bytes of a thread that did not fit into registers, 0 without spills. ``resident``: blocks that fit on a
+    multiprocessor.
     """
 
     kernel: str
     shape: str
-    launches: int
     blocks: int
     warps: int
     registers: int
     stack: int
     shared: int
     resident: int
+
+
+@dataclass(frozen=True)
+class Cost(Resources):
+    """The same with the launches of a step and the instructions of a warp.
+
+    ``issue`` and ``memory``: the bounds of one launch in µs.
+    """
+
+    launches: int
     instructions: int
     issue: float
     memory: float
@@ -68,15 +78,19 @@ def step_launches(
     device: str | torch.device = "meta",
     settings: Settings = SETTINGS,
     batch: int = 128,
+    **options,
 ) -> list[Launch]:
     """Record the kernel launches of a training step of ``model``, in order, on uninitialised tensors.
 
-    Nothing is computed. On the device "meta" the tensors have no memory either.
+    The fused kernels compute nothing. On the device "meta" the tensors have no memory either. ``options``: of the
+    model.
     """
     size = image_size(model)
     with torch.device(device), launching.recording() as launches, launching.using(settings):
-        net = create_model(model).train().to(memory_format=torch.channels_last)
-        maps = trunk.compute(trunk.find_layers(net), torch.empty(batch, 3, size, size), dtype)
+        net = create_model(model, **options).train().to(memory_format=torch.channels_last)
+        for conv in (m for m in net.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)):
+            conv.to(dtype)  # as under autocast, which "meta" lacks
+        maps = nets.find(net).compute(torch.empty(batch, 3, size, size), dtype)
         maps.backward(torch.empty_like(maps))
     return launches
 
@@ -109,29 +123,41 @@ def _specialized(value) -> bool | int:
     return isinstance(value, torch.Tensor) or (type(value) is int and (value % 16 == 0 or (1 if value == 1 else 0)))
 
 
-def _cost(launch: Launch, count: int, capability: int) -> Cost:
-    binary = _compiled(launch, capability)
-    registers, stack, code = _disassembled(binary.asm["cubin"])
-    gpu, shared = GPUS[capability], binary.metadata.shared
-    threads, blocks = 32 * launch.warps, launch.grid[0] * launch.grid[1] * launch.grid[2]
-    room = (_THREADS // threads, _REGISTERS // (max(16, registers) * threads), gpu.shared_kib * 1024 // (shared + 1024))
-    instructions = _issued(code, _trips(launch))
-    cycles = blocks * launch.warps * instructions / (4 * gpu.multiprocessors)
-    tensors = {id(t): t for t in launch.arguments.values() if isinstance(t, torch.Tensor)}.values()
-    moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    return Cost(
+def resources(launch: Launch, capability: int) -> Resources:
+    """Return the resources of a kernel as it is compiled for a compute capability."""
+    return _resources(launch, capability, _compiled(launch, capability))
+
+
+def _resources(launch: Launch, capability: int, binary) -> Resources:
+    usage = re.search(r"REG:(\d+) STACK:(\d+)", _tool("cuobjdump", "--dump-resource-usage", binary.asm["cubin"]))
+    registers, stack, shared = int(usage[1]), int(usage[2]), binary.metadata.shared
+    threads, space = 32 * launch.warps, GPUS[capability].shared_kib * 1024
+    room = (_THREADS // threads, _REGISTERS // (max(16, registers) * threads), space // (shared + 1024))
+    return Resources(
         launch.kernel.fn.__name__,
         shape_of(launch.constants),
-        count,
-        blocks,
+        launch.grid[0] * launch.grid[1] * launch.grid[2],
         launch.warps,
         registers,
         stack,
         shared,
         min(32, *room),
-        instructions,
-        cycles / gpu.gigahertz / 1e3,
-        moved / gpu.bytes_per_second * 1e6,
+    )
+
+
+def _cost(launch: Launch, count: int, capability: int) -> Cost:
+    binary, gpu = _compiled(launch, capability), GPUS[capability]
+    taken = _resources(launch, capability, binary)
+    instructions = _issued(_tool("nvdisasm", "-c", binary.asm["cubin"]), _trips(launch))
+    cycles = taken.blocks * launch.warps * instructions / (4 * gpu.multiprocessors)
+    tensors = {id(t): t for t in launch.arguments.values() if isinstance(t, torch.Tensor)}.values()
+    moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return Cost(
+        **asdict(taken),
+        launches=count,
+        instructions=instructions,
+        issue=cycles / gpu.gigahertz / 1e3,
+        memory=moved / gpu.bytes_per_second * 1e6,
     )
 
 
@@ -161,18 +187,13 @@ def _compiled(launch: Launch, capability: int):
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launching.options(launch.warps))
 
 
-def _disassembled(cubin: bytes) -> tuple[int, int, str]:
-    """Return the registers and stack bytes per thread, and the disassembled instructions."""
+def _tool(name: str, option: str, cubin: bytes) -> str:
+    """Return the output of one of Triton's tools for a compiled kernel."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-
-        def tool(*command: str) -> str:
-            command = (str(_TOOLS / command[0]), *command[1:], file.name)
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-        usage = re.search(r"REG:(\d+) STACK:(\d+)", tool("cuobjdump", "--dump-resource-usage"))
-        return int(usage[1]), int(usage[2]), tool("nvdisasm", "-c")
+        command = (str(_TOOLS / name), option, file.name)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _trips(launch: Launch) -> int:

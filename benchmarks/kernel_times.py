@@ -14,7 +14,7 @@ from resnet.kernels.launching import SETTINGS, Launch, Settings
 CALLS, ROUNDS = 20, 7  # launches in a graph; measurements of the graph
 _CONVOLUTIONS = ("convolution", "stem_convolution", "input_gradient")
 _WEIGHTS = ("weight_gradient", "stem_weight_gradient")
-_PASSES = ("normalize", "normalize_gradient", "output_gradient")
+_PASSES = ("normalize", "normalize_gradient", "output_gradient", "map_statistics")
 _REDUCTIONS = ("statistics", "add_parts")
 # Other settings, each with the kernels that it affects, including the reductions of these kernels' partial results.
 OTHERS: dict[str, tuple[Settings, tuple[str, ...]]] = {

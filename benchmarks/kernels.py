@@ -1,4 +1,4 @@
-"""Breakdown of a training step with the library's kernels and with the fused ones (resnet/kernels).
+"""Breakdown of a training step with the library's kernels and the fused ones (resnet/kernels, not yet run on a GPU).
 
     python -m benchmarks.kernels                     on a GPU: the parts of a step, each kernel, images per second
     python -m benchmarks.kernels --models cifar_resnet56 --pack 1 16
@@ -34,6 +34,7 @@ _FUSED_PARTS = {
     "input_gradient": "input gradients",
     "weight_gradient": "weight gradients",
     "stem_weight_gradient": "weight gradients",
+    "map_statistics": "BN",
     "statistics": "BN",
     "normalize": "BN",
     "output_gradient": "BN",

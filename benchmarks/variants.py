@@ -1,5 +1,6 @@
 """Alternative ways to train the nets, for comparison: eager, compiled, grouped."""
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -226,6 +227,18 @@ def _compiled(
         yield Measured(name, model, int(count), rates)
 
 
+def frontend(model: str, setting: Setting) -> Iterator[Measured]:
+    """Measure the convolutions alone by fused graphs of NVIDIA's cuDNN frontend, where it is installed."""
+    name = "convolutions only, forward and backward, and BN's sums: fused graphs of cuDNN's frontend"
+    if importlib.util.find_spec("cudnn") is None:
+        reason = "nvidia-cudnn-frontend isn't installed: pip install --no-deps nvidia-cudnn-frontend"
+        yield Measured(name, model, 1, failed=reason)
+        return
+    from benchmarks.frontend import FrontendConvolutions  # which takes `recorded` from here
+
+    yield Measured(name, model, 1, setting.measure({name: FrontendConvolutions(model, setting.data.device)})[name])
+
+
 def grouped(model: str, setting: Setting) -> Iterator[Measured]:
     """Measure seeds as groups of one stack of convolutions, compared with separate stacks."""
     depth, device = create_model(model).depth, setting.data.device
@@ -247,5 +260,6 @@ KINDS: dict[str, Callable[[str, Setting], Iterator[Measured]]] = {
     "tuned": tuned,
     "compiled": compiled,
     "blocks": compiled_blocks,
+    "frontend": frontend,
     "grouped": grouped,
 }

@@ -11,7 +11,17 @@ from reproductions.experiments import EXPERIMENTS, PUBLISHED_TABLES, evidence
 from reproductions.export import export_weights
 from reproductions.harness import publish
 from reproductions.harness.cli import add_launch_flags, launch_flags
-from reproductions.harness.console import DEFAULT_OUT, EXIT_REFUSED, PUBLISHED, complain, make_console, show_files
+from reproductions.harness.console import (
+    DEFAULT_OUT,
+    EXIT_FAILED,
+    EXIT_REFUSED,
+    PUBLISHED,
+    abandon_output,
+    complain,
+    make_console,
+    path_argument,
+    show_files,
+)
 from reproductions.harness.experiment import PROFILES, Variant
 from reproductions.harness.launch import launch
 from reproductions.harness.launching.slurm import submissions
@@ -29,6 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     except PoolError as error:
         complain(console, str(error))
         return EXIT_REFUSED
+    except OSError as error:  # a standard output that is full, say
+        complain(make_console(stderr=True), f"{options.command}: {error}")
+        abandon_output()
+        return EXIT_FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,13 +60,15 @@ def _parser() -> argparse.ArgumentParser:
     names = [experiment.name for experiment in EXPERIMENTS]
     exporting.add_argument("--experiment", choices=names, default=names[0], help=f"default: {names[0]}")
     exporting.add_argument("--rows", type=lambda text: text.replace(",", " ").split(), help="only these rows")
-    exporting.add_argument("--to", type=Path, metavar="DIR", help="folder to write to (default: OUT/export)")
+    exporting.add_argument("--to", type=path_argument, metavar="DIR", help="folder to write to (default: OUT/export)")
     exporting.add_argument("--profile", choices=PROFILES, default="paper", help="profile of the nets (default: paper)")
     exporting.add_argument("--train-images", type=int, help="export nets trained on the first N images")
     exporting.add_argument("--precision", choices=PRECISIONS, default="auto", help="export nets trained in it")
     exporting.add_argument("--kernels", choices=KERNELS, default="auto", help="export nets trained by these kernels")
     for command in (status, publishing, cancelling, exporting):
-        command.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder of the runs (default: runs)")
+        command.add_argument(
+            "--out", type=path_argument, default=DEFAULT_OUT, help="folder of the runs (default: runs)"
+        )
     commands.add_parser("report", help="make the published tables and plots again from the committed records")
     commands.add_parser("check", help="fail if a committed table, plot or the README differs from the records")
     return parser

@@ -59,6 +59,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} is a folder; name a weights file in it")
     if not path.exists():
         raise WeightsError(f"there is no file {path}; torchvision's weights are named like torchvision:resnet50")
+    if not path.is_file():  # such as a pipe, which would block
+        raise WeightsError(f"{path} is not a regular file: write the weights to one")
     try:
         if checkpoint.is_checkpoint(path):
             content = checkpoint.load(path)
@@ -80,7 +82,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not (state := find_state(content)):
         raise WeightsError(f"{path} holds no state dict, a dictionary of tensors by name; it holds "
                            f"{_describe(content)}")  # fmt: skip
+    if odd := [f"{name} {why}" for name, value in state.items() if (why := _why_no_weight(name, value))]:
+        raise WeightsError(f"{path} can't be used as weights: {_some(odd)}")
     return state
+
+
+def _why_no_weight(name: str, value: Tensor) -> str:
+    """Why no network can compute with this weight; empty if one can."""
+    if value.is_meta:
+        return "has no values (saved from the device meta)"
+    if name.endswith("num_batches_tracked"):
+        return ""
+    if not value.is_floating_point() or value.layout != torch.strided:
+        kind = value.dtype if value.layout == torch.strided else value.layout
+        return f"is {kind} (of a quantized or pruned network? save the one that it was made from)"
+    return "" if value.float().isfinite().all() else "has values that are not finite (of a training that diverged?)"
 
 
 def is_safetensors(path: Path) -> bool:

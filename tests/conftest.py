@@ -41,6 +41,21 @@ class Cluster:
         return self.folder / "slurm.conf"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A process of several has whole files, whose fixtures are made once, and one has all that need the cluster."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "slurm" if Path(file).name in with_cluster else file
+
+    tests = Path(__file__).parent.rglob("test_*.py")
+    with_cluster = {path.name for path in tests if "mark.slurm" in path.read_text(encoding="utf-8")}
+    return Files(config, log)
+
+
 def pytest_collection_modifyitems(items):
     missing = {"gpu": None if torch.cuda.is_available() else "needs a CUDA GPU"}
     if any(item.get_closest_marker("slurm") for item in items):

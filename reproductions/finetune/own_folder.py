@@ -36,7 +36,14 @@ from rich.console import Console
 from rich.text import Text
 
 from reproductions.finetune import report as finetune_report
-from reproductions.harness.console import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, complain, make_console
+from reproductions.harness.console import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_REFUSED,
+    complain,
+    make_console,
+    path_argument,
+)
 from reproductions.harness.reporting.text import markdown_table
 from resnet.checkpoint import CheckpointError
 from resnet.data.crops import centre_box, crop, read_image
@@ -128,8 +135,8 @@ def parse(arguments: list[str] | None) -> TrainingOptions | PredictionOptions:
     training = commands.add_parser("train", help="train on the images of a folder", description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     add = training.add_argument
-    add("folder", type=Path, help="has a sub-folder of images for each class")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of the weights and the report")
+    add("folder", type=path_argument, help="has a sub-folder of images for each class")
+    add("--out", type=path_argument, required=True, metavar="DIR", help="folder of the weights and the report")
     add("--weights", default="none", help="none (from scratch, default), torchvision:resnet50, or a file of weights")
     add("--model", help="default: that of the weights, else resnet50")
     add("--variant", choices=VARIANTS, help="default: that of the weights, else b, as torchvision's nets are")
@@ -148,8 +155,8 @@ def parse(arguments: list[str] | None) -> TrainingOptions | PredictionOptions:
     add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 where the device has it")
     add("--strict", action="store_true", help="refuse a folder with images that can't be read")
     predicting = commands.add_parser("predict", help="what a trained network takes images for")
-    predicting.add_argument("weights", type=Path, help=f"a file such as DIR/{BEST}")
-    predicting.add_argument("images", type=Path, nargs="+", help="images, and folders of images")
+    predicting.add_argument("weights", type=path_argument, help=f"a file such as DIR/{BEST}")
+    predicting.add_argument("images", type=path_argument, nargs="+", help="images, and folders of images")
     predicting.add_argument("--json", action="store_true", help="print JSON instead of a table")
     for command in (training, predicting):
         command.add_argument("--device", default="auto", help="auto (default): a CUDA GPU if there is one; or cpu, ...")

@@ -3,7 +3,6 @@
 import argparse
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 from reproductions.harness import launching
 from reproductions.harness.console import (
@@ -13,6 +12,7 @@ from reproductions.harness.console import (
     PUBLISHED,
     complain,
     make_console,
+    path_argument,
 )
 from reproductions.harness.experiment import PROFILES, Experiment, Variant
 from reproductions.harness.launch import Wanted, launch, wanted_runs
@@ -65,11 +65,11 @@ def add_launch_flags(parser: argparse.ArgumentParser) -> None:
     add("--all", action="store_true", help="with --minutes: train published runs, too")
     add(
         "--data",
-        type=Path,
+        type=path_argument,
         default=DEFAULT_DATA,
         help="folder of the data; CIFAR-10 and MNIST are downloaded if missing (default: data)",
     )
-    add("--out", type=Path, default=DEFAULT_OUT, help="folder of records, tables and plots (default: runs)")
+    add("--out", type=path_argument, default=DEFAULT_OUT, help="folder of records, tables and plots (default: runs)")
     add(
         "--pack",
         type=lambda text: None if text == "auto" else positive(text),

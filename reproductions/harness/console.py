@@ -1,5 +1,6 @@
 """Output, exit statuses and default folders of all commands."""
 
+import argparse
 import io
 import os
 import sys
@@ -13,6 +14,13 @@ from reproductions.harness import provenance
 EXIT_FAILED, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 130
 PUBLISHED = provenance.ROOT / "results"
 DEFAULT_OUT, DEFAULT_DATA = Path("runs"), Path("data")
+
+
+def path_argument(text: str) -> Path:
+    """A path on the command line; shells leave ~ as it is where it stands behind an equals sign or in quotes."""
+    if not text:  # of a variable that is not set: it would be the current folder
+        raise argparse.ArgumentTypeError("no path is named")
+    return Path(os.path.expanduser(text))
 
 
 def replace_unprintable() -> None:
@@ -70,5 +78,10 @@ def show_files(paths: list[Path], root: Path = Path()) -> None:
     except OSError as error:
         text = f"{', '.join(map(str, shown))}: written, but not shown: standard output: {error.strerror}"
         complain(make_console(stderr=True), text)
-        with suppress(OSError, ValueError):  # what is left in its buffer would fail once more at the end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_output()
+
+
+def abandon_output() -> None:
+    """Have standard output lose what is left in its buffer, which would fail once more at the end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -63,7 +63,7 @@ class Variant:
         """Change a run, and the runs that it needs, to this variant."""
         recipe = run.recipe if self.precision == "auto" else replace(run.recipe, precision=self.precision)
         fits = made_for(run.model, run.model_options, recipe.precision) and recipe.batch_norm_size is None
-        if self.kernels != "auto" and fits:
+        if self.kernels != "auto" and fits and recipe.kernels == "auto":
             recipe = replace(recipe, kernels=self.kernels)
         needs = {role: self.apply(need) for role, need in run.needs.items()}
         train_images = run.train_images if self.train_images is None else self.train_images
@@ -232,8 +232,8 @@ class Experiment:
         """
         runs = self.runs(variant, 1, keys)
         if variant.kernels not in {"auto", *(run.recipe.kernels for run in runs)}:
-            raise ValueError(f"{variant.kernels} kernels can't be chosen here: none of these rows is a plain or "
-                             "residual CIFAR net in bf16 or fp16, for which there are two kinds")  # fmt: skip
+            raise ValueError(f"{variant.kernels} kernels can't be chosen here: none of these rows is a CIFAR net in "
+                             "bf16 or fp16, for which there are two kinds")  # fmt: skip
         changed = any(run.train_images is not None for run in runs)
         return variant if changed else replace(variant, train_images=None)
 

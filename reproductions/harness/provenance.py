@@ -87,7 +87,7 @@ def code_identity() -> dict:
     }
     if (ROOT / ".git").exists():
         if commit := _git("rev-parse", "HEAD"):
-            changes = _git("status", "--porcelain", "--", *SOURCES)
+            changes = _git("status", "--porcelain", "--untracked-files=normal", "--", *SOURCES)
             identity |= {"commit": commit.strip(), "modified": None if changes is None else bool(changes)}
     elif (ROOT / CODE_FILE).exists():
         identity |= _described_code(files)

@@ -19,6 +19,7 @@ from reproductions.harness.records import Pool, read_pool, record_path, weights_
 from reproductions.harness.reporting.figure import read_description
 from reproductions.harness.reporting.index import write_index
 from reproductions.harness.reporting.page import Page, make_page
+from reproductions.harness.reporting.summary import write_summary
 from reproductions.layer_responses.measuring import RESPONSES
 from resnet.data import KNOWN_COPIES
 from resnet.files import write_atomically
@@ -26,10 +27,10 @@ from resnet.run import Run
 from resnet.weights import WeightsError
 
 README = Path("README.md")
-INDEX = Path("README.md")  # of the results, in their folder
+INDEX, SUMMARY = Path("README.md"), Path("summary.md")  # of the results, in their folder
 KINDS = (RESPONSES, PREDICTIONS, EXACT_ERRORS)  # of measurements
 _MADE = ("tables", "plots")  # folders of results
-_SECTION = re.compile(r"<!-- begin (results/tables/[\w-]+\.md) -->\n(.*?)<!-- end -->", re.DOTALL)
+_SECTION = re.compile(r"<!-- begin (results/(?:tables/)?[\w-]+\.md) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
 def objections(record: dict, history: bool = True) -> list[str]:
@@ -123,7 +124,7 @@ def publish_weights(experiments: Sequence[Experiment], out: Path, results: Path)
 
 
 def write_published(tables: Sequence[Table], results: Path, pool: Pool) -> tuple[list[Path], list[Page]]:
-    """Write the tables that have records, their plots and the index; returns the files and the pages."""
+    """Write the tables that have records, their plots, the index and the summary; returns the files and the pages."""
     written, pages = [], []
     for experiment, variant in tables:
         if seeds := experiment.recorded_seeds(variant, pool):
@@ -131,9 +132,10 @@ def write_published(tables: Sequence[Table], results: Path, pool: Pool) -> tuple
             files = experiment.report(page)
             written += files
             pages += [page] if files else []  # records alone make no table of layer responses
-    index = results / INDEX
-    write_atomically(index, write_index(pages).encode())
-    return [*written, index], pages
+    for name, text in ((INDEX, write_index(pages)), (SUMMARY, write_summary(pages))):
+        write_atomically(results / name, text.encode())
+        written.append(results / name)
+    return written, pages
 
 
 def report(tables: Sequence[Table], results: Path, readme: Path) -> tuple[list[Path], Pool]:
@@ -171,7 +173,7 @@ def _made_by(tables: Sequence[Table]) -> dict[str, str]:
 def _file_states(results: Path, readme: Path) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
     """Return the sizes and time stamps of the files that a report is made from, and of the files that it makes."""
     sources: dict[str, list[int]] = {}
-    products = {str(path): file_state(path) for path in (results / INDEX, readme) if path.exists()}
+    products = {str(path): file_state(path) for path in (results / INDEX, results / SUMMARY, readme) if path.exists()}
     for folder in results.glob("*/"):
         if folder != cache_folder(results / "records"):
             found = {str(path): file_state(path) for path in folder.rglob("*") if path.is_file()}
@@ -216,8 +218,9 @@ def check(tables: Sequence[Table], results: Path, readme: Path) -> list[str]:
         problems += [f"{_path(results, pool.records[identity])}: no table shows this record; add its experiment and "
                      "variant to PUBLISHED_TABLES in reproductions/experiments.py"
                      for identity in pool.records.keys() - shown]  # fmt: skip
-        if not (results / INDEX).exists() or (results / INDEX).read_bytes() != (fresh / INDEX).read_bytes():
-            problems.append(f"{results / INDEX}: the index differs from the records")
+        for name, what in ((INDEX, "index"), (SUMMARY, "summary")):
+            if not (results / name).exists() or (results / name).read_bytes() != (fresh / name).read_bytes():
+                problems.append(f"{results / name}: the {what} differs from the records")
         for kind in _MADE:
             problems += _differences(results / kind, fresh / kind)
         text = readme.read_text(encoding="utf-8") if readme.exists() else ""

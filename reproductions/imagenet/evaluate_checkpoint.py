@@ -23,7 +23,14 @@ from rich.console import Console
 
 from reproductions import reported
 from reproductions.harness import provenance
-from reproductions.harness.console import DEFAULT_DATA, EXIT_INTERRUPTED, EXIT_REFUSED, complain, make_console
+from reproductions.harness.console import (
+    DEFAULT_DATA,
+    EXIT_INTERRUPTED,
+    EXIT_REFUSED,
+    complain,
+    make_console,
+    path_argument,
+)
 from reproductions.harness.records import RecordError, read_record
 from reproductions.harness.reporting.frame import FURTHER_TESTS, METRICS, ONE_CROP
 from reproductions.harness.reporting.text import NONE, markdown_table, number
@@ -90,7 +97,7 @@ def parse(arguments: list[str] | None) -> EvaluationOptions:
     add("--model", help="what the weights belong to, such as resnet50, where they don't tell")
     add("--variant", choices=VARIANTS, help="the same; torchvision's are of variant b")
     add("--shortcut", choices=SHORTCUTS, help="the same")
-    add("--data", type=Path, default=DEFAULT_DATA, help="the folder that has imagenet/val (default: data)")
+    add("--data", type=path_argument, default=DEFAULT_DATA, help="the folder that has imagenet/val (default: data)")
     add("--dataset", choices=FOLDERS, help="default: that of the weights' record, else imagenet")
     add("--tests", type=_tests, default=list(TESTS), help=f"default: {','.join(TESTS)}")
     add("--batch", type=int, help="images tested at once (default: 64, and 8 at several scales)")

@@ -8,7 +8,7 @@ import os
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,11 @@ from resnet.data.sampling import seeded_generator
 
 # Suffixes of common image files; a file that this Pillow can't decode is reported, not skipped silently.
 SUFFIXES = (*image_files.SUFFIXES, ".jpe", ".jfif", ".gif", ".jp2", ".tga", ".avif", ".heic", ".heif")
-# Names of parts of a split, such as Training, test_images, val2017. A single match can be a class, such as trains.
-PART = re.compile(r"(train|val|test|dev|eval)(ing|id|idation|uation)?([ _-]?(set|data|images?|[0-9]{4}))?", re.I)
+# Names of parts of a split, such as Training, test_images, val2017, fold_1. A single match can be a class, like trains.
+PART = re.compile(
+    r"(train|val|test|dev|eval)(ing|id|idation|uation)?([ _-]?(set|data|images?|[0-9]{4}))?|(fold|split)[ _-]?[0-9]+",
+    re.I,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +65,8 @@ def scan_classes(root: Path, progress: Callable[[int, int], None] | None = None)
     if odd := [name for name in names if alike[normalize("NFC", name).strip()] > 1]:
         raise DataError(f"{root} has sub-folders whose names look the same ({some([*map(ascii, odd)])}), probably "
                         "copied by different systems: merge them, or rename one")  # fmt: skip
-    found = [(name, path) for name in names for path in _images_below(root / name, passed_over)]
+    classes_own = {root.resolve(), *((root / name).resolve() for name in names)}
+    found = [(name, path) for name in names for path in _images_below(root / name, passed_over, classes_own)]
     reasons = _reasons(root, [path for _, path in found], progress)
     good = [place for place, reason in zip(found, reasons) if reason is None]
     filled = {own for own, _ in good}
@@ -95,7 +99,7 @@ def _sub_folders(root: Path, passed_over: list[tuple[Path, str]]) -> tuple[list[
 
 def _refuse_parts(root: Path, names: list[str]) -> None:
     """Raise DataError if the sub-folders are parts of a split: parts of two kinds, or nothing but parts."""
-    parts = {name: match[1].lower() for name in names if (match := PART.fullmatch(name))}
+    parts = {name: (match[1] or name).lower() for name in names if (match := PART.fullmatch(name))}
     if parts and (len(set(parts.values())) > 1 or len(parts) == len(names)):
         train = next((name for name, kind in parts.items() if kind == "train"), next(iter(parts)))
         raise DataError(f"{root} has the sub-folders {', '.join(parts)}, which are not classes: name one of them, such "
@@ -103,10 +107,15 @@ def _refuse_parts(root: Path, names: list[str]) -> None:
                         "into one folder with a sub-folder for each class")  # fmt: skip
 
 
-def _images_below(folder: Path, passed_over: list[tuple[Path, str]] | None = None) -> list[Path]:
-    """List all images below a folder, sorted. Links are followed, but no folder is listed twice."""
+def _images_below(
+    folder: Path, passed_over: list[tuple[Path, str]] | None = None, others: Iterable[Path] = ()
+) -> list[Path]:
+    """List all images below a folder, sorted.
+
+    Links are followed, but no folder is listed twice, and none of ``others``, whose images are listed elsewhere.
+    """
     passed_over = [] if passed_over is None else passed_over
-    found, seen, waiting = [], set(), [folder]
+    found, seen, waiting = [], {*others} - {folder.resolve()}, [folder]
     while waiting:
         where = waiting.pop()
         if (real := where.resolve()) in seen:

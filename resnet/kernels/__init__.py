@@ -1,6 +1,6 @@
 """The CIFAR nets' own kernels for a GPU: see README.md here.
 
-A :class:`resnet.models.net.Net` asks :func:`fused_maps` in every forward pass; nothing else does.
+A :class:`resnet.models.net.Net` calls :func:`fused_maps` in every forward pass; nothing else does.
 """
 
 import importlib.util
@@ -17,16 +17,16 @@ _DTYPES = (torch.bfloat16, torch.float16)
 
 
 def made_for(model: str, options: dict, precision: str) -> bool:
-    """Whether the fused kernels are made for a model with such options and a recipe with this precision.
+    """Tell whether the fused kernels are made for a model with these options and a recipe with this precision.
 
-    That is told by names, without building a network: the answer is the same where Triton is not installed.
+    The names decide, without a network and without Triton.
     """
-    own = re.fullmatch(r"cifar_(plain|resnet)\d+", model) and precision != "fp32"
+    own = re.fullmatch(r"cifar_(plain|resnet|bottleneck)\d+", model) and precision != "fp32"
     return bool(own) and options.get("shortcut", "A") == "A" and not options.get("conv_bias", False)
 
 
 def why_not_fused(device: torch.device) -> str:
-    """Why the fused kernels can't run on a device; empty if they can.
+    """Return the reason why the fused kernels can't run on a device; empty if they can.
 
     Triton's interpreter, TRITON_INTERPRET=1, runs them anywhere, slowly, for tests.
     """
@@ -48,25 +48,25 @@ def check_kernels(wanted: str, device: torch.device) -> None:
 
 
 def choose(wanted: str, net: nn.Module, device: torch.device, precision: str, processes: int = 1) -> str:
-    """The kernels, "library" or "fused", that a net is trained with where a recipe's ``kernels`` are ``wanted``.
+    """Choose the kernels, "library" or "fused", that a net is trained with where a recipe asks for ``wanted``.
 
-    "auto" is library: the fused ones have not been run on a GPU yet. "fused" is library where they don't apply:
-    several processes, nets of other layers, fp32. Raises ValueError where the device can't run them.
+    "auto" is library, because the fused kernels have not yet been run on a GPU. "fused" is library where they don't
+    apply: several processes, nets of other layers, fp32. Raises ValueError where the device can't run them.
     """
     if wanted != FUSED:
         return LIBRARY
     check_kernels(wanted, device)
-    from resnet.kernels import trunk  # which needs Triton
+    from resnet.kernels import nets  # which needs Triton
 
-    applies = processes == 1 and autocast_dtype(precision) in _DTYPES and trunk.find_layers(net) is not None
+    applies = processes == 1 and autocast_dtype(precision) in _DTYPES and nets.find(net) is not None
     return FUSED if applies else LIBRARY
 
 
 def fused_maps(net: nn.Module, images: Tensor) -> Tensor | None:
-    """What the blocks of ``net`` make of images (N, 3, H, W), by the fused kernels; None where PyTorch's way is taken.
+    """Compute the output of the last block for images (N, 3, H, W) by the fused kernels; None where they don't apply.
 
-    That is everywhere but in a net whose ``kernels`` are "fused", computed under autocast in bf16 or fp16, in training
-    over the whole batch or in evaluation without gradients, and of layers that the kernels are made for.
+    They apply to a net whose ``kernels`` are "fused" and whose layers they are made for, under autocast in bf16 or
+    fp16, in training, or in evaluation without gradients. Elsewhere the net takes PyTorch's way.
     """
     if net.kernels != FUSED or why_not_fused(images.device) or images.requires_grad or images.dim() != 4:
         return None
@@ -74,15 +74,16 @@ def fused_maps(net: nn.Module, images: Tensor) -> Tensor | None:
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     if dtype not in _DTYPES:
         return None
-    from resnet.kernels import trunk  # which needs Triton
+    from resnet.kernels import nets  # which needs Triton
 
-    layers = trunk.find_layers(net)
-    if layers is None:
+    found = nets.find(net)
+    if found is None:
         return None
-    modes = {layer.norm.training for layer in layers}
+    modes = {layer.norm.training for layer in found.layers}
+    widest = max(layer.norm.num_features for layer in found.layers)
     wanted = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in net.parameters())
     pixels = images.numel() // images.shape[1]
-    too_few, too_many = modes == {True} and pixels < 32, pixels * layers[0].conv.out_channels >= 2**31
+    too_few, too_many = modes == {True} and pixels < 32, pixels * widest >= 2**31
     if len(modes) > 1 or (wanted and modes == {False}) or too_few or too_many:  # a variance of one, an index of 32 bits
         return None
-    return trunk.compute(layers, images, dtype)
+    return found.compute(images, dtype)

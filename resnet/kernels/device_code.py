@@ -1,12 +1,12 @@
-"""The kernels themselves, in Triton; :mod:`resnet.kernels.launching` starts them and says what each is for.
+"""The kernels themselves, in Triton; :mod:`resnet.kernels.launching` starts them.
 
-Maps are channels-last, so a pixel's channels lie side by side; weights are (out, 3, 3, in), as channels-last
-convolutions have them. Products are summed in fp32, and every sum has a fixed order: a block leaves its part, a later
-kernel adds the parts up. Sizes are constants that a kernel is compiled for, all but the number of images N.
+Maps are channels-last: the channels of a pixel lie side by side. Weights are (out, 3, 3, in), the layout of
+channels-last convolutions. Products are summed in fp32, and every sum has a fixed order: a block leaves its part, and
+a later kernel adds the parts up. A kernel is compiled for the sizes of its maps, but for any number of images N.
 
-Where several runs are trained by one launch, each tensor holds one run's values after another's, and the grid's last
-axis is the run. A block of pixels is ROWS rows of WIDE pixels of one image; WIDE is a power of two, and where W is
-less, or ROWS don't divide H, EXACT is false and the pixels outside are left out.
+Where one launch trains several runs, each tensor holds the values of one run after the values of another, and the
+last axis of the grid is the run. A block of pixels is ROWS rows of WIDE pixels of one image. WIDE is a power of two;
+where W is less than WIDE, or ROWS does not divide H, EXACT is false and the kernel leaves out the pixels outside.
 """
 
 import triton
@@ -15,13 +15,13 @@ import triton.language as tl
 
 @triton.jit
 def _of_run(pointer, size):
-    """Where this run's values begin, of tensors of so many values each."""
+    """Return the address of this run's values in a tensor that holds ``size`` values of each run."""
     return pointer + tl.program_id(2).to(tl.int64) * size
 
 
 @triton.jit
 def _pixels(H: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr):
-    """The image of this block, and the row and column of each of its pixels."""
+    """Return the image of this block, and the row and the column of each of its pixels."""
     blocks: tl.constexpr = (H + ROWS - 1) // ROWS
     block, i = tl.program_id(0), tl.arange(0, ROWS * WIDE)
     return block // blocks, (block % blocks) * ROWS + i // WIDE, i % WIDE
@@ -29,7 +29,7 @@ def _pixels(H: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr):
 
 @triton.jit
 def _reaches(h, tap: tl.constexpr, SIZE: tl.constexpr, S: tl.constexpr, TURNED: tl.constexpr, EXACT: tl.constexpr):
-    """Whether a tap of the kernel meets a row (or column) of SIZE; comparisons that nothing can fail are left out."""
+    """Tell for each h if a tap meets one of SIZE rows (or columns) of x; comparisons that always hold are left out."""
     if TURNED:
         at = h + 1 - tap
         if S == 2:
@@ -51,7 +51,7 @@ def _reaches(h, tap: tl.constexpr, SIZE: tl.constexpr, S: tl.constexpr, TURNED: 
 
 @triton.jit
 def _distance(tap: tl.constexpr, S: tl.constexpr, TURNED: tl.constexpr):
-    """How far from the pixel a tap meets x; with stride 2 a turned one meets the row h // 2 or the one below it."""
+    """Return the distance from the pixel to the row of x that a tap meets; turned, with stride 2, from row h // 2."""
     if not TURNED:
         return tap - 1
     if S == 1:
@@ -64,9 +64,9 @@ def _convolved(
     x, w, h, v, columns, H: tl.constexpr, W: tl.constexpr, CI: tl.constexpr, CHANNELS: tl.constexpr,
     S: tl.constexpr, TURNED: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """The 3x3 convolution at the pixels (h, v) of an image x of H x W pixels and CHANNELS, for output ``columns``.
+    """Convolve an image x of H x W pixels and CHANNELS, 3x3, at the pixels (h, v), for output ``columns``.
 
-    TURNED: x is the gradient of the output of a convolution of CI channels, and this is that of its input.
+    TURNED: x is the gradient of a convolution's output, and the result is the gradient of its input of CI channels.
     """
     k = tl.arange(0, CHANNELS)
     if TURNED:
@@ -88,11 +88,31 @@ def _convolved(
 
 
 @triton.jit
+def _leave_statistics(
+    values, part, inside, columns, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, ROWS: tl.constexpr,
+    EXACT: tl.constexpr,
+):  # fmt: skip
+    """Store the sum of a block's values, and the sum of their squared deviations from the block's mean."""
+    values = values.to(tl.float32)
+    if not EXACT:
+        values = tl.where(inside, values, 0.0)
+    blocks: tl.constexpr = (H + ROWS - 1) // ROWS
+    block = tl.program_id(0)
+    count = tl.minimum(H - (block % blocks) * ROWS, ROWS) * W
+    total = tl.sum(values, 0)
+    deviations = values - (total / count)[None, :]
+    if not EXACT:
+        deviations = tl.where(inside, deviations, 0.0)
+    tl.store(part + block * 2 * C + columns, total)
+    tl.store(part + block * 2 * C + C + columns, tl.sum(deviations * deviations, 0))
+
+
+@triton.jit
 def _store_with_statistics(
     sums, y, part, n, h, v, columns, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, ROWS: tl.constexpr,
     EXACT: tl.constexpr, STATISTICS: tl.constexpr,
 ):  # fmt: skip
-    """Store a block of maps; and of its values as stored, the sum and the squared deviations from their mean."""
+    """Store a block of maps, and the statistics of the stored values."""
     inside = ((h < H) & (v < W))[:, None]
     values = sums.to(y.dtype.element_ty)
     at = y + ((n * H + h) * W + v)[:, None] * C + columns[None, :]
@@ -101,18 +121,7 @@ def _store_with_statistics(
     else:
         tl.store(at, values, mask=inside)
     if STATISTICS:
-        values = values.to(tl.float32)
-        if not EXACT:
-            values = tl.where(inside, values, 0.0)
-        blocks: tl.constexpr = (H + ROWS - 1) // ROWS
-        block = tl.program_id(0)
-        count = tl.minimum(H - (block % blocks) * ROWS, ROWS) * W
-        total = tl.sum(values, 0)
-        deviations = values - (total / count)[None, :]
-        if not EXACT:
-            deviations = tl.where(inside, deviations, 0.0)
-        tl.store(part + block * 2 * C + columns, total)
-        tl.store(part + block * 2 * C + C + columns, tl.sum(deviations * deviations, 0))
+        _leave_statistics(values, part, inside, columns, H, W, C, ROWS, EXACT)
 
 
 @triton.jit
@@ -121,7 +130,7 @@ def convolution(
     CO: tl.constexpr, S: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, COLUMNS: tl.constexpr,
     EXACT: tl.constexpr, STATISTICS: tl.constexpr,
 ):  # fmt: skip
-    """y = x * w, padded by 1, with stride S; part (blocks, 2, CO): what the statistics of BN are made of."""
+    """Compute y = x * w, padded by 1, with stride S; part (blocks, 2, CO): the blocks' parts of BN's statistics."""
     blocks: tl.constexpr = (HO + ROWS - 1) // ROWS
     x, w, y = _of_run(x, N * HI * WI * CI), _of_run(w, 9 * CI * CO), _of_run(y, N * HO * WO * CO)
     part = _of_run(part, N * blocks * 2 * CO)
@@ -133,9 +142,9 @@ def convolution(
 
 @triton.jit
 def _around(x, n, h, v, valid, k, image, channel, row, column, H: tl.constexpr, W: tl.constexpr):
-    """The values of a 3-channel image that taps k = 9 x 3 of a convolution meet at pixels (h, v); 0 outside.
+    """Load the values that the taps k < 27 of a convolution meet at pixels (h, v) of 3-channel images; 0 outside.
 
-    k runs along the first axis or the second, the pixels along the other, as their shapes say.
+    k runs along one axis and the pixels along the other.
     """
     tap, c = k // 3, k % 3
     hh, vv = h + tap // 3 - 1, v + tap % 3 - 1
@@ -148,7 +157,7 @@ def stem_convolution(
     x, w, y, part, N, image, channel, row, column, H: tl.constexpr, W: tl.constexpr, CO: tl.constexpr,
     ROWS: tl.constexpr, WIDE: tl.constexpr, EXACT: tl.constexpr, STATISTICS: tl.constexpr,
 ):  # fmt: skip
-    """The first convolution: x has 3 channels, any strides, and any dtype, which becomes that of w."""
+    """Convolve images x of 3 channels, any strides, and any dtype; x is cast to the dtype of w."""
     blocks: tl.constexpr = (H + ROWS - 1) // ROWS
     x, w, y = _of_run(x, N * image), _of_run(w, 27 * CO), _of_run(y, N * H * W * CO)
     part = _of_run(part, N * blocks * 2 * CO)
@@ -162,14 +171,27 @@ def stem_convolution(
 
 
 @triton.jit
+def map_statistics(
+    x, part, N, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+    EXACT: tl.constexpr,
+):  # fmt: skip
+    """Compute part (blocks, 2, C), the blocks' parts of BN's statistics, of maps x that the library computed."""
+    x, part = _of_run(x, N * H * W * C), _of_run(part, tl.num_programs(0) * 2 * C)
+    n, h, v = _pixels(H, ROWS, WIDE)
+    inside, c = ((h < H) & (v < W))[:, None], tl.arange(0, C)
+    values = tl.load(x + ((n * H + h) * W + v)[:, None] * C + c[None, :], mask=inside, other=0.0)
+    _leave_statistics(values, part, inside, c, H, W, C, ROWS, EXACT)
+
+
+@triton.jit
 def statistics(
     part, mean, variance, running_mean, running_variance, N, momentum, H: tl.constexpr, W: tl.constexpr,
     C: tl.constexpr, ROWS: tl.constexpr, BLOCKS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Mean and biased variance from the parts of all blocks, and the running estimates after this batch.
+    """Combine the parts of all blocks to mean and biased variance, and update the running estimates.
 
-    Combined from sums and squared deviations of blocks, not from squares (Chan, Golub, LeVeque 1979): exact to
-    rounding also where the mean is large beside the deviations.
+    The variance is combined from the blocks' sums and squared deviations (Chan, Golub, LeVeque 1979), so it is exact
+    to rounding even where the mean is large beside the deviations.
     """
     per_image: tl.constexpr = (H + ROWS - 1) // ROWS
     blocks, total = N * per_image, N * H * W
@@ -197,7 +219,7 @@ def statistics(
 
 @triton.jit
 def _inverse(variance, eps):
-    """One over the standard deviation."""
+    """Return the reciprocal of the standard deviation."""
     return 1.0 / tl.sqrt_rn(variance + eps)
 
 
@@ -207,9 +229,9 @@ def normalize(
     SHORT: tl.constexpr, HS: tl.constexpr, WS: tl.constexpr, CS: tl.constexpr, BEFORE: tl.constexpr,
     PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """y = max(0, BN(raw) + shortcut). SHORT: the shortcut's stride in ``short`` (HS, WS, CS), or 0 without one.
+    """Compute y = max(0, BN(raw) + shortcut). SHORT: the shortcut's stride in ``short`` (HS, WS, CS), or 0 without one.
 
-    Of its C channels the CS after the first BEFORE are those of ``short``, the others 0.
+    The shortcut has the CS channels of ``short`` after BEFORE channels of zeros, and zeros up to C channels.
     """
     p, c = (tl.program_id(0) * PIXELS + tl.arange(0, PIXELS))[:, None], tl.arange(0, C)
     at, there = p * C + c[None, :], p < N * H * W
@@ -232,7 +254,7 @@ def normalize(
 
 @triton.jit
 def _store_gradient(values, g, part, raw, mean, variance, eps, at, there, columns, C: tl.constexpr):
-    """Store a block of the gradient of BN's output; its sum, and that of its products with what BN gave out."""
+    """Store a block of the gradient of BN's output, its sum, and the sum of its products with the normalised input."""
     values = values.to(g.dtype.element_ty)
     tl.store(g + at, values, mask=there)
     values = tl.where(there, values.to(tl.float32), 0.0)
@@ -248,7 +270,7 @@ def output_gradient(
     outer, y, raw, mean, variance, g, part, N, eps, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
     PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """g: the gradient ``outer`` of y = max(0, ...) where y is above 0; part (blocks, 2, C): the sums BN needs."""
+    """Compute g, the gradient ``outer`` of y where y is above 0, else 0; part (blocks, 2, C): parts of BN's sums."""
     size = N * H * W * C
     p, c = (tl.program_id(0) * PIXELS + tl.arange(0, PIXELS))[:, None], tl.arange(0, C)
     at, there = p * C + c[None, :], p < N * H * W
@@ -266,10 +288,11 @@ def input_gradient(
     WS: tl.constexpr, CS: tl.constexpr, BEFORE: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
     COLUMNS: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """g: the gradient of a convolution's input y from that of its output d (HO, WO, CO), and what else goes that way.
+    """Compute g, the gradient of BN's output below a convolution, from the gradient d (HO, WO, CO) of its output.
 
-    SHORT, if not 0, is the stride of the shortcut from y, and ``short`` (HS, WS, CS) the gradient of its output. y is
-    max(0, BN(raw) ...): g is 0 where y is, and part (blocks, 2, CI) are the sums that BN needs.
+    y = max(0, BN(raw) ...) is the convolution's input, so g is 0 where y is 0. SHORT: the stride of a shortcut from y,
+    or 0 without one; ``short`` (HS, WS, CS) is the gradient of its output and is added to the gradient of y. part
+    (blocks, 2, CI): parts of BN's two sums.
     """
     blocks: tl.constexpr = (HI + ROWS - 1) // ROWS
     size = N * HI * WI * CI
@@ -296,7 +319,7 @@ def normalize_gradient(
     raw, g, mean, variance, weight, sums, d, N, eps, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
     PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """d: the gradient of BN's input raw, from that of its output g and its sums (2, C); both may be one tensor."""
+    """Compute d, the gradient of BN's input raw, from the gradient g of its output and the sums (2, C); d may be g."""
     size, count = N * H * W * C, N * H * W
     p, c = (tl.program_id(0) * PIXELS + tl.arange(0, PIXELS))[:, None], tl.arange(0, C)
     at, there = p * C + c[None, :], p < count
@@ -315,7 +338,7 @@ def weight_gradient(
     x, d, part, N, HI: tl.constexpr, WI: tl.constexpr, HO: tl.constexpr, WO: tl.constexpr, CI: tl.constexpr,
     CO: tl.constexpr, S: tl.constexpr, COLUMNS: tl.constexpr, PIXELS: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
-    """part (blocks, CO, 9, CI): a block's share of the gradient of w, for three taps of a row of the kernel at once."""
+    """Compute part (blocks, CO, 9, CI), each block's share of the gradient of w; a block takes a row of three taps."""
     block, r = tl.program_id(0), tl.program_id(1) % 3
     x, d = _of_run(x, N * HI * WI * CI), _of_run(d, N * HO * WO * CO)
     ci, co = tl.arange(0, CI)[None, :], (tl.program_id(1) // 3 * COLUMNS + tl.arange(0, COLUMNS))[:, None]
@@ -346,7 +369,7 @@ def stem_weight_gradient(
     x, d, part, N, image, channel, row, column, H: tl.constexpr, W: tl.constexpr, CO: tl.constexpr,
     PIXELS: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
-    """part (blocks, CO, 27): a block's share of the gradient of the first convolution's weights."""
+    """Compute part (blocks, CO, 27), each block's share of the gradient of the first convolution's weights."""
     block, k, co = tl.program_id(0), tl.arange(0, 32)[None, :], tl.arange(0, CO)[:, None]
     x, d = _of_run(x, N * image), _of_run(d, N * H * W * CO)
     sums = tl.zeros((CO, 32), tl.float32)
@@ -362,7 +385,7 @@ def stem_weight_gradient(
 
 @triton.jit
 def add_parts(part, out, BLOCKS, SIZE: tl.constexpr, PARTS: tl.constexpr, VALUES: tl.constexpr):
-    """out (SIZE): the sums of part (BLOCKS, SIZE) over the blocks, for each of the grid's second axis and runs."""
+    """Sum part (BLOCKS, SIZE) over the blocks to out (SIZE), for each index of the grid's other axes."""
     which = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
     i, block = (tl.program_id(0) * VALUES + tl.arange(0, VALUES))[None, :], tl.arange(0, PARTS)[:, None]
     part += which.to(tl.int64) * BLOCKS * SIZE

@@ -1,8 +1,8 @@
-"""The kernels of :mod:`resnet.kernels.device_code`, started on tensors with settings that were chosen for these shapes.
+"""Functions that start the kernels of :mod:`resnet.kernels.device_code` on tensors.
 
 Maps are (N, C, H, W) and weights (out, in, 3, 3), both in channels-last memory; parts and statistics are fp32. Where
-``runs`` is more than 1, every tensor holds so many runs' values one after another along its first dimension. Settings
-depend on shapes alone, so that results don't depend on what else the device does.
+``runs`` is more than 1, every tensor holds the values of one run after another along its first dimension. Settings
+depend on shapes alone, so other work on the device leaves the results as they are.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from resnet.kernels import device_code
 
-_STAGES = 3  # of loads that are under way while a loop computes
+_STAGES = 3  # loads that are under way while a loop computes
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel as it was started: ``arguments`` by their names, ``constants`` that it was compiled for."""
+    """A kernel as it was started: ``arguments`` by name, and the ``constants`` that it was compiled for."""
 
     kernel: object
     grid: tuple[int, int, int]
@@ -31,15 +31,15 @@ class Launch:
 
 @dataclass(frozen=True)
 class Settings:
-    """How work is cut into blocks: chosen by what kernels cost, to be chosen again by what they take on a GPU."""
+    """The sizes of blocks of work: chosen by the kernels' bounds, to be chosen again by their times on a GPU."""
 
-    pixels: tuple[int, int, int] = (256, 128, 64)  # of a convolution's block, for 16, 32 and 64 channels
-    columns: int = 32  # channels that it computes, at most
-    warps: int = 4  # that work on it
-    values: int = 4096  # of a block of the kernels that pass over maps
-    weight_pixels: int = 64  # that a block of a weight gradient takes at once
-    weight_steps: int = 8  # how often
-    weight_columns: int = 32  # output channels that it computes, at most
+    pixels: tuple[int, int, int] = (256, 128, 64)  # in a convolution's block, for 16, 32 and 64 channels
+    columns: int = 32  # largest number of channels in such a block
+    warps: int = 4  # for such a block
+    values: int = 4096  # in a block of the kernels that pass over maps
+    weight_pixels: int = 64  # in one step of a weight gradient's block
+    weight_steps: int = 8  # of such a block
+    weight_columns: int = 32  # largest number of output channels in such a block
 
 
 SETTINGS = _settings = Settings()
@@ -48,7 +48,7 @@ _recorded: list[Launch] | None = None
 
 @contextmanager
 def using(settings: Settings) -> Iterator[None]:
-    """A context in which kernels are started with other settings, and give other last bits."""
+    """Start the kernels of a context with other settings; their results have other last bits."""
     global _settings
     before, _settings = _settings, settings
     try:
@@ -59,8 +59,9 @@ def using(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def recording() -> Iterator[list[Launch]]:
-    """A context in which kernels are not started but written down in the list that it gives; for tensors without
-    memory (device "meta") too.
+    """Add the kernels of a context to the list that it gives, instead of starting them.
+
+    Tensors may be without memory (device "meta").
     """
     global _recorded
     _recorded = []
@@ -80,13 +81,13 @@ def _start(kernel, grid: tuple[int, ...], warps: int, arguments: tuple, **consta
 
 
 def start_again(launch: Launch) -> None:
-    """Start a kernel that was recorded, on its tensors."""
+    """Start a recorded kernel on its tensors."""
     arguments = {**launch.arguments, **launch.constants}
     launch.kernel[launch.grid](**arguments, **options(launch.warps))
 
 
 def options(warps: int) -> dict:
-    """What a kernel is compiled with; each is said, because Triton's defaults change."""
+    """Return the compiler's options for a kernel; each is explicit, because Triton's defaults change."""
     return {"num_warps": warps, "num_stages": _STAGES, "enable_fp_fusion": True}
 
 
@@ -97,7 +98,7 @@ def _empty_maps(count: int, channels: int, height: int, width: int, like: Tensor
 
 @dataclass(frozen=True)
 class _Blocks:
-    """How maps are cut into blocks of ``rows`` rows, and channels into ``columns``."""
+    """The cut of maps into ``count`` blocks of ``rows`` rows and ``columns`` channels."""
 
     rows: int
     wide: int
@@ -106,18 +107,22 @@ class _Blocks:
     exact: bool
 
 
-def _blocks(images: int, height: int, width: int, channels: int) -> _Blocks:
+def _blocks(images: int, height: int, width: int, channels: int, pixels: int, columns: int | None = None) -> _Blocks:
     wide = triton.next_power_of_2(width)
-    pixels = _settings.pixels[(16, 32, 64).index(channels)]
     rows = min(triton.next_power_of_2(height), max(1, pixels // wide))
     rows = max(rows, 16 // wide)  # tensor cores take no fewer than 16
     exact = wide == width and height % rows == 0
-    return _Blocks(rows, wide, min(channels, _settings.columns), images * triton.cdiv(height, rows), exact)
+    return _Blocks(rows, wide, min(channels, columns or channels), images * triton.cdiv(height, rows), exact)
+
+
+def _convolution_blocks(images: int, height: int, width: int, channels: int) -> _Blocks:
+    pixels = _settings.pixels[(16, 32, 64).index(channels)]
+    return _blocks(images, height, width, channels, pixels, _settings.columns)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What blocks leave for a reduction: (blocks, 2, C), of ``images`` images in blocks of ``rows`` rows."""
+    """The blocks' parts (blocks, 2, C) of sums over ``images`` images, in blocks of ``rows`` rows."""
 
     values: Tensor
     rows: int
@@ -125,10 +130,10 @@ class Parts:
 
 
 def convolve(x: Tensor, weight: Tensor, stride: int, statistics: bool, runs: int = 1) -> tuple[Tensor, Parts]:
-    """The 3x3 convolution of maps, padded by 1, and the parts of its statistics if they are wanted."""
+    """Convolve maps, 3x3 and padded by 1; returns the output and, if wanted, the parts of its statistics."""
     images, ci, hi, wi = x.shape
     co, ho, wo = weight.shape[0] // runs, triton.cdiv(hi, stride), triton.cdiv(wi, stride)
-    blocks, y = _blocks(images, ho, wo, co), _empty_maps(images, co, ho, wo, x)
+    blocks, y = _convolution_blocks(images, ho, wo, co), _empty_maps(images, co, ho, wo, x)
     parts = _empty_parts(blocks.count if statistics else 0, co, blocks.rows, images, x)
     _start(
         device_code.convolution,
@@ -152,10 +157,11 @@ def convolve(x: Tensor, weight: Tensor, stride: int, statistics: bool, runs: int
 
 
 def convolve_images(x: Tensor, weight: Tensor, statistics: bool, runs: int = 1) -> tuple[Tensor, Parts]:
-    """The same of images (N, 3, H, W) of any dtype and strides, with stride 1; in the weight's dtype."""
+    """Convolve images (N, 3, H, W) of any dtype and strides in the same way, with stride 1, in the weight's dtype."""
     images, _, height, width = x.shape
     co = weight.shape[0] // runs
-    blocks, y = _blocks(images, height, width, co), _empty_maps(images, co, height, width, x, weight.dtype)
+    blocks = _convolution_blocks(images, height, width, co)
+    y = _empty_maps(images, co, height, width, x, weight.dtype)
     parts = _empty_parts(blocks.count if statistics else 0, co, blocks.rows, images, x)
     _start(
         device_code.stem_convolution,
@@ -177,10 +183,30 @@ def _empty_parts(blocks: int, channels: int, rows: int, images: int, like: Tenso
     return Parts(torch.empty((blocks, 2, channels), dtype=torch.float32, device=like.device), rows, images)
 
 
+def measure(maps: Tensor, runs: int = 1) -> Parts:
+    """Compute the parts of the statistics of maps (N, C, H, W) that the library computed."""
+    images, channels, height, width = maps.shape
+    blocks = _blocks(images, height, width, channels, _settings.values // channels)
+    parts = _empty_parts(blocks.count, channels, blocks.rows, images, maps)
+    _start(
+        device_code.map_statistics,
+        (blocks.count // runs, 1, runs),
+        4,
+        (maps, parts.values, images // runs),
+        H=height,
+        W=width,
+        C=channels,
+        ROWS=blocks.rows,
+        WIDE=blocks.wide,
+        EXACT=blocks.exact,
+    )
+    return parts
+
+
 def finish_statistics(
     parts: Parts, maps: Tensor, running_mean: Tensor, running_variance: Tensor, momentum: float, runs: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (C,) of ``maps`` from their parts; the running estimates take them in."""
+    """Compute mean and biased variance (C,) of ``maps`` from their parts, and update the running estimates."""
     *_, channels = parts.values.shape
     mean, variance = torch.empty_like(running_mean), torch.empty_like(running_variance)
     _start(
@@ -200,7 +226,7 @@ def finish_statistics(
 
 @dataclass(frozen=True)
 class Norm:
-    """A BN layer's numbers (C,) in fp32, with the statistics that it normalises by."""
+    """The statistics, weight and bias (C,) of a BN layer, in fp32."""
 
     mean: Tensor
     variance: Tensor
@@ -211,14 +237,14 @@ class Norm:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """Every ``stride``-th pixel in each direction; its channels are ``before`` others, the input's, and others."""
+    """Every ``stride``-th pixel in each direction, with ``before`` channels of zeros before the input's channels."""
 
     stride: int = 1
     before: int = 0
 
 
 def normalize(raw: Tensor, norm: Norm, short: Tensor | None, shortcut: Shortcut | None, runs: int = 1) -> Tensor:
-    """max(0, BN(raw) + the shortcut's output); ``short`` is its input, None without one."""
+    """Compute max(0, BN(raw) + shortcut); ``short`` is the shortcut's input, None without a shortcut."""
     images, channels, height, width = raw.shape
     y = torch.empty_like(raw)
     pixels = _settings.values // channels
@@ -245,7 +271,7 @@ def _shortcut_constants(short: Tensor | None, shortcut: Shortcut | None) -> dict
 
 
 def output_gradient(outer: Tensor, y: Tensor, raw: Tensor, norm: Norm, runs: int = 1) -> tuple[Tensor, Parts]:
-    """The gradient of BN's output from that of y = max(0, it), and the parts of the sums that BN needs."""
+    """Compute the gradient of BN's output, and parts of its sums, from the gradient ``outer`` of y = max(0, BN ...)."""
     images, channels, height, width = raw.shape
     g, pixels = torch.empty_like(raw), _settings.values // channels
     blocks = triton.cdiv(images // runs * height * width, pixels)
@@ -274,13 +300,13 @@ def input_gradient(
     norm: Norm,
     runs: int = 1,
 ) -> tuple[Tensor, Parts]:
-    """What :func:`output_gradient` gives, for y = max(0, BN(raw) ...) that a convolution takes, with output gradient d.
+    """Compute the same as :func:`output_gradient` for a convolution's input y, from its output's gradient ``d``.
 
-    ``short``: the gradient of the output of a shortcut from y, None without one.
+    ``short``: the gradient of the output of a shortcut from y, None without a shortcut.
     """
     images, ci, hi, wi = y.shape
     _, co, ho, wo = d.shape
-    blocks, g = _blocks(images, hi, wi, ci), torch.empty_like(y)
+    blocks, g = _convolution_blocks(images, hi, wi, ci), torch.empty_like(y)
     parts = _empty_parts(blocks.count, ci, blocks.rows, images, y)
     _start(
         device_code.input_gradient,
@@ -305,7 +331,7 @@ def input_gradient(
 
 
 def finish_sums(parts: Parts, runs: int = 1) -> Tensor:
-    """The sums (2, C) that BN needs, which are the gradients of its bias and weight too."""
+    """Compute BN's sums (2, C): the gradients of its bias and of its weight."""
     blocks, _, channels = parts.values.shape
     sums = torch.empty((runs * 2, channels), dtype=torch.float32, device=parts.values.device)
     _start(
@@ -321,7 +347,7 @@ def finish_sums(parts: Parts, runs: int = 1) -> Tensor:
 
 
 def normalize_gradient(raw: Tensor, g: Tensor, norm: Norm, sums: Tensor, runs: int = 1) -> Tensor:
-    """The gradient of BN's input from that of its output and its sums."""
+    """Compute the gradient of BN's input from the gradient of its output and the sums."""
     images, channels, height, width = raw.shape
     d, pixels = torch.empty_like(raw), _settings.values // channels
     _start(
@@ -343,13 +369,13 @@ def _weight_blocks(d: Tensor, runs: int) -> int:
 
 
 def weight_parts(x: Tensor, d: Tensor, count: int, runs: int = 1) -> Tensor:
-    """Memory for the parts (count * runs, blocks, out * 9 * in) of the gradients of ``count`` convolutions alike."""
+    """Allocate the parts (count * runs, blocks, out * 9 * in) of the weight gradients of ``count`` convolutions."""
     size = 9 * x.shape[1] * d.shape[1]
     return torch.empty((count * runs, _weight_blocks(d, runs), size), dtype=torch.float32, device=x.device)
 
 
 def weight_gradient(x: Tensor, d: Tensor, stride: int, parts: Tensor, runs: int = 1) -> None:
-    """The parts (runs, blocks, out * 9 * in) of a convolution's weight gradient, from its input and output gradient."""
+    """Write the parts (runs, blocks, out * 9 * in) of a convolution's weight gradient; ``d``: its output's gradient."""
     images, ci, hi, wi = x.shape
     _, co, ho, wo = d.shape
     columns = min(co, _settings.weight_columns)
@@ -372,7 +398,7 @@ def weight_gradient(x: Tensor, d: Tensor, stride: int, parts: Tensor, runs: int 
 
 
 def image_weight_gradient(x: Tensor, d: Tensor, parts: Tensor, runs: int = 1) -> None:
-    """The same (runs, blocks, out * 27) of the convolution of images."""
+    """Write the parts (runs, blocks, out * 27) of the weight gradient of the convolution of images."""
     images, co, height, width = d.shape
     _start(
         device_code.stem_weight_gradient,
@@ -388,7 +414,7 @@ def image_weight_gradient(x: Tensor, d: Tensor, parts: Tensor, runs: int = 1) ->
 
 
 def finish_weights(parts: Tensor, dtype: torch.dtype) -> Tensor:
-    """The sums (count, size) of parts (count, blocks, size), in ``dtype``."""
+    """Sum parts (count, blocks, size) to (count, size), in ``dtype``."""
     count, blocks, size = parts.shape
     values = 128 if size <= 9 * 16 * 32 else 512
     sums = torch.empty((count, size), dtype=dtype, device=parts.device)

@@ -1,9 +1,9 @@
-"""A net's convolutions, BN, ReLU and shortcuts as one autograd function over the kernels of :mod:`resnet.kernels`.
+"""Layers of a net as one autograd function over the kernels of :mod:`resnet.kernels`.
 
-A layer is a convolution, BN, perhaps a shortcut, and ReLU: three launches forward, four backward, and at the end one
-for the weight gradients of all layers alike. The way back through a layer begins with the gradient of its BN's output
-and the sums that BN needs, which the way back through the layer behind it has left: that is why the function is all
-layers' and not a block's.
+A layer is a convolution, BN, perhaps a shortcut, and ReLU: three launches forward and four backward. At the end, one
+launch adds up the weight gradients of all layers of one shape. The way back through a layer begins with the gradient of
+its BN's output and the two sums of BN's backward pass; the way back through the next layer computes both. This is why
+one function spans many layers.
 """
 
 from collections import Counter
@@ -15,111 +15,84 @@ from torch.autograd.function import once_differentiable
 
 from resnet.kernels import launching
 from resnet.kernels.launching import Norm, Shortcut
-from resnet.models.blocks import BasicBlock, PadShortcut
-
-WIDTHS = (16, 32, 64)  # channels of the layers that the kernels are made for
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A 3x3 convolution and its BN. ``shortcut``: what is added behind BN, of the input of the layer before."""
+    """A 3x3 convolution, BN, and ReLU. ``conv`` is None in a first layer that begins with BN.
 
-    conv: nn.Conv2d
+    ``shortcut``: the shortcut from the input of the layer before to behind BN, None without one.
+    """
+
+    conv: nn.Conv2d | None
     norm: nn.BatchNorm2d
     shortcut: Shortcut | None = None
 
     @property
     def stride(self) -> int:
-        return self.conv.stride[0]
+        """The convolution's stride, in pixels."""
+        return 1 if self.conv is None else self.conv.stride[0]
 
 
-def find_layers(net: nn.Module) -> list[Layer] | None:
-    """The layers of a :class:`resnet.models.net.Net` before its global pooling, or None if it has others too.
+def compute(layers: list[Layer], x: Tensor, dtype: torch.dtype, short: Tensor | None = None) -> Tensor:
+    """Compute the output (N, C, H, W) of the last layer, in ``dtype``.
 
-    Those are plain and residual nets of basic blocks, with WIDTHS channels and option A's shortcuts, without biases of
-    convolutions, and without hooks, which would wait in vain for their modules to be called.
+    ``x``: images (N, 3, H, W) for a first layer with a convolution, maps (N, C, H, W) for one without. ``short``: the
+    input of the first layer's shortcut. In training, BN's running estimates and counters are updated. All layers are
+    in training mode, or all in evaluation mode and then without gradients.
     """
-    blocks = [block for name in net.stages for block in getattr(net, name)]
-    if not isinstance(net.maxpool, nn.Identity) or not all(type(block) is BasicBlock for block in blocks):
-        return None
-    layers = [Layer(net.conv1, net.bn1)]
-    for block in blocks:
-        shortcut = Shortcut() if block.residual else None
-        if type(block.downsample) is PadShortcut:
-            shortcut = Shortcut(block.downsample.stride, block.downsample.before)
-        elif block.downsample is not None:
-            return None
-        layers += [Layer(block.conv1, block.bn1), Layer(block.conv2, block.bn2, shortcut)]
-    fit = all(_conv_fits(layer.conv, first=layer is layers[0]) and _norm_fits(layer.norm) for layer in layers)
-    passed_by = [*net.children(), *(module for block in blocks for module in (block, *block.children()))]
-    return layers if fit and not any(map(_has_hooks, passed_by)) else None
-
-
-def _conv_fits(conv: nn.Module, first: bool) -> bool:
-    return (
-        type(conv) is nn.Conv2d
-        and conv.kernel_size == (3, 3)
-        and conv.stride in ([(1, 1)] if first else [(1, 1), (2, 2)])
-        and (conv.padding, conv.dilation, conv.groups, conv.padding_mode) == ((1, 1), (1, 1), 1, "zeros")
-        and conv.bias is None
-        and conv.out_channels in WIDTHS
-        and conv.in_channels in ((3,) if first else WIDTHS)
-    )
-
-
-def _norm_fits(norm: nn.Module) -> bool:
-    return type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats and norm.momentum is not None
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    kinds = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return any(kinds)
-
-
-def compute(layers: list[Layer], images: Tensor, dtype: torch.dtype) -> Tensor:
-    """What the last of :func:`find_layers` gives out, (N, C, H, W) in ``dtype``, for images (N, 3, H, W).
-
-    In training BN's running estimates and counters take in the batch. All layers are in training, or all in evaluation
-    mode, and then nothing wants a gradient.
-    """
+    if layers[0].conv is None:
+        x = _as_maps(x, dtype)
+    short = None if short is None else _as_maps(short, dtype)
     parameters = []
     for layer in layers:
-        weight = layer.conv.weight.to(dtype).contiguous(memory_format=torch.channels_last)
+        weight = None if layer.conv is None else _as_maps(layer.conv.weight, dtype)
         parameters += [weight, layer.norm.weight, layer.norm.bias]
     for layer in layers:
         if layer.norm.training and layer.norm.num_batches_tracked is not None:
             layer.norm.num_batches_tracked.add_(1)
-    with torch.cuda.device_of(images):
-        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
-            return _Trunk.apply(layers, images, *parameters)
-        return _forward(layers, images, parameters, keep=False)[-1].y
+    inputs = [x, short, *parameters]
+    with torch.cuda.device_of(x):
+        if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs):
+            return _Trunk.apply(layers, *inputs)
+        return _forward(layers, x, short, parameters, keep=False)[-1].y
+
+
+def _as_maps(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
 class _Passed:
-    """What a layer left on the way forward: the convolution's output, and the layer's."""
+    """The results of a layer on the way forward: the convolution's output, and the layer's."""
 
     raw: Tensor
     norm: Norm
     y: Tensor
 
 
-def _forward(layers: list[Layer], images: Tensor, parameters: list[Tensor], keep: bool) -> list[_Passed]:
-    """What all layers leave, or if not ``keep`` at least the last one."""
+def _forward(
+    layers: list[Layer], x: Tensor, short: Tensor | None, parameters: list[Tensor | None], keep: bool
+) -> list[_Passed]:
+    """Compute the results of all layers; only the last ones are kept if not ``keep``."""
     passed: list[_Passed | None] = []
     for number, layer in enumerate(layers):
         weight, scale, shift = parameters[3 * number : 3 * number + 3]
         bn = layer.norm
-        if number == 0:
-            raw, parts = launching.convolve_images(images, weight, bn.training)
-        else:
+        if number > 0:
             raw, parts = launching.convolve(passed[-1].y, weight, layer.stride, bn.training)
+        elif weight is not None:
+            raw, parts = launching.convolve_images(x, weight, bn.training)
+        else:
+            raw, parts = x, launching.measure(x) if bn.training else None
         estimates = (bn.running_mean, bn.running_var)
         if bn.training:
             estimates = launching.finish_statistics(parts, raw, *estimates, bn.momentum)
         norm = Norm(*estimates, scale, shift, bn.eps)
-        short = passed[number - 2].y if layer.shortcut else None
-        passed.append(_Passed(raw, norm, launching.normalize(raw, norm, short, layer.shortcut)))
+        source = None
+        if layer.shortcut is not None:
+            source = short if number == 0 else passed[number - 2].y
+        passed.append(_Passed(raw, norm, launching.normalize(raw, norm, source, layer.shortcut)))
         if not keep and number > 1:
             passed[number - 2] = None
     return passed
@@ -129,17 +102,17 @@ class _Trunk(torch.autograd.Function):
     """:func:`compute` with a way back; the parameters are each layer's weight, and its BN's weight and bias."""
 
     @staticmethod
-    def forward(ctx, layers: list[Layer], images: Tensor, *parameters: Tensor) -> Tensor:
-        passed = _forward(layers, images, list(parameters), keep=True)
+    def forward(ctx, layers: list[Layer], x: Tensor, short: Tensor | None, *parameters: Tensor | None) -> Tensor:
+        passed = _forward(layers, x, short, list(parameters), keep=True)
         left = [tensor for p in passed for tensor in (p.raw, p.norm.mean, p.norm.variance, p.y)]
-        ctx.save_for_backward(images, *parameters, *left)
+        ctx.save_for_backward(x, *parameters, *left)
         ctx.layers = [(layer.stride, layer.shortcut, layer.norm.eps) for layer in layers]
         return passed[-1].y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        images, *saved = ctx.saved_tensors
+        x, *saved = ctx.saved_tensors
         count = len(ctx.layers)
         parameters, left = saved[: 3 * count], saved[3 * count :]
         weights, passed = parameters[::3], []
@@ -147,18 +120,21 @@ class _Trunk(torch.autograd.Function):
             raw, mean, variance, y = left[4 * number : 4 * number + 4]
             norm = Norm(mean, variance, *parameters[3 * number + 1 : 3 * number + 3], eps)
             passed.append(_Passed(raw, norm, y))
-        with torch.cuda.device_of(images):
-            return None, None, *_backward(ctx.layers, images, weights, passed, gradient)
+        with torch.cuda.device_of(x):
+            return None, *_backward(ctx.layers, x, weights, passed, gradient)
 
 
-def _backward(layers: list[tuple], images: Tensor, weights: list[Tensor], passed: list[_Passed], outer: Tensor):
-    """The gradients of each layer's weight, and of its BN's weight and bias."""
+def _backward(
+    layers: list[tuple], x: Tensor, weights: list[Tensor | None], passed: list[_Passed], outer: Tensor
+) -> list[Tensor | None]:
+    """Compute the gradients of x if it is maps, of the first shortcut's input, and of each layer's weight and BN."""
     gradients: list[Tensor | None] = [None] * (3 * len(layers))
-    weight_parts = _WeightParts(images, weights, passed)
-    shorts: dict[int, tuple[Tensor, Shortcut]] = {}  # by the layer whose output a shortcut takes: its output's gradient
+    weight_parts = _WeightParts(x, weights, passed)
+    shorts: dict[int, tuple[Tensor, Shortcut]] = {}  # the gradient of a shortcut's output, by the layer that it is from
     last = passed[-1]
-    outer = outer.contiguous(memory_format=torch.channels_last)
-    g, parts = launching.output_gradient(outer, last.y, last.raw, last.norm)
+    g, parts = launching.output_gradient(
+        outer.contiguous(memory_format=torch.channels_last), last.y, last.raw, last.norm
+    )
     for number in reversed(range(len(layers))):
         stride, shortcut, _ = layers[number]
         here = passed[number]
@@ -166,7 +142,6 @@ def _backward(layers: list[tuple], images: Tensor, weights: list[Tensor], passed
         gradients[3 * number + 2], gradients[3 * number + 1] = sums.unbind()
         d = launching.normalize_gradient(here.raw, g, here.norm, sums)
         if number == 0:
-            launching.image_weight_gradient(images, d, weight_parts.of(0))
             break
         before = passed[number - 1]
         launching.weight_gradient(before.y, d, stride, weight_parts.of(number))
@@ -174,33 +149,37 @@ def _backward(layers: list[tuple], images: Tensor, weights: list[Tensor], passed
             shorts[number - 2] = g, shortcut
         short = shorts.pop(number - 1, (None, None))
         g, parts = launching.input_gradient(d, weights[number], stride, *short, before.y, before.raw, before.norm)
+    if weights[0] is not None:
+        launching.image_weight_gradient(x, d, weight_parts.of(0))
     gradients[::3] = weight_parts.finish()
-    return gradients
+    return [d if weights[0] is None else None, g if shortcut is not None else None, *gradients]
 
 
 class _WeightParts:
-    """The parts of all weight gradients: those of layers alike lie side by side, and one launch adds them up."""
+    """The parts of all weight gradients: the parts of like layers lie side by side, and one launch adds them up."""
 
-    def __init__(self, images: Tensor, weights: list[Tensor], passed: list[_Passed]):
-        inputs = [images, *(p.y for p in passed[:-1])]
-        self._weights = weights
-        self._kinds = [(weight.shape, p.raw.shape) for weight, p in zip(weights, passed)]
+    def __init__(self, x: Tensor, weights: list[Tensor | None], passed: list[_Passed]):
+        inputs = [x, *(p.y for p in passed[:-1])]
+        self._dtype = passed[0].raw.dtype
+        self._kinds = [weight is not None and (weight.shape, p.raw.shape) for weight, p in zip(weights, passed)]
         counts, self._parts = Counter(self._kinds), {}
-        for kind, x, p in zip(self._kinds, inputs, passed):
-            if kind not in self._parts:
-                self._parts[kind] = launching.weight_parts(x, p.raw, counts[kind])
+        for kind, y, p in zip(self._kinds, inputs, passed):
+            if kind and kind not in self._parts:
+                self._parts[kind] = launching.weight_parts(y, p.raw, counts[kind])
 
     def of(self, number: int) -> Tensor:
-        """Where the parts of a layer's weight gradient go."""
+        """Return the memory for the parts of a layer's weight gradient."""
         place = self._kinds[:number].count(self._kinds[number])
         return self._parts[self._kinds[number]][place : place + 1]
 
-    def finish(self) -> list[Tensor]:
-        """All weight gradients, like the weights."""
-        dtype = self._weights[0].dtype
-        sums = {kind: iter(launching.finish_weights(parts, dtype)) for kind, parts in self._parts.items()}
+    def finish(self) -> list[Tensor | None]:
+        """Compute all weight gradients, (out, in, 3, 3), channels-last; None for a layer without a convolution."""
+        sums = {kind: iter(launching.finish_weights(parts, self._dtype)) for kind, parts in self._parts.items()}
         gradients = []
-        for kind, weight in zip(self._kinds, self._weights):
-            out, channels, *kernel = weight.shape
-            gradients.append(next(sums[kind]).view(out, *kernel, channels).permute(0, 3, 1, 2))
+        for kind in self._kinds:
+            if kind:
+                out, channels, *kernel = kind[0]
+                gradients.append(next(sums[kind]).view(out, *kernel, channels).permute(0, 3, 1, 2))
+            else:
+                gradients.append(None)
         return gradients

@@ -10,6 +10,7 @@ import torch
 
 from benchmarks import alternatives, processes, variants
 from benchmarks.alternatives import from_json, measure_kind, to_json
+from benchmarks.frontend import convolutions, graphs
 from benchmarks.measuring import Rates, random_images
 from benchmarks.processes import Unavailable, measure_processes, mps
 from benchmarks.variants import EagerLoop, Measured, Setting, Stacks, convolution_stack
@@ -46,9 +47,26 @@ def small(monkeypatch):
     ],
 )
 def test_every_kind_can_be_measured(kind, runs, setting):
+    if kind == "fused":
+        pytest.importorskip("triton")
     rows = list(variants.KINDS[kind]("cifar_resnet8", setting))
     assert [row.runs for row in rows] == runs
     assert all(row.rates.median > 0 and row.failed is None and row.model == "cifar_resnet8" for row in rows)
+
+
+def test_without_the_cudnn_frontend_its_row_says_how_to_install_it(setting, monkeypatch):
+    monkeypatch.setattr(variants.importlib.util, "find_spec", lambda name: None)
+    (row,) = variants.KINDS["frontend"]("cifar_resnet8", setting)
+    assert row.rates is None and row.failed.endswith("pip install --no-deps nvidia-cudnn-frontend")
+
+
+def test_the_cudnn_frontend_accepts_the_graphs_of_all_convolutions():
+    cudnn = pytest.importorskip("cudnn")
+    for model in ("cifar_resnet8", "cifar_bottleneck11"):
+        for x, weight, y, conv in convolutions(model, "meta")[1:]:
+            for graph, tensors in graphs(cudnn, cudnn.Handle(1, 0), x, weight, y, conv):  # nothing asks this handle
+                graph.validate()
+                assert all([*node.get_dim()] == [*tensor.shape] for node, tensor in tensors.items())
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -85,6 +103,7 @@ def test_a_row_survives_its_way_through_a_pipe():
         assert from_json(to_json(row)) == row
 
 
+@pytest.mark.slow
 def test_a_kind_is_measured_in_a_process_of_its_own_and_its_failure_is_a_row():
     first, second, third = measure_kind("eager", ["cifar_resnet8", "resnet9"], limit=120, **QUICK)
     assert first.name.startswith("eager, fp32") and first.rates and second.rates
@@ -97,11 +116,13 @@ def test_a_child_that_takes_too_long_is_a_row_too():
     assert first.name == "a" and second.failed == "not finished within 2 s"
 
 
+@pytest.mark.slow
 def test_processes_are_measured_together():
     (row,) = measure_processes("two", 2, ["cifar_resnet8"], 2, 0.001, "cpu", 256, timeout=120)
     assert row.runs == 2 and len(row.rates.images_per_second) == 2 and row.rates.steps >= 1
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_says_why():
     rows = measure_kind("processes", ["resnet9"], limit=120, **QUICK)
     assert [(row.model, row.runs) for row in rows] == [(None, 1), (None, 2)] and "resnet9" in rows[0].failed
@@ -181,7 +202,9 @@ def test_the_page_compares_with_the_first():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("kind", ["eager", "graph", "streams", "grouped"])
+@pytest.mark.parametrize("kind", ["eager", "graph", "streams", "fused", "frontend", "grouped"])
 def test_every_kind_can_be_measured_on_a_gpu(kind):
+    if kind == "frontend":
+        pytest.importorskip("cudnn")
     setting = Setting(ResidentData(random_images(256, 1), None, find_device()), 1, 0.01)
     assert all(row.rates.median > 0 for row in variants.KINDS[kind]("cifar_resnet8", setting))

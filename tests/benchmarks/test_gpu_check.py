@@ -328,6 +328,7 @@ def test_a_process_ends(text, ended):
     assert run_limited(script(text), 60) == ended
 
 
+@pytest.mark.slow
 def test_a_stage_is_a_process_that_runs_one_test():
     stage = next(stage for stage in stages(TINY) if stage.name == "test-fp16")
     ended = start_process(stage, TINY, "cpu", 120)

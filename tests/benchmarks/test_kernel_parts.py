@@ -1,5 +1,7 @@
 """The parts of a training step by the names of its kernels, as a profile of an H100 had them."""
 
+from itertools import chain
+
 import pytest
 import torch
 
@@ -34,7 +36,8 @@ def test_every_kernel_of_a_step_has_a_part():
 
     launches = step_launches("cifar_resnet20")
     assert len(launches) == 139
-    assert {launch.kernel.fn.__name__ for launch in launches} == kernels._FUSED_PARTS.keys()
+    bottlenecks = step_launches("cifar_bottleneck11", variant="d")
+    assert {launch.kernel.fn.__name__ for launch in launches + bottlenecks} == kernels._FUSED_PARTS.keys()
 
 
 def test_other_settings_change_the_kernels_that_they_name_and_no_other():
@@ -43,7 +46,8 @@ def test_other_settings_change_the_kernels_that_they_name_and_no_other():
 
     def cut(settings) -> dict[str, list]:
         found = {}
-        for launch in step_launches("cifar_resnet14", settings=settings):
+        launches = [step_launches(model, settings=settings) for model in ("cifar_resnet14", "cifar_bottleneck11")]
+        for launch in chain.from_iterable(launches):
             found.setdefault(launch.kernel.fn.__name__, []).append((launch.grid, launch.constants, launch.warps))
         return found
 

@@ -70,6 +70,7 @@ def test_the_command_writes_both_files(tmp_path, quick_limits, capsys):
     assert values["models"][0]["rows"][1]["of_floor"] > 0 and values["table"] is None
 
 
+@pytest.mark.slow
 def test_what_was_measured_stays_when_it_is_cut_off(tmp_path, quick_limits, monkeypatch):
     measure = throughput.measure_model
 

@@ -34,16 +34,23 @@ CONTEXT.set_forkserver_preload(["torch", "torch._dynamo", "torchvision", "submit
 
 @dataclass(frozen=True)
 class Setting:
-    """An experiment of tiny runs: so many seeds of so many iterations, and if wanted one of a run that diverges."""
+    """An experiment of tiny runs: so many seeds of so many iterations, and if wanted one of a run that diverges.
+
+    ``files``: trained on images in files, which another process reads.
+    """
 
     iterations: int = 60
     seeds: int = 3
     diverging: bool = False
+    files: bool = False
 
     @property
     def experiment(self) -> Experiment:
         recipe = Recipe().shortened(self.iterations, eval_interval=self.iterations // 2, batch_size=8)
-        rows = [Row("resnet8", "ResNet-8", "cifar_resnet8", recipe, "synthetic")]
+        recipe = replace(recipe, crop="area", image_size=16) if self.files else recipe
+        rows = [
+            Row("resnet8", "ResNet-8", "cifar_resnet8", recipe, "synthetic_imagenet" if self.files else "synthetic")
+        ]
         if self.diverging:
             rows.insert(0, replace(rows[0], key="diverging", recipe=replace(recipe, learning_rate=1e30)))
         return Experiment("faults", "Struck by faults", "no paper", lambda profile: rows, write_table)
@@ -78,6 +85,7 @@ class Launch:
         self.setting, self.out, self.log = setting, out, logs / f"launch.{len(list(logs.glob('launch.*.log')))}.log"
         self.log.touch()
         arguments = ["--profile", "smoke", "--seeds", str(setting.seeds), "--out", str(out), "--device", "cpu"]
+        arguments += ["--data", str(out.parent / "data")]
         if "--checkpoint-seconds" not in flags:
             arguments += ["--checkpoint-seconds", str(CHECKPOINT_SECONDS)]
         # The server that forks may have been started before there was a cluster: it has another environment.

@@ -1,24 +1,33 @@
-"""Files that can't be written, or are damaged; and a run that diverges."""
+"""Files that can't be written or read, or are damaged; clocks and outputs of other kinds; and a run that diverges."""
 
+import ctypes
 import json
 import os
 import random
 import subprocess
+import sys
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from faulted import SECONDS, Interruptions, Setting, is_recorded, run_paths, wait_until
 
+from reproductions.harness import cli
 from reproductions.harness.console import EXIT_FAILED, EXIT_REFUSED
 from reproductions.harness.launching.run_paths import Status
 from reproductions.harness.records import read_pool, read_record, record_path
 from resnet import checkpoint
 
+pytestmark = pytest.mark.faults
+
 SETTING = Setting()
 INLINE = ("--launcher", "inline")
 NEVER = ("--checkpoint-seconds", "1000")
 PAGE = os.sysconf("SC_PAGE_SIZE")
+CLONE_NEWNS = 0x20000  # of sched.h
+CAPABILITIES = 0x20080522  # the version of capset(2) with 64 of them
 
 
 @pytest.fixture
@@ -207,6 +216,89 @@ def test_a_results_folder_that_is_read_only(disk, launch, check):
     launch(SETTING, out, *INLINE).succeed()
     check("Read-only results folder", "before the launch, and while it trains", 2, SETTING, [out], [counts.counts],
           said="says so")  # fmt: skip
+
+
+# ------------------------------------------------------------------------- unreadable folders, clocks, outputs, memory
+
+
+def obey_permissions() -> None:
+    """Give up what lets this process read what its user may not: all that root has beyond other users."""
+    header, none = (ctypes.c_uint32 * 2)(CAPABILITIES, 0), (ctypes.c_uint32 * 6)()
+    assert ctypes.CDLL(None, use_errno=True).capset(header, none) == 0, os.strerror(ctypes.get_errno())
+
+
+def test_a_results_folder_that_can_not_be_read(launch, check, tmp_path):
+    out = tmp_path / "runs"
+    launch(SETTING, out, *INLINE).succeed()
+    (out / "records").chmod(0o000)
+    refused = launch(SETTING, out, *INLINE, before=obey_permissions)
+    assert refused.end() == EXIT_REFUSED and "have it made readable for this user" in refused.said, refused.said
+    assert "Traceback" not in refused.said
+    (out / "records").chmod(0o755)
+    launch(SETTING, out, *INLINE, before=obey_permissions).succeed()
+    check("Unreadable results folder", "before a launch", 1, SETTING, [out], [{}], begun_once=True,
+          said="says so, trains nothing over it")  # fmt: skip
+
+
+def be_quick_to_take_over() -> None:
+    cli.RunPaths = partial(cli.RunPaths, stale_seconds=3.0)
+
+
+def test_an_owner_from_the_future(launch, check, tmp_path):
+    """A run whose owner, on another machine with a clock an hour ahead, is no more."""
+    out, times = tmp_path / "runs", 2
+    counts = Interruptions(out, SETTING.runs)
+    for _ in range(times):
+        training = launch(SETTING, out, *INLINE)
+        training.wait_for_news()
+        assert training.kill(), "it ended too soon"
+        counts.note()
+        for claim in out.glob("work/*/owner.*"):
+            claim.write_text(json.dumps({"host": "elsewhere", "boot": "another", "pid": 1, "started": "1"}))
+            os.utime(claim, (time.time() + 3600,) * 2)
+    launch(SETTING, out, *INLINE, before=be_quick_to_take_over).succeed()
+    check("Clock of another machine", "an hour ahead of it the owner of a run dies", times, SETTING, [out],
+          [counts.counts], said="waited for no longer than for others")  # fmt: skip
+
+
+def print_ascii() -> None:
+    sys.stdout.reconfigure(encoding="ascii")
+    sys.stderr.reconfigure(encoding="ascii", errors="backslashreplace")  # as Python has it
+
+
+def print_on_full_disk() -> None:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "how", "said"),
+    [
+        (print_ascii, "that has ASCII alone", "shows ? for other characters"),
+        (print_on_full_disk, "to a full disk", "says so"),
+    ],
+)
+def test_an_output_that_does_not_take_all(before, how, said, launch, check, tmp_path):
+    out = tmp_path / "läufe – 中"
+    training = launch(SETTING, out, *INLINE, before=before)
+    training.succeed()
+    assert ("l?ufe ? ?/" if before is print_ascii else "written, but not shown") in training.said, training.said
+    check("Standard output", how, 1, SETTING, [out], [{}], begun_once=True, said=f"{said}; the exit status is 0")
+
+
+def use_small_shared_memory() -> None:
+    """Have this process see a /dev/shm of 1 MB, where containers have 64."""
+    assert ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
+    said = mount("--make-rprivate", "/") or mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", "/dev/shm")
+    assert not said, said
+
+
+def test_shared_memory_that_is_small(launch, check, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    out, setting = tmp_path / "runs", Setting(seeds=2, files=True)
+    launch(setting, out, *INLINE, before=use_small_shared_memory).succeed()
+    check("Small shared memory", "/dev/shm of 1 MB, images read from files", 1, setting, [out], [{}], begun_once=True,
+          said="needs none")  # fmt: skip
 
 
 # ----------------------------------------------------------------------------------------------------------- divergence

@@ -4,14 +4,20 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
-from faulted import CHECKPOINT_SECONDS, Interruptions, Setting
+from faulted import CHECKPOINT_SECONDS, Interruptions, Setting, is_training, wait_until
 
+from reproductions.harness.console import EXIT_FAILED
 from resnet import files
 
+pytestmark = pytest.mark.faults
+
 SHORT, LONGER = Setting(), Setting(iterations=100)
+READING = Setting(iterations=300, seeds=2, files=True)
 INLINE, LOCAL = ("--launcher", "inline"), ("--launcher", "local")
 
 
@@ -66,6 +72,33 @@ def test_a_training_process_killed_while_it_writes_a_file(launch, check, tmp_pat
     assert not list(out.glob("work/*/.*")), "nothing half-written is left"
     how = "while it writes its list of starts, a checkpoint, its status, the weights, the record, the table"
     check("SIGKILL of the process that trains", how, times, SHORT, [out], [counts.counts])
+
+
+def _readers(process: int) -> list[int]:
+    """The processes that read images for this one: its forks, which have its command line."""
+    mine = Path(f"/proc/{process}/cmdline").read_bytes()
+    found = []
+    for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+        with suppress(OSError):  # it has just ended
+            found += [int(child)] if Path(f"/proc/{child}/cmdline").read_bytes() == mine else []
+    return found
+
+
+def test_a_process_that_reads_images_killed(launch, check, tmp_path):
+    out, moments, times = tmp_path / "runs", random.Random(0), 3
+    counts = Interruptions(out, READING.runs)
+    for _ in range(times):
+        training = launch(READING, out, *INLINE)
+        wait_until(lambda: any(is_training(out, run) for run in READING.runs), "a run that trains")
+        time.sleep(moments.uniform(0, CHECKPOINT_SECONDS))
+        wait_until(partial(_readers, training.process.pid), "a process that reads images")
+        os.kill(_readers(training.process.pid)[0], signal.SIGKILL)
+        assert training.end(60) == EXIT_FAILED and "a process that reads images has ended" in training.said
+        assert "Traceback" not in training.said, training.said
+        counts.note()
+    launch(READING, out, *INLINE).succeed()
+    check("SIGKILL of a process that reads images", "at random moments", times, READING, [out], [counts.counts],
+          said="ends the run within a minute, and says so")  # fmt: skip
 
 
 def test_a_launcher_killed_while_its_jobs_live(launch, check, tmp_path):

@@ -25,7 +25,7 @@ from reproductions.harness.launching.slurm import cluster_profile
 from reproductions.harness.launching.slurm.submissions import read_submissions
 from reproductions.harness.records import read_record, record_path
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.faults, pytest.mark.slurm]
 
 SETTING = Setting(iterations=300, seeds=2)
 PROFILE = """partition = "low"

@@ -11,6 +11,7 @@ import pytest
 import torch
 from fakes import make_record, store
 from tiny import TINY
+from waiting import Killed, wait_until
 
 from reproductions.harness import provenance
 from reproductions.harness.launching import claims, worker
@@ -178,13 +179,6 @@ def test_of_many_that_want_a_run_at_the_same_moment_one_gets_it(tmp_path):
         winners[0].release()
 
 
-def wait_until(condition, seconds=10):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
-
-
 # ---------------------------------------------------------------------------------------------------------- whole runs
 
 
@@ -248,10 +242,6 @@ def test_a_run_that_failed_in_this_launch_is_not_begun_again_by_another_job(path
     assert execute(RUNS[:1], paths, lambda: False, execution=ExecutionOptions(launch="b")) == Outcome({}), (
         "another launch tries again"
     )
-
-
-class Killed(BaseException):
-    """What a SIGKILL looks like to the code: nothing catches it."""
 
 
 def test_a_run_that_never_gets_further_is_given_up_and_the_others_go_on(paths, monkeypatch):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -149,16 +150,6 @@ def test_one_failing_run_does_not_stop_the_others_and_why_is_shown(out, capsys):
     assert f"{failing}: failed: [Errno 21] Is a directory" in said
 
 
-def test_a_run_that_cannot_be_begun_does_not_stop_the_others_and_says_why(out, capsys):
-    failing, other = TINY_EXPERIMENT.runs(SMOKE, 1)
-    starts = RunPaths(out, out).work(failing) / "starts.json"
-    starts.mkdir(parents=True)
-    assert run(out) == 1
-    assert list(read_pool(out / "records").records) == [other.identity]
-    said = capsys.readouterr().err
-    assert f"failed: {failing}\n" in said and str(starts) in said and "Traceback" not in said
-
-
 def test_a_damaged_record_is_named_and_not_trained_over(out, launched, capsys):
     store(out / "records", *(make_record(r, 20.0) for r in TINY_EXPERIMENT.runs(SMOKE, 1)))
     path = damage(out)
@@ -291,6 +282,7 @@ def test_training_on_a_processor_says_why_unless_it_was_asked_for(out, no_gpu, l
         (["--max-starts", "0"], "'0' is not a whole number of at least 1"),
         (["--slots", "0"], "'0' is not a whole number of at least 1"),
         (["--epochs", "3"], "unrecognized arguments"),
+        (["--data", ""], "no path is named"),
     ],
 )
 def test_bad_arguments_are_refused_with_the_reason(out, launched, capsys, arguments, message):
@@ -298,6 +290,11 @@ def test_bad_arguments_are_refused_with_the_reason(out, launched, capsys, argume
         run(out, *arguments)
     assert ended.value.code == 2 and message in capsys.readouterr().err
     assert not launched and not out.exists()
+
+
+def test_a_path_in_the_home_folder_is_found_where_the_shell_left_the_tilde(out, launched, monkeypatch):
+    monkeypatch.setenv("HOME", str(out.parent / "home"))
+    assert cli.parse(TINY_EXPERIMENT, ["--out=~/runs", "--data=~nobody-here/x"]).out == out.parent / "home" / "runs"
 
 
 @pytest.mark.parametrize(
@@ -324,7 +321,7 @@ def test_a_device_that_is_not_here_is_refused_with_those_that_are(out, no_gpu, l
     monkeypatch.setattr("resnet.device.why_no_cuda", lambda: "no driver")
     assert run(out, "--device", name) == 2
     said = capsys.readouterr().err
-    assert f"there is no device {name!r}; the devices here are: cpu (no CUDA GPU: no driver)" in said and not launched
+    assert f"there is no device {name!r}; available devices: cpu (no CUDA GPU: no driver)" in said and not launched
 
 
 def test_a_device_of_a_cluster_is_not_looked_for_here(out, no_gpu, launched):
@@ -558,7 +555,7 @@ def would_run(*arguments):
     """The scripts that make would run, each with its flags, without running them."""
     command = ["make", "--dry-run", "--always-make", "--old-file=.venv/.installed", *arguments]
     made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    found = re.findall(r"-m reproductions\.(\w+)([^;|\n]*)", made.replace("\\\n", " "))
+    found = re.findall(r"-m reproductions\.([\w.]+)([^;|\n]*)", made.replace("\\\n", " "))
     return [(script, " ".join(flags.split())) for script, flags in found]
 
 
@@ -566,22 +563,26 @@ def test_every_listed_target_is_in_the_makefile():
     for experiment in main.EXPERIMENTS:
         dataset = f"--dataset {experiment.dataset}" if experiment.dataset else ""
         ((script, flags),) = would_run(*experiment.target.split(), "PROFILE=smoke")
-        assert script == experiment.script
+        assert script == experiment.module
         assert flags.replace("'", "") == f"--profile smoke {dataset}".strip()
 
 
-def test_one_target_makes_all_tables_of_bag_of_tricks_one_after_another():
+def test_one_target_makes_all_tables_of_bag_of_tricks_one_after_another(monkeypatch):
     made = would_run("reproduce-bag-of-tricks", "DATASET=imagenet", "PROFILE=smoke")
-    assert made == [
-        (f"bag_of_tricks_{table}", "--profile 'smoke' --dataset 'imagenet'")
-        for table in ("efficient", "tweaks", "refinements")
-    ]
+    assert made == [("bag_of_tricks", "--profile 'smoke' --dataset 'imagenet'")]
+    names, statuses = [], iter([0, 0, 0, 0, 1])
+    monkeypatch.setattr(cli, "run_experiment", lambda own: names.append(own["imagenet"].script) or next(statuses))
+    for expected in (0, 1):  # one that fails ends it
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module("reproductions.bag_of_tricks", run_name="__main__")
+        assert ended.value.code == expected
+    assert names == [f"bag_of_tricks_{t}" for t in ("efficient", "tweaks", "refinements", "efficient", "tweaks")]
 
 
 def test_one_target_makes_every_table():
     made = would_run("reproduce-all", "SEEDS=3")
     assert all(flags.startswith("--seeds '3'") for _, flags in made)
-    everything = {(e.script, "--dataset imagenet" if e.dataset else "") for e in main.EXPERIMENTS}
+    everything = {(e.module, "--dataset imagenet" if e.dataset else "") for e in main.EXPERIMENTS}
     assert {(script, flags.removeprefix("--seeds '3'").strip()) for script, flags in made} == everything
     assert len(made) == len(main.EXPERIMENTS)
 

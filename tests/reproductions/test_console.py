@@ -68,6 +68,7 @@ show_files([Path(sys.argv[1])])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize("target", ["full", "gone"])
@@ -88,3 +89,11 @@ def test_an_output_that_fails_ends_no_command(tmp_path, stream, target):
         assert done.stderr == f"said\n{table}: written, but not shown: standard output: {reason}\n"
     else:
         assert done.stdout == f"the table\nwrote {table}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_output_is_said_in_a_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "reproductions", "list"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "list: [Errno 28] No space left on device\n")

@@ -45,6 +45,7 @@ def test_what_a_job_unpickles_raises_the_same(modules):
     assert re.match(r"ImportError: PYTHONPATH has Python import numpy, torch from", done.stderr.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_what_the_user_adds_is_left_alone(modules, tmp_path):
     folder = modules("of_my_own")
     (folder / "numpy").mkdir()  # of no package: Python takes the environment's
@@ -56,6 +57,12 @@ def test_what_the_user_adds_is_left_alone(modules, tmp_path):
     assert done.returncode == 0 and "cifar_table" in done.stdout, done.stderr
 
 
+def test_a_notebooks_backend_of_matplotlib_is_no_matter(tmp_path):
+    script = "import reproductions, matplotlib; print(matplotlib.get_backend())"
+    done = start("-c", script, path=[ROOT], MPLBACKEND="module://matplotlib_inline.backend_inline")
+    assert done.returncode == 0 and done.stdout, done.stderr
+
+
 def test_an_environment_without_torch_takes_all_from_pythonpath(modules):
     script = "import sysconfig; sysconfig.get_path = lambda name: '/nowhere'; import reproductions"
     assert "theirs" not in (said := start("-c", script, path=[modules("numpy")]).stderr) and not said
@@ -63,6 +70,7 @@ def test_an_environment_without_torch_takes_all_from_pythonpath(modules):
 
 def test_all_that_the_constraints_pin_is_looked_for_but_what_tests_need():
     pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    pinned -= {"hypothesis", "iniconfig", "nvidia-ml-py", "pluggy", "pytest", "sortedcontainers"}
+    pinned -= {"execnet", "hypothesis", "iniconfig", "nvidia-ml-py", "pluggy", "pytest", "pytest-xdist", "ruff"}
+    pinned -= {"sortedcontainers"}
     modules = metadata.packages_distributions()
     assert {name for module in MODULES for name in modules[module]} == pinned

@@ -7,7 +7,6 @@ from urllib.error import URLError
 import pytest
 import torch
 import torchvision
-from safetensors.torch import save_file
 
 from reproductions.harness import cli
 from reproductions.imagenet import evaluate_checkpoint
@@ -129,18 +128,6 @@ def test_torchvisions_format(evaluate, data, tmp_path, theirs, test):
     (row,) = rows_of(text).values()
     assert status == 0 and [row["top-1 error"], row["top-5 error"]] == [f"{count:.2f}" for count in wrong]
     assert ": resnet18 variant=original shortcut=B num_classes=10, 11,181,642 parameters" in text
-
-
-def test_wrapped_weights_and_safetensors_are_the_same(evaluate, tmp_path, theirs):
-    state = theirs.state_dict()
-    wrapped = {"epoch": 3, "state_dict": {f"module.{key}": value for key, value in state.items()}}
-    torch.save(state, tmp_path / "net.pt")
-    torch.save(wrapped, tmp_path / "wrapped.pth.tar")
-    save_file(state, tmp_path / "net.safetensors")
-    printed = [evaluate(tmp_path / name, *SYNTHETIC) for name in ("net.pt", "wrapped.pth.tar", "net.safetensors")]
-    assert [status for status, _, _ in printed] == [0, 0, 0]
-    ends = {re.sub(r"^.*?: |\d+\.\d  *\|$", "", text, flags=re.MULTILINE) for _, text, _ in printed}
-    assert len(ends) == 1
 
 
 def test_precision_is_said(evaluate, tmp_path, theirs):

@@ -7,6 +7,7 @@ from fakes import make_record, store
 from tiny import make_experiment
 
 from reproductions import cifar_table, degradation, precision
+from reproductions.bag_of_tricks import tweaks as bag_of_tricks_tweaks
 from reproductions.experiments import EXPERIMENTS, PUBLISHED_TABLES, evidence
 from reproductions.harness.experiment import PROFILES, Row, Variant
 from reproductions.harness.records import Pool, read_pool
@@ -202,13 +203,18 @@ def test_kernels_are_chosen_for_runs_that_have_two_kinds_and_change_no_other():
         assert not set(default) & set(cifar_table.EXPERIMENT.runs(variant, 2))
         assert cifar_table.EXPERIMENT.resolve(variant) == variant
     assert cifar_table.EXPERIMENT.command(fused) == "make reproduce-cifar-table KERNELS=fused"
+    (own,) = precision.EXPERIMENT.runs(Variant(kernels="library"), 1, ["fused"])  # a row keeps its own
+    assert own == fast
+    ladder = bag_of_tricks_tweaks.EXPERIMENTS["cifar10"].runs(fused, 1)
+    assert {(run.recipe.kernels, run.recipe.precision) for run in ladder} == {("fused", "auto")}
     with pytest.raises(ValueError, match="fused kernels can't be chosen here: none of these rows"):
         cifar_table.EXPERIMENT.resolve(Variant(precision="fp32", kernels="fused"))
 
 
 def test_the_fast_row_of_the_precision_table_is_the_cifar_tables_own():
-    fast, full = precision.rows("paper")
+    fast, fused, full = precision.rows("paper")
     (own,) = [row for row in cifar_table.rows("paper") if row.key == "resnet20"]
     assert fast.run(3).identity == own.run(3).identity != full.run(3).identity
     assert full.recipe.precision == "fp32"
-    assert [row.recipe.precision for row in precision.rows("smoke")] == ["bf16", "fp32"]
+    assert fused.on_request and fused.recipe == replace(fast.recipe, kernels="fused")
+    assert [row.recipe.precision for row in precision.rows("smoke")] == ["bf16", "bf16", "fp32"]

@@ -223,7 +223,7 @@ def test_a_row_that_two_experiments_have_is_exported_again_and_another_ones_file
     before, trained = path.read_bytes(), details.rows("smoke")[1]
     leave(out, trained.run(0), 9.0)
     code, said = run_export(out, to, experiment=details)
-    assert code == 2 and f"the weights in {path} are those of ResNet-8 (Degradation" in said
+    assert code == 2 and f"{path} has the weights of ResNet-8 (Degradation" in said
     assert "trained in another way; move it away, or name another folder" in said and "nothing was written" in said
     assert path.read_bytes() == before and len(list(to.iterdir())) == 2
     path.write_bytes(b"no weights")
@@ -235,7 +235,7 @@ def test_rows_whose_keys_give_the_same_name_are_refused(out, tmp_path):
     rows = [replace(ROWS["resnet8"], key=key) for key in ("resnet8-cifar_table-x", "x")]
     both = replace(cifar_table.EXPERIMENT, rows=lambda profile: rows)
     code, said = run_export(out, tmp_path / "to", experiment=both)
-    assert code == 2 and "is another row's of cifar_table; give one of them another key" in said
+    assert code == 2 and "belongs to another row of cifar_table; change one of the keys" in said
     assert not (tmp_path / "to").exists()
 
 
@@ -307,7 +307,9 @@ def test_hub_gives_the_net_of_the_repository():
 
 
 def test_hub_says_when_nothing_has_been_released(hub):
-    with pytest.raises(WeightsError, match="no weights have been released for cifar_plain20; none have been released"):
+    with pytest.raises(
+        WeightsError, match="no released weights of cifar_plain20; there are no released weights of any net"
+    ):
         load(hub, "cifar_plain20", pretrained=True)
 
 
@@ -327,7 +329,7 @@ def test_hub_takes_options_from_the_card(hub):
     assert digest_of_weights(model.state_dict()) == record["weights_sha256"]
     with pytest.raises(WeightsError, match="holds cifar_bottleneck56 variant=d .* not cifar_bottleneck56 variant=b"):
         load(hub, "cifar_bottleneck56", weights=path.stem, variant="b")
-    with pytest.raises(WeightsError, match="been released for cifar_bottleneck56; there are: cifar_bottleneck56-b"):
+    with pytest.raises(WeightsError, match="no released weights of cifar_bottleneck56; released: cifar_bottleneck56-b"):
         load(hub, "cifar_bottleneck56", pretrained=True)  # whose default row it is not
 
 
@@ -341,15 +343,15 @@ def test_hub_finds_released_weights_by_name_and_path(hub, tmp_path):
     for given in arguments:
         assert torch.equal(load(hub, "cifar_resnet20", **given).fc.weight, state["fc.weight"])
     (hub / "weights/cifar_resnet20.safetensors").unlink()
-    with pytest.raises(WeightsError, match="cifar_resnet20; there are: cifar_resnet20_short"):
+    with pytest.raises(WeightsError, match="cifar_resnet20; released: cifar_resnet20_short"):
         load(hub, "cifar_resnet20", pretrained=True)  # which is not what one would expect of it
     other = create_model("cifar_resnet20").state_dict()
     card |= {"weights_sha256": digest_of_weights(other)}
     export.write_atomically(hub / "weights/cifar_resnet20_fp32.safetensors", export.pack_weights(other, card))
     assert torch.equal(load(hub, "cifar_resnet20", pretrained=True).fc.weight, other["fc.weight"])
-    with pytest.raises(WeightsError, match="cifar_resnet20_f; there are"):
+    with pytest.raises(WeightsError, match="cifar_resnet20_f; released: "):
         load(hub, "cifar_resnet20", weights="cifar_resnet20_f")
-    with pytest.raises(WeightsError, match="cifar_resnet56; there are: cifar_resnet20_fp32, cifar_resnet20_short"):
+    with pytest.raises(WeightsError, match="cifar_resnet56; released: cifar_resnet20_fp32, cifar_resnet20_short"):
         load(hub, "cifar_resnet56", pretrained=True)
     with pytest.raises(WeightsError, match=r"holds cifar_resnet20 \(ResNet-20, paper, test error 8.7 %\), and not"):
         load(hub, "cifar_resnet32", weights="cifar_resnet20_fp32")

@@ -5,7 +5,7 @@ import statistics
 from dataclasses import replace
 
 import pytest
-from fakes import leave_out_plots, make_results
+from fakes import make_results
 
 from reproductions.finetune import experiment as finetune
 from reproductions.finetune import own_folder as finetune_folder
@@ -22,12 +22,6 @@ EXPERIMENT = finetune.EXPERIMENT
 PAPER, SMOKE = Variant("paper"), Variant("smoke")
 ERRORS = {"pretraining": [14.0, 15.0, 13.5], "scratch": [30.0, 31.5, 29.0], "finetuned": [20.0, 22.0, 18.5]}
 ERRORS["finetuned_slower"] = [19.0, 21.5, 19.5]
-
-
-@pytest.fixture
-def no_plots(monkeypatch):
-    """Plots take most of the time and have tests of their own."""
-    leave_out_plots(monkeypatch)
 
 
 def test_what_is_compared_differs_in_its_first_weights_alone():
@@ -76,6 +70,7 @@ def test_the_table_pairs_seeds_and_judges_nothing_that_was_measured_on_other_ima
     assert (step["pairs"], step["statement"]) == ("3", "")
 
 
+@pytest.mark.slow
 def test_the_smoke_profile_goes_the_whole_way_from_the_pretrainings_weights(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(finetune, "EPOCHS", {**finetune.EPOCHS, "smoke": (1, 2)})
     monkeypatch.setattr(finetune, "EVALUATIONS", 2)

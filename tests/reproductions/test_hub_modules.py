@@ -27,6 +27,7 @@ assert sys.argv[2] not in sys.path
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["import resnet; use()", "use(); import resnet", "use(); import resnet; use()"])
 @pytest.mark.parametrize("package", [False, True])
 def test_hub_and_a_programs_own_module_resnet_do_not_meet(tmp_path, order, package):

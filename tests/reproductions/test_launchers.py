@@ -19,6 +19,7 @@ import submitit
 import tiny
 import torch
 from fakes import make_record, store
+from waiting import wait_until
 
 from reproductions.harness import cli, launching, provenance
 from reproductions.harness.console import EXIT_INTERRUPTED, make_console
@@ -109,24 +110,28 @@ def local_launch(tmp_path_factory):
     return paths, display, outcome
 
 
+@pytest.mark.slow
 def test_the_local_queue_leaves_the_records_of_the_inline_launcher(local_launch, tmp_path):
     paths = RunPaths(tmp_path, Path("data"))
     assert execute(RUNS[:2], paths, lambda: False) == Outcome({})
     assert weights(local_launch[0].out) == weights(tmp_path) and len(weights(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_the_local_queue_never_has_more_jobs_than_slots(local_launch):
     paths, _, _ = local_launch
     spans = [(min(times), max(times)) for times in paths.notes("times").values()]
     assert max(sum(first <= start <= last for first, last in spans) for start, _ in spans) <= 2
 
 
+@pytest.mark.slow
 def test_a_job_of_the_local_queue_trains_one_run_after_another(local_launch):
     ends = [set(seeds) for seeds in local_launch[0].notes("ends").values()]
     assert max(len(seeds) for seeds in ends) >= 2
     assert sorted(seed for seeds in ends for seed in seeds - {DYING.seed}) == [0, 1, FAILING.seed]
 
 
+@pytest.mark.slow
 def test_the_local_queue_says_which_slot_a_job_got_its_log_and_when_it_dies(local_launch):
     _, display, _ = local_launch
     logs = [text for text in display.said if ": log " in text]
@@ -135,12 +140,14 @@ def test_the_local_queue_says_which_slot_a_job_got_its_log_and_when_it_dies(loca
     assert sum("the job's process died" in text for text in display.said) == STARTS
 
 
+@pytest.mark.slow
 def test_a_failing_run_in_the_local_queue_is_reported_with_its_traceback(local_launch):
     paths, _, outcome = local_launch
     assert "Traceback" in outcome.failures[FAILING] and "RuntimeError: this run fails" in outcome.failures[FAILING]
     assert Status.read(RunPaths.work(paths, FAILING)).state == "failed"
 
 
+@pytest.mark.slow
 def test_a_run_whose_processes_die_without_progress_is_given_up_and_the_others_finish(local_launch):
     paths, _, outcome = local_launch
     assert set(outcome.failures) == {FAILING, DYING} and not outcome.interrupted
@@ -170,6 +177,7 @@ def uninterrupted(tmp_path_factory):
     return weights(paths.out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "number"),
     [(["--launcher", "inline"], signal.SIGINT), (["--launcher", "local", "--slots", "2"], signal.SIGTERM)],
@@ -202,13 +210,6 @@ def test_a_stopped_launch_goes_on_where_it_was_and_ends_with_the_same_weights(
 def running(out):
     statuses = [Status.read(path.parent) for path in out.glob("work/*/status.json")]
     return [status for status in statuses if status is not None and status.state == "running"]
-
-
-def wait_until(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 # -------------------------------------------------------------------------- the local queue, with jobs made of thin air
@@ -489,12 +490,12 @@ def test_a_process_that_died_leaves_the_end_of_its_log_and_is_not_waited_for(tmp
 
 
 def test_the_result_of_an_earlier_process_of_the_same_number_is_not_taken_for_the_jobs(paths, monkeypatch):
-    paths = submitit.core.utils.JobPaths(paths.jobs, "7")
+    job_paths = submitit.core.utils.JobPaths(paths.jobs, "7")
     paths.jobs.mkdir(parents=True)
-    paths.result_pickle.write_bytes(b"of old")
-    monkeypatch.setattr(submitit.LocalExecutor, "submit", lambda self, job: SimpleNamespace(paths=paths))
+    job_paths.result_pickle.write_bytes(b"of old")
+    monkeypatch.setattr(submitit.LocalExecutor, "submit", lambda self, job: SimpleNamespace(paths=job_paths))
     local._submit(Job(RUNS, paths, ExecutionOptions()), Slot(0, None, 1))
-    assert not paths.result_pickle.exists()
+    assert not job_paths.result_pickle.exists()
 
 
 # ---------------------------------------------------------------------------------------------------------------- slots

@@ -183,7 +183,10 @@ def run(out, *arguments, iterations=6, depths=(8, 14)):
     return cli.run_experiment(experiment, [*flags, *arguments])
 
 
-@pytest.mark.parametrize("launcher", [["--launcher", "inline"], ["--launcher", "local", "--slots", "2"]])
+@pytest.mark.parametrize(
+    "launcher",
+    [["--launcher", "inline"], pytest.param(["--launcher", "local", "--slots", "2"], marks=pytest.mark.slow)],
+)
 def test_what_is_lacking_is_trained_and_what_is_published_is_not(tmp_path, published, capsys, launcher):
     first, second = tiny.make_experiment().runs(SMOKE, 1)
     store(published / "records", make_record(first, 20.0))
@@ -198,6 +201,7 @@ def test_what_is_lacking_is_trained_and_what_is_published_is_not(tmp_path, publi
         assert set(read_pool(out / "records").records) == {first.identity, second.identity}
 
 
+@pytest.mark.slow
 def test_a_run_stops_at_a_checkpoint_when_the_time_is_over_and_goes_on_from_there(tmp_path, capsys):
     long, out = 40_000, tmp_path / "runs"
     (wanted,) = tiny.make_experiment(tiny.longer(long), depths=(8,)).runs(SMOKE, 1)
@@ -265,7 +269,7 @@ def test_a_dry_run_trains_nothing_and_all_needs_minutes(tmp_path, capsys):
     assert not (tmp_path / "runs" / "records").exists()
     with pytest.raises(SystemExit):
         run(tmp_path / "runs", "--all")
-    assert "--all has a meaning with --minutes only" in capsys.readouterr().err
+    assert "--all needs --minutes" in capsys.readouterr().err
 
 
 def test_jobs_on_a_cluster_are_as_long_as_the_minutes_and_as_many_as_it_takes(cluster, tmp_path):  # noqa: F811

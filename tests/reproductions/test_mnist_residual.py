@@ -5,7 +5,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from fakes import leave_out_plots, make_record, store
+from fakes import make_record, store
 
 from reproductions import mnist_residual, reported
 from reproductions.harness import cli, publish
@@ -44,12 +44,6 @@ def make_result(root, accuracies, variant=PAPER, published=None, seeds=None, div
 
 def report(result, out, variant=PAPER):
     return write_report(EXPERIMENT, variant, [result], out)
-
-
-@pytest.fixture
-def no_plots(monkeypatch):
-    """Plots take most of the time and have tests of their own."""
-    leave_out_plots(monkeypatch)
 
 
 def lines_of(path) -> list[list[str]]:

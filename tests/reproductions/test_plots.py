@@ -1,5 +1,6 @@
 """Plots made from records: what they draw, what they say of themselves, and that equal records give equal files."""
 
+import matplotlib
 import pytest
 from fakes import make_results
 from matplotlib.collections import PathCollection
@@ -111,6 +112,18 @@ def test_depth_draws_what_is_published_beside_a_users(tmp_path):
     user = make_results(TABLE, PAPER, {"resnet20": [8.7, 8.9]}, tmp_path, published={"resnet20": [8.5, 8.6]})
     (axis,) = error_against_depth(user, PAPER).axes
     assert [float(line.get_ydata()[0]) for line in axis.lines if line.get_marker() == "s"] == [pytest.approx(8.55)]
+
+
+def test_a_users_own_settings_of_matplotlib_change_no_plot(results, tmp_path):
+    def saved():
+        save(error_against_depth(results, PAPER), tmp_path / "depth", "x")
+        return (tmp_path / "depth.png").read_bytes(), (tmp_path / "depth.svg").read_bytes()
+
+    expected = saved()
+    with matplotlib.rc_context(
+        {"text.usetex": True, "axes.grid": True, "savefig.bbox": "tight"}
+    ):  # usetex: needs LaTeX
+        assert saved() == expected
 
 
 def test_nothing_to_draw(tmp_path):

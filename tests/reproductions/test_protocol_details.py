@@ -193,7 +193,7 @@ def test_the_headline_is_the_largest_change(results, tmp_path):
 
 def test_no_plot_without_pairs(tmp_path):
     results = EXPERIMENT.results(PAPER, 5, Pool(tmp_path), Pool(tmp_path / "published"))
-    assert effects.forest(protocol_details.find_effects(results), PAPER) is None
+    assert effects.effects_forest(protocol_details.find_effects(results), PAPER) is None
 
 
 def test_intervals_wider_than_the_plot_are_said_to_leave_it():

@@ -9,36 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from repositories import commit, git
 
 from reproductions.harness import provenance
 
-
-@pytest.fixture
-def repository(tmp_path, monkeypatch):
-    """A repository with a commit of both packages, which provenance takes for its own. A path with a space."""
-    root = tmp_path / "a copy"
-    for name in ("resnet/run.py", "resnet/models/cifar.py", "reproductions/table.py", "README.md", "results/r.json"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(f"# {name}\n")
-    (root / "resnet" / "notes.txt").write_text("not code\n")
-    monkeypatch.setattr(provenance, "ROOT", root)
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
-    monkeypatch.delenv(provenance.COMMIT_VARIABLE, raising=False)
-    provenance.committed_resnet_digest.cache_clear()  # commits of the same second are the same
-    git(root, "init", "--quiet")
-    commit(root)
-    return root
-
-
-def git(root, *arguments):
-    who = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org"]
-    return subprocess.run(["git", "-C", root, *who, *arguments], check=True, capture_output=True, text=True).stdout
-
-
-def commit(root) -> str:
-    git(root, "add", "--all")
-    git(root, "commit", "--quiet", "--message", "state")
-    return git(root, "rev-parse", "HEAD").strip()
+FILES = ("resnet/run.py", "resnet/models/cifar.py", "resnet/notes.txt", "reproductions/table.py", "README.md",
+         "results/r.json")  # fmt: skip
 
 
 def test_a_clean_checkout_is_its_commit(repository):
@@ -48,8 +24,9 @@ def test_a_clean_checkout_is_its_commit(repository):
     assert identity["resnet_sha256"] == provenance.committed_resnet_digest(head)
 
 
-@pytest.mark.parametrize("name", ["resnet/run.py", "reproductions/table.py", "resnet/new.py"])
+@pytest.mark.parametrize("name", ["resnet/run.py", "reproductions/table.py", "resnet/new.py", "reproductions/new.py"])
 def test_a_change_of_the_code_is_a_modification(repository, name):
+    git(repository, "config", "status.showUntrackedFiles", "no")  # as some have it for the home folder
     (repository / name).write_text("changed = True\n")
     assert provenance.code_identity()["modified"] is True
 
@@ -139,7 +116,7 @@ def test_why_records_of_other_code_can_not_be_published(repository, monkeypatch)
     (repository / "resnet" / "run.py").write_text("changed = True\n")
     assert why() == f"the code was modified since commit {head[:12]}; begin from a commit with all changes"
     git(repository, "update-index", "--assume-unchanged", "resnet/run.py")
-    assert f"not those of commit {head[:12]}, though git sees no change" in why()
+    assert f"differ from commit {head[:12]}, though git sees no change" in why()
     (repository / ".git").rename(repository.parent / "elsewhere")
     assert f"{repository} has no .git" in why() and "RESNET_COMMIT" in why()
 

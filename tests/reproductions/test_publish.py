@@ -20,7 +20,6 @@ from reproductions.harness.known_records import read_known_pool
 from reproductions.harness.records import (
     ORIGIN,
     SCHEMA,
-    read_pool,
     read_record,
     record_path,
     seal,
@@ -291,10 +290,20 @@ def test_what_report_has_made_passes_the_check(published):
     readme = (published / "README.md").read_text()
     assert "### Tiny nets" in readme and "8.55 ± 0.07 (n = 2 of 5)" in readme and readme.endswith("The end.\n")
     files = {path.name for path in (published / "results").rglob("*.*") if path.suffix != ".json"}
-    assert files == {"README.md", "tiny.md", "tiny.csv", "tiny_depth.png", "tiny_depth.svg"}
+    assert files == {"README.md", "summary.md", "tiny.md", "tiny.csv", "tiny_depth.png", "tiny_depth.svg"}
     index = (published / "results" / "README.md").read_text()
     assert "\n- paper: the paper's protocol.\n- short: real data, fewer iterations, not comparable" in index
+    assert 0 < index.index("How to read the tables:") < index.index("| experiment ")
     assert "](tables/tiny.md)" in index and "test error 8.55 ± 0.07 (n = 2 of 5)" in index and "2.00 GPU" in index
+
+
+def test_the_summary_stands_in_the_readme_where_it_is_marked(published):
+    readme = published / "README.md"
+    readme.write_text("<!-- begin results/summary.md -->\n<!-- end -->\n")
+    assert any("README.md: a table differs" in problem for problem in publish.check(*arguments(published)))
+    publish.report(*arguments(published))
+    assert "\n### Test errors by the paper's protocol\n" in readme.read_text()
+    assert publish.check(*arguments(published)) == []
 
 
 def test_without_any_records_the_readme_says_so(repository):
@@ -321,6 +330,8 @@ TAMPERING = {
     "a missing table": (lambda root: (root / "results/tables/tiny.csv").unlink(), "tiny.csv: missing"),
     "an edited index": (lambda root: edit(root / "results/README.md", "8.55", "6.55"), "README.md: the index differs"),
     "a missing index": (lambda root: (root / "results/README.md").unlink(), "README.md: the index differs"),
+    "an edited summary": (lambda root: edit(root / "results/summary.md", "No", "no"), "the summary differs"),
+    "a missing summary": (lambda root: (root / "results/summary.md").unlink(), "the summary differs"),
     "a missing plot": (lambda root: (root / "results/plots/tiny_depth.svg").unlink(), "tiny_depth.svg: missing"),
     "a plot of other records": (
         lambda root: edit(root / "results/plots/tiny_depth.svg", "2 records", "3 records"),
@@ -452,15 +463,6 @@ def test_the_check_names_records_that_no_table_shows(published):
     assert (published / "results" / "tables" / "tiny_fp32.md").exists()
 
 
-def test_more_seeds_than_the_default_are_all_in_the_table(repository, own, tmp_path):
-    for seed in range(7):
-        own(8.0, run=Run("cifar_resnet20", RECIPE, "cifar10", seed))
-    publish.publish(tmp_path / "runs", repository / "results")
-    pool = read_pool(repository / "results" / "records")
-    assert EXPERIMENT.recorded_seeds(Variant(), pool) == 7
-    assert EXPERIMENT.recorded_seeds(Variant("short"), pool) == 0
-
-
 def test_the_real_tables_come_out_byte_for_byte_the_same(tmp_path):
     rows = {row.key: row for row in cifar_table.rows("short")}
     for key in ("resnet20", "resnet56"):
@@ -471,6 +473,6 @@ def test_the_real_tables_come_out_byte_for_byte_the_same(tmp_path):
         shutil.rmtree(tmp_path / "results" / "cache", ignore_errors=True)
         files, _ = publish.report(tables, tmp_path / "results", tmp_path / "README.md")
         made.append({path: path.read_bytes() for path in files if path.suffix in (".md", ".csv")})
-    names = {"README.md", "cifar_table_short.md", "cifar_table_short.csv"}
+    names = {"README.md", "summary.md", "cifar_table_short.md", "cifar_table_short.csv"}
     assert made[0] == made[1] and {path.name for path in made[0]} == names
     assert b"not comparable with the paper" in made[0][files[0]]

@@ -4,10 +4,14 @@ import os
 import socket
 import subprocess
 import time
+from functools import partial
 
 import pytest
+from waiting import wait_until as wait
 
 from reproductions.harness.launching.slurm import queue
+
+wait_until = partial(wait, pause=0.2)
 
 
 def submit(*arguments, command="sleep 300"):
@@ -21,13 +25,6 @@ def submit(*arguments, command="sleep 300"):
 def state(job):
     found = queue.jobs([job])
     return found[job].state if job in found else None
-
-
-def wait_until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.2)
 
 
 # --------------------------------------------------------------------------------------------------- on a real cluster

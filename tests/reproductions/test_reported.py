@@ -11,214 +11,124 @@ from reproductions.harness.reporting.frame import METRICS
 from reproductions.reported import ReportedError
 
 NO_ADDRESS = ("pytorch_option_a", "finetune_report", "stem_report")
-ACCURACIES = ["top-1 accuracy", "top-5 accuracy"]
+ACCURACIES = "top-1 accuracy; top-5 accuracy"
 
 
-def printed(metrics: list[str], lines: dict[str, str]) -> dict[tuple[str, str], list[str]]:
-    """Lines of single numbers, one for each of the metrics, by key."""
-    return {
-        (key, metric): [f"{value} (single)"]
-        for key, line in lines.items()
-        for metric, value in zip(metrics, line.split(), strict=True)
-    }
+def printed(metrics: str, lines: str, prefix: str = "", kind: str = "single") -> dict[tuple[str, str], list[str]]:
+    """Numbers by key: ``metrics`` parted by semicolons, lines such as ``resnet20 8.75`` by commas."""
+    found = {}
+    for line in lines.split(","):
+        key, *values = line.split()
+        for metric, value in zip(metrics.split("; "), values, strict=True):
+            found[prefix + key, metric] = [f"{value.replace('±', ' ± ').replace('?', ' (unconfirmed)')} ({kind})"]
+    return found
 
 
 # (key, metric) of a source: as printed. Written down a second time, so that a slip of the pen in the file shows.
 PRINTED = {
     "he2015": {
-        ("resnet20", "test error"): ["8.75 (single)"],
-        ("resnet32", "test error"): ["7.51 (single)"],
-        ("resnet44", "test error"): ["7.17 (single)"],
-        ("resnet56", "test error"): ["6.97 (single)"],
+        **printed("test error", "resnet20 8.75, resnet32 7.51, resnet44 7.17, resnet56 6.97, resnet1202 7.93"),
         ("resnet110", "test error"): ["6.61 ± 0.16 (mean of 5)", "6.43 (best of 5)"],
-        ("resnet1202", "test error"): ["7.93 (single)"],
         ("resnet1202", "training error"): ["< 0.1 (bound)"],
-        ("resnet20", "parameters"): ["0.27 (single)"],
-        ("resnet32", "parameters"): ["0.46 (single)"],
-        ("resnet44", "parameters"): ["0.66 (single)"],
-        ("resnet56", "parameters"): ["0.85 (single)"],
-        ("resnet110", "parameters"): ["1.7 (single)"],
-        ("resnet1202", "parameters"): ["19.4 (single)"],
+        **printed("parameters", "resnet20 0.27, resnet32 0.46, resnet44 0.66, resnet56 0.85, resnet110 1.7"),
+        **printed("parameters", "resnet1202 19.4"),
         ("plain20", "test error"): ["≈ 9 (read off a figure)"],
         ("plain56", "test error"): ["≈ 13 (read off a figure)"],
         ("plain110", "test error"): ["> 60 (bound)"],
+        **printed("FLOPs", "18 1.8, 34a 3.6, 50 3.8, 101 7.6, 152 11.3", "imagenet_resnet"),
+        **printed("top-1 error, 10-crop", "plain18 27.94, plain34 28.54, resnet18 27.88, resnet34a 25.03", "imagenet_"),
+        **printed("top-5 error, 10-crop", "plain34 10.02, resnet34a 7.76", "imagenet_"),
         **printed(
-            ["FLOPs"],
-            {
-                "imagenet_resnet18": "1.8",
-                "imagenet_resnet34a": "3.6",
-                "imagenet_resnet50": "3.8",
-                "imagenet_resnet101": "7.6",
-                "imagenet_resnet152": "11.3",
-            },
-        ),
-        **printed(
-            ["top-1 error, 10-crop"],
-            {
-                "imagenet_plain18": "27.94",
-                "imagenet_plain34": "28.54",
-                "imagenet_resnet18": "27.88",
-                "imagenet_resnet34a": "25.03",
-            },
-        ),
-        ("imagenet_plain34", "top-5 error, 10-crop"): ["10.02 (single)"],
-        ("imagenet_resnet34a", "top-5 error, 10-crop"): ["7.76 (single)"],
-        **printed(
-            ["top-1 error, 10-crop", "top-5 error, 10-crop", "top-1 error, multi-scale", "top-5 error, multi-scale"],
-            {
-                "imagenet_resnet34b": "24.52 7.46 21.84 5.71",
-                "imagenet_resnet34c": "24.19 7.40 21.53 5.60",
-                "imagenet_resnet50": "22.85 6.71 20.74 5.25",
-                "imagenet_resnet101": "21.75 6.05 19.87 4.60",
-                "imagenet_resnet152": "21.43 5.71 19.38 4.49",
-            },
+            "top-1 error, 10-crop; top-5 error, 10-crop; top-1 error, multi-scale; top-5 error, multi-scale",
+            "34b 24.52 7.46 21.84 5.71, 34c 24.19 7.40 21.53 5.60, 50 22.85 6.71 20.74 5.25, "
+            "101 21.75 6.05 19.87 4.60, 152 21.43 5.71 19.38 4.49",
+            "imagenet_resnet",
         ),
     },
     "bot2018": {
         **printed(
-            ["FLOPs, as the paper compares them", *ACCURACIES],
-            {
-                "bot_compared_resnet50": "3.9 75.3 92.2",
-                "bot_compared_se_resnet50": "3.9 76.71 93.38",
-                "bot_compared_se_resnext50": "4.3 78.90 94.51",
-                "bot_compared_densenet201": "4.3 77.42 93.66",
-                "bot_compared_own": "4.3 79.29 94.63",
-            },
+            f"FLOPs, as the paper compares them; {ACCURACIES}",
+            "resnet50 3.9 75.3 92.2, se_resnet50 3.9 76.71 93.38, se_resnext50 4.3 78.90 94.51, "
+            "densenet201 4.3 77.42 93.66, own 4.3 79.29 94.63",
+            "bot_compared_",
         ),
-        **printed(["FLOPs, as the paper compares them", "top-1 accuracy"], {"bot_compared_resnext50": "4.2 77.8"}),
+        **printed("FLOPs, as the paper compares them; top-1 accuracy", "bot_compared_resnext50 4.2 77.8"),
         **printed(
             ACCURACIES,
-            {
-                "bot_baseline_resnet50": "75.87 92.70",
-                "bot_baseline_inception_v3": "77.32 93.43",
-                "bot_baseline_mobilenet": "69.03 88.71",
-                "bot_reference_resnet50": "75.3 92.2",
-                "bot_efficient_256_scaling": "75.87 92.70",
-                "bot_efficient_256_warmup": "76.03 92.81",
-                "bot_efficient_256_zero_gamma": "76.19 93.03",
-                "bot_efficient_256_no_bias_decay": "76.16 92.97",
-                "bot_efficient_256_fp16": "76.15 93.09",
-                "bot_efficient_1024_scaling": "75.17 92.54",
-                "bot_efficient_1024_warmup": "75.93 92.84",
-                "bot_efficient_1024_zero_gamma": "76.37 92.96",
-                "bot_efficient_1024_no_bias_decay": "76.03 92.86",
-                "bot_efficient_1024_fp16": "76.21 92.97",
-                "bot_refined_efficient": "77.16 93.52",
-                "bot_refined_cosine": "77.91 93.81",
-                "bot_refined_smoothing": "78.31 94.09",
-                "bot_refined_distilled": "78.67 94.36",
-                "bot_refined_mixup": "79.15 94.58",
-                "bot_refined_mixup_distilled": "79.29 94.63",
-            },
+            "baseline_resnet50 75.87 92.70, baseline_inception_v3 77.32 93.43, baseline_mobilenet 69.03 88.71, "
+            "reference_resnet50 75.3 92.2, reference_inception_v3 78.8? 94.4?, efficient_256_scaling 75.87 92.70, "
+            "efficient_256_warmup 76.03 92.81, efficient_256_zero_gamma 76.19 93.03, "
+            "efficient_256_no_bias_decay 76.16 92.97, efficient_256_fp16 76.15 93.09, "
+            "efficient_1024_scaling 75.17 92.54, efficient_1024_warmup 75.93 92.84, "
+            "efficient_1024_zero_gamma 76.37 92.96, efficient_1024_no_bias_decay 76.03 92.86, "
+            "efficient_1024_fp16 76.21 92.97, refined_efficient 77.16 93.52, refined_cosine 77.91 93.81, "
+            "refined_smoothing 78.31 94.09, refined_distilled 78.67 94.36, refined_mixup 79.15 94.58, "
+            "refined_mixup_distilled 79.29 94.63",
+            "bot_",
         ),
-        ("bot_reference_inception_v3", "top-1 accuracy"): ["78.8 (unconfirmed) (single)"],
-        ("bot_reference_inception_v3", "top-5 accuracy"): ["94.4 (unconfirmed) (single)"],
-        ("bot_reference_mobilenet", "top-1 accuracy"): ["70.6 (unconfirmed) (single)"],
-        ("bot_efficient_256_scaling", "time per epoch"): ["13.3 (single)"],
-        ("bot_efficient_1024_fp16", "time per epoch"): ["4.4 (single)"],
+        **printed("top-1 accuracy", "bot_reference_mobilenet 70.6?"),
+        **printed("time per epoch", "256_scaling 13.3, 1024_fp16 4.4", "bot_efficient_"),
         **printed(
-            ["parameters", "FLOPs", *ACCURACIES],
-            {
-                "bot_resnet50": "25 3.8 76.21 92.97",
-                "bot_resnet50b": "25 4.1 76.66 93.28",
-                "bot_resnet50c": "25 4.3 76.87 93.48",
-                "bot_resnet50d": "25 4.3 77.16 93.52",
-            },
+            f"parameters; FLOPs; {ACCURACIES}",
+            "50 25 3.8 76.21 92.97, 50b 25 4.1 76.66 93.28, 50c 25 4.3 76.87 93.48, 50d 25 4.3 77.16 93.52",
+            "bot_resnet",
         ),
         **printed(
-            ["top-1 accuracy", "mAP", "pixel accuracy", "mIoU"],
-            {
-                "bot_transfer_b_standard": "76.14 77.54 78.08 37.05",
-                "bot_transfer_d_efficient": "77.16 78.30 78.88 38.88",
-                "bot_transfer_cosine": "77.91 79.23 79.25 39.33",
-                "bot_transfer_smoothing": "78.34 80.71 78.64 38.75",
-                "bot_transfer_distilled": "78.67 80.96 78.97 38.90",
-                "bot_transfer_mixup": "79.16 81.10 78.47 37.99",
-                "bot_transfer_mixup_distilled": "79.29 81.33 78.72 38.40",
-            },
+            "top-1 accuracy; mAP; pixel accuracy; mIoU",
+            "b_standard 76.14 77.54 78.08 37.05, d_efficient 77.16 78.30 78.88 38.88, cosine 77.91 79.23 79.25 39.33, "
+            "smoothing 78.34 80.71 78.64 38.75, distilled 78.67 80.96 78.97 38.90, mixup 79.16 81.10 78.47 37.99, "
+            "mixup_distilled 79.29 81.33 78.72 38.40",
+            "bot_transfer_",
         ),
     },
-    "bot2019": {
-        (f"bot_refined_{step}", metric): [f"{value} ± {std} (mean, number of runs not stated)"]
-        for step, values in {
-            "efficient": ("77.26 0.07", "93.53 0.05"),
-            "cosine": ("77.73 0.13", "93.82 0.08"),
-            "smoothing": ("78.37 0.09", "94.10 0.03"),
-            "distilled": ("78.63 0.04", "94.38 0.03"),
-            "mixup": ("79.01 0.09", "94.57 0.02"),
-            "mixup_distilled": ("79.33 0.07", "94.66 0.03"),
-        }.items()
-        for metric, (value, std) in zip(ACCURACIES, map(str.split, values))
-    },
+    "bot2019": printed(
+        ACCURACIES,
+        "efficient 77.26±0.07 93.53±0.05, cosine 77.73±0.13 93.82±0.08, smoothing 78.37±0.09 94.10±0.03, "
+        "distilled 78.63±0.04 94.38±0.03, mixup 79.01±0.09 94.57±0.02, mixup_distilled 79.33±0.07 94.66±0.03",
+        "bot_refined_",
+        "mean, number of runs not stated",
+    ),
     "mnist_report": {
-        ("mnist_residual_epoch1", "top-1 accuracy"): ["96 (in whole percent, cut off)"],
-        ("mnist_residual_epoch3", "top-1 accuracy"): ["98 (in whole percent, cut off)"],
-        **{
-            (f"mnist_residual_loss_{epoch}_{batches}", "mean training loss over 300 batches"): [f"{loss} (single)"]
-            for epoch, losses in enumerate(
-                ("0.535 0.165 0.121", "0.085 0.088 0.077", "0.060 0.060 0.060", "0.046 0.052 0.047", "0.039"), start=1
-            )
-            for batches, loss in zip((300, 600, 900), losses.split())
-        },
+        **printed("top-1 accuracy", "epoch1 96, epoch3 98", "mnist_residual_", "in whole percent, cut off"),
+        **printed(
+            "mean training loss over 300 batches",
+            "1_300 0.535, 1_600 0.165, 1_900 0.121, 2_300 0.085, 2_600 0.088, 2_900 0.077, 3_300 0.060, 3_600 0.060, "
+            "3_900 0.060, 4_300 0.046, 4_600 0.052, 4_900 0.047, 5_300 0.039",
+            "mnist_residual_loss_",
+        ),
     },
     "stem_report": {
-        ("stem_resnet18", "top-1 accuracy"): ["86.79 (single)"],
-        ("stem_resnet18", "training accuracy"): ["99.4 (single)"],
-        ("stem_resnet18", "training loss"): ["0.018 (single)"],
-        ("stem_resnet18_small", "top-1 accuracy"): ["95.17 (unconfirmed) (single)"],
+        **printed("top-1 accuracy; training accuracy; training loss", "stem_resnet18 86.79 99.4 0.018"),
+        **printed("top-1 accuracy", "stem_resnet18_small 95.17?"),
     },
     "finetune_report": {
-        ("finetune_scratch", "top-1 accuracy"): ["72.6 (single)"],
-        ("finetune_finetuned", "top-1 accuracy"): ["88 (in whole percent)"],
-        ("finetune_scratch", "training accuracy"): ["88 (in whole percent)"],
-        ("finetune_finetuned", "training accuracy"): ["99 (in whole percent)"],
+        **printed("top-1 accuracy", "finetune_scratch 72.6"),
+        **printed("top-1 accuracy", "finetune_finetuned 88", kind="in whole percent"),
+        **printed("training accuracy", "scratch 88, finetuned 99", "finetune_", "in whole percent"),
     },
     "kaiminghe": printed(
-        ["top-1 error, 1-crop", "top-5 error, 1-crop"],
-        {"imagenet_resnet50": "24.7 7.8", "imagenet_resnet101": "23.6 7.1", "imagenet_resnet152": "23.0 6.7"},
+        "top-1 error, 1-crop; top-5 error, 1-crop", "50 24.7 7.8, 101 23.6 7.1, 152 23.0 6.7", "imagenet_resnet"
     ),
-    "nabla0001": {
-        ("resnet20", "test error"): ["8.51 ± 0.22 (mean of 5)"],
-        ("resnet56", "test error"): ["7.40 ± 0.27 (mean of 5)"],
-        ("resnet110", "test error"): ["7.14 ± 0.20 (mean of 5)"],
-        ("plain20", "test error"): ["9.78 ± 0.13 (mean of 5)"],
-        ("plain56", "test error"): ["12.95 ± 0.22 (mean of 5)"],
-    },
-    "akamaster": {
-        ("resnet20", "test error"): ["8.27 (single)"],
-        ("resnet32", "test error"): ["7.37 (single)"],
-        ("resnet44", "test error"): ["6.90 (single)"],
-        ("resnet56", "test error"): ["6.61 (single)"],
-        ("resnet110", "test error"): ["6.32 (single)"],
-        ("resnet1202", "test error"): ["6.18 (single)"],
-    },
-    "akamaster_again": {("resnet56", "test error"): ["7.56 ± 0.54 (mean of 6)"]},
-    "hysts": {("resnet110", "test error"): ["6.52 (median of 3)"]},
+    "nabla0001": printed(
+        "test error",
+        "resnet20 8.51±0.22, resnet56 7.40±0.27, resnet110 7.14±0.20, plain20 9.78±0.13, plain56 12.95±0.22",
+        kind="mean of 5",
+    ),
+    "akamaster": printed("test error", "20 8.27, 32 7.37, 44 6.90, 56 6.61, 110 6.32, 1202 6.18", "resnet"),
+    "akamaster_again": printed("test error", "resnet56 7.56±0.54", kind="mean of 6"),
+    "hysts": printed("test error", "resnet110 6.52", kind="median of 3"),
     "gcr": {
-        ("resnet20", "test error"): ["8.29 (single)"],
-        ("resnet32", "test error"): ["7.63 (single)"],
-        ("resnet44", "test error"): ["7.14 (single)"],
-        ("resnet56", "test error"): ["6.94 (single)"],
+        **printed("test error", "20 8.29, 32 7.63, 44 7.14, 56 6.94", "resnet"),
         ("resnet110", "test error"): ["6.73 (single)", "6.97 (single)"],
     },
     "wooyeolbaek": {
-        ("plain20", "test error"): ["9.74 (single)"],
-        ("plain32", "test error"): ["10.41 (single)"],
-        ("plain44", "test error"): ["11.73 (single)"],
-        ("plain56", "test error"): ["11.86 (single)"],
-        ("resnet20", "test error"): ["9.18 (single)"],
-        ("resnet32", "test error"): ["8.68 (single)"],
-        ("resnet44", "test error"): ["8.13 (single)"],
-        ("resnet56", "test error"): ["7.10 (single)"],
-        ("resnet110", "test error"): ["6.95 (single)"],
+        **printed("test error", "20 9.74, 32 10.41, 44 11.73, 56 11.86", "plain"),
+        **printed("test error", "20 9.18, 32 8.68, 44 8.13, 56 7.10, 110 6.95", "resnet"),
     },
-    "tensorflow_models": {("resnet56", "test error"): ["6.88 ± 0.2 (mean of 5)"]},
-    "pytorch_option_a": {
-        ("resnet20", "test error"): ["8.586 ± 0.120 (mean of 5)"],
-        ("resnet32", "test error"): ["7.728 ± 0.318 (mean of 5)"],
-        ("resnet44", "test error"): ["7.540 ± 0.475 (mean of 5)"],
-        ("resnet56", "test error"): ["7.884 ± 0.523 (mean of 5)"],
-    },
+    "tensorflow_models": printed("test error", "resnet56 6.88±0.2", kind="mean of 5"),
+    "pytorch_option_a": printed(
+        "test error", "20 8.586±0.120, 32 7.728±0.318, 44 7.540±0.475, 56 7.884±0.523", "resnet", "mean of 5"
+    ),
 }
 
 

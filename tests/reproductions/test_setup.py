@@ -11,6 +11,8 @@ import pytest
 
 from reproductions.harness.provenance import ROOT
 
+pytestmark = pytest.mark.slow
+
 BACKEND = """
 import zipfile
 def build_editable(folder, config_settings=None, metadata_directory=None):

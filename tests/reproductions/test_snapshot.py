@@ -7,31 +7,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from repositories import commit
 
 from reproductions.harness import provenance
 from reproductions.harness.launching.private import check_private
 from reproductions.harness.launching.slurm import snapshot
 
-
-@pytest.fixture
-def repository(tmp_path, monkeypatch):
-    """A small repository with a commit, which provenance takes for its own. A path with a space."""
-    root = tmp_path / "a copy"
-    for name in ("resnet/run.py", "reproductions/harness/table.py", "reproductions/reported.toml", "README.md"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(f"# {name}\n")
-    monkeypatch.setattr(provenance, "ROOT", root)
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
-    monkeypatch.delenv(provenance.COMMIT_VARIABLE, raising=False)
-    commit(root, "init", "--quiet")
-    commit(root, "add", "--all")
-    commit(root, "commit", "--quiet", "--message", "state")
-    return root
-
-
-def commit(root, *arguments):
-    who = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org"]
-    subprocess.run(["git", "-C", root, *who, *arguments], check=True, capture_output=True)
+FILES = ("resnet/run.py", "reproductions/harness/table.py", "reproductions/reported.toml", "README.md")
 
 
 def test_a_copy_has_the_code_and_its_identity(repository, tmp_path, monkeypatch):
@@ -53,7 +35,7 @@ def test_an_equal_copy_is_used_again_and_other_code_has_another(repository, tmp_
     second = snapshot.take(tmp_path / "code")
     assert second != first and (first / "resnet" / "run.py").read_text() == "# resnet/run.py\n"
     assert json.loads((second / provenance.CODE_FILE).read_text())["modified"] is True
-    commit(repository, "commit", "--quiet", "--all", "--message", "the change")
+    commit(repository)
     third = snapshot.take(tmp_path / "code")  # the same files, but now they are a commit's
     assert json.loads((third / provenance.CODE_FILE).read_text())["modified"] is False
     assert sorted((tmp_path / "code").iterdir()) == sorted([first, second, third]), "nothing temporary is left"
@@ -111,6 +93,7 @@ def test_a_copy_that_can_not_be_written_leaves_nothing(repository, tmp_path, mon
     assert not list((tmp_path / "code").iterdir())
 
 
+@pytest.mark.slow
 def test_a_process_started_in_a_copy_runs_it(tmp_path):
     copy = snapshot.take(tmp_path / "code")
     script = (

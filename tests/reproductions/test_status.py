@@ -17,17 +17,12 @@ from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.queue import QueuedJob
 from reproductions.harness.launching.slurm.submissions import Submission
 from reproductions.harness.records import read_pool, record_path
-from reproductions.harness.status import LAST_LINES, SILENT_SECONDS, Standing, find_standings, show_status
+from reproductions.harness.status import LAST_LINES, SILENT_SECONDS, find_standings, show_status
 from resnet import checkpoint
 from resnet.training import Progress
 
 EXPERIMENT = make_experiment()
 RUNS = EXPERIMENT.runs(Variant("smoke"), 2)
-
-
-@pytest.fixture
-def paths(tmp_path):
-    return RunPaths(tmp_path, tmp_path)
 
 
 def show(paths, *experiments):
@@ -315,11 +310,3 @@ def test_recorded_runs_of_a_submission_are_left_out(paths, slurm):
     submit(paths)
     assert list(standings(paths, [run.short_id for run in RUNS[1:]])) == [str(RUNS[0])]
     assert standings(paths, [run.short_id for run in RUNS]) == {}
-
-
-def test_a_standing_is_a_line(paths, slurm):
-    submit(paths, RUNS[:1])
-    slurm(("12_0", "PENDING", "Priority"))
-    (standing,) = find_standings(paths.out, set())
-    assert standing == Standing(str(RUNS[0]), "queued", ": 12_0 pending (Priority)")
-    assert f"{RUNS[0]}: queued: 12_0 pending (Priority)\n" in show(paths)[1]

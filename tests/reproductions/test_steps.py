@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import leave_out_plots, make_record, move, store
+from fakes import make_record, move, store
 from matplotlib.collections import PathCollection
 from scipy import stats
 
@@ -65,12 +65,6 @@ def results_of(experiment, variant, errors, root, **more) -> list[RowResult]:
 @pytest.fixture
 def steps(tmp_path) -> dict[str, Step]:
     return {s.row.row.key: s for s in find_steps(results_of(TWEAKS["cifar10"], PAPER, ERRORS, tmp_path))}
-
-
-@pytest.fixture
-def no_plots(monkeypatch):
-    """Plots take most of the time and have tests of their own."""
-    leave_out_plots(monkeypatch)
 
 
 def report(experiment, variant, errors, root, **more):

@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from fakes import leave_out_plots, make_record, make_results, move, store
+from fakes import make_record, make_results, move, store
 
 from reproductions import cifar_table, degradation, precision, reported
 from reproductions.bag_of_tricks import efficient as bag_of_tricks_efficient
@@ -18,6 +18,7 @@ from reproductions.harness.reporting.page import make_page, of_last_row, write_r
 from reproductions.harness.reporting.text import markdown_table
 from resnet.models import count_parameters, create_model
 
+pytestmark = pytest.mark.usefixtures("no_plots")
 TABLE, DEGRADATION = cifar_table.EXPERIMENT, degradation.EXPERIMENT
 PAPER, SHORT, SMOKE = Variant("paper"), Variant("short"), Variant("smoke")
 ERRORS = {
@@ -27,12 +28,6 @@ ERRORS = {
     "resnet56": [7.02],
     "resnet110": [],
 }
-
-
-@pytest.fixture(autouse=True)
-def no_plots(monkeypatch):
-    """Plots take most of the time and have tests of their own."""
-    leave_out_plots(monkeypatch)
 
 
 def report_pools(pool, published, out):
@@ -420,7 +415,7 @@ def cells_of(line: str) -> list[str]:
     cells = [""]
     for found in re.finditer(r"\\([\\|<])|(.)", line):
         if found[2] == "|":
-            text.append("")
+            cells.append("")
         else:
             cells[-1] += found[1] or found[2]
     return [cell.strip() for cell in cells[1:-1]]
@@ -474,6 +469,23 @@ def test_rows_of_one_precision_are_said_to_compare_nothing(tmp_path):
     text = precision_page(tmp_path, [8.0, 8.1, 8.2], [8.0, 8.1, 8.2], used=("fp32", "fp32"))
     assert "Nothing is compared: both rows have runs in fp32 here." in text
     assert "hown:" not in text and not re.search(r"\| yes", text)
+
+
+def test_fused_kernels_are_compared_with_the_librarys_runs_or_the_published_ones(tmp_path):
+    errors, published = [8.4, 8.5, 8.7, 8.6, 8.5], [8.3, 8.5, 8.6, 8.4, 8.6]
+
+    def page(root, own, kernels):
+        rows = {"fast": own, "fused": errors}
+        results = make_results(precision.EXPERIMENT, PAPER, rows, root, {"fast": published})
+        for record in results[1].records:
+            record["versions"]["kernels"] = kernels
+        return write_report(precision.EXPERIMENT, PAPER, results, root)[0].read_text()
+
+    text = page(tmp_path / "published", [], "fused").split("## Equivalence within 0.3 points")[1]
+    assert "| ResNet-20, fused kernels − ResNet-20, fast | 5, 5 " in text and "Shown: the 90 % interval" in text
+    assert "Not shown: the" in page(tmp_path / "own", [x - 0.4 for x in published], "fused").split("0.3 points")[1]
+    text = page(tmp_path / "same", published, "library")
+    assert "Nothing is compared: both rows have runs in library kernels here." in text
 
 
 def test_the_headline_compares_the_last_row_with_a_number(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import tiny
 from fakes import make_record, store
 from test_launchers import FakeCluster, Watcher, cluster, submit  # noqa: F401  (cluster is a fixture)
 from trained import leave
+from waiting import never
 
 from reproductions.harness import cli
 from reproductions.harness.experiment import Row, Variant
@@ -32,15 +32,6 @@ STUDENTS = [replace(STUDENT, seed=seed) for seed in range(3)]
 DIVERGING = Run("cifar_resnet8", replace(tiny.TINY, learning_rate=1e30), "synthetic")
 
 
-@pytest.fixture
-def paths(tmp_path):
-    return RunPaths(tmp_path, tmp_path)
-
-
-def never():
-    return False
-
-
 def finished(paths, run):
     """When the run finished, as its file tells."""
     return record_path(paths.records, run).stat().st_mtime_ns
@@ -55,11 +46,6 @@ def test_a_student_waits_for_its_teacher_and_learns_from_its_final_weights(paths
     assert student["specification"]["teacher"] == TEACHER.specification()
     assert digest_of_weights(checkpoint.load(paths.weights(TEACHER))) == teacher["weights_sha256"]
     assert finished(paths, TEACHER) < finished(paths, STUDENT)
-
-
-def test_a_student_whose_teacher_was_trained_before_begins_at_once(paths):
-    assert execute([TEACHER], paths, never) == Outcome({})
-    assert execute([STUDENT], paths, never) == Outcome({})
 
 
 def test_a_student_without_a_teacher_in_sight_fails_and_the_others_are_trained(paths):
@@ -116,33 +102,6 @@ def test_a_damaged_record_of_a_teacher_is_named(paths):
     path.write_text(json.dumps({**json.loads(path.read_text()), "parameters": 1}))
     (said,) = execute([STUDENT], paths, never).failures.values()
     assert str(path) in said and "edited or damaged" in said
-
-
-def test_in_the_local_queue_students_wait_without_keeping_slots_busy(paths, monkeypatch):
-    started, submit_job = [], local._submit
-
-    def noted(job, slot):
-        started.append((job.runs[job.first], time.time_ns()))
-        return submit_job(job, slot)
-
-    monkeypatch.setattr(local, "_submit", noted)
-    watcher = Watcher(4)
-    assert local.launch([*STUDENTS, TEACHER], paths, watcher, Options(slots=2)) == Outcome({})
-    assert started[0][0] == TEACHER and len(started) <= 4
-    assert all(when > finished(paths, TEACHER) for run, when in started[1:])
-
-
-def test_slurm_holds_students_back_until_the_teachers_job_has_ended(cluster, tmp_path):  # noqa: F811
-    other = Run("cifar_resnet8", tiny.TINY, "synthetic", seed=7)
-    submit(tmp_path, [*STUDENTS, other, TEACHER])
-    first, second = cluster.submissions
-    assert [job.runs[job.first] for job in first.jobs] == [
-        other,
-        TEACHER,
-    ] and "slurm_dependency" not in first.parameters
-    assert [job.runs[job.first] for job in second.jobs] == STUDENTS
-    assert second.parameters["slurm_dependency"] == "afterany:12_1"
-    assert all(job.runs == [*STUDENTS, other, TEACHER] for job in (*first.jobs, *second.jobs))
 
 
 def test_slurm_holds_students_back_for_a_teacher_of_an_earlier_launch(cluster, tmp_path):  # noqa: F811
@@ -208,6 +167,7 @@ def test_published_weights_that_are_not_the_records_are_refused(published):
     assert f"{path} holds the weights" in execute([STUDENT], published, never).failures[STUDENT]
 
 
+@pytest.mark.slow
 def test_a_job_of_the_local_queue_finds_published_weights(published):
     assert local.launch([STUDENT], published, Watcher(1), Options(slots=1)) == Outcome({})
     assert taught_by(published) == published_digest(published)
@@ -255,6 +215,7 @@ def make_distilled():
     return replace(tiny.make_experiment(), rows=lambda profile: [plain, distilled]), teacher
 
 
+@pytest.mark.slow
 def test_a_launch_of_students_does_not_train_a_published_teacher_again(published, monkeypatch, capsys):
     monkeypatch.setattr(cli, "PUBLISHED", published.published)
     arguments = ["--profile", "smoke", "--seeds", "1", "--out", str(published.out)]

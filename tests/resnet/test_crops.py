@@ -5,7 +5,6 @@ import zlib
 
 import numpy as np
 import pytest
-import torch
 from image_folder import noise
 from PIL import Image
 
@@ -235,10 +234,3 @@ def test_unreadable_file_is_an_error_that_names_it(tmp_path, content):
 def test_a_missing_file_is_an_error_that_names_it(tmp_path):
     with pytest.raises(DataError, match="image.JPEG can't be read"):
         read_image(tmp_path / "image.JPEG")
-
-
-def test_draws_do_not_depend_on_the_global_state():
-    torch.manual_seed(1)
-    first = area_box(500, 400, seeded_generator(0, 1)), scale_box(500, 400, seeded_generator(0, 1))
-    torch.manual_seed(2)
-    assert first == (area_box(500, 400, seeded_generator(0, 1)), scale_box(500, 400, seeded_generator(0, 1)))

@@ -208,6 +208,7 @@ def openmp_says(*command, **environment):
     return done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -222,6 +223,7 @@ def test_threads_do_not_wait_for_one_another_actively_for_long(command):
     assert "GOMP_SPINCOUNT = '1000'" in openmp_says(*command)
 
 
+@pytest.mark.slow
 def test_how_threads_wait_is_the_users_to_say():
     assert "GOMP_SPINCOUNT = '7'" in openmp_says("-c", "import resnet.trainer", GOMP_SPINCOUNT="7")
     assert "GOMP_SPINCOUNT = '0'" in openmp_says("-c", "import resnet.trainer", OMP_WAIT_POLICY="passive")

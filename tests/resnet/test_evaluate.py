@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from image_folder import make_dataset, noise
-from PIL import Image
 from torch import nn
 from torchvision.models import ResNet50_Weights
 
@@ -41,41 +40,19 @@ def model():
     return nn.Sequential(body, nn.Flatten(), head).eval()
 
 
-def centre(image: Image.Image, side: float, size: int) -> np.ndarray:
-    """The square in the centre that is so many pixels wide, resized."""
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    box = (left, top, left + side, top + side)
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
-
-
-def views_of(image: Image.Image, test: str) -> list[np.ndarray]:
-    """What a test looks at, as the papers describe it for crops of 224 pixels, in proportion."""
-    shorter = min(image.size)
-    if test == "center":
-        return [centre(image, shorter * 224 / 256, SIZE)]
-    if test == "ten_crop":
-        square = centre(image, shorter, 32)
-        places = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]
-        crops = [square[top : top + SIZE, left : left + SIZE] for top, left in places]
-        return crops + [crop[:, ::-1] for crop in crops]
-    lengths = [28, 32, 48, 60, 80]  # 224, 256, 384, 480, 640 of 224
-    sizes = [[round(side * length / shorter) for side in image.size] for length in lengths]
-    return [np.asarray(image.resize(size, Image.Resampling.BILINEAR)) for size in sizes]
-
-
 def plainly(model, dataset, test: str) -> list[tuple[bool, bool]]:
-    """Of each image whether it is classified wrong, and whether the right class is not among the first 5."""
-    wrong = []
-    for number, label in enumerate(dataset.test.labels):
-        with Image.open(dataset.path(dataset.test, number)) as opened:
-            views = views_of(opened.convert("RGB"), test)
-        predictions = []
-        for view in views:
-            normalised = (view.astype(np.float64) - MEAN) / STD
-            with torch.no_grad():
-                logits = model(torch.from_numpy(normalised.transpose(2, 0, 1)[None].astype(np.float32)))[0].double()
-            exponentials = (logits - logits.max()).exp().numpy()
-            predictions.append(exponentials / exponentials.sum())
+    """Of each image whether it is classified wrong, and whether the right class is not among the first 5.
+
+    :mod:`test_folder` has statements of the views themselves.
+    """
+    wrong, data = [], FolderData(dataset, "cpu", 0)
+    for number in range(len(dataset.test)):
+        part = slice(number, number + 1)
+        found = data.tests("test", part, RECIPE) if test == "center" else data.views(test, part, RECIPE)
+        ((views, (label,)),) = ((one if isinstance(one, list) else [one], labels) for one, labels in found)
+        with torch.no_grad():
+            logits = [model(view)[0].double() for view in views]
+        predictions = [logit.exp().numpy() / logit.exp().sum().item() for logit in logits]
         ranked = np.argsort(-np.mean(predictions, axis=0))
         wrong.append((ranked[0] != label, label not in ranked[:5]))
     return wrong

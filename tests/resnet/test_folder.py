@@ -177,13 +177,6 @@ def test_runs_that_share_the_data(dataset):
             assert same(taken(own, iteration), taken(alone, iteration))
 
 
-def test_the_global_random_state_does_not_matter(dataset):
-    torch.manual_seed(1)
-    first = taken(batches_of(dataset), 0)
-    torch.manual_seed(2)
-    assert same(taken(batches_of(dataset), 0), first)
-
-
 def test_epochs_and_seeds_differ(dataset):
     recipe = Recipe(crop="scale", image_size=SIZE, batch_size=10, iterations=20, milestones=())
     by_label = []

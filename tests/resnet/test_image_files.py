@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from damage import empty, replace, truncate
 from image_folder import make_dataset, make_folder, noise
 from PIL import Image
 
@@ -23,15 +24,15 @@ def imagenet(tmp_path, monkeypatch):
     return root
 
 
+def test_expected_counts_are_imagenets():
+    assert image_files.EXPECTED["imagenet"] == (1_000, 1_281_167, 50_000, (732, 1_300))
+    assert data.TRAIN_IMAGES["imagenet"] == 1_281_167 and data.FOLDERS == ("imagenet", "synthetic_imagenet")
+
+
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     return folder, load_folder("synthetic_imagenet", folder)
-
-
-def test_expected_counts_are_imagenets():
-    assert image_files.EXPECTED["imagenet"] == (1_000, 1_281_167, 50_000, (732, 1_300))
-    assert data.TRAIN_IMAGES["imagenet"] == 1_281_167 and data.FOLDERS == ("imagenet", "synthetic_imagenet")
 
 
 def test_what_is_found(imagenet):
@@ -39,6 +40,7 @@ def test_what_is_found(imagenet):
     assert (dataset.name, dataset.classes, dataset.num_classes, dataset.official) == (
         "imagenet", ("n01", "n02", "n03"), 3, True,
     )  # fmt: skip
+    assert scan_folder("imagenet", imagenet).official
     assert dataset.train.labels.tolist() == 5 * [0] + 4 * [1] + 5 * [2] and len(dataset.train) == 14
     assert dataset.test.paths.tolist() == [f"val/{n}/{i}.JPEG".encode() for n in dataset.classes for i in range(2)]
     assert dataset.path(dataset.train, 6) == imagenet / "train" / "n02" / "1.JPEG"
@@ -81,87 +83,52 @@ def test_suffixes_in_any_case_and_links(imagenet):
     assert len(load_folder("imagenet", imagenet.parent).train) == 14
 
 
-def remove_everything(root):
-    shutil.rmtree(root)
-    return root, "as train/<class>/<image> and val/<class>/<image>"
+def flatten(folder):
+    """Put the images of all classes into one folder."""
+    for path in [*folder.glob("*/*")]:
+        path.rename(folder / f"{path.parent.name}_{path.name}")
+    for path in folder.glob("n*/"):
+        path.rmdir()
 
 
-def remove_training_images(root):
-    shutil.rmtree(root / "train")
-    return root / "train", "no folder"
-
-
-def remove_test_images(root):
-    shutil.rmtree(root / "val")
-    return root / "val", "no folder"
-
-
-def flatten_test_images(root):
-    for path in (root / "val").glob("*/*"):
-        path.rename(root / "val" / f"{path.parent.name}_{path.name}")
-    for path in (root / "val").glob("n*"):
-        if path.is_dir():
-            path.rmdir()
-    return root / "val", "not in a folder for every class: move each image to"
-
-
-def empty_test_folder(root):
-    shutil.rmtree(root / "val")
-    (root / "val").mkdir()
-    return root / "val", "is empty"
-
-
-def rename_a_test_class(root):
-    (root / "val" / "n02").rename(root / "val" / "dog")
-    return root / "val", "different class folders: dog only in val, n02 only in train"
-
-
-def remove_a_class(root):
-    for part in ("train", "val"):
-        shutil.rmtree(root / part / "n03")
-    return root / "train", "2 class folders, but imagenet has 3"
-
-
-def empty_a_class(root):
-    for path in (root / "train" / "n02").iterdir():
+def clear(folder, *names):
+    """Remove these files, or all."""
+    for path in [folder / name for name in names] or [*folder.iterdir()]:
         path.unlink()
-    return root / "train" / "n02", "no image in"
 
 
-def remove_training_images_of_a_class(root):
-    for number in (0, 1):
-        (root / "train" / "n02" / f"{number}.JPEG").unlink()
-    return root / "train", "12 images instead of 14: every class should have 4 to 5, but n02 has 2;"
+ARRANGED = "as train/<class>/<image> and val/<class>/<image>"
+INCOMPLETE = {
+    "no folder": (shutil.rmtree, "", ARRANGED),
+    "no training images": (lambda root: shutil.rmtree(root / "train"), "train", "no folder"),
+    "no test images": (lambda root: shutil.rmtree(root / "val"), "val", "no folder"),
+    "flat": (lambda root: flatten(root / "val"), "val", "not in a folder for every class: move each image to"),
+    "empty": (lambda root: (shutil.rmtree(root / "val"), (root / "val").mkdir()), "val", "is empty"),
+    "another class": (lambda root: (root / "val" / "n02").rename(root / "val" / "dog"), "val",
+                      "different class folders: dog only in val, n02 only in train"),
+    "a class less": (lambda root: [shutil.rmtree(root / part / "n03") for part in ("train", "val")], "train",
+                     "2 class folders, but imagenet has 3"),
+    "an empty class": (lambda root: clear(root / "train" / "n02"), "train/n02", "no image in"),
+    "two training images less": (lambda root: clear(root / "train" / "n02", "0.JPEG", "1.JPEG"), "train",
+                                 "12 images instead of 14: every class should have 4 to 5, but n02 has 2;"),
+    "a training image less": (lambda root: clear(root / "train" / "n01", "0.JPEG"), "train",
+                              r"13 images instead of 14: every class has a plausible number \(4 to 5\)"),
+    "a test image less": (lambda root: clear(root / "val" / "n03", "0.JPEG"), "val",
+                          "5 images instead of 6: every class should have 2, but n03 has 1;"),
+    "a test image more": (lambda root: shutil.copy(root / "val" / "n03" / "0.JPEG", root / "val" / "n03" / "x.JPEG"),
+                          "val", "7 images instead of 6: every class should have 2, but n03 has 3;"),
+}  # fmt: skip
 
 
-def remove_one_training_image(root):
-    (root / "train" / "n01" / "0.JPEG").unlink()
-    return root / "train", r"13 images instead of 14: every class has a plausible number \(4 to 5\)"
-
-
-def remove_a_test_image(root):
-    (root / "val" / "n03" / "0.JPEG").unlink()
-    return root / "val", "5 images instead of 6: every class should have 2, but n03 has 1;"
-
-
-def add_a_test_image(root):
-    shutil.copy(root / "val" / "n03" / "0.JPEG", root / "val" / "n03" / "0 (copy).JPEG")
-    return root / "val", "7 images instead of 6: every class should have 2, but n03 has 3;"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        remove_everything, remove_training_images, remove_test_images, flatten_test_images, empty_test_folder,
-        rename_a_test_class, remove_a_class, empty_a_class, remove_training_images_of_a_class,
-        remove_one_training_image, remove_a_test_image, add_a_test_image,
-    ],
-)  # fmt: skip
-def test_incomplete_folder_is_an_error_that_names_it(imagenet, change):
-    path, problem = change(imagenet)
+@pytest.mark.parametrize("what", INCOMPLETE)
+def test_incomplete_folder_is_an_error_that_names_it(imagenet, what):
+    change, path, problem = INCOMPLETE[what]
+    change(imagenet)
     with pytest.raises(DataError, match=problem) as caught:
         load_folder("imagenet", imagenet.parent)
-    assert str(path) in str(caught.value)
+    assert str(imagenet / path) in str(caught.value)
+    if what == "a training image less":
+        assert not scan_folder("imagenet", imagenet).official
 
 
 def test_a_message_has_a_few_names_and_how_many_more(imagenet):
@@ -184,40 +151,19 @@ def test_good_images_of_all_kinds_are_good(tmp_path):
     assert seen == [(14, 14)]
 
 
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-200])
-
-
-def truncate_and_fill(path):
-    content = path.read_bytes()
-    path.write_bytes(content[:-1_500] + bytes(1_500))
-
-
-def truncate_a_png(path):
-    noise(50, 60).save(path, format="PNG")
-    truncate(path)
-
-
-def truncate_a_bitmap(path):
-    noise(50, 60).save(path, format="BMP")
-    truncate(path)
-
-
-def empty(path):
-    path.write_bytes(b"")
-
-
-def replace(path):
-    path.write_bytes(b"<html>404 Not Found</html>")
-
-
-def remove(path):
-    path.unlink()
+def remade(how, damage):
+    """Damage done to an image that is of another format."""
+    return lambda path: (noise(50, 60).save(path, format=how), damage(path))
 
 
 @pytest.mark.parametrize(
-    "damage", [truncate, truncate_and_fill, truncate_a_png, truncate_a_bitmap, empty, replace, remove]
-)
+    "damage",
+    [
+        truncate, lambda path: path.write_bytes(path.read_bytes()[:-1_500] + bytes(1_500)), remade("PNG", truncate),
+        remade("BMP", truncate), empty, replace, lambda path: path.unlink(),
+    ],
+    ids=["truncated", "truncated and filled", "truncated PNG", "truncated bitmap", "empty", "replaced", "removed"],
+)  # fmt: skip
 def test_unreadable_images_are_named(tmp_path, damage):
     dataset = make_dataset(tmp_path)
     paths = [dataset.root / "train" / "b" / "3.JPEG", dataset.root / "val" / "a" / "0.JPEG"]
@@ -305,9 +251,3 @@ def test_synthetic_folder_of_unknown_origin_is_an_error(tmp_path):
     make_folder(tmp_path / "synthetic_imagenet")
     with pytest.raises(DataError, match="pixels.sha256 can't be read .*; remove .*synthetic_imagenet to"):
         load_folder("synthetic_imagenet", tmp_path)
-
-
-def test_a_folder_with_other_counts_is_not_official(imagenet):
-    assert scan_folder("imagenet", imagenet).official
-    (imagenet / "train" / "n01" / "0.JPEG").unlink()
-    assert not scan_folder("imagenet", imagenet).official

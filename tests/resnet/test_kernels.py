@@ -16,18 +16,20 @@ from resnet import kernels
 from resnet.data.dataset import ImageDataset
 from resnet.data.resident import ResidentData
 from resnet.device import exact_kernels
+from resnet.low_precision import WeightCopies
 from resnet.models import create_model
 from resnet.recipe import Recipe
 from resnet.run import Run
 from resnet.trainer import Trainer
 
 pytest.importorskip("triton", reason="without Triton there are the library's kernels alone")
-from resnet.kernels import launching, trunk  # noqa: E402
+from resnet.kernels import launching, nets, trunk  # noqa: E402
 from resnet.kernels.launching import Norm, Shortcut  # noqa: E402
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 EXACT = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 slow, gpu = pytest.mark.slow, pytest.mark.gpu
+interpreted = pytest.mark.skipif(DEVICE.type == "cuda", reason="no run is in fp32, which takes minutes to compile")
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +71,7 @@ def normalized(raw: Tensor, norm: Norm) -> Tensor:
 # Images, size, channels in and out, stride: odd sizes and batches, maps smaller than a block and larger ones.
 SHAPES = [
     (3, 9, 16, 16, 1),
-    (3, 16, 16, 16, 1),
+    (2, 16, 16, 16, 1),
     pytest.param(3, 9, 16, 32, 2, marks=slow),
     pytest.param(2, 8, 16, 32, 2, marks=slow),
     pytest.param(1, 24, 16, 16, 1, marks=slow),
@@ -77,15 +79,21 @@ SHAPES = [
     pytest.param(3, 8, 32, 64, 2, marks=slow),
     pytest.param(3, 4, 64, 64, 1, marks=slow),
     pytest.param(2, 5, 64, 64, 1, marks=slow),
+    pytest.param(3, 9, 32, 32, 2, marks=slow),
+    pytest.param(2, 6, 64, 64, 2, marks=slow),
     pytest.param(128, 32, 16, 16, 1, marks=gpu),
     pytest.param(128, 32, 16, 32, 2, marks=gpu),
     pytest.param(128, 16, 32, 32, 1, marks=gpu),
     pytest.param(128, 16, 32, 64, 2, marks=gpu),
     pytest.param(128, 8, 64, 64, 1, marks=gpu),
+    pytest.param(128, 32, 32, 32, 2, marks=gpu),
+    pytest.param(128, 16, 64, 64, 2, marks=gpu),
 ]
 shapes = pytest.mark.parametrize(("images", "size", "channels", "out", "stride"), SHAPES)
 dtypes = pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.float16, pytest.param(torch.bfloat16, marks=gpu)], ids=["fp32", "fp16", "bf16"]
+    "dtype",
+    [pytest.param(torch.float32, marks=interpreted), torch.float16, pytest.param(torch.bfloat16, marks=gpu)],
+    ids=["fp32", "fp16", "bf16"],
 )
 
 
@@ -119,6 +127,20 @@ def test_a_variance_where_the_mean_is_large_beside_it(draw):
     assert error(variance, x.double().var((0, 2, 3), correction=0)) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("images", "size", "channels"),
+    [(3, 9, 64), (2, 4, 256), (2, 8, 16), pytest.param(128, 32, 64, marks=gpu), pytest.param(128, 8, 256, marks=gpu)],
+)
+@dtypes
+def test_statistics_of_maps_that_the_library_computed(draw, images, size, channels, dtype):
+    maps = draw(images, channels, size, size, dtype=dtype) + 30
+    running = torch.zeros(channels, device=DEVICE), torch.ones(channels, device=DEVICE)
+    mean, variance = launching.finish_statistics(launching.measure(maps), maps, *running, momentum=0.1)
+    assert error(mean, maps.double().mean((0, 2, 3))) < 1e-6
+    assert error(variance, maps.double().var((0, 2, 3), correction=0)) < 1e-5
+    assert torch.equal(launching.measure(maps).values, launching.measure(maps).values)
+
+
 @pytest.mark.parametrize("size", [8, 9, pytest.param(32, marks=gpu)])
 @dtypes
 def test_the_convolution_of_images_and_its_weight_gradient(draw, size, dtype):
@@ -132,6 +154,9 @@ def test_the_convolution_of_images_and_its_weight_gradient(draw, size, dtype):
     launching.image_weight_gradient(x, d, parts)
     gradient = launching.finish_weights(parts, dtype).view(16, 3, 3, 3).permute(0, 3, 1, 2)
     assert error(gradient, torch.nn.grad.conv2d_weight(taken, weight.shape, d.double(), padding=1)) < EXACT[dtype]
+    again = torch.empty_like(parts)
+    launching.image_weight_gradient(x, d, again)
+    assert torch.equal(again, parts) and torch.equal(launching.convolve_images(x, weight, statistics=True)[0], y)
 
 
 @shapes
@@ -165,6 +190,8 @@ def test_an_input_gradient_with_all_that_goes_the_same_way(draw, images, size, c
         wanted[:, :, ::stride, ::stride] += short[:, before : before + channels].double()
     wanted = torch.where(y > 0, wanted, 0.0)
     assert error(g, wanted) < EXACT[dtype]
+    again, same_parts = launching.input_gradient(d, weight, stride, short, Shortcut(stride, before), y, raw, norm)
+    assert torch.equal(g, again) and torch.equal(parts.values, same_parts.values)
 
     own, sums = raw.double().requires_grad_(), launching.finish_sums(parts)
     weight, bias = norm.weight.double().requires_grad_(), norm.bias.double().requires_grad_()
@@ -190,7 +217,8 @@ def test_normalizing_with_a_shortcut_and_the_way_back(draw, size, stride, before
     assert error(launching.finish_sums(parts)[0], g.double().sum((0, 2, 3))) < 1e-5
 
 
-def test_several_runs_in_one_launch_get_the_bits_that_each_gets_alone(draw):
+@pytest.mark.parametrize("size", [pytest.param(8, marks=slow), pytest.param(32, marks=gpu)])
+def test_several_runs_in_one_launch_get_the_bits_that_each_gets_alone(draw, size):
     def run_all(x, weight, d, short, norm, running, runs):
         raw, parts = launching.convolve(x, weight, 1, True, runs)
         mean, variance = launching.finish_statistics(parts, raw, *running, 0.1, runs)
@@ -202,10 +230,10 @@ def test_several_runs_in_one_launch_get_the_bits_that_each_gets_alone(draw):
         weight_parts = launching.weight_parts(x, d, 1, runs)
         launching.weight_gradient(x, d, 1, weight_parts, runs)
         results = [raw, y, g, sums, back, launching.finish_sums(outer_parts, runs), *running]
-        results += [launching.normalize_gradient(raw, g, norm, sums, runs)]
+        results += [launching.normalize_gradient(raw, g, norm, sums, runs), launching.measure(raw, runs).values]
         return [*results, launching.finish_weights(weight_parts, torch.float32)]
 
-    x, d, short = (draw(4, 16, 8, 8, dtype=torch.float16) for _ in range(3))
+    x, d, short = (draw(4, 16, size, size, dtype=torch.float16) for _ in range(3))
     weight, vectors = draw(32, 16, 3, 3, dtype=torch.float16), [draw(32) for _ in range(4)]
     nothing = torch.empty(0, device=DEVICE)
 
@@ -236,14 +264,11 @@ def make_net(model: str, **options) -> nn.Module:
 
 
 def step(net: nn.Module, images: Tensor, outer: Tensor, dtype: torch.dtype, fused: bool) -> dict[str, Tensor]:
-    """What the blocks give out, the gradients, and what a step leaves in BN."""
+    """The output of the last block, the gradients, and BN's estimates and counters after a step."""
     net.zero_grad()
-    if fused:
-        maps = trunk.compute(trunk.find_layers(net), images, dtype)
-    else:
-        half = dtype in (torch.float16, torch.bfloat16)
-        with exact_kernels(), torch.autocast(DEVICE.type, dtype if half else torch.float16, enabled=half):
-            maps = net._maps(images.to(net.conv1.weight.dtype))
+    half = dtype in (torch.float16, torch.bfloat16)
+    with exact_kernels(), torch.autocast(DEVICE.type, dtype if half else torch.float16, enabled=half):
+        maps = nets.find(net).compute(images, dtype) if fused else net._maps(images.to(net.fc.weight.dtype))
     with exact_kernels():
         maps.backward(outer.to(maps.dtype))
     gradients = {f"{name}.grad": p.grad for name, p in net.named_parameters() if p.grad is not None}
@@ -253,21 +278,26 @@ def step(net: nn.Module, images: Tensor, outer: Tensor, dtype: torch.dtype, fuse
 def three_steps(model, options, images, size, dtype, draw) -> tuple[dict, dict, dict]:
     """In float64, by the library, by the kernels."""
     x = draw(images, 3, size, size)
-    nets = [make_net(model, **options) for _ in range(3)]
+    three = [make_net(model, **options) for _ in range(3)]
     maps = (size + 3) // 4
-    outer = draw(images, 64, maps, maps, dtype=dtype)
-    exact = step(nets[0].double(), x, outer, torch.float64, fused=False)
-    return exact, step(nets[1], x, outer, dtype, fused=False), step(nets[2], x, outer, dtype, fused=True)
+    outer = draw(images, three[0].fc.in_features, maps, maps, dtype=dtype)
+    exact = step(three[0].double(), x, outer, torch.float64, fused=False)
+    return exact, step(three[1], x, outer, dtype, fused=False), step(three[2], x, outer, dtype, fused=True)
 
 
 NETS = [
-    ("cifar_resnet8", {}, 3, 8),
+    ("cifar_resnet8", {}, 2, 8),
     pytest.param("cifar_resnet8", {"shortcut_padding": "both"}, 2, 9, marks=slow),
     pytest.param("cifar_plain8", {}, 3, 8, marks=slow),
     pytest.param("cifar_resnet14", {}, 5, 6, marks=slow),
+    ("cifar_bottleneck11", {"variant": "d"}, 2, 8),
+    pytest.param("cifar_bottleneck20", {}, 3, 8, marks=slow),
+    pytest.param("cifar_bottleneck11", {"variant": "b"}, 3, 9, marks=slow),
+    pytest.param("cifar_bottleneck11", {"variant": "c", "zero_gamma": True}, 5, 8, marks=slow),
 ]
 
 
+@interpreted
 @pytest.mark.parametrize(("model", "options", "images", "size"), NETS)
 def test_a_step_in_fp32_is_exact(draw, model, options, images, size):
     exact, _, fused = three_steps(model, options, images, size, torch.float32, draw)
@@ -280,10 +310,12 @@ def test_a_step_in_fp32_is_exact(draw, model, options, images, size):
     [
         pytest.param("cifar_resnet20", 4, 8, torch.float16, marks=slow),
         pytest.param("cifar_resnet56", 4, 4, torch.float16, marks=slow),
-        pytest.param("cifar_resnet20", 128, 32, torch.float32, marks=gpu),
+        pytest.param("cifar_bottleneck29", 4, 8, torch.float16, marks=slow),
         pytest.param("cifar_resnet20", 128, 32, torch.float16, marks=gpu),
         pytest.param("cifar_resnet20", 128, 32, torch.bfloat16, marks=gpu),
         pytest.param("cifar_resnet56", 128, 32, torch.bfloat16, marks=gpu),
+        pytest.param("cifar_bottleneck56", 128, 32, torch.bfloat16, marks=gpu),
+        pytest.param("cifar_bottleneck29", 128, 32, torch.float16, marks=gpu),
     ],
 )
 def test_a_step_is_the_librarys_within_the_error_of_its_precision(draw, model, images, size, dtype):
@@ -314,17 +346,32 @@ def logits(net: nn.Module, images: Tensor, dtype: torch.dtype | None = torch.flo
         return net(images)
 
 
-def test_a_net_in_evaluation_is_the_librarys_within_its_precision(draw, fused_calls):
-    net, images = make_net("cifar_resnet8"), draw(3, 3, 8, 8)
+@pytest.mark.parametrize(("model", "calls"), [("cifar_resnet8", 1), ("cifar_bottleneck11", 7)])
+def test_a_net_in_evaluation_is_the_librarys_within_its_precision(draw, fused_calls, model, calls):
+    net, images = make_net(model), draw(3, 3, 8, 8)
     with torch.no_grad():
         logits(net, images, None)  # running estimates that differ
         before = {name: buffer.clone() for name, buffer in net.named_buffers()}
         library = logits(net.eval(), images)
         net.kernels = kernels.FUSED
         fused = logits(net, images)
-    assert len(fused_calls) == 1 and not fused.requires_grad
+    assert len(fused_calls) == calls and not fused.requires_grad
     torch.testing.assert_close(fused.float(), library.float(), rtol=2e-2, atol=2e-2)
     assert all(torch.equal(before[name], buffer) for name, buffer in net.named_buffers())
+
+
+@slow
+def test_copies_of_the_weights_give_the_same_bits(draw):
+    net, images = make_net("cifar_bottleneck11"), draw(3, 3, 8, 8)
+    net.kernels = kernels.FUSED
+    logits(net, images).float().square().sum().backward()
+    expected = {name: parameter.grad for name, parameter in net.named_parameters()}
+    net.zero_grad()
+    copies = WeightCopies(net, torch.float16)
+    with torch.autocast(DEVICE.type, torch.float16):
+        copies(images).float().square().sum().backward()
+    copies.move_gradients()
+    assert all(torch.equal(parameter.grad, expected[name]) for name, parameter in net.named_parameters())
 
 
 def test_nan_passes_through_all_layers(draw, fused_calls):
@@ -347,13 +394,13 @@ def test_pytorchs_way_is_taken_where_the_kernels_dont_apply(draw, fused_calls):
     def hooked(net):
         net.layer1[0].bn2.register_forward_hook(lambda module, inputs, output: None)
 
-    nothing = [in_evaluation, partly, hooked]
-    for change in nothing:
-        net = make_net("cifar_resnet8")
-        net.kernels = kernels.FUSED
-        change(net)
-        assert logits(net, images).requires_grad, change
-    others = ("cifar_bottleneck11", {}), ("cifar_resnet8", {"shortcut": "B"}), ("cifar_resnet8", {"conv_bias": True})
+    for model in ("cifar_resnet8", "cifar_bottleneck11"):
+        for change in (in_evaluation, partly, hooked):
+            net = make_net(model)
+            net.kernels = kernels.FUSED
+            change(net)
+            assert logits(net, images).requires_grad, change
+    others = ("cifar_resnet8", {"shortcut": "B"}), ("cifar_resnet8", {"conv_bias": True})
     for model, options in others:
         net = make_net(model, **options)
         net.kernels = kernels.FUSED
@@ -379,12 +426,14 @@ def test_pytorchs_way_is_taken_where_the_kernels_dont_apply(draw, fused_calls):
         ("cifar_resnet8", {"shortcut": "C"}),
         ("cifar_plain8", {"conv_bias": True}),
         ("cifar_bottleneck11", {}),
+        ("cifar_bottleneck11", {"variant": "d", "zero_gamma": True}),
         ("resnet18", {"small_stem": True}),
+        ("resnet50", {"small_stem": True}),
     ],
 )
 def test_names_tell_which_nets_the_kernels_are_made_for(model, options):
     with torch.device("meta"):
-        fits = trunk.find_layers(create_model(model, **options)) is not None
+        fits = nets.find(create_model(model, **options)) is not None
     assert kernels.made_for(model, options, "bf16") == fits and not kernels.made_for(model, options, "fp32")
 
 
@@ -417,30 +466,31 @@ def data() -> ResidentData:
     return ResidentData(ImageDataset("cifar10", images, labels, images[:4], labels[:4], official=False), None, DEVICE)
 
 
-def make_trainer(data: ResidentData, **changes) -> Trainer:
-    return Trainer(Run("cifar_resnet8", replace(RECIPE, **changes)), data)
+def make_trainer(data: ResidentData, model: str = "cifar_resnet8", **changes) -> Trainer:
+    return Trainer(Run(model, replace(RECIPE, **changes)), data)
 
 
-def test_a_run_trains_by_the_kernels_near_to_the_librarys(data, fused_calls):
-    library, fused = make_trainer(data, kernels="library"), make_trainer(data)
+@pytest.mark.parametrize(("model", "calls"), [("cifar_resnet8", 1), pytest.param("cifar_bottleneck11", 7, marks=slow)])
+def test_a_run_trains_by_the_kernels_near_to_the_librarys(data, fused_calls, model, calls):
+    library, fused = make_trainer(data, model, kernels="library"), make_trainer(data, model)
     assert (library.kernels, fused.kernels) == ("library", "fused")
+    initial = fused.model.fc.weight.clone()
     library.step()
     assert fused_calls == []
     fused.step()
-    assert len(fused_calls) == 1
+    assert len(fused_calls) == calls and not torch.equal(fused.model.fc.weight, initial)  # no step that overflowed
     pairs = zip(library.model.state_dict().items(), fused.model.state_dict().values())
     far = {name: error(other, one) for (name, one), other in pairs if "num_batches" not in name}
     assert max(far.values()) < 2e-2
     assert {int(b) for n, b in fused.model.named_buffers() if "num_batches" in n} == {1}
 
 
-@slow
-def test_a_run_that_was_interrupted_ends_with_the_same_bits(data):
-    whole, part = make_trainer(data), make_trainer(data)
+@pytest.mark.parametrize("precision", [pytest.param("fp16", marks=slow), pytest.param("bf16", marks=gpu)])
+def test_a_run_that_was_interrupted_ends_with_the_same_bits(data, precision):
+    whole, part, rest = (make_trainer(data, precision=precision) for _ in range(3))
     for _ in range(2):
         whole.step()
     part.step()
-    rest = make_trainer(data)
     rest.load_state_dict(part.state_dict())
     rest.step()
     rest.evaluate()
@@ -472,9 +522,10 @@ def test_a_checkpoint_goes_on_with_its_kernels_or_says_why_it_cant(data, monkeyp
 
 
 @gpu
-def test_graphs_and_neighbours_leave_the_bits_as_they_are(data):
+@pytest.mark.parametrize("model", ["cifar_resnet8", "cifar_bottleneck11"])
+def test_graphs_and_neighbours_leave_the_bits_as_they_are(data, model):
     """A run recorded as a graph, alone and beside another on the device, against the step as it is launched."""
-    alone, beside, other, eager = (make_trainer(data, precision="bf16") for _ in range(4))
+    alone, beside, other, eager = (make_trainer(data, model, precision="bf16") for _ in range(4))
     for _ in range(2):
         alone.step()
     for _ in range(2):

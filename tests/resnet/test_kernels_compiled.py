@@ -7,22 +7,32 @@ import sys
 
 import pytest
 
+from benchmarks import kernels
+
 pytest.importorskip("triton", reason="without Triton there are the library's kernels alone")
+pytestmark = pytest.mark.slow
 
 # In a process of its own, because Triton's interpreter is chosen before its first import.
 CODE = """
 import json, sys, torch
 from dataclasses import asdict
-from benchmarks.kernel_costs import costs, step_launches
+from benchmarks.kernel_costs import alike, costs, resources, step_launches
 
-model, dtype, capability, channels = sys.argv[1:]
-launches = step_launches(model, getattr(torch, dtype))
-if channels != "all":
-    widths = [[launch.constants[name] for name in ("C", "CI", "CO") if name in launch.constants] for launch in launches]
-    launches = [launch for launch, own in zip(launches, widths) if set(own) == {int(channels)}]
-for cost in costs(launches, int(capability)):
+dtype, capability = getattr(torch, sys.argv[1]), int(sys.argv[2])
+if kernels := sys.argv[3:]:  # one launch of each, of 16 channels and with a shortcut if it can have one
+    launches = {}
+    for launch in step_launches("cifar_resnet8", dtype):
+        widths = {launch.constants[name] for name in ("C", "CI", "CO") if name in launch.constants}
+        if widths == {16} and launch.constants.get("SHORT") != 0:
+            launches.setdefault(launch.kernel.fn.__name__, launch)
+    found = costs([launches[name] for name in kernels], capability)
+else:
+    launches = [*step_launches("cifar_resnet14", dtype), *step_launches("cifar_bottleneck20", dtype, variant="b")]
+    found = [resources(same[0], capability) for same in alike(launches)]
+for cost in found:
     print(json.dumps(asdict(cost)))
 """
+HEAVIEST = ("convolution", "input_gradient", "weight_gradient")
 
 
 def compiled(folder, *arguments: str) -> list[dict]:
@@ -34,22 +44,17 @@ def compiled(folder, *arguments: str) -> list[dict]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_the_kernels_of_16_channels_compile_for_an_h100_without_spills(tmp_path):
-    costs = compiled(tmp_path, "cifar_resnet8", "bfloat16", "90", "16")
-    assert {cost["kernel"] for cost in costs} == {
-        "convolution", "stem_convolution", "statistics", "normalize", "input_gradient", "normalize_gradient",
-        "weight_gradient", "stem_weight_gradient",
-    }  # fmt: skip
-    assert [cost for cost in costs if cost["stack"]] == []
-    assert all(cost["registers"] <= 255 and cost["resident"] >= 1 and cost["issue"] > 0 for cost in costs)
-    convolution = next(cost for cost in costs if cost["kernel"] == "convolution")
-    assert convolution["issue"] < convolution["memory"]  # the library's takes 18 µs
+def test_the_heaviest_kernels_compile_for_an_h100_without_spills(tmp_path):
+    costs = {cost["kernel"]: cost for cost in compiled(tmp_path, "bfloat16", "90", *HEAVIEST)}
+    assert costs.keys() == {*HEAVIEST}
+    assert all(cost["stack"] == 0 and cost["registers"] <= 255 and cost["resident"] >= 1 for cost in costs.values())
+    assert 0 < costs["convolution"]["issue"] < costs["convolution"]["memory"]  # the library's takes 18 µs
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("capability", ["80", "90"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_all_kernels_of_a_step_compile_without_spills(tmp_path, capability, dtype):
-    costs = compiled(tmp_path, "cifar_resnet14", dtype, capability, "all")
-    assert len(costs) > 40 and {cost["kernel"] for cost in costs} >= {"output_gradient", "add_parts"}
-    assert [cost for cost in costs if cost["stack"] or cost["resident"] < 1] == []
+def test_all_kernels_compile_without_spills(tmp_path, capability, dtype):
+    """The kernels of nets of basic blocks and of bottlenecks, for every shape of a step."""
+    found = compiled(tmp_path, dtype, capability)
+    assert len(found) == 80 and {kernel["kernel"] for kernel in found} == kernels._FUSED_PARTS.keys()
+    assert [kernel for kernel in found if kernel["stack"] or kernel["resident"] < 1] == []

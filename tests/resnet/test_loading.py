@@ -94,6 +94,7 @@ batches.close()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mounted", "said"),
     [
@@ -225,6 +226,7 @@ def test_workers_do_not_outlive_a_killed_process():
     assert all_end_within(5, workers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["", "raise SystemExit(3)", "raise ValueError", "loader.itself = loader"])
 def test_a_process_ends_at_once_with_a_loader_still_open(end):
     process, workers = start(end)

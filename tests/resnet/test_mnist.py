@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision.datasets.mnist
+from nets import generator
 
 from resnet import data
 from resnet.data import DataError, mnist, synthetic
@@ -187,10 +188,6 @@ def test_grey_images_are_cropped_and_flipped_like_others():
 
 
 # ------------------------------------------------------------------------------------------------------------------ net
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def plainly(weights: dict, x: torch.Tensor) -> torch.Tensor:

@@ -1,23 +1,21 @@
-"""Networks: the paper's parameter counts, torchvision's names, shortcuts against explicit statements."""
+"""Networks: the paper's parameter counts, shortcuts against explicit statements, and what holds of all families."""
 
 import math
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
+from nets import generator, on_meta
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torchvision.models import resnet as torchvisions
 
 from resnet.models import changed_options, count_parameters, create_model, net
-from resnet.models.blocks import BasicBlock, PadShortcut
+from resnet.models.blocks import BasicBlock, Bottleneck, PadShortcut
 
 PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def images(n=2, seed=0):
@@ -45,12 +43,6 @@ def test_projection_shortcuts_add_a_1x1_convolution_and_a_bn_each():
     same = 3 * projection(16, 16) + 2 * projection(32, 32) + 2 * projection(64, 64)
     assert count_parameters(create_model("cifar_resnet20", shortcut="B")) == PARAMETERS[20] + changing
     assert count_parameters(create_model("cifar_resnet20", shortcut="C")) == PARAMETERS[20] + changing + same
-
-
-def test_depth_counts_the_weighted_layers():
-    for depth in (8, 20, 56):
-        layers = [m for m in create_model(f"cifar_plain{depth}").modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-        assert len(layers) == depth
 
 
 def torchvision_keys():
@@ -124,33 +116,12 @@ def test_a_block_by_its_formula():
     torch.testing.assert_close(block(x), expected)
 
 
-def test_twins_start_from_the_same_weights():
-    plain = create_model("cifar_plain20", generator=generator(3)).state_dict()
-    residual = create_model("cifar_resnet20", generator=generator(3)).state_dict()
-    assert list(plain) == list(residual)
-    assert all(torch.equal(plain[name], residual[name]) for name in plain)
-
-
 def test_weights_depend_on_the_generator_alone():
     first = create_model("cifar_resnet8", generator=generator(3))
     torch.manual_seed(99)
     again, other = (create_model("cifar_resnet8", generator=generator(seed)) for seed in (3, 4))
     assert torch.equal(first.conv1.weight, again.conv1.weight) and torch.equal(first.fc.weight, again.fc.weight)
     assert not torch.equal(first.conv1.weight, other.conv1.weight)
-
-
-def test_he_initialisation():
-    model = create_model("cifar_resnet56", generator=generator(), conv_bias=True, shortcut="B")
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            expected = math.sqrt(2 / (module.out_channels * module.kernel_size[0] ** 2))
-            tolerance = 4 / math.sqrt(2 * module.weight.numel())  # 4 standard errors
-            assert module.weight.std().item() == pytest.approx(expected, rel=tolerance), name
-            assert abs(module.weight.mean().item()) < 4 * expected / math.sqrt(module.weight.numel()), name
-            assert not module.bias.any()
-        elif isinstance(module, nn.BatchNorm2d):
-            assert (module.weight == 1).all() and not module.bias.any()
-    assert not model.fc.bias.any()
 
 
 def test_he_initialisation_in_its_forward_form():
@@ -170,69 +141,6 @@ def test_xavier_initialisation_is_uniform_over_fan_in_and_fan_out():
                 assert 0.95 * bound < module.weight.abs().max() <= bound
                 assert module.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.06)
                 assert module.bias is None or not module.bias.any()
-
-
-@pytest.mark.parametrize("options", [{}, {"shortcut": "B"}, {"shortcut": "C"}, {"shortcut_padding": "both"}])
-def test_output_shape_and_a_gradient_for_every_parameter(options):
-    model = create_model("cifar_resnet14", num_classes=7, conv_bias=True, generator=generator(), **options)
-    logits = model(images(4))
-    assert logits.shape == (4, 7)
-    nn.functional.cross_entropy(logits, torch.arange(4)).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
-
-
-def test_plain_net_gives_every_parameter_a_gradient():
-    model = create_model("cifar_plain8", generator=generator())
-    nn.functional.cross_entropy(model(images(4)), torch.arange(4)).backward()
-    assert all(parameter.grad.any() for parameter in model.parameters())
-
-
-def test_feature_maps_are_subsampled_twice():
-    model, shapes = create_model("cifar_resnet8", generator=generator()), []
-    for stage in (model.layer1, model.layer2, model.layer3):
-        stage.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape[1:])))
-    model(images())
-    assert shapes == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
-
-
-@pytest.mark.parametrize("name", ["resnet20", "cifar_resnet", "cifar_resnet20 ", "cifar_vgg16", "cifar_resnet-20", ""])
-def test_unknown_name_lists_the_models(name):
-    with pytest.raises(ValueError, match=r"cifar_plain\{6n\+2\}, cifar_resnet\{6n\+2\}"):
-        create_model(name)
-
-
-@pytest.mark.parametrize(("depth", "nearest"), [(0, 8), (2, 8), (7, 8), (19, 20), (100, 98)])
-def test_impossible_depth_names_the_nearest(depth, nearest):
-    with pytest.raises(ValueError, match=f"6n\\+2.*nearest is {nearest}"):
-        create_model(f"cifar_resnet{depth}")
-
-
-def test_unknown_option_lists_the_options():
-    with pytest.raises(
-        ValueError, match="no option width.*shortcut, shortcut_padding, conv_bias, num_classes, zero_gamma"
-    ):
-        create_model("cifar_resnet20", width=2)
-    with pytest.raises(ValueError, match="no option shortcut;.*conv_bias, num_classes"):
-        create_model("cifar_plain20", shortcut="A")
-
-
-@pytest.mark.parametrize("options", [{"shortcut": "D"}, {"shortcut_padding": "middle"}])
-def test_unknown_value_lists_the_values(options):
-    with pytest.raises(ValueError, match="must be one of '(A', 'B', 'C|end', 'both)'"):
-        create_model("cifar_resnet20", **options)
-
-
-@pytest.mark.parametrize("options", [{"shortcut": None}, {"conv_bias": 1}, {"num_classes": 10.0}])
-def test_value_of_another_type_is_an_error(options):
-    with pytest.raises(ValueError, match=f"{next(iter(options))} must be of the same type as"):
-        create_model("cifar_resnet20", **options)
-
-
-def test_changed_options_leave_out_the_defaults():
-    assert changed_options("cifar_resnet20", {"shortcut": "A", "conv_bias": True}) == {"conv_bias": True}
-    assert changed_options("cifar_plain20", {"num_classes": 10}) == {}
-    assert changed_options("cifar_resnet20", {"zero_gamma": False}) == {}
 
 
 # What a generator seeded with 0 gave when these nets were first published: the sum and the sum of absolute values of
@@ -298,3 +206,197 @@ def test_the_gradients_of_option_a_and_of_the_mean_are_pytorchs_own_bit_for_bit(
     (net._MeanOfMaps.apply(ours) * weights[:, :16, 0, 0]).sum().backward()
     (theirs.mean(dim=(2, 3)) * weights[:, :16, 0, 0]).sum().backward()
     assert torch.equal(ours.grad, theirs.grad)
+
+
+# --------------------------------------------------------------------------------------------------------- all families
+
+
+NETS = [f"cifar_{net}" for net in ("plain8", "plain20", "plain56", "bottleneck11", "bottleneck29", "bottleneck164")]
+NETS += ["plain18", "plain34", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_depth_counts_the_weighted_layers_without_projections(name):
+    model = on_meta(name)
+    named = model.named_modules()
+    layers = [m for path, m in named if isinstance(m, (nn.Conv2d, nn.Linear)) and "downsample" not in path]
+    assert len(layers) == model.depth == int(re.search(r"\d+$", name).group())
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "stem", "channels"),
+    [
+        ("cifar_resnet8", 32, 32, 16),
+        ("cifar_bottleneck11", 32, 32, 64),
+        ("resnet18", 224, 56, 64),
+        ("resnet18", 32, 8, 64),
+        ("resnet50", 224, 56, 256),
+        ("resnet50", 32, 8, 256),
+    ],
+)
+def test_each_stage_but_the_first_halves_the_maps_and_doubles_the_channels(name, size, stem, channels):
+    model, shapes = on_meta(name), []
+    stages = [module for path, module in model.named_children() if path.startswith("layer")]
+    for stage in stages:
+        stage.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape[1:])))
+    model(torch.empty(2, 3, size, size, device="meta"))
+    assert shapes == [(channels * 2**i, stem // 2**i, stem // 2**i) for i in range(len(stages))]
+    assert len(stages) == (3 if name.startswith("cifar") else 4)
+
+
+@pytest.mark.parametrize(
+    ("plain", "residual", "options"),
+    [("cifar_plain20", "cifar_resnet20", {}), ("plain18", "resnet18", {"shortcut": "A"})],
+)
+def test_twins_start_from_the_same_weights(plain, residual, options):
+    plain = create_model(plain, generator=generator(3)).state_dict()
+    residual = create_model(residual, generator=generator(3), **options).state_dict()
+    assert list(plain) == list(residual)
+    assert all(torch.equal(plain[name], residual[name]) for name in plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("cifar_resnet56", {"conv_bias": True, "shortcut": "B"}), ("resnet18", {"variant": "c", "num_classes": 10})],
+)
+def test_he_initialisation(name, options):
+    model = create_model(name, generator=generator(), **options)
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            expected = math.sqrt(2 / (module.out_channels * module.kernel_size[0] ** 2))
+            tolerance = 4.5 / math.sqrt(2 * module.weight.numel())  # 4.5 standard errors
+            assert module.weight.std().item() == pytest.approx(expected, rel=tolerance), path
+            assert abs(module.weight.mean().item()) < 4.5 * expected / math.sqrt(module.weight.numel()), path
+            assert module.bias is None or not module.bias.any()
+        elif isinstance(module, nn.BatchNorm2d):
+            assert (module.weight == 1).all() and not module.bias.any()
+    assert not model.fc.bias.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cifar_plain8", {}),
+        *(("cifar_resnet14", {"conv_bias": True, **changed}) for changed in
+          ({}, {"shortcut": "B"}, {"shortcut": "C"}, {"shortcut_padding": "both"})),
+        *(("cifar_bottleneck20", {"variant": variant}) for variant in ("original", "b", "c", "d")),
+        ("plain18", {}),
+        ("resnet18", {"variant": "d", "shortcut": "C"}),
+        ("resnet34", {"shortcut": "A"}),
+        ("resnet50", {}),
+        ("resnet50", {"variant": "d", "shortcut": "C"}),
+        ("resnet50", {"variant": "c", "shortcut": "A"}),
+    ],
+)  # fmt: skip
+def test_output_shape_and_a_gradient_for_every_parameter(name, options):
+    model = create_model(name, num_classes=7, generator=generator(), **options)
+    logits = model(images(4))
+    assert logits.shape == (4, 7)
+    nn.functional.cross_entropy(logits, torch.arange(4)).backward()
+    for path, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), path
+        assert parameter.grad.any() or name != "cifar_plain8", path
+
+
+GAMMAS = [("cifar_resnet20", "bn2", {}), ("cifar_bottleneck20", "bn3", {}), ("resnet18", "bn2", {"num_classes": 10})]
+GAMMAS += [("resnet50", "bn3", {"variant": "d", "num_classes": 10})]
+
+
+@pytest.mark.parametrize(("name", "last", "options"), GAMMAS)
+def test_zero_gamma_changes_the_last_bn_of_each_block_and_makes_it_its_shortcut_at_first(name, last, options):
+    model = create_model(name, zero_gamma=True, generator=generator(4), **options)
+    zero, one = model.state_dict(), create_model(name, generator=generator(4), **options).state_dict()
+    changed = {key for key in one if not torch.equal(zero[key], one[key])}
+    assert changed == {key for key in one if key.startswith("layer") and key.endswith(f"{last}.weight")}
+    assert not any(zero[key].any() for key in changed)
+    blocks, checked = [m for m in model.modules() if isinstance(m, (BasicBlock, Bottleneck))], []
+
+    def compare(block, inputs, output):
+        shortcut = inputs[0] if block.downsample is None else block.downsample(inputs[0])
+        assert torch.equal(output, torch.relu(shortcut)) and output.any()
+        checked.append(block)
+
+    for block in blocks:
+        block.register_forward_hook(compare)
+    with torch.no_grad():
+        for train in (True, False):
+            model.train(train)(torch.randn(2, 3, 64, 64, generator=generator()))
+    assert checked == blocks * 2 and len(blocks) == len(changed)
+
+
+FAMILIES = (
+    r"cifar_plain\{6n\+2\}, cifar_resnet\{6n\+2\}, cifar_bottleneck\{9n\+2\}, plain18, plain34, resnet18, .*, "
+    "resnet152, mnist_residual, with"
+)
+UNKNOWN = ["resnet20", "cifar_resnet", "cifar_resnet20 ", "cifar_vgg16", "cifar_resnet-20", "", "resnet51", "resnet"]
+UNKNOWN += ["plain50", "resnet50d", "imagenet_resnet50"]
+BOTTLENECKS = r"9n\+2 with n >= 1 \(11, 20, 29, ...\); the nearest is"
+DEPTHS = {
+    "cifar_resnet": {0: 8, 2: 8, 7: 8, 19: 20, 100: 98},
+    "cifar_bottleneck": {0: 11, 2: 11, 10: 11, 21: 20, 50: 47, 165: 164},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        *((name, {}, FAMILIES) for name in UNKNOWN),
+        *((f"cifar_resnet{depth}", {}, f"6n\\+2.*nearest is {near}") for depth, near in DEPTHS["cifar_resnet"].items()),
+        *(
+            (f"cifar_bottleneck{depth}", {}, f"{BOTTLENECKS} {near}")
+            for depth, near in DEPTHS["cifar_bottleneck"].items()
+        ),
+        (
+            "cifar_resnet20",
+            {"width": 2},
+            "no option width.*shortcut, shortcut_padding, conv_bias, num_classes, zero_gamma",
+        ),
+        ("cifar_plain20", {"shortcut": "A"}, "no option shortcut;.*conv_bias, num_classes"),
+        (
+            "cifar_bottleneck20",
+            {"shortcut": "A"},
+            "no option shortcut; its options: variant, zero_gamma, num_classes",
+        ),
+        ("resnet50", {"kernel": 3}, "no option kernel; its options: variant, shortcut, zero_gamma, small_stem"),
+        ("plain34", {"variant": "b"}, "no option variant; its options: num_classes"),
+        ("plain34", {"shortcut": "b"}, "no option shortcut; its options: num_classes"),
+        ("plain34", {"zero_gamma": "b"}, "no option zero_gamma; its options: num_classes"),
+        ("cifar_resnet20", {"shortcut": "D"}, "shortcut must be one of 'A', 'B', 'C'"),
+        ("cifar_resnet20", {"shortcut_padding": "middle"}, "must be one of 'end', 'both'"),
+        ("cifar_bottleneck20", {"variant": "e"}, "variant must be one of 'original', 'b', 'c', 'd', not 'e'"),
+        ("resnet50", {"variant": "e"}, "variant must be one of 'original', 'b', 'c', 'd', not 'e'"),
+        ("resnet50", {"shortcut": "D"}, "shortcut must be one of 'A', 'B', 'C', not 'D'"),
+        ("cifar_resnet20", {"shortcut": None}, "shortcut must be of the same type as"),
+        ("cifar_resnet20", {"conv_bias": 1}, "conv_bias must be of the same type as"),
+        ("cifar_resnet20", {"num_classes": 10.0}, "num_classes must be of the same type as"),
+        ("resnet50", {"zero_gamma": 1}, "zero_gamma must be of the same type as False, not 1"),
+        (
+            "resnet50",
+            {"variant": "d", "shortcut": "A"},
+            "variant 'd' pools before projections, but shortcut 'A' has none",
+        ),
+        ("resnet50", {"conv_bias": True}, "bottlenecks have no biases"),
+        ("resnet50", {"first_projection": True, "shortcut": "A"}, "needs shortcut 'B', not 'A'"),
+    ],
+)
+def test_names_depths_and_options_that_there_are_not(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        on_meta(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "changed"),
+    [
+        ("cifar_resnet20", {"shortcut": "A", "conv_bias": True}, {"conv_bias": True}),
+        ("cifar_plain20", {"num_classes": 10}, {}),
+        ("cifar_resnet20", {"zero_gamma": False}, {}),
+        ("cifar_bottleneck20", {"variant": "original", "zero_gamma": False}, {}),
+        (
+            "resnet50",
+            {"variant": "original", "shortcut": "B", "zero_gamma": True, "num_classes": 1000},
+            {"zero_gamma": True},
+        ),
+    ],
+)
+def test_changed_options_leave_out_the_defaults(name, options, changed):
+    assert changed_options(name, options) == changed

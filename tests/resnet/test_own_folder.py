@@ -195,6 +195,7 @@ def test_folders_that_will_not_do(tmp_path):
         (("train2017", "val2017", "annotations"), "train2017"),
         (("train",), "train"),
         (("Validation set", "eval"), "Validation set"),
+        (("fold_1", "fold_2", "docs"), "fold_1"),
     ],
 )
 def test_parts_of_a_split_are_no_classes(tmp_path, names, such):
@@ -241,13 +242,16 @@ def test_links_are_followed_but_not_in_circles(root, tmp_path):
     (root / "a" / "again").symlink_to(tmp_path / "elsewhere" / "deep")
     (root / "b" / "itself").symlink_to(root / "b" / "itself")
     (root / "b" / "gone").symlink_to(tmp_path / "nothing")
+    (root / "b" / "all").symlink_to(root)
+    (root / "b" / "others").symlink_to(root / "c")
     (root / "d").symlink_to(tmp_path / "nothing")
     (root / "b" / "gone.png").symlink_to(tmp_path / "nothing")
     images = scan_classes(root)
     assert sum(name.startswith("a/") for name in names(images.files)) == 7 + 5
     assert [name for name, _ in images.unreadable] == ["b/gone.png"]
     assert {name: why.split()[1] for name, why in images.passed_over} == {
-        "a/again/circle": "folder", "a/more/deep": "folder", "b/gone": "broken", "b/itself": "broken", "d": "broken",
+        "a/again/circle": "folder", "a/more/deep": "folder", "b/all": "folder", "b/others": "folder",
+        "b/gone": "broken", "b/itself": "broken", "d": "broken",
     }  # fmt: skip
 
 

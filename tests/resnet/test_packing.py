@@ -62,11 +62,6 @@ def make_trainer(run, data):
     return Trainer(run, data, teacher=TEACHER if run.teacher else None)
 
 
-@pytest.fixture(scope="module")
-def data():
-    return ResidentData(make_synthetic(60, 30), None, "cpu")
-
-
 class Crowd(Pack):
     """A pack that lets runs take turns on a CPU, too, as they do on a GPU."""
 
@@ -100,6 +95,7 @@ def test_a_run_in_a_pack_ends_as_if_it_were_alone(data, tmp_path, limit):
     assert max(history["packed_with"] for history in histories.values()) == min(limit, len(RUNS)) - 1
 
 
+@pytest.mark.slow
 def test_packed_runs_that_are_interrupted_go_on_as_if_they_were_not(data, tmp_path):
     alone = [make_trainer(run, data) for run in RUNS]
     for trainer in alone:
@@ -237,6 +233,7 @@ class FakeDevice:
         return self.pack.limit, self.said
 
 
+@pytest.mark.slow
 def test_a_pack_grows_as_long_as_all_runs_together_get_faster(monkeypatch):
     limit, said = FakeDevice(monkeypatch, lambda n: min(n, 8)).find()
     assert limit == 8 and "8 at once" in said[0]

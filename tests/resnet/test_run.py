@@ -107,30 +107,32 @@ def test_every_field_makes_another_identity():
     assert others[-1].recipe.temperature == 20 and len(identities) == 1 + len(set(BASE_RUNS.values())) + len(others)
 
 
-def test_defaults_written_out_make_the_same_identity():
-    defaults = {"shortcut": "A", "shortcut_padding": "end", "conv_bias": False, "num_classes": 10}
-    written_out = Run("cifar_resnet20", Recipe(iterations=64_000, momentum=0.9), "cifar10", 0, defaults, None)
-    assert written_out.identity == Run("cifar_resnet20").identity
-    assert written_out == Run("cifar_resnet20") and hash(written_out) == hash(Run("cifar_resnet20"))
+OPTIONS = {"shortcut": "A", "shortcut_padding": "end", "conv_bias": False, "num_classes": 10}
+CHANGED = {"shortcut": "B", "conv_bias": True}
+NUMBERS = Recipe(learning_rate=1, milestones=(5, 6), warmup_learning_rate=1)
 
 
-def test_all_training_images_written_out_make_the_same_identity():
-    assert Run("cifar_resnet20", train_images=50_000).identity == Run("cifar_resnet20").identity
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Run("cifar_resnet20"), Run("cifar_resnet20", Recipe(momentum=0.9), "cifar10", 0, OPTIONS, None)),
+        (Run("cifar_resnet20"), Run("cifar_resnet20", train_images=50_000)),
+        (
+            Run("cifar_resnet20", NUMBERS),
+            Run("cifar_resnet20", replace(NUMBERS, learning_rate=1.0, milestones=[5.0, 6.0], warmup_learning_rate=1.0)),
+        ),
+        (
+            Run("cifar_resnet20", model_options=CHANGED),
+            Run("cifar_resnet20", model_options=dict(reversed(CHANGED.items()))),
+        ),
+    ],
+    ids=["defaults written out", "all images", "equal numbers", "order of options"],
+)
+def test_what_is_written_in_another_way_is_the_same_run(one, other):
+    assert one == other and hash(one) == hash(other) and one.identity == other.identity
 
 
-def test_equal_numbers_make_the_same_identity():
-    first = Run("cifar_resnet20", Recipe(learning_rate=1, milestones=(5, 6), warmup_learning_rate=1))
-    second = Run("cifar_resnet20", Recipe(learning_rate=1.0, milestones=[5.0, 6.0], warmup_learning_rate=1.0))
-    assert first.identity == second.identity
-
-
-def test_the_order_of_options_does_not_matter():
-    options = {"shortcut": "B", "conv_bias": True}
-    backwards = dict(reversed(options.items()))
-    first, second = Run("cifar_resnet20", model_options=options), Run("cifar_resnet20", model_options=backwards)
-    assert first.identity == second.identity
-
-
+@pytest.mark.slow
 def test_identity_is_the_same_in_other_processes():
     code = (
         "from resnet.run import Run; from resnet.recipe import Recipe; "
@@ -159,11 +161,6 @@ def test_specification_and_back(run):
     assert canonical_json(specification)  # plain values only
     again = Run.from_specification(specification)
     assert again == run and again.identity == run.identity
-
-
-def test_specification_has_the_defaults_written_out():
-    specification = Run("cifar_resnet20").specification()
-    assert specification["recipe"]["momentum"] == 0.9 and specification["data"] == "cifar10"
 
 
 def test_a_specification_that_this_code_does_not_understand_is_an_error():

@@ -117,6 +117,7 @@ def seen(tmp_path_factory):
     return [checkpoint.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(seen, tmp_path):
     alone = Trainer(RUN, make_data())
     train(alone, tmp_path)
@@ -131,6 +132,7 @@ def test_two_processes_give_what_one_gives(seen, tmp_path):
                 assert point[name] == pytest.approx(expected[name], abs=200 / 31)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRICKY)
 def test_tricks_give_the_same_in_two_processes(seen, tmp_path, name):
     alone = make_tricky(name)
@@ -143,6 +145,7 @@ def test_tricks_give_the_same_in_two_processes(seen, tmp_path, name):
             assert point["test_error"] == pytest.approx(expected["test_error"], abs=200 / 31)
 
 
+@pytest.mark.slow
 def test_two_processes_that_read_files_give_what_one_gives(seen, tmp_path):
     alone = make_folder_trainer(tmp_path)
     train(alone, tmp_path)
@@ -159,6 +162,7 @@ def test_two_processes_that_read_files_give_what_one_gives(seen, tmp_path):
             assert there["tests"]["ten_crop"][name] == pytest.approx(error, abs=3)
 
 
+@pytest.mark.slow
 def test_training_from_files_that_stops_in_an_epoch_goes_on_as_if_it_had_not(seen, tmp_path):
     for process in seen:
         undisturbed, resumed = process["files digests"]
@@ -181,12 +185,14 @@ def test_a_batch_that_can_t_be_split_over_the_processes_is_refused():
         make_tricky("tricks", Group(0, 7))
 
 
+@pytest.mark.slow
 def test_both_processes_end_alike(seen):
     first, second = seen
     assert first["curve"] == second["curve"] and first["curves"] == second["curves"]
     assert first["digests"] == second["digests"]
 
 
+@pytest.mark.slow
 def test_both_stop_when_one_is_asked_and_go_on_as_if_they_had_not(seen):
     for process in seen:
         undisturbed, resumed = process["digests"]

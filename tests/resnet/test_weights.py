@@ -265,6 +265,24 @@ def test_a_folder_and_a_missing_file(tmp_path):
         read_weights(tmp_path)
     with pytest.raises(WeightsError, match="there is no file .*none.pt"):
         read_weights(tmp_path / "none.pt")
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(WeightsError, match="pipe.pt is not a regular file"):
+        read_weights(tmp_path / "pipe.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda weight: weight.to("meta"), "has no values"),
+        (lambda weight: weight.to(torch.int8), "is torch.int8 .of a quantized"),
+        (lambda weight: weight.flatten(1).to_sparse(), "is torch.sparse_coo .of a quantized or pruned"),
+        (lambda weight: weight.clone().fill_(torch.nan), "has values that are not finite"),
+    ],
+)
+def test_weights_that_no_network_can_compute_with(tmp_path, state, change, why):
+    torch.save(state | {"conv1.weight": change(state["conv1.weight"])}, tmp_path / "a.pt")
+    with pytest.raises(WeightsError, match=f"a.pt can't be used as weights: conv1.weight {why}"):
+        read_weights(tmp_path / "a.pt")
 
 
 # ------------------------------------------------------------------------------------------------------- architectures

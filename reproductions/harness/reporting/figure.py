@@ -24,6 +24,8 @@ COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK, GREY = "#222222", "#767676"
 STYLE = {
+    # A user's own matplotlibrc changes nothing; the first two are not matters of style.
+    **{name: value for name, value in matplotlib.rcParamsDefault.items() if name not in ("backend", "interactive")},
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
     "font.size": 10,
     "axes.spines.top": False,
