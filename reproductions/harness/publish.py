@@ -1,14 +1,17 @@
 """Publication of records, measurements and weights from a user's folder: publish, report, check."""
 
+import gzip
 import json
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+from reproductions import degradation, headline
 from reproductions.cifar_imagenet_stem.predictions import PREDICTIONS
 from reproductions.harness import provenance
 from reproductions.harness.exact_errors import EXACT_ERRORS
@@ -17,6 +20,7 @@ from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.known_records import cache_folder, file_state, read_known_pool
 from reproductions.harness.records import Pool, read_pool, record_path, weights_path
 from reproductions.harness.reporting.figure import read_description
+from reproductions.harness.reporting.frame import CURVES, RUNS, write_frames
 from reproductions.harness.reporting.index import write_index
 from reproductions.harness.reporting.page import Page, make_page
 from reproductions.harness.reporting.summary import write_summary
@@ -124,7 +128,7 @@ def publish_weights(experiments: Sequence[Experiment], out: Path, results: Path)
 
 
 def write_published(tables: Sequence[Table], results: Path, pool: Pool) -> tuple[list[Path], list[Page]]:
-    """Write the tables that have records, their plots, the index and the summary; returns the files and the pages."""
+    """Write the tables that have records, their plots, index, summary and frames; returns the files and the pages."""
     written, pages = [], []
     for experiment, variant in tables:
         if seeds := experiment.recorded_seeds(variant, pool):
@@ -132,10 +136,12 @@ def write_published(tables: Sequence[Table], results: Path, pool: Pool) -> tuple
             files = experiment.report(page)
             written += files
             pages += [page] if files else []  # records alone make no table of layer responses
+    if any(experiment is degradation.EXPERIMENT for experiment, _ in tables):
+        written += headline.write(results / "plots" / "headline", pool)
     for name, text in ((INDEX, write_index(pages)), (SUMMARY, write_summary(pages))):
         write_atomically(results / name, text.encode())
         written.append(results / name)
-    return written, pages
+    return [*written, *write_frames(pool, results)], pages
 
 
 def report(tables: Sequence[Table], results: Path, readme: Path) -> tuple[list[Path], Pool]:
@@ -164,7 +170,7 @@ def report(tables: Sequence[Table], results: Path, readme: Path) -> tuple[list[P
 
 def _made_by(tables: Sequence[Table]) -> dict[str, str]:
     """Identify the code, tables and packages that decide a report besides the files of results."""
-    versions = {name: metadata.version(name) for name in ("matplotlib", "numpy", "scipy", "torch")}
+    versions = {name: metadata.version(name) for name in ("matplotlib", "numpy", "pandas", "scipy", "torch")}
     code = provenance.sources_digest(provenance.source_files())
     names = " ".join(f"{experiment.name}{variant.suffix}" for experiment, variant in tables)
     return {"code": code, "tables": names, **versions}
@@ -173,12 +179,17 @@ def _made_by(tables: Sequence[Table]) -> dict[str, str]:
 def _file_states(results: Path, readme: Path) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
     """Return the sizes and time stamps of the files that a report is made from, and of the files that it makes."""
     sources: dict[str, list[int]] = {}
-    products = {str(path): file_state(path) for path in (results / INDEX, results / SUMMARY, readme) if path.exists()}
+    products = {str(path): file_state(path) for path in (*_singles(results), readme) if path.exists()}
     for folder in results.glob("*/"):
         if folder != cache_folder(results / "records"):
             found = {str(path): file_state(path) for path in folder.rglob("*") if path.is_file()}
             (products if folder.name in _MADE else sources).update(found)
     return sources, products
+
+
+def _singles(results: Path) -> list[Path]:
+    """The generated files beside the folders."""
+    return [results / name for name in (INDEX, SUMMARY, RUNS, CURVES)]
 
 
 def with_tables(text: str, root: Path) -> str:
@@ -214,13 +225,13 @@ def check(tables: Sequence[Table], results: Path, readme: Path) -> list[str]:
                 shutil.copytree(results / kind.folder, fresh / kind.folder)
         _, pages = write_published(tables, fresh, pool)
         shown = {record["identity"] for page in pages for result in page.results
-                 for record in (*result.records, result.teacher) if record}  # fmt: skip
+                  for record in (*result.records, result.teacher) if record}  # fmt: skip
         problems += [f"{_path(results, pool.records[identity])}: no table shows this record; add its experiment and "
-                     "variant to PUBLISHED_TABLES in reproductions/experiments.py"
-                     for identity in pool.records.keys() - shown]  # fmt: skip
-        for name, what in ((INDEX, "index"), (SUMMARY, "summary")):
-            if not (results / name).exists() or (results / name).read_bytes() != (fresh / name).read_bytes():
-                problems.append(f"{results / name}: the {what} differs from the records")
+                      "variant to PUBLISHED_TABLES in reproductions/experiments.py"
+                      for identity in pool.records.keys() - shown]  # fmt: skip
+        for old, new in zip(_singles(results), _singles(fresh)):
+            if not old.exists() or _content(old) != _content(new):
+                problems.append(f"{old}: differs from the records")
         for kind in _MADE:
             problems += _differences(results / kind, fresh / kind)
         text = readme.read_text(encoding="utf-8") if readme.exists() else ""
@@ -258,6 +269,14 @@ def _differences(committed: Path, fresh: Path) -> list[str]:
         if read(old[name]) != read(new[name]):
             problems.append(f"{committed / name}: differs from the records")
     return problems
+
+
+def _content(path: Path) -> bytes | None:
+    """A file's content, decompressed: the same text need not give the same bytes everywhere; None of a damaged one."""
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error):
+        return None
 
 
 def _description(path: Path) -> str | None:

@@ -7,7 +7,7 @@ from fakes import make_record, store
 from tiny import make_experiment
 
 from reproductions import cifar_table, degradation, precision
-from reproductions.bag_of_tricks import tweaks as bag_of_tricks_tweaks
+from reproductions.bag_of_tricks import tweaks
 from reproductions.experiments import EXPERIMENTS, PUBLISHED_TABLES, evidence
 from reproductions.harness.experiment import PROFILES, Row, Variant
 from reproductions.harness.records import Pool, read_pool
@@ -205,7 +205,7 @@ def test_kernels_are_chosen_for_runs_that_have_two_kinds_and_change_no_other():
     assert cifar_table.EXPERIMENT.command(fused) == "make reproduce-cifar-table KERNELS=fused"
     (own,) = precision.EXPERIMENT.runs(Variant(kernels="library"), 1, ["fused"])  # a row keeps its own
     assert own == fast
-    ladder = bag_of_tricks_tweaks.EXPERIMENTS["cifar10"].runs(fused, 1)
+    ladder = tweaks.EXPERIMENTS["cifar10"].runs(fused, 1)
     assert {(run.recipe.kernels, run.recipe.precision) for run in ladder} == {("fused", "auto")}
     with pytest.raises(ValueError, match="fused kernels can't be chosen here: none of these rows"):
         cifar_table.EXPERIMENT.resolve(Variant(precision="fp32", kernels="fused"))

@@ -353,7 +353,7 @@ def test_hub_finds_released_weights_by_name_and_path(hub, tmp_path):
         load(hub, "cifar_resnet20", weights="cifar_resnet20_f")
     with pytest.raises(WeightsError, match="cifar_resnet56; released: cifar_resnet20_fp32, cifar_resnet20_short"):
         load(hub, "cifar_resnet56", pretrained=True)
-    with pytest.raises(WeightsError, match=r"holds cifar_resnet20 \(ResNet-20, paper, test error 8.7 %\), and not"):
+    with pytest.raises(WeightsError, match=r"holds cifar_resnet20 \(ResNet-20, paper, test error 8.7 %\), not"):
         load(hub, "cifar_resnet32", weights="cifar_resnet20_fp32")
     with pytest.raises(WeightsError, match="there is no file"):
         load(hub, "cifar_resnet20", weights=hub / "no.safetensors")

@@ -10,7 +10,6 @@ import pytest
 from benchmarks import kernels
 
 pytest.importorskip("triton", reason="without Triton there are the library's kernels alone")
-pytestmark = pytest.mark.slow
 
 # In a process of its own, because Triton's interpreter is chosen before its first import.
 CODE = """
@@ -51,6 +50,7 @@ def test_the_heaviest_kernels_compile_for_an_h100_without_spills(tmp_path):
     assert 0 < costs["convolution"]["issue"] < costs["convolution"]["memory"]  # the library's takes 18 µs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", ["80", "90"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_all_kernels_compile_without_spills(tmp_path, capability, dtype):

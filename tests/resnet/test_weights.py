@@ -22,6 +22,7 @@ from torch import nn
 
 from resnet import checkpoint, weights
 from resnet.models import create_model
+from resnet.released import load_model
 from resnet.weights import (
     Architecture,
     WeightsError,
@@ -145,8 +146,8 @@ def test_weights_of_a_net_for_cifar_with_another_name_of_the_last_layer(tmp_path
     torch.save({"net": {key.replace("fc.", "linear."): value for key, value in state.items()}}, tmp_path / "a.th")
     said = r"look like cifar_resnet20 num_classes=100 or cifar_plain20 num_classes=100, not cifar_resnet20: 2 .*"
     with pytest.raises(WeightsError, match=said + r", for example fc.bias \(\(100,\) instead of \(10,\)\)$"):
-        create_model("cifar_resnet20", weights=tmp_path / "a.th")
-    model = create_model("cifar_resnet20", weights=tmp_path / "a.th", num_classes=100)
+        load_model("cifar_resnet20", tmp_path / "a.th")
+    model = load_model("cifar_resnet20", tmp_path / "a.th", num_classes=100)
     assert torch.equal(model.fc.weight, state["fc.weight"])
 
 
