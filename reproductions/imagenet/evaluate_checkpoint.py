@@ -201,8 +201,8 @@ def _load(name: str, directory: Path, checkpoint: Checkpoint, outputs: int) -> F
         raise WeightsError(f"{checkpoint.path} has {outputs:,} classes, but {name} has {dataset.num_classes:,}")
     foreign = [folder for folder in dataset.classes if not (len(folder) == 9 and folder[0] == "n")]
     if name == "imagenet" and checkpoint.record is None and foreign:
-        raise DataError(f"{dataset.root / 'val'} has classes such as {foreign[0]}: they must have ImageNet's names, such "
-                        "as n01440764, which give the order of classes in weights from elsewhere")  # fmt: skip
+        raise DataError(f"{dataset.root / 'val'} has classes such as {foreign[0]}: they must have ImageNet's names, "
+                        "such as n01440764, which give the order of classes in weights from elsewhere")  # fmt: skip
     return dataset
 
 
