@@ -16,7 +16,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -24,7 +23,19 @@ from reproductions import reported
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.reporting import intervals
 from reproductions.harness.reporting.curves import learning_curves
-from reproductions.harness.reporting.figure import COLOURS, GREY, INK, STYLE, bars, grid, make_figure, save
+from reproductions.harness.reporting.figure import (
+    GREY,
+    HOLLOW,
+    INK,
+    OWN,
+    SINGLE,
+    bars,
+    caption,
+    legend_below,
+    make_figure,
+    save,
+    styled,
+)
 from reproductions.harness.reporting.frame import completed, final_values
 from reproductions.harness.reporting.page import Page
 from resnet.recipe import Recipe
@@ -92,67 +103,64 @@ def report(page: Page) -> list[Path]:
     ]
 
 
+@styled
 def error_against_depth(results: list[RowResult], variant: Variant) -> Figure | None:
-    """Final test error of every seed as a dot, their mean with its 95 % interval, and the reported number beside it.
+    """Draw the final test error of every seed as a dot, from three seeds on their mean with its 95 % interval, and the
+    reported number beside them.
 
-    Reported numbers are drawn in the paper profile only. Nets stand side by side, evenly spaced. None if no run was
-    completed.
+    Reported numbers are drawn in the paper profile only. The nets with completed runs stand side by side, evenly
+    spaced; the caption names the others. None of fewer than two runs, which have nothing to be seen beside.
     """
-    if not any(completed(result.records) for result in results):
+    shown = [result for result in results if completed(result.records)]
+    if sum(len(completed(result.records)) for result in shown) < 2:
         return None
-    with matplotlib.rc_context(STYLE):
-        figure, (axis,) = make_figure(7.0, 4.4, 1, variant)
-        legend: dict[str, object] = {}
-        for x, result in enumerate(results):
-            _draw_sample(axis, x, final_values(result.records), legend)
-            if result.published:
-                _draw_published(axis, x - 0.25, final_values(result.published), legend)
-            if variant.profile == "paper":
-                _draw_reported(axis, x + 0.3, result, legend)
-        axis.set_xticks(range(len(results)), [result.row.label for result in results])
-        axis.set(xlim=(-0.6, len(results) - 0.4), ylabel="test error after the last iteration (%)")
-        grid(axis, "y")
-        axis.margins(y=0.12)
-        low, high = axis.get_ylim()
-        axis.set_ylim(max(0.0, low), min(100.0, high))  # an interval from two seeds may reach further
-        figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=min(3, len(legend)))
-        return figure
+    figure, (axis,) = make_figure(SINGLE, 2.3, [""], variant, [result.row.data for result in results])
+    if missing := ", ".join(result.row.label for result in results if result not in shown):
+        caption(figure, f"{figure.get_suptitle()} · not yet run: {missing}")
+    legend: dict[str, object] = {}
+    for x, result in enumerate(shown):
+        _draw_sample(axis, x, final_values(result.records), legend)
+        if result.published:
+            _draw_mean(axis, x - 0.32, final_values(result.published), "published here", GREY, "s", legend)
+        if variant.profile == "paper":
+            _draw_reported(axis, x + 0.43, result, legend)
+    names = [result.row.label.replace("-", "-\n" if len(shown) > 4 else "-") for result in shown]
+    counts = [len(completed(result.records)) for result in shown]
+    axis.set_xticks(range(len(shown)), [f"{name}\nn = {n}" for name, n in zip(names, counts)])
+    axis.set(xlim=(-0.5, len(shown) - 0.4), ylabel="final test error (%)")
+    axis.margins(y=0.12)
+    low, high = axis.get_ylim()
+    axis.set_ylim(max(0.0, low), min(100.0, high))
+    legend_below(figure, legend)
+    return figure
 
 
 def _draw_sample(axis: Axes, x: float, values: list[float], legend: dict) -> None:
-    if not values:
-        axis.annotate(
-            "no completed runs", (x, 0.5), xycoords=("data", "axes fraction"), rotation=90, ha="center", va="center",
-            fontsize=8.5, color=GREY,
-        )  # fmt: skip
-        return
-    width = min(0.18, 0.06 * (len(values) - 1))  # the seeds lie side by side, in their order
+    width = min(0.4, 0.1 * (len(values) - 1))  # the seeds lie side by side, in their order
     places = [x + width * (i / (len(values) - 1) - 0.5) if len(values) > 1 else x for i in range(len(values))]
-    legend["one seed"] = axis.scatter(places, values, s=22, color=COLOURS[4], alpha=0.75, linewidth=0, zorder=3)
-    if len(values) > 1:
-        legend["mean, 95 % t-interval"] = axis.errorbar(
-            x + 0.16, intervals.mean(values), bars(values), color=INK, marker="_", markersize=12, markeredgewidth=2,
-            capsize=4, linewidth=1.4, zorder=4,
-        )  # fmt: skip
+    legend["one seed"] = axis.scatter(places, values, s=11, color=OWN, alpha=0.75, linewidth=0, zorder=3)
+    if len(values) > 2:
+        _draw_mean(axis, x + 0.29, values, "mean", INK, "_", legend)
 
 
-def _draw_published(axis: Axes, x: float, values: list[float], legend: dict) -> None:
+def _draw_mean(axis: Axes, x: float, values: list[float], name: str, colour: str, marker: str, legend: dict) -> None:
     if values:
-        legend["published here, 95 % t-interval"] = axis.errorbar(
-            x, intervals.mean(values), bars(values), color=GREY, marker="s", markersize=6, capsize=3, linewidth=1.1
-        )
+        bar = bars(values)
+        legend[f"{name}, 95 % t-interval" if bar else name] = axis.errorbar(
+            x, intervals.mean(values), bar, color=colour, marker=marker, markersize=7 if marker == "_" else 4,
+            capsize=2, linewidth=0.9, markeredgewidth=1.2 if marker == "_" else 0.8, zorder=4,
+        )  # fmt: skip
 
 
 def _draw_reported(axis: Axes, x: float, result: RowResult, legend: dict) -> None:
-    """The paper's number as an open diamond, with its standard deviation if it has one; a best of n as a cross."""
+    """Draw the paper's number as a hollow diamond, with its standard deviation if there is one; a best as a cross."""
     for value in reported.in_paper(result.row.reported):
         std = None if value.std is None else float(value.std)
         name = f"reported best of {value.n}" if value.kind == "best" else "reported mean ± std" if std else "reported"
+        cross = {"marker": "x"} if value.kind == "best" else {}
         legend[name] = axis.errorbar(
-            x + 0.1 * (value.kind == "best"), float(value.value), std, color=COLOURS[3], markersize=7,
-            marker="x" if value.kind == "best" else "D", markerfacecolor="white", markeredgewidth=1.8, capsize=4,
-            linewidth=1.4, linestyle="none", zorder=5,
-        )  # fmt: skip
+            x + 0.1 * (value.kind == "best"), float(value.value), std, capsize=2, linewidth=0.9, **HOLLOW | cross
+        )
 
 
 EXPERIMENT = Experiment(

@@ -12,8 +12,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from reproductions.cifar_table import recipe_for
-from reproductions.harness.experiment import Experiment, Row, RowResult
+from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.reporting import intervals
 from reproductions.harness.reporting.compare import welch_cells, welch_numbers
 from reproductions.harness.reporting.curves import learning_curves
@@ -65,12 +67,24 @@ def report(page: Page) -> list[Path]:
         for nets in ([r for r in kind if not r.row.on_request] for kind in (plain, residual))
         for metric in ("training_error", "test_error")
     ]
-    curves = learning_curves({"plain nets": plain, "residual nets": residual}, page.variant)
+    curves = error_curves(page.results, page.variant)
     return [
         *page.write(columns, [differences_section(depth)]),
         page.write_csv(differences_numbers(depth), "differences"),
         *save(curves, page.plot_path("curves"), page.description),
     ]
+
+
+def error_curves(results: list[RowResult], variant: Variant) -> Figure | None:
+    """Draw the learning curves of Figure 6: plain nets, residual nets, and the nets of 110 layers once they have runs.
+
+    The nets of 110 layers have an error axis of their own, on which there is room for the plain one.
+    """
+    kinds = {"plain nets": "plain", "residual nets": "resnet"}
+    panels = {title: [r for r in results if r.row.key.startswith(kind)] for title, kind in kinds.items()}
+    deepest = [result for rows in panels.values() for result in rows if result.row.on_request]
+    panels = {title: [r for r in rows if not r.row.on_request] for title, rows in panels.items()}
+    return learning_curves(panels | {"110 layers": deepest}, variant, apart={"110 layers": 4})
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 MODULES = (
     *("PIL", "cloudpickle", "contourpy", "cycler", "dateutil", "filelock", "fontTools", "fsspec", "jinja2"),
     *("kiwisolver", "markdown_it", "markupsafe", "matplotlib", "mdurl", "mpmath", "networkx", "numpy", "packaging"),
-    *("pygments", "pyparsing", "rich", "safetensors", "scipy", "submitit", "sympy", "torch", "torchvision"),
-    "typing_extensions",
+    *("pandas", "pygments", "pyparsing", "rich", "safetensors", "scipy", "submitit", "sympy", "torch", "torchvision"),
+    *("typing_extensions", "tzdata"),
 )
 
 

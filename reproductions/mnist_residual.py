@@ -14,14 +14,19 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from reproductions import reported
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
-from reproductions.harness.reporting.curves import STEP_PLACES, curve_legend, draw_curves, drawn_seeds, errors_of
-from reproductions.harness.reporting.figure import COLOURS, STYLE, grid, make_figure, save
+from reproductions.harness.reporting.curves import (
+    STEP_PLACES,
+    curve_legend,
+    draw_curve,
+    draw_curves,
+    errors_of,
+    log_axis,
+)
+from reproductions.harness.reporting.figure import HOLLOW, SINGLE, legend_below, make_figure, named, save, styled
 from reproductions.harness.reporting.frame import METRICS, mean_loss_curve
 from reproductions.harness.reporting.page import Column, Headline, Page, of_last_row
 from reproductions.reported import Reported
@@ -132,67 +137,56 @@ def _epoch_column(result: RowResult, epochs: list[int]) -> Column:
     return Column("after epoch", [str(epoch) for epoch in epochs], numbers, note)
 
 
+@styled
 def errors_over_epochs(result: RowResult, reported_after: dict[int, RowResult], variant: Variant) -> Figure | None:
-    """Training error (dashed) and test error (solid) of a net that is evaluated after each epoch, on a log axis.
+    """Draw training error (dashed) and test error (solid) of a net that is evaluated after each epoch, on a log axis.
 
     ``reported_after``: rows whose reported top-1 accuracies, of the paper profile, belong to these epochs; one in whole
-    percent is drawn with all that it can stand for. None if no run was completed.
+    percent is drawn as a box over all that it can stand for. None if no run was completed.
     """
-    drawn = [values for values in errors_of(result) if values]
-    if not drawn:
+    if not errors_of(result):
         return None
-    with matplotlib.rc_context(STYLE):
-        figure, (axis,) = make_figure(7.0, 4.6, 1, variant)
-        draw_curves(axis, result, STEP_PLACES["with the step"], result.row.recipe.eval_interval)
-        legend: dict[str, object] = {}
-        for epoch, row in reported_after.items() if variant.profile == "paper" else ():
-            for value in reported.in_paper(row.row.reported, METRICS["top1_accuracy"]):
-                error = 100 - float(value.value)
-                reaches = {"whole": ([[1.0], [0.5]], "rounded or cut off"), "cut_off": ([[1.0], [0.0]], "cut off")}
-                reach, how = reaches.get(value.kind, (None, ""))
-                legend[f"reported (in whole percent, {how})" if reach else "reported"] = axis.errorbar(
-                    epoch, error, reach, color=COLOURS[3], marker="D", markersize=7, markerfacecolor="white",
-                    markeredgewidth=1.8, capsize=4, linewidth=1.4, linestyle="none", zorder=5,
-                )  # fmt: skip
-        axis.set_yscale("log")
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter(NullFormatter())
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.set(xlabel="epochs", ylabel="error (%)")
-        grid(axis, "y")
-        curve_legend(figure, [result], extra=legend)
-        return figure
+    figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [result.row.data])
+    place = STEP_PLACES["with the step"]
+    draw_curves(axis, result, place, result.row.recipe.eval_interval)
+    legend: dict[str, object] = {}
+    for epoch, row in reported_after.items() if variant.profile == "paper" else ():
+        for value in reported.in_paper(row.row.reported, METRICS["top1_accuracy"]):
+            error = 100 - float(value.value)
+            reaches = {"whole": (1.0, 0.5, "rounded or cut off"), "cut_off": (1.0, 0.0, "cut off")}
+            if value.kind in reaches:
+                below, above, how = reaches[value.kind]
+                legend[f"reported, {how} to whole percent: anywhere in the box"] = axis.bar(
+                    epoch, below + above, 0.5, error - below, facecolor="none", edgecolor=HOLLOW["color"], zorder=4
+                )
+            else:
+                (legend["reported"],) = axis.plot([epoch], [error], **HOLLOW)
+    log_axis(axis)
+    axis.set(xlabel="epochs", ylabel="error (%)")
+    curve_legend(figure, [result], {named(result.row.label, result.records): place}, legend)
+    return figure
 
 
+@styled
 def mean_losses(result: RowResult, numbers: dict[int, reported.Reported], variant: Variant) -> Figure | None:
-    """The means of a net's training loss over its recipe's loss intervals, on a log axis over the epochs, and the
+    """Draw the means of a net's training loss over its recipe's loss intervals, on a log axis over the epochs, and the
     reported ones, ``numbers`` by iteration, of the paper profile. None if no run was completed.
     """
     if (losses := mean_loss_curve(result.records)) is None:
         return None
-    with matplotlib.rc_context(STYLE):
-        figure, (axis,) = make_figure(7.0, 4.2, 1, variant)
-        epoch, colour = result.row.recipe.eval_interval, COLOURS[STEP_PLACES["with the step"]]
-        x = [iteration / epoch for iteration in losses.iterations]
-        interval = result.row.recipe.loss_interval
-        axis.plot(x, losses.mean, color=colour, marker="o", markersize=4, linewidth=1.6,
-                  label=f"mean over {interval} batches, mean of {drawn_seeds([result])}")  # fmt: skip
-        axis.fill_between(x, losses.low, losses.high, color=colour, alpha=0.15, linewidth=0,
-                          label="from the lowest to the highest seed")  # fmt: skip
-        if variant.profile == "paper":
-            axis.plot([iteration / epoch for iteration in numbers], [float(n.value) for n in numbers.values()],
-                      color=COLOURS[3], marker="D", markersize=6, markerfacecolor="white", markeredgewidth=1.6,
-                      linestyle="none", zorder=5, label="reported")  # fmt: skip
-        axis.set_yscale("log")
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter(NullFormatter())
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.set(xlabel="epochs", ylabel="training loss", xlim=(0, None))
-        grid(axis, "y")
-        figure.legend(loc="outside lower center", ncols=3)
-        return figure
+    figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [result.row.data])
+    epoch, place = result.row.recipe.eval_interval, STEP_PLACES["with the step"]
+    draw_curve(axis, losses, place, epoch, most=len(losses.mean))
+    (line,), (band,) = axis.lines, axis.collections
+    name = named(f"mean over {result.row.recipe.loss_interval} batches", result.records)
+    legend = {name: line, "lowest to highest seed": band}
+    if variant.profile == "paper":
+        x, losses = [iteration / epoch for iteration in numbers], [float(n.value) for n in numbers.values()]
+        (legend["reported"],) = axis.plot(x, losses, **HOLLOW)
+    log_axis(axis)
+    axis.set(xlabel="epochs", ylabel="training loss", xlim=(0, None))
+    legend_below(figure, legend)
+    return figure
 
 
 EXPERIMENT = Experiment(

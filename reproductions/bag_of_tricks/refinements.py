@@ -22,14 +22,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from reproductions.bag_of_tricks.protocol import WITH_MIXUP, Protocol, experiments, write_ladder
 from reproductions.harness.experiment import Row, RowResult, Variant
-from reproductions.harness.reporting.curves import STEP_PLACES, drawn_seeds, epochs_of, upper_limit
-from reproductions.harness.reporting.figure import COLOURS, STYLE, grid, make_figure, save
-from reproductions.harness.reporting.frame import curve
+from reproductions.harness.reporting.curves import DASHES, STEP_PLACES, draw_curve, epochs_of, limits
+from reproductions.harness.reporting.figure import DOUBLE, SINGLE, legend_below, look, make_figure, named, save, styled
+from reproductions.harness.reporting.frame import completed, curve
 from reproductions.harness.reporting.page import Page
 from resnet.recipe import Recipe, learning_rate_at
 
@@ -96,43 +95,35 @@ def report(page: Page, protocol: Protocol) -> list[Path]:
     ]
 
 
+@styled
 def schedules(rows: dict[str, RowResult], variant: Variant) -> Figure:
-    """The learning rate over the epochs (a) and, where there are records, the top-1 accuracy (b).
+    """Draw the learning rate over the epochs (a) and, where there are records, the top-1 accuracy (b).
 
-    As in Figure 3 of Bag of Tricks. ``rows``: what is drawn, by the schedule's name.
+    As in Figure 3 of Bag of Tricks. ``rows``: the rows that are drawn, by the schedule's name.
     """
-    with matplotlib.rc_context(STYLE):
-        curves = {name: curve(result.records, "top1_accuracy") for name, result in rows.items()}
-        errors = [values for result in rows.values() if (values := curve(result.records, "test_error"))]
-        panels = 2 if errors else 1
-        figure, axes = make_figure(5.0 * panels, 3.9, panels, variant, share_y=False)
-        for index, (name, result) in enumerate(rows.items()):
-            line = {
-                "color": COLOURS[list(STEP_PLACES.values())[index]],
-                "linestyle": ("-", (0, (5, 2)))[index % 2],
-                "linewidth": 1.9,
-            }
-            iterations = _drawn_iterations(result.row.recipe)
-            rates = [learning_rate_at(result.row.recipe, iteration) for iteration in iterations]
-            axes[0].plot([epochs_of(iteration, result) for iteration in iterations], rates, label=name, **line)
-            if (values := curves[name]) is not None:
-                x = [epochs_of(iteration, result) for iteration in values.iterations]
-                axes[1].plot(x, values.mean, label=name, **line)
-                axes[1].fill_between(x, values.low, values.high, color=line["color"], alpha=0.15, linewidth=0)
-        axes[0].set(ylabel="learning rate", title="(a) learning rate" if panels > 1 else "", ylim=(0, None))
-        if panels > 1:
-            seeds = drawn_seeds(list(rows.values()))
-            axes[1].set(ylabel="top-1 accuracy (%)", title=f"(b) top-1 accuracy, mean and range of {seeds}")
-            axes[1].set_ylim(bottom=100 - upper_limit(errors))
-        for axis in axes:
-            axis.set(xlabel="epochs", xlim=(0, None))
-            grid(axis, "y")
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(rows))
-        return figure
+    trained = [result for result in rows.values() if completed(result.records)]
+    titles = ["learning rate", "top-1 accuracy, mean and range of seeds"][: 2 if trained else 1]
+    data = [result.row.data for result in rows.values()]
+    figure, axes = make_figure(DOUBLE if trained else SINGLE, 2.2, titles, variant, data, share_y=False)
+    legend = {}
+    for place, (name, result) in zip(STEP_PLACES.values(), rows.items()):
+        iterations = _drawn_iterations(result.row.recipe)
+        rates = [learning_rate_at(result.row.recipe, iteration) for iteration in iterations]
+        x, line = [epochs_of(iteration, result) for iteration in iterations], DASHES if legend else "-"
+        (legend[named(name, result.records)],) = axes[0].plot(x, rates, color=look(place)[0], linestyle=line)
+        if (values := curve(result.records, "top1_accuracy")) is not None:
+            draw_curve(axes[1], values, place, 1 / epochs_of(1, result))
+    axes[0].set(ylabel="learning rate", ylim=(0, None))
+    if trained:
+        axes[1].set(ylabel="top-1 accuracy (%)", ylim=(100 - limits(trained)[1], None))
+    for axis in axes:
+        axis.set(xlabel="epochs", xlim=(0, None))
+    legend_below(figure, legend)
+    return figure
 
 
 def _drawn_iterations(recipe: Recipe) -> list[int]:
-    """Iterations at which the learning rate is drawn: evenly, and on both sides of where it changes at once."""
+    """Return the iterations at which the learning rate is drawn: even ones, and both sides of every jump."""
     even = range(0, recipe.iterations, max(1, recipe.iterations // 400))
     corners = [recipe.linear_warmup, recipe.iterations - 1]
     corners += [iteration for milestone in recipe.milestones for iteration in (milestone - 1, milestone)]

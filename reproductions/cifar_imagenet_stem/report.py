@@ -6,14 +6,27 @@ It reads the files of :data:`reproductions.cifar_imagenet_stem.predictions.PREDI
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from reproductions.cifar_imagenet_stem.predictions import PREDICTIONS
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.measurements import MeasurementError
-from reproductions.harness.reporting.figure import COLOURS, GREY, INK, STYLE, grid, look, make_figure
+from reproductions.harness.reporting.curves import draw_curve, log_axis
+from reproductions.harness.reporting.figure import (
+    COLOURS,
+    DOUBLE,
+    INK,
+    SINGLE,
+    SMALLEST,
+    caption,
+    legend_below,
+    make_figure,
+    named,
+    styled,
+)
 from reproductions.harness.reporting.footnotes import counted
 from reproductions.harness.reporting.frame import completed, curve
 from reproductions.harness.reporting.text import markdown_table
@@ -98,62 +111,68 @@ def section(found: list[Predicted]) -> str:
     return "\n".join(parts)
 
 
+@styled
 def confusion_figure(found: list[Predicted], variant: Variant) -> Figure | None:
-    """The confusion matrices side by side, in percent of each class. None if nothing was predicted."""
+    """Draw the confusion matrices, in percent of each class. None if nothing was predicted."""
     if not found:
         return None
-    with matplotlib.rc_context(STYLE):
-        figure, axes = make_figure(5.2 * len(found) + 0.6, 5.4, len(found), variant)
-        for axis, predicted in zip(axes, found, strict=True):
-            matrix = predicted.confusion
-            axis.imshow(np.sqrt(matrix), cmap="Blues", vmin=0, vmax=10)  # the root shows what is rare
-            for line, column in np.ndindex(matrix.shape):
-                if (percent := matrix[line, column]) >= 0.05:
-                    colour = "white" if percent > 40 else INK
-                    axis.text(column, line, f"{percent:.1f}", ha="center", va="center", fontsize=7, color=colour)
-            axis.set_xticks(range(len(predicted.classes)), predicted.classes, rotation=60, ha="right")
-            axis.set_yticks(range(len(predicted.classes)), predicted.classes)
-            axis.tick_params(length=0)
-            axis.set(xlabel="taken for", title=predicted.result.row.label)
-        axes[0].set_ylabel("is (percent of each class)")
-        return figure
+    columns = min(2, len(found))
+    titles, data = [p.result.row.label for p in found], [p.result.row.data for p in found]
+    titles = [f"{title} (n = {len(predicted.files)})" for title, predicted in zip(titles, found)]
+    width, height = (SINGLE, DOUBLE)[columns - 1], 3.3 * -(-len(found) // columns)
+    figure, axes = make_figure(width, height, titles, variant, data, columns, grid="")
+    for place, (axis, predicted) in enumerate(zip(axes, found)):
+        matrix = predicted.confusion
+        axis.imshow(np.sqrt(matrix), cmap="Blues", vmin=0, vmax=10)  # the root shows what is rare
+        for line, column in np.ndindex(matrix.shape):
+            if (percent := matrix[line, column]) >= 0.05:
+                colour, text = "white" if percent > 40 else INK, f"{percent:.{0 if percent >= 99.95 else 1}f}"
+                axis.text(column, line, text, ha="center", va="center", fontsize=SMALLEST, color=colour)
+        axis.set_xticks(range(len(predicted.classes)), predicted.classes, rotation=60, ha="right")
+        axis.set_yticks(range(len(predicted.classes)), predicted.classes)
+        axis.tick_params(length=0, labelbottom=True)
+        axis.set_xlabel("taken for")
+        axis.set_ylabel("is (percent of each class)" if place % columns == 0 else "")
+    return figure
 
 
+@styled
 def grid_figure(file: dict, images: np.ndarray, title: str) -> Figure:
-    """The first test images and the surest mistakes of one run. images: uint8 (N, H, W, 3), the whole test set."""
+    """Draw the first test images and the surest mistakes of one run. images: uint8 (N, H, W, 3), the whole test set."""
     shown, classes = [*range(SHOWN), *surest_mistakes(file)], CLASSES[file["data"]["name"]]
-    with matplotlib.rc_context(STYLE):
-        figure, axes = make_figure(13, 4.2, len(shown), Variant("paper"), columns=SHOWN)
-        figure.suptitle(title, fontsize=9.5, color=GREY, style="italic")
-        for place, (axis, number) in enumerate(zip(axes, shown, strict=True)):
-            label, guess = (classes[file[name][number]] for name in ("labels", "predicted"))
-            axis.imshow(images[number])
-            axis.set(xticks=[], yticks=[])
-            text = guess if label == guess else f"{guess}\nis {label}"
-            sure, colour = 100 * file["probability"][number], INK if label == guess else COLOURS[3]
-            axis.set_title(f"{text}\n{sure:.1f} %", fontsize=7.5, color=colour, loc="center")
-            if place % SHOWN == 0:
-                axis.set_ylabel("surest mistakes" if place else "first images", fontsize=9)
-        return figure
+    figure = Figure(figsize=(DOUBLE, 6.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    caption(figure, title)
+    for place, (axis, number) in enumerate(zip(figure.subplots(4, SHOWN // 2).flat, shown)):
+        label, guess = (classes[file[name][number]] for name in ("labels", "predicted"))
+        axis.imshow(images[number])
+        axis.set(xticks=[], yticks=[])
+        text = guess if label == guess else f"{guess}, is {label}"
+        sure, colour = 100 * file["probability"][number], INK if label == guess else COLOURS[3]
+        axis.set_title(f"{text}\n{sure:.1f} %", fontsize=SMALLEST, color=colour, loc="center", weight="normal")
+        if place % (SHOWN // 2) == 0:
+            axis.set_ylabel("surest mistakes" if place >= SHOWN else "first images")
+    for axis in figure.axes[len(shown) :]:
+        axis.remove()
+    return figure
 
 
+@styled
 def loss_curves(results: list[RowResult], variant: Variant) -> Figure | None:
-    """The training loss over the iterations, on a log axis: the seeds' mean and the band from lowest to highest.
+    """Draw the training loss over the iterations, on a log axis: the seeds' mean and the band from lowest to highest.
 
     None if no run was completed.
     """
     drawn = {i: loss for i, r in enumerate(results) if (loss := curve(r.records, "training_loss"))}
     if not drawn:
         return None
-    with matplotlib.rc_context(STYLE):
-        figure, (axis,) = make_figure(7.0, 4.2, 1, variant)
-        for index, loss in drawn.items():
-            colour, marker = look(index)
-            axis.plot(loss.iterations, loss.mean, color=colour, marker=marker, markersize=4.5, linewidth=1.6,
-                      markevery=max(1, len(loss.iterations) // 8), label=results[index].row.label)  # fmt: skip
-            axis.fill_between(loss.iterations, loss.low, loss.high, color=colour, alpha=0.15, linewidth=0)
-        axis.set_yscale("log")
-        axis.set(xlabel="iterations", ylabel="training loss")
-        grid(axis, "y")
-        figure.legend(loc="outside lower center", ncols=min(3, len(drawn)))
-        return figure
+    figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [results[index].row.data for index in drawn])
+    legend = {}
+    for index, loss in drawn.items():
+        draw_curve(axis, loss, index, 1)
+        legend[named(results[index].row.label, results[index].records)] = axis.lines[-1]
+    log_axis(axis)
+    axis.set(xlabel="iterations", ylabel="training loss")
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    legend_below(figure, legend)
+    return figure

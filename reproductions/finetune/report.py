@@ -5,11 +5,23 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from reproductions.harness.reporting.figure import COLOURS, GREY, MARKERS, STYLE, find_fonts, fonts_for
+from reproductions.harness.reporting.figure import (
+    DOUBLE,
+    GREY,
+    SINGLE,
+    SMALLEST,
+    STYLE,
+    find_fonts,
+    fonts_for,
+    legend_below,
+    look,
+    styled,
+)
 from reproductions.harness.reporting.intervals import Interval
 from reproductions.harness.reporting.text import NONE, escaped, interval, markdown_table, number
 from resnet.data.folder import FolderDataset
@@ -38,7 +50,7 @@ def write(
         content = io.BytesIO()
         find_fonts(figure)
         with matplotlib.rc_context(STYLE):
-            figure.savefig(content, format="png", dpi=160, metadata={"Software": None})
+            figure.savefig(content, format="png", dpi=300, metadata={"Software": None})
         write_atomically(folder / name, content.getvalue())
     last, best, test_images = done.history[-1], done.best, len(dataset.test)
     augmented = "random crops and flips" if settings.augment else "central crops"
@@ -133,53 +145,56 @@ def curve_table(done: Training) -> str:
     return markdown_table({"epoch": [str(entry["epoch"]) for entry in done.history], **columns})
 
 
+@styled
 def confusion_plot(confusion: np.ndarray, classes: tuple[str, ...]) -> Figure:
-    """Shares of each class's images as shades, with the numbers where there is room for them.
+    """Draw shares of each class's images as shades, with the numbers where there is room for them.
 
-    A class whose name no font here can draw has its place in the tables instead.
+    Of more classes than there is room for, every second, third, ... has its name. A class whose name no font here can
+    draw has its place in the tables instead.
     """
     count = len(classes)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    with matplotlib.rc_context(STYLE):
-        size = min(14.0, 3.0 + 0.45 * count)
-        figure = Figure(figsize=(size + 0.8, size), layout="constrained")
-        FigureCanvasAgg(figure)
-        axis = figure.add_subplot()
-        image = axis.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
-        figure.colorbar(image, ax=axis, label="share of the class's images (%)", shrink=0.8)
-        if count <= 3 * WIDEST:
-            drawn = [f"no. {i}" if fonts_for(name)[1] else name for i, name in enumerate(classes, start=1)]
-            shown = [plain(name if len(name) <= 24 else f"{name[:23]}…") for name in drawn]
-            small = {"fontsize": 8 if count <= WIDEST else 5}
-            axis.set_xticks(range(count), shown, rotation=90, **small)
-            axis.set_yticks(range(count), shown, **small)
-        if count <= WIDEST:
-            for (row, column), value in np.ndenumerate(confusion):
-                if value:
-                    colour = "white" if shares[row, column] > 0.6 else "black"
-                    axis.text(column, row, f"{value}", ha="center", va="center", color=colour, fontsize=7)
-        unnamed = " (no.: its place in the tables)" if any(fonts_for(name)[1] for name in classes) else ""
-        axis.set(xlabel="taken for", ylabel=f"class{unnamed}")
+    width = SINGLE if count <= 8 else DOUBLE
+    figure, axis = _one_panel(width, 0.85 * width)
+    image = axis.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(image, ax=axis, label="percent of the class", shrink=0.8)
+    drawn = [f"no. {i}" if fonts_for(name)[1] else name for i, name in enumerate(classes, start=1)]
+    shown = [plain(name if len(name) <= 24 else f"{name[:23]}…") for name in drawn]
+    every = -(-count // WIDEST)
+    axis.set_xticks(range(0, count, every), shown[::every], rotation=90)
+    axis.set_yticks(range(0, count, every), shown[::every])
+    if count * len(str(confusion.max())) <= (24 if width == SINGLE else 60):  # digits of 7 pt beside one another
+        for (row, column), value in np.ndenumerate(confusion):
+            if value:
+                colour = "white" if shares[row, column] > 0.6 else "black"
+                axis.text(column, row, f"{value}", ha="center", va="center", color=colour, fontsize=SMALLEST)
+    unnamed = " (no.: its place in the tables)" if any(fonts_for(name)[1] for name in classes) else ""
+    axis.set(xlabel="taken for", ylabel=f"class{unnamed}")
     return figure
 
 
+@styled
 def curves_plot(done: Training) -> Figure:
-    """Training (dashed) and validation accuracy (solid) over the epochs."""
+    """Draw training (dashed) and validation accuracy (solid) over the epochs."""
     epochs = [entry["epoch"] for entry in done.history]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 4.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        axis = figure.add_subplot()
-        for key, look, line in (("validation_accuracy", 4, "-"), ("training_accuracy", 3, "--")):
-            values = [entry[key] for entry in done.history]
-            style = {"color": COLOURS[look], "marker": MARKERS[look], "markersize": 4}
-            axis.plot(epochs, values, linestyle=line, label=key.replace("_", " "), **style)
-        axis.axvline(done.best["epoch"], color=GREY, linewidth=0.8, linestyle=":")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.set(xlabel="epoch", ylabel="accuracy (%)")
-        axis.grid(axis="y", color="#DDDDDD", linewidth=0.6)
-        axis.legend()
+    figure, axis = _one_panel(SINGLE, 2.1)
+    legend = {}
+    for key, place, line in (("validation_accuracy", 4, "-"), ("training_accuracy", 0, "--")):
+        colour, marker = look(place)
+        values = [entry[key] for entry in done.history]
+        (legend[key.replace("_", " ")],) = axis.plot(epochs, values, line, color=colour, marker=marker)
+    legend["best epoch"] = axis.axvline(done.best["epoch"], color=GREY, linewidth=0.6, linestyle=":")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set(xlabel="epoch", ylabel="accuracy (%)")
+    axis.grid(axis="y")
+    legend_below(figure, legend)
     return figure
+
+
+def _one_panel(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
 
 
 def plain(name: str) -> str:

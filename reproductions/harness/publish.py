@@ -1,15 +1,18 @@
 """From a user's records, what was measured of their runs, and some weights to the published results: publish, report,
 check."""
 
+import gzip
 import json
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+from reproductions import degradation, headline
 from reproductions.cifar_imagenet_stem.predictions import PREDICTIONS
 from reproductions.harness import provenance
 from reproductions.harness.exact_errors import EXACT_ERRORS
@@ -18,6 +21,7 @@ from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.known_records import cache_folder, file_state, read_known_pool
 from reproductions.harness.records import Pool, read_pool, record_path, weights_path
 from reproductions.harness.reporting.figure import read_description
+from reproductions.harness.reporting.frame import CURVES, RUNS, write_frames
 from reproductions.harness.reporting.index import write_index
 from reproductions.harness.reporting.page import make_page
 from reproductions.harness.reporting.summary import write_summary
@@ -125,7 +129,7 @@ def publish_weights(experiments: Sequence[Experiment], out: Path, results: Path)
 
 
 def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool) -> list[Path]:
-    """Make every table and plot that has published records, their index and the summary."""
+    """Make every table and plot that has published records, their index, the summary, and the frames of all runs."""
     written, pages = [], []
     for experiment, variant, seeds in recorded_tables(experiments, pool):
         page = make_page(experiment, variant, experiment.results(variant, seeds, pool, pool), results)
@@ -133,10 +137,12 @@ def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool
         written += files
         if files:  # records alone make no table of layer responses
             pages.append(page)
+    if degradation.EXPERIMENT in experiments:
+        written += headline.write(results / "plots" / "headline", pool)
     for name, text in ((INDEX, write_index(pages)), (SUMMARY, write_summary(pages))):
         write_atomically(results / name, text.encode())
         written.append(results / name)
-    return written
+    return [*written, *write_frames(pool, results)]
 
 
 def report(experiments: Sequence[Experiment], results: Path, readme: Path) -> tuple[list[Path], Pool]:
@@ -165,7 +171,7 @@ def report(experiments: Sequence[Experiment], results: Path, readme: Path) -> tu
 
 def _made_by(experiments: Sequence[Experiment]) -> dict[str, str]:
     """What decides, besides files of results, what a report is."""
-    versions = {name: metadata.version(name) for name in ("matplotlib", "numpy", "scipy", "torch")}
+    versions = {name: metadata.version(name) for name in ("matplotlib", "numpy", "pandas", "scipy", "torch")}
     code = provenance.sources_digest(provenance.source_files())
     return {"code": code, "experiments": " ".join(one.name for one in experiments), **versions}
 
@@ -173,12 +179,17 @@ def _made_by(experiments: Sequence[Experiment]) -> dict[str, str]:
 def _file_states(results: Path, readme: Path) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
     """The sizes and time stamps of the files that a report is made from, and of those that it makes."""
     sources: dict[str, list[int]] = {}
-    products = {str(path): file_state(path) for path in (results / INDEX, results / SUMMARY, readme) if path.exists()}
+    products = {str(path): file_state(path) for path in (*_singles(results), readme) if path.exists()}
     for folder in results.glob("*/"):
         if folder != cache_folder(results / "records"):
             found = {str(path): file_state(path) for path in folder.rglob("*") if path.is_file()}
             (products if folder.name in _MADE else sources).update(found)
     return sources, products
+
+
+def _singles(results: Path) -> list[Path]:
+    """The generated files beside the folders."""
+    return [results / name for name in (INDEX, SUMMARY, RUNS, CURVES)]
 
 
 def with_tables(text: str, root: Path) -> str:
@@ -211,9 +222,9 @@ def check(experiments: Sequence[Experiment], results: Path, readme: Path) -> lis
             if (results / kind.folder).exists():
                 shutil.copytree(results / kind.folder, fresh / kind.folder)
         write_published(experiments, fresh, pool)
-        for name, what in ((INDEX, "index"), (SUMMARY, "summary")):
-            if not (results / name).exists() or (results / name).read_bytes() != (fresh / name).read_bytes():
-                problems.append(f"{results / name}: the {what} differs from what the records give")
+        for old, new in zip(_singles(results), _singles(fresh)):
+            if not old.exists() or _content(old) != _content(new):
+                problems.append(f"{old}: differs from what the records give")
         for kind in _MADE:
             problems += _differences(results / kind, fresh / kind)
         text = readme.read_text(encoding="utf-8") if readme.exists() else ""
@@ -247,6 +258,14 @@ def _differences(committed: Path, fresh: Path) -> list[str]:
         if read(old[name]) != read(new[name]):
             problems.append(f"{committed / name}: differs from what the records give")
     return problems
+
+
+def _content(path: Path) -> bytes | None:
+    """A file's content, decompressed: the same text need not give the same bytes everywhere; None of a damaged one."""
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error):
+        return None
 
 
 def _description(path: Path) -> str | None:

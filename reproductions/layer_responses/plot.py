@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass
 
-import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from reproductions.harness.experiment import Variant
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.figure import INK, STYLE, counted_seeds, grid, look, make_figure
+from reproductions.harness.reporting.curves import draw_curve
+from reproductions.harness.reporting.figure import DOUBLE, INK, legend_below, make_figure, styled
+from reproductions.harness.reporting.frame import Curve
 
 LAYERS_PLACES = (3, 1, 2, 4, 5)  # colours and markers of the nets of Figure 7, the plain ones first
+TITLES = {"in layer order": "3x3 layer, from the input on", "sorted by size": "3x3 layer, the largest first"}
 
 
 @dataclass(frozen=True)
@@ -27,44 +28,28 @@ class Layers:
     by_size: list[list[float]]
 
 
-def layer_responses(nets: list[Layers], seeds: list[int], variant: Variant) -> Figure:
-    """Standard deviations of layer responses in layer order (above) and sorted by size (below), as in Figure 7 of He et
-    al. 2015: of plain nets dashed, with a band from the lowest to the highest of so many ``seeds`` around the mean.
+@styled
+def layer_responses(nets: list[Layers], variant: Variant, data: list[str]) -> Figure:
+    """Draw standard deviations of layer responses in layer order and sorted by size, as in Figure 7 of He et al. 2015.
 
-    A net without layers is not drawn; the others look as they would beside it.
+    Plain nets are dashed; a band from the lowest to the highest seed surrounds the mean. A net without layers is not
+    drawn; the others look as they would beside it. data: the names of the data sets, for the caption.
     """
-    with matplotlib.rc_context(STYLE):
-        figure, axes = make_figure(8.2, 7.0, 2, variant, columns=1)
-        titles = ("in layer order", "sorted by size")
-        for axis, title, panel in zip(axes, titles, ([n.in_order for n in nets], [n.by_size for n in nets])):
-            for index, (net, layers) in enumerate(zip(nets, panel)):
-                if layers:
-                    _draw_layers(axis, layers, net, index)
-            axis.set(title=title, ylabel="standard deviation of the response")
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-            grid(axis, "y")
-        values = [value for net in nets for layer in net.in_order for value in layer]
-        axes[0].set(xlim=(0, None))
-        if min(values) < max(values) / 2:
-            axes[0].set(ylim=(0, None))
-        axes[0].set_xlabel("3x3 layer, from the input on")
-        axes[1].set_xlabel("3x3 layer, from the largest standard deviation on")
-        axes[0].tick_params(labelbottom=True)
-        handles, names = axes[0].get_legend_handles_labels()
-        if max(seeds) > 1:
-            handles.append(Patch(color=INK, alpha=0.15, linewidth=0))
-            names.append(f"lowest to highest of {counted_seeds(seeds)}; lines: mean")
-        figure.legend(handles, names, loc="outside lower center", ncols=3)
-        return figure
-
-
-def _draw_layers(axis: Axes, layers: list[list[float]], net: Layers, index: int) -> None:
-    colour, marker = look(LAYERS_PLACES[index % len(LAYERS_PLACES)])
-    places = range(1, len(layers) + 1)
-    step = max(1, len(layers) // 9)
-    axis.plot(
-        places, [intervals.mean(layer) for layer in layers], label=net.label, color=colour, linewidth=1.5,
-        linestyle=(0, (4, 2)) if net.plain else "-", marker=marker, markersize=5, markevery=(index % step, step),
-        markerfacecolor="white" if net.plain else colour,
-    )  # fmt: skip
-    axis.fill_between(places, list(map(min, layers)), list(map(max, layers)), color=colour, alpha=0.15, linewidth=0)
+    figure, axes = make_figure(DOUBLE, 2.3, [*TITLES], variant, data)
+    legend: dict[str, object] = {}
+    drawn = [(place, net) for place, net in zip(LAYERS_PLACES * len(nets), nets) if net.in_order]
+    for axis, meaning, panel in zip(axes, TITLES.values(), ("in_order", "by_size")):
+        for place, net in drawn:
+            layers = getattr(net, panel)
+            mean, low, high = [*map(intervals.mean, layers)], [*map(min, layers)], [*map(max, layers)]
+            draw_curve(axis, Curve([*range(1, len(layers) + 1)], mean, low, high), place, 1, net.plain, most=9)
+            legend[f"{net.label} (n = {len(layers[0])})"] = axis.lines[-1]
+        axis.set(xlabel=meaning, xlim=(0, None))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].set_ylabel("standard deviation of response")
+    low, high = axes[0].get_ylim()
+    axes[0].set_ylim(0 if low < high / 2 else low, high)
+    if any(len(net.in_order[0]) > 1 for _, net in drawn):
+        legend["lowest to highest seed; lines: mean"] = Patch(color=INK, alpha=0.18, linewidth=0)
+    legend_below(figure, legend)
+    return figure

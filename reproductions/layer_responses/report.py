@@ -285,10 +285,8 @@ def comparison_numbers(comparisons: list[Comparison]) -> dict[str, list]:
 
 
 def figure(nets: list[Net], variant: Variant) -> Figure | None:
-    """The responses in layer order (above) and sorted by size (below). None if nothing was measured."""
-    counts = sorted({len(net.responses) for net in nets} - {0})
-    if not counts:
+    """Draw the responses in layer order and sorted by size. None if nothing was measured."""
+    if not any(net.responses for net in nets):
         return None
-    kinds = [net.result.row.key.startswith("plain") for net in nets]
-    drawn = [Layers(net.label, plain, net.in_order, net.by_size) for net, plain in zip(nets, kinds)]
-    return layer_responses(drawn, counts, variant)
+    drawn = [Layers(net.label, net.result.row.key.startswith("plain"), net.in_order, net.by_size) for net in nets]
+    return layer_responses(drawn, variant, [net.result.row.data for net in nets])

@@ -93,7 +93,7 @@ def test_a_process_that_reads_images_killed(launch, check, tmp_path):
         time.sleep(moments.uniform(0, CHECKPOINT_SECONDS))
         wait_until(partial(_readers, training.process.pid), "a process that reads images")
         os.kill(_readers(training.process.pid)[0], signal.SIGKILL)
-        assert training.end(60) == EXIT_FAILED and "a data loader worker died" in training.said
+        assert training.end(60) == EXIT_FAILED and "If it was killed, memory probably ran out" in training.said
         assert "Traceback" not in training.said, training.said
         counts.note()
     launch(READING, out, *INLINE).succeed()

@@ -257,12 +257,13 @@ def test_the_headline_is_the_last_comparison_that_there_is_else_a_net():
 def test_the_figure_has_two_panels_with_a_line_for_each_net():
     figure = reporting.figure(make_nets(NETS), SMOKE)
     above, below = figure.axes
-    assert [line.get_label() for line in above.lines] == ["plain-8", "ResNet-8", "ResNet-26"]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[:3] == ["plain-8 (n = 2)", "ResNet-8 (n = 2)", "ResNet-26 (n = 2)"]
     assert list(above.lines[0].get_ydata()) == [1.5, 4.0, 2.0] and list(below.lines[0].get_ydata()) == [4.0, 2.0, 1.5]
     assert above.lines[0].is_dashed() and not above.lines[1].is_dashed()
-    assert "lowest to highest of 2 seeds; lines: mean" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[3] == "lowest to highest seed; lines: mean"
     once = reporting.figure(make_nets({"resnet8": RESIDUAL[:1]}), SMOKE)
-    assert [text.get_text() for text in once.legends[0].get_texts()] == ["ResNet-8"]  # no band
+    assert [text.get_text() for text in once.legends[0].get_texts()] == ["ResNet-8 (n = 1)"]  # no band
     fewer = reporting.figure(make_nets({"resnet8": RESIDUAL}), SMOKE).axes[0].lines
     assert [line.get_color() for line in fewer] == [above.lines[1].get_color()]
     assert reporting.figure(make_nets({}), SMOKE) is None

@@ -203,20 +203,22 @@ def test_the_plot_has_both_curves_over_the_epochs_and_the_reported_errors(tmp_pa
     assert len(curves) == 2 and list(curves[0].get_xdata()) == list(range(1, 11))
     test = next(line for line in curves if line.get_linestyle() == "-")
     assert test.get_ydata()[0] == pytest.approx(100 - 97.2667, abs=1e-3)
-    points = {(line.get_xdata()[0], line.get_ydata()[0]) for line in axis.lines if line.get_marker() == "D"}
-    assert points == {(1, 4), (3, 2)}
+    boxes = {(box.get_x() + 0.25, box.get_y(), box.get_height()) for box in axis.patches}
+    assert boxes == {(1, 3, 1), (3, 1, 1)}  # from 96 up to 97 %, and from 98 up to 99 %
+    assert not [line for line in axis.lines if line.get_marker() == "D"]
     assert (axis.get_yscale(), axis.get_xlabel()) == ("log", "epochs")
     (legend,) = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
-    assert "training error (on batches)" in names and names[-1] == "reported (in whole percent, cut off)"
+    assert "small residual CNN (n = 3)" in names and "training error" in names
+    assert names[-1] == "reported, cut off to whole percent: anywhere in the box"
 
 
 def test_there_is_no_plot_without_completed_runs_and_nothing_reported_on_other_profiles(tmp_path):
     assert errors_over_epochs(make_result(tmp_path / "none", []), {}, PAPER) is None
     result = make_result(tmp_path, ACCURACIES[:2], SHORT)
     figure = errors_over_epochs(result, {1: mnist_residual._after(result, 1)}, SHORT)
-    assert not [line for line in figure.axes[0].lines if line.get_marker() == "D"]
-    assert figure.get_suptitle().startswith("short profile")
+    assert not figure.axes[0].patches
+    assert figure.get_suptitle().startswith("MNIST · short profile")
 
 
 # ------------------------------------------------------------------------------------------------------------ the whole

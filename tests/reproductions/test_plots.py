@@ -1,19 +1,50 @@
 """Plots made from records: what they draw, what they say of themselves, and that equal records give equal files."""
 
+import sys
+from collections import Counter
+
 import matplotlib
+import numpy as np
 import pytest
 from fakes import make_results
 from matplotlib.collections import PathCollection
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 
-from reproductions import cifar_table, degradation
+from reproductions import cifar_table, degradation, headline, mnist_residual
+from reproductions.__main__ import PUBLISHED
+from reproductions.cifar_imagenet_stem import experiment as cifar_imagenet_stem
+from reproductions.cifar_imagenet_stem import report as stem_report
+from reproductions.cifar_imagenet_stem.report import Predicted
 from reproductions.cifar_table import error_against_depth
+from reproductions.experiments import EXPERIMENTS
+from reproductions.finetune import experiment as finetune
+from reproductions.finetune import report as finetune_report
 from reproductions.harness.experiment import Variant
-from reproductions.harness.records import records_digest
+from reproductions.harness.publish import write_published
+from reproductions.harness.records import read_pool, records_digest
 from reproductions.harness.reporting import curves, footnotes
 from reproductions.harness.reporting.curves import learning_curves
-from reproductions.harness.reporting.figure import fonts_for, read_description, save, spread
+from reproductions.harness.reporting.figure import (
+    COLOURS,
+    DOUBLE,
+    GREY,
+    INK,
+    MARKERS,
+    SINGLE,
+    STYLE,
+    bars,
+    fonts_for,
+    read_description,
+    save,
+    spread,
+)
 from reproductions.harness.reporting.frame import Curve, curve
-from reproductions.harness.reporting.page import write_report
+from reproductions.harness.reporting.intervals import Interval
+from reproductions.harness.reporting.page import make_page, write_report
+from reproductions.layer_responses import experiment as layer_responses
+from reproductions.layer_responses import report as layer_report
+from reproductions.layer_responses.report import Net
 
 TABLE, DEGRADATION = cifar_table.EXPERIMENT, degradation.EXPERIMENT
 PAPER, SHORT = Variant("paper"), Variant("short")
@@ -66,27 +97,28 @@ def test_learning_curves_draw_test_solid_and_training_dashed(results):
     drops = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == ":"]
     assert drops == [32.0, 48.0]
     written = texts(figure)
-    assert "ResNet-20" in written
-    assert "ResNet-56" in written
-    assert "ResNet-110" not in written  # no records
-    assert "test error, mean of 2 seeds (1 diverged, not drawn)" in written
-    assert "from the lowest to the highest seed" in written
+    assert "ResNet-20 (n = 2)" in written
+    assert "ResNet-56 (n = 2; 1 diverged)" in written
+    assert not [text for text in written if "ResNet-110" in text]  # no records
+    assert {"test error, mean", "lowest to highest seed", "learning rate ÷ 10"} <= set(written)
 
 
 def test_panels_share_their_axes(tmp_path):
     results = make_results(DEGRADATION, PAPER, {"plain20": [9.7], "resnet20": [8.7]}, tmp_path)
     figure = learning_curves({"plain nets": results[:4], "residual nets": results[4:]}, PAPER)
     plain, residual = figure.axes
-    assert (plain.get_title(loc="left"), residual.get_title(loc="left")) == ("plain nets", "residual nets")
+    assert (plain.get_title(loc="left"), residual.get_title(loc="left")) == ("(a) plain nets", "(b) residual nets")
     assert plain.get_ylim() == residual.get_ylim()
     assert plain.get_xlim() == residual.get_xlim()
 
 
-def test_heading_unless_the_paper_profile(tmp_path, results):
+def test_the_caption_names_the_data_and_any_profile_but_the_papers(tmp_path, results):
     short = make_results(TABLE, SHORT, {"resnet20": [33.0, 34.0]}, tmp_path / "short")
     for figure in (learning_curves({"": short}, SHORT), error_against_depth(short, SHORT)):
-        assert figure.get_suptitle().startswith("short profile: real data, fewer iterations, not comparable")
-    assert error_against_depth(results, PAPER).get_suptitle() == ""
+        said = figure.get_suptitle().replace("\n", " ")
+        assert said.startswith("CIFAR-10 · short profile: real data, fewer iterations, not comparable with the paper")
+    said = error_against_depth(results, PAPER).get_suptitle().replace("\n", " ")
+    assert said == "CIFAR-10 · not yet run: ResNet-32, ResNet-44, ResNet-110"
     assert learning_curves({"": short}, SHORT).axes[0].get_xlabel() == "iterations"
 
 
@@ -96,9 +128,8 @@ def test_depth_draws_every_seed_and_the_reported_number(results):
     dots = [points for points in axis.collections if isinstance(points, PathCollection)]
     assert sorted(y for points in dots for _, y in points.get_offsets()) == [7.0, 7.1, 8.7, 8.9]  # none that diverged
     reported = {float(line.get_ydata()[0]) for line in axis.lines if line.get_marker() in ("D", "x")}
-    assert reported == {8.75, 7.51, 7.17, 6.97, 6.61, 6.43}
-    assert [label.get_text() for label in axis.get_xticklabels()][0] == "ResNet-20"
-    assert texts(figure).count("no completed runs") == 3
+    assert reported == {8.75, 6.97}
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["ResNet-20\nn = 2", "ResNet-56\nn = 2"]
 
 
 def test_depth_draws_reported_numbers_in_the_paper_profile_only(tmp_path):
@@ -170,13 +201,20 @@ def line(*values) -> Curve:
     return Curve(list(range(len(values))), list(values), list(values), list(values))
 
 
-def test_axis_shows_everything_unless_the_beginning_would_take_most_of_it():
-    assert curves.upper_limit([line(75.0, 60.0, 40.0, 34.0)]) == 80
-    long = line(*([60.0, 40.0, 30.0] + [20.0] * 30 + [8.0] * 31))
-    assert curves.upper_limit([long]) == 25
-    assert curves.lower_limit([line(25.0, 4.0)], 25) == 0
-    assert curves.lower_limit([line(80.0, 33.0)], 100) == 20
-    assert curves.lower_limit([line(90.0, 89.0, 88.0)], 100) == 80
+@pytest.mark.parametrize(
+    ("errors", "low", "high"),
+    [
+        ([75.0, 60.0, 40.0, 34.0], 31.54, 76.74),  # all of it
+        ([60.0, 40.0, 30.0] + [20.0] * 30 + [8.0] * 31, 7.28, 20.51),  # 9 in 10 of the points
+        ([25.0, 4.0, 20.0], 0.0, 26.0),
+        ([99.0, 98.0, 99.5], 97.91, 99.56),
+        ([100.0, 50.0], 47.0, 100.0),  # no error is larger
+        ([0.5, 0.2], 0.182, 0.513),
+    ],
+)
+def test_axis_shows_everything_unless_the_beginning_would_take_most_of_it(monkeypatch, errors, low, high):
+    monkeypatch.setattr(curves, "errors_of", lambda drawn: [line(*drawn)])
+    assert curves.limits([errors]) == pytest.approx((low, high), abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -194,3 +232,182 @@ def test_axis_shows_everything_unless_the_beginning_would_take_most_of_it():
 )
 def test_spread(positions, expected):
     assert spread(positions, gap=0.1) == pytest.approx(expected)
+
+
+# ------------------------------------------------------------------------------------------------- legible when printed
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of the Web Content Accessibility Guidelines, 0 to 1."""
+    parts = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in to_rgb(colour)]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), parts))
+
+
+def lightness(colour: str) -> float:
+    """CIE L*, 0 to 100: the grey in which a colour is printed."""
+    y = luminance(colour)
+    return 116 * y ** (1 / 3) - 16 if y > 0.008856 else 903.3 * y
+
+
+def test_colours_show_on_white_and_differ_in_grey():
+    assert all(1.05 / (luminance(colour) + 0.05) >= 3 for colour in (*COLOURS, INK, GREY))
+    greys = sorted(map(lightness, COLOURS))
+    assert min(darker - lighter for lighter, darker in zip(greys, greys[1:])) >= 8.5
+    assert len(set(MARKERS)) == len(MARKERS) == len(COLOURS)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Every figure of every table, from five made-up runs a row, by the name of its file; and the README's."""
+    folder, figures = tmp_path_factory.mktemp("figures"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        keep = lambda figure, path, description: figures.update({path.name: figure}) or []  # noqa: E731
+        for module in [module for name, module in sys.modules.items() if name.startswith("reproductions")]:
+            if getattr(module, "save", None) is save:
+                patch.setattr(module, "save", keep)
+        for experiment in (one for one in EXPERIMENTS if one.dataset is None):
+            rows = experiment.rows("short")
+            errors = {row.key: [12.0 + i + 0.3 * seed for seed in range(3)] for i, row in enumerate(rows)}
+            results = make_results(experiment, SHORT, errors, folder / experiment.name)
+            experiment.report(make_page(experiment, SHORT, results, folder))
+    nets, measured = make_results(layer_responses.EXPERIMENT, PAPER, {}, folder / "nets"), {"std": [1.0] * 30}
+    figures["layers"] = layer_report.figure([Net(net, [measured] * 3, Counter()) for net in nets], PAPER)
+    files = {"labels": [1] * 20, "predicted": [0] * 20, "probability": [1.0] * 20, "data": {"name": "cifar10"}}
+    stem = make_results(cifar_imagenet_stem.EXPERIMENT, PAPER, {}, folder / "predicted")[:3]
+    figures["confusion"] = stem_report.confusion_figure([Predicted(result, [files]) for result in stem], PAPER)
+    figures["images"] = stem_report.grid_figure(files, np.zeros((20, 32, 32, 3), np.uint8), "a run, test error 10.00 %")
+    for classes in (3, 14, 40):
+        names = tuple(f"gesture number {i}" for i in range(classes))
+        figures[f"{classes} classes"] = finetune_report.confusion_plot(np.full((classes, classes), 12), names)
+    panels = {"paper": ERRORS_BY_DEPTH, "short": ERRORS_BY_DEPTH}
+    figures["headline"] = headline.error_against_depth(
+        {profile: places(profile, errors, folder / profile) for profile, errors in panels.items()}
+    )
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def test_every_text_of_every_figure_is_at_least_7_pt_inside_it_and_not_over_another(drawn):
+    assert len(drawn) >= 20 and {*drawn} >= {"headline", "layers", "images", "finetune_short_curves"}
+    for name, figure in drawn.items():
+        with matplotlib.rc_context(STYLE):
+            figure.canvas.draw()
+        assert figure.get_figwidth() in (SINGLE, DOUBLE) == (3.3, 7.0), name
+        page, beyond, seen = figure.bbox.padded(2), ticks_beyond(figure), []
+        for text in figure.findobj(Text):
+            if text.get_text() and text.get_visible() and text not in beyond:
+                assert text.get_fontsize() >= 7, (name, text.get_text())
+                where, upright = text.get_window_extent(), text.get_rotation() % 90 == 0
+                inside = page.x0 <= where.x0 and where.x1 <= page.x1 and page.y0 <= where.y0 and where.y1 <= page.y1
+                assert inside, (name, text.get_text())
+                over = [other for other, place in seen if upright and where.padded(-1).overlaps(place.padded(-1))]
+                assert not over, (name, text.get_text(), over)
+                seen += [(text.get_text(), where)] if upright else []
+
+
+def ticks_beyond(figure) -> set[Text]:
+    """The labels that matplotlib keeps of ticks beyond an axis, and does not draw."""
+    return {
+        text
+        for axis in figure.axes
+        for place, labels, limits in (
+            (0, axis.get_xticklabels(), axis.get_xlim()),
+            (1, axis.get_yticklabels(), axis.get_ylim()),
+        )
+        for text in labels
+        if not min(limits) <= text.get_position()[place] <= max(limits)
+    }
+
+
+def test_data_take_at_least_half_of_every_panel_that_is_published(monkeypatch):
+    pool, figures = read_pool(PUBLISHED / "records"), {}
+    monkeypatch.setattr(headline, "save_figure", lambda figure, path, _: figures.update({path.name: figure}) or [])
+    for module in (cifar_table, degradation, mnist_residual, finetune):
+        monkeypatch.setattr(module, "save", lambda figure, path, _: figures.update({path.name: figure}) or [])
+        experiment = module.EXPERIMENT
+        for variant in map(Variant, ("paper", "short")):
+            if seeds := experiment.recorded_seeds(variant, pool):
+                page = make_page(experiment, variant, experiment.results(variant, seeds, pool, pool), PUBLISHED)
+                monkeypatch.setattr(type(page), "write", lambda *_: [])
+                monkeypatch.setattr(type(page), "write_csv", lambda *_: [])
+                experiment.report(page)
+    headline.write(PUBLISHED / "headline", pool)
+    shown = [(name, axis) for name, figure in figures.items() if figure for axis in figure.axes]
+    assert len(shown) >= 10
+    for name, axis in shown:
+        points = [artist.get_xydata() for artist in axis.lines if artist.get_transform() == axis.transData]
+        points += [artist.get_offsets() for artist in axis.collections if isinstance(artist, PathCollection)]
+        places = (axis.transData - axis.transAxes).transform(np.concatenate(points))
+        width, height = np.ptp(np.clip(places, 0, 1), axis=0)
+        assert height >= 0.5 and (width >= 0.5 or len(axis.get_xticks()) <= 2), (name, width, height)
+
+
+def test_no_bar_of_two_runs_and_none_beyond_0_or_100_percent():
+    assert bars([1.0, 2.0]) is None
+    assert bars([0.1, 0.2, 0.9])[0] == [pytest.approx(0.4)]  # to 0
+    assert bars([99.9, 99.0, 98.0])[1] == [pytest.approx(100 - 98.9667, abs=1e-3)]
+    assert bars([0.1, 0.2, 0.9], Interval(-1.0, 1.8)) == [[pytest.approx(1.4)], [pytest.approx(1.4)]]  # differences
+    assert bars([5.0, 5.0, 5.0]) is None
+
+
+# -------------------------------------------------------------------------------------------- Figure 6 and the headline
+
+
+def test_110_layers_have_a_panel_of_their_own_once_they_have_runs(tmp_path):
+    results = make_results(DEGRADATION, PAPER, ERRORS_BY_DEPTH | {"plain110": [65.0], "resnet110": [6.6]}, tmp_path)
+    plain, residual, deepest = degradation.error_curves(results, PAPER).axes
+    assert deepest.get_title(loc="left") == "(c) 110 layers"
+    assert plain.get_ylim() == residual.get_ylim() != deepest.get_ylim() and deepest.get_ylim()[1] > 65
+    solid = {line.get_color() for line in deepest.lines if len(line.get_xdata()) == 64}
+    assert len(solid) == 2
+    without = [result for result in results if not result.row.on_request]
+    assert len(degradation.error_curves(without, PAPER).axes) == 2
+
+
+ERRORS_BY_DEPTH = {"plain20": [9.1, 9.3], "plain56": [13.0, 13.4, 13.1], "resnet20": [8.6], "resnet56": [7.0, 7.1]}
+
+
+def places(profile: str, errors: dict, root) -> list[headline.Place]:
+    results = make_results(DEGRADATION, Variant(profile), errors, root)
+    found = {result.row.key: result.records for result in results}
+    return [headline.Place(row, found.get(row.key, [])) for row in DEGRADATION.rows(profile)]
+
+
+def pool_of(tmp_path, **errors):
+    """A pool of runs, by profile."""
+    for profile, own in errors.items():
+        make_results(DEGRADATION, Variant(profile), own, tmp_path)
+    return read_pool(tmp_path / "own")
+
+
+def test_the_headline_has_the_short_profile_beside_a_paper_profile_of_one_plain_depth(tmp_path):
+    one = {"plain20": [9.1, 9.3], "resnet20": [8.6]}
+    assert [*headline.find(pool_of(tmp_path / "a", paper=one, short=ERRORS_BY_DEPTH))] == ["paper", "short"]
+    assert [*headline.find(pool_of(tmp_path / "b", paper=ERRORS_BY_DEPTH, short=ERRORS_BY_DEPTH))] == ["paper"]
+    assert [*headline.find(pool_of(tmp_path / "c", short=ERRORS_BY_DEPTH))] == ["short"]
+    (tmp_path / "none").mkdir()
+    assert headline.write(tmp_path / "headline", read_pool(tmp_path / "none")) == []
+
+
+def test_the_headline_draws_every_seed_and_the_papers_numbers(tmp_path):
+    figure = headline.error_against_depth({p: places(p, ERRORS_BY_DEPTH, tmp_path / p) for p in ("paper", "short")})
+    paper, short = figure.axes
+    dots = sorted(float(y) for points in paper.collections for _, y in points.get_offsets())
+    assert dots == sorted(error for errors in ERRORS_BY_DEPTH.values() for error in errors)
+    diamonds = [line for line in paper.lines if line.get_marker() == "D"]
+    assert sorted(y for line in diamonds for y in line.get_ydata()) == [6.61, 6.97, 7.17, 7.51, 8.75, 9, 13]
+    assert all(line.get_markerfacecolor() == "none" for line in diamonds)
+    assert not [line for line in short.lines if line.get_marker() == "D"]
+    assert [label.get_text() for label in short.get_xticklabels()] == ["20", "56"]
+    assert short.get_title(loc="left") == "(b) short profile, 1/16 of the iterations"
+    assert "not comparable" in figure.get_suptitle()
+    assert "plain nets, one seed a dot; (a) n = 2, 3; (b) n = 2, 3" in texts(figure)
+
+
+def test_the_headline_is_published_and_checked(tmp_path):
+    pool = pool_of(tmp_path, paper=ERRORS_BY_DEPTH)
+    written = write_published([DEGRADATION], tmp_path / "results", pool)
+    assert {path.name for path in written} >= {"headline.png", "headline.svg"}
+    description = read_description(tmp_path / "results/plots/headline.png")
+    assert "from 8 records" in description and records_digest([*pool.records.values()]) in description
+    (tmp_path / "plain").mkdir()
+    assert "headline.png" not in {path.name for path in write_published([TABLE], tmp_path / "plain", pool)}

@@ -197,7 +197,7 @@ def test_no_plot_without_pairs(tmp_path):
 
 
 def test_intervals_wider_than_the_plot_are_said_to_leave_it():
-    lines = [Line("a", "x", [0.1, 0.2], intervals.Interval(-90.0, 90.0))]
+    lines = [Line("a", "x", [0.1, 0.2, 0.15], intervals.Interval(-90.0, 90.0))]
     figure = forest(lines, "difference", "95 % interval", PAPER)
     texts = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     assert "mean, 95 % interval (some leave the axis)" in texts

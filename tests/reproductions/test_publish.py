@@ -290,7 +290,8 @@ def test_what_report_has_made_passes_the_check(published):
     readme = (published / "README.md").read_text()
     assert "### Tiny nets" in readme and "8.55 ± 0.07 (n = 2 of 5)" in readme and readme.endswith("The end.\n")
     files = {path.name for path in (published / "results").rglob("*.*") if path.suffix != ".json"}
-    assert files == {"README.md", "summary.md", "tiny.md", "tiny.csv", "tiny_depth.png", "tiny_depth.svg"}
+    frames = {"summary.md", "runs.csv", "curves.csv.gz"}
+    assert files == {"README.md", "tiny.md", "tiny.csv", "tiny_depth.png", "tiny_depth.svg"} | frames
     index = (published / "results" / "README.md").read_text()
     assert "\n- paper: the paper's protocol.\n- short: real data, fewer iterations, not comparable" in index
     assert 0 < index.index("How to read the tables:") < index.index("| experiment ")
@@ -328,10 +329,15 @@ TAMPERING = {
     "an edited table": (lambda root: edit(root / "results/tables/tiny.md", "8.55", "6.55"), "tiny.md: differs"),
     "an edited CSV": (lambda root: edit(root / "results/tables/tiny.csv", "8.55", "6.55"), "tiny.csv: differs"),
     "a missing table": (lambda root: (root / "results/tables/tiny.csv").unlink(), "tiny.csv: missing"),
-    "an edited index": (lambda root: edit(root / "results/README.md", "8.55", "6.55"), "README.md: the index differs"),
-    "a missing index": (lambda root: (root / "results/README.md").unlink(), "README.md: the index differs"),
-    "an edited summary": (lambda root: edit(root / "results/summary.md", "No", "no"), "the summary differs"),
-    "a missing summary": (lambda root: (root / "results/summary.md").unlink(), "the summary differs"),
+    "an edited index": (lambda root: edit(root / "results/README.md", "8.55", "6.55"), "README.md: differs"),
+    "a missing index": (lambda root: (root / "results/README.md").unlink(), "README.md: differs"),
+    "an edited summary": (lambda root: edit(root / "results/summary.md", "No", "no"), "summary.md: differs"),
+    "a missing summary": (lambda root: (root / "results/summary.md").unlink(), "summary.md: differs"),
+    "an edited frame of runs": (lambda root: edit(root / "results/runs.csv", "8.6", "6.6"), "runs.csv: differs"),
+    "a damaged frame of curves": (
+        lambda root: (root / "results/curves.csv.gz").write_bytes(b"x"),
+        "curves.csv.gz: differs",
+    ),
     "a missing plot": (lambda root: (root / "results/plots/tiny_depth.svg").unlink(), "tiny_depth.svg: missing"),
     "a plot of other records": (
         lambda root: edit(root / "results/plots/tiny_depth.svg", "2 records", "3 records"),
@@ -459,6 +465,6 @@ def test_the_real_tables_come_out_byte_for_byte_the_same(tmp_path):
         shutil.rmtree(tmp_path / "results" / "cache", ignore_errors=True)
         files, _ = publish.report([cifar_table.EXPERIMENT], tmp_path / "results", tmp_path / "README.md")
         made.append({path: path.read_bytes() for path in files if path.suffix in (".md", ".csv")})
-    names = {"README.md", "summary.md", "cifar_table_short.md", "cifar_table_short.csv"}
+    names = {"README.md", "summary.md", "runs.csv", "cifar_table_short.md", "cifar_table_short.csv"}
     assert made[0] == made[1] and {path.name for path in made[0]} == names
     assert b"not comparable with the paper" in made[0][files[0]]

@@ -241,7 +241,7 @@ def test_a_checkpoint_of_newer_code_is_said_in_a_line_and_stays(paths):
     path = paths.work(run) / checkpoint.NEWEST
     path.write_bytes(path.read_bytes().replace(b"checkpoint-1", b"checkpoint-2", 1))
     failure = execute([run], paths, never).failures[run]
-    assert failure.startswith(f"{path} was written by newer code") and "\n" not in failure and path.exists()
+    assert failure.startswith(f"{path} is in a newer checkpoint format") and "\n" not in failure and path.exists()
 
 
 def test_a_record_names_the_precision_of_the_checkpoint_that_a_run_went_on_from(paths, monkeypatch):

@@ -1,11 +1,16 @@
-"""What all plots share: their style, files with a description in them, and how means and intervals are drawn."""
+"""The parts that all plots share: style, sizes, axes, captions, legends, and files with a description in them.
+
+Figures are made at the size in which they are printed: one column of a page or two, with letters of at least 7 pt.
+"""
 
 import io
 import math
+import textwrap
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from string import ascii_lowercase
 
 import matplotlib
 from matplotlib import font_manager
@@ -17,36 +22,67 @@ from PIL import Image
 
 from reproductions.harness.experiment import Variant
 from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.frame import completed
 from resnet.files import write_atomically
 
-# Those of Okabe and Ito's colours that show on white; every colour has a marker that tells it apart in grey.
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#000000")
+SINGLE, DOUBLE = 3.3, 7.0  # inches: widths of one column and of two
+SMALLEST = 7  # pt
+# Okabe and Ito's colours, darkened: each has a contrast of 3 or more with white, and each is darker than the one before
+# by 9 or more of 100 steps in grey. Every colour has a marker as well.
+COLOURS = ("#C58700", "#3D83AB", "#007454", "#873900", "#003E65", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK, GREY = "#222222", "#767676"
+OWN = COLOURS[4]  # seeds of a figure with one net a place
+HOLLOW = {
+    "color": COLOURS[3], "marker": "D", "markersize": 4.5, "markerfacecolor": "none", "markeredgewidth": 1.1,
+    "linestyle": "none", "zorder": 5,
+}  # fmt: skip
+DATA_NAMES = {
+    "cifar10": "CIFAR-10",
+    "cifar10_first5": "CIFAR-10, its first 5 classes",
+    "cifar10_last5": "CIFAR-10, its last 5 classes",
+    "mnist": "MNIST",
+    "imagenet": "ImageNet",
+    "synthetic": "synthetic images",
+    "synthetic_mnist": "synthetic digits",
+    "synthetic_imagenet": "synthetic images",
+}
 STYLE = {
     # A user's own matplotlibrc changes nothing; the first two are not matters of style.
     **{name: value for name, value in matplotlib.rcParamsDefault.items() if name not in ("backend", "interactive")},
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
-    "font.size": 10,
+    "font.size": 7.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
-    "axes.titlesize": 11,
+    "axes.linewidth": 0.6,
+    "axes.titlesize": 8,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+    "lines.markeredgewidth": 0.8,
     "xtick.color": INK,
     "ytick.color": INK,
+    "xtick.labelsize": SMALLEST,
+    "ytick.labelsize": SMALLEST,
     "text.color": INK,
     "legend.frameon": False,
-    "legend.fontsize": 9,
+    "legend.fontsize": SMALLEST,
+    "legend.columnspacing": 1.0,
+    "legend.handlelength": 1.8,
     "svg.hashsalt": "reproductions",  # else its ids are drawn at random
     "svg.fonttype": "path",
 }
+styled = matplotlib.rc_context(STYLE)  # a decorator: artists take their style when they are made
 
 
 def save(figure: Figure | None, path: Path, description: str) -> list[Path]:
-    """Write ``path``.png and ``path``.svg with the description in them; nothing if there is no figure.
+    """Write ``path``.png and ``path``.svg with the description in them; write nothing if there is no figure.
 
     Neither a date nor a version goes into the files: equal plots are equal bytes.
     """
@@ -57,7 +93,7 @@ def save(figure: Figure | None, path: Path, description: str) -> list[Path]:
     for suffix, unwanted in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         content = io.BytesIO()
         with matplotlib.rc_context(STYLE):
-            figure.savefig(content, format=suffix, dpi=160, metadata={"Description": description, **unwanted})
+            figure.savefig(content, format=suffix, dpi=300, metadata={"Description": description, **unwanted})
         target = path.with_name(f"{path.name}.{suffix}")
         write_atomically(target, content.getvalue())
         written.append(target)
@@ -65,7 +101,7 @@ def save(figure: Figure | None, path: Path, description: str) -> list[Path]:
 
 
 def find_fonts(figure: Figure) -> None:
-    """Give texts with characters that the style's font lacks, such as Chinese ones, the fonts here that have them."""
+    """Give texts with characters that the style's font lacks, such as Chinese ones, the fonts that have them."""
     for text in figure.findobj(Text):
         families, _ = fonts_for(text.get_text())
         if len(families) > 1:
@@ -74,11 +110,11 @@ def find_fonts(figure: Figure) -> None:
 
 @cache
 def fonts_for(text: str) -> tuple[list[str], str]:
-    """Fonts that have the characters of a text, the style's first, and the characters that none here has."""
+    """Return fonts that have a text's characters, the style's first, and the characters that no installed font has."""
     own, families = STYLE["font.family"], [STYLE["font.family"]]
     missing = {letter for letter in text if not letter.isspace()} - _letters(font_manager.findfont(own))
     for font in sorted(font_manager.fontManager.ttflist, key=lambda font: font.name) if missing else []:
-        if (font.style, font.weight) != ("normal", 400) or font.name.startswith("Last Resort"):  # which has boxes alone
+        if (font.style, font.weight) != ("normal", 400) or font.name.startswith("Last Resort"):  # it draws boxes
             continue
         if missing & (found := _letters(font.fname)):
             families.append(font.name)
@@ -88,7 +124,7 @@ def fonts_for(text: str) -> tuple[list[str], str]:
 
 @cache
 def _letters(path: str) -> frozenset[str]:
-    """The characters that a font can draw; none if it can't be read, or has pictures in place of outlines."""
+    """Return the characters that a font can draw; none if it can't be read, or has pictures in place of outlines."""
     try:
         font = font_manager.get_font(path)
         return frozenset(map(chr, font.get_charmap())) if font.scalable else frozenset()
@@ -97,7 +133,7 @@ def _letters(path: str) -> frozenset[str]:
 
 
 def read_description(path: Path) -> str | None:
-    """The description that :func:`save` wrote into a PNG or SVG; None if it has none."""
+    """Return the description that :func:`save` wrote into a PNG or SVG; None if it has none."""
     if path.suffix == ".svg":
         element = ElementTree.parse(path).find(".//{http://purl.org/dc/elements/1.1/}description")
         return None if element is None else element.text
@@ -106,7 +142,7 @@ def read_description(path: Path) -> str | None:
 
 
 def is_saved(path: Path, description: str) -> bool:
-    """Whether :func:`save` wrote ``path``.png and ``path``.svg with this description."""
+    """Tell whether :func:`save` wrote ``path``.png and ``path``.svg with this description."""
     files = [path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "svg")]
     try:
         return all(file.exists() and read_description(file) == description for file in files)
@@ -115,42 +151,75 @@ def is_saved(path: Path, description: str) -> bool:
 
 
 def make_figure(
-    width: float, height: float, panels: int, variant: Variant, columns: int | None = None, share_y: bool = True
+    width: float,
+    height: float,
+    titles: Sequence[str],
+    variant: Variant,
+    data: Iterable[str],
+    columns: int | None = None,
+    share_y: bool = True,
+    grid: str = "y",
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with axes side by side, headed by the variant unless it is the paper's protocol.
+    """Make a figure with a panel per title, and a caption above that names the data sets and the variant.
 
-    In lines of so many ``columns`` if told, the last one filled from the left.
+    width, height: in inches. data: the names of the data sets; each is named once. columns: panels in a line, all of
+    them for None; the last line is filled from the left. grid: the axis that light lines stand on, "x" or "y", or ""
+    for none. Several panels have letters.
     """
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    columns = columns or panels
-    lines = math.ceil(panels / columns)
-    axes = list(figure.subplots(lines, columns, sharex=True, sharey=share_y, squeeze=False).flat)
-    for axis in axes[panels:]:
+    columns = columns or len(titles)
+    axes = list(figure.subplots(math.ceil(len(titles) / columns), columns, sharey=share_y, squeeze=False).flat)
+    for axis in axes[len(titles) :]:
         axis.remove()
-    axes = axes[:panels]
-    for axis in axes:  # above an empty place there is no other axis to bear the numbers
-        axis.tick_params(labelbottom=axes.index(axis) + columns >= panels)
-    if variant.suffix:
-        figure.suptitle(variant.heading, fontsize=9.5, color=GREY, style="italic")
+    axes = axes[: len(titles)]
+    for place, (axis, title) in enumerate(zip(axes, titles)):
+        lettered = f"({ascii_lowercase[place]}) {title}" if len(titles) > 1 else title
+        axis.set_title(wrapped(lettered, width / columns - 0.4, 8.2))
+        axis.tick_params(labelbottom=place + columns >= len(titles))  # below it there may be no other axis
+        if grid:
+            axis.grid(axis=grid)
+    names = "; ".join(dict.fromkeys(DATA_NAMES.get(name, name) for name in data))
+    caption(figure, " · ".join([names, *([variant.heading] if variant.suffix else [])]))
     return figure, axes
 
 
-def grid(axis: Axes, which: str) -> None:
-    """Light lines behind all else, at the ticks of the axis ``which``: "x" or "y"."""
-    axis.grid(axis=which, color="#DDDDDD", linewidth=0.6)
-    axis.set_axisbelow(True)
+def caption(figure: Figure, text: str) -> None:
+    """Write a line, or lines where it is long, above all panels."""
+    width = figure.get_figwidth() - 0.1
+    before, text = figure.get_suptitle().count("\n"), wrapped(text, width, SMALLEST)
+    figure.suptitle(text, fontsize=SMALLEST, color=GREY, style="italic")
+    figure.set_figheight(figure.get_figheight() + 0.12 * (text.count("\n") - before))
+
+
+def wrapped(text: str, inches: float, points: float) -> str:
+    """Break a text into lines of this width, for letters of this size."""
+    return textwrap.fill(text, max(8, int(inches * 72 / (0.58 * points))), break_long_words=False)
+
+
+def legend_below(figure: Figure, entries: dict[str, object]) -> None:
+    """Put a legend below all panels, of names with their artists, in the most columns that the figure has room for.
+
+    The figure grows by the legend's height, so that the panels keep theirs.
+    """
+    for columns in range(min(5, len(entries)), 0, -1):
+        legend = figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
+        size = legend.get_window_extent(figure.canvas.get_renderer())
+        if columns == 1 or size.width <= 0.98 * figure.bbox.width:
+            break
+        legend.remove()
+    figure.set_figheight(figure.get_figheight() + size.height / figure.dpi)
 
 
 def look(index: int) -> tuple[str, str]:
-    """Colour and marker of the net at this place of its panel."""
+    """Return the colour and marker of the net at this place of its panel."""
     return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:
-    """The positions (from 0 to 1), moved apart to distances of at least ``gap`` with their order kept.
+    """Move positions (from 0 to 1) apart to distances of at least ``gap``, with their order kept.
 
-    Those that are too close form a stack around their mean, which moves them least in the sense of least squares.
+    Positions that are too close form a stack around their mean, which moves them least in the sense of least squares.
     """
     order = sorted(range(len(positions)), key=positions.__getitem__)
     stacks: list[list[int]] = []
@@ -167,12 +236,21 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
     return [placed[index] for index in range(len(positions))]
 
 
-def bars(values: list[float]) -> list[list[float]] | None:
-    """Lengths of the 95 % t-interval below and above the mean, as error bars want them."""
-    mean, bounds = intervals.mean(values), intervals.mean_interval(values)
-    return [[mean - bounds.low], [bounds.high - mean]] if bounds else None
+def bars(values: Sequence[float], interval: intervals.Interval | None = None) -> list[list[float]] | None:
+    """Return the lengths of an error bar below and above the mean, (2, 1): the 95 % t-interval, cut at 0 and 100 %.
+
+    ``interval``: another one to draw, of differences, which is not cut. None of fewer than three values: two are seen
+    as dots, and an interval from them is wider than anything else in the figure.
+    """
+    if len(values) < 3 or (found := interval or intervals.mean_interval(values)) is None:
+        return None
+    low, high = (found.low, found.high) if interval else (max(0.0, found.low), min(100.0, found.high))
+    mean = intervals.mean(values)
+    return [[mean - low], [high - mean]]
 
 
-def counted_seeds(counts: list[int]) -> str:
-    """``1 seed``, ``3–5 seeds``: the fewest and the most of sorted counts."""
-    return "1 seed" if counts == [1] else f"{'–'.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} seeds"
+def named(label: str, records: list[dict]) -> str:
+    """Return the label with the number of completed runs, and of diverged ones: ``ResNet-20 (n = 5)``."""
+    runs = len(completed(records))
+    lost = f"; {len(records) - runs} diverged" if len(records) > runs else ""
+    return f"{label} (n = {runs}{lost})"

@@ -1,10 +1,23 @@
-"""What the records of one row amount to: samples, one value per seed. Errors and accuracies are in percent."""
+"""Records as samples, one value per seed, and as pandas' frames. Errors and accuracies are in percent."""
 
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import warnings
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from reproductions.harness.records import segments
+from reproductions.harness.records import Pool, device_seconds, read_pool, segments
 from reproductions.harness.reporting import intervals
+from resnet.files import write_atomically
+from resnet.run import Run, canonical_json
+
+if TYPE_CHECKING:
+    import pandas  # loaded where a frame is made: it takes a second
 
 # What is measured, as records call it and as papers do; accuracies are what the errors leave of 100.
 METRICS = {
@@ -156,3 +169,106 @@ def curve(records: list[dict], metric: str) -> Curve | None:
     points = [[measured(point, metric) for point in together] for together in zip(*curves, strict=True)]
     iterations = [point["iteration"] for point in curves[0]]
     return Curve(iterations, [intervals.mean(p) for p in points], [min(p) for p in points], [max(p) for p in points])
+
+
+# ------------------------------------------------------------------------------------------------------------- frames
+
+RUNS, CURVES = "runs.csv", "curves.csv.gz"  # of all published records
+
+
+def read_frame(records: str | Path, curves: bool = False) -> pandas.DataFrame:
+    """All records below a folder as a frame: see :func:`reproductions.frame`."""
+    pool = read_pool(Path(records))
+    for error in pool.damaged.values():
+        warnings.warn(f"left out: {error}", stacklevel=3)
+    if not pool.records:
+        raise ValueError(f"there are no records below {records}; name their folder, such as results/records")
+    return curves_frame(pool) if curves else runs_frame(pool)
+
+
+def runs_frame(pool: Pool) -> pandas.DataFrame:
+    """One line a run, those of a row side by side. An absent number is NaN."""
+    import pandas
+
+    return pandas.DataFrame([_run_line(record, pool) for record in _in_order(pool)])
+
+
+def curves_frame(pool: Pool) -> pandas.DataFrame:
+    """One line an evaluation, of the runs in the order of :func:`runs_frame`."""
+    import pandas
+
+    lines = []
+    for record in _in_order(pool):
+        names = _name_columns(record, pool)
+        for point in record["curve"]:
+            losses = json.dumps(point["mean_losses"]) if "mean_losses" in point else None
+            lines.append(names | {key: value for key, value in point.items() if key != "mean_losses"})
+            lines[-1] |= {"mean_losses": losses}
+    return pandas.DataFrame(lines)
+
+
+def _in_order(pool: Pool) -> list[dict]:
+    def place(record: dict) -> tuple:
+        run = record["specification"]
+        return run["data"], run["model"], pool.first_of(record), run["seed"], record["identity"]
+
+    return sorted(pool.records.values(), key=place)
+
+
+def _name_columns(record: dict, pool: Pool) -> dict:
+    """What says which run it is; runs of the same ``row`` differ in their seed alone."""
+    run = record["specification"]
+    return {"run": record["identity"][:16], "row": pool.first_of(record)[:16], "model": run["model"],
+            "seed": run["seed"]}  # fmt: skip
+
+
+def _run_line(record: dict, pool: Pool) -> dict:
+    run = Run.from_specification(record["specification"])
+    final, best, timing, hardware = (record[name] or {} for name in ("final", "best", "timing", "hardware"))
+    needs = {role: need.short_id for role, need in run.needs.items()}
+    return {
+        **_name_columns(record, pool),
+        "options": canonical_json(run.model_options).decode(),
+        "recipe_changes": canonical_json(run.recipe.changes()).decode(),
+        "data": run.data,
+        "train_images": run.train_images,
+        "teacher": needs.get("teacher"),
+        "pretrained": needs.get("pretrained"),
+        "status": record["status"],
+        "parameters": record["parameters"],
+        "iterations": final["iteration"],
+        **{name: final.get(name) for name in ("training_loss", "training_error", "test_error", "test_top5_error")},
+        **{f"best_{name}": best.get(name) for name in ("iteration", "test_error")},
+        **{metric: record.get("tests", {}).get(test, {}).get(name) for metric, (test, name) in FURTHER_TESTS.items()},
+        "wall_seconds": timing["wall_seconds"],
+        "train_seconds": timing["train_seconds"],
+        "device_seconds": device_seconds(record),
+        "images_per_second": timing["images_per_second"],
+        "packed_with": timing.get("packed_with", 0),
+        "finished": timing["finished"],
+        "device": hardware.get("device"),
+        "device_type": hardware.get("type"),
+        "threads": hardware.get("threads"),
+        "precision": record["precision"],
+        "torch": record["versions"]["torch"],
+        "commit": record["code"]["commit"],
+        "official_data": record["data"]["official"],
+        "interruptions": record["interruptions"],
+        "identity": record["identity"],
+    }
+
+
+def csv_text(table: pandas.DataFrame, digits: int = 6) -> str:
+    """A frame as CSV, its numbers to so many significant digits, an absent one empty."""
+    return table.to_csv(index=False, lineterminator="\n", float_format=f"{{:z.{digits}g}}".format)
+
+
+def write_frames(pool: Pool, folder: Path) -> list[Path]:
+    """Write the frames of all records, RUNS and CURVES, into a folder; returns both paths."""
+    runs, curves = (csv_text(table, 10).encode() for table in (runs_frame(pool), curves_frame(pool)))
+    packed = io.BytesIO()
+    with gzip.GzipFile("", "wb", mtime=0, fileobj=packed) as file:  # no name and no time: the same records, bytes
+        file.write(curves)
+    write_atomically(folder / RUNS, runs)
+    write_atomically(folder / CURVES, packed.getvalue())
+    return [folder / RUNS, folder / CURVES]

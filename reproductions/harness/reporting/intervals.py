@@ -8,10 +8,11 @@ Normality of the seeds' errors is assumed throughout.
 
 import math
 import statistics
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtr, stdtrit  # distribution function of Student's t, and its inverse
+import scipy  # whose stats take seconds to be loaded: that is left to their first use
 
 LEVEL = 0.95  # of every interval, unless told otherwise
 
@@ -68,11 +69,6 @@ def std(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def t_quantile(df: float, level: float = LEVEL) -> float:
-    """The number that Student's t with ``df`` degrees of freedom exceeds in size with probability 1 - ``level``."""
-    return float(stdtrit(df, (1 + level) / 2))
-
-
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
     """Two-sided t-interval of the mean; None of fewer than two values, or if they don't vary."""
     return _around(values, math.sqrt(1 / len(values)), level) if std(values) else None
@@ -87,8 +83,8 @@ def prediction_interval(values: Sequence[float], k: int = 1, level: float = LEVE
 
 
 def _around(values: Sequence[float], factor: float, level: float) -> Interval:
-    centre, half = mean(values), t_quantile(len(values) - 1, level) * std(values) * factor
-    return Interval(centre - half, centre + half)
+    low, high = scipy.stats.t.interval(level, len(values) - 1, loc=mean(values), scale=std(values) * factor)
+    return Interval(float(low), float(high))
 
 
 def welch_test(a: Sequence[float], b: Sequence[float], level: float = LEVEL) -> WelchTest | None:
@@ -96,16 +92,12 @@ def welch_test(a: Sequence[float], b: Sequence[float], level: float = LEVEL) -> 
 
     None if a sample has fewer than two values, or if neither varies: then there is no t.
     """
-    if len(a) < 2 or len(b) < 2:
+    if len(a) < 2 or len(b) < 2 or std(a) == std(b) == 0:
         return None
-    from_a, from_b = std(a) ** 2 / len(a), std(b) ** 2 / len(b)  # squared standard errors of the means
-    if (squared := from_a + from_b) == 0:
-        return None
-    error, difference = math.sqrt(squared), mean(a) - mean(b)
-    df = squared**2 / (from_a**2 / (len(a) - 1) + from_b**2 / (len(b) - 1))
-    half = t_quantile(df, level) * error
-    t = difference / error
-    return WelchTest(difference, Interval(difference - half, difference + half), t, df, 2 * float(stdtr(df, -abs(t))))
+    test = _welch(a, b)
+    bounds = test.confidence_interval(level)
+    interval = Interval(float(bounds.low), float(bounds.high))
+    return WelchTest(mean(a) - mean(b), interval, float(test.statistic), float(test.df), float(test.pvalue))
 
 
 def equivalence_test(
@@ -118,9 +110,8 @@ def equivalence_test(
     welch = welch_test(a, b, 1 - 2 * alpha)
     if welch is None:
         return None
-    error = (welch.interval.high - welch.difference) / t_quantile(welch.df, 1 - 2 * alpha)
-    below, above = ((welch.difference + side * margin) / error for side in (1, -1))
-    p = max(float(stdtr(welch.df, -below)), float(stdtr(welch.df, above)))
+    sides = {"greater": margin, "less": -margin}
+    p = max(float(_welch([x + shift for x in a], b, side).pvalue) for side, shift in sides.items())
     return EquivalenceTest(welch.difference, welch.interval, margin, p, p < alpha)
 
 
@@ -129,7 +120,11 @@ def paired_p(differences: Sequence[float]) -> float | None:
 
     None of fewer than two, or if they don't vary: then there is no t.
     """
-    if not (spread := std(differences)):
-        return None
-    n = len(differences)
-    return 2 * float(stdtr(n - 1, -abs(mean(differences)) * math.sqrt(n) / spread))
+    return float(scipy.stats.ttest_1samp(differences, 0).pvalue) if std(differences) else None
+
+
+def _welch(a: Sequence[float], b: Sequence[float], alternative: str = "two-sided"):
+    """SciPy's Welch test, without its warning of a sample whose values are all equal."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        return scipy.stats.ttest_ind(a, b, equal_var=False, alternative=alternative)

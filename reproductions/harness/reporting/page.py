@@ -4,8 +4,6 @@ A table is put together from columns; each brings its numbers for the CSV and th
 accuracies are in percent. The same records give the same bytes.
 """
 
-import csv
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +16,14 @@ from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.records import records_digest
 from reproductions.harness.reporting import footnotes, intervals
 from reproductions.harness.reporting.compare import no_verdict, verdict
-from reproductions.harness.reporting.frame import ACCURACIES, METRICS, best_values, completed, final_values
+from reproductions.harness.reporting.frame import (
+    ACCURACIES,
+    METRICS,
+    best_values,
+    completed,
+    csv_text,
+    final_values,
+)
 from reproductions.harness.reporting.text import NONE, interval, markdown_table, mean_std, number, sample, signed
 from reproductions.reported import Reported
 from resnet.data import IMAGE_SHAPES, NUM_CLASSES
@@ -275,11 +280,10 @@ class Page:
             "records_sha256": records_digest(records),
             "command": footnotes.command(self.experiment, self.variant, self.results),
         }
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*numbers, *origin])
-        writer.writerows([*map(_csv_value, line), *origin.values()] for line in zip(*numbers.values(), strict=True))
-        return _write(self._path("tables", f"{what and '_'}{what}.csv"), text.getvalue())
+        import pandas
+
+        table = pandas.DataFrame(numbers).assign(**origin)
+        return _write(self._path("tables", f"{what and '_'}{what}.csv"), csv_text(table))
 
     def plot_path(self, what: str) -> Path:
         """Where a plot belongs, without the suffix of its format."""
@@ -385,12 +389,6 @@ def _sample_numbers(name: str, samples: list[list[float]]) -> dict[str, list]:
         f"{name}_low": [bounds and bounds.low for bounds in found],
         f"{name}_high": [bounds and bounds.high for bounds in found],
     }
-
-
-def _csv_value(value) -> str:
-    if isinstance(value, float):
-        return f"{value:z.6g}"
-    return "" if value is None else str(value)
 
 
 def _write(path: Path, text: str) -> Path:
