@@ -23,7 +23,7 @@ class Effect:
 
     ``changed`` and ``default``: errors by seed. ``left_out``: reasons for which runs can't be compared, with their
     counts. ``seeds``: number of seeds asked for. ``selected``: the change takes the best of several errors, which can
-    only lower the error. ``same``: what both rows share if the change changes nothing; such an effect is not tested.
+    only lower the error. ``same``: "the same runs" or the like if the change changes nothing; it is not tested.
     """
 
     net: str

@@ -120,7 +120,7 @@ def find_effects(results: list[RowResult]) -> list[Effect]:
 
 
 def _same(result: RowResult, default: RowResult, compared: list[dict], left_out: Counter[str]) -> str:
-    """Return what the row and its default share if the change changes nothing, else an empty string.
+    """Return "the same runs" or "the same precision" if the change changes nothing, else an empty string.
 
     "auto" may mean the precision of the change.
     """
@@ -148,7 +148,7 @@ def headline(page: Page) -> Headline:
 
 EXPERIMENT = Experiment(
     name="protocol_details",
-    title="What the details of the protocol are worth",
+    title="Effects of protocol details",
     source="He et al. 2015, section 4.2, one change at a time, on CIFAR-10",
     rows=rows,
     report=report,
