@@ -122,12 +122,12 @@ def report(page: Page) -> list[Path]:
     ]
 
 
-def measure(records: list[dict], run_paths: RunPaths, device: torch.device) -> list[str]:
+def measure(records: list[dict], run_paths: RunPaths, device: torch.device, until: float = math.inf) -> list[str]:
     """Predict the test images and plot some of them for each net's first seed; return the problems.
 
     The plots, ``plots/predictions_<run>.png``, show images of the data set, so they are not published.
     """
-    problems = PREDICTIONS.make_missing(records, run_paths, device)
+    problems = PREDICTIONS.make_missing(records, run_paths, device, until)
     for record in (record for record in records if record["specification"]["seed"] == 0):
         run = Run.from_specification(record["specification"])
         path = run_paths.out / "plots" / f"predictions_{run.short_id}"

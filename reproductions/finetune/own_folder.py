@@ -27,7 +27,7 @@ after each epoch, from which the same command continues.
 import argparse
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -92,8 +92,44 @@ TOP = 5  # classes shown per prediction
 PIECE = 16  # images predicted at once
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Parse the command line; ``command`` is train or predict."""
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The options of the command train; its help explains them."""
+
+    folder: Path
+    out: Path
+    weights: str
+    model: str | None
+    variant: str | None
+    as_reported: bool
+    every: int | None
+    validation: float
+    epochs: int
+    batch: int
+    learning_rate: float
+    image_size: int | None
+    crop: str
+    no_augment: bool
+    seed: int
+    precision: str
+    strict: bool
+    device: str
+    workers: int
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """The options of the command predict; its help explains them."""
+
+    weights: Path
+    images: list[Path]
+    json: bool
+    device: str
+    workers: int
+
+
+def parse(arguments: list[str] | None) -> TrainingOptions | PredictionOptions:
+    """Parse the command line of train or predict."""
     parser = argparse.ArgumentParser(prog="python -m reproductions.finetune")
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train on the images of a folder", description=__doc__,
@@ -137,7 +173,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         if value is not None and value < lowest:
             parser.error(f"--{name.replace('_', '-')} must be at least {lowest}, not {value}")
     options.workers = torch.get_num_threads() if options.workers is None else options.workers
-    return options
+    values = vars(options)
+    return (TrainingOptions if values.pop("command") == "train" else PredictionOptions)(**values)
 
 
 def _share(text: str) -> float:
@@ -154,7 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options, console = parse(arguments), make_console(stderr=True)
     try:
-        return train_on_folder(options, console) if options.command == "train" else predict(options, console)
+        return (train_on_folder if isinstance(options, TrainingOptions) else predict)(options, console)
     except KeyboardInterrupt:
         console.print("interrupted; the same command continues from the last complete epoch")
         return EXIT_INTERRUPTED
@@ -167,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
 # ------------------------------------------------------------------------------------------------------------- training
 
 
-def train_on_folder(options: argparse.Namespace, console: Console) -> int:
+def train_on_folder(options: TrainingOptions, console: Console) -> int:
     """Train on a folder of images, write weights, report, plots and history to ``options.out``, and return 0.
 
     Raises ValueError, DataError and WeightsError for unusable options or files, FinetuningError and OSError for a
@@ -213,13 +250,13 @@ def train_on_folder(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: TrainingOptions) -> None:
     """Check the options before all images are read. Raises ValueError and WeightsError."""
     beginning = _begin(options, ("one", "another"))  # the network does not depend on the classes
     _settings(options, beginning.architecture.model).recipe()
 
 
-def _scan(options: argparse.Namespace, console: Console) -> OwnImages:
+def _scan(options: TrainingOptions, console: Console) -> OwnImages:
     """Decode each of the folder's images once, and print a line for each that is left out.
 
     Raises DataError for an unusable folder and, with ``--strict``, for unreadable images.
@@ -233,7 +270,7 @@ def _scan(options: argparse.Namespace, console: Console) -> OwnImages:
     return images
 
 
-def _hold_out(options: argparse.Namespace, images: OwnImages) -> tuple[FolderDataset, str]:
+def _hold_out(options: TrainingOptions, images: OwnImages) -> tuple[FolderDataset, str]:
     """Return the images, split into training and held-out ones, and a description of the split."""
     if options.every is None:
         dataset = split(images, stratified(images, options.validation, options.seed))
@@ -244,7 +281,7 @@ def _hold_out(options: argparse.Namespace, images: OwnImages) -> tuple[FolderDat
     return dataset, f"image {options.every}, {2 * options.every}, {3 * options.every}, ... of the sorted list"
 
 
-def _settings(options: argparse.Namespace, model: str) -> Settings:
+def _settings(options: TrainingOptions, model: str) -> Settings:
     return Settings(
         batch_size=options.batch,
         learning_rate=options.learning_rate,
@@ -312,7 +349,7 @@ def copied(copies: list[tuple[str, str]], held_out: int) -> list[str]:
             "the validation accuracy is higher than for new images"]  # fmt: skip
 
 
-def _begin(options: argparse.Namespace, classes: tuple[str, ...]) -> InitialModel:
+def _begin(options: TrainingOptions, classes: tuple[str, ...]) -> InitialModel:
     begun = {"initialization": "uniform"} if options.as_reported else {}  # PyTorch's own
     if options.weights != "none":
         return from_weights(options.weights, classes, options.seed, options.model, options.variant, **begun)
@@ -326,7 +363,7 @@ def _begin(options: argparse.Namespace, classes: tuple[str, ...]) -> InitialMode
 # ----------------------------------------------------------------------------------------------------------- predicting
 
 
-def predict(options: argparse.Namespace, console: Console) -> int:
+def predict(options: PredictionOptions, console: Console) -> int:
     """Print the images' predicted classes, the most probable first; return 1 if an image is unreadable, else 0."""
     device = find_device(options.device)
     classifier = load_classifier(options.weights, device)

@@ -69,7 +69,25 @@ class Checkpoint:
     record: dict | None = None
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """The options that go with ``--evaluate-only``; their help explains them."""
+
+    evaluate_only: str
+    model: str | None
+    variant: str | None
+    shortcut: str | None
+    data: Path
+    dataset: str | None
+    tests: list[str]
+    batch: int | None
+    image_size: int | None
+    device: str
+    precision: str
+    workers: int | None
+
+
+def parse(arguments: list[str] | None) -> EvaluationOptions:
     """Parse the options that go with ``--evaluate-only``."""
     parser = argparse.ArgumentParser(
         prog="python -m reproductions.imagenet",
@@ -93,7 +111,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         value = getattr(options, name)
         if value is not None and value < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
-    return options
+    return EvaluationOptions(**vars(options))
 
 
 def _tests(text: str) -> list[str]:
@@ -119,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def evaluate(options: argparse.Namespace, console: Console) -> str:
+def evaluate(options: EvaluationOptions, console: Console) -> str:
     """Return a description of the test, a table of the errors beside the reported ones, and notes."""
     device = find_device(options.device)
     precision = resolve_precision(options.precision, device)
@@ -153,7 +171,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> str:
     return "\n".join([*lines, "", _table(checkpoint, name, errors, seconds, len(dataset.test))])
 
 
-def find_checkpoint(options: argparse.Namespace) -> Checkpoint:
+def find_checkpoint(options: EvaluationOptions) -> Checkpoint:
     """Return the weights that the options name, and their network. Raises WeightsError and RecordError."""
     wanted, source = (options.model, options.variant, options.shortcut), options.evaluate_only
     if source.startswith(TORCHVISION):
