@@ -269,7 +269,7 @@ def test_the_minutes_of_an_epoch_stand_beside_table_3(tmp_path, no_plots):
     text = table.read_text()
     assert "| minutes per epoch, reported | minutes per epoch, measured |" in text
     minutes = 60 / (64_000 * 128 / 50_000)  # of an hour each
-    assert f"| 13.3                       | {minutes:.3g} " in text and "| 4.4 " in text
+    assert f"| 13.3                        | {minutes:.3g} " in text and "| 4.4 " in text
     assert "gets 3.0 times faster in the paper; 1.0 times in these runs." in text
     first = numbers(numbers_file)["128_scaling"]
     assert float(first["epoch_minutes"]) == pytest.approx(minutes, rel=1e-5)
