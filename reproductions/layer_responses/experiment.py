@@ -49,7 +49,7 @@ def report(page: Page) -> list[Path]:
     nets = responses.find_nets(page.results, page.out)
     if is_published(page.results) and not any(net.responses for net in nets):
         return []
-    comparisons = responses.compare(nets, pairs(page.variant.profile))
+    comparisons = responses.compare(nets, pairs(page.variant.profile), page.variant)
     description = f"{page.description}; {responses.origin(nets)}"
     return [
         *page.write(responses.columns(page, nets), [responses.section(comparisons)]),
@@ -62,7 +62,7 @@ def report(page: Page) -> list[Path]:
 def headline(page: Page) -> Headline:
     """Return the last measured pair's result: whether the first net's responses are smaller, as in the paper."""
     nets = responses.find_nets(page.results, page.out)
-    return responses.headline(nets, responses.compare(nets, pairs(page.variant.profile)))
+    return responses.headline(nets, responses.compare(nets, pairs(page.variant.profile), page.variant))
 
 
 EXPERIMENT = Experiment(

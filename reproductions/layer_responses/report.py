@@ -11,12 +11,11 @@ from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.final_weights import has_final_weights
 from reproductions.harness.measurements import MeasurementError, digest
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.compare import welch_cells, welch_numbers
 from reproductions.harness.reporting.footnotes import code_note, counted, is_published
 from reproductions.harness.reporting.frame import completed
 from reproductions.harness.reporting.intervals import WelchTest
 from reproductions.harness.reporting.page import Column, Headline, Page
-from reproductions.harness.reporting.text import NONE, interval, markdown_table, no_interval, number
+from reproductions.harness.reporting.text import NONE, interval, markdown_table, no_interval, number, p_value
 from reproductions.layer_responses.measuring import RESPONSES
 from reproductions.layer_responses.plot import Layers, layer_responses
 
@@ -167,10 +166,12 @@ def origin(nets: list[Net]) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two nets; in the paper, the first one has the smaller responses."""
+    """Two nets, one of ``comparisons`` pairs; in the paper, the first one has the smaller responses."""
 
     smaller: Net
     larger: Net
+    variant: Variant = Variant()
+    comparisons: int = 1
 
     @property
     def nets(self) -> str:
@@ -185,8 +186,13 @@ class Comparison:
 
     @property
     def test(self) -> WelchTest | None:
-        """Welch's test of the difference; None if a net has fewer than two runs or neither net's means vary."""
-        return intervals.welch_test(self.smaller.means, self.larger.means)
+        """Welch's test of the difference, corrected; None with too few runs or equal values."""
+        return intervals.welch_test(self.smaller.means, self.larger.means, intervals.corrected(self.comparisons))
+
+    @property
+    def p(self) -> float | None:
+        """The p-value, corrected."""
+        return self.test and min(1.0, self.comparisons * self.test.p)
 
     @property
     def layers(self) -> tuple[int, int] | None:
@@ -198,20 +204,26 @@ class Comparison:
 
     @property
     def statement(self) -> str:
-        """Whether the first net's responses are smaller, by the interval of the difference."""
+        """Return whether the first net's responses are smaller, by the interval of the difference.
+
+        Only the paper profile gives a "yes".
+        """
         if self.difference is None:
             return NONE
         if self.test is None:
             return no_interval(min(self.smaller.means, self.larger.means, key=len))
         if 0 in self.test.interval:
             return "not shown"
-        return "yes" if self.difference < 0 else "no, larger"
+        smaller = self.difference < 0
+        if self.variant.profile != "paper":
+            return f"{'smaller' if smaller else 'larger'} in the {self.variant.profile} profile"
+        return "yes" if smaller else "no, larger"
 
 
-def compare(nets: list[Net], pairs: list[tuple[str, str]]) -> list[Comparison]:
+def compare(nets: list[Net], pairs: list[tuple[str, str]], variant: Variant) -> list[Comparison]:
     """Return the comparisons for pairs of row keys."""
     by_key = {net.result.row.key: net for net in nets}
-    return [Comparison(by_key[smaller], by_key[larger]) for smaller, larger in pairs]
+    return [Comparison(by_key[smaller], by_key[larger], variant, len(pairs)) for smaller, larger in pairs]
 
 
 def section(comparisons: list[Comparison]) -> str:
@@ -221,7 +233,8 @@ def section(comparisons: list[Comparison]) -> str:
             "nets": [comparison.nets for comparison in comparisons],
             "n": [f"{len(c.smaller.means)}, {len(c.larger.means)}" for c in comparisons],
             "difference": [_signed(comparison.difference) for comparison in comparisons],
-            **welch_cells([comparison.test for comparison in comparisons], _signed),
+            "95 % interval, corrected": [interval(c.test and c.test.interval, _signed) for c in comparisons],
+            "p, corrected": [p_value(c.p) for c in comparisons],
             "layers where smaller": [f"{c.layers[0]} of {c.layers[1]}" if c.layers else NONE for c in comparisons],
             "are they smaller?": [comparison.statement for comparison in comparisons],
         }
@@ -229,9 +242,10 @@ def section(comparisons: list[Comparison]) -> str:
     return (
         f"## Are the first net's responses smaller?\n\n{table}\nThe paper finds that residual nets have smaller "
         "responses than plain ones, and deeper residual nets smaller ones than shallower. Differences of the mean over "
-        "layers; Welch's two-sided t-test with Welch–Satterthwaite degrees of freedom, which needs two runs of both. "
-        "“Yes”: the interval lies below 0; “not shown”: it includes 0. No correction is made for the number of "
-        f"comparisons: each of the {len(comparisons)} has its own 5 % chance of excluding 0 where the nets are alike.\n"
+        "layers; Welch's two-sided t-test with Welch–Satterthwaite degrees of freedom, which needs "
+        f"{intervals.FEWEST} runs of both; intervals and p-values are corrected for {len(comparisons)} comparisons "
+        "(Bonferroni). “Yes”: the interval lies below 0; “not shown”: it includes 0. Profiles other than the paper's "
+        "say nothing of the paper's claim.\n"
     )
 
 
@@ -277,7 +291,11 @@ def comparison_numbers(comparisons: list[Comparison]) -> dict[str, list]:
         "n": [len(c.smaller.means) for c in comparisons],
         "n_compared_with": [len(c.larger.means) for c in comparisons],
         "difference": [c.difference for c in comparisons],
-        **welch_numbers([c.test for c in comparisons]),
+        "low_corrected": [c.test and c.test.interval.low for c in comparisons],
+        "high_corrected": [c.test and c.test.interval.high for c in comparisons],
+        "t": [c.test and c.test.t for c in comparisons],
+        "df": [c.test and c.test.df for c in comparisons],
+        "p_corrected": [c.p for c in comparisons],
         "layers_smaller": [c.layers and c.layers[0] for c in comparisons],
         "layers": [c.layers and c.layers[1] for c in comparisons],
         "smaller": [c.statement for c in comparisons],

@@ -14,8 +14,6 @@ from reproductions.harness.reporting.page import Headline
 from reproductions.harness.reporting.text import NONE, interval, markdown_table, no_interval, p_value, pairs, signed
 from reproductions.protocol_details.forest import Line, forest
 
-ALPHA = 0.05  # family-wise error rate of a table
-
 
 @dataclass(frozen=True)
 class Effect:
@@ -50,7 +48,7 @@ class Effect:
 
         The intervals of ``comparisons`` effects hold simultaneously with 95 % probability (Bonferroni).
         """
-        return None if self.same else intervals.mean_interval(self.differences, 1 - ALPHA / comparisons)
+        return None if self.same else intervals.mean_interval(self.differences, intervals.corrected(comparisons))
 
     def p(self, comparisons: int) -> float | None:
         """Return the p-value of the paired t-test times the number of comparisons (Bonferroni), at most 1.
