@@ -147,7 +147,7 @@ def spread_section(page: Page) -> str:
 
 
 def depth_section(page: Page) -> str:
-    """Return a Markdown section: the differences between neighbouring depths that the seeds can resolve; paper profile only."""
+    """Return a Markdown section: the differences between depths that the seeds can resolve; paper profile only."""
     rows = [result for result in page.results if not result.row.on_request and reported.target(result.row.reported)]
     sigma = intervals.pooled_std([final_values(result.records) for result in page.results])
     if page.variant.profile != "paper" or not sigma or len(rows) < 2:
