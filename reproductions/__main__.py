@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.console import Console
 
 from reproductions.architectures import architectures_table
-from reproductions.experiments import EXPERIMENTS, evidence
+from reproductions.experiments import EXPERIMENTS, PUBLISHED_TABLES, evidence
 from reproductions.export import export_weights
 from reproductions.harness import publish
-from reproductions.harness.cli import add_launch_flags, launch_options
+from reproductions.harness.cli import add_launch_flags, launch_flags
 from reproductions.harness.console import (
     DEFAULT_OUT,
     EXIT_FAILED,
@@ -23,20 +23,19 @@ from reproductions.harness.console import (
     show_files,
 )
 from reproductions.harness.experiment import PROFILES, Variant
+from reproductions.harness.launch import launch
 from reproductions.harness.launching.slurm import submissions
-from reproductions.harness.minutes import launch_within
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import PoolError
 from reproductions.harness.status import show_status
-from resnet.device import find_device
 from resnet.recipe import KERNELS, PRECISIONS
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what the command says; returns the exit status."""
+    """Run the command and return its exit status."""
     options, console = _parser().parse_args(arguments), make_console()
     try:
-        return COMMANDS[options.command](options, console)
+        return COMMANDS[options.command](options, console) or 0
     except PoolError as error:
         complain(console, str(error))
         return EXIT_REFUSED
@@ -51,9 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the experiments, their rows and commands")
     commands.add_parser("models", help="the papers' networks, their parameters and multiply-adds")
-    lacking = commands.add_parser("evidence", help="train what the tables lack, as far as --minutes go")
+    lacking = commands.add_parser("evidence", help="train the runs that the tables lack, for --minutes")
     add_launch_flags(lacking)
-    status = commands.add_parser("status", help="how the runs in a folder stand")
+    status = commands.add_parser("status", help="the status of the runs in a folder")
     publishing = commands.add_parser("publish", help="check finished records and copy them into results/")
     cancelling = commands.add_parser("cancel", help="cancel an experiment's jobs on SLURM; checkpoints stay")
     cancelling.add_argument("experiment", choices=[experiment.name for experiment in EXPERIMENTS])
@@ -61,11 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     names = [experiment.name for experiment in EXPERIMENTS]
     exporting.add_argument("--experiment", choices=names, default=names[0], help=f"default: {names[0]}")
     exporting.add_argument("--rows", type=lambda text: text.replace(",", " ").split(), help="only these rows")
-    exporting.add_argument("--to", type=path_argument, metavar="DIR", help="where to (default: OUT/export)")
-    exporting.add_argument("--profile", choices=PROFILES, default="paper", help="of which profile (default: paper)")
-    exporting.add_argument("--train-images", type=int, help="of nets trained on the first so many images")
-    exporting.add_argument("--precision", choices=PRECISIONS, default="auto", help="of nets trained in it")
-    exporting.add_argument("--kernels", choices=KERNELS, default="auto", help="of nets trained by them")
+    exporting.add_argument("--to", type=path_argument, metavar="DIR", help="folder to write to (default: OUT/export)")
+    exporting.add_argument("--profile", choices=PROFILES, default="paper", help="profile of the nets (default: paper)")
+    exporting.add_argument("--train-images", type=int, help="export nets trained on the first N images")
+    exporting.add_argument("--precision", choices=PRECISIONS, default="auto", help="export nets trained in it")
+    exporting.add_argument("--kernels", choices=KERNELS, default="auto", help="export nets trained by these kernels")
     for command in (status, publishing, cancelling, exporting):
         command.add_argument(
             "--out", type=path_argument, default=DEFAULT_OUT, help="folder of the runs (default: runs)"
@@ -85,32 +84,21 @@ def _list(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _models(options: argparse.Namespace, console: Console) -> int:
-    console.print(architectures_table(), end="")
-    return 0
-
-
 def _evidence(options: argparse.Namespace, console: Console) -> int:
-    """Train what the published tables lack, in one launch for all of them."""
+    """Train the runs that the published tables lack, in one launch for all tables."""
     if options.minutes is None:
-        complain(console, "evidence is for time that ends: say how much with --minutes (MINUTES= with make)")
+        complain(console, "evidence needs a time limit: set --minutes (MINUTES= with make)")
         return EXIT_REFUSED
     try:
-        on_gpu = options.launcher == "slurm" or find_device(options.device).type == "cuda"
-        wanted = evidence(on_gpu)
-        options.runs, options.seeds = [one.run for one in wanted], None
-        return launch_within(wanted, options, launch_options(options, "evidence"))
+        flags = launch_flags(options, "evidence")
+        return launch(evidence(flags.device is None or flags.device.type == "cuda"), flags)
     except ValueError as error:  # a device or a cluster profile that can't be used
         complain(console, str(error))
         return EXIT_REFUSED
 
 
-def _status(options: argparse.Namespace, console: Console) -> int:
-    return show_status(EXPERIMENTS, options.out, console)
-
-
 def _cancel(options: argparse.Namespace, console: Console) -> int:
-    """Cancel the jobs that were submitted for an experiment from a folder."""
+    """Cancel the jobs of an experiment that were submitted from a folder."""
     try:
         jobs = submissions.cancel(options.experiment, options.out)
     except ValueError as error:
@@ -118,7 +106,7 @@ def _cancel(options: argparse.Namespace, console: Console) -> int:
         return EXIT_REFUSED
     if jobs:
         done = f"cancelled {len(jobs)} jobs of {options.experiment}: {', '.join(jobs)}"
-        console.print(f"{done}; a launch goes on where they were")
+        console.print(f"{done}; a launch continues from their checkpoints")
     else:
         console.print(f"{options.experiment} has no jobs from {options.out}")
     return 0
@@ -154,7 +142,7 @@ def _export(options: argparse.Namespace, console: Console) -> int:
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
-    written, pool = publish.report(EXPERIMENTS, PUBLISHED, ROOT / publish.README)
+    written, pool = publish.report(PUBLISHED_TABLES, PUBLISHED, ROOT / publish.README)
     show_files(written, ROOT)
     for error in pool.damaged.values():
         complain(console, f"{error.kind}: {error}")
@@ -162,7 +150,7 @@ def _report(options: argparse.Namespace, console: Console) -> int:
 
 
 def _check(options: argparse.Namespace, console: Console) -> int:
-    problems = publish.check(EXPERIMENTS, PUBLISHED, ROOT / publish.README)
+    problems = publish.check(PUBLISHED_TABLES, PUBLISHED, ROOT / publish.README)
     for problem in problems:
         complain(console, problem)
     if not problems:
@@ -172,9 +160,9 @@ def _check(options: argparse.Namespace, console: Console) -> int:
 
 COMMANDS = {
     "list": _list,
-    "models": _models,
+    "models": lambda options, console: console.print(architectures_table(), end=""),
     "evidence": _evidence,
-    "status": _status,
+    "status": lambda options, console: show_status(EXPERIMENTS, options.out, console),
     "cancel": _cancel,
     "publish": _publish,
     "report": _report,

@@ -1,4 +1,4 @@
-"""The networks of both papers and of smaller systems: size and cost, computed, beside what is printed."""
+"""Parameters and multiply-adds of the networks, computed, beside the numbers in the papers."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ from resnet.models.complexity import multiply_adds
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network as the papers call it, the model that it is, and the keys under which its numbers are reported."""
+    """A network's name in the papers, its model and options, and the keys of its reported numbers."""
 
     label: str
     model: str
@@ -36,9 +36,10 @@ ARCHITECTURES = (
 
 
 def architectures_table(architectures: tuple[Architecture, ...] = ARCHITECTURES) -> str:
-    """A Markdown table: parameters, and multiply-adds of the forward pass for one image, of each network.
+    """Return a Markdown table of each network's parameters and multiply-adds.
 
-    Multiply-adds are those of convolutions and the fully connected layer, which the papers call FLOPs.
+    Multiply-adds count the convolutions and the fully connected layer in the forward pass for one image. The papers
+    call them FLOPs.
     """
     columns: dict[str, list[str]] = {
         "net": [net.label for net in architectures],
@@ -53,7 +54,7 @@ def architectures_table(architectures: tuple[Architecture, ...] = ARCHITECTURES)
 
 
 def _call(net: Architecture) -> str:
-    """The model's name and options as :func:`create_model` takes them."""
+    """Return the model's name and options as :func:`create_model` takes them."""
     return " ".join([net.model, *(f"{name}={value}" for name, value in net.options.items())])
 
 
@@ -63,7 +64,7 @@ def _parameters(net: Architecture) -> int:
 
 
 def _reported(net: Architecture, metric: str, unit: str) -> str:
-    """The numbers that papers print for a network, with their source, or a dash."""
+    """Return a network's numbers in the papers with their sources, or a dash."""
     numbers = [
         number
         for number in reported.load()

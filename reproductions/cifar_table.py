@@ -3,20 +3,19 @@
     python -m reproductions.cifar_table --profile paper --seeds 5
     python -m reproductions.cifar_table --profile paper --seeds 1 --rows resnet1202
 
-Every net is trained by the recipe of section 4.2, which is what ``Recipe()`` says: 64,000 iterations of batch 128,
-learning rate 0.1 divided by 10 at 32,000 and 48,000. ResNet-110 alone is warmed up: learning rate 0.01 until the
-training error is below 80 %. The short profile takes a sixteenth of the iterations, and warms all nets up alike.
+Every net is trained by the recipe of section 4.2, which ``Recipe()`` has as defaults: 64,000 iterations of batch 128,
+learning rate 0.1 divided by 10 at 32,000 and 48,000. Only ResNet-110 has a warm-up: learning rate 0.01 until the
+training error is below 80 %. The short profile has a sixteenth of the iterations, and a linear warm-up for all nets.
 
-ResNet-1202 is trained when it is asked for by name, and like ResNet-110: the paper says no more than that it was
-trained as the others. It has 11 times the layers; where a GPU's memory is too small for that, a recipe with
-``batch_norm_size=64`` adds up the gradients of two halves of a batch, as the paper's two GPUs did.
+ResNet-1202 is trained on request only (``--rows resnet1202``), like ResNet-110: the paper says only that it was trained
+like the others. It has 11 times the layers. If they exceed a GPU's memory, a recipe with ``batch_norm_size=64``
+accumulates the gradients of two halves of a batch, like the paper's two GPUs.
 """
 
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -31,12 +30,12 @@ from reproductions.harness.reporting.figure import (
     INK,
     OWN,
     SINGLE,
-    STYLE,
     bars,
     caption,
     legend_below,
     make_figure,
     save,
+    styled,
 )
 from reproductions.harness.reporting.frame import completed, final_values
 from reproductions.harness.reporting.page import Column, Page
@@ -44,16 +43,16 @@ from reproductions.harness.reporting.text import markdown_table, number, p_value
 from resnet.recipe import Recipe
 
 RECIPE = Recipe()
-WARMED_UP_DEPTHS = {"paper": (110, 1202), "short": (), "smoke": (32,)}  # nets warmed up until a training error
+WARMED_UP_DEPTHS = {"paper": (110, 1202), "short": (), "smoke": (32,)}  # nets with a warm-up until a training error
 SPREAD = "pytorch_option_a"  # the implementation whose errors' spread grows with depth
-SHORTER = 16  # times, in the short profile of all tables on CIFAR-10 that have the paper's recipe
+SHORTER = 16  # factor of the short profile, in all CIFAR-10 tables with the paper's recipe
 
 
 def recipe_for(profile: str, depth: int = 0) -> Recipe:
-    """The paper's recipe for a net of this depth, or the one cut down for a profile.
+    """Return the paper's recipe for a net of this depth, shortened in the other profiles.
 
-    The short one warms every net up, linearly over the first 200 of its 4,000 iterations: so soon after the start a
-    deep net learns nothing at a rate of 0.1.
+    In the short profile, every net has a linear warm-up over the first 200 of its 4,000 iterations, because deep nets
+    learn nothing at a learning rate of 0.1 from the start.
     """
     recipe = replace(RECIPE, warmup_learning_rate=0.01) if depth in WARMED_UP_DEPTHS[profile] else RECIPE
     if profile == "short":
@@ -64,7 +63,10 @@ def recipe_for(profile: str, depth: int = 0) -> Recipe:
 
 
 def rows(profile: str) -> list[Row]:
-    """ResNet-20, 32, 44, 56, 110, and on request 1202; in the smoke profile 8, 14, 20, 26, 32 on synthetic data."""
+    """Return the rows: ResNet-20, 32, 44, 56, 110 and, on request, 1202.
+
+    The smoke profile has ResNet-8, 14, 20, 26 and 32 on synthetic data.
+    """
     depths = (8, 14, 20, 26, 32) if profile == "smoke" else (20, 32, 44, 56, 110, 1202)
     return [
         Row(
@@ -81,7 +83,7 @@ def rows(profile: str) -> list[Row]:
 
 
 def report(page: Page) -> list[Path]:
-    """The table beside the paper's, error against depth, and learning curves."""
+    """Write the table, the plot of error against depth, and learning curves; return the files."""
     columns = [
         page.net(),
         page.parameters(),
@@ -106,7 +108,7 @@ def report(page: Page) -> list[Path]:
 
 
 def expected_best(page: Page) -> Column:
-    """The best of five runs, on average, by the mean and the standard deviation of a row's runs."""
+    """Return the expected best of five runs with the mean and the standard deviation of a row's runs."""
     samples = [final_values(result.records) for result in page.results]
     best = [
         intervals.mean(own) - intervals.expected_best(5) * intervals.std(own) if len(own) >= intervals.FEWEST else None
@@ -121,7 +123,7 @@ def expected_best(page: Page) -> Column:
 
 
 def spread_section(page: Page) -> str:
-    """Whether the errors' spread grows with depth, as one implementation's does, and how likely a test finds that."""
+    """Return a Markdown section: a test of equal spreads over depth, and its power."""
     theirs = {n.key: n for n in reported.load() if n.source.key == SPREAD and n.std is not None}
     named = {result.row.reported: result for result in page.results if result.row.reported in theirs}
     samples = {result.row.label: final_values(result.records) for result in named.values()}
@@ -145,7 +147,7 @@ def spread_section(page: Page) -> str:
 
 
 def depth_section(page: Page) -> str:
-    """What so many seeds can find of the differences between one net and the next deeper one; paper profile only."""
+    """Return a Markdown section: the differences between depths that the seeds can resolve; paper profile only."""
     rows = [result for result in page.results if not result.row.on_request and reported.target(result.row.reported)]
     sigma = intervals.pooled_std([final_values(result.records) for result in page.results])
     if page.variant.profile != "paper" or not sigma or len(rows) < 2:
@@ -165,6 +167,7 @@ def depth_section(page: Page) -> str:
     return f"## Which steps of depth so many seeds can find\n\n{table}{power_note(number(sigma))}"
 
 
+@styled
 def error_against_depth(results: list[RowResult], variant: Variant) -> Figure | None:
     """Draw the final test error of every seed as a dot, from three seeds on their mean with its 95 % interval, and the
     reported number beside them.
@@ -175,26 +178,25 @@ def error_against_depth(results: list[RowResult], variant: Variant) -> Figure | 
     shown = [result for result in results if completed(result.records)]
     if sum(len(completed(result.records)) for result in shown) < 2:
         return None
-    with matplotlib.rc_context(STYLE):
-        figure, (axis,) = make_figure(SINGLE, 2.3, [""], variant, [result.row.data for result in results])
-        if missing := ", ".join(result.row.label for result in results if result not in shown):
-            caption(figure, f"{figure.get_suptitle()} · not yet run: {missing}")
-        legend: dict[str, object] = {}
-        for x, result in enumerate(shown):
-            _draw_sample(axis, x, final_values(result.records), legend)
-            if result.published:
-                _draw_mean(axis, x - 0.32, final_values(result.published), "published here", GREY, "s", legend)
-            if variant.profile == "paper":
-                _draw_reported(axis, x + 0.43, result, legend)
-        names = [result.row.label.replace("-", "-\n" if len(shown) > 4 else "-") for result in shown]
-        counts = [len(completed(result.records)) for result in shown]
-        axis.set_xticks(range(len(shown)), [f"{name}\nn = {n}" for name, n in zip(names, counts)])
-        axis.set(xlim=(-0.5, len(shown) - 0.4), ylabel="final test error (%)")
-        axis.margins(y=0.12)
-        low, high = axis.get_ylim()
-        axis.set_ylim(max(0.0, low), min(100.0, high))
-        legend_below(figure, legend)
-        return figure
+    figure, (axis,) = make_figure(SINGLE, 2.3, [""], variant, [result.row.data for result in results])
+    if missing := ", ".join(result.row.label for result in results if result not in shown):
+        caption(figure, f"{figure.get_suptitle()} · not yet run: {missing}")
+    legend: dict[str, object] = {}
+    for x, result in enumerate(shown):
+        _draw_sample(axis, x, final_values(result.records), legend)
+        if result.published:
+            _draw_mean(axis, x - 0.32, final_values(result.published), "published here", GREY, "s", legend)
+        if variant.profile == "paper":
+            _draw_reported(axis, x + 0.43, result, legend)
+    names = [result.row.label.replace("-", "-\n" if len(shown) > 4 else "-") for result in shown]
+    counts = [len(completed(result.records)) for result in shown]
+    axis.set_xticks(range(len(shown)), [f"{name}\nn = {n}" for name, n in zip(names, counts)])
+    axis.set(xlim=(-0.5, len(shown) - 0.4), ylabel="final test error (%)")
+    axis.margins(y=0.12)
+    low, high = axis.get_ylim()
+    axis.set_ylim(max(0.0, low), min(100.0, high))
+    legend_below(figure, legend)
+    return figure
 
 
 def _draw_sample(axis: Axes, x: float, values: list[float], legend: dict) -> None:

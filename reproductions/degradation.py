@@ -1,11 +1,11 @@
-"""He et al. 2015, Figures 1 and 6: plain nets get worse with depth, residual nets get better.
+"""He et al. 2015, Figures 1 and 6: with depth, plain nets get worse and residual nets get better.
 
     python -m reproductions.degradation --profile paper --seeds 5
 
-Plain-20, 32, 44, 56 against ResNet-20, 32, 44, 56 by the same recipe: training and test error. A plain net is the
-residual net with option A without its shortcuts; both have the same parameters. The 110 layers of Figure 6, of which
-the plain net's error is above 60 % and not drawn, are trained when they are asked for by name (``--rows
-plain110,resnet110``), both with the warm-up that the paper has for 110 layers.
+Plain-20, 32, 44, 56 and ResNet-20, 32, 44, 56 are trained by the same recipe and compared in training and test error. A
+plain net is the residual net with option A without its shortcuts; both have the same parameters. The 110-layer nets of
+Figure 6 are trained on request only (``--rows plain110,resnet110``), with the paper's warm-up for 110 layers. The
+figure omits the plain one because its error is above 60 %.
 """
 
 import sys
@@ -26,7 +26,10 @@ FIGURE = "He et al. 2015, sections 1 and 4.2, Figures 1 and 6"  # where the clai
 
 
 def rows(profile: str) -> list[Row]:
-    """Plain and residual nets of 20, 32, 44, 56, and on request 110 layers; in the smoke profile of 8, 14, 20, 26."""
+    """Return the rows: plain and residual nets of 20, 32, 44, 56 and, on request, 110 layers.
+
+    The smoke profile has 8, 14, 20 and 26 layers on synthetic data.
+    """
     depths = (8, 14, 20, 26) if profile == "smoke" else (20, 32, 44, 56, 110)
     return [
         Row(
@@ -44,7 +47,7 @@ def rows(profile: str) -> list[Row]:
 
 
 def report(page: Page) -> list[Path]:
-    """The errors, what they say of the paper's claims about depth, and the learning curves of Figure 6."""
+    """Write the errors, tests of the paper's claims about depth, and learning curves; return the files."""
     plain, residual = ([r for r in page.results if r.row.key.startswith(kind)] for kind in KINDS)
     columns = [
         page.net(),
@@ -78,7 +81,7 @@ def error_curves(results: list[RowResult], variant: Variant) -> Figure | None:
 
 
 def claims(plain: list[RowResult], residual: list[RowResult]) -> list[Claim]:
-    """The claims of sections 1 and 4.2 about nets of these depths, but for those that are trained on request."""
+    """Return the claims of sections 1 and 4.2 about these nets, without the rows on request."""
     plain, residual = ([result.row for result in nets if not result.row.on_request] for nets in (plain, residual))
     (shallow, *_, deep), depths = plain, [int(row.model.removeprefix("cifar_resnet")) for row in residual]
     nets = {row.key: row.label for row in (*plain, *residual)}

@@ -1,4 +1,4 @@
-"""Whether packages are those of the environment that Python was started from; nothing of it imports any of them."""
+"""A check that packages come from the environment of this Python; it imports none of them."""
 
 import os
 import sys
@@ -10,16 +10,15 @@ from pathlib import Path
 MODULES = (
     *("PIL", "cloudpickle", "contourpy", "cycler", "dateutil", "filelock", "fontTools", "fsspec", "jinja2"),
     *("kiwisolver", "markdown_it", "markupsafe", "matplotlib", "mdurl", "mpmath", "networkx", "numpy", "packaging"),
-    *("pandas", "pygments", "pyparsing", "rich", "safetensors", "scipy", "submitit", "sympy", "torch", "torchvision"),
-    *("typing_extensions", "tzdata"),
+    *("pandas", "psutil", "pygments", "pyparsing", "rich", "safetensors", "scipy", "submitit", "sympy", "torch"),
+    *("torchvision", "typing_extensions", "tzdata"),
 )
 
 
 def check_packages() -> None:
-    """Raise ImportError, or end Python with a line about it where a module is run, for packages by PYTHONPATH that take
-    the place of the environment's own.
+    """Raise ImportError, or end ``python -m``, for packages in PYTHONPATH that replace the environment's own.
 
-    What else PYTHONPATH leads to is left alone, and so is an environment that has no torch of its own.
+    Other packages in PYTHONPATH are left alone, and so is an environment that has no torch of its own.
     """
     if not (foreign := _foreign_packages()):
         return
@@ -27,7 +26,7 @@ def check_packages() -> None:
     names = ", ".join(name for name, folder in foreign.items() if folder == origin)
     text = (
         f"PYTHONPATH has Python import {names} from {origin} instead of the environment {sys.prefix}, "
-        f"whose versions may be others: unset PYTHONPATH, or take the folder out of it, and start again"
+        f"whose versions may differ: unset PYTHONPATH, or take the folder out of it, and start again"
     )
     if sys.argv[0] != "-m":  # as it is while python -m imports the package of the module that it runs
         raise ImportError(text)
@@ -36,7 +35,7 @@ def check_packages() -> None:
 
 
 def _foreign_packages() -> dict[str, Path]:
-    """The modules that come from a folder in PYTHONPATH instead of the environment, each with that folder."""
+    """Find the modules that come from a folder in PYTHONPATH instead of the environment, each with that folder."""
     folders = {Path(folder).absolute() for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder}
     environment = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     own = {os.path.realpath(folder) for folder in environment}
@@ -49,7 +48,7 @@ def _foreign_packages() -> dict[str, Path]:
 
 
 def _folder(spec: ModuleSpec | None) -> Path | None:
-    """The folder that a module was found in."""
+    """Return the folder of a module."""
     if spec is None or spec.origin is None:  # a folder without __init__.py
         return None
     file = Path(spec.origin).absolute()

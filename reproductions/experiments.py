@@ -1,4 +1,4 @@
-"""All experiments, in the order in which they are listed, and the order in which evidence is wanted of them.
+"""The list of all experiments and published tables, and the order in which evidence for them is trained.
 
 A new table's script is added here.
 """
@@ -11,8 +11,8 @@ from reproductions.bag_of_tricks import refinements as bag_of_tricks_refinements
 from reproductions.bag_of_tricks import tweaks as bag_of_tricks_tweaks
 from reproductions.cifar_imagenet_stem import experiment as cifar_imagenet_stem
 from reproductions.finetune import experiment as finetune
-from reproductions.harness.experiment import Experiment, Variant
-from reproductions.harness.minutes import Wanted, wanted_runs
+from reproductions.harness.experiment import Experiment, Table, Variant
+from reproductions.harness.launch import Wanted, wanted_runs
 from reproductions.imagenet import table as imagenet_table
 from reproductions.layer_responses import experiment as layer_responses
 from reproductions.protocol_details import experiment as protocol_details
@@ -30,6 +30,17 @@ EXPERIMENTS = (
     cifar_imagenet_stem.EXPERIMENT,
     protocol_details.EXPERIMENT,
     finetune.EXPERIMENT,
+)
+
+# The tables of results/, in the order of their index; those without records are left out of it.
+_DEPARTURES = {
+    cifar_table.EXPERIMENT: [Variant(precision="bf16")],
+    layer_responses.EXPERIMENT: [Variant(precision="bf16")],
+}
+PUBLISHED_TABLES: tuple[Table, ...] = tuple(
+    (experiment, variant)
+    for experiment in EXPERIMENTS
+    for variant in (Variant(), *_DEPARTURES.get(experiment, []), Variant("short"))
 )
 
 _EFFICIENT, _TWEAKS, _REFINEMENTS = (script.EXPERIMENTS["cifar10"] for script in _BAG_OF_TRICKS)
@@ -58,9 +69,9 @@ _PASSES = {"short": (range(2), range(2, 3), range(3, 5)), "paper": (range(5),)}
 
 
 def evidence(on_gpu: bool) -> list[Wanted]:
-    """The runs that the published tables want, the most wanted first: the short profile, then the paper's.
+    """List the runs for the published tables, the most wanted first: the short profile, then the paper's.
 
-    Rows in FP16 are wanted on a GPU only: a processor takes ten times as long for them.
+    Rows in FP16 are included on a GPU only: a processor takes ten times as long for them.
     """
     wanted = []
     for profile, passes in _PASSES.items():
@@ -72,6 +83,6 @@ def evidence(on_gpu: bool) -> list[Wanted]:
 
 
 def _larger_batches_first(experiment: Experiment, variant: Variant) -> Sequence[str]:
-    """The keys of the rows, but for those on request; of ladders for two batch sizes, the larger one's first."""
+    """List the keys of the rows not on request; in a ladder for two batch sizes, the larger one's first."""
     rows = experiment.chosen_rows(variant, None)
     return [row.key for row in (sorted(rows, key=lambda r: -r.recipe.batch_size) if experiment is _EFFICIENT else rows)]

@@ -1,8 +1,8 @@
 """``python -m reproductions export``: final weights of an experiment's nets as safetensors files, for release.
 
-Of each row one seed's: the one whose final test error is closest to the row's mean, so that a released net is neither
-the best nor the worst of its kind. The file's card says which run it is from and how the others did. Its name is the
-row's, :func:`file_name`: two rows never share a file.
+For each row one seed is exported, the one whose final test error is closest to the row's mean, so that a released net
+is neither the best nor the worst of its kind. The file's card names its run and the other seeds' results. The file has
+the row's name, :func:`file_name`: two rows never share a file.
 """
 
 import json
@@ -39,9 +39,9 @@ def export_weights(
 ) -> int:
     """Export the weights of the rows with these keys, None for all, from ``out`` into the folder ``to``.
 
-    Returns the exit status. 0: of every row that has completed runs. 1: some could not be exported, or there was
-    nothing to export; 2: the files would be more than LIMIT, one of them would replace another row's, or there is no
-    such variant or row, and none was written.
+    Returns the exit status. 0: every row with completed runs was exported. 1: some could not be, or there was nothing
+    to export. 2: nothing was written, because the files would exceed LIMIT, or replace another row's, or the variant or
+    row is unknown.
     """
     try:
         variant = experiment.resolve(variant, keys)
@@ -63,7 +63,7 @@ def export_weights(
             continue
         card, path = make_card(experiment, row, variant, chosen, records), to / file_name(experiment, row, variant)
         if path in files:
-            clashes.append(f"{row.label}: {path} is another row's of {experiment.name}; give one of them another key")
+            clashes.append(f"{row.label}: {path} belongs to another row of {experiment.name}; change one of the keys")
         elif clash := _why_not_replaced(path, row, variant):
             clashes.append(f"{row.label}: {clash}; move it away, or name another folder with --to (TO= with make)")
         files[path] = pack_weights(state, card)
@@ -75,8 +75,8 @@ def export_weights(
         return EXIT_REFUSED
     kept = sum(path.stat().st_size for path in to.glob("*.safetensors") if path not in files)
     if (size := kept + sum(map(len, files.values()))) > LIMIT:
-        complain(console, f"{to} would hold {size / 1e6:.1f} MB of weights, more than the {LIMIT / 1e6:.0f} MB that a "
-                          "folder of released weights may: nothing was written")  # fmt: skip
+        complain(console, f"{to} would hold {size / 1e6:.1f} MB of weights, more than the limit of "
+                          f"{LIMIT / 1e6:.0f} MB for released weights: nothing was written")  # fmt: skip
         return EXIT_REFUSED
     for path, content in files.items():
         write_atomically(path, content)
@@ -85,11 +85,11 @@ def export_weights(
 
 
 def file_name(experiment: Experiment, row: Row, variant: Variant) -> str:
-    """The file of a row's weights, with the variant's suffix.
+    """Name the file of a row's weights, with the variant's suffix.
 
-    That of the row which is called as its net, and has it without options, is just the net's: ``cifar_resnet20``.
-    A key that goes on from there is the net's with the rest, ``cifar_resnet20-nesterov``; any other one comes after
-    net and experiment: ``cifar_bottleneck56-bag_of_tricks_tweaks-b_standard``.
+    A row with its net's key and no options has the net's name: ``cifar_resnet20``. A key that extends the net's extends
+    the name, ``cifar_resnet20-nesterov``; any other key follows net and experiment:
+    ``cifar_bottleneck56-bag_of_tricks_tweaks-b_standard``.
     """
     net, options = row.model.removeprefix("cifar_"), changed_options(row.model, row.model_options)
     if row.key == net and not options:
@@ -102,9 +102,9 @@ def file_name(experiment: Experiment, row: Row, variant: Variant) -> str:
 
 
 def _why_not_replaced(path: Path, row: Row, variant: Variant) -> str:
-    """Why a file that is there must not be replaced by this row's; empty if it is the row's, or there is none.
+    """Explain why an existing file must not be replaced by this row's; empty if it is the row's, or there is none.
 
-    A row that several experiments have is one: what counts is whether the file's run is one of the row's.
+    A row of several experiments is one row: the file's run must be one of the row's.
     """
     if not path.exists():
         return ""
@@ -115,14 +115,14 @@ def _why_not_replaced(path: Path, row: Row, variant: Variant) -> str:
     seed = card.get("seed", "")
     if seed.isdigit() and variant.apply(row.run(int(seed))).identity == card.get("record_identity"):
         return ""
-    what = f"those of {card['row']} ({card['experiment']})" if {"row", "experiment"} <= set(card) else "others"
-    return f"the weights in {path} are {what}, trained in another way"
+    what = f"the weights of {card['row']} ({card['experiment']})" if {"row", "experiment"} <= set(card) else "weights"
+    return f"{path} has {what}, trained in another way"
 
 
 def choose(records: list[dict]) -> dict:
-    """The completed run whose final test error is closest to the mean of all, of equals the one with the lowest seed.
+    """Choose the completed run whose final test error is closest to the mean, of equals the one with the lowest seed.
 
-    By the numbers as they are written, not by their binary rounding, which would decide between equals.
+    Errors count as written, not as rounded to binary numbers, which would decide between equals.
     """
     errors = [Fraction(str(record["final"]["test_error"])) for record in records]
     centre = sum(errors) / len(errors)
@@ -131,9 +131,9 @@ def choose(records: list[dict]) -> dict:
 
 
 def make_card(experiment: Experiment, row: Row, variant: Variant, record: dict, records: list[dict]) -> dict[str, str]:
-    """What the file says of the network: ``record`` is that of its run, ``records`` those of all completed seeds.
+    """Describe the network for its file: ``record`` is its run's record, ``records`` has all completed seeds.
 
-    ``precision`` is what it was trained and tested in: the same weights have a slightly different error in another.
+    ``precision`` is the precision of training and tests: the same weights have a slightly different error in another.
     """
     run, errors = Run.from_specification(record["specification"]), final_values(records)
     options = {"num_classes": NUM_CLASSES[run.data], **run.model_options}
@@ -169,7 +169,7 @@ def make_card(experiment: Experiment, row: Row, variant: Variant, record: dict, 
 
 
 def _input(run: Run) -> str:
-    """What the network takes."""
+    """Describe the network's input."""
     if run.data in FOLDERS:
         size = run.recipe.image_size
         return f"RGB images (N, 3, {size}, {size}), each channel less ImageNet's mean, over its standard deviation"

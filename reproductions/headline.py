@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_lowercase
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -20,10 +19,10 @@ from reproductions.harness.reporting.figure import (
     DOUBLE,
     HOLLOW,
     SINGLE,
-    STYLE,
     caption,
     legend_below,
     make_figure,
+    styled,
 )
 from reproductions.harness.reporting.figure import save as save_figure
 from reproductions.harness.reporting.footnotes import counted
@@ -80,6 +79,7 @@ def find(pool: Pool) -> dict[str, list[Place]]:
     return found
 
 
+@styled
 def error_against_depth(panels: dict[str, list[Place]]) -> Figure | None:
     """Draw a panel per profile: every seed a dot, lines through the means, the paper's numbers as hollow diamonds.
 
@@ -87,36 +87,35 @@ def error_against_depth(panels: dict[str, list[Place]]) -> Figure | None:
     """
     if not panels:
         return None
-    with matplotlib.rc_context(STYLE):
-        titles, data = [PANELS[p] for p in panels], [place.row.data for places in panels.values() for place in places]
-        width = DOUBLE if len(panels) > 1 else SINGLE
-        figure, axes = make_figure(width, 2.3, titles, Variant(), data, share_y=False)
-        if "short" in panels:
-            caption(figure, f"{figure.get_suptitle()} · the short profile is not comparable with the paper")
-        counts: dict[str, list[str]] = {kind: [] for kind in KINDS}
-        for letter, axis, (profile, places) in zip(ascii_lowercase, axes, panels.items()):
-            numbers = {p.row.key: _reported(p) for p in places if profile == "paper"}
-            depths = sorted({place.depth for place in places if place.values or numbers.get(place.row.key)})
-            for kind in KINDS:
-                drawn = [place for place in places if place.kind == kind and place.depth in depths]
-                _draw_kind(axis, drawn, depths, numbers)
-                seeds = ", ".join(str(len(place.values)) for place in drawn if place.values)
-                counts[kind] += [f"{f'({letter}) ' if len(panels) > 1 else ''}n = {seeds}"] if seeds else []
-            axis.set_xticks(range(len(depths)), map(str, depths))
-            axis.set(xlim=(-0.5, len(depths) - 0.5), xlabel="layers")
-            axis.margins(y=0.08)
-            axis.set_ylim(bottom=max(0.0, axis.get_ylim()[0]))
-        axes[0].set_ylabel("final test error (%)")
-        legend = {
-            f"{name}, one seed a dot; {'; '.join(counts[kind]) or 'no runs'}": Line2D(
-                [], [], color=LOOKS[kind][0], marker=LOOKS[kind][1], linestyle=LOOKS[kind][2]
-            )
-            for kind, name in KINDS.items()
-        }
-        if "paper" in panels:
-            legend["in the paper (plain nets: read off its figure)"] = Line2D([], [], **HOLLOW | {"color": "black"})
-        legend_below(figure, legend)
-        return figure
+    titles, data = [PANELS[p] for p in panels], [place.row.data for places in panels.values() for place in places]
+    width = DOUBLE if len(panels) > 1 else SINGLE
+    figure, axes = make_figure(width, 2.3, titles, Variant(), data, share_y=False)
+    if "short" in panels:
+        caption(figure, f"{figure.get_suptitle()} · the short profile is not comparable with the paper")
+    counts: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for letter, axis, (profile, places) in zip(ascii_lowercase, axes, panels.items()):
+        numbers = {p.row.key: _reported(p) for p in places if profile == "paper"}
+        depths = sorted({place.depth for place in places if place.values or numbers.get(place.row.key)})
+        for kind in KINDS:
+            drawn = [place for place in places if place.kind == kind and place.depth in depths]
+            _draw_kind(axis, drawn, depths, numbers)
+            seeds = ", ".join(str(len(place.values)) for place in drawn if place.values)
+            counts[kind] += [f"{f'({letter}) ' if len(panels) > 1 else ''}n = {seeds}"] if seeds else []
+        axis.set_xticks(range(len(depths)), map(str, depths))
+        axis.set(xlim=(-0.5, len(depths) - 0.5), xlabel="layers")
+        axis.margins(y=0.08)
+        axis.set_ylim(bottom=max(0.0, axis.get_ylim()[0]))
+    axes[0].set_ylabel("final test error (%)")
+    legend = {
+        f"{name}, one seed a dot; {'; '.join(counts[kind]) or 'no runs'}": Line2D(
+            [], [], color=LOOKS[kind][0], marker=LOOKS[kind][1], linestyle=LOOKS[kind][2]
+        )
+        for kind, name in KINDS.items()
+    }
+    if "paper" in panels:
+        legend["in the paper (plain nets: read off its figure)"] = Line2D([], [], **HOLLOW | {"color": "black"})
+    legend_below(figure, legend)
+    return figure
 
 
 def _draw_kind(axis: Axes, places: list[Place], depths: list[int], numbers: dict[str, float | None]) -> None:

@@ -1,13 +1,12 @@
-"""A small residual network without BN on MNIST: its test accuracy after epochs 1, 3 and 10.
+"""A small residual network without BN on MNIST: test accuracy after epochs 1, 3 and 10.
 
     python -m reproductions.mnist_residual --profile paper --seeds 5
 
-Trained as reported: SGD with learning rate 0.01, momentum 0.5, batches of 64, 10 epochs, images less 0.1307 over
-0.3081, which are just the mean and standard deviation of the training images; PyTorch's own initialisation. What the
-report does not do is not done here: no augmentation, no weight decay, no drop of the learning rate. The last batch of
-an epoch has the 32 images that are left over. All is in fp32, as PyTorch computes unless told otherwise. The report
-prints accuracies with ``%d``, so 96 is anything from 96 up to 97, and the mean training loss over every 300 batches,
-which is recorded here too.
+Training follows the report: SGD with learning rate 0.01, momentum 0.5, batches of 64, 10 epochs; pixels minus 0.1307,
+divided by 0.3081, the mean and standard deviation of the training images; PyTorch's initialisation; no augmentation, no
+weight decay, and a constant learning rate. An epoch's last batch has the remaining 32 images. Everything is in fp32,
+PyTorch's default. The report prints accuracies with ``%d``, so 96 means at least 96 and below 97, and the mean training
+loss over every 300 batches, which is recorded here, too.
 """
 
 import math
@@ -15,7 +14,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from reproductions import reported
@@ -28,7 +26,7 @@ from reproductions.harness.reporting.curves import (
     errors_of,
     log_axis,
 )
-from reproductions.harness.reporting.figure import HOLLOW, SINGLE, STYLE, legend_below, make_figure, named, save
+from reproductions.harness.reporting.figure import HOLLOW, SINGLE, legend_below, make_figure, named, save, styled
 from reproductions.harness.reporting.frame import METRICS, mean_loss_curve
 from reproductions.harness.reporting.page import Column, Headline, Page, of_fullest_row
 from reproductions.reported import Reported
@@ -43,7 +41,7 @@ LOSS_INTERVAL = 300  # batches; the means begin anew with each epoch
 
 
 def recipe_for(profile: str, data: str) -> Recipe:
-    """The reported recipe; the short profile takes fewer epochs, the smoke profile has fewer images."""
+    """Return the reported recipe; the short profile has fewer epochs, the smoke profile fewer images."""
     steps = math.ceil(TRAIN_IMAGES[data] / BATCH_SIZE)  # of an epoch
     return Recipe(
         iterations=EPOCHS[profile] * steps,
@@ -62,14 +60,14 @@ def recipe_for(profile: str, data: str) -> Recipe:
 
 
 def rows(profile: str) -> list[Row]:
-    """The one network."""
+    """Return the table's only row."""
     data = "synthetic_mnist" if profile == "smoke" else "mnist"
     recipe = recipe_for(profile, data)
     return [Row("mnist_residual", "small residual CNN", "mnist_residual", recipe, data)]
 
 
 def report(page: Page) -> list[Path]:
-    """The accuracy after each of SHOWN epochs beside the reported one, learning curves, and mean training losses."""
+    """Write the accuracies after the SHOWN epochs, learning curves, and mean losses; return the files."""
     (result,) = page.results
     epochs = _shown_epochs(page)
     lines = [_after(result, epoch) for epoch in epochs]
@@ -93,7 +91,7 @@ def report(page: Page) -> list[Path]:
 
 
 def reported_losses(result: RowResult) -> dict[int, Reported]:
-    """The reported mean losses, by the iteration that ends each in the row's training."""
+    """Return the reported mean losses by the iteration at which each interval ends in the row's training."""
     numbers = [n for n in reported.load() if n.metric == f"mean training loss over {LOSS_INTERVAL} batches"]
     places = [map(int, number.key.split("_")[-2:]) for number in numbers]
     steps = result.row.recipe.eval_interval
@@ -101,7 +99,7 @@ def reported_losses(result: RowResult) -> dict[int, Reported]:
 
 
 def headline(page: Page) -> Headline:
-    """The last of SHOWN epochs for which an accuracy is reported."""
+    """Return the headline for the last of the SHOWN epochs with a reported accuracy."""
     (result,) = page.results
     lines = []
     for epoch in _shown_epochs(page):
@@ -115,11 +113,11 @@ def _shown_epochs(page: Page) -> list[int]:
 
 
 def _after(result: RowResult, epoch: int) -> RowResult:
-    """The runs as they stood after so many epochs, beside what is reported then."""
+    """Return the row with its runs' results after ``epoch`` epochs and the number reported for that epoch."""
     iteration = epoch * result.row.recipe.eval_interval
 
     def then(record: dict) -> dict:
-        """A run that diverged is in no mean, not even of the epochs before."""
+        """Return the record with that epoch's results; a diverged run's stays as it is and enters no mean."""
         points = {point["iteration"]: point for point in record["curve"]}
         return record if record["status"] == "diverged" else {**record, "final": points[iteration]}
 
@@ -139,6 +137,7 @@ def _epoch_column(result: RowResult, epochs: list[int]) -> Column:
     return Column("after epoch", [str(epoch) for epoch in epochs], numbers, note)
 
 
+@styled
 def errors_over_epochs(result: RowResult, reported_after: dict[int, RowResult], variant: Variant) -> Figure | None:
     """Draw training error (dashed) and test error (solid) of a net that is evaluated after each epoch, on a log axis.
 
@@ -147,48 +146,47 @@ def errors_over_epochs(result: RowResult, reported_after: dict[int, RowResult], 
     """
     if not errors_of(result):
         return None
-    with matplotlib.rc_context(STYLE):
-        figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [result.row.data])
-        place = STEP_PLACES["with the step"]
-        draw_curves(axis, result, place, result.row.recipe.eval_interval)
-        legend: dict[str, object] = {}
-        for epoch, row in reported_after.items() if variant.profile == "paper" else ():
-            for value in reported.in_paper(row.row.reported, METRICS["top1_accuracy"]):
-                error = 100 - float(value.value)
-                reaches = {"whole": (1.0, 0.5, "rounded or cut off"), "cut_off": (1.0, 0.0, "cut off")}
-                if value.kind in reaches:
-                    below, above, how = reaches[value.kind]
-                    legend[f"reported, {how} to whole percent: anywhere in the box"] = axis.bar(
-                        epoch, below + above, 0.5, error - below, facecolor="none", edgecolor=HOLLOW["color"], zorder=4
-                    )
-                else:
-                    (legend["reported"],) = axis.plot([epoch], [error], **HOLLOW)
-        log_axis(axis)
-        axis.set(xlabel="epochs", ylabel="error (%)")
-        curve_legend(figure, [result], {named(result.row.label, result.records): place}, legend)
-        return figure
+    figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [result.row.data])
+    place = STEP_PLACES["with the step"]
+    draw_curves(axis, result, place, result.row.recipe.eval_interval)
+    legend: dict[str, object] = {}
+    for epoch, row in reported_after.items() if variant.profile == "paper" else ():
+        for value in reported.in_paper(row.row.reported, METRICS["top1_accuracy"]):
+            error = 100 - float(value.value)
+            reaches = {"whole": (1.0, 0.5, "rounded or cut off"), "cut_off": (1.0, 0.0, "cut off")}
+            if value.kind in reaches:
+                below, above, how = reaches[value.kind]
+                legend[f"reported, {how} to whole percent: anywhere in the box"] = axis.bar(
+                    epoch, below + above, 0.5, error - below, facecolor="none", edgecolor=HOLLOW["color"], zorder=4
+                )
+            else:
+                (legend["reported"],) = axis.plot([epoch], [error], **HOLLOW)
+    log_axis(axis)
+    axis.set(xlabel="epochs", ylabel="error (%)")
+    curve_legend(figure, [result], {named(result.row.label, result.records): place}, legend)
+    return figure
 
 
+@styled
 def mean_losses(result: RowResult, numbers: dict[int, reported.Reported], variant: Variant) -> Figure | None:
     """Draw the means of a net's training loss over its recipe's loss intervals, on a log axis over the epochs, and the
     reported ones, ``numbers`` by iteration, of the paper profile. None if no run was completed.
     """
     if (losses := mean_loss_curve(result.records)) is None:
         return None
-    with matplotlib.rc_context(STYLE):
-        figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [result.row.data])
-        epoch, place = result.row.recipe.eval_interval, STEP_PLACES["with the step"]
-        draw_curve(axis, losses, place, epoch, most=len(losses.mean))
-        (line,), (band,) = axis.lines, axis.collections
-        name = named(f"mean over {result.row.recipe.loss_interval} batches", result.records)
-        legend = {name: line, "lowest to highest seed": band}
-        if variant.profile == "paper":
-            x, losses = [iteration / epoch for iteration in numbers], [float(n.value) for n in numbers.values()]
-            (legend["reported"],) = axis.plot(x, losses, **HOLLOW)
-        log_axis(axis)
-        axis.set(xlabel="epochs", ylabel="training loss", xlim=(0, None))
-        legend_below(figure, legend)
-        return figure
+    figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [result.row.data])
+    epoch, place = result.row.recipe.eval_interval, STEP_PLACES["with the step"]
+    draw_curve(axis, losses, place, epoch, most=len(losses.mean))
+    (line,), (band,) = axis.lines, axis.collections
+    name = named(f"mean over {result.row.recipe.loss_interval} batches", result.records)
+    legend = {name: line, "lowest to highest seed": band}
+    if variant.profile == "paper":
+        x, losses = [iteration / epoch for iteration in numbers], [float(n.value) for n in numbers.values()]
+        (legend["reported"],) = axis.plot(x, losses, **HOLLOW)
+    log_axis(axis)
+    axis.set(xlabel="epochs", ylabel="training loss", xlim=(0, None))
+    legend_below(figure, legend)
+    return figure
 
 
 EXPERIMENT = Experiment(

@@ -1,14 +1,14 @@
-"""Whether the fast way of training costs accuracy: ResNet-20 in bf16 beside ResNet-20 in fp32.
+"""Accuracy of fast training: ResNet-20 in bf16 and in fp32.
 
     python -m reproductions.precision --profile paper --seeds 5
     python -m reproductions.precision --profile paper --seeds 10 --rows fast,fused
 
-On a GPU the runs of all tables train in bf16, packed; the fp32 row is the same recipe in full precision (without
-TF32). Two one-sided tests ask whether the mean errors differ by less than 0.3 points. The bf16 row's runs are those
-of the CIFAR-10 table: what it has trained already is used here.
+On a GPU, the runs of all tables train in bf16, packed; the fp32 row has the same recipe in full precision (without
+TF32). Two one-sided tests ask whether the mean errors differ by less than 0.3 points. The bf16 row's runs are the
+CIFAR-10 table's and are not trained again.
 
-On request there is a row trained by the fused kernels (:mod:`resnet.kernels`, not yet run on a GPU) in the precision of
-the bf16 row. It is compared with the bf16 row's runs by the library's kernels, the published ones where there are no
+On request, a row is trained by the fused kernels (:mod:`resnet.kernels`, not yet run on a GPU) in the bf16 row's
+precision. It is compared with the bf16 row's runs by the library's kernels, or with the published ones if there are no
 others.
 """
 
@@ -30,14 +30,14 @@ from resnet.kernels import FUSED, LIBRARY
 
 
 def rows(profile: str) -> list[Row]:
-    """ResNet-20 as all tables train it, on request by the fused kernels, and in fp32; smoke: ResNet-8.
+    """Return the rows: ResNet-20 as in all tables, on request with fused kernels, and in fp32; smoke: ResNet-8.
 
-    In the profiles for a CPU the first two are in bf16.
+    In the short and smoke profiles, the first two rows set bf16, because "auto" may mean fp32 on a CPU.
     """
     smoke = profile == "smoke"
     model, label = ("cifar_resnet8", "ResNet-8") if smoke else ("cifar_resnet20", "ResNet-20")
     recipe, data = recipe_for(profile), "synthetic" if smoke else "cifar10"
-    fast = recipe if profile == "paper" else replace(recipe, precision="bf16")  # which a CPU would not choose itself
+    fast = recipe if profile == "paper" else replace(recipe, precision="bf16")
     return [
         Row("fast", f"{label}, fast", model, fast, data),
         Row("fused", f"{label}, fused kernels", model, replace(fast, kernels=FUSED), data, on_request=True),
@@ -46,7 +46,7 @@ def rows(profile: str) -> list[Row]:
 
 
 def report(page: Page) -> list[Path]:
-    """The errors with the precision and the packs that they come from, and whether they are equivalent."""
+    """Write the errors with the runs' precision and packing, and the equivalence tests; return the files."""
     columns = [page.net(), page.precision(), page.packed(), page.published(), page.reproduced(), page.interval()]
     results = {result.row.key: result for result in page.results}
     fast = results["fast"]
@@ -64,10 +64,10 @@ def _kernels(record: dict) -> str:
 def equivalence_section(
     fast: RowResult, full: RowResult, way: Callable[[dict], str] = lambda record: record["precision"]
 ) -> str:
-    """Whether two rows' test errors are less than MARGIN percentage points apart, under a heading.
+    """Return a Markdown section: whether two rows' mean test errors differ by less than MARGIN percentage points.
 
-    ``way`` tells from a record how it was trained. Rows that have runs trained the same way are not compared: "auto"
-    may be the precision that it is compared with.
+    ``way`` reads from a record how its run was trained. Two rows with runs trained
+    the same way are not compared: "auto" may mean the precision of the other row.
     """
     samples = [final_values(result.records) for result in (fast, full)]
     same = set.intersection(*(set(map(way, result.records)) for result in (fast, full)))
@@ -119,7 +119,7 @@ EXPERIMENT = Experiment(
     source="He et al. 2015, section 4.2, in two precisions",
     rows=rows,
     report=report,
-    epilog="The row fused, on request, is trained by a CIFAR net's own kernels: not yet run on a GPU.",
+    epilog="On request, the row fused is trained by the fused kernels, which have not yet run on a GPU.",
 )
 
 if __name__ == "__main__":

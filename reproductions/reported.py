@@ -14,12 +14,12 @@ COUNTED = ("mean", "best", "median")  # kinds that are of n runs; that of a mean
 
 
 class ReportedError(ValueError):
-    """A number that isn't there, or a file that says something else than it may. The message names which."""
+    """A missing number, or an invalid entry of the file. The message names it."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A paper, a report of a smaller system, or another implementation, of which ``how`` says how it measured."""
+    """A paper, a report of a smaller system, or another implementation; ``how`` is its way of measuring."""
 
     key: str
     origin: str
@@ -36,10 +36,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Reported:
-    """One reported number. Decimals keep the digits as printed; ``unit`` is "%" for errors and accuracies.
+    """One reported number. Decimals keep the printed digits; ``unit`` is "%" for errors and accuracies.
 
-    ``kind`` is one of KINDS; ``n`` the number of runs of a mean, best or median, None for a mean whose source does not
-    state it; ``std`` that of a mean.
+    ``kind`` is one of KINDS; ``n`` the number of runs of a mean, best or median, None if a mean's source does not state
+    it; ``std`` the standard deviation of a mean.
     """
 
     key: str
@@ -73,7 +73,7 @@ class Reported:
 
 @cache
 def load(path: Path = PATH) -> tuple[Reported, ...]:
-    """Every number of the file, in its order. Raises ReportedError for one that is not as the file's head says."""
+    """Read every number of the file, in its order. Raises ReportedError for an entry against the rules in its head."""
     numbers = []
     for key, section in tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal).items():
         try:
@@ -90,7 +90,7 @@ def load(path: Path = PATH) -> tuple[Reported, ...]:
 
 
 def _number(source: Source, values: dict) -> Reported:
-    """One line of the file, with what its table says."""
+    """Make one line of the file, with the values of its table, a number."""
     decimals = {name: Decimal(values[name]) for name in ("value", "std") if name in values}
     number = Reported(source=source, **{**values, **decimals})
     if number.kind not in KINDS:
@@ -102,35 +102,35 @@ def _number(source: Source, values: dict) -> Reported:
 
 
 def find(key: str, metric: str = "test error") -> list[Reported]:
-    """What is reported under ``key``, papers and implementations. Raises ReportedError for an unknown key."""
+    """Find the numbers of papers and implementations under ``key``. Raises ReportedError for an unknown key."""
     numbers = [number for number in load() if number.key == key]
     if not numbers:
         known = ", ".join(dict.fromkeys(number.key for number in load()))
-        raise ReportedError(f"nothing is reported under {key!r} in {PATH.name}; the keys are: {known}")
+        raise ReportedError(f"nothing is reported under {key!r} in {PATH.name}; available keys: {known}")
     return [number for number in numbers if number.metric == metric]
 
 
 def in_paper(key: str | None, metric: str = "test error") -> list[Reported]:
-    """What papers, or reports of a smaller system, say under ``key``; nothing for None."""
+    """Find the numbers of papers, or of reports of smaller systems, under ``key``; none for None."""
     return [number for number in find(key, metric) if number.source.origin != "implementation"] if key else []
 
 
 def elsewhere(key: str | None, metric: str = "test error") -> list[Reported]:
-    """What other implementations report under ``key``; nothing for None."""
+    """Find the numbers of other implementations under ``key``; none for None."""
     return [number for number in find(key, metric) if number.source.origin == "implementation"] if key else []
 
 
 def letter(source: Source) -> str:
-    """What an implementation is called by in all tables: one letter, by the order of the file."""
+    """Return the letter of an implementation in all tables, by the order of the file."""
     sources = dict.fromkeys(number.source for number in load() if number.source.origin == "implementation")
     return ascii_lowercase[[*sources].index(source)]
 
 
 def target(key: str | None, metric: str = "test error") -> Reported | None:
-    """The paper's number that a reproduced mean is compared with: its mean if it gives one, else its one number.
+    """Choose the paper's number to compare a reproduced mean with: its mean if it gives one, else its one number.
 
-    None where the paper gives neither: a best of n or a reading of a figure is no fair target for a mean. A mean of an
-    unknown number of runs is compared as if it were of one, which makes the widest interval.
+    None if the paper gives neither: a best of n or a reading of a figure is no fair target for a mean. A mean of an
+    unknown number of runs counts as a mean of one, which makes the widest interval.
     """
     numbers = {number.kind: number for number in in_paper(key, metric)}
     return next((numbers[kind] for kind in ("mean", "single", "whole", "cut_off") if kind in numbers), None)

@@ -54,23 +54,24 @@ def available_cores() -> int:
 def busy_cores(seconds: float = 0.5) -> int:
     """Count the :func:`available_cores` that other processes keep busy, measured over ``seconds`` of sleep.
 
-    Processes of a lower priority (``nice``) don't count. Returns 0 where the system has no /proc/stat.
+    Processes of a lower priority (``nice``) don't count. Returns 0 where the system does not tell.
     """
-    before = _busy_ticks()
+    before = _busy_seconds()
     time.sleep(seconds)
-    return round((_busy_ticks() - before) / (seconds * os.sysconf("SC_CLK_TCK"))) if before else 0
+    return round((_busy_seconds() - before) / seconds)
 
 
-def _busy_ticks() -> int:
-    """Return the available cores' busy clock ticks since the system started; 0 where they are unknown."""
+def _busy_seconds() -> float:
+    """Return the available cores' busy seconds since the system started; 0 where they are unknown."""
+    import psutil  # which torch.hub's nets do without
+
     try:
-        with open("/proc/stat", encoding="ascii") as file:
-            cores = dict(line.split(maxsplit=1) for line in file if line.startswith("cpu"))
-        own = [[int(number) for number in cores[f"cpu{core}"].split()] for core in os.sched_getaffinity(0)]
-        columns = (0, 2) if os.nice(0) == 0 else (0, 1, 2)  # user, nice, system: see proc_stat(5)
-        return sum(times[column] for times in own for column in columns)
-    except (OSError, ValueError, KeyError, IndexError, AttributeError):
-        return 0
+        times = psutil.cpu_times(percpu=True)
+        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(times))
+        counted = ("user", "system") if os.nice(0) == 0 else ("user", "nice", "system")
+        return sum(getattr(times[core], name) for core in cores for name in counted)
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 @contextmanager

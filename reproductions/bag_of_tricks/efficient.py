@@ -1,14 +1,14 @@
-"""He T. et al. 2018, Table 4: what makes training with large batches as accurate as with small ones.
+"""He T. et al. 2018, Table 4: heuristics that make training with large batches as accurate as with small ones.
 
     python -m reproductions.bag_of_tricks.efficient --profile paper --seeds 5
     python -m reproductions.bag_of_tricks.efficient --dataset imagenet
 
-Linear scaling of the learning rate, a warm-up, zero γ, no bias decay and FP16, each added to those before, for the
-baseline's batch size and for a large one: ResNet-56 with batches of 128 and 1,024 on CIFAR-10 (in the short profile
-ResNet-20 with 128 and 512), ResNet-50 with 256 and 1,024 on ImageNet. All rows but the last train in fp32, so that the
-last one changes the precision and nothing else.
+Linear scaling of the learning rate, a warm-up, zero γ, no bias decay and FP16 are added one by one, for the baseline's
+batch size and for a large one: ResNet-56 with batches of 128 and 1,024 on CIFAR-10 (in the short profile ResNet-20 with
+128 and 512), ResNet-50 with 256 and 1,024 on ImageNet. All rows but the last train in fp32, so that the last step
+changes only the precision.
 
-The paper's Table 3 has the minutes that an epoch takes at both ends of the ladder; a column has those of these runs.
+The paper's Table 3 gives the minutes per epoch for the first and the last row; a column has the minutes of these runs.
 """
 
 import sys
@@ -26,11 +26,11 @@ from reproductions.harness.reporting.text import NONE
 from resnet.data import TRAIN_IMAGES
 
 REPORTED_BATCH_SIZES = (256, 1_024)
-ENDS = ("bot_efficient_256_scaling", "bot_efficient_1024_fp16")  # of which Table 3 has times
+ENDS = ("bot_efficient_256_scaling", "bot_efficient_1024_fp16")  # rows with times in Table 3
 
 
 def rows(protocol: Protocol) -> list[Row]:
-    """The ladder for the smaller batch size, then for the larger one."""
+    """Return the ladder for the smaller batch size, then the one for the larger."""
     sizes = zip(protocol.batch_sizes, REPORTED_BATCH_SIZES)
     return [row for batch_size, reported in sizes for row in _ladder(protocol, batch_size, reported)]
 
@@ -68,7 +68,7 @@ def _series(batch_size: int) -> str:
 
 
 def report(page: Page, protocol: Protocol) -> list[Path]:
-    """The accuracies beside the paper's, what each step does, both ladders in one plot, and learning curves."""
+    """Write the accuracies, the effect of each step, a plot of both ladders, and learning curves; return the files."""
     series: dict[str, list[RowResult]] = {}
     for result in page.results:
         series.setdefault(_series(result.row.recipe.batch_size), []).append(result)
@@ -76,7 +76,7 @@ def report(page: Page, protocol: Protocol) -> list[Path]:
 
 
 def epoch_minutes(results: list[RowResult]) -> list[Column]:
-    """The minutes that an epoch takes, the paper's where it gives them, and those of the records."""
+    """Return columns of the minutes per epoch: the paper's, where it gives them, and the records'."""
     numbers = [next(iter(reported.in_paper(r.row.reported, "time per epoch")), None) for r in results]
     own = [intervals.mean([_minutes(record) for record in completed(result.records)]) for result in results]
     slow, fast = (next((i for i, n in enumerate(numbers) if n and n.key == key), None) for key in ENDS)
@@ -86,15 +86,15 @@ def epoch_minutes(results: list[RowResult]) -> list[Column]:
         if own[slow] and own[fast]:
             ratios.append(own[slow] / own[fast])
         said = f"{ratios[1]:.1f} times in these runs" if len(ratios) > 1 else "not measured here yet"
-        note = f" From the first row to the last an epoch gets {ratios[0]:.1f} times faster in the paper; {said}."
+        note = f" From the first row to the last, an epoch gets {ratios[0]:.1f} times faster in the paper; {said}."
     note = (
-        "Minutes an epoch: the runs' mean, of each its share of its device's time, evaluations included; of other "
-        f"hardware, net and data than the paper's, so only their ratio is to be compared.{note}"
+        "Minutes per epoch: mean of the runs' shares of their devices' time, evaluations included. Hardware, net and "
+        f"data differ from the paper's, so only the ratios are comparable.{note}"
     )
     return [
-        Column("minutes an epoch, reported", [str(n or NONE) for n in numbers], shown=any(numbers)),
+        Column("minutes per epoch, reported", [str(n or NONE) for n in numbers], shown=any(numbers)),
         Column(
-            "minutes an epoch, measured",
+            "minutes per epoch, measured",
             [f"{minutes:.3g}" if minutes else NONE for minutes in own],
             {"epoch_minutes": own},
             note,
@@ -104,7 +104,7 @@ def epoch_minutes(results: list[RowResult]) -> list[Column]:
 
 
 def _minutes(record: dict) -> float:
-    """How long an epoch of a run took, in minutes of its devices' time."""
+    """Return a run's device time per epoch in minutes."""
     run = record["specification"]
     epochs = run["recipe"]["iterations"] * run["recipe"]["batch_size"] / TRAIN_IMAGES[run["data"]]
     return sum(segment["device_seconds"] for segment in segments(record)) / epochs / 60

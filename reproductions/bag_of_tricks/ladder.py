@@ -2,7 +2,6 @@
 
 import math
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -26,14 +25,15 @@ from reproductions.harness.reporting.figure import (
     HOLLOW,
     INK,
     OWN,
-    STYLE,
     bars,
     legend_below,
     make_figure,
+    styled,
 )
 from reproductions.harness.reporting.frame import METRICS, completed, final_values
 
 
+@styled
 def ladder(series: dict[str, list[RowResult]], variant: Variant, metric: str) -> Figure | None:
     """Draw one of METRICS at the last iteration, a line per row as in the table: every seed, the mean, its interval.
 
@@ -49,31 +49,30 @@ def ladder(series: dict[str, list[RowResult]], variant: Variant, metric: str) ->
     labels = [r.row.label.removesuffix(f" ({name})") for name, rows in list(series.items())[:1] for r in rows]
     counts = [", ".join(str(len(samples[r.row.key])) for r in line) for line in zip(*series.values())]
     gap, room = (0.46, 0.55) if len(series) > 1 else (0.0, 1.0)  # between the same row of two series, and for each
-    with matplotlib.rc_context(STYLE):
-        height = 0.7 + (0.5 if gap else 0.38) * len(labels)
-        figure, (axis,) = make_figure(DOUBLE, height, [""], variant, [r.row.data for r in results], grid="x")
-        legend: dict[str, object] = {}
-        for index, (name, rows) in enumerate(series.items()):
-            for line, result in enumerate(rows):
-                y = line + gap * (index - (len(series) - 1) / 2)
-                _draw_rung(axis, y, room, samples[result.row.key], index, name, legend)
-                if result.published:
-                    published = final_values(result.published, metric)
-                    _draw_bar(axis, y + 0.06 * room, published, "published here", "s", legend)
-                for value in shown_numbers[result.row.key]:
-                    _draw_reported_rung(axis, y + (0.34 if value.std else 0.2) * room, value, legend)
-        reach = [float(number.value) for numbers in shown_numbers.values() for number in numbers]
-        cut = _limit_ladder(axis, list(samples.values()), reach)
-        axis.set_yticks(range(len(labels)), [f"{label} (n = {n})" for label, n in zip(labels, counts)])
-        axis.set(ylim=(len(labels) - 0.4, -0.6), xlabel=f"{METRICS[metric]} after the last iteration (%)")
-        axis.tick_params(axis="y", length=0)
-        for line in range(1, len(labels)):
-            axis.axhline(line - 0.5, color="#EEEEEE", linewidth=0.6, zorder=0)
-        legend = dict(sorted(legend.items(), key=lambda item: not item[0].startswith("one seed")))
-        legend_below(
-            figure, {f"{n}{' (some leave the axis)' if cut and 'interval' in n else ''}": legend[n] for n in legend}
-        )
-        return figure
+    height = 0.7 + (0.5 if gap else 0.38) * len(labels)
+    figure, (axis,) = make_figure(DOUBLE, height, [""], variant, [r.row.data for r in results], grid="x")
+    legend: dict[str, object] = {}
+    for index, (name, rows) in enumerate(series.items()):
+        for line, result in enumerate(rows):
+            y = line + gap * (index - (len(series) - 1) / 2)
+            _draw_rung(axis, y, room, samples[result.row.key], index, name, legend)
+            if result.published:
+                published = final_values(result.published, metric)
+                _draw_bar(axis, y + 0.06 * room, published, "published here", "s", legend)
+            for value in shown_numbers[result.row.key]:
+                _draw_reported_rung(axis, y + (0.34 if value.std else 0.2) * room, value, legend)
+    reach = [float(number.value) for numbers in shown_numbers.values() for number in numbers]
+    cut = _limit_ladder(axis, list(samples.values()), reach)
+    axis.set_yticks(range(len(labels)), [f"{label} (n = {n})" for label, n in zip(labels, counts)])
+    axis.set(ylim=(len(labels) - 0.4, -0.6), xlabel=f"{METRICS[metric]} after the last iteration (%)")
+    axis.tick_params(axis="y", length=0)
+    for line in range(1, len(labels)):
+        axis.axhline(line - 0.5, color="#EEEEEE", linewidth=0.6, zorder=0)
+    legend = dict(sorted(legend.items(), key=lambda item: not item[0].startswith("one seed")))
+    legend_below(
+        figure, {f"{n}{' (some leave the axis)' if cut and 'interval' in n else ''}": legend[n] for n in legend}
+    )
+    return figure
 
 
 def _draw_rung(axis: Axes, y: float, room: float, values: list[float], index: int, series: str, legend: dict) -> None:
@@ -124,6 +123,7 @@ def _limit_ladder(axis: Axes, samples: list[list[float]], others: list[float]) -
     return any(mean - below < low or mean + above > high for mean, below, above in reaches)
 
 
+@styled
 def step_curves(steps: list[Step], variant: Variant) -> Figure | None:
     """Draw test error (solid) and training error (dashed) over the epochs, with each step and without, a panel a step.
 
@@ -135,19 +135,18 @@ def step_curves(steps: list[Step], variant: Variant) -> Figure | None:
         return None
     columns = 2 if len(steps) in (2, 4) else min(3, len(steps))
     titles, data = [step.row.row.label for step in steps], [result.row.data for result in results]
-    with matplotlib.rc_context(STYLE):
-        figure, axes = make_figure(DOUBLE, 0.3 + 1.8 * math.ceil(len(steps) / columns), titles, variant, data, columns)
-        last = max(epochs_of(result.row.recipe.iterations, result) for result in results)
-        for place, (axis, step) in enumerate(zip(axes, steps, strict=True)):
-            axis.set(xlim=(0, MARGIN * last), ylim=limits(trained))
-            for index, result in zip(STEP_PLACES.values(), (step.before, step.row)):
-                draw_curves(axis, result, index, 1 / epochs_of(1, result))
-            for drop in {epochs_of(drop, r) for r in (step.before, step.row) for drop in r.row.recipe.milestones}:
-                axis.axvline(drop, zorder=0, **DROP)  # the two may drop at different epochs: the legend has the label
-            n, before = (len(completed(result.records)) for result in (step.row, step.before))
-            axis.text(0.97, 0.97, f"n = {n}, without {before}", transform=axis.transAxes, ha="right", va="top",
-                      fontsize=7, color=GREY, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
-            axis.set_xlabel("epochs" if place + columns >= len(steps) else "")
-            axis.set_ylabel("error (%)" if place % columns == 0 else "")
-        curve_legend(figure, results, STEP_PLACES)
-        return figure
+    figure, axes = make_figure(DOUBLE, 0.3 + 1.8 * math.ceil(len(steps) / columns), titles, variant, data, columns)
+    last = max(epochs_of(result.row.recipe.iterations, result) for result in results)
+    for place, (axis, step) in enumerate(zip(axes, steps, strict=True)):
+        axis.set(xlim=(0, MARGIN * last), ylim=limits(trained))
+        for index, result in zip(STEP_PLACES.values(), (step.before, step.row)):
+            draw_curves(axis, result, index, 1 / epochs_of(1, result))
+        for drop in {epochs_of(drop, r) for r in (step.before, step.row) for drop in r.row.recipe.milestones}:
+            axis.axvline(drop, zorder=0, **DROP)  # the two may drop at different epochs: the legend has the label
+        n, before = (len(completed(result.records)) for result in (step.row, step.before))
+        axis.text(0.97, 0.97, f"n = {n}, without {before}", transform=axis.transAxes, ha="right", va="top",
+                  fontsize=7, color=GREY, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+        axis.set_xlabel("epochs" if place + columns >= len(steps) else "")
+        axis.set_ylabel("error (%)" if place % columns == 0 else "")
+    curve_legend(figure, results, STEP_PLACES)
+    return figure

@@ -1,15 +1,15 @@
-"""What the tables of Bag of Tricks (He T. et al. 2018) share: how each data set is trained on, and the report.
+"""The protocol of Bag of Tricks (He T. et al. 2018) on each data set, and the report of its tables.
 
-Every table is made at two sizes. On ImageNet, as in the paper: its training procedure (section 2.1) with batches of
-256, and of 1,024 images for efficient training (section 3). On CIFAR-10, where all runs of a table take as long as a
-few of ImageNet's epochs: the protocol of He et al. 2015, section 4.2, that is as many images as 64,000 batches of 128,
-the learning rate 0.1 divided by 10 after one half and three quarters of them, with batches of 128, and of 1,024 over as
-many images. Common to both, from the paper: Nesterov's momentum, linear scaling of the learning rate from the smaller
-batch size, a warm-up over 5 epochs. The short profile on CIFAR-10 has a sixteenth of the images, smaller nets, batches
-of 128 and 512, the paper's ratio, and a warm-up over a tenth of its images: 5 epochs would be half of them.
+Every table exists for two data sets. On ImageNet, training follows the paper (section 2.1), with batches of 256 and,
+for efficient training (section 3), of 1,024 images. On CIFAR-10, where all runs of a table take as long as a few epochs
+of ImageNet, it follows He et al. 2015, section 4.2: as many images as 64,000 batches of 128, learning rate 0.1 divided
+by 10 after one half and three quarters of them, with batches of 128 and, over as many images, of 1,024. Both have the
+paper's Nesterov momentum, linear scaling of the learning rate from the smaller batch size, and warm-up over 5 epochs.
+The short profile on CIFAR-10 has a sixteenth of the images, smaller nets, batches of 128 and 512 (the paper's ratio),
+and a warm-up over a tenth of its images, because 5 epochs would be half of them.
 
-On ImageNet BN takes its statistics over an eighth of a batch, as on the paper's 8 GPUs; on CIFAR-10 over the whole
-batch. "Xavier initialisation" stands in the paper's text, but its authors' scripts initialise as He does; so do these.
+On ImageNet, BN takes its statistics over an eighth of a batch, as on the paper's 8 GPUs; on CIFAR-10, over the whole
+batch. The paper's text says "Xavier initialisation", but its authors' scripts use He's, and so do these.
 """
 
 from collections.abc import Callable
@@ -32,19 +32,21 @@ WITH_MIXUP = Fraction(200, 120)  # epochs with mixup and without (section 5.4, a
 
 
 class NamedNet(NamedTuple):
+    """A net's label in tables and its model's name."""
+
     label: str
     model: str
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a data set is trained on; what a batch's size decides is given in images.
+    """Training on one data set, with quantities that depend on the batch size given in images.
 
-    images: seen by a run in all. drops: the learning rate is divided by 10 after these fractions of them.
-    warmup: over so many images it grows. evaluation: images from one evaluation to the next. batch_sizes: of the
-    baseline, and of efficient training. gpus: BN takes its statistics over the share that one of so many would have.
-    recipe: all else. basic, bottleneck and teacher: the nets. kept: of so many seeds of the rows that later trainings
-    begin with, and of teachers, the final weights are published.
+    images: total number that a run sees. drops: fractions of them after which the learning rate is divided by 10.
+    warmup: number of images over which it grows from 0. evaluation: number of images between evaluations. batch_sizes:
+    the baseline's, and efficient training's. gpus: number of parts of a batch with BN statistics of their own, as on
+    several GPUs. recipe: everything else. basic, bottleneck and teacher: the nets. kept: number of seeds whose final
+    weights are published, for the rows that later trainings begin with, and for teachers.
     """
 
     data: str
@@ -61,7 +63,7 @@ class Protocol:
     kept: int = 0
 
     def baseline(self, batch_size: int) -> Recipe:
-        """The recipe before any refinement: the learning rate in proportion to the batch size, dropped in steps."""
+        """Return the recipe before any refinement: learning rate proportional to the batch size, step decay."""
 
         def steps(images: Fraction | int) -> int:
             return max(1, round(Fraction(images) / batch_size))
@@ -77,18 +79,18 @@ class Protocol:
         )
 
     def warmed_up(self, recipe: Recipe) -> Recipe:
-        """The learning rate grows from 0 over the first epochs (section 3.1)."""
+        """Return the recipe with a linear warm-up from 0 over the first epochs (section 3.1)."""
         return replace(recipe, linear_warmup=max(1, round(Fraction(self.warmup) / recipe.batch_size)))
 
     def efficient(self) -> Recipe:
-        """Large batches with all of section 3 except zero γ, which is the model's, and FP16.
+        """Return the recipe with large batches and all of section 3 except FP16 and zero γ.
 
-        Precision is "auto" (bf16 on a GPU) wherever a step is not about it.
+        Zero γ is an option of the model. The precision is "auto" (bf16 on a GPU).
         """
         return replace(self.warmed_up(self.baseline(self.batch_sizes[1])), decay_all=False)
 
     def shortened(self, factor: int, evaluations: int) -> "Protocol":
-        """The same with 1/factor of the images."""
+        """Return the protocol with 1/factor of the images and this number of evaluations."""
         images = self.images // factor
         return replace(self, images=images, warmup=self.warmup // factor, evaluation=images // evaluations)
 
@@ -169,9 +171,9 @@ def experiments(
     rows: Callable[[Protocol], list[Row]],
     report: Callable[[Page, Protocol], list[Path]],
 ) -> dict[str, Experiment]:
-    """A table's experiment for each data set, by what ``--dataset`` calls it; the first is the script's default.
+    """Return a table's experiments by the data sets' names in ``--dataset``, the script's default first.
 
-    ``report`` as in :class:`Experiment`, for the protocol of the page's profile.
+    ``rows`` and ``report`` are :class:`Experiment`'s, but take the protocol of the data set and profile.
     """
     titles = {"cifar10": f"{title} on CIFAR-10", "imagenet": f"{title} on ImageNet"}
     first, *_ = titles
@@ -194,11 +196,11 @@ def experiments(
 
 
 def write_ladder(page: Page, heading: str, columns: list[Column], series: dict[str, list[RowResult]]) -> list[Path]:
-    """Write a table of accuracies whose rows are steps, and what each does, seed by seed, beside what it does in the
-    paper; and plots of the ladder and of each step's learning curves. Returns the files.
+    """Write the table of accuracies, the effect of each step, and plots; return the files.
 
-    ``heading`` of the first column; ``columns`` come after it. ``series``: rows that stand beside one another in the
-    plot of the ladder, by what sets them apart.
+    The effects are paired by seed and stand beside the paper's. The plots are the ladder and each step's learning
+    curves. ``heading`` is the first column's; ``columns`` come after it. ``series``: ladders by name, drawn beside one
+    another.
     """
     on_imagenet = all(result.row.data == IMAGENET.data for result in page.results)  # the paper's own data
     further = ["top5_accuracy"] if all(result.row.data in FOLDERS for result in page.results) else []

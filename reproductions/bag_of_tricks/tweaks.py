@@ -3,12 +3,12 @@
     python -m reproductions.bag_of_tricks.tweaks --profile paper --seeds 5
     python -m reproductions.bag_of_tricks.tweaks --dataset imagenet
 
-A net of bottlenecks and its variants B, C and D, each a tweak of the one before (section 4), by the efficient recipe of
-Table 4, whose last row is this table's first in the paper: 56 layers on CIFAR-10, ResNet-50 on ImageNet. Training is
-not in FP16 but as everywhere else in bf16 on a GPU: Table 4 is about precision.
+A bottleneck net and its variants B, C and D, each with one more tweak (section 4), are trained by the efficient recipe
+of Table 4, whose last row is this table's first in the paper: 56 layers on CIFAR-10, ResNet-50 on ImageNet. The
+precision is not FP16 but "auto" (bf16 on a GPU), as in the other tables: Table 4 is about precision.
 
-A row outside the ladder is variant B by the baseline recipe, smaller batches and no zero γ: the paper's section 6 calls
-it B-standard and asks of it what better training does for detectors (Tables 8 and 9).
+A row outside the ladder is variant B by the baseline recipe, with smaller batches and without zero γ. The paper's
+section 6 calls it B-standard, the baseline for the effect of better training on detectors (Tables 8 and 9).
 """
 
 import sys
@@ -22,13 +22,13 @@ VARIANTS = ("original", "b", "c", "d")
 
 
 def rows(protocol: Protocol) -> list[Row]:
-    """The original net, B, C and D; then B-standard."""
+    """Return the rows: the original net, variants B, C and D, then B-standard."""
     return [*(row_of(protocol, variant, before) for before, variant in zip((None, *VARIANTS), VARIANTS)),
             b_standard(protocol)]  # fmt: skip
 
 
 def row_of(protocol: Protocol, variant: str, before: str | None) -> Row:
-    """The net in one variant, which comes after another."""
+    """Return the row of one variant, which is compared with the variant ``before``."""
     letter = "" if variant == "original" else variant
     return Row(
         key=variant,
@@ -43,7 +43,7 @@ def row_of(protocol: Protocol, variant: str, before: str | None) -> Row:
 
 
 def b_standard(protocol: Protocol) -> Row:
-    """Variant B, trained as before all tricks."""
+    """Return the row of variant B trained without tricks."""
     return Row(
         key="b_standard",
         label=f"{protocol.bottleneck.label}-B, standard training",
@@ -57,7 +57,7 @@ def b_standard(protocol: Protocol) -> Row:
 
 
 def report(page: Page, protocol: Protocol) -> list[Path]:
-    """The accuracies and costs beside the paper's, what each tweak does, the ladder, and learning curves."""
+    """Write the accuracies and costs, the effect of each tweak, ladder, and learning curves; return the files."""
     return write_ladder(page, "net", [page.parameters(), page.multiply_adds()], {"": page.results})
 
 

@@ -1,18 +1,19 @@
-"""ResNet-18 and ResNet-34 as they are for ImageNet, on the small images of CIFAR-10, and what their stem costs there.
+"""ImageNet's ResNet-18 and ResNet-34 on the small images of CIFAR-10, and the cost of their stem.
 
     python -m reproductions.cifar_imagenet_stem --profile paper --seeds 5
 
-The 7x7 convolution and the max-pooling, each with stride 2, leave maps of 8x8 of 32x32 pixels before the first block. A
+The stem's 7x7 convolution and max-pooling, each with stride 2, reduce 32x32 pixels to 8x8 before the first block. A
 report without a public name gives 87 % for ResNet-18: 86.79 in the last epoch that it prints, after 86.95 and 86.87.
-Trained as reported: SGD with momentum 0.9, weight decay 5e-4, batches of 128 and a smaller last one in each epoch,
-crops and flips; images less (0.4914, 0.4822, 0.4465) over (0.2023, 0.1994, 0.2010), which are the channels' means and
-the means of their standard deviations in single images; biases in the 3x3 convolutions, and a projection at the
-beginning of every stage, the first too; learning rate 0.1 for 150 epochs and then 0.01 and 0.001 for 60 each, with a
-new optimizer for each stage. So the report's text; its summary has 100 epochs, then 60 with 0.001. The text was taken.
+Training follows the report: SGD with momentum 0.9, weight decay 5e-4, batches of 128 and a smaller last one in each
+epoch, crops and flips; pixels minus (0.4914, 0.4822, 0.4465), divided by (0.2023, 0.1994, 0.2010), which are the
+channels' means and the means of their standard deviations in single images; biases in the 3x3 convolutions; a
+projection at the beginning of every stage, including the first; learning rate 0.1 for 150 epochs, then 0.01 and 0.001
+for 60 each, with a new optimizer for each stage. These are the numbers in the report's text; its summary has 100
+epochs, then 60 with 0.001.
 
-Beside it the same net with a 3x3 stem without stride, for which the report refers to 95.17 % elsewhere, by another
-training. The report's advice is to use weight decay and momentum, and batches of 128 rather than 64: rows without each
-are trained when they are asked for (``--rows resnet18-no-decay,resnet18-no-momentum,resnet18-batch64``).
+Another row is the same net with a 3x3 stem without stride, for which the report cites 95.17 % from elsewhere, by
+another training. The report advises weight decay, momentum, and batches of 128 rather than 64. Rows that depart from
+each are trained on request (``--rows resnet18-no-decay,resnet18-no-momentum,resnet18-batch64``).
 """
 
 import math
@@ -40,7 +41,7 @@ STAGES = (150, 60, 60)  # epochs at each learning rate
 
 
 def recipe_for(profile: str) -> Recipe:
-    """The three stages, or as many times shorter in the other profiles."""
+    """Return the recipe with its three stages, shortened in proportion in the other profiles."""
     recipe = Recipe(
         **stages(BATCH_SIZE),
         weight_decay=5e-4,
@@ -56,15 +57,17 @@ def recipe_for(profile: str) -> Recipe:
 
 
 def stages(batch_size: int) -> dict:
-    """The recipe's fields that count iterations, for whole epochs of batches of this size and a smaller last one."""
+    """Return the recipe's fields for stages of whole epochs, each with a smaller last batch."""
     epoch = math.ceil(TRAIN_IMAGES["cifar10"] / batch_size)
     first, second, last = (sum(STAGES[:count]) * epoch for count in (1, 2, 3))
     return {"batch_size": batch_size, "iterations": last, "milestones": (first, second), "eval_interval": 5 * epoch}
 
 
 def rows(profile: str) -> list[Row]:
-    """ResNet-18 and -34 with ImageNet's stem, ResNet-18 with a small one, and on request ResNet-18 against the report's
-    advice; in the smoke profile ResNet-18 alone, with both stems.
+    """Return the rows: ResNet-18 and -34 with ImageNet's stem, ResNet-18 with a small stem, and rows on request.
+
+    The rows on request train ResNet-18 against the report's advice. The smoke profile has ResNet-18 only, with both
+    stems.
     """
     smoke = profile == "smoke"
     recipe, data = recipe_for(profile), "synthetic" if smoke else "cifar10"
@@ -93,7 +96,7 @@ def rows(profile: str) -> list[Row]:
 
 
 def report(page: Page) -> list[Path]:
-    """The accuracies beside the reported one, what depth and the small stem change, and learning curves."""
+    """Write the accuracies, effects of depth and stem, learning curves, and predictions; return the files."""
     columns = [
         page.net(),
         page.parameters(),
@@ -119,12 +122,12 @@ def report(page: Page) -> list[Path]:
     ]
 
 
-def measure(records: list[dict], run_paths: RunPaths, device: torch.device) -> list[str]:
-    """Predict the test images, and show some of them with the predictions of each net's first seed.
+def measure(records: list[dict], run_paths: RunPaths, device: torch.device, until: float = math.inf) -> list[str]:
+    """Predict the test images and plot some of them for each net's first seed; return the problems.
 
-    The plots of images, ``plots/predictions_<run>.png``, are made where the data are, and so not published.
+    The plots, ``plots/predictions_<run>.png``, show images of the data set, so they are not published.
     """
-    problems = PREDICTIONS.make_missing(records, run_paths, device)
+    problems = PREDICTIONS.make_missing(records, run_paths, device, until)
     for record in (record for record in records if record["specification"]["seed"] == 0):
         run = Run.from_specification(record["specification"])
         path = run_paths.out / "plots" / f"predictions_{run.short_id}"
@@ -134,7 +137,7 @@ def measure(records: list[dict], run_paths: RunPaths, device: torch.device) -> l
             if found is None or is_saved(path, description):
                 continue
             images = load(run.data, run_paths.data).test_images
-        except MeasurementError:  # which is among the problems already
+        except MeasurementError:  # already among the problems
             continue
         except (DataError, OSError) as error:
             problems.append(f"the images of {run} can't be shown: {error}")

@@ -1,4 +1,4 @@
-"""Predictions of finished runs for all test images: the class that each image is taken for, and how surely."""
+"""Predictions of finished runs for all test images: the most probable class and its probability."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from reproductions.harness.measurements import Measurement
 from resnet.data import Data
 from resnet.run import Run
 
-DIGITS = 6  # of a probability; more would make the files larger and tell nothing
+DIGITS = 6  # decimal places of a probability; more would only enlarge the files
 
 
 @torch.no_grad()
@@ -25,12 +25,12 @@ def _measure(model: nn.Module, data: Data, run: Run) -> dict:
 def _problem(content: dict, record: dict) -> str | None:
     columns = [content[name] for name in ("labels", "predicted", "probability")]
     if {len(column) for column in columns} != {content["images"]}:
-        return "it has not as many predictions as images"
+        return "the number of predictions is not the number of images"
     labels, predicted, probabilities = columns
     if not all(type(value) is int and value >= 0 for value in labels + predicted):
-        return "a label or prediction is no class"
+        return "a label or prediction is not a class number"
     if not all(isinstance(value, float) and 0 <= value <= 1 for value in probabilities):
-        return "a probability is not from 0 to 1"
+        return "a probability is not between 0 and 1"
     return None
 
 

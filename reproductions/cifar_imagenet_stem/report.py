@@ -1,12 +1,11 @@
-"""Predictions of the test images: confusion matrices, the surest mistakes, a grid of images.
+"""Report of the predictions: confusion matrices, most confident mistakes, and a grid of images.
 
-From the files of :data:`reproductions.cifar_imagenet_stem.predictions.PREDICTIONS`. Only the grid needs the data.
+It reads the files of :data:`reproductions.cifar_imagenet_stem.predictions.PREDICTIONS`. Only the grid needs the data.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,11 +21,11 @@ from reproductions.harness.reporting.figure import (
     INK,
     SINGLE,
     SMALLEST,
-    STYLE,
     caption,
     legend_below,
     make_figure,
     named,
+    styled,
 )
 from reproductions.harness.reporting.footnotes import counted
 from reproductions.harness.reporting.frame import completed, curve
@@ -47,7 +46,7 @@ CLASSES = {
         "half disc",
     ),
 }
-SHOWN = 10  # of the surest mistakes, and of the first images
+SHOWN = 10  # number of most confident mistakes, and of first images
 
 
 @dataclass(frozen=True)
@@ -59,11 +58,12 @@ class Predicted:
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Names of the data set's classes."""
         return CLASSES[self.result.row.data]
 
     @property
     def confusion(self) -> np.ndarray:
-        """The percentage of a class's images (line) that were taken for each class (column), over the runs."""
+        """Percent of each class's images (row) by predicted class (column), over all runs: (C, C)."""
         counts = np.zeros(2 * (len(self.classes),))
         for file in self.files:
             np.add.at(counts, (file["labels"], file["predicted"]), 1)
@@ -71,13 +71,13 @@ class Predicted:
 
 
 def surest_mistakes(file: dict, count: int = SHOWN) -> list[int]:
-    """Return the numbers of the test images that a run gets wrong with most confidence, the surest first."""
+    """Return the indices of the misclassified test images with the highest probabilities, highest first."""
     wrong = [n for n, label in enumerate(file["labels"]) if label != file["predicted"][n]]
     return sorted(wrong, key=lambda n: (-file["probability"][n], n))[:count]
 
 
 def find(results: list[RowResult], out: Path) -> list[Predicted]:
-    """Return the predictions of the rows' runs, without rows that have none; a damaged file counts as none."""
+    """Return the rows with predictions of their runs; damaged files and rows without predictions are left out."""
     found = []
     for result in results:
         files = []
@@ -92,17 +92,17 @@ def find(results: list[RowResult], out: Path) -> list[Predicted]:
 
 
 def section(found: list[Predicted]) -> str:
-    """Write tables of the surest mistakes of each row's first run, under a heading; empty without predictions."""
+    """Return a Markdown section: the most confident mistakes of each row's first run; empty without predictions."""
     if not found:
         return ""
-    parts = ["## The surest mistakes\n"]
+    parts = ["## Most confident mistakes\n"]
     for predicted in found:
         file, mistakes = predicted.files[0], surest_mistakes(predicted.files[0])
         table = markdown_table(
             {
                 "test image": [f"{number:,}" for number in mistakes],
-                "is": [predicted.classes[file["labels"][n]] for n in mistakes],
-                "taken for": [predicted.classes[file["predicted"][n]] for n in mistakes],
+                "class": [predicted.classes[file["labels"][n]] for n in mistakes],
+                "predicted": [predicted.classes[file["predicted"][n]] for n in mistakes],
                 "probability": [f"{file['probability'][n]:.4f}" for n in mistakes],
             }
         )
@@ -111,52 +111,53 @@ def section(found: list[Predicted]) -> str:
     return "\n".join(parts)
 
 
+@styled
 def confusion_figure(found: list[Predicted], variant: Variant) -> Figure | None:
     """Draw the confusion matrices, in percent of each class. None if nothing was predicted."""
     if not found:
         return None
     columns = min(2, len(found))
-    with matplotlib.rc_context(STYLE):
-        titles, data = [p.result.row.label for p in found], [p.result.row.data for p in found]
-        titles = [f"{title} (n = {len(predicted.files)})" for title, predicted in zip(titles, found)]
-        width, height = (SINGLE, DOUBLE)[columns - 1], 3.3 * -(-len(found) // columns)
-        figure, axes = make_figure(width, height, titles, variant, data, columns, grid="")
-        for place, (axis, predicted) in enumerate(zip(axes, found)):
-            matrix = predicted.confusion
-            axis.imshow(np.sqrt(matrix), cmap="Blues", vmin=0, vmax=10)  # the root shows what is rare
-            for line, column in np.ndindex(matrix.shape):
-                if (percent := matrix[line, column]) >= 0.05:
-                    colour, text = "white" if percent > 40 else INK, f"{percent:.{0 if percent >= 99.95 else 1}f}"
-                    axis.text(column, line, text, ha="center", va="center", fontsize=SMALLEST, color=colour)
-            axis.set_xticks(range(len(predicted.classes)), predicted.classes, rotation=60, ha="right")
-            axis.set_yticks(range(len(predicted.classes)), predicted.classes)
-            axis.tick_params(length=0, labelbottom=True)
-            axis.set_xlabel("taken for")
-            axis.set_ylabel("is (percent of each class)" if place % columns == 0 else "")
-        return figure
+    titles, data = [p.result.row.label for p in found], [p.result.row.data for p in found]
+    titles = [f"{title} (n = {len(predicted.files)})" for title, predicted in zip(titles, found)]
+    width, height = (SINGLE, DOUBLE)[columns - 1], 3.3 * -(-len(found) // columns)
+    figure, axes = make_figure(width, height, titles, variant, data, columns, grid="")
+    for place, (axis, predicted) in enumerate(zip(axes, found)):
+        matrix = predicted.confusion
+        axis.imshow(np.sqrt(matrix), cmap="Blues", vmin=0, vmax=10)  # the root shows what is rare
+        for line, column in np.ndindex(matrix.shape):
+            if (percent := matrix[line, column]) >= 0.05:
+                colour, text = "white" if percent > 40 else INK, f"{percent:.{0 if percent >= 99.95 else 1}f}"
+                axis.text(column, line, text, ha="center", va="center", fontsize=SMALLEST, color=colour)
+        axis.set_xticks(range(len(predicted.classes)), predicted.classes, rotation=60, ha="right")
+        axis.set_yticks(range(len(predicted.classes)), predicted.classes)
+        axis.tick_params(length=0, labelbottom=True)
+        axis.set_xlabel("taken for")
+        axis.set_ylabel("is (percent of each class)" if place % columns == 0 else "")
+    return figure
 
 
+@styled
 def grid_figure(file: dict, images: np.ndarray, title: str) -> Figure:
     """Draw the first test images and the surest mistakes of one run. images: uint8 (N, H, W, 3), the whole test set."""
     shown, classes = [*range(SHOWN), *surest_mistakes(file)], CLASSES[file["data"]["name"]]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(DOUBLE, 6.6), layout="constrained")
-        FigureCanvasAgg(figure)
-        caption(figure, title)
-        for place, (axis, number) in enumerate(zip(figure.subplots(4, SHOWN // 2).flat, shown)):
-            label, guess = (classes[file[name][number]] for name in ("labels", "predicted"))
-            axis.imshow(images[number])
-            axis.set(xticks=[], yticks=[])
-            text = guess if label == guess else f"{guess}, is {label}"
-            sure, colour = 100 * file["probability"][number], INK if label == guess else COLOURS[3]
-            axis.set_title(f"{text}\n{sure:.1f} %", fontsize=SMALLEST, color=colour, loc="center", weight="normal")
-            if place % (SHOWN // 2) == 0:
-                axis.set_ylabel("surest mistakes" if place >= SHOWN else "first images")
-        for axis in figure.axes[len(shown) :]:
-            axis.remove()
-        return figure
+    figure = Figure(figsize=(DOUBLE, 6.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    caption(figure, title)
+    for place, (axis, number) in enumerate(zip(figure.subplots(4, SHOWN // 2).flat, shown)):
+        label, guess = (classes[file[name][number]] for name in ("labels", "predicted"))
+        axis.imshow(images[number])
+        axis.set(xticks=[], yticks=[])
+        text = guess if label == guess else f"{guess}, is {label}"
+        sure, colour = 100 * file["probability"][number], INK if label == guess else COLOURS[3]
+        axis.set_title(f"{text}\n{sure:.1f} %", fontsize=SMALLEST, color=colour, loc="center", weight="normal")
+        if place % (SHOWN // 2) == 0:
+            axis.set_ylabel("surest mistakes" if place >= SHOWN else "first images")
+    for axis in figure.axes[len(shown) :]:
+        axis.remove()
+    return figure
 
 
+@styled
 def loss_curves(results: list[RowResult], variant: Variant) -> Figure | None:
     """Draw the training loss over the iterations, on a log axis: the seeds' mean and the band from lowest to highest.
 
@@ -165,14 +166,13 @@ def loss_curves(results: list[RowResult], variant: Variant) -> Figure | None:
     drawn = {i: loss for i, r in enumerate(results) if (loss := curve(r.records, "training_loss"))}
     if not drawn:
         return None
-    with matplotlib.rc_context(STYLE):
-        figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [results[index].row.data for index in drawn])
-        legend = {}
-        for index, loss in drawn.items():
-            draw_curve(axis, loss, index, 1)
-            legend[named(results[index].row.label, results[index].records)] = axis.lines[-1]
-        log_axis(axis)
-        axis.set(xlabel="iterations", ylabel="training loss")
-        axis.xaxis.set_major_locator(MaxNLocator(4))
-        legend_below(figure, legend)
-        return figure
+    figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [results[index].row.data for index in drawn])
+    legend = {}
+    for index, loss in drawn.items():
+        draw_curve(axis, loss, index, 1)
+        legend[named(results[index].row.label, results[index].records)] = axis.lines[-1]
+    log_axis(axis)
+    axis.set(xlabel="iterations", ylabel="training loss")
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    legend_below(figure, legend)
+    return figure

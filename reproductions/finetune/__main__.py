@@ -1,4 +1,4 @@
-"""``python -m reproductions.finetune``, and with ``train`` or ``predict`` for one's own images."""
+"""``python -m reproductions.finetune``; with ``train`` or ``predict``, the commands for one's own images."""
 
 import sys
 

@@ -1,16 +1,15 @@
-"""Fine-tuning against training from scratch, on the images of five classes, 570 of each.
+"""Fine-tuning against training from scratch, on 570 images of each of five classes.
 
     python -m reproductions.finetune --profile paper --seeds 5
     python -m reproductions.finetune train FOLDER --out DIR --weights torchvision:resnet50
     python -m reproductions.finetune predict DIR/best.safetensors IMAGE_OR_FOLDER
 
-What is reported of it was measured on somebody's own 2,850 images of 14 classes and with weights of ImageNet. Without
-either, the same question is asked of CIFAR-10: ResNet-20 is trained on 25,000 images of the first five classes; then on
-2,850 of the other five, once from scratch, and once with all the weights that it has by then but a new last layer. But
-for their first weights the two are trained alike, as reported, and as long (30 epochs, batches of 64); by SGD as in He
-et al. 2015, section 4.2, with their drops of the learning rate at a half and three quarters, and the learning rate in
-proportion to the batch. A third row has a tenth of that rate, as is usual where weights are to be kept rather than
-learned; neither was chosen by its result.
+The reported numbers were measured on somebody's own 2,850 images of 14 classes, with ImageNet weights. Without either,
+this experiment asks the same question on CIFAR-10: ResNet-20 is trained on 25,000 images of the first five classes,
+then on 2,850 of the other five, once from scratch and once from the pre-trained weights with a new last layer. Apart
+from the initial weights, both trainings are the same: as reported, 30 epochs with batches of 64; SGD as in He et al.
+2015, section 4.2, with learning-rate drops at a half and three quarters, and a learning rate proportional to the batch
+size. A third row has a tenth of this rate, as is usual for fine-tuning. Neither rate was chosen by its result.
 
 ``train`` and ``predict`` are for one's own images: see :mod:`reproductions.finetune.own_folder`.
 """
@@ -30,14 +29,14 @@ from reproductions.harness.reporting.text import interval, signed
 from resnet.data import TRAIN_IMAGES
 from resnet.recipe import Recipe
 
-EPOCHS = {"paper": (5, 30), "short": (1, 6), "smoke": (10, 20)}  # of the pre-training, of what follows
-EVALUATIONS = 5  # in a training, or fewer
-REPORTED = {"scratch": "finetune_scratch", "finetuned": "finetune_finetuned"}  # of other images
+EPOCHS = {"paper": (5, 30), "short": (1, 6), "smoke": (10, 20)}  # of pre-training, and of the trainings after it
+EVALUATIONS = 5  # per training, at most
+REPORTED = {"scratch": "finetune_scratch", "finetuned": "finetune_finetuned"}  # on other images
 BATCH_SIZES = {"paper": (128, 64), "short": (128, 64), "smoke": (32, 10)}
 
 
 def recipe_for(data: str, epochs: int, batch_size: int) -> Recipe:
-    """He et al.'s recipe in so many epochs of the data."""
+    """Return He et al.'s recipe for this number of epochs and batch size."""
     iterations = round(epochs * TRAIN_IMAGES[data] / batch_size)
     return Recipe(
         iterations=iterations,
@@ -49,7 +48,7 @@ def recipe_for(data: str, epochs: int, batch_size: int) -> Recipe:
 
 
 def rows(profile: str) -> list[Row]:
-    """The pre-training, and what is compared: the same training without it and with it, and with smaller steps."""
+    """Return the rows: pre-training, from scratch, fine-tuned, and fine-tuned with a tenth of the learning rate."""
     smoke = profile == "smoke"
     first, last = (f"{'synthetic' if smoke else 'cifar10'}_{which}5" for which in ("first", "last"))
     broad, narrow = map(recipe_for, (first, last), EPOCHS[profile], BATCH_SIZES[profile])
@@ -63,7 +62,7 @@ def rows(profile: str) -> list[Row]:
 
 
 def report(page: Page) -> list[Path]:
-    """The accuracies, what fine-tuning is worth by pairs of seeds, and learning curves."""
+    """Write the accuracies, the effect of fine-tuning paired by seed, and learning curves; return the files."""
     found = compare.find_steps(page.results)
     columns = [
         page.net("training"),
@@ -95,7 +94,7 @@ def _images(results: list[RowResult]) -> Column:
 
 
 def _reported(page: Page) -> Column:
-    """What is reported of the same question."""
+    """Return the column of the reported numbers, which are on other images."""
     column = _with_reported(page).reported()
     note = (
         f"{column.note} These numbers are of other images, another net (ResNet-50), other pre-training (ImageNet) and "
@@ -105,13 +104,13 @@ def _reported(page: Page) -> Column:
 
 
 def _with_reported(page: Page) -> Page:
-    """The page with rows that have what is reported, which is no number to compare theirs with."""
+    """Return the page with the reported numbers in its rows; the reproduced ones are not compared with them."""
     rows = [replace(result.row, reported=REPORTED.get(result.row.key)) for result in page.results]
     return replace(page, results=[replace(result, row=row) for result, row in zip(page.results, rows)])
 
 
 def headline(page: Page) -> Headline:
-    """What fine-tuning is worth, with the learning rate of the training from scratch."""
+    """Return the effect of fine-tuning with the learning rate of the training from scratch."""
     steps = compare.find_steps(page.results)
     step, comparisons = steps[0], compare.count_steps(steps)
     bounds, pairs = interval(step.interval(comparisons), signed), len(step.differences)
@@ -138,7 +137,7 @@ EXPERIMENT = Experiment(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The experiment, or with ``train`` or ``predict`` first the commands for one's own images."""
+    """Run the experiment, or the command ``train`` or ``predict`` if it is the first argument; return the status."""
     from reproductions.finetune import own_folder as finetune_folder
     from reproductions.harness.cli import run_experiment
 

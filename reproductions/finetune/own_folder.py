@@ -5,29 +5,29 @@
     python -m reproductions.finetune train FOLDER --out DIR --weights torchvision:resnet50
     python -m reproductions.finetune predict DIR/best.safetensors IMAGE_OR_FOLDER ...
 
-The first is the protocol of what is reported of training ResNet-50 on one's own images, the second the same but
-fine-tuned, all weights of it: images 0, 5, 10, ... of the sorted list held out; the shorter side scaled to 256 pixels
-and the square of 224 in the centre, in training too, without random crops or flips; Adam with learning rate 1e-3,
-shuffled batches of 64 and a smaller last one, 30 epochs, fp32; PyTorch's initialisation; from scratch a net with the
-stride in a bottleneck's first 1x1 convolution.
+The first command trains ResNet-50 from scratch by the protocol of a report on one's own images; the second one
+fine-tunes all weights by the same protocol: images 0, 5, 10, ... of the sorted list held out; the shorter side scaled
+to 256 pixels and the central square of 224 cut out, in training, too, without random crops or flips; Adam with learning
+rate 1e-3, shuffled batches of 64 with a smaller last one, 30 epochs, fp32; PyTorch's initialisation. From scratch, a
+bottleneck has its stride in the first 1x1 convolution.
 
-The third has this suite's own defaults, which are not the report's: a fifth of each class held out at random, or every
-N-th image from the N-th on with ``--every N``, random crops of 8 to 100 % of the area, random flips, He's
-initialisation, and an epoch's last batch filled up with the first images of the next.
+The third command uses this suite's own defaults: a fifth of each class held out at random (or, with ``--every N``,
+every N-th image from the N-th on), random crops of 8 to 100 % of the area, random flips, He's initialisation, and an
+epoch's last batch completed by the first images of the next.
 
-FOLDER has a sub-folder of images for each class. They may be grey, have a palette, transparency (which is ignored) or
-CMYK colours, and are turned as EXIF says, like a phone's photographs want to be. Those that can't be read are left out
-and named; with ``--strict`` they end the command. Links are followed; folders that other programs make for themselves,
-as for thumbnails, are passed over and named; held-out images that are exact copies of others are named, too.
+FOLDER has a sub-folder of images for each class. Images may be greyscale or CMYK and may have a palette or transparency
+(which is ignored); their EXIF orientation is applied. Unreadable images are left out and listed; with ``--strict`` they
+end the command. Links are followed. Folders that other programs create, as for thumbnails, are skipped and listed.
+Held-out images that are exact copies of others are listed, too.
 
 DIR gets best.safetensors and last.safetensors, report.md, confusion.png, curves.png and history.json, and a checkpoint
-after each epoch, from which the same command goes on.
+after each epoch, from which the same command continues.
 """
 
 import argparse
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +78,7 @@ from resnet.models import image_size
 from resnet.models.blocks import VARIANTS
 from resnet.weights import Architecture, WeightsError
 
-# What is reported of ResNet-50 on 2,850 images of 14 classes, where options decide it.
+# The options of the reported training of ResNet-50 on 2,850 images of 14 classes.
 AS_REPORTED = {
     "every": 5,
     "validation": 0.2,
@@ -88,43 +88,79 @@ AS_REPORTED = {
     "no_augment": True,
     "precision": "fp32",
 }
-TOP = 5  # classes that are shown of a prediction
-PIECE = 16  # images that are predicted at once
+TOP = 5  # classes shown per prediction
+PIECE = 16  # images predicted at once
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line's options, among them ``command``: train or predict."""
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The options of the command train; its help explains them."""
+
+    folder: Path
+    out: Path
+    weights: str
+    model: str | None
+    variant: str | None
+    as_reported: bool
+    every: int | None
+    validation: float
+    epochs: int
+    batch: int
+    learning_rate: float
+    image_size: int | None
+    crop: str
+    no_augment: bool
+    seed: int
+    precision: str
+    strict: bool
+    device: str
+    workers: int
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """The options of the command predict; its help explains them."""
+
+    weights: Path
+    images: list[Path]
+    json: bool
+    device: str
+    workers: int
+
+
+def parse(arguments: list[str] | None) -> TrainingOptions | PredictionOptions:
+    """Parse the command line of train or predict."""
     parser = argparse.ArgumentParser(prog="python -m reproductions.finetune")
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train on the images of a folder", description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     add = training.add_argument
-    add("folder", type=path_argument, help="has a sub-folder of images for each class")
-    add("--out", type=path_argument, required=True, metavar="DIR", help="folder of the weights and the report")
+    add("folder", type=path_argument, help="folder with a sub-folder of images for each class")
+    add("--out", type=path_argument, required=True, metavar="DIR", help="folder for the weights and the report")
     add("--weights", default="none", help="none (from scratch, default), torchvision:resnet50, or a file of weights")
-    add("--model", help="default: that of the weights, else resnet50")
-    add("--variant", choices=VARIANTS, help="default: that of the weights, else b, as torchvision's nets are")
-    add("--as-reported", action="store_true", help="train as is reported of ResNet-50 on 2,850 images, see above")
+    add("--model", help="network (default: the one of the weights, else resnet50)")
+    add("--variant", choices=VARIANTS, help="its variant (default: the one of the weights, else b, like torchvision's)")
+    add("--as-reported", action="store_true", help="train like the reported ResNet-50 on 2,850 images, see above")
     held_out = training.add_mutually_exclusive_group()
     held_out.add_argument("--every", type=int, metavar="N", help="hold out every N-th image of the sorted list")
     held_out.add_argument("--validation", type=_share, default=0.2, metavar="SHARE",
                           help="hold out this share of each class at random (default: 0.2)")  # fmt: skip
-    add("--epochs", type=int, default=30, help="default: 30; with more than before a training goes on")
-    add("--batch", type=int, default=64, help="images a step (default: 64)")
-    add("--learning-rate", type=float, default=1e-3, help="Adam's (default: 0.001)")
-    add("--image-size", type=int, help="pixels on a crop's side (default: what the model was made for, such as 224)")
-    add("--crop", choices=("area", "scale"), default="area", help="how training images are cropped (default: area)")
-    add("--no-augment", action="store_true", help="train on the centres of the images")
-    add("--seed", type=int, default=0, help="of the split, the initial weights, and the batches (default: 0)")
-    add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 where the device has it")
-    add("--strict", action="store_true", help="refuse a folder with images that can't be read")
-    predicting = commands.add_parser("predict", help="what a trained network takes images for")
+    add("--epochs", type=int, default=30, help="epochs in all (default: 30); a higher number continues a training")
+    add("--batch", type=int, default=64, help="images per step (default: 64)")
+    add("--learning-rate", type=float, default=1e-3, help="Adam's learning rate (default: 0.001)")
+    add("--image-size", type=int, help="side of a crop in pixels (default: the model's, such as 224)")
+    add("--crop", choices=("area", "scale"), default="area", help="random crop of training images (default: area)")
+    add("--no-augment", action="store_true", help="train on central crops without flips")
+    add("--seed", type=int, default=0, help="seed of the split, the initial weights and the batches (default: 0)")
+    add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 if available, else fp32")
+    add("--strict", action="store_true", help="refuse a folder with unreadable images")
+    predicting = commands.add_parser("predict", help="classify images with a trained network")
     predicting.add_argument("weights", type=path_argument, help=f"a file such as DIR/{BEST}")
     predicting.add_argument("images", type=path_argument, nargs="+", help="images, and folders of images")
     predicting.add_argument("--json", action="store_true", help="print JSON instead of a table")
     for command in (training, predicting):
         command.add_argument("--device", default="auto", help="auto (default): a CUDA GPU if there is one; or cpu, ...")
-        command.add_argument("--workers", type=int, help="processes that read images (default: one per thread)")
+        command.add_argument("--workers", type=int, help="processes for reading images (default: one per thread)")
     options = parser.parse_args(arguments)
     if getattr(options, "as_reported", False):
         for name, value in AS_REPORTED.items():
@@ -137,7 +173,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         if value is not None and value < lowest:
             parser.error(f"--{name.replace('_', '-')} must be at least {lowest}, not {value}")
     options.workers = torch.get_num_threads() if options.workers is None else options.workers
-    return options
+    values = vars(options)
+    return (TrainingOptions if values.pop("command") == "train" else PredictionOptions)(**values)
 
 
 def _share(text: str) -> float:
@@ -148,15 +185,15 @@ def _share(text: str) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train or predict; returns the exit status.
+    """Train or predict, and return the exit status.
 
-    0: done. 1: the training failed, or an image to predict can't be read. 2: nothing was begun. 130: interrupted.
+    0: done. 1: the training failed, or an image to predict is unreadable. 2: nothing was begun. 130: interrupted.
     """
     options, console = parse(arguments), make_console(stderr=True)
     try:
-        return train_on_folder(options, console) if options.command == "train" else predict(options, console)
+        return (train_on_folder if isinstance(options, TrainingOptions) else predict)(options, console)
     except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on from the last whole epoch")
+        console.print("interrupted; the same command continues from the last complete epoch")
         return EXIT_INTERRUPTED
     except (DataError, WeightsError, FinetuningError, CheckpointError, ValueError, OSError) as error:
         complain(console, str(error))
@@ -167,10 +204,11 @@ def main(arguments: list[str] | None = None) -> int:
 # ------------------------------------------------------------------------------------------------------------- training
 
 
-def train_on_folder(options: argparse.Namespace, console: Console) -> int:
-    """Train on a folder of images, and leave weights, report, plots and history in ``options.out``; returns 0.
+def train_on_folder(options: TrainingOptions, console: Console) -> int:
+    """Train on a folder of images, write weights, report, plots and history to ``options.out``, and return 0.
 
-    Raises ValueError, DataError and WeightsError for what can't be used, FinetuningError and OSError for a failure.
+    Raises ValueError, DataError and WeightsError for unusable options or files, FinetuningError and OSError for a
+    failure.
     """
     device = find_device(options.device)
     if options.out.resolve().is_relative_to(options.folder.resolve()):
@@ -181,7 +219,7 @@ def train_on_folder(options: argparse.Namespace, console: Console) -> int:
     dataset, how = _hold_out(options, images)
     beginning = _begin(options, dataset.classes)
     settings = _settings(options, beginning.architecture.model)
-    console.print(f"{dataset.num_classes} classes, {len(dataset.train):,} images to train on, "
+    console.print(f"{dataset.num_classes} classes, {len(dataset.train):,} training images, "
                   f"{len(dataset.test):,} held out ({how})")  # fmt: skip
     console.print(f"{beginning.architecture} {beginning.said}")
     copies = find_copies(dataset)
@@ -212,25 +250,28 @@ def train_on_folder(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace) -> None:
-    """Find out before all images are read what can't be used. Raises ValueError and WeightsError."""
-    beginning = _begin(options, ("one", "another"))  # the network is known whatever the classes are
+def _check(options: TrainingOptions) -> None:
+    """Check the options before all images are read. Raises ValueError and WeightsError."""
+    beginning = _begin(options, ("one", "another"))  # the network does not depend on the classes
     _settings(options, beginning.architecture.model).recipe()
 
 
-def _scan(options: argparse.Namespace, console: Console) -> OwnImages:
-    """The folder's images, each decoded once; names those left out. Raises DataError, and with --strict for these."""
+def _scan(options: TrainingOptions, console: Console) -> OwnImages:
+    """Decode each of the folder's images once, and print a line for each that is left out.
+
+    Raises DataError for an unusable folder and, with ``--strict``, for unreadable images.
+    """
     with console.status(Text(f"decoding every image below {options.folder} once")) as status:
         images = scan_classes(options.folder, lambda done, of: status.update(f"{done:,} of {of:,} images can be read"))
     for line in left_out(images):
         console.print(line)
     if images.unreadable and options.strict:
-        raise DataError("with --strict these images must be repaired or taken away first")
+        raise DataError("--strict refuses unreadable images: repair or remove them, or train without --strict")
     return images
 
 
-def _hold_out(options: argparse.Namespace, images: OwnImages) -> tuple[FolderDataset, str]:
-    """The images as training and held-out ones, and in words which are held out."""
+def _hold_out(options: TrainingOptions, images: OwnImages) -> tuple[FolderDataset, str]:
+    """Return the images, split into training and held-out ones, and a description of the split."""
     if options.every is None:
         dataset = split(images, stratified(images, options.validation, options.seed))
         return dataset, f"{100 * options.validation:g} % of each class, at random with seed {options.seed}"
@@ -240,7 +281,7 @@ def _hold_out(options: argparse.Namespace, images: OwnImages) -> tuple[FolderDat
     return dataset, f"image {options.every}, {2 * options.every}, {3 * options.every}, ... of the sorted list"
 
 
-def _settings(options: argparse.Namespace, model: str) -> Settings:
+def _settings(options: TrainingOptions, model: str) -> Settings:
     return Settings(
         batch_size=options.batch,
         learning_rate=options.learning_rate,
@@ -263,7 +304,7 @@ def _write_history(
     settings: Settings,
     done: Training,
 ) -> Path:
-    """Write history.json: what was trained on, how, and what came of it after each epoch."""
+    """Write history.json: the data, the settings, and the results after each epoch. Returns its path."""
     history = {
         "classes": dataset.classes,
         "held_out": how,
@@ -280,7 +321,7 @@ def _write_history(
 
 
 def _json(content, **options) -> str:
-    """Content as JSON, which has no numbers that are not finite: they are null."""
+    """Return content as JSON, with null for numbers that are not finite, which JSON lacks."""
 
     def finite(value):
         if isinstance(value, dict):
@@ -293,22 +334,22 @@ def _json(content, **options) -> str:
 
 
 def left_out(images: OwnImages) -> list[str]:
-    """What of a folder is not trained on, a line for each."""
+    """Return a line for each folder and image that is not trained on."""
     lines = [f"left out: {name}, {why}" for name, why in images.passed_over]
     lines += [f"left out: {name}, which has no image that can be read" for name in images.empty]
     return lines + [f"left out: {name}, which can't be read ({why})" for name, why in images.unreadable]
 
 
 def copied(copies: list[tuple[str, str]], held_out: int) -> list[str]:
-    """What is said of held-out images that are trained on, too; nothing if there are none."""
+    """Return a line about held-out images that are copies of training images; no line if there are none."""
     if not copies:
         return []
     pairs = some([f"{name} is {other}" for name, other in copies])
-    return [f"{len(copies):,} of the {held_out:,} held-out images are exact copies of images to train on ({pairs}): "
+    return [f"{len(copies):,} of the {held_out:,} held-out images are exact copies of training images ({pairs}): "
             "the validation accuracy is higher than for new images"]  # fmt: skip
 
 
-def _begin(options: argparse.Namespace, classes: tuple[str, ...]) -> InitialModel:
+def _begin(options: TrainingOptions, classes: tuple[str, ...]) -> InitialModel:
     begun = {"initialization": "uniform"} if options.as_reported else {}  # PyTorch's own
     if options.weights != "none":
         return from_weights(options.weights, classes, options.seed, options.model, options.variant, **begun)
@@ -322,8 +363,8 @@ def _begin(options: argparse.Namespace, classes: tuple[str, ...]) -> InitialMode
 # ----------------------------------------------------------------------------------------------------------- predicting
 
 
-def predict(options: argparse.Namespace, console: Console) -> int:
-    """Print the classes that the images are taken for, the likeliest first; 1 if one can't be read."""
+def predict(options: PredictionOptions, console: Console) -> int:
+    """Print the images' predicted classes, the most probable first; return 1 if an image is unreadable, else 0."""
     device = find_device(options.device)
     classifier = load_classifier(options.weights, device)
     paths = [path for given in options.images for path in find_images(given)]
@@ -345,10 +386,13 @@ def predict(options: argparse.Namespace, console: Console) -> int:
 
 
 def predict_files(classifier: Classifier, paths: list[Path], device: torch.device, workers: int):
-    """For each image {"image", "predictions": [{"class", "probability"}, ...]}, or {"image", "error"}, in order."""
+    """Yield a dictionary for each image, in order.
+
+    It is {"image", "predictions": [{"class", "probability"}, ...]} or {"image", "error"}.
+    """
 
     def read(piece: list[Path]) -> list[np.ndarray | str]:
-        """The square in each image's centre, or why there is none."""
+        """Return each image's central square, or why it can't be read."""
         found: list[np.ndarray | str] = []
         for path in piece:
             try:

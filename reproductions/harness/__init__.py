@@ -1,1 +1,1 @@
-"""What the scripts share: experiments, launching, records, statistics, tables and plots."""
+"""The shared parts of all experiments: rows, launches, records and reports."""

@@ -1,4 +1,4 @@
-"""What all commands have in common: how they print, what they return, and where they look by default."""
+"""Output, exit statuses and default folders of all commands."""
 
 import argparse
 import io
@@ -24,16 +24,13 @@ def path_argument(text: str) -> Path:
 
 
 def replace_unprintable() -> None:
-    """Have standard output show ? for characters that its encoding does not have, rather than end the command.
-
-    That is what stderr does in its own way.
-    """
+    """Have standard output show ? for characters that its encoding lacks, as stderr does, instead of failing."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 
 
 class _Lenient:
-    """A text stream that loses what its file does not take, because of a full disk or a reader that is gone."""
+    """A text stream that drops text which its file does not accept: the disk is full, or the reader is gone."""
 
     def __init__(self, file):
         self._file = file
@@ -51,10 +48,10 @@ class _Lenient:
 
 
 def make_console(**settings) -> Console:
-    """A console that prints texts and tables as they are: brackets are no markup, and lines break where they end.
+    """Make a console that prints texts and tables as they are: without markup, and without added line breaks.
 
-    From now on standard output replaces characters that it can't show, whoever prints them. ``settings`` are rich's
-    own, such as ``stderr``, where what is said beside the work may be lost: the work goes on.
+    Standard output replaces unprintable characters from now on. ``settings`` are rich's own, such as ``stderr``; text
+    for a stderr that cannot be written to is dropped, because the work goes on.
     """
     replace_unprintable()
     if settings.get("stderr") and sys.stderr is not None:  # None is one that was closed
@@ -63,14 +60,14 @@ def make_console(**settings) -> Console:
 
 
 def complain(console: Console, text: str) -> None:
-    """Print what is wrong, in red."""
+    """Print an error in red."""
     console.print(text, style="red")
 
 
 def show_files(paths: list[Path], root: Path = Path()) -> None:
     """Print the tables and name the files, relative to ``root`` where they are below it.
 
-    Where standard output can't be written to, stderr says so: the files are there all the same.
+    If standard output cannot be written to, stderr says so: the files exist all the same.
     """
     tables = [path.read_text(encoding="utf-8") for path in paths if path.suffix == ".md"]
     shown = [path.relative_to(root) if path.is_relative_to(root) else path for path in paths]

@@ -1,4 +1,4 @@
-"""The error of finished runs on the test images that are exact in a copy of the data some images of which are not."""
+"""Test errors of finished runs on the exact test images of a copy of the data that has inexact images, too."""
 
 import hashlib
 
@@ -15,8 +15,8 @@ from resnet.run import Run
 def _measure(model: nn.Module, data: Data, run: Run) -> dict:
     digest = hashlib.sha256(np.array(data.inexact_test, "<i8")).hexdigest()
     if digest != INEXACT_TEST_IMAGES[data.digest]:
-        raise MeasurementError(f"{run} can't be measured on exact test images alone: the positions of the others that "
-                               f"its data name have the SHA-256 {digest}, not that of this copy")  # fmt: skip
+        raise MeasurementError(f"{run} can't be measured on exact test images alone: the positions of inexact "
+                               f"images in its data have the SHA-256 {digest}, which is not this copy's")  # fmt: skip
     model.eval()
     batches = data.tests("test", slice(None), run.recipe)
     wrong = torch.cat([model(images).argmax(dim=1) != labels for images, labels in batches]).cpu()
@@ -41,13 +41,15 @@ def _problem(content: dict, record: dict) -> str | None:
         content[name] for name in ("images", "wrong", "exact_images", "exact_wrong")
     )
     if content["inexact_sha256"] != INEXACT_TEST_IMAGES.get(record["data"]["sha256"]):
-        return "its inexact images are not those of the run's data"
+        return "its inexact images are not the run's"
     if not 0 < exact_images < images or not 0 <= exact_wrong <= exact_images:
-        return "its numbers of images can't be"
+        return "its numbers of images are impossible"
     if not exact_wrong <= wrong <= exact_wrong + images - exact_images:
-        return "its numbers of wrong answers can't be"
+        return "its numbers of wrong answers are impossible"
     expected = _fields(images, wrong, exact_images, exact_wrong)
-    return None if all(content[name] == value for name, value in expected.items()) else "its errors are not its numbers"
+    return (
+        None if all(content[name] == value for name, value in expected.items()) else "its errors contradict its numbers"
+    )
 
 
 EXACT_ERRORS = Measurement(

@@ -1,4 +1,4 @@
-"""Experiments and their rows: what a table's script declares."""
+"""Experiments and their rows, which the tables' scripts declare."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,7 @@ SEEDS = {"paper": 5, "short": 5, "smoke": 2}  # runs a row, where an experiment 
 
 @dataclass(frozen=True)
 class Variant:
-    """Which version of an experiment: a profile, and a departure from its default recipe if one is asked for."""
+    """A version of an experiment: a profile, and departures from its default recipe."""
 
     profile: str = "paper"
     train_images: int | None = None
@@ -31,16 +31,16 @@ class Variant:
 
     def __post_init__(self):
         if self.profile not in PROFILES:
-            raise ValueError(f"there is no profile {self.profile!r}; the profiles are: {', '.join(PROFILES)}")
+            raise ValueError(f"there is no profile {self.profile!r}; available profiles: {', '.join(PROFILES)}")
 
     @property
     def name(self) -> str:
-        """The profile, and what departs from the default recipe: "paper, 45000-images, fp32"."""
+        """The profile and the departures from the default recipe: "paper, 45000-images, fp32"."""
         return ", ".join([self.profile, *self._departures])
 
     @property
     def suffix(self) -> str:
-        """What sets this variant's files apart: empty for the paper profile, as in ``cifar_table.md``."""
+        """The end of this variant's file names: empty for the paper profile, as in ``cifar_table.md``."""
         parts = [] if self.profile == "paper" else [self.profile]
         return "".join(f"_{part}" for part in (*parts, *self._departures))
 
@@ -52,7 +52,7 @@ class Variant:
 
     @property
     def heading(self) -> str:
-        """What a table of this variant says in its heading."""
+        """The variant's part of a table's heading."""
         parts = [PROFILES[self.profile]]
         parts += [] if self.train_images is None else [f"{self.train_images:,} training images"]
         parts += [] if self.precision == "auto" else [f"{self.precision} throughout"]
@@ -60,7 +60,7 @@ class Variant:
         return "; ".join(parts)
 
     def apply(self, run: Run) -> Run:
-        """The run as this variant trains it, and those that it needs too."""
+        """Change a run, and the runs that it needs, to this variant."""
         recipe = run.recipe if self.precision == "auto" else replace(run.recipe, precision=self.precision)
         fits = made_for(run.model, run.model_options, recipe.precision) and recipe.batch_norm_size is None
         if self.kernels != "auto" and fits and recipe.kernels == "auto":
@@ -72,26 +72,24 @@ class Variant:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a model and a recipe. ``reported`` is its key in ``reported.toml``, if it has one; synthetic
-    data are compared with nothing, so there it is None whatever was given.
+    """One line of a table: a model and a recipe.
 
-    ``teacher``: a row whose run with seed 0 is the teacher from which the runs of all seeds are distilled, one for all
-    as in Bag of Tricks, section 5.3.
+    ``reported``: the key of the reported numbers in ``reported.toml``; always None for synthetic data.
 
-    ``pretrained``: a row whose run with the same seed gives the initial weights. It should be a row of the table
-    itself, which else has no word of its records.
+    ``teacher``: a row whose run with seed 0 is the teacher for all seeds, as in Bag of Tricks, section 5.3.
 
-    ``train_images``: a row that trains on the first so many images holds the others out.
+    ``pretrained``: a row whose run with the same seed gives the initial weights. It should be a row of the same table,
+    which otherwise does not mention its records.
 
-    ``keep_weights``: the final weights of seeds 0, 1, ..., so many in all, are published beside their records, for runs
-    that begin with them or learn from them. They decide nothing about the run.
+    ``train_images``: the number of images to train on, from the first; the others are held out.
 
-    ``after``: the key of the row that this one adds something to, if the table is a ladder. It need not be the line
-    above: in Table 6 of Bag of Tricks distillation and mixup are each added to label smoothing, and distillation to
-    mixup then.
+    ``keep_weights``: the number of seeds, from 0, whose final weights are published beside their records, for runs that
+    start from them or learn from them. It does not change the run.
 
-    ``on_request``: the row is trained when it is named (``--rows``) and not otherwise; tables show it once it has
-    records.
+    ``after``: in a ladder, the key of the row that this row extends, not always the line above: in Table 6 of Bag of
+    Tricks distillation and mixup are each added to label smoothing, and then distillation to mixup.
+
+    ``on_request``: the row is trained only if it is named (``--rows``); tables show it once it has records.
     """
 
     key: str
@@ -113,25 +111,22 @@ class Row:
             object.__setattr__(self, "reported", None)
 
     def run(self, seed: int) -> Run:
-        """The row's run with this seed, and with the runs that it needs."""
+        """Make the row's run with this seed, including the runs that it needs."""
         teacher, pretrained = self.teacher and self.teacher.run(0), self.pretrained and self.pretrained.run(seed)
         return Run(self.model, self.recipe, self.data, seed, self.model_options, self.train_images, teacher, pretrained)
 
     def records(self, variant: Variant, pool: Pool) -> list[dict]:
-        """What ``pool`` holds of the row's runs, whatever their seeds, in the order of these."""
-        try:
-            return pool.of_row(variant.apply(self.run(0)))
-        except ValueError:  # there is no such variant of the row
-            return []
+        """Find the records of the row's runs in ``pool``, for all seeds, ordered by seed."""
+        return pool.of_row(variant.apply(self.run(0)))
 
 
 @dataclass(frozen=True)
 class RowResult:
-    """A row with the records that its runs have left, in the order of the seeds.
+    """A row with the records of its runs, ordered by seed.
 
-    ``records`` holds completed and diverged runs; ``published`` those of the project's own results, for comparison
-    (None where the published table itself is made). ``seeds`` is how many were asked for. ``teacher`` is the record of
-    the teacher's run, None if the row has no teacher or that no record.
+    ``records`` has completed and diverged runs; ``published`` has the project's published ones for comparison (None
+    while the published table itself is made). ``seeds`` is the number of seeds asked for. ``teacher`` is the record of
+    the teacher's run, None if the row has no teacher or the run no record.
     """
 
     row: Row
@@ -146,19 +141,19 @@ class Experiment:
     """One table or figure of a paper.
 
     ``rows`` gives the rows of a profile. ``report`` takes a :class:`~reproductions.harness.reporting.page.Page` with
-    the rows' results, writes tables and plots, and returns the files, tables (``.md``) first. ``metric`` is what the
-    page is about. ``headline`` takes the same page and returns a
-    :class:`~reproductions.harness.reporting.page.Headline` for the index of all tables; None: the row with most runs.
+    the rows' results, writes tables and plots, and returns the files, tables (``.md``) first. ``metric`` is the page's
+    metric. ``headline`` takes the same page and returns a :class:`~reproductions.harness.reporting.page.Headline` for
+    the index of all tables; None stands for the row with most runs.
 
-    A script with several experiments, one per data set, is named in ``script``; ``dataset`` is what the command line
-    calls the experiment's, None for the script's first. ``module`` below ``reproductions`` runs it, where
-    it has another name. ``epilog`` ends the command line's help. ``protocol``: what the paper profile is all of, where
-    no paper describes it.
+    ``script``: the name of a script with several experiments, one per data set; ``dataset``: the experiment's name on
+    its command line, None for the first. ``module`` is the module below ``reproductions`` to run, if it has another
+    name than the script. ``epilog`` ends the command line's help. ``protocol`` describes the paper profile if no paper
+    does.
 
-    ``measure``: what is done with the runs' final networks before the report, for one that needs more than records and
-    the errors on exact test images, which are measured of all. It
-    takes the completed runs' records, the :class:`~reproductions.harness.launching.run_paths.RunPaths` and a device,
-    leaves what it finds in files, and returns what went wrong.
+    ``measure`` measures the runs' final networks before the report, for a report that needs more than records and the
+    errors on exact test images, which are measured for all experiments. It takes the completed runs' records, the
+    :class:`~reproductions.harness.launching.run_paths.RunPaths`, a device, and the time after which it starts nothing
+    more, writes files, and returns the problems.
     """
 
     name: str
@@ -166,7 +161,7 @@ class Experiment:
     source: str
     rows: Callable[[str], list[Row]]
     report: Callable[[Any], list[Path]]
-    seeds: dict[str, int] = field(default_factory=lambda: dict(SEEDS))
+    seeds: dict[str, int] = field(default_factory=lambda: dict(SEEDS), hash=False)
     metric: str = "test_error"
     headline: Callable[[Any], Any] | None = None
     script: str = ""
@@ -174,7 +169,7 @@ class Experiment:
     dataset: str | None = None
     epilog: str = ""
     protocol: str = PROFILES["paper"]
-    measure: Callable[[list[dict], Any, torch.device], list[str]] | None = None
+    measure: Callable[[list[dict], Any, torch.device, float], list[str]] | None = None
 
     def __post_init__(self):
         if not self.script:
@@ -183,7 +178,7 @@ class Experiment:
             object.__setattr__(self, "module", self.script)
 
     def command(self, variant: Variant, seeds: int | None = None) -> str:
-        """What makes this variant's files, with so many seeds per row or the default number."""
+        """Write the command that makes this variant's files with this number of seeds per row, None for the default."""
         values = {
             "PROFILE": None if variant.profile == "paper" else variant.profile,
             "SEEDS": None if seeds == self.seeds[variant.profile] else seeds,
@@ -194,12 +189,12 @@ class Experiment:
         return f"make {self.target}" + "".join(f" {name}={value}" for name, value in values.items() if value)
 
     def heading(self, variant: Variant) -> str:
-        """What a table of this variant says in its heading."""
+        """Write the variant's part of a table's heading."""
         return variant.heading.replace(PROFILES["paper"], self.protocol, 1)
 
     @property
     def target(self) -> str:
-        """What ``make`` takes to run it: a target, and the data set if that is not the script's first."""
+        """The arguments of ``make`` for the experiment: a target, and the data set unless it is the script's first."""
         dataset = f" DATASET={self.dataset}" if self.dataset else ""
         return f"reproduce-{self.script.replace('_', '-')}{dataset}"
 
@@ -210,28 +205,28 @@ class Experiment:
         keys: list[str] | None = None,
         given: Callable[[Run], bool] = lambda need: False,
     ) -> list[Run]:
-        """All runs, each once: those that others need first, then a row's seeds 0, 1, 2, ... side by side.
+        """List all runs, each once: first the runs that others need, then seeds 0, 1, 2, ... of each row.
 
-        What is only needed by others and ``given`` is left out, with what it needs itself. Raises ValueError for an
-        unknown row.
+        A run that only others need is left out if it is ``given``, together with its own needs. Raises ValueError for
+        an unknown row.
         """
         rows = self.chosen_rows(variant, keys)
         runs = [variant.apply(row.run(seed)) for row in rows for seed in range(seeds)]
         return list(dict.fromkeys([need for run in runs for need in _all_needs(run, given)] + runs))
 
     def chosen_rows(self, variant: Variant, keys: list[str] | None) -> list[Row]:
-        """The rows with these keys in the table's order; for None all that need not be asked for.
+        """Choose the rows with these keys, in the table's order; None: all rows but those on request.
 
         Raises ValueError for an unknown key.
         """
         rows = self.rows(variant.profile)
         known = {row.key: row for row in rows}
         if unknown := [key for key in keys or [] if key not in known]:
-            raise ValueError(f"{self.name} has no row {', '.join(unknown)}; its rows are: {', '.join(known)}")
+            raise ValueError(f"{self.name} has no row {', '.join(unknown)}; available rows: {', '.join(known)}")
         return [row for row in rows if (not row.on_request if keys is None else row.key in keys)]
 
     def resolve(self, variant: Variant, keys: list[str] | None = None) -> Variant:
-        """The variant as its files are named: without a number of training images that is all there are.
+        """Drop the variant's number of training images if it is all of them, so that files are named alike.
 
         Raises ValueError for an unknown row, for more images than there are, and for kernels that no row has.
         """
@@ -242,17 +237,10 @@ class Experiment:
         changed = any(run.train_images is not None for run in runs)
         return variant if changed else replace(variant, train_images=None)
 
-    def has(self, variant: Variant) -> bool:
-        """Whether there is such a variant."""
-        try:
-            return self.resolve(variant) == variant
-        except ValueError:
-            return False
-
     def recorded_seeds(self, variant: Variant, pool: Pool) -> int:
-        """How many seeds a table of these records has room for: the default, or more if more are there; 0 without any.
+        """Count the seeds of a table of these records: at least the default number, but 0 without any record.
 
-        Where rows are compared with others, it takes records of those: what they are compared with says nothing alone.
+        In a table of comparisons the records of baselines alone do not count.
         """
         rows = self.rows(variant.profile)
         counted = [row for row in rows if row.after] or rows
@@ -260,17 +248,12 @@ class Experiment:
         seeds = [record["specification"]["seed"] for record in records]
         return max(self.seeds[variant.profile], max(seeds) + 1) if seeds else 0
 
-    def shown(self, variant: Variant, pool: Pool) -> set[str]:
-        """The identities of the records that its table has of these."""
-        return {record["identity"] for row in self.rows(variant.profile) for record in row.records(variant, pool)}
-
     def results(self, variant: Variant, seeds: int, pool: Pool, published: Pool) -> list[RowResult]:
-        """What ``pool`` and ``published`` hold for every row, but for rows on request that neither has records of.
+        """Collect every row's records in ``pool`` and ``published``; a row on request without records is left out.
 
-        They are the same pool for the published table itself.
-
-        A teacher without a record in ``pool`` is the published one, if the row's runs learned from that.
-        Only valid records count: what is in ``pool.damaged`` is for the caller to show.
+        Both are the same pool for the published table itself. If the teacher's run has no record in ``pool``, the
+        published one counts, provided that the row's runs learned from it. Damaged records in ``pool.damaged`` are left
+        to the caller.
         """
         same = pool.root.resolve() == published.root.resolve()
         results = []
@@ -290,54 +273,17 @@ class Experiment:
         return results
 
 
-def recorded_tables(experiments: Sequence[Experiment], pool: Pool) -> list[tuple[Experiment, Variant, int]]:
-    """Every table that these records make, with the number of seeds that it has room for.
-
-    Of each experiment and profile that of the default recipe; and those of departures from it (``PRECISION=``,
-    ``KERNELS=``, ``TRAIN_IMAGES=``) for records that no default table shows, each in the first experiment that has it.
-    One that measures final networks shows them beside that: its page says what no other does.
-    """
-    every = [(experiment, Variant(profile)) for experiment in experiments for profile in PROFILES]
-    tables = [(experiment, variant) for experiment, variant in every if experiment.recorded_seeds(variant, pool)]
-    others = set(pool.records).difference(*(experiment.shown(variant, pool) for experiment, variant in tables))
-    left = set(others)
-    for train_images, precision, kernels in _departures([pool.records[one]["specification"] for one in others]):
-        for experiment, default in every:
-            variant = replace(default, train_images=train_images, precision=precision, kernels=kernels)
-            if experiment.has(variant) and experiment.recorded_seeds(variant, pool):
-                found = experiment.shown(variant, pool)
-                if found & (left if experiment.measure is None else others):
-                    tables.append((experiment, variant))
-                if experiment.measure is None:
-                    left -= found
-    names, profiles = [experiment.name for experiment in experiments], [*PROFILES]
-    tables.sort(key=lambda table: (names.index(table[0].name), profiles.index(table[1].profile)))  # the default's first
-    return [(experiment, variant, experiment.recorded_seeds(variant, pool)) for experiment, variant in tables]
-
-
-def _departures(specifications: list[dict]) -> list[tuple[int | None, str, str]]:
-    """Numbers of training images, precisions and kernels that may have been asked for when these runs were trained.
-
-    A row may have a precision of its own, so that of a run need not have been: single departures come first.
-    """
-    default = (None, "auto", "auto")
-    recipes = [(s["train_images"], s["recipe"]) for s in specifications]
-    found = {(images, recipe["precision"], recipe.get("kernels", "auto")) for images, recipe in recipes}
-    found |= {(images, "auto", kernels) for images, _, kernels in found}
-    return sorted(
-        found - {default},
-        key=lambda d: (sum(one != usual for one, usual in zip(d, default)), d[0] or 0, *d[1:]),
-    )
+Table = tuple[Experiment, Variant]
 
 
 def kept_runs(experiments: Sequence[Experiment]) -> list[Run]:
-    """The runs whose final weights are published: of rows that say so, and of the rows that these need."""
+    """List the runs whose final weights are published: of rows that keep them, and of the rows that these need."""
     rows = [row for experiment in experiments for profile in PROFILES for row in experiment.rows(profile)]
     kept = [one for row in rows for one in (row, row.teacher, row.pretrained) if one is not None]
     return list(dict.fromkeys(row.run(seed) for row in kept for seed in range(row.keep_weights)))
 
 
 def _all_needs(run: Run, given: Callable[[Run], bool]) -> list[Run]:
-    """The runs that a run needs and that are not given, after those that they need themselves."""
+    """List the runs that a run needs and that are not given, after their own needs."""
     needs = [need for need in run.needs.values() if not given(need)]
     return [other for need in needs for other in (*_all_needs(need, given), need)]

@@ -1,4 +1,4 @@
-"""The weights that finished runs ended with, as jobs leave them beside the records."""
+"""The final weights of finished runs, which jobs leave beside the records."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from resnet.weights import WeightsError
 
 
 def has_final_weights(out: Path, record: dict) -> bool:
-    """Whether there is a file of the weights that a record's run ended with below ``out``."""
+    """Whether the file of the final weights of a record's run exists below ``out``."""
     return _path(out, record).exists()
 
 
 def read_final_weights(out: Path, record: dict, device: torch.device | str = "cpu") -> dict:
-    """The state dict that a record's run ended with. Raises WeightsError unless it is there and the record's."""
+    """Read the final state dict of a record's run. Raises WeightsError if it is missing or not the record's."""
     path = _path(out, record)
     try:
         state = checkpoint.load(path, device)

@@ -1,6 +1,6 @@
-"""Pools that are read again and again: a record that was found valid is not checked anew while its file stays as it is.
+"""Pools that are read often: a valid record is not checked again while its file is unchanged.
 
-This is for looking at many records, not for vouching for them: what publishes and checks reads every record whole.
+They serve to look at many records: publishing and checking read and check every record.
 """
 
 import json
@@ -23,20 +23,20 @@ _LONG = ("curve", "segments")  # most of a record's text
 
 
 def cache_folder(root: Path) -> Path:
-    """Where it is kept what is known of the pool ``root``; it can be deleted at any time."""
+    """Name the cache folder of the pool ``root``; it can be deleted at any time."""
     return root.parent / "cache"
 
 
 def file_state(path: Path) -> list[int]:
-    """A file's size in bytes and its time stamp in nanoseconds. Raises OSError."""
+    """Return a file's size in bytes and its time stamp in nanoseconds. Raises OSError."""
     found = os.stat(path)
     return [found.st_size, found.st_mtime_ns]
 
 
 def read_known_pool(root: Path, whole: bool = True) -> Pool:
-    """Read every record below ``root``, and check those that this code has not found valid as they are.
+    """Read every record below ``root``, and check the new and changed ones.
 
-    Not ``whole``: without their curves and segments, for which no file is opened that is known.
+    whole: with curves and segments; without them no file is opened whose record is in the cache.
     """
     pool, path = Pool(root), cache_folder(root) / "records.json"
     code = provenance.sources_digest(provenance.source_files())
@@ -67,7 +67,7 @@ def read_known_pool(root: Path, whole: bool = True) -> Pool:
 
 
 def _read(path: Path, code: str) -> dict[str, dict]:
-    """What was known to this very code."""
+    """Read the cache, if this very code wrote it."""
     with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
         content = json.loads(path.read_bytes())
         if content["code"] == code:

@@ -1,4 +1,4 @@
-"""What is measured of finished runs' final networks: a small sealed JSON file for each, made once.
+"""Measurements of finished runs' final networks: a small sealed JSON file for each, made once.
 
 They lie in a folder beside ``records/`` and are read without weights, data or a GPU. There are three kinds:
 :data:`~reproductions.layer_responses.measuring.RESPONSES`,
@@ -6,16 +6,18 @@ They lie in a folder beside ``records/`` and are read without weights, data or a
 :data:`~reproductions.harness.exact_errors.EXACT_ERRORS`.
 """
 
-import hashlib
 import json
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from reproductions.harness import provenance
+from reproductions.harness import provenance, records
 from reproductions.harness.final_weights import has_final_weights, read_final_weights
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.records import Pool
@@ -23,7 +25,7 @@ from resnet.data import Data, DataError, ImageDataset, load, place
 from resnet.device import exact_kernels
 from resnet.files import write_atomically
 from resnet.models import create_model
-from resnet.run import Run, canonical_json
+from resnet.run import Run
 from resnet.weights import WeightsError
 
 SCHEMA = 1
@@ -42,18 +44,17 @@ _FIELDS = {
 
 
 class MeasurementError(Exception):
-    """A measurement that can't be made or used. The message names the file."""
+    """A measurement that cannot be made or used. The message names the file."""
 
 
 @dataclass(frozen=True)
 class Measurement:
     """One kind of measurement.
 
-    folder: where its files lie, and what they are called. how: on which images and in which mode. fields: what its
-    files have besides those that all have. measure: gives these from a network, the data on its device and the run; it
-    is called with deterministic kernels and without TF32.
-    problem: what is wrong with them in a file of a record, None if nothing is. concerns: whether there is anything to
-    measure of a record's run.
+    folder: the folder of its files, and their name in messages. how: the images and the mode. fields: the fields of its
+    files besides the common ones. measure: returns these fields from a network, the data on its device and the run; it
+    is called with deterministic kernels and without TF32. problem: returns the problem with these fields in the file of
+    a record, None without one. concerns: whether a record's run can be measured.
     """
 
     folder: str
@@ -64,16 +65,16 @@ class Measurement:
     concerns: Callable[[dict], bool] = lambda record: True
 
     def path(self, out: Path, record: dict) -> Path:
-        """Where the file of a record's run belongs below ``out``, whose ``records`` has the record."""
+        """Name the file of a record's run below ``out``, whose ``records`` has the record."""
         return out / self.folder / f"{record['identity'][:16]}.json"
 
     def find(self, out: Path, record: dict) -> dict | None:
-        """What was measured of a record's run; None if nothing was. Raises MeasurementError for a damaged file."""
+        """Find the measurement of a record's run, None without one. Raises MeasurementError for a damaged file."""
         path = self.path(out, record)
         return self.read(path, record) if path.exists() else None
 
     def read(self, path: Path, record: dict) -> dict:
-        """Read one file, and check that it is whole, unedited, and of this record's run, weights and data.
+        """Read one file, and check that it is whole, unedited, and belongs to this record's run, weights and data.
 
         Raises MeasurementError.
         """
@@ -91,7 +92,7 @@ class Measurement:
         if type(schema) is int and schema > SCHEMA:
             return f"newer code wrote it, in schema {schema}, and this code knows none above {SCHEMA}: update the code"
         if not isinstance(content, dict) or set(content) != set(expected):
-            return "its fields are others"
+            return "its fields are not the expected ones"
         if wrong := [name for name, kind in expected.items() if type(content[name]) is not kind]:
             return f"{wrong[0]} is {content[wrong[0]]!r}"
         if content["schema"] != SCHEMA:
@@ -104,16 +105,18 @@ class Measurement:
             return "its digest does not fit its content: it was edited or damaged"
         for name in ("identity", "weights_sha256", "data"):
             if content[name] != record[name]:
-                return f"its {name} is not that of the run's record"
+                return f"its {name} differs from the run's record"
         return self.problem(content, record)
 
     def make(self, record: dict, out: Path, dataset: ImageDataset, device: torch.device) -> dict:
-        """Measure a completed run's final network. Raises MeasurementError and WeightsError where what is here does
-        not fit it."""
+        """Measure a completed run's final network.
+
+        Raises MeasurementError for other data than the run's, and WeightsError for other weights.
+        """
         run = Run.from_specification(record["specification"])
         if dataset.digest != record["data"]["sha256"]:
             raise MeasurementError(f"{run} was trained on {run.data} with the SHA-256 {record['data']['sha256']}, but "
-                                   f"what is here has {dataset.digest}")  # fmt: skip
+                                   f"the data here have {dataset.digest}")  # fmt: skip
         state = read_final_weights(out, record)
         model = create_model(run.model, **{"num_classes": dataset.num_classes, **run.model_options})
         model.load_state_dict(state)
@@ -134,16 +137,19 @@ class Measurement:
             }
         )
 
-    def make_missing(self, records: list[dict], run_paths: RunPaths, device: torch.device) -> list[str]:
-        """Measure what was not measured yet of completed runs whose weights are there; returns what went wrong.
+    def make_missing(
+        self, records: list[dict], run_paths: RunPaths, device: torch.device, until: float = math.inf
+    ) -> list[str]:
+        """Measure the completed runs that have weights and no measurement yet; returns the problems.
 
-        A run whose weights are gone is left out: the table says so.
+        Runs without weights are left out: the table says so. After the time ``until`` (seconds since the epoch) no
+        measurement is started.
         """
         problems, datasets = [], {}
         for record in filter(self.concerns, records):
             try:
                 measured = self.find(run_paths.out, record) is not None
-                if measured or not has_final_weights(run_paths.out, record):
+                if measured or time.time() > until or not has_final_weights(run_paths.out, record):
                     continue
                 name = record["data"]["name"]
                 dataset = datasets[name] = datasets.get(name) or load(name, run_paths.data)
@@ -154,7 +160,7 @@ class Measurement:
         return problems
 
     def read_all(self, out: Path, pool: Pool) -> tuple[dict[Path, dict], dict[Path, str]]:
-        """All files below ``out`` whose run has a record in the pool, and of every other file what is wrong."""
+        """Read all files below ``out``; returns the contents, and the problems of unusable and recordless files."""
         by_name = {record["identity"][:16]: record for record in pool.records.values()}
         found, problems = {}, {}
         for path in sorted((out / self.folder).glob("*.json")):
@@ -167,17 +173,9 @@ class Measurement:
         return found, problems
 
 
-def seal(content: dict) -> dict:
-    """The content with its digest."""
-    content = {name: value for name, value in content.items() if name != "sha256"}
-    return {**content, "sha256": hashlib.sha256(canonical_json(content)).hexdigest()}
-
-
 def write(path: Path, content: dict) -> None:
     """Write a file, once and whole. Raises FileExistsError."""
     write_atomically(path, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n", exclusive=True)
 
 
-def digest(contents: list[dict]) -> str:
-    """SHA-256 over the digests of the files, in an order of its own."""
-    return hashlib.sha256("".join(sorted(own["sha256"] for own in contents)).encode()).hexdigest()
+seal, digest = partial(records.seal, name="sha256"), partial(records.records_digest, name="sha256")

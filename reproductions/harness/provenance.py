@@ -1,14 +1,16 @@
-"""Which code, software and hardware a run used."""
+"""The code, software and hardware of a run."""
 
 import hashlib
 import json
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+import psutil
 import torch
 
 from resnet.kernels import LIBRARY
@@ -23,11 +25,11 @@ CODE_FILE = "CODE.json"  # in a copy of the code: which code it is
 
 
 class _GitError(Exception):
-    """The message is why git can't tell, in its own words where it has some."""
+    """A failure of git; the message gives the reason, in git's own words if possible."""
 
 
 def _ask_git(*arguments: str) -> str:
-    """What git prints. Raises _GitError."""
+    """Return the output of git. Raises _GitError."""
     try:
         command = ["git", "-C", str(ROOT), *arguments]
         environment = {name: value for name, value in os.environ.items() if name not in _GIT_ELSEWHERE}
@@ -41,7 +43,7 @@ def _ask_git(*arguments: str) -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints; None where it fails."""
+    """Return the output of git, None if it fails."""
     try:
         return _ask_git(*arguments)
     except _GitError:
@@ -49,7 +51,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def sources_digest(files: dict[str, bytes]) -> str:
-    """SHA-256 of source files by their paths relative to the repository, with forward slashes."""
+    """Return the SHA-256 of source files, given by paths relative to the repository, with forward slashes."""
     digest = hashlib.sha256()
     for name in sorted(files):
         digest.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
@@ -57,9 +59,9 @@ def sources_digest(files: dict[str, bytes]) -> str:
 
 
 def source_files(root: Path | None = None) -> dict[str, bytes]:
-    """The code that decides results and reports, and the numbers it reads, by paths relative to the repository.
+    """Read the code that decides results and reports, and the reported numbers, by paths relative to the repository.
 
-    Raises OSError if one can't be read.
+    Raises OSError if one cannot be read.
     """
     root = ROOT if root is None else root
     paths = (path for package in SOURCES for path in (root / package).rglob("*") if path.suffix in SOURCE_SUFFIXES)
@@ -67,14 +69,14 @@ def source_files(root: Path | None = None) -> dict[str, bytes]:
 
 
 def resnet_digest(files: dict[str, bytes]) -> str:
-    """The digest of the package resnet, which decides results, among these source files."""
+    """Return the digest of the package resnet, which decides results, among these source files."""
     return sources_digest({n: text for n, text in files.items() if n.startswith("resnet/") and n.endswith(".py")})
 
 
 def code_identity() -> dict:
-    """The commit, whether the sources differ from it, and a digest of the package resnet, which decides results.
+    """Identify the code: the commit, whether the sources differ from it, and a digest of the package resnet.
 
-    A copy made for jobs (:mod:`reproductions.harness.launching.slurm.snapshot`) says itself which code it is; one that
+    A copy made for jobs (:mod:`reproductions.harness.launching.slurm.snapshot`) has its identity in a file; a copy that
     was changed since counts as modified.
     """
     files = source_files()
@@ -93,7 +95,7 @@ def code_identity() -> dict:
 
 
 def why_unpublishable(identity: dict) -> str:
-    """Why no record of the code with this :func:`code_identity` can be published, and what to do; empty if it can."""
+    """Explain why no record of the code with this :func:`code_identity` can be published; empty if it can."""
     commit, has_git = identity["commit"], (ROOT / ".git").exists()
     if identity["modified"]:
         since = f" since commit {commit[:12]}" if commit else ""
@@ -105,20 +107,15 @@ def why_unpublishable(identity: dict) -> str:
                 _ask_git("rev-parse", "HEAD")
             except _GitError as error:
                 reason = str(error)
-        return f"the code's commit is not known ({reason}); have git tell it, or name it in {COMMIT_VARIABLE}"
+        return f"the code's commit is not known ({reason}); make git work there, or name it in {COMMIT_VARIABLE}"
     if has_git and committed_resnet_digest(commit) not in (None, identity["resnet_sha256"]):
-        text = f"the files in {ROOT / 'resnet'} are not those of commit {commit[:12]}, though git sees no change"
+        text = f"the files in {ROOT / 'resnet'} differ from commit {commit[:12]}, though git sees no change"
         return f"{text}: look for other line endings, and for files that git ignores"
     return ""
 
 
-def describe_code(identity: dict, files: dict[str, bytes]) -> bytes:
-    """What CODE.json in a copy of these files says: their identity, and a digest of them all."""
-    return json.dumps({**identity, "sources_sha256": sources_digest(files)}, indent=1).encode()
-
-
 def _described_code(files: dict[str, bytes]) -> dict:
-    """The commit and whether the code is modified, by CODE.json; modified where the files aren't those it was for."""
+    """Read the commit from CODE.json, and whether the code is modified: the files may have changed since."""
     try:
         described = json.loads((ROOT / CODE_FILE).read_text())
         commit, modified, digest = (described[name] for name in ("commit", "modified", "sources_sha256"))
@@ -128,19 +125,19 @@ def _described_code(files: dict[str, bytes]) -> dict:
 
 
 def describe(code: dict) -> str:
-    """A code identity in a few words."""
+    """Describe a code identity in a few words."""
     commit = f"commit {code['commit'][:12]}" if code["commit"] else "no commit"
     return f"{commit}{', modified' if code['modified'] else ''} (resnet {code['resnet_sha256'][:12]})"
 
 
 def has_history() -> bool:
-    """Whether the repository is here with all its commits."""
+    """Whether the repository has all its commits."""
     return (ROOT / ".git").exists() and _git("rev-parse", "--is-shallow-repository") == "false\n"
 
 
 @cache
 def committed_resnet_digest(commit: str) -> str | None:
-    """The digest that :func:`code_identity` gives for a clean checkout of ``commit``; None if it isn't known here."""
+    """Return the digest that :func:`code_identity` gives for a clean checkout of ``commit``; None if it is unknown."""
     if not commit or commit.startswith("-"):
         return None
     names = _git("ls-tree", "-r", "-z", "--name-only", commit, "--", "resnet")
@@ -151,7 +148,7 @@ def committed_resnet_digest(commit: str) -> str | None:
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's or processor's name."""
+    """Return the GPU's or processor's name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -159,16 +156,20 @@ def device_name(device: torch.device) -> str:
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
+        if psutil.MACOS:
+            with suppress(OSError, subprocess.SubprocessError):
+                command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+                name = subprocess.run(command, capture_output=True, check=True, text=True, timeout=10).stdout.strip()
+    return f"{name}, {psutil.cpu_count()} cores"
 
 
 def hardware(device: torch.device, threads: int, processes: int = 1) -> dict:
-    """What a record says of the hardware: each of ``processes`` had such a device and so many processor threads."""
+    """Describe the hardware for a record: the device and processor threads of each of the ``processes``."""
     return {"type": device.type, "device": device_name(device), "threads": threads, "processes": processes}
 
 
 def origin(device: torch.device) -> dict:
-    """Where what is computed now in this process comes from: hardware, versions, code."""
+    """Describe the hardware, versions and code of this process's results."""
     return {
         "hardware": hardware(device, torch.get_num_threads()),
         "versions": versions(),
@@ -177,7 +178,7 @@ def origin(device: torch.device) -> dict:
 
 
 def _installed(package: str) -> str | None:
-    """The version of a package, without importing it; None where it is not installed."""
+    """Return the version of a package without importing it, None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -185,8 +186,10 @@ def _installed(package: str) -> str | None:
 
 
 def versions(kernels: str = LIBRARY) -> dict:
-    """Of Python and torch, of CUDA and cuDNN where there is a GPU, and of Triton where it is installed, else None; and
-    by whose ``kernels`` was trained: "library" or "fused"."""
+    """Return the versions of Python, torch, CUDA, cuDNN and Triton, and the ``kernels``: "library" or "fused".
+
+    The versions of CUDA and cuDNN are None without a GPU, Triton's if it is not installed.
+    """
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # which is a string of a class of its own

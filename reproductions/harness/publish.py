@@ -1,5 +1,4 @@
-"""From a user's records, what was measured of their runs, and some weights to the published results: publish, report,
-check."""
+"""Publication of records, measurements and weights from a user's folder: publish, report, check."""
 
 import gzip
 import json
@@ -16,14 +15,14 @@ from reproductions import degradation, headline
 from reproductions.cifar_imagenet_stem.predictions import PREDICTIONS
 from reproductions.harness import provenance
 from reproductions.harness.exact_errors import EXACT_ERRORS
-from reproductions.harness.experiment import Experiment, kept_runs, recorded_tables
+from reproductions.harness.experiment import Experiment, Table, kept_runs
 from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.known_records import cache_folder, file_state, read_known_pool
 from reproductions.harness.records import Pool, read_pool, record_path, weights_path
 from reproductions.harness.reporting.figure import read_description
 from reproductions.harness.reporting.frame import CURVES, RUNS, write_frames
 from reproductions.harness.reporting.index import write_index
-from reproductions.harness.reporting.page import make_page
+from reproductions.harness.reporting.page import Page, make_page
 from reproductions.harness.reporting.summary import write_summary
 from reproductions.layer_responses.measuring import RESPONSES
 from resnet.data import KNOWN_COPIES
@@ -39,14 +38,14 @@ _SECTION = re.compile(r"<!-- begin (results/(?:tables/)?[\w-]+\.md) -->\n(.*?)<!
 
 
 def objections(record: dict, history: bool = True) -> list[str]:
-    """What keeps a valid record from being published; nothing if it may be.
+    """List the reasons against publishing a valid record.
 
-    Without ``history`` (a shallow clone, a tarball) the code is not compared with the commit that the record names.
+    Without ``history`` (a shallow clone, a tarball) the code is not compared with the record's commit.
     """
     codes, data = [segment["code"] for segment in record.get("segments", [record])], record["data"]
     known, found = [code for code in codes if code is not None], []
     if len(known) < len(codes):
-        found.append("it is not known by which code its first iterations were trained")
+        found.append("the code of its first iterations is unknown")
     versions = {code["resnet_sha256"] for code in known}
     if len(versions) > 1 or any(code["modified"] for code in [record["code"], *known]):
         found.append("its code was modified or changed during the run")
@@ -64,9 +63,9 @@ def objections(record: dict, history: bool = True) -> list[str]:
 
 
 def publish(source: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Copy the records below ``source`` that may be published into ``results/records``.
+    """Copy the publishable records below ``source`` into ``results/records``.
 
-    Returns the new files, and for each record left out the reason. A published record is never replaced.
+    Returns the new files, and the reason for each record left out. A published record is never replaced.
     """
     pool, published, new = read_pool(source), read_pool(results / "records"), []
     refused = {path: str(error) for path, error in pool.damaged.items()}
@@ -78,39 +77,40 @@ def publish(source: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
                 refused[path] = f"{target} is another record of the same run; published records are never replaced"
         elif target in published.damaged:
             refused[path] = f"{published.damaged[target]}; published records are never replaced"
-        elif found := objections(record):
-            refused[path] = "; ".join(found)
         else:
-            write_atomically(target, path.read_bytes(), exclusive=True)
-            new.append(target)
+            _copy(path, target, objections(record), new, refused)
     return new, refused
 
 
-def publish_measurements(out: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Copy what was measured below ``out`` of the published records' weights into ``results``.
+def _copy(path: Path, target: Path, problems: list[str], new: list[Path], refused: dict[Path, str]) -> None:
+    """Copy a file to ``target`` and add it to ``new``, or add it and its problems to ``refused``."""
+    if target.exists() and target.read_bytes() != path.read_bytes():
+        problems = [*problems, f"{target} is another file for the same run; published files are never replaced"]
+    if problems:
+        refused[path] = "; ".join(problems)
+    elif not target.exists():
+        write_atomically(target, path.read_bytes(), exclusive=True)
+        new.append(target)
 
-    Returns the new files, and for each one left out the reason. What is published is never replaced.
+
+def publish_measurements(out: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
+    """Copy the measurements below ``out`` of the published records' weights into ``results``.
+
+    Returns the new files, and the reason for each one left out. Published files are never replaced.
     """
     new, refused, pool = [], {}, read_pool(results / "records")
     for kind in KINDS:
         found, problems = kind.read_all(out, pool)
         refused |= problems
         for path, content in found.items():
-            target = results / kind.folder / path.name
-            if found_objections := objections(content):
-                refused[path] = "; ".join(found_objections)
-            elif not target.exists():
-                write_atomically(target, path.read_bytes(), exclusive=True)
-                new.append(target)
-            elif target.read_bytes() != path.read_bytes():
-                refused[path] = f"{target} is another measurement of the same run; what is published is never replaced"
+            _copy(path, results / kind.folder / path.name, objections(content), new, refused)
     return new, refused
 
 
 def publish_weights(experiments: Sequence[Experiment], out: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
     """Copy the final weights below ``out`` of published runs whose rows keep them into ``results/weights``.
 
-    Returns the new files, and for each one left out the reason. What is published is never replaced.
+    Returns the new files, and the reason for each one left out. Published files are never replaced.
     """
     new, refused, pool = [], {}, read_pool(results / "records")
     for run in kept_runs(experiments):
@@ -122,35 +122,34 @@ def publish_weights(experiments: Sequence[Experiment], out: Path, results: Path)
         except WeightsError as error:
             refused[path] = str(error)
             continue
-        if not target.exists():
-            write_atomically(target, path.read_bytes(), exclusive=True)
-            new.append(target)
+        if not target.exists():  # a damaged one is for the check
+            _copy(path, target, [], new, refused)
     return new, refused
 
 
-def write_published(experiments: Sequence[Experiment], results: Path, pool: Pool) -> list[Path]:
-    """Make every table and plot that has published records, their index, the summary, and the frames of all runs."""
+def write_published(tables: Sequence[Table], results: Path, pool: Pool) -> tuple[list[Path], list[Page]]:
+    """Write the tables that have records, their plots, index, summary and frames; returns the files and the pages."""
     written, pages = [], []
-    for experiment, variant, seeds in recorded_tables(experiments, pool):
-        page = make_page(experiment, variant, experiment.results(variant, seeds, pool, pool), results)
-        files = experiment.report(page)
-        written += files
-        if files:  # records alone make no table of layer responses
-            pages.append(page)
-    if degradation.EXPERIMENT in experiments:
+    for experiment, variant in tables:
+        if seeds := experiment.recorded_seeds(variant, pool):
+            page = make_page(experiment, variant, experiment.results(variant, seeds, pool, pool), results)
+            files = experiment.report(page)
+            written += files
+            pages += [page] if files else []  # records alone make no table of layer responses
+    if any(experiment is degradation.EXPERIMENT for experiment, _ in tables):
         written += headline.write(results / "plots" / "headline", pool)
     for name, text in ((INDEX, write_index(pages)), (SUMMARY, write_summary(pages))):
         write_atomically(results / name, text.encode())
         written.append(results / name)
-    return [*written, *write_frames(pool, results)]
+    return [*written, *write_frames(pool, results)], pages
 
 
-def report(experiments: Sequence[Experiment], results: Path, readme: Path) -> tuple[list[Path], Pool]:
-    """Make the published tables and plots, and the tables in the README from them, where anything changed since.
+def report(tables: Sequence[Table], results: Path, readme: Path) -> tuple[list[Path], Pool]:
+    """Write the published tables and plots, and the README's tables, if anything changed since the last time.
 
-    A file counts as unchanged while its size and its time stamp stay; the pool is without curves then.
+    A file is unchanged while its size and its time stamp are; the returned pool then has no curves.
     """
-    note, by = cache_folder(results / "records") / "report.json", _made_by(experiments)
+    note, by = cache_folder(results / "records") / "report.json", _made_by(tables)
     sources, products = _file_states(results, readme)
     with suppress(OSError, ValueError, TypeError, KeyError):
         last = json.loads(note.read_bytes())
@@ -159,7 +158,7 @@ def report(experiments: Sequence[Experiment], results: Path, readme: Path) -> tu
     pool = read_known_pool(results / "records")
     for folder in _MADE:
         shutil.rmtree(results / folder, ignore_errors=True)
-    written = write_published(experiments, results, pool)
+    written, _ = write_published(tables, results, pool)
     if readme.exists():
         readme.write_text(with_tables(readme.read_text(encoding="utf-8"), readme.parent), encoding="utf-8")
     _, products = _file_states(results, readme)
@@ -169,15 +168,16 @@ def report(experiments: Sequence[Experiment], results: Path, readme: Path) -> tu
     return written, pool
 
 
-def _made_by(experiments: Sequence[Experiment]) -> dict[str, str]:
-    """What decides, besides files of results, what a report is."""
+def _made_by(tables: Sequence[Table]) -> dict[str, str]:
+    """Identify the code, tables and packages that decide a report besides the files of results."""
     versions = {name: metadata.version(name) for name in ("matplotlib", "numpy", "pandas", "scipy", "torch")}
     code = provenance.sources_digest(provenance.source_files())
-    return {"code": code, "experiments": " ".join(one.name for one in experiments), **versions}
+    names = " ".join(f"{experiment.name}{variant.suffix}" for experiment, variant in tables)
+    return {"code": code, "tables": names, **versions}
 
 
 def _file_states(results: Path, readme: Path) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
-    """The sizes and time stamps of the files that a report is made from, and of those that it makes."""
+    """Return the sizes and time stamps of the files that a report is made from, and of the files that it makes."""
     sources: dict[str, list[int]] = {}
     products = {str(path): file_state(path) for path in (*_singles(results), readme) if path.exists()}
     for folder in results.glob("*/"):
@@ -193,7 +193,7 @@ def _singles(results: Path) -> list[Path]:
 
 
 def with_tables(text: str, root: Path) -> str:
-    """The README's text with each marked section replaced by the table it names, headings lowered by two levels."""
+    """Replace each marked section of the README's text by the table it names, with headings two levels lower."""
 
     def section(match: re.Match) -> str:
         path = root / match.group(1)
@@ -204,13 +204,15 @@ def with_tables(text: str, root: Path) -> str:
     return _SECTION.sub(section, text)
 
 
-def check(experiments: Sequence[Experiment], results: Path, readme: Path) -> list[str]:
-    """What is wrong with the committed results: nothing if every table, plot and the README follow from the records."""
+def check(tables: Sequence[Table], results: Path, readme: Path) -> list[str]:
+    """Find the problems of the committed results.
+
+    Tables, plots and the README must follow from the records, and every record must be in a table.
+    """
     pool = read_pool(results / "records")
     problems, history = [str(error) for error in pool.damaged.values()], provenance.has_history()
     for record in pool.records.values():
-        path = record_path(results / "records", Run.from_specification(record["specification"]))
-        problems += [f"{path}: {objection}" for objection in objections(record, history)]
+        problems += [f"{_path(results, record)}: {objection}" for objection in objections(record, history)]
     for kind in KINDS:
         measured, damaged = kind.read_all(results, pool)
         problems += damaged.values()
@@ -221,25 +223,34 @@ def check(experiments: Sequence[Experiment], results: Path, readme: Path) -> lis
         for kind in KINDS:
             if (results / kind.folder).exists():
                 shutil.copytree(results / kind.folder, fresh / kind.folder)
-        write_published(experiments, fresh, pool)
+        _, pages = write_published(tables, fresh, pool)
+        shown = {record["identity"] for page in pages for result in page.results
+                  for record in (*result.records, result.teacher) if record}  # fmt: skip
+        problems += [f"{_path(results, pool.records[identity])}: no table shows this record; add its experiment and "
+                      "variant to PUBLISHED_TABLES in reproductions/experiments.py"
+                      for identity in pool.records.keys() - shown]  # fmt: skip
         for old, new in zip(_singles(results), _singles(fresh)):
             if not old.exists() or _content(old) != _content(new):
-                problems.append(f"{old}: differs from what the records give")
+                problems.append(f"{old}: differs from the records")
         for kind in _MADE:
             problems += _differences(results / kind, fresh / kind)
         text = readme.read_text(encoding="utf-8") if readme.exists() else ""
         if text != with_tables(text, fresh.parent):
-            problems.append(f"{readme}: a table differs from what the records give")
+            problems.append(f"{readme}: a table differs from the records")
     return [*problems, "make them again with: make report"] if problems else []
 
 
+def _path(results: Path, record: dict) -> Path:
+    return record_path(results / "records", Run.from_specification(record["specification"]))
+
+
 def _wrong_weights(results: Path, pool: Pool) -> list[str]:
-    """What is wrong with the published weights: each file must be a published record's, and hold its run's."""
+    """Find the problems of the published weights: each file must hold the final weights of a published record's run."""
     runs = {identity: Run.from_specification(record["specification"]) for identity, record in pool.records.items()}
     records, problems = {weights_path(results, run): pool.records[identity] for identity, run in runs.items()}, []
     for path in sorted((results / "weights").glob("*")):
         if path not in records:
-            problems.append(f"{path}: these weights are of no published record's run")
+            problems.append(f"{path}: no published record belongs to these weights")
             continue
         try:
             read_final_weights(results, records[path])
@@ -249,14 +260,14 @@ def _wrong_weights(results: Path, pool: Pool) -> list[str]:
 
 
 def _differences(committed: Path, fresh: Path) -> list[str]:
-    """Files that are missing, left over or different; of a plot, whose pixels depend on fonts, its description."""
+    """Find files that are missing, left over or different; plots are compared by their descriptions, not by pixels."""
     old, new = ({path.name: path for path in folder.glob("*")} for folder in (committed, fresh))
     problems = [f"{committed / name}: missing" for name in sorted(set(new) - set(old))]
-    problems += [f"{committed / name}: no records give this file" for name in sorted(set(old) - set(new))]
+    problems += [f"{committed / name}: no records produce this file" for name in sorted(set(old) - set(new))]
     for name in sorted(set(old) & set(new)):
         read = _description if name.endswith((".png", ".svg")) else Path.read_bytes
         if read(old[name]) != read(new[name]):
-            problems.append(f"{committed / name}: differs from what the records give")
+            problems.append(f"{committed / name}: differs from the records")
     return problems
 
 
@@ -269,7 +280,7 @@ def _content(path: Path) -> bytes | None:
 
 
 def _description(path: Path) -> str | None:
-    """What a plot says of itself; None if it is no plot."""
+    """Read the description in a plot, None if it is no plot."""
     try:
         return read_description(path)
     except (OSError, SyntaxError):  # not an image; not XML

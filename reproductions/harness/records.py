@@ -1,4 +1,4 @@
-"""Records: the one JSON file that a finished run leaves, and the pools they are kept in."""
+"""Records, one JSON file for each finished run, and pools of them."""
 
 import hashlib
 import json
@@ -65,7 +65,7 @@ _POINT |= {"test_error": _OPTIONAL}
 
 
 class RecordError(Exception):
-    """A record that can't be used. The message names the file; ``kind`` is such a record, ``advice`` the way out."""
+    """A record that cannot be used. The message names the file; ``kind`` names the fault, ``advice`` the remedy."""
 
     kind, advice = "damaged record", "Move the file away to train this run again."
 
@@ -77,28 +77,28 @@ class UnreadableRecordError(RecordError):
 
 
 class PoolError(ValueError):
-    """A folder of records that can't be looked into. The message names it and says what to do."""
+    """A folder of records that cannot be read. The message names it and says how to go on."""
 
 
 class NewerRecordError(RecordError):
-    """A record that is not damaged, but of newer code than this."""
+    """An undamaged record of newer code."""
 
     kind, advice = "newer record", "Update the code to use it."
 
 
-def seal(record: dict) -> dict:
-    """The record with the digest of its content added."""
-    content = {name: value for name, value in record.items() if name != "record_sha256"}
-    return {**content, "record_sha256": hashlib.sha256(canonical_json(content)).hexdigest()}
+def seal(record: dict, name: str = "record_sha256") -> dict:
+    """Return the record with the digest of its other fields in the field ``name``."""
+    content = {field: value for field, value in record.items() if field != name}
+    return {**content, name: hashlib.sha256(canonical_json(content)).hexdigest()}
 
 
 def record_path(root: Path, run: Run) -> Path:
-    """Where the run's record belongs in the pool ``root``."""
+    """Name the file of the run's record in the pool ``root``."""
     return root / run.data / run.model / f"{run.short_id}.json"
 
 
 def weights_path(out: Path, run: Run) -> Path:
-    """Where the run leaves its final weights below ``out``, which is the folder of the pool, too."""
+    """Name the file of the run's final weights below ``out``, the parent folder of the pool."""
     return out / "weights" / f"{run.short_id}.pt"
 
 
@@ -116,15 +116,14 @@ def write_record(root: Path, record: dict) -> Path:
 
 
 def read_record(path: Path) -> dict:
-    """Read and check one record. Raises RecordError, of a kind of its own for one of newer code and for one that can't
-    be read."""
+    """Read and check one record. Raises RecordError, NewerRecordError or UnreadableRecordError."""
     record = load_record(path)
     validate(record, path)
     return record
 
 
 def load_record(path: Path) -> dict:
-    """Read one record that is known to be valid. Raises RecordError."""
+    """Read one record without a check. Raises RecordError."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -134,7 +133,7 @@ def load_record(path: Path) -> dict:
 
 
 def validate(record: dict, path: Path) -> None:
-    """Raise RecordError unless the record is complete, consistent, unedited, and in the place where it belongs."""
+    """Raise RecordError unless the record is complete, consistent, unedited, and in its place."""
 
     def check(condition: bool, problem: str) -> None:
         if not condition:
@@ -173,7 +172,7 @@ def validate(record: dict, path: Path) -> None:
     check(run.identity == record["identity"], "its identity does not fit its specification")
     check(path.parts[-3:] == record_path(Path("x"), run).parts[-3:], f"it belongs at {record_path(Path('.'), run)}")
     check(record["status"] in ("completed", "diverged"), f"status is {record['status']!r}")
-    check(record["data"]["name"] == run.data, "its data are not those of its specification")
+    check(record["data"]["name"] == run.data, "its data differ from its specification")
     check(bool(record["curve"]), "the curve is empty")
     for point in record["curve"]:
         check_fields(point, _POINT, "curve: ")
@@ -189,11 +188,11 @@ def validate(record: dict, path: Path) -> None:
     check(iterations == sorted(set(iterations)), "the curve's iterations don't increase")
     check(record["final"] == record["curve"][-1], "final is not the curve's last entry")
     if "segments" in record:
-        check(done == iterations[-1], "its segments don't go as far as its curve")
+        check(done == iterations[-1], "its segments and its curve end at different iterations")
         last = record["segments"][-1]
         same = all(last[name] == record[name] for name in ORIGIN if name != "code")
         same &= (last["code"] or {}) | {"modified": None} == record["code"] | {"modified": None}
-        check(same, f"its {', '.join(ORIGIN)} are not its last segment's")
+        check(same, f"its {', '.join(ORIGIN)} differ from its last segment's")
     check(record["best"] == best_point(record["curve"]), "best is not the curve's best entry")
     tests = record.get("tests", {})
     for name, errors in tests.items():
@@ -202,7 +201,7 @@ def validate(record: dict, path: Path) -> None:
         check(set(tests) == set(run.recipe.tests), f"it has the tests {sorted(tests)}, not {sorted(run.recipe.tests)}")
         for role in ROLES:
             is_there = record.get(f"{role}_sha256") is not None
-            check(is_there == (role in run.needs), f"its {role} is not its specification's")
+            check(is_there == (role in run.needs), f"its {role} differs from its specification")
         last = iterations[-1]
         check(last == run.recipe.iterations, f"it ends at iteration {last} of {run.recipe.iterations}")
         values = [value for point in record["curve"] for value in point.values()]
@@ -212,7 +211,7 @@ def validate(record: dict, path: Path) -> None:
 
 
 def _fields(schema: int) -> dict:
-    """The fields of a record of this schema."""
+    """Return the fields of a record of this schema."""
     fields = {name: dict(kind) if isinstance(kind, dict) else kind for name, kind in _FIELDS.items()}
     for path in (path for since, paths in _SINCE.items() if since > schema for path in paths):
         *section, name = path
@@ -225,7 +224,7 @@ def _kinds(kind) -> tuple:
 
 
 def segments(record: dict) -> list[dict]:
-    """How the run was trained, part by part; a record of an older schema knows one part, of its last start."""
+    """Return the parts of a run's training; a record of an older schema knows one part, that of its last start."""
     if "segments" in record:
         return record["segments"]
     timing = record["timing"]  # the first schema knew neither packs nor several processes
@@ -235,32 +234,31 @@ def segments(record: dict) -> list[dict]:
 
 
 def segment_seconds(segment: dict) -> float:
-    """How much of a device's time a segment took, of all its devices together."""
+    """Return the device time of a segment in seconds, summed over its devices."""
     return segment["device_seconds"] * (segment["hardware"] or {}).get("processes", 1)
 
 
 def device_seconds(record: dict) -> float:
-    """How much of a device's time the run took, of all its devices together."""
+    """Return the device time of the run in seconds, summed over its devices."""
     return sum(map(segment_seconds, segments(record)))
 
 
 def outcome(record: dict) -> str:
-    """How the run ended, in a few words."""
+    """Describe the end of the run in a few words."""
     return "diverged" if record["status"] == "diverged" else f"test error {record['final']['test_error']:.2f} %"
 
 
 def best_point(curve: list[dict]) -> dict:
-    """The entry with the lowest test error, the first of equals; selected on the test set."""
+    """Return the evaluation with the lowest test error, the first of equals; it is selected on the test set."""
     measured = [point for point in curve if point["test_error"] is not None]
     return min(measured, key=lambda point: point["test_error"]) if measured else {}
 
 
 @dataclass(frozen=True)
 class Pool:
-    """All records below a folder: ``records`` by run identity, and ``damaged`` files, each with what is wrong; those of
-    newer code, and those that can't be read, are among these.
+    """All records below a folder: ``records`` by run identity, and unusable files in ``damaged``, each with its error.
 
-    ``firsts``: by run identity that of the same row's run with seed 0, as far as it is known.
+    ``firsts``: by run identity, the identity of the same row's run with seed 0, as far as it is known.
     """
 
     root: Path
@@ -273,7 +271,7 @@ class Pool:
         return self.records.get(run.identity)
 
     def of_row(self, first: Run) -> list[dict]:
-        """The records of a row's runs, whose run with seed 0 is ``first``, in the order of their seeds."""
+        """Return the records of a row's runs, ordered by seed; ``first`` is its run with seed 0."""
         if sum(map(len, self._rows.values())) != len(self.records):
             self._rows.clear()
             for record in self.records.values():
@@ -283,7 +281,7 @@ class Pool:
         return self._rows.get(first.identity, [])
 
     def first_of(self, record: dict) -> str:
-        """The identity of the run with seed 0 of the row that the record's run is of."""
+        """Return the identity of the run with seed 0 of the same row as the record's run."""
         identity = record["identity"]
         if identity not in self.firsts:
             self.firsts[identity] = _with_seed_0(Run.from_specification(record["specification"])).identity
@@ -291,7 +289,7 @@ class Pool:
 
 
 def _with_seed_0(run: Run) -> Run:
-    """The run with seed 0 of the same row: its teacher is the same, and what it begins with has its own seed."""
+    """Return the run with seed 0 of the same row: with the same teacher, and a pre-training with seed 0."""
     if run.pretrained is None:
         return replace(run, seed=0)
     if run.pretrained.seed != run.seed:  # as no row's
@@ -300,8 +298,10 @@ def _with_seed_0(run: Run) -> Run:
 
 
 def record_files(root: Path) -> list[Path]:
-    """The files below ``root`` that should be records, sorted; none if the folder is absent. Raises PoolError for a
-    folder that can't be read: its records would be taken for missing."""
+    """List the files of records below ``root``, sorted; none if the folder is absent.
+
+    Raises PoolError for a folder that cannot be read: its records would be taken for missing.
+    """
 
     def refuse(error: OSError) -> None:
         if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
@@ -328,6 +328,6 @@ def read_pool(root: Path) -> Pool:
     return pool
 
 
-def records_digest(records: list[dict]) -> str:
-    """SHA-256 over the digests of the records, in an order of its own: says which records a table was made from."""
-    return hashlib.sha256("".join(sorted(record["record_sha256"] for record in records)).encode()).hexdigest()
+def records_digest(records: list[dict], name: str = "record_sha256") -> str:
+    """Return the SHA-256 of the records' sorted digests, which identifies the records of a table."""
+    return hashlib.sha256("".join(sorted(record[name] for record in records)).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""How the runs in a pool stand."""
+"""The status of the runs in a folder."""
 
 import time
 from dataclasses import dataclass
@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from reproductions.harness.console import complain
-from reproductions.harness.experiment import Experiment, recorded_tables
+from reproductions.harness.experiment import Experiment
 from reproductions.harness.known_records import read_known_pool
+from reproductions.harness.launched import launched_tables
 from reproductions.harness.launching.claims import owned
 from reproductions.harness.launching.progress import describe, duration
 from reproductions.harness.launching.run_paths import Status
@@ -22,12 +23,15 @@ LAST_LINES = 5  # of what a failed run said
 
 
 def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console) -> int:
-    """Print what is recorded, running, stopped and failed below ``out``; returns 1 if anything failed or is damaged."""
+    """Print the status of all runs below ``out``; returns 1 if a run failed or a record is damaged, else 0."""
     pool = read_known_pool(out / "records", whole=False)
     table = Table("experiment", "profile", "row", "done", "diverged", "errors, %")
-    for experiment, variant, seeds in recorded_tables(experiments, pool):
+    left = set(pool.records)
+    for experiment, variant in launched_tables(experiments, out, pool):
+        seeds = experiment.recorded_seeds(variant, pool)
         for result in experiment.results(variant, seeds, pool, pool):
             if result.records:
+                left.difference_update(record["identity"] for record in result.records)
                 diverged = sum(record["status"] == "diverged" for record in result.records)
                 errors = [record["final"]["test_error"] for record in result.records]
                 shown = ", ".join("–" if error is None else f"{error:.2f}" for error in errors)
@@ -35,9 +39,10 @@ def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console
                 table.add_row(experiment.name, variant.name, result.row.key, done, str(diverged), shown)
     if table.row_count:
         console.print(table)
-    else:
-        known = f"{len(pool.records)} records, none of them in a listed table," if pool.records else "no records"
-        console.print(f"{known} in {out / 'records'}")
+    if not pool.records:
+        console.print(f"no records in {out / 'records'}")
+    elif left:
+        console.print(f"{len(left)} of {len(pool.records)} records in {out / 'records'} are in no listed table")
 
     standings = find_standings(out, {path.stem for path in (out / "records").glob("*/*/*.json")})
     for standing in standings:
@@ -49,8 +54,10 @@ def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console
 
 @dataclass(frozen=True)
 class Standing:
-    """How a run without a record stands. state: running, queued, stopped, waiting or failed; text: what more is
-    known, after a colon or a comma."""
+    """The status of a run without a record.
+
+    state: running, queued, stopped, waiting or failed. text: further details, after a colon or a comma.
+    """
 
     run: str
     state: str
@@ -58,9 +65,9 @@ class Standing:
 
 
 def find_standings(out: Path, recorded: set[str]) -> list[Standing]:
-    """How the runs below ``out`` stand that are not in ``recorded`` (short ids), by what their jobs wrote and by SLURM.
+    """Find the status of the runs below ``out`` that are not ``recorded`` (short ids), from jobs' files and SLURM.
 
-    Where SLURM's queue can't be asked, files alone tell.
+    If SLURM's queue does not answer, the files alone decide.
     """
     submissions = [s for s in read_submissions(out) if set(s.runs) - recorded]
     living = queue.jobs({job for submission in submissions for job in submission.jobs}) if submissions else {}
@@ -93,10 +100,11 @@ def _standing(
     own = submission.job_of(folder.name) if submission is not None else None
     if jobs:  # any of them may train it; its own would begin with it
         shown = [living[own]] if own in living else jobs[:3]
-        states = ", ".join(f"{job.id} {job.state.lower()}{_reason(job.reason)}" for job in shown)
+        states = ", ".join(f"{job.id} {job.state.lower()}{'' if job.reason in ('', 'None') else f' ({job.reason})'}"
+                           for job in shown)  # fmt: skip
         return Standing(name, "queued", f"{begun}: {states}{' …' if len(jobs) > 3 and own not in living else ''}")
     if own is not None and living is None:
-        return Standing(name, "queued", f" as {own} or ended{begun} (SLURM's queue can't be asked)")
+        return Standing(name, "queued", f" as {own} or ended{begun} (SLURM's queue does not answer)")
     again = "the same command goes on from its checkpoint" if resumable else "the same command begins it"
     if own is not None:
         if own not in endings:
@@ -106,14 +114,10 @@ def _standing(
 
 
 def _begun(name: str, status: Status | None) -> str:
-    """How far a run with a checkpoint had come that nobody trains now."""
+    """Describe the progress of a run that has a checkpoint and no process."""
     if status is None:
         return ""
     if status.progress is not None:
         return f", {status.progress.iteration:,} of {status.progress.iterations:,} iterations done"
     said = status.message.removeprefix(f"{name} stopped ").removesuffix("; it can be resumed")
     return f", {said}" if status.state == "stopped" and said else ""
-
-
-def _reason(reason: str) -> str:
-    return "" if reason in ("", "None") else f" ({reason})"

@@ -1,1 +1,1 @@
-"""Tables on ImageNet: the networks, the experiment, and tests of weights from elsewhere."""
+"""Tables on ImageNet: the networks, the experiment, and the evaluation of given weights."""

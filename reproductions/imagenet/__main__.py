@@ -1,4 +1,4 @@
-"""``python -m reproductions.imagenet``, and with ``--evaluate-only`` tests of weights."""
+"""``python -m reproductions.imagenet``; with ``--evaluate-only``, the evaluation of given weights."""
 
 import sys
 

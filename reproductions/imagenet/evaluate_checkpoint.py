@@ -1,16 +1,17 @@
-"""The papers' tests of a network on ImageNet, for weights in a file or torchvision's: nothing is trained or written.
+"""The papers' ImageNet tests of weights from a file, or of torchvision's; nothing is trained or written.
 
     python -m reproductions.imagenet --evaluate-only runs/weights/0123456789abcdef.pt
     python -m reproductions.imagenet --evaluate-only torchvision:resnet50 --data DIR --tests center,ten_crop
 
-Files may be this suite's own, PyTorch's or safetensors'. Of this suite's own the record beside them says what they
-belong to, and what the same tests gave at the end of the training; of others :mod:`resnet.weights` finds it out, with
-``--model``, ``--variant`` and ``--shortcut`` where they leave it open. DIR has the folder ``imagenet`` with ``val`` and
-in it a folder for every class, named as in ImageNet, by which classes are ordered; ``train`` need not be there.
+Files may be this suite's own, PyTorch's or safetensors'. For this suite's own, the record beside the file names the
+network and has the same tests' errors at the end of training. For others, :mod:`resnet.weights` recognises the network;
+``--model``, ``--variant`` and ``--shortcut`` settle ambiguous cases. DIR has the folder ``imagenet`` with ``val``,
+which has a folder for each class, named as in ImageNet; the names give the order of the classes. ``train`` is not
+needed.
 
-Images are normalised as in Bag of Tricks. Torchvision's mean and standard deviation are the same numbers but for up to
-half a grey value of 255 in the means, which is less than 0.01 standard deviations. Crops are resampled from the image
-in one step, and not cut out of a resized one at whole pixels, so that they lie up to half a pixel elsewhere.
+Images are normalised as in Bag of Tricks. Torchvision has the same standard deviations, and means that differ by up to
+half a grey value of 255, less than 0.01 standard deviations. Crops are resampled from the image in one step rather than
+cut out of a resized one at whole pixels, so they are shifted by up to half a pixel.
 """
 
 import argparse
@@ -54,13 +55,13 @@ from resnet.weights import (
     torchvision_file,
 )
 
-ERRORS = ("test_error", "test_top5_error")  # as records call them: top-1 and top-5
+ERRORS = ("test_error", "test_top5_error")  # names of the top-1 and top-5 error in records
 SHOWN_TESTS = {"center": "1-crop", "ten_crop": "10-crop", "multi_scale": "multi-scale"}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights, the network that they belong to, and where they are from; ``record`` is that of their run, if any."""
+    """Weights, their network and file, and the record of their run, if any."""
 
     state: dict
     architecture: Architecture
@@ -68,42 +69,60 @@ class Checkpoint:
     record: dict | None = None
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The options that go with ``--evaluate-only``."""
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """The options that go with ``--evaluate-only``; their help explains them."""
+
+    evaluate_only: str
+    model: str | None
+    variant: str | None
+    shortcut: str | None
+    data: Path
+    dataset: str | None
+    tests: list[str]
+    batch: int | None
+    image_size: int | None
+    device: str
+    precision: str
+    workers: int | None
+
+
+def parse(arguments: list[str] | None) -> EvaluationOptions:
+    """Parse the options that go with ``--evaluate-only``."""
     parser = argparse.ArgumentParser(
         prog="python -m reproductions.imagenet",
-        description="Tests weights by the papers' protocol; nothing is trained or written.",
+        description="Test weights by the papers' protocol; nothing is trained or written.",
     )
     add = parser.add_argument
     add("--evaluate-only", metavar="CHECKPOINT", required=True, help="a file of weights, or torchvision:resnet50, ...")
-    add("--model", help="what the weights belong to, such as resnet50, where they don't tell")
-    add("--variant", choices=VARIANTS, help="the same; torchvision's are of variant b")
-    add("--shortcut", choices=SHORTCUTS, help="the same")
-    add("--data", type=path_argument, default=DEFAULT_DATA, help="the folder that has imagenet/val (default: data)")
-    add("--dataset", choices=FOLDERS, help="default: that of the weights' record, else imagenet")
-    add("--tests", type=_tests, default=list(TESTS), help=f"default: {','.join(TESTS)}")
-    add("--batch", type=int, help="images tested at once (default: 64, and 8 at several scales)")
-    add("--image-size", type=int, help="pixels on a crop's side (default: that of the weights' record, else 224)")
+    add("--model", help="network of the weights, such as resnet50, if they fit several")
+    add("--variant", choices=VARIANTS, help="its variant, likewise; torchvision's nets have variant b")
+    add("--shortcut", choices=SHORTCUTS, help="its shortcuts, likewise")
+    add("--data", type=path_argument, default=DEFAULT_DATA, help="folder with imagenet/val (default: data)")
+    add("--dataset", choices=FOLDERS, help="data set (default: from the weights' record, else imagenet)")
+    add("--tests", type=_tests, default=list(TESTS), help=f"tests (default: {','.join(TESTS)})")
+    add("--batch", type=int, help="images per batch (default: 64, and 8 at several scales)")
+    add("--image-size", type=int, help="side of a crop in pixels (default: from the weights' record, else 224)")
     add("--device", default="auto", help="auto (default): a CUDA GPU if there is one; or cpu, cuda, cuda:1")
-    add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where the device has it, else fp32")
-    add("--workers", type=int, help="processes that read images (default: one per thread)")
+    add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 if available, else fp32")
+    add("--workers", type=int, help="processes for reading images (default: one per thread)")
     options = parser.parse_args(arguments)
     for name, least in (("batch", 1), ("image_size", 1), ("workers", 0)):
         value = getattr(options, name)
         if value is not None and value < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
-    return options
+    return EvaluationOptions(**vars(options))
 
 
 def _tests(text: str) -> list[str]:
     tests = text.replace(",", " ").split()
     if not tests or not set(tests) <= set(TESTS):
-        raise argparse.ArgumentTypeError(f"{text!r} names something else than the tests {', '.join(TESTS)}")
+        raise argparse.ArgumentTypeError(f"{text!r} must name tests among: {', '.join(TESTS)}")
     return [test for test in TESTS if test in tests]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Test a checkpoint and print the errors; returns the exit status.
+    """Test a checkpoint and print the errors; return the exit status.
 
     0: tested. 2: the weights or data can't be used, and the message says why. 130: interrupted.
     """
@@ -118,8 +137,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def evaluate(options: argparse.Namespace, console: Console) -> str:
-    """What is tested, a table of its errors beside the reported ones, and notes."""
+def evaluate(options: EvaluationOptions, console: Console) -> str:
+    """Return a description of the test, a table of the errors beside the reported ones, and notes."""
     device = find_device(options.device)
     precision = resolve_precision(options.precision, device)
     checkpoint = find_checkpoint(options)
@@ -147,13 +166,13 @@ def evaluate(options: argparse.Namespace, console: Console) -> str:
         f"{name}: {len(dataset.test):,} test images in {dataset.root / 'val'}, crops of {recipe.image_size} pixels; "
         f"{precision} on {where}",
     ]
-    if trained and (name, recipe.image_size) != (trained["data"], size):  # what is recorded is of something else
+    if trained and (name, recipe.image_size) != (trained["data"], size):  # the record is about another test
         checkpoint = replace(checkpoint, record=None)
     return "\n".join([*lines, "", _table(checkpoint, name, errors, seconds, len(dataset.test))])
 
 
-def find_checkpoint(options: argparse.Namespace) -> Checkpoint:
-    """The weights that the options name, and what they belong to. Raises WeightsError and RecordError."""
+def find_checkpoint(options: EvaluationOptions) -> Checkpoint:
+    """Return the weights that the options name, and their network. Raises WeightsError and RecordError."""
     wanted, source = (options.model, options.variant, options.shortcut), options.evaluate_only
     if source.startswith(TORCHVISION):
         name = source.removeprefix(TORCHVISION)
@@ -170,12 +189,15 @@ def find_checkpoint(options: argparse.Namespace) -> Checkpoint:
     architecture = Architecture(run["model"], {**run["model_options"], **classes})
     own = (architecture.model, architecture.variant, architecture.shortcut)
     if contradicted := [w for w, own in zip(wanted, own) if w not in (None, own)]:
-        raise WeightsError(f"{path} holds {architecture}, its record says, and not {' '.join(contradicted)}")
+        raise WeightsError(f"{path} holds {architecture} according to its record, not {' '.join(contradicted)}")
     return Checkpoint(state, architecture, path, record)
 
 
 def _record_of(path: Path, state: dict) -> dict | None:
-    """The record of the run that left ``OUT/weights/<id>.pt``; None if there is none."""
+    """Return the record of the run that wrote ``OUT/weights/<id>.pt``; None if there is none.
+
+    Raises WeightsError if the record belongs to other weights, and RecordError if it is damaged.
+    """
     if path.resolve().parent.name != "weights":
         return None
     found = sorted(path.resolve().parents[1].glob(f"records/*/*/{path.stem}.json"))
@@ -184,26 +206,26 @@ def _record_of(path: Path, state: dict) -> dict | None:
     record = read_record(found[0])
     if (digest := digest_of_weights(state)) != record["weights_sha256"]:
         raise WeightsError(f"{path} holds the weights {digest}, but {found[0]} says {record['weights_sha256']}: one of "
-                           "the two is of another run; give a copy of the file elsewhere, with --model")  # fmt: skip
+                           "them belongs to another run; copy the weights elsewhere and give --model")  # fmt: skip
     return record
 
 
 def _load(name: str, directory: Path, checkpoint: Checkpoint, outputs: int) -> FolderDataset:
-    """The data set's test images. Raises DataError and WeightsError where they don't go together with the weights."""
+    """Return the data set's test images. Raises DataError and WeightsError if they don't fit the weights."""
     if name not in FOLDERS:
         raise WeightsError(f"{checkpoint.path} was trained on {name}; these tests are for: {', '.join(FOLDERS)}")
     dataset = load_test_folder(name, directory)
     if outputs != dataset.num_classes:
-        raise WeightsError(f"{checkpoint.path} tells {outputs:,} classes apart, but {name} has {dataset.num_classes:,}")
+        raise WeightsError(f"{checkpoint.path} has {outputs:,} classes, but {name} has {dataset.num_classes:,}")
     foreign = [folder for folder in dataset.classes if not (len(folder) == 9 and folder[0] == "n")]
     if name == "imagenet" and checkpoint.record is None and foreign:
-        raise DataError(f"{dataset.root / 'val'} has classes such as {foreign[0]}: they must have ImageNet's names, as "
-                        "n01440764, because weights from elsewhere have the classes in the order of these")  # fmt: skip
+        raise DataError(f"{dataset.root / 'val'} has classes such as {foreign[0]}: they must have ImageNet's names, "
+                        "such as n01440764, which give the order of classes in weights from elsewhere")  # fmt: skip
     return dataset
 
 
 def _table(checkpoint: Checkpoint, data: str, errors: dict, seconds: dict, images: int) -> str:
-    """The errors by test beside what the run's record and the papers say, and where the latter is from."""
+    """Return a table of the errors by test beside the recorded and the reported ones, with notes on the sources."""
     published = {test: [_reported(checkpoint, data, metric) for metric in _metrics(test)] for test in errors}
     sources = dict.fromkeys(n.source for numbers in published.values() for n in numbers if n)
     columns = {"test": [SHOWN_TESTS[test] for test in errors]}
@@ -218,17 +240,20 @@ def _table(checkpoint: Checkpoint, data: str, errors: dict, seconds: dict, image
     columns["seconds"] = [f"{value:.1f}" for value in seconds.values()]
     notes = [f"- Reported by {source.name}{source.how and f' ({source.how})'}: {source.url}" for source in sources]
     if sources and checkpoint.architecture.variant != "original":
-        notes.append("- The reported numbers are of the original variant, and of another training, than these weights.")
+        notes.append("- The reported numbers are for the original variant and another training.")
     return markdown_table(columns) + "".join(f"{note}\n" for note in ["", *notes] if notes)
 
 
 def _metrics(test: str) -> list[str]:
-    """The test's top-1 and top-5 error as METRICS name them."""
+    """Return the names of the test's top-1 and top-5 error in METRICS."""
     return list(ONE_CROP) if test == "center" else [name for name, (which, _) in FURTHER_TESTS.items() if which == test]
 
 
 def _reported(checkpoint: Checkpoint, data: str, metric: str) -> reported.Reported | None:
-    """He et al.'s number for a net of this depth and shortcut on ImageNet, or its authors' own."""
+    """Return the reported number for a net of this depth and shortcut on ImageNet; None if there is none.
+
+    It is from He et al., or else from their own implementation.
+    """
     net = checkpoint.architecture
     if data != "imagenet" or net.variant not in ("original", "b"):
         return None
@@ -239,5 +264,5 @@ def _reported(checkpoint: Checkpoint, data: str, metric: str) -> reported.Report
 
 
 def _recorded(record: dict, test: str) -> dict:
-    """What the run's record has of the test."""
+    """Return the test's errors in the run's record; empty if it has none."""
     return record["final"] if test == "center" else record["tests"].get(test, {})

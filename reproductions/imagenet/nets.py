@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class NamedNet(NamedTuple):
-    """A row's key and label, and its net."""
+    """A row's key and label, and its model with options."""
 
     key: str
     label: str
@@ -23,7 +23,7 @@ NETS = (
     NamedNet("resnet101", "ResNet-101", "resnet101", {"shortcut": "B"}),
     NamedNet("resnet152", "ResNet-152", "resnet152", {"shortcut": "B"}),
 )
-# Smoke: nets for small images, because those for ImageNet take minutes to be tested at several scales on a CPU.
+# Smoke: nets for small images, because multi-scale tests of nets for ImageNet take minutes on a CPU.
 TINY_NETS = (
     NamedNet("plain8", "plain-8", "cifar_plain8", {}),
     NamedNet("plain14", "plain-14", "cifar_plain14", {}),

@@ -3,22 +3,22 @@
     python -m reproductions.imagenet --profile paper --rows resnet18,resnet50
     python -m reproductions.imagenet --evaluate-only torchvision:resnet50 --data DIR
 
-Plain nets and ResNet-18 to ResNet-152, with shortcuts as in the tables: option A for 18 layers, A, B and C for 34, B
-for the bottlenecks. All are trained by the recipe of section 3.4: batches of 256 on 8 GPUs, so that BN takes its
+The nets are plain nets and ResNet-18 to ResNet-152, with the tables' shortcuts: option A for 18 layers; A, B and C for
+34; B for the bottlenecks. All are trained by the recipe of section 3.4: batches of 256 on 8 GPUs, so that BN takes its
 statistics over 32 images; learning rate 0.1, divided by 10 when the error plateaus; up to 600,000 iterations; weight
-decay 1e-4 and momentum 0.9; the shorter side scaled to 256 to 480 pixels, a random crop of 224 or its mirror image,
-colour noise along the principal components; no dropout. The final network is tested on the square in each image's
-centre ("1-crop"), on 10 crops, and as a whole at five scales.
+decay 1e-4 and momentum 0.9; the shorter side scaled to 256 to 480 pixels, random crops of 224 with flips, colour noise
+along the principal components; no dropout. The final network is tested on each image's central square ("1-crop"), on 10
+crops, and on the whole image at five scales.
 
-When the error plateaued the paper does not say. Here the learning rate drops at 150,000, 300,000 and 450,000 of all
-600,000 iterations: every 30 epochs, as in Facebook's later public code of these nets (fb.resnet.torch), for as long as
-the paper says at most; Bag of Tricks trains its baseline in the same way. Other readings: 450,000 iterations with drops
-at 150,000 and 300,000 (90 epochs, that code's own length), or a rule that watches the error, for which the paper states
-neither a threshold nor held-out images.
+The paper does not say when the error plateaued. Here the learning rate drops at 150,000, 300,000 and 450,000 of 600,000
+iterations: every 30 epochs, as in Facebook's later public code for these nets (fb.resnet.torch), up to the paper's
+maximum; Bag of Tricks trains its baseline in the same way. Other readings are 450,000 iterations with drops at 150,000
+and 300,000 (90 epochs, the length in that code), or a rule that watches the error, for which the paper gives neither a
+threshold nor held-out images.
 
-One seed of all rows is about 4e19 floating-point operations, more than half of them those of the three bottleneck nets;
-what that takes, ``--dry-run`` tells once records have the rates. So the paper profile has one seed unless told
-otherwise, and then no verdict, which needs three.
+One seed of all rows is about 4e19 floating-point operations, more than half of them for the three bottleneck nets;
+``--dry-run`` estimates the time once records have the rates. The paper profile therefore has one seed by default, and
+no verdict, which needs three.
 
 ``--evaluate-only`` trains nothing and tests the weights in a file, or torchvision's: see
 :mod:`reproductions.imagenet.evaluate_checkpoint`.
@@ -56,7 +56,7 @@ METRICS = [metric for metrics in TESTS.values() for metric in metrics]
 
 
 def recipe_for(profile: str) -> Recipe:
-    """The paper's recipe, or the one cut down for a profile."""
+    """Return the paper's recipe, shortened in the other profiles."""
     if profile == "short":
         return RECIPE.shortened(RECIPE.iterations // 64, eval_interval=RECIPE.iterations // 640)
     if profile == "smoke":
@@ -66,7 +66,7 @@ def recipe_for(profile: str) -> Recipe:
 
 
 def rows(profile: str) -> list[Row]:
-    """The nets of the tables; in the smoke profile smaller ones on synthetic images."""
+    """Return the tables' rows; in the smoke profile, smaller nets on synthetic images."""
     smoke = profile == "smoke"
     return [
         Row(
@@ -83,9 +83,9 @@ def rows(profile: str) -> list[Row]:
 
 
 def report(page: Page) -> list[Path]:
-    """The nets, their errors in each of the three tests beside the reported ones, and learning curves.
+    """Write the nets, their errors in each of the three tests, and learning curves; return the files.
 
-    The curves are those of Figure 4, plain beside residual nets with option A, and those of all other nets.
+    One plot has Figure 4's nets, plain ones beside residual ones with option A; another has all other nets.
     """
     sections = [Section(test.capitalize(), _errors(page, test)) for test in TESTS]
     plain = [result for result in page.results if "plain" in result.row.model]
@@ -101,7 +101,7 @@ def report(page: Page) -> list[Path]:
 
 
 def _errors(page: Page, test: str) -> list[Column]:
-    """The columns of a test: top-1 error, then top-5. The section's heading says which test, so theirs need not."""
+    """Return a test's columns, top-1 error first; headings omit the test, which the section's heading names."""
     columns = [page.net()]
     for metric in TESTS[test]:
         own = replace(page, metric=metric)
@@ -128,12 +128,12 @@ EXPERIMENT = Experiment(
     report=report,
     seeds={"paper": 1, "short": 2, "smoke": 2},
     metric="ten_crop_error",
-    epilog="With --evaluate-only CHECKPOINT nothing is trained, and weights are tested; add --help to it for how.",
+    epilog="With --evaluate-only CHECKPOINT, weights are tested and nothing is trained; its options: add --help.",
 )
 
 
 def main(arguments: list[str]) -> int:
-    """Test weights if ``--evaluate-only`` is among the arguments, else reproduce the tables; returns the status."""
+    """Test weights if ``--evaluate-only`` is an argument, else reproduce the tables; return the exit status."""
     if any(argument.split("=")[0] == "--evaluate-only" for argument in arguments):
         return evaluate_checkpoint.main(arguments)
     from reproductions.harness.cli import run_experiment

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -10,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from reproductions.harness.experiment import Variant
 from reproductions.harness.reporting import intervals
 from reproductions.harness.reporting.curves import draw_curve
-from reproductions.harness.reporting.figure import DOUBLE, INK, STYLE, legend_below, make_figure
+from reproductions.harness.reporting.figure import DOUBLE, INK, legend_below, make_figure, styled
 from reproductions.harness.reporting.frame import Curve
 
 LAYERS_PLACES = (3, 1, 2, 4, 5)  # colours and markers of the nets of Figure 7, the plain ones first
@@ -29,28 +28,28 @@ class Layers:
     by_size: list[list[float]]
 
 
+@styled
 def layer_responses(nets: list[Layers], variant: Variant, data: list[str]) -> Figure:
     """Draw standard deviations of layer responses in layer order and sorted by size, as in Figure 7 of He et al. 2015.
 
     Plain nets are dashed; a band from the lowest to the highest seed surrounds the mean. A net without layers is not
     drawn; the others look as they would beside it. data: the names of the data sets, for the caption.
     """
-    with matplotlib.rc_context(STYLE):
-        figure, axes = make_figure(DOUBLE, 2.3, [*TITLES], variant, data)
-        legend: dict[str, object] = {}
-        drawn = [(place, net) for place, net in zip(LAYERS_PLACES * len(nets), nets) if net.in_order]
-        for axis, meaning, panel in zip(axes, TITLES.values(), ("in_order", "by_size")):
-            for place, net in drawn:
-                layers = getattr(net, panel)
-                mean, low, high = [*map(intervals.mean, layers)], [*map(min, layers)], [*map(max, layers)]
-                draw_curve(axis, Curve([*range(1, len(layers) + 1)], mean, low, high), place, 1, net.plain, most=9)
-                legend[f"{net.label} (n = {len(layers[0])})"] = axis.lines[-1]
-            axis.set(xlabel=meaning, xlim=(0, None))
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes[0].set_ylabel("standard deviation of response")
-        low, high = axes[0].get_ylim()
-        axes[0].set_ylim(0 if low < high / 2 else low, high)
-        if any(len(net.in_order[0]) > 1 for _, net in drawn):
-            legend["lowest to highest seed; lines: mean"] = Patch(color=INK, alpha=0.18, linewidth=0)
-        legend_below(figure, legend)
-        return figure
+    figure, axes = make_figure(DOUBLE, 2.3, [*TITLES], variant, data)
+    legend: dict[str, object] = {}
+    drawn = [(place, net) for place, net in zip(LAYERS_PLACES * len(nets), nets) if net.in_order]
+    for axis, meaning, panel in zip(axes, TITLES.values(), ("in_order", "by_size")):
+        for place, net in drawn:
+            layers = getattr(net, panel)
+            mean, low, high = [*map(intervals.mean, layers)], [*map(min, layers)], [*map(max, layers)]
+            draw_curve(axis, Curve([*range(1, len(layers) + 1)], mean, low, high), place, 1, net.plain, most=9)
+            legend[f"{net.label} (n = {len(layers[0])})"] = axis.lines[-1]
+        axis.set(xlabel=meaning, xlim=(0, None))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].set_ylabel("standard deviation of response")
+    low, high = axes[0].get_ylim()
+    axes[0].set_ylim(0 if low < high / 2 else low, high)
+    if any(len(net.in_order[0]) > 1 for _, net in drawn):
+        legend["lowest to highest seed; lines: mean"] = Patch(color=INK, alpha=0.18, linewidth=0)
+    legend_below(figure, legend)
+    return figure

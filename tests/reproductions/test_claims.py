@@ -153,6 +153,14 @@ def test_where_processes_can_not_be_looked_up_only_touching_counts(tmp_path, mon
     assert not owned(tmp_path, 60)
 
 
+def test_the_start_of_a_process_is_the_kernels_number_and_no_part_of_the_clock(monkeypatch):
+    fields = Path(f"/proc/{os.getpid()}/stat").read_text().rpartition(")")[2].split()
+    assert claims._start_of(os.getpid()) == fields[19]
+    assert claims._lives(os.getpid(), fields[19]) and not claims._lives(os.getpid(), str(int(fields[19]) + 500))
+    for process, started in [(None, fields[19]), (os.getpid(), None), (os.getpid(), "x"), (2**22 + 1, fields[19])]:
+        assert not claims._lives(process, started)
+
+
 def test_of_many_that_want_a_run_at_the_same_moment_one_gets_it(tmp_path):
     for attempt in range(20):
         barrier, got = threading.Barrier(8), []
@@ -419,5 +427,5 @@ def test_a_list_of_starts_that_is_none_fails_its_run_in_a_line_and_no_other(path
     path.parent.mkdir(parents=True)
     path.write_text(content)
     outcome = execute(RUNS, paths, lambda: False, execution=ExecutionOptions(launch="a"))
-    said = f"{path} is no list of the run's starts; remove it: they are then counted anew"
+    said = f"{path} is not a list of the run's starts; remove it to count them anew"
     assert outcome.failures == {RUNS[0]: said} and record_path(paths.records, RUNS[1]).exists()

@@ -17,8 +17,9 @@ from tiny import TINY, make_experiment
 
 from reproductions import __main__ as main
 from reproductions import cifar_table
-from reproductions.harness import cli, launching, minutes, preflight
+from reproductions.harness import cli, launching, preflight
 from reproductions.harness.experiment import Experiment, Variant
+from reproductions.harness.launched import launched_tables
 from reproductions.harness.launching import cost
 from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.run_paths import RunPaths
@@ -111,6 +112,7 @@ def test_the_smoke_profile_trains_every_run_and_ends_with_a_table(out, capsys):
     table = (out / "tables" / "tiny_smoke.md").read_text()
     assert table in printed.out and "synthetic data, not comparable with the paper" in table
     assert "ResNet-8" in table and "n = 2" in table
+    assert [v for _, v in launched_tables([experiment], out, pool)] == [SMOKE]
     assert {path.name for path in (out / "plots").iterdir()} >= {"tiny_smoke_depth.png", "tiny_smoke_curves.svg"}
     assert "done 2/2" in printed.err
     assert len(list((out / "weights").iterdir())) == 2
@@ -174,7 +176,6 @@ def test_a_record_of_newer_code_is_not_called_damaged_nor_moved_away(out, launch
 def test_a_launch_says_before_it_trains_why_its_records_can_not_be_published(
     out, launched, monkeypatch, capsys, tmp_path, flags
 ):
-    monkeypatch.setattr(minutes, "PUBLISHED", tmp_path / "published")
     monkeypatch.setattr(preflight.provenance, "why_unpublishable", lambda code: "git says: no")
     run(out, *flags)
     assert "these records can't be published: git says: no. Training goes on." in capsys.readouterr().err and launched
@@ -237,7 +238,7 @@ def test_the_device_and_the_runs_decide_which_launcher_auto_is(out, launched, mo
     assert asked == [("auto", "cpu", 2)]
 
 
-PACKS_NOT = "trains one run at a time whatever --pack says"
+PACKS_NOT = "trains one run at a time in spite of --pack"
 
 
 def test_packing_is_said_to_have_no_effect_on_a_processor(out, launched, capsys):
@@ -267,7 +268,7 @@ def test_training_on_a_processor_says_why_unless_it_was_asked_for(out, no_gpu, l
     [
         (["--profile", "long"], "invalid choice: 'long'"),
         (["--launcher", "cloud"], "invalid choice: 'cloud'"),
-        (["--rows", "resnet8,resnet9"], "no row resnet9; its rows are: resnet8, resnet14"),
+        (["--rows", "resnet8,resnet9"], "no row resnet9; available rows: resnet8, resnet14"),
         (["--rows", " , "], "no row is named"),
         (["--seeds", "0"], "'0' is not a whole number of at least 1"),
         (["--seeds", "-1"], "not a whole number"),
@@ -606,7 +607,7 @@ def submitted(out, monkeypatch):
 def test_cancel_cancels_the_living_jobs_of_one_experiment(out, submitted, capsys):
     assert main.main(["cancel", "cifar_table", "--out", str(out)]) == 0
     assert sorted(submitted) == ["12_0", "12_1"]
-    assert "cancelled 2 jobs of cifar_table: 12_0, 12_1; a launch goes on" in capsys.readouterr().out
+    assert "cancelled 2 jobs of cifar_table: 12_0, 12_1; a launch continues" in capsys.readouterr().out
 
 
 def test_cancel_says_when_there_is_nothing_to_cancel(out, submitted, monkeypatch, tmp_path, capsys):
@@ -685,8 +686,7 @@ def test_runs_that_begin_inline_leave_busy_cores_alone(out, launched, capsys, mo
     told = f"keep {busy} of 4 cores busy: runs that are begun now train with {threads} instead of 4 threads" in said
     assert told == (busy > 0)
     four_cores.threads = 4
-    main.launch_within(cli.wanted_runs(TINY_EXPERIMENT, SMOKE, range(1)), cli.parse(
-        TINY_EXPERIMENT, [*arguments, "--minutes", "1"]), Options())  # fmt: skip
+    cli.run_experiment(TINY_EXPERIMENT, [*arguments, "--minutes", "1"])
     assert four_cores.threads == threads
 
 

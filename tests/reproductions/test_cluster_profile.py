@@ -81,7 +81,7 @@ def test_options_that_the_profile_or_the_jobs_set_are_not_for_extra(tmp_path, ke
 @pytest.mark.parametrize("key", ["--exclude", "Exclude", "job_name", "nice=1", "a b", "a\nb", "", "größe", "exclude "])
 def test_what_is_no_option_is_refused(tmp_path, key):
     (tmp_path / "bad.toml").write_text(f'[extra]\n{json.dumps(key, ensure_ascii=False)} = "x"', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"bad\.toml: extra\.'.*is no option of sbatch"):
+    with pytest.raises(ValueError, match=r"bad\.toml: extra\.'.*is not an option of sbatch"):
         load_cluster_profile("bad", tmp_path)
 
 
@@ -95,7 +95,7 @@ def test_a_value_of_more_than_one_line_is_refused(tmp_path, value):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("gpu = 1", "there is no key 'gpu'; the keys are: partition, account, .*gpus"),
+        ("gpu = 1", "there is no key 'gpu'; available keys: partition, account, .*gpus"),
         ('gpus = "2"', "gpus must be a whole number, not '2'"),
         ("gpus = true", "gpus must be a whole number"),
         ("gpus = -1", "gpus is -1, too small"),

@@ -107,13 +107,13 @@ def test_weights_of_another_run_under_its_name(evaluate, out, tmp_path):
     (tmp_path / "records").symlink_to(out / "records")
     torch.save({"fc.bias": torch.zeros(10)}, tmp_path / "weights" / weights.name)
     status, text, said = evaluate(tmp_path / "weights" / weights.name)
-    assert (status, text) == (2, "") and "one of the two is of another run" in said
+    assert (status, text) == (2, "") and "one of them belongs to another run" in said
 
 
 def test_own_weights_are_what_their_record_says(evaluate, out):
     (weights,) = (out / "weights").glob("*.pt")
     status, _, said = evaluate(weights, "--model", "resnet50")
-    assert status == 2 and "holds cifar_resnet8 num_classes=10, its record says, and not resnet50" in said
+    assert status == 2 and "holds cifar_resnet8 num_classes=10 according to its record, not resnet50" in said
 
 
 # ------------------------------------------------------------------------------------------------------- other weights
@@ -163,7 +163,7 @@ def test_what_cannot_be_tested(evaluate, tmp_path, theirs, asked, message):
 def test_another_number_of_classes(evaluate, tmp_path):
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "net.pt")
     status, _, said = evaluate(tmp_path / "net.pt", *SYNTHETIC)
-    assert status == 2 and "net.pt tells 1,000 classes apart, but synthetic_imagenet has 10" in said
+    assert status == 2 and "net.pt has 1,000 classes, but synthetic_imagenet has 10" in said
 
 
 def test_torchvisions_weights_without_a_network(evaluate, tmp_path, monkeypatch):
@@ -214,7 +214,7 @@ https://github.com/KaimingHe/deep-residual-networks
 
 
 def test_another_variant_and_another_shortcut_are_not_passed_off_as_the_papers():
-    assert "original variant, and of another training, than" in table(Architecture("resnet50", {"variant": "b"}))
+    assert "original variant and another training" in table(Architecture("resnet50", {"variant": "b"}))
     assert "eported" not in table(Architecture("resnet50", {"variant": "d"}))
     assert "eported" not in table(Architecture("resnet18"))  # the paper's has shortcut A
     assert "eported" not in table(Architecture("resnet50"), data="synthetic_imagenet")
@@ -232,4 +232,4 @@ def test_foreign_names_of_classes_are_refused(evaluate, tmp_path, monkeypatch, d
 
     monkeypatch.setattr(evaluate_checkpoint, "load_test_folder", load)
     status, _, said = evaluate(tmp_path / "net.pt")
-    assert status == 2 and "has classes such as bar: they must have ImageNet's names, as n01440764" in said
+    assert status == 2 and "has classes such as bar: they must have ImageNet's names, such as n01440764" in said

@@ -15,6 +15,7 @@ from reproductions.cifar_imagenet_stem.predictions import PREDICTIONS
 from reproductions.harness import measurements, provenance, publish
 from reproductions.harness.cli import run_experiment
 from reproductions.harness.exact_errors import EXACT_ERRORS
+from reproductions.harness.experiment import Variant
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.measurements import MeasurementError, seal
 from reproductions.layer_responses.measuring import RESPONSES
@@ -61,7 +62,7 @@ def test_other_data_are_not_even_loaded(tmp_path, monkeypatch):
 def test_positions_that_are_not_those_of_the_copy_are_a_problem(copied, tmp_path, monkeypatch, positions):
     monkeypatch.setattr(measurements, "load", lambda name, folder: replace(synthetic(), inexact_test=positions))
     (problem,) = EXACT_ERRORS.make_missing([leave(tmp_path, RUN)], RunPaths(tmp_path, tmp_path), CPU)
-    assert "the positions of the others" in problem and not (tmp_path / "exact_errors").exists()
+    assert "the positions of inexact images" in problem and not (tmp_path / "exact_errors").exists()
 
 
 def own_results(out, wrong=832, exact_wrong=830, **changes):
@@ -83,11 +84,11 @@ def own_results(out, wrong=832, exact_wrong=830, **changes):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"error": 8.31}, "its errors are not its numbers"),
-        ({"exact_error": 8.3}, "its errors are not its numbers"),
-        ({"exact_wrong": 833}, "wrong answers can't be"),
-        ({"exact_wrong": 811}, "wrong answers can't be"),
-        ({"exact_images": 10_000}, "numbers of images can't be"),
+        ({"error": 8.31}, "its errors contradict its numbers"),
+        ({"exact_error": 8.3}, "its errors contradict its numbers"),
+        ({"exact_wrong": 833}, "wrong answers are impossible"),
+        ({"exact_wrong": 811}, "wrong answers are impossible"),
+        ({"exact_images": 10_000}, "numbers of images are impossible"),
         ({"inexact_sha256": "0" * 64}, "its inexact images"),
         ({"wrong": 832.0}, "wrong is 832.0"),
         ({"schema": 2, "new": 1}, "newer code wrote it, in schema 2, .*: update the code"),
@@ -105,13 +106,13 @@ def test_publish_report_and_check(repository, tmp_path):
     publish.publish(tmp_path / "runs" / "records", results)
     new, refused = publish.publish_measurements(tmp_path / "runs", results)
     assert [path.parent for path in new] == [results / "exact_errors"] and refused == {}
-    publish.report([experiment], results, repository / "README.md")
+    publish.report([(experiment, Variant())], results, repository / "README.md")
     said = "On the 9,980 test images of cifar10 that are exact in this copy, the mean test error differs by "
     assert f"- {said}0.00 points (1 run measured, in fp32).\n" in (results / "tables" / "cifar_table.md").read_text()
     (repository / "README.md").write_text("")
-    assert publish.check([experiment], results, repository / "README.md") == []
+    assert publish.check([(experiment, Variant())], results, repository / "README.md") == []
     new[0].write_text(json.dumps(json.loads(new[0].read_text()) | {"exact_wrong": 831}))
-    problems = publish.check([experiment], results, repository / "README.md")
+    problems = publish.check([(experiment, Variant())], results, repository / "README.md")
     assert any(new[0].name in problem and "digest" in problem for problem in problems)
     assert any("cifar_table.md: differs" in problem for problem in problems)
 

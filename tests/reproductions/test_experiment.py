@@ -8,8 +8,8 @@ from tiny import make_experiment
 
 from reproductions import cifar_table, degradation, precision
 from reproductions.bag_of_tricks import tweaks
-from reproductions.experiments import EXPERIMENTS, evidence
-from reproductions.harness.experiment import PROFILES, Row, Variant, recorded_tables
+from reproductions.experiments import EXPERIMENTS, PUBLISHED_TABLES, evidence
+from reproductions.harness.experiment import PROFILES, Row, Variant
 from reproductions.harness.records import Pool, read_pool
 from resnet.recipe import Recipe, learning_rate_at
 
@@ -128,7 +128,7 @@ def test_an_unknown_profile_is_an_error_that_lists_the_profiles():
 
 
 def test_an_unknown_row_is_an_error_that_lists_the_rows():
-    with pytest.raises(ValueError, match="no row resnet21, vgg; its rows are: resnet20, .*resnet110"):
+    with pytest.raises(ValueError, match="no row resnet21, vgg; available rows: resnet20, .*resnet110"):
         cifar_table.EXPERIMENT.runs(PAPER, 1, ["resnet20", "resnet21", "vgg"])
 
 
@@ -186,41 +186,12 @@ def test_a_table_has_room_for_every_recorded_seed(tmp_path):
     assert rows[1].records(Variant(precision="bf16"), pool) == []
 
 
-def test_records_of_a_departure_make_a_table_of_it_where_no_other_table_shows_them(tmp_path):
-    rows = make_experiment(data="cifar10").rows("paper")
-    exact = [replace(row, recipe=replace(row.recipe, precision="fp32")) for row in rows]
-    table = replace(make_experiment(), name="table", rows=lambda profile: rows if profile == "paper" else [])
-    precise = replace(table, name="precise", rows=lambda profile: exact[:1] if profile == "paper" else [])
-    measured = replace(table, name="measured", measure=lambda *_: [])
-    few = make_experiment(depths=(14,))  # on synthetic images, of which there are no 45,000
-    experiments = [table, replace(table, name="figure"), precise, measured, replace(few, name="few")]
-
-    def tables():
-        return [(e.name, v.name, seeds) for e, v, seeds in recorded_tables(experiments, read_pool(tmp_path))]
-
-    assert tables() == []
-    store(tmp_path, make_record(few.rows("paper")[0].run(0), 8.0))
-    in_few = tables()
-    assert {name for name, *_ in in_few} == {"few"}
-    store(tmp_path, make_record(exact[0].run(0), 8.0))
-    assert tables() == [("precise", "paper", 5), *in_few]  # a row's own precision is no departure
-    departures = {Variant(precision="bf16"): rows[1].run(6), Variant(train_images=45_000): exact[1].run(6)}.items()
-    store(tmp_path, *(make_record(variant.apply(run), 8.0) for variant, run in departures))
-    assert tables() == [
-        ("table", "paper, bf16", 7),
-        ("table", "paper, 45000-images, fp32", 7),
-        ("precise", "paper", 5),
-        ("measured", "paper, bf16", 7),
-        ("measured", "paper, 45000-images, fp32", 7),
-        *in_few,
-    ]
-    store(tmp_path, make_record(rows[0].run(0), 8.0))
-    assert tables()[:3] == [
-        ("table", "paper", 5),
-        ("table", "paper, bf16", 7),
-        ("table", "paper, 45000-images, fp32", 7),
-    ]
-    assert ("figure", "paper", 5) in tables()
+def test_each_experiment_is_published_in_the_profiles_on_real_data_before_departures_are():
+    for experiment in EXPERIMENTS:
+        variants = [variant for one, variant in PUBLISHED_TABLES if one is experiment]
+        assert variants[0] == PAPER and variants[-1] == Variant("short")
+        assert all(experiment.resolve(variant) == variant for variant in variants)
+        assert all(variant.profile == "paper" and variant.suffix for variant in variants[1:-1])
 
 
 def test_kernels_are_chosen_for_runs_that_have_two_kinds_and_change_no_other():
@@ -238,30 +209,6 @@ def test_kernels_are_chosen_for_runs_that_have_two_kinds_and_change_no_other():
     assert {(run.recipe.kernels, run.recipe.precision) for run in ladder} == {("fused", "auto")}
     with pytest.raises(ValueError, match="fused kernels can't be chosen here: none of these rows"):
         cifar_table.EXPERIMENT.resolve(Variant(precision="fp32", kernels="fused"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "departure",
-    [
-        {"precision": "fp32"},
-        {"precision": "bf16"},
-        {"train_images": 45_000},
-        {"kernels": "fused"},
-        {"kernels": "library"},
-    ],
-)
-def test_what_was_launched_with_a_departure_is_shown_as_that(tmp_path, departure):
-    """Of every experiment, whatever precisions and images its rows have themselves; and under no other heading."""
-    variant = Variant(**departure)
-    for experiment in EXPERIMENTS:
-        runs = experiment.runs(variant, 1) if experiment.has(variant) else []
-        pool = Pool(tmp_path, {run.identity: make_record(run, 8.0) for run in runs})
-        shown = {Variant(): set(), variant: set()}
-        for table, found, _ in recorded_tables(EXPERIMENTS, pool):
-            if table.measure is None or table is experiment:
-                shown[found] |= table.shown(found, pool)  # KeyError: under another heading
-        assert experiment.shown(variant, pool) <= shown[Variant()] | shown[variant]
 
 
 def test_the_fast_row_of_the_precision_table_is_the_cifar_tables_own():

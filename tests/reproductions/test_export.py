@@ -223,7 +223,7 @@ def test_a_row_that_two_experiments_have_is_exported_again_and_another_ones_file
     before, trained = path.read_bytes(), details.rows("smoke")[1]
     leave(out, trained.run(0), 9.0)
     code, said = run_export(out, to, experiment=details)
-    assert code == 2 and f"the weights in {path} are those of ResNet-8 (Degradation" in said
+    assert code == 2 and f"{path} has the weights of ResNet-8 (Degradation" in said
     assert "trained in another way; move it away, or name another folder" in said and "nothing was written" in said
     assert path.read_bytes() == before and len(list(to.iterdir())) == 2
     path.write_bytes(b"no weights")
@@ -235,7 +235,7 @@ def test_rows_whose_keys_give_the_same_name_are_refused(out, tmp_path):
     rows = [replace(ROWS["resnet8"], key=key) for key in ("resnet8-cifar_table-x", "x")]
     both = replace(cifar_table.EXPERIMENT, rows=lambda profile: rows)
     code, said = run_export(out, tmp_path / "to", experiment=both)
-    assert code == 2 and "is another row's of cifar_table; give one of them another key" in said
+    assert code == 2 and "belongs to another row of cifar_table; change one of the keys" in said
     assert not (tmp_path / "to").exists()
 
 

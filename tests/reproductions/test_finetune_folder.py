@@ -65,7 +65,7 @@ def test_a_training_leaves_weights_report_plots_and_history(trained):
     text = (trained / "report.md").read_text()
     last = history["history"][-1]
     assert f"**Validation accuracy {last['validation_accuracy']:.2f} %**" in text and "red/9.png" in text
-    assert "24 images to train on, 5 held out: image 5, 10, 15, ... of the sorted list" in text
+    assert "24 training images, 5 held out: image 5, 10, 15, ... of the sorted list" in text
     assert "| gr\\|een" in text  # a bar in a name is none of the table
     assert sum(map(sum, history["confusion"])) == 5
     for name in ("confusion.png", "curves.png"):
@@ -137,7 +137,7 @@ def test_what_is_passed_over_and_held_out_copies_are_said(folder, tmp_path, caps
     shutil.copy(root / "blue" / "0.png", root / "blue" / "4.png")  # which is held out
     flags = ("--every", "5", "--epochs", "1")
     status, out, err = run(capsys, "train", root, "--out", tmp_path / "out", *FLAGS, *flags)
-    copies = "1 of the 2 held-out images are exact copies of images to train on (blue/4.png is blue/0.png)"
+    copies = "1 of the 2 held-out images are exact copies of training images (blue/4.png is blue/0.png)"
     for said in ("blue/@eaDir, a folder that a program created", copies):
         assert status == 0 and said in err and said in out
     history = json.loads((tmp_path / "out" / "history.json").read_text())
@@ -148,7 +148,7 @@ def test_what_is_passed_over_and_held_out_copies_are_said(folder, tmp_path, caps
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--strict"], "must be repaired or taken away"),
+        (["--strict"], "--strict refuses unreadable images"),
         (["--every", "1000"], "no image of"),
         (["--weights", "missing.pt"], "there is no file missing.pt"),
         (["--model", "resnet51"], "there is no model 'resnet51'"),
@@ -190,7 +190,7 @@ def test_as_reported_decides_what_the_report_does(folder, tmp_path, capsys):
     flags = ("--as-reported", "--model", "resnet18", "--epochs", "1", "--device", "cpu", "--workers", "0")
     status, out, _ = run(capsys, "train", folder, "--out", tmp_path / "out", *flags)
     history = json.loads((tmp_path / "out" / "history.json").read_text())
-    assert status == 0 and "images 0, 5, 10, ... of the sorted list" in out and "their centres" in out
+    assert status == 0 and "images 0, 5, 10, ... of the sorted list" in out and "central crops" in out
     assert history["settings"] == {
         "batch_size": 64,
         "learning_rate": 1e-3,
@@ -201,7 +201,7 @@ def test_as_reported_decides_what_the_report_does(folder, tmp_path, capsys):
         "seed": 0,
         "last_batch": "use",
     }
-    assert "23 images to train on, 6 held out" in out  # of 29, in one batch of 23
+    assert "23 training images, 6 held out" in out  # of 29, in one batch of 23
     card = read_card(tmp_path / "out" / "last.safetensors")
     assert json.loads(card["options"])["variant"] == "original"
     assert json.loads(card["options"])["initialization"] == "uniform"

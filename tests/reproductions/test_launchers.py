@@ -151,7 +151,7 @@ def test_a_failing_run_in_the_local_queue_is_reported_with_its_traceback(local_l
 def test_a_run_whose_processes_die_without_progress_is_given_up_and_the_others_finish(local_launch):
     paths, _, outcome = local_launch
     assert set(outcome.failures) == {FAILING, DYING} and not outcome.interrupted
-    assert f"given up: {STARTS} starts did not come as far as a checkpoint" in outcome.failures[DYING]
+    assert f"given up: {STARTS} starts did not reach a checkpoint" in outcome.failures[DYING]
     assert sum(seeds.count(DYING.seed) for seeds in paths.notes("ends").values()) == STARTS
 
 

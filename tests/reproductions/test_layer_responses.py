@@ -303,16 +303,16 @@ def test_publish_report_and_check(repository, tmp_path):
     own_results(tmp_path / "runs")
     results, readme = repository / "results", repository / "README.md"
     publish.publish(tmp_path / "runs" / "records", results)
-    without, _ = publish.report([EXPERIMENT], results, readme)
+    without, _ = publish.report([(EXPERIMENT, Variant("short"))], results, readme)
     assert not [path for path in without if EXPERIMENT.name in path.name]  # no table of responses without any
     new, refused = publish.publish_measurements(tmp_path / "runs", results)
     assert [path.parent for path in new] == [results / "responses"] and refused == {}
     assert publish.publish_measurements(tmp_path / "runs", results) == ([], {})
-    files, _ = publish.report([EXPERIMENT], results, readme)
+    files, _ = publish.report([(EXPERIMENT, Variant("short"))], results, readme)
     assert "layer_responses_short.md" in [path.name for path in files]
-    assert publish.check([EXPERIMENT], results, readme) == []
+    assert publish.check([(EXPERIMENT, Variant("short"))], results, readme) == []
     new[0].write_text(new[0].read_text().replace("1.0", "0.9", 1))
-    problems = publish.check([EXPERIMENT], results, readme)
+    problems = publish.check([(EXPERIMENT, Variant("short"))], results, readme)
     assert any(new[0].name in problem and "digest" in problem for problem in problems)
     assert any("layer_responses_short.md" in problem for problem in problems)
 
@@ -323,7 +323,7 @@ def test_responses_that_do_not_fit_the_published_record_are_refused(repository, 
     published.parent.mkdir(parents=True)
     published.write_text(json.dumps(seal({**record, "weights_sha256": "3" * 64})))
     new, refused = publish.publish_measurements(tmp_path / "runs", repository / "results")
-    assert new == [] and "its weights_sha256 is not that" in next(iter(refused.values()))
+    assert new == [] and "its weights_sha256 differs" in next(iter(refused.values()))
 
 
 def test_responses_from_modified_code_are_refused(repository, tmp_path):
@@ -336,7 +336,7 @@ def test_responses_from_modified_code_are_refused(repository, tmp_path):
 def test_responses_without_a_record_are_said_by_the_check(repository, tmp_path):
     (repository / "results" / "responses").mkdir(parents=True)
     (repository / "results" / "responses" / "0123456789abcdef.json").write_text("{}")
-    problems = publish.check([EXPERIMENT], repository / "results", repository / "README.md")
+    problems = publish.check([(EXPERIMENT, Variant())], repository / "results", repository / "README.md")
     assert "0123456789abcdef.json belongs to no record" in problems[0]
 
 
@@ -344,7 +344,7 @@ def test_the_command_line_measures_after_training(tmp_path, capsys):
     """A tiny experiment that trains, and measures what it trained."""
     seen = []
 
-    def measure(records, run_paths, device):
+    def measure(records, run_paths, device, until):
         seen.append(([r["specification"]["seed"] for r in records], run_paths.out, device.type))
         return RESPONSES.make_missing(records, run_paths, device) + ["something is wrong"]
 

@@ -17,17 +17,18 @@ from test_launchers import RUNS, cluster, launch  # noqa: F401  (cluster is a fi
 from reproductions import __main__ as main
 from reproductions import degradation
 from reproductions.experiments import evidence
-from reproductions.harness import cli, minutes, provenance
+from reproductions.harness import cli, provenance
 from reproductions.harness.experiment import Variant
-from reproductions.harness.launching import budget, job, local
+from reproductions.harness.launch import wanted_runs
+from reproductions.harness.launching import budget, cost, job, local
 from reproductions.harness.launching.budget import Budget, InitialModel, Plan, lacking, make_plan
 from reproductions.harness.launching.cost import Rate, work_of
 from reproductions.harness.launching.job import Job
 from reproductions.harness.launching.options import Options
+from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
 from reproductions.harness.launching.worker import ExecutionOptions, Outcome
-from reproductions.harness.minutes import wanted_runs
 from reproductions.harness.records import read_pool, record_path
 from resnet import checkpoint
 from resnet.recipe import Recipe
@@ -43,7 +44,6 @@ CPU = torch.device("cpu")
 def published(tmp_path, monkeypatch):
     """A folder of published results, empty at first."""
     folder = tmp_path / "published"
-    monkeypatch.setattr(minutes, "PUBLISHED", folder)
     monkeypatch.setattr(cli, "PUBLISHED", folder)
     return folder
 
@@ -150,7 +150,7 @@ def test_a_run_begun_under_other_code_is_left_and_its_commit_named(paths):
 def test_a_run_goes_on_in_the_precision_of_its_checkpoint(paths, monkeypatch):
     begin(paths, RUNS[0], precision="bf16")
     found = plan(paths, [RUNS[0]])
-    assert found.runs == [] and found.left[RUNS[0]] == "begun in bf16, which the device here does not have"
+    assert found.runs == [] and found.left[RUNS[0]] == "begun in bf16, which this device does not have"
     monkeypatch.setattr(budget, "has_bf16", lambda device: True)
     assert plan(paths, [RUNS[0]]).precisions == {RUNS[0]: "bf16"}
 
@@ -220,7 +220,7 @@ def test_a_run_stops_at_a_checkpoint_when_the_time_is_over_and_goes_on_from_ther
 
 def test_runs_that_will_not_finish_wait_for_those_that_will(tmp_path, monkeypatch):
     """The longest row comes first in the table, and last in the time that is left."""
-    begun, update = [], minutes.Display.update
+    begun, update = [], Display.update
 
     def rates(runs, *_, **__):
         return {work_of(run): SLOW if run.model == "cifar_resnet14" else FAST for run in runs}
@@ -229,15 +229,15 @@ def test_runs_that_will_not_finish_wait_for_those_that_will(tmp_path, monkeypatc
         begun.append(run.model)
         update(self, run, status)
 
-    monkeypatch.setattr(minutes.cost, "rates_here", rates)
-    monkeypatch.setattr(minutes.Display, "update", note)
+    monkeypatch.setattr(cost, "rates_here", rates)
+    monkeypatch.setattr(Display, "update", note)
     assert run(tmp_path / "runs", "--minutes", "5", "--launcher", "inline", depths=(14, 8)) == 0
     assert list(dict.fromkeys(begun)) == ["cifar_resnet8", "cifar_resnet14"]
 
 
 def test_the_local_queue_starts_no_job_once_the_time_is_over(tmp_path):
     paths, over = RunPaths(tmp_path, tmp_path), Options(slots=1, budget=Budget(until=time.time() - 1))
-    outcome = local.launch(RUNS[:2], paths, minutes.Display(2), over)
+    outcome = local.launch(RUNS[:2], paths, Display(2), over)
     assert not outcome.failures and outcome.interrupted and not list(tmp_path.glob("work/*/starts.json"))
 
 
@@ -269,7 +269,7 @@ def test_a_dry_run_trains_nothing_and_all_needs_minutes(tmp_path, capsys):
     assert not (tmp_path / "runs" / "records").exists()
     with pytest.raises(SystemExit):
         run(tmp_path / "runs", "--all")
-    assert "--all has a meaning with --minutes only" in capsys.readouterr().err
+    assert "--all needs --minutes" in capsys.readouterr().err
 
 
 def test_jobs_on_a_cluster_are_as_long_as_the_minutes_and_as_many_as_it_takes(cluster, tmp_path):  # noqa: F811

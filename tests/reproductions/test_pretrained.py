@@ -72,7 +72,7 @@ def test_a_record_says_what_its_run_was_pretrained_as_if_and_only_if_it_was(tmp_
     for run, digest in ((TUNED, None), (FIRST, "0" * 64)):
         record = make_record(run, 8.5)
         write_record(tmp_path / "valid", record)
-        with pytest.raises(RecordError, match="its pretrained is not its specification's"):
+        with pytest.raises(RecordError, match="its pretrained differs from its specification"):
             write_record(tmp_path / "not valid", record | {"pretrained_sha256": digest})
 
 

@@ -128,7 +128,7 @@ def results(tmp_path):
 def test_table_csv_and_plot(results, tmp_path):
     files = write_report(EXPERIMENT, PAPER, results, tmp_path)
     table = files[0].read_text()
-    section = table[table.index("## What each change is worth") :]
+    section = table[table.index("## Effect of each change") :]
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| ")]
     assert [line[0] for line in lines[1:4]] == ["crop offsets 0 to 7", "Nesterov momentum", "fp16"]
     found = {line[0]: line for line in lines if line[1] == "ResNet-20"}

@@ -1,6 +1,11 @@
 """Which code a run used, by the commit, by whether it was modified, and by a digest of its own."""
 
 import importlib.util
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -111,7 +116,7 @@ def test_why_records_of_other_code_can_not_be_published(repository, monkeypatch)
     (repository / "resnet" / "run.py").write_text("changed = True\n")
     assert why() == f"the code was modified since commit {head[:12]}; begin from a commit with all changes"
     git(repository, "update-index", "--assume-unchanged", "resnet/run.py")
-    assert f"not those of commit {head[:12]}, though git sees no change" in why()
+    assert f"differ from commit {head[:12]}, though git sees no change" in why()
     (repository / ".git").rename(repository.parent / "elsewhere")
     assert f"{repository} has no .git" in why() and "RESNET_COMMIT" in why()
 
@@ -133,3 +138,20 @@ def test_hardware_and_versions_are_named():
     assert versions["kernels"] == "library" and provenance.versions("fused")["kernels"] == "fused"
     installed = importlib.util.find_spec("triton") is not None
     assert (versions["triton"] is not None) == installed
+
+
+def test_a_processor_is_recorded_by_its_name_in_proc_where_there_is_one(monkeypatch):
+    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    name = found[1] if found else platform.processor() or platform.machine()
+    assert provenance.device_name(torch.device("cpu")) == f"{name}, {os.cpu_count()} cores"
+
+
+def test_a_mac_asks_for_the_name_of_its_processor(monkeypatch):
+    def denied(path, *arguments, **more):
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    monkeypatch.setattr(provenance.psutil, "MACOS", True)
+    told = subprocess.CompletedProcess([], 0, stdout="Apple M2 Pro\n")
+    monkeypatch.setattr(provenance.subprocess, "run", lambda command, **_: told)
+    assert provenance.device_name(torch.device("cpu")) == f"Apple M2 Pro, {os.cpu_count()} cores"

@@ -14,7 +14,7 @@ from trained import leave
 from reproductions import cifar_table
 from reproductions.cifar_table import error_against_depth
 from reproductions.harness import provenance, publish, records
-from reproductions.harness.experiment import Experiment, Row
+from reproductions.harness.experiment import Experiment, Row, Variant
 from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.known_records import read_known_pool
 from reproductions.harness.records import (
@@ -69,7 +69,7 @@ def states(tmp_path_factory):
 
 def arguments(root):
     """Those of ``report`` and ``check``."""
-    return [EXPERIMENT], root / "results", root / "README.md"
+    return [(EXPERIMENT, Variant())], root / "results", root / "README.md"
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_a_record_of_unknown_origin_is_refused_with_the_reason(repository, own, 
         ({"code": {"modified": True}}, "modified"),
         ({"code": {"resnet_sha256": "1" * 64}}, "changed during the run; its code is not that of commit"),
         ({"code": {"commit": "c0ffee"}}, "commit c0ffee is not in this repository"),
-        (dict.fromkeys(ORIGIN), "not known by which code"),
+        (dict.fromkeys(ORIGIN), "code of its first iterations is unknown"),
     ],
     ids=["modified", "another version", "another commit", "unknown"],
 )
@@ -267,8 +267,8 @@ def test_a_diverged_run_has_no_weights_to_keep(repository, tmp_path):
 def test_the_check_looks_at_published_weights(repository, kept):
     results = repository / "results"
     publish.publish_weights([KEEPING], kept, results)
-    publish.report([KEEPING], *arguments(repository)[1:])
-    everything = [KEEPING], *arguments(repository)[1:]
+    publish.report([(KEEPING, Variant())], *arguments(repository)[1:])
+    everything = [(KEEPING, Variant())], *arguments(repository)[1:]
     assert publish.check(*everything) == []
     first, second = (weights_path(results, run) for run in RUNS[:2])
     second.unlink()  # which costs no more than training it again
@@ -279,7 +279,7 @@ def test_the_check_looks_at_published_weights(repository, kept):
     first.write_bytes(weights_path(kept, RUNS[1]).read_bytes())
     assert any(f"{first} holds the weights" in problem for problem in publish.check(*everything))
     first.rename(first.with_name("another.pt"))
-    assert any("another.pt: these weights are of no published record's run" in p for p in publish.check(*everything))
+    assert any("another.pt: no published record belongs to these weights" in p for p in publish.check(*everything))
 
 
 # -------------------------------------------------------------------------------------------------------- report, check
@@ -343,8 +343,8 @@ TAMPERING = {
         lambda root: edit(root / "results/plots/tiny_depth.svg", "2 records", "3 records"),
         "tiny_depth.svg: differs",
     ),
-    "a left-over table": (lambda root: (root / "results/tables/old.md").write_text("x"), "old.md: no records give"),
-    "a left-over plot": (lambda root: (root / "results/plots/old.png").write_text("x"), "old.png: no records give"),
+    "a left-over table": (lambda root: (root / "results/tables/old.md").write_text("x"), "old.md: no records produce"),
+    "a left-over plot": (lambda root: (root / "results/plots/old.png").write_text("x"), "old.png: no records produce"),
     "an edited record": (
         lambda root: edit(record_path(root / "results" / "records", RUNS[1]), "8.6", "6.6"),
         f"{RUNS[1].short_id}.json is not a valid record",
@@ -426,7 +426,7 @@ def test_report_makes_all_anew_when_anything_changed(published, monkeypatch, cha
     elif change == "the readme":
         (published / "README.md").write_text((published / "README.md").read_text().replace("8.50", "5.5"))
     else:
-        monkeypatch.setattr(publish, "write_published", lambda *_: ["made"])
+        monkeypatch.setattr(publish, "write_published", lambda *_: (["made"], []))
         monkeypatch.setattr(provenance, "source_files", lambda: {"other": b"code"})
         assert publish.report(*arguments(published))[0] == ["made"]
         return
@@ -455,15 +455,29 @@ def test_neither_check_nor_publish_believes_what_report_or_status_found_before(r
     assert "edited or damaged" in publish.check(*arguments(repository))[0]
 
 
+def test_the_check_names_records_that_no_table_shows(published):
+    run = replace(RUNS[0], recipe=replace(RECIPE, precision="fp32"))
+    record = make_record(run, 8.0, code=provenance.code_identity())
+    store(published / "results" / "records", record)
+    tables, *folders = arguments(published)
+    problem, *_ = publish.check(tables, *folders)
+    path = record_path(published / "results" / "records", run)
+    assert problem.startswith(f"{path}: no table shows this record") and "PUBLISHED_TABLES" in problem
+    tables = [*tables, (EXPERIMENT, Variant(precision="fp32"))]
+    publish.report(tables, *folders)
+    assert publish.check(tables, *folders) == []
+    assert (published / "results" / "tables" / "tiny_fp32.md").exists()
+
+
 def test_the_real_tables_come_out_byte_for_byte_the_same(tmp_path):
     rows = {row.key: row for row in cifar_table.rows("short")}
     for key in ("resnet20", "resnet56"):
         runs = [rows[key].run(seed) for seed in range(2)]
         store(tmp_path / "results" / "records", *(make_record(run, 30.0 + run.seed) for run in runs))
-    made = []
+    made, tables = [], [(cifar_table.EXPERIMENT, Variant("short"))]
     for _ in range(2):
         shutil.rmtree(tmp_path / "results" / "cache", ignore_errors=True)
-        files, _ = publish.report([cifar_table.EXPERIMENT], tmp_path / "results", tmp_path / "README.md")
+        files, _ = publish.report(tables, tmp_path / "results", tmp_path / "README.md")
         made.append({path: path.read_bytes() for path in files if path.suffix in (".md", ".csv")})
     names = {"README.md", "summary.md", "runs.csv", "cifar_table_short.md", "cifar_table_short.csv"}
     assert made[0] == made[1] and {path.name for path in made[0]} == names

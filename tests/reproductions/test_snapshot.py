@@ -49,7 +49,7 @@ def test_a_copy_that_was_changed_is_refused_and_says_so_itself(repository, tmp_p
     else:
         names = {"edit": "resnet/run.py", "add": "resnet/new.py", "description": provenance.CODE_FILE}
         (copy / names[damage]).write_text("changed = True\n")
-    with pytest.raises(ValueError, match=rf"{copy.name} is not the copy of the code it was .*remove it: rm -r "):
+    with pytest.raises(ValueError, match=rf"{copy.name} has changed since the code was copied .*remove it: rm -r "):
         snapshot.take(tmp_path / "code")
     monkeypatch.setattr(provenance, "ROOT", copy)
     identity = provenance.code_identity()

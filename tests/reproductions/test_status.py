@@ -2,6 +2,7 @@
 
 import io
 import time
+from dataclasses import replace
 
 import pytest
 from fakes import make_record, store
@@ -9,12 +10,13 @@ from tiny import make_experiment
 
 from reproductions.harness.console import make_console
 from reproductions.harness.experiment import Variant
+from reproductions.harness.launched import launched_tables, note_tables
 from reproductions.harness.launching.claims import claim
 from reproductions.harness.launching.run_paths import RunPaths, Status
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.queue import QueuedJob
 from reproductions.harness.launching.slurm.submissions import Submission
-from reproductions.harness.records import record_path
+from reproductions.harness.records import read_pool, record_path
 from reproductions.harness.status import LAST_LINES, SILENT_SECONDS, find_standings, show_status
 from resnet import checkpoint
 from resnet.training import Progress
@@ -68,7 +70,35 @@ def test_more_seeds_than_the_default_are_shown(paths):
 
 def test_records_of_no_listed_table_are_counted(paths):
     store(paths.records, make_record(RUNS[0], 20.0))
-    assert "1 records, none of them in a listed table" in show(paths, make_experiment(data="cifar10"))[1]
+    said = show(paths, make_experiment(data="cifar10"))[1]
+    assert said == f"1 of 1 records in {paths.records} are in no listed table\n"
+
+
+DEFAULTS = [("tiny", profile) for profile in ("paper", "short", "smoke")]  # whose rows are the same
+
+
+def tables(out, *experiments):
+    return [(one.name, variant.name) for one, variant in launched_tables(experiments, out, read_pool(out / "records"))]
+
+
+def test_the_tables_of_a_folder_are_the_launched_ones_as_far_as_they_have_records(paths):
+    other, precise = replace(EXPERIMENT, name="other"), Variant("smoke", precision="fp32")
+    store(paths.records, make_record(RUNS[0], 20.0), make_record(precise.apply(RUNS[0]), 20.0))
+    unrecorded = (EXPERIMENT, Variant(precision="bf16"))
+    for launched in [(other, precise)], [(other, Variant("smoke")), (other, precise)], [unrecorded]:
+        note_tables(paths.out, launched)
+    assert len((paths.out / "launched.jsonl").read_text().splitlines()) == 3
+    assert tables(paths.out, EXPERIMENT, other) == [("other", "smoke, fp32"), ("other", "smoke")]
+    assert tables(paths.out, EXPERIMENT) == DEFAULTS, "of records that no listed table shows"
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"experiment": "tiny", "pro', b'[1]\n{"experiment": "gone"}\n\xff'])
+def test_a_folder_without_a_list_that_can_be_read_has_the_default_tables(paths, content):
+    store(paths.records, make_record(RUNS[0], 20.0))
+    if content is not None:
+        (paths.out / "launched.jsonl").write_bytes(content)
+    assert tables(paths.out, make_experiment(data="cifar10")) == []
+    assert tables(paths.out, EXPERIMENT) == DEFAULTS
 
 
 # --------------------------------------------------------------------------------------- runs that SLURM has no part in
@@ -259,7 +289,7 @@ def test_where_slurm_does_not_answer_the_files_alone_tell(paths, slurm, monkeypa
     slurm(silent=True)
     with claim(paths.work(RUNS[3])):
         found = standings(paths)
-    unknown = "(SLURM's queue can't be asked)"
+    unknown = "(SLURM's queue does not answer)"
     assert found[str(RUNS[0])] == ("queued", f" as 12_0 or ended {unknown}")
     assert found[str(RUNS[1])] == ("queued", f" as 12_1 or ended, 3 of 6 iterations done {unknown}")
     assert found[str(RUNS[2])] == ("failed", ": out of luck") and found[str(RUNS[3])][0] == "running"

@@ -279,9 +279,9 @@ def test_the_minutes_of_an_epoch_stand_beside_table_3(tmp_path, no_plots):
     errors = {"128_scaling": [6.5, 6.6], "1024_fp16": [6.4, 6.5]}
     table, numbers_file, *_ = report(EFFICIENT, PAPER, errors, tmp_path)
     text = table.read_text()
-    assert "| minutes an epoch, reported | minutes an epoch, measured |" in text
+    assert "| minutes per epoch, reported | minutes per epoch, measured |" in text
     minutes = 60 / (64_000 * 128 / 50_000)  # of an hour each
-    assert f"| 13.3                       | {minutes:.3g} " in text and "| 4.4 " in text
+    assert f"| 13.3                        | {minutes:.3g} " in text and "| 4.4 " in text
     assert "gets 3.0 times faster in the paper; 1.0 times in these runs." in text
     first = numbers(numbers_file)["128_scaling"]
     assert float(first["epoch_minutes"]) == pytest.approx(minutes, rel=1e-5)

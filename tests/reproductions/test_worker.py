@@ -187,7 +187,7 @@ def test_a_status_that_can_not_be_written_stops_nothing(paths, monkeypatch):
 
     monkeypatch.setattr(Status, "write", full)
     run = synthetic_run()
-    with pytest.warns(UserWarning, match="how .* stands could not be written down: No space left on device"):
+    with pytest.warns(UserWarning, match="the status of .* could not be written: No space left on device"):
         assert not execute([run], paths, never).failures
     assert record_path(paths.records, run).exists()
 
@@ -220,10 +220,10 @@ def change(paths, run, values):
 @pytest.mark.parametrize(
     ("elsewhere", "said"),
     [
-        ({"precision": "bf16"}, "precision is bf16, but here the run's is fp32. Either go on with it on a device that"),
+        ({"precision": "bf16"}, "precision is bf16, but here the run's is fp32. Either continue it on a device with"),
         ({"data": "d1"}, "Either name the folder of the data that it was begun with (DATA= with make), or remove"),
         ({"teacher": "7e"}, "Either put back the teacher's weights that it was begun with, or remove"),
-        ({"run": "b2"}, "Either go on with it where it was begun, or remove"),
+        ({"run": "b2"}, "Either continue it where it was begun, or remove"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_here_is_said_in_a_line_with_the_ways_out(paths, elsewhere, said):
@@ -359,5 +359,5 @@ def test_a_run_that_can_not_be_claimed_fails_and_the_others_are_trained(paths, m
 
     monkeypatch.setattr(worker, "claim", full)
     outcome = execute([first, second], paths, never)
-    assert list(outcome.failures) == [first] and "can't be begun: [Errno 28] No space left" in outcome.failures[first]
+    assert list(outcome.failures) == [first] and "can't be started: [Errno 28] No space left" in outcome.failures[first]
     assert record_path(paths.records, second).exists()

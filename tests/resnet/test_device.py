@@ -4,7 +4,9 @@ import os
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from image_folder import make_dataset
@@ -237,27 +239,18 @@ def test_a_busy_neighbour_is_counted():
 
 
 @pytest.mark.parametrize(("own", "busy"), [(0, 1), (5, 2)], ids=["normal", "nice"])
-def test_busy_cores_are_those_of_this_process_and_of_others_that_do_not_give_way(monkeypatch, tmp_path, own, busy):
-    path, tick = tmp_path / "stat", os.sysconf("SC_CLK_TCK")
-    lines = [
-        "cpu 9 9 9 9",
-        "cpu0 {0} 0 0 5 0",
-        "cpu1 3 {0} 3 0 0",
-        "cpu2 0 0 0 {0} 0",
-        "cpu3 {0} {0} {0} 0 0",
-        "intr 1",
-    ]
+def test_busy_cores_are_those_of_this_process_and_of_others_that_do_not_give_way(monkeypatch, own, busy):
+    clock = [10.0]
 
-    def write(ticks):
-        path.write_text("\n".join(lines).format(ticks))
+    def cpu_times(percpu):
+        (passed,) = clock
+        times = [{"user": passed}, {"user": 3.0, "nice": passed}, {"idle": passed}, {"user": passed, "system": passed}]
+        return [SimpleNamespace(**{"user": 0.0, "nice": 0.0, "system": 0.0, "idle": 0.0, **core}) for core in times]
 
-    write(10)
-    monkeypatch.setattr(
-        "builtins.open", lambda name, real=open, **how: real({"/proc/stat": path}.get(name, name), **how)
-    )
+    monkeypatch.setattr(psutil, "cpu_times", cpu_times)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
     monkeypatch.setattr(os, "nice", lambda change: own)
-    monkeypatch.setattr(device.time, "sleep", lambda seconds: write(10 + seconds * tick))
+    monkeypatch.setattr(device.time, "sleep", lambda seconds: clock.append(clock.pop() + seconds))
     assert busy_cores(2) == busy
-    path.write_text("nothing of the kind")
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: [])
     assert busy_cores(2) == 0

@@ -1,7 +1,7 @@
-"""Three ways to start the same work: in this process, on this machine's slots, on a SLURM cluster.
+"""Three launchers for the same work: in this process, on this machine's slots, on a SLURM cluster.
 
 A launcher is a function ``launch(runs, paths, display, options)`` that trains the runs that have no record yet and
-returns an :class:`~reproductions.harness.launching.worker.Outcome`; whatever it starts calls ``worker.execute``.
+returns an :class:`~reproductions.harness.launching.worker.Outcome`; all its processes call ``worker.execute``.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,10 @@ NAMES = ("auto", "inline", "local", "slurm")
 
 
 def choose(name: str, device: str = "auto", runs: int = 1) -> tuple[str, Callable]:
-    """The launcher of that name, imported only when needed.
+    """Import and return the launcher of that name, and its own name.
 
-    "auto" is local on several GPUs, and on a processor that has as many ``runs`` to train as cores: a small net on each
-    core is faster than one on all of them. Else it is inline.
+    "auto" is local on several GPUs, and on a processor with at least as many ``runs`` to train as cores: a small net on
+    each core is faster than one on all of them. Otherwise it is inline.
     """
     if name == "auto":
         import torch
@@ -30,5 +30,5 @@ def choose(name: str, device: str = "auto", runs: int = 1) -> tuple[str, Callabl
     elif name == "slurm":
         from reproductions.harness.launching.slurm.launch import launch
     else:
-        raise ValueError(f"there is no launcher {name!r}; the launchers are: {', '.join(NAMES)}")
+        raise ValueError(f"there is no launcher {name!r}; available launchers: {', '.join(NAMES)}")
     return name, launch

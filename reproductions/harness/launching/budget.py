@@ -1,4 +1,4 @@
-"""Time that ends: which runs a launch of so many minutes takes, in which order, and which it leaves alone and why."""
+"""The plan of a launch with a time limit: the runs to train, their order, and the runs to leave with the reasons."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from resnet.run import Run
 
 @dataclass(frozen=True)
 class InitialModel:
-    """The checkpoint of an unfinished run: iterations done, precision, and the code that it was begun with."""
+    """The checkpoint of an unfinished run: iterations done, precision, and the code that wrote it."""
 
     iteration: int
     precision: str
@@ -28,11 +28,11 @@ class InitialModel:
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs that are lacking, the most wanted first; those that were begun come before all others.
+    """The runs to train, the most wanted first, but begun runs before all others.
 
-    begun: how far those with a checkpoint are. precisions: of runs that are to be trained in another precision than the
-    device's own choice. left: the lacking runs that can't be trained here, and why. seconds: the time that a run still
-    takes if it has the device, or one of the slots, for itself; only for runs whose rate is known.
+    begun: the checkpoints of begun runs. precisions: the precision of a run, if it is not the device's default. left:
+    the runs that cannot be trained here, each with the reason. seconds: the remaining time of a run that has the
+    device, or one of the slots, for itself; only for runs whose rate is known.
     """
 
     runs: list[Run]
@@ -42,9 +42,9 @@ class Plan:
     seconds: dict[Run, float] = field(default_factory=dict)
 
     def within(self, minutes: float, slots: int = 1) -> dict[Run, bool]:
-        """The runs that workers come to in so many minutes, in their order; each with whether it will be finished.
+        """Choose the runs that workers start in these minutes, in their order; each with whether it finishes.
 
-        On every slot they go on with begun runs first, then take those that will be finished, then any others.
+        On every slot workers take begun runs first, then runs that will finish, then any others.
         """
         free = [60.0 * minutes] * slots
         found: dict[Run, bool] = {}
@@ -62,17 +62,17 @@ class Plan:
         return found
 
     def jobs(self, minutes: float) -> int:
-        """Count the jobs of so many minutes that train all of it; a run whose rate is not known counts as one."""
+        """Count the jobs of this length that train all runs; a run without a known rate counts as one job."""
         known = sum(self.seconds[run] for run in self.runs if run in self.seconds)
         return -int(-known // (60 * minutes)) + sum(run not in self.seconds for run in self.runs)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The time that workers have, and what they know of the runs by their short ids.
+    """The workers' time limit, with the plan's knowledge of the runs by their short ids.
 
-    until: when they stop at checkpoints, in seconds since the epoch. minutes: how long each job has from its own start,
-    where nobody knows when that is; ``until`` is then set by :meth:`started`. seconds, begun, precisions: see
+    until: the time at which workers stop at checkpoints, in seconds since the epoch. minutes: the time of each job from
+    its own start, if that is not known yet; :meth:`started` then sets ``until``. seconds, begun, precisions: see
     :class:`Plan`.
     """
 
@@ -84,7 +84,7 @@ class Budget:
 
     @classmethod
     def of(cls, plan: Plan, minutes: float, each_job: bool) -> "Budget":
-        """The budget of a plan; ``each_job``: the minutes are each job's own."""
+        """Make the budget of a plan; ``each_job``: the minutes count from each job's own start."""
         seconds, precisions = (
             {run.short_id: value for run, value in values.items()} for values in (plan.seconds, plan.precisions)
         )
@@ -92,7 +92,7 @@ class Budget:
         return cls(float("inf"), minutes, *known) if each_job else cls(time.time() + 60 * minutes, None, *known)
 
     def started(self) -> "Budget":
-        """The budget of a job that starts now."""
+        """Return the budget of a job that starts now."""
         if self.minutes is None:
             return self
         return replace(self, until=time.time() + 60 * self.minutes, minutes=None)
@@ -103,7 +103,7 @@ class Budget:
         return time.time() >= self.until
 
     def rank(self, run: Run, neighbours: int) -> int:
-        """Which runs a worker takes first, the lowest number: begun ones, those that it will finish, any others.
+        """Rank a run for a worker, lowest first: 0 for begun runs, 1 for runs that will finish, 2 for any others.
 
         The run would share the device with ``neighbours`` others.
         """
@@ -114,9 +114,9 @@ class Budget:
 
 
 def lacking(runs: Sequence[Run], pools: Sequence[Pool]) -> list[Run]:
-    """Find the runs that have a record in none of the pools, each after the runs that it needs and lacks.
+    """Find the runs without a record in any of the pools, each after the runs that it needs and that are lacking.
 
-    A run that another one needs is lacking, too, where the first pool that has its record has not its final weights.
+    A needed run is lacking, too, if the first pool with its record does not have its final weights.
     """
     found: dict[Run, None] = {}
 
@@ -154,13 +154,13 @@ def make_plan(
     partners: Callable[[Run], list[dict]],
     rates: Callable[[list[Run]], dict[Work, Rate]],
 ) -> Plan:
-    """Put the lacking ``runs`` in order, and find those that can't be trained here.
+    """Order the lacking ``runs``, and find the runs that cannot be trained here.
 
-    A begun run goes on only under the code and in the precision of its checkpoint, where the device has it, since a run
-    made by two versions of the code can't be published. Any other run is trained in the precision of the recorded runs
-    on this kind of device that it is compared with seed by seed (``partners``), since no other pairs are tested; where
-    they are of several precisions, it is left. ``device`` is None where jobs run elsewhere, on GPUs. ``rates``: of the
-    work of these runs, as far as they are known.
+    A begun run continues only under the code and in the precision of its checkpoint, because a run of two versions of
+    the code cannot be published. Any other run is trained in the precision of its recorded ``partners`` on this kind of
+    device, the runs that it is compared with seed by seed, because only pairs of equal precision are tested; it is left
+    if they have several precisions. ``device`` is None if jobs run elsewhere, on GPUs. ``rates`` returns the known
+    rates of these runs' work.
     """
     digest = provenance.code_identity()["resnet_sha256"]
     begun: dict[Run, InitialModel] = {}
@@ -171,10 +171,10 @@ def make_plan(
         wanted = own
         if (beginning := read_beginning(paths, run)) is not None:
             if beginning.resnet_sha256 != digest:
-                commit = f"commit {beginning.commit[:10]}" if beginning.commit else "code that is not known"
-                left[run] = f"begun under {commit}, and can be finished by that code alone"
+                commit = f"commit {beginning.commit[:10]}" if beginning.commit else "unknown code"
+                left[run] = f"begun under {commit}, so only that code can finish it"
             elif beginning.precision == "bf16" != own and device is not None and not has_bf16(device):
-                left[run] = "begun in bf16, which the device here does not have"
+                left[run] = "begun in bf16, which this device does not have"
             else:
                 begun[run], wanted = beginning, beginning.precision
         elif run.recipe.precision == "auto":
@@ -182,7 +182,7 @@ def make_plan(
             known = [record for record in partners(run) if record["hardware"]["type"] == kind]
             chosen = {r["precision"] for r in known if r["specification"]["recipe"]["precision"] == "auto"}
             if len(chosen) > 1:
-                left[run] = f"the runs that it is paired with were trained in {' and '.join(sorted(chosen))}"
+                left[run] = f"its paired runs were trained in {' and '.join(sorted(chosen))}"
             elif chosen:
                 (wanted,) = chosen
         for role, need in run.needs.items():

@@ -1,9 +1,9 @@
-"""Who trains a run: one process at a time, wherever the processes are that share its folder.
+"""Claims: one process at a time trains a run, among all processes that share its folder.
 
-A claim is a file, ``owner.<number>``, made exclusively: of two processes that want the same number one gets it, and
-the highest number owns the run. The owner touches its file as long as it lives. Whoever finds the owner dead, or
-gone, makes the file with the next number; a file from the future, by a clock that was wrong, is first set to now.
-Nothing but exclusive creation, renaming and the times of files is needed, so a network file system will do.
+A claim is a file, ``owner.<number>``, made exclusively: of two processes that want the same number one gets it, and the
+highest number owns the run. The owner touches its file while it lives. A process that finds the owner dead, or gone,
+makes the file with the next number; a file from the future, written by a wrong clock, is first set to now. Claims need
+nothing but exclusive creation, renaming and the times of files, so they work on a network file system.
 """
 
 import json
@@ -16,6 +16,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+import psutil
+
 from resnet.files import write_atomically
 
 STALE_SECONDS = 120.0  # an owner on another machine that was silent for so long is dead; NFS may hide a touch for 60
@@ -23,9 +25,9 @@ _BEATS = 12  # touches in that time
 
 
 class Claim:
-    """A run that is this process's to train; a context manager that gives it up at the end.
+    """A run claimed by this process; a context manager that releases it at the end.
 
-    ``lost`` turns true when another process took it over because this one seemed dead: training must then stop.
+    ``lost`` becomes true if another process took the run over because this one seemed dead: training must then stop.
     """
 
     def __init__(self, path: Path, stale_seconds: float):
@@ -49,7 +51,7 @@ class Claim:
         self.release()
 
     def release(self) -> None:
-        """Give the run up: from now on any process may claim it."""
+        """Release the run: any process may claim it from now on."""
         self._over.set()
         self._heart.join()
         if not self.lost:
@@ -58,7 +60,7 @@ class Claim:
 
 
 def claim(folder: Path, stale_seconds: float = STALE_SECONDS) -> Claim | None:
-    """Claim the run of this work folder; None if a living process has it. Raises OSError if a file can't be made."""
+    """Claim the run of this work folder; None if a living process has it. Raises OSError if a file cannot be made."""
     folder.mkdir(parents=True, exist_ok=True)
     newest = _newest(folder)
     if newest is not None and owned(folder, stale_seconds):
@@ -101,14 +103,14 @@ def owned(folder: Path, stale_seconds: float = STALE_SECONDS) -> bool:
     if owner.get("released"):
         return False
     if owner.get("boot") is not None and _place(owner) == _place(_this_process()):
-        return owner.get("started") is not None and _start_of(owner.get("pid")) == owner["started"]
+        return _lives(owner.get("pid"), owner.get("started"))
     if owner.get("slurm_job") is not None and owner["slurm_job"] == _slurm_job():
         return False  # SLURM has one living process of a job: the other one was there before a requeue
     return silent < stale_seconds
 
 
 def claim_number(folder: Path) -> int:
-    """How often the run of this work folder was claimed."""
+    """Return the number of claims of this work folder's run so far."""
     return _number(_newest(folder))
 
 
@@ -122,7 +124,7 @@ def _number(path: Path | None) -> int:
 
 
 def _time_there(folder: Path) -> float:
-    """The time by the clock of the file system, which may differ from this machine's; that, where we can't write."""
+    """Return the time by the file system's clock, or by this machine's where we cannot write."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             return os.fstat(file.fileno()).st_mtime
@@ -139,7 +141,7 @@ def _this_process() -> dict:
 
 
 def _place(owner: dict) -> tuple:
-    """Where the process numbers of an owner are valid."""
+    """Identify the place where the process numbers of an owner are valid."""
     return owner.get("host"), owner.get("boot"), owner.get("processes")
 
 
@@ -149,13 +151,26 @@ def _machine() -> dict:
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         processes = os.readlink("/proc/self/ns/pid")  # containers count their processes for themselves
+    if psutil.MACOS:
+        boot = f"{psutil.boot_time():.0f}"
     return {"host": socket.gethostname(), "boot": boot, "processes": processes}
 
 
 def _start_of(process: int) -> str | None:
-    """When a living process of this machine was started, in the kernel's own units; None if there is none."""
+    """Return the start of a living process, in hundredths of a second after the machine's; None without one.
+
+    As a difference it does not depend on the clock, which may be set anew. On Linux it is the kernel's own number.
+    """
     try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        found = psutil.Process(process)
+        dead = found.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return None if dead else f"{100 * (found.create_time() - psutil.boot_time()):.0f}"
+    except psutil.NoSuchProcess:
         return None
-    return None if fields[0] in "ZX" else fields[19]
+
+
+def _lives(process, started) -> bool:
+    """Whether a process with this number and start lives; a second's difference is allowed for a clock being set."""
+    if not isinstance(process, int) or not str(started).isdigit() or (found := _start_of(process)) is None:
+        return False
+    return abs(int(found) - int(started)) <= 100

@@ -1,6 +1,8 @@
-"""What a launch will cost, from measured rates: those in records of the same device, else a few steps taken here."""
+"""The cost of a launch, from rates that are recorded on the same device or measured by a few steps here."""
 
+import math
 import statistics
+import time
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -23,7 +25,7 @@ _CPU_BATCH_ELSE = 128
 
 
 class Work(NamedTuple):
-    """What the cost of a training image depends on."""
+    """The properties of a run that decide the cost of a training image."""
 
     model: str
     options: tuple[tuple[str, object], ...]
@@ -43,7 +45,7 @@ class Work(NamedTuple):
 
 
 def work_of(run: Run) -> Work:
-    """What the cost of a training image of this run depends on."""
+    """Return the properties of this run that decide the cost of a training image."""
     return Work(
         run.model,
         tuple(sorted(run.model_options.items())),
@@ -57,8 +59,10 @@ def work_of(run: Run) -> Work:
 
 @dataclass(frozen=True)
 class Rate:
-    """Training images per second of a model on a device, of all runs together that share it; ``overhead`` is wall
-    time over training time."""
+    """Training images per second of a model on a device, summed over the runs that share it.
+
+    ``overhead`` is wall time over training time.
+    """
 
     images_per_second: float
     overhead: float
@@ -69,10 +73,10 @@ class Rate:
 
 
 def recorded_rate(run: Run, pools: list[Pool], hardware: dict, precision: str | None = None) -> Rate | None:
-    """The median rate of the records of such work on such hardware, None without any.
+    """Return the median rate of the records of the same work on the same hardware, None without any.
 
-    ``hardware`` holds those of a record's fields that must agree: type, device, threads. ``precision``: in which the
-    run would be trained there, where that is known.
+    ``hardware`` has the fields of a record that must agree: type, device, threads. ``precision``: the precision of the
+    run there, if it is known.
     """
 
     def matches(record: dict) -> bool:
@@ -96,7 +100,7 @@ def recorded_rate(run: Run, pools: list[Pool], hardware: dict, precision: str | 
 
 
 def measured_rate(run: Run, device: torch.device, steps: int = 2) -> Rate | None:
-    """The rate of a few steps taken now, on random images; None for image folders, whose files count as well."""
+    """Measure the rate in a few steps on random images; None for image folders, whose files affect the rate."""
     if run.data in FOLDERS:
         return None
     rng = np.random.default_rng(0)
@@ -123,35 +127,38 @@ def rates_here(
     pools: list[Pool],
     device: torch.device,
     thread_count: int | None = None,
-    measure: bool = True,
+    seconds: float = math.inf,
+    enough_hours: float = math.inf,
 ) -> dict[Work, Rate]:
-    """A rate for the work of each of the runs on this machine's device, where there is one.
+    """Find a rate for the work of each of the runs on this machine's device: a recorded one, else a measured one.
 
-    On a CPU with ``thread_count`` threads, by default with as many as this process has. Rates that no record tells are
-    measured, if ``measure`` says so.
+    ``thread_count``: threads of a CPU, by default the number of this process. Measuring stops after ``seconds``, and
+    after the runs that take ``enough_hours`` together.
     """
     found: dict[Work, Rate | None] = {}
+    end, hours = time.monotonic() + seconds, 0.0
     with threads(thread_count or torch.get_num_threads()):
         hardware = provenance.hardware(device, torch.get_num_threads())
         for run in runs:
             if (work := work_of(run)) not in found:
                 found[work] = recorded_rate(run, pools, hardware, resolve_precision(run.recipe.precision, device))
-                if found[work] is None and measure:
+                if found[work] is None and time.monotonic() <= end and hours <= enough_hours:
                     found[work] = measured_rate(run, device)
+            hours += found[work].hours(run) if found[work] else 0
     return {work: rate for work, rate in found.items() if rate is not None}
 
 
 def rates_elsewhere(runs: list[Run], pools: list[Pool]) -> dict[Work, Rate]:
-    """A rate for the work of each of the runs that some record has on a CUDA GPU."""
+    """Find the recorded rates for the runs' work on CUDA GPUs."""
     found = {work: recorded_rate(run, pools, {"type": "cuda"}) for work, run in {work_of(r): r for r in runs}.items()}
     return {work: rate for work, rate in found.items() if rate is not None}
 
 
 def estimated_rates(runs: list[Run], known: dict[Work, Rate]) -> dict[Work, Rate]:
-    """Rates of the works that are not ``known``, in proportion to the multiply-adds of those that are.
+    """Estimate the rates that are not ``known``, in proportion to the multiply-adds of the known ones.
 
-    A device that trains small nets does about as many multiply-adds a second with one as with another: on an H100,
-    4.4 to 5.5e12 with ResNet-20, 56 and 110. Good enough to plan with.
+    A device trains small nets at about the same rate of multiply-adds: on an H100, 4.4 to 5.5e12 per second with
+    ResNet-20, 56 and 110. This is good enough to plan with.
     """
     works = {work_of(run): run for run in runs}
     speeds = [rate.images_per_second * _multiply_adds(works[work]) for work, rate in known.items() if work in works]
@@ -166,7 +173,7 @@ def estimated_rates(runs: list[Run], known: dict[Work, Rate]) -> dict[Work, Rate
 
 
 def _multiply_adds(run: Run) -> float:
-    """Of a forward pass for one image, and of its teacher's, which costs a third of a step with its backward pass."""
+    """Count multiply-adds of a forward pass for one image, and a third of the teacher's, which has no backward pass."""
     size = IMAGE_SHAPES[run.data][0] if run.data in IMAGE_SHAPES else None
     teacher = multiply_adds(run.teacher.model, run.teacher.model_options, size) / 3 if run.teacher else 0
     return multiply_adds(run.model, run.model_options, size) + teacher

@@ -1,4 +1,4 @@
-"""The runs in this process: on a GPU side by side, on a CPU one after another."""
+"""The inline launcher: runs in this process, side by side on a GPU, one after another on a CPU."""
 
 from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.progress import Display

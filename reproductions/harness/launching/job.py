@@ -1,4 +1,4 @@
-"""What submitit starts in processes of its own: a worker for a launch's runs, in one process or in several together."""
+"""The job that submitit starts: a worker for a launch's runs, in one process or in several together."""
 
 import os
 import signal
@@ -20,12 +20,12 @@ from resnet.run import Run
 
 @dataclass(frozen=True)
 class Job:
-    """What submitit starts in a process of its own: :func:`execute`, beginning with the run number ``first``.
+    """A call of :func:`execute` in a process of submitit's, starting with the run number ``first``.
 
-    It may train any of the launch's runs, so what another job leaves undone is done. ``code`` is the identity of the
-    code that was submitted: a job that finds another one raises RuntimeError.
+    A job may train any of the launch's runs, so another job's unfinished runs are not lost. ``code`` is the identity of
+    the submitted code: a job with other code raises RuntimeError.
 
-    On submitit's signal (the time limit, preemption) it writes checkpoints, then leaves the requeueing to submitit.
+    On submitit's signal (the time limit, preemption) it writes checkpoints, then leaves requeueing to submitit.
     """
 
     runs: list[Run]
@@ -60,7 +60,7 @@ class Job:
         return outcome
 
     def checkpoint(self):
-        """For submitit: what a requeued job does."""
+        """Return the job to requeue, for submitit."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
@@ -69,14 +69,14 @@ class Job:
         here = provenance.code_identity()
         if self.code is not None and here != self.code:
             submitted, found = (provenance.describe(code) for code in (self.code, here))
-            raise RuntimeError(f"the job was submitted with {submitted}, but here is {found}; launch it again")
+            raise RuntimeError(f"the job was submitted with {submitted}, but found {found}; launch it again")
 
 
 @contextmanager
 def join_tasks(environment, device: str) -> Iterator[Group]:
-    """The group of a job's tasks, by submitit's JobEnvironment: alone, if the job has one task.
+    """Form the group of a job's tasks from submitit's JobEnvironment; one task is alone.
 
-    Raises RuntimeError if the tasks don't find each other.
+    Raises RuntimeError if the tasks do not find each other.
     """
     if environment.num_tasks == 1:
         yield ALONE

@@ -1,6 +1,6 @@
-"""submitit jobs on this machine: one per slot, a slot being a GPU or a share of the processor's cores.
+"""The local launcher: submitit jobs on this machine, one per slot, a GPU or a share of the processor's cores.
 
-A slot's job takes one run after another from those that are left, on a GPU several at once. submitit's own local
+A slot's job takes one run after another from the remaining ones, on a GPU several at once. submitit's own local
 executor would start everything at once and give every job the first GPU.
 """
 
@@ -33,10 +33,10 @@ _LOG_LINES = 20  # shown of a job that died
 
 
 def launch(runs: list[Run], paths: RunPaths, display: Display, options: Options) -> Outcome:
-    """Keep a job on every slot while there are runs to begin; SIGINT and SIGTERM stop the jobs at a checkpoint.
+    """Keep a job on every slot while there are runs to start; SIGINT and SIGTERM stop the jobs at a checkpoint.
 
-    Where a job dies, another one goes on from its runs' checkpoints; a run that never gets further is given up. Runs
-    that another launch trains are waited for.
+    If a job dies, another one continues from its runs' checkpoints; a run without any progress is given up. Runs that
+    another launch trains are waited for.
     """
     if not runs:
         return Outcome({})
@@ -85,11 +85,11 @@ class _Queue:
         self._stopping = False
 
     def unfinished(self) -> list[Run]:
-        """The runs that have neither a record nor failed; the folder of one that failed may not be writable."""
+        """List the runs without a record or failure; the folder of a failed run may not be writable."""
         return [run for run in unfinished(self.runs, self.paths, self.execution.launch) if run not in self.failures]
 
     def begin(self) -> None:
-        """Start a job on each free slot, as long as there are runs that can be begun and nobody has claimed."""
+        """Start a job on each free slot, while there are unclaimed runs that can be started."""
         promised = self._promised.items()
         self._promised = {run: slot for run, slot in promised if slot in self.running and not self._owned(run)}
         free = [slot for slot in self.usable if slot not in self.running]
@@ -113,7 +113,7 @@ class _Queue:
             self.display.say(f"{slot}: log {self.running[slot].paths.stderr}")
 
     def collect(self) -> None:
-        """Take note of the jobs that have ended."""
+        """Collect the results of the jobs that have ended."""
         for slot, job in list(self.running.items()):
             if not job.done():
                 continue
@@ -139,7 +139,7 @@ class _Queue:
                 os.kill(int(job.job_id), signal.SIGTERM)  # submitit's local job id: a process that passes it on
 
     def dismiss(self) -> None:
-        """Ask the jobs to stop for a moment, and leave those alone that take longer."""
+        """Ask the jobs to stop for a moment, and leave the slower ones running."""
         end = time.monotonic() + _DISMISS_SECONDS
         while self.running and time.monotonic() < end:
             self.ask_to_stop()
@@ -154,7 +154,7 @@ class _Queue:
 
 
 class _Died(Exception):
-    """A job's process ended without a word of its own; the message is the end of its log."""
+    """The death of a job's process; the message is the end of its log."""
 
 
 def _submit(job: Job, slot: Slot) -> submitit.Job:
@@ -169,7 +169,7 @@ def _submit(job: Job, slot: Slot) -> submitit.Job:
 
 
 def _result(job: submitit.Job) -> Outcome:
-    """What a job that has ended returned or raised, without submitit's wait for what a dead one will never write."""
+    """Return or raise the result of a job that has ended, without submitit's wait for the file of a dead one."""
     if job.paths.result_pickle.exists():
         return job.result()
     lines = []
@@ -180,7 +180,7 @@ def _result(job: submitit.Job) -> Outcome:
 
 @contextmanager
 def _ignoring_ctrl_c():
-    """Processes started inside don't die of the terminal's Ctrl-C: submitit's would kill its job a second later."""
+    """Protect processes started inside from the terminal's Ctrl-C: submitit's would kill its job a second later."""
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Folders that nobody else may write to."""
+"""Private folders: nobody else may write to them."""
 
 import os
 import shlex
@@ -8,12 +8,11 @@ from pathlib import Path
 
 
 def check_private(folder: Path) -> None:
-    """Make sure that only this user can write to the folder, which is made if it is missing, with mode 0700.
+    """Make sure that only this user can write to the folder, and create a missing one with mode 0700.
 
-    Jobs unpickle what they find there, and run the code: whoever can write there can run code as this user.
-    Only the folder itself is looked at: who may rename things in the folders above it is trusted. Raises ValueError,
-    with what to do, for a link, somebody else's folder or one that others can write to, and OSError if it can't be
-    made.
+    Jobs unpickle its files and run its code: everybody who can write there can run code as this user. Only the folder
+    itself is checked: the owners of the folders above it are trusted. Raises ValueError, with the remedy, for a link,
+    another user's folder or one that others can write to, and OSError if it cannot be made.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):  # a dangling link, too

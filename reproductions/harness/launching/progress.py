@@ -16,10 +16,10 @@ LINE_SECONDS = 60.0
 
 
 class Display:
-    """Shows how the runs of a launch stand; a context manager.
+    """Progress of the runs of a launch; a context manager.
 
-    An in-process launcher calls :meth:`update`, one that starts processes :meth:`poll`. ``say`` prints a line
-    without disturbing the bars.
+    An in-process launcher calls :meth:`update`, one that starts processes :meth:`poll`. ``say`` prints a line without
+    disturbing the bars.
     """
 
     def __init__(self, total: int, console: Console | None = None):
@@ -51,7 +51,7 @@ class Display:
         self.console.print(text)
 
     def update(self, run: Run, status: Status) -> None:
-        """Take note of a run's status."""
+        """Show a run's new status."""
         if status.state == "done":
             self._finish(run, status.message)
         elif status.state == "waiting" and run not in self._waiting:
@@ -64,7 +64,7 @@ class Display:
         self._show()
 
     def poll(self, paths: RunPaths, runs: list[Run]) -> None:
-        """Read the statuses that the jobs of these runs have written."""
+        """Read and show the statuses of these runs, which their jobs have written."""
         for run in runs:
             if (path := record_path(paths.records, run)).exists():
                 with suppress(RecordError):  # a damaged one is its job's to report
@@ -104,7 +104,7 @@ class Display:
                 self.say(f"{clock()} {self.done}/{self.total} done; {run.model} seed {run.seed}: {describe(status)}")
 
     def _eta(self) -> str:
-        """Time left for all runs, by the runs finished so far."""
+        """Estimate the time left for all runs from the finished ones."""
         if not self.done or self.done == self.total:
             return ""
         elapsed = time.monotonic() - self._started
@@ -116,7 +116,7 @@ def _text_column(field: str) -> TextColumn:
 
 
 def describe(status: Status) -> str:
-    """A running run in one line: iteration, errors, rate and time left."""
+    """Describe a running run in one line: iteration, errors, rate and time left."""
     progress = status.progress
     left = (progress.iterations - progress.iteration) / max(progress.steps_per_second, 1e-9)
     text = f"{progress.iteration:,}/{progress.iterations:,}, {progress.steps_per_second:.1f} it/s"
@@ -125,7 +125,7 @@ def describe(status: Status) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as h:mm:ss, days in front where there are any."""
+    """Format seconds as h:mm:ss, with days in front if there are any."""
     return str(timedelta(seconds=round(seconds)))
 
 

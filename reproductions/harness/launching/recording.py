@@ -1,4 +1,4 @@
-"""What is written down of a run: its starts, as long as it has no record, and then its record."""
+"""The files of a run: its list of starts while it has no record, and then its record."""
 
 import json
 from datetime import UTC, datetime
@@ -16,25 +16,25 @@ _STARTS = "starts.json"
 
 
 class GivenUp(Exception):
-    """A run that was begun again and again without getting any further."""
+    """A run that was started again and again without progress."""
 
 
 def note_start(folder: Path, launch: str, max_starts: int) -> list[dict]:
     """Add this start to the run's list of starts, and return the list: it counts interruptions, SIGKILL too.
 
-    Raises GivenUp where this launch has begun the run ``max_starts`` times from the same checkpoint.
+    Raises GivenUp if this launch has started the run ``max_starts`` times from the same checkpoint.
     """
     starts, newest = _read_starts(folder), _newest_checkpoint(folder)
     if (in_vain := begun_in_vain(folder, launch)) >= max_starts:
         times = ", ".join(start["time"] for start in starts[-in_vain:])
-        raise GivenUp(f"given up: {in_vain} starts did not come as far as a checkpoint ({times})")
+        raise GivenUp(f"given up: {in_vain} starts did not reach a checkpoint ({times})")
     starts.append({"time": _now(), "launch": launch, "checkpoint": newest})
     write_atomically(folder / _STARTS, json.dumps(starts).encode())
     return starts
 
 
 def take_back_start(folder: Path, starts: list[dict]) -> None:
-    """Take the newest of the run's ``starts`` off its list, unless it left a checkpoint: the run was not to blame.
+    """Remove the newest of the run's ``starts``, unless it left a checkpoint: the run was not the cause.
 
     Raises OSError.
     """
@@ -43,7 +43,7 @@ def take_back_start(folder: Path, starts: list[dict]) -> None:
 
 
 def begun_in_vain(folder: Path, launch: str) -> int:
-    """How often this launch has begun the run from the checkpoint that is still its newest."""
+    """Count this launch's starts of the run from its newest checkpoint."""
     newest = _newest_checkpoint(folder)
     try:
         starts = _read_starts(folder) if launch else []
@@ -53,7 +53,7 @@ def begun_in_vain(folder: Path, launch: str) -> int:
 
 
 def _read_starts(folder: Path) -> list[dict]:
-    """The run's list of starts. Raises OSError and, for a file that holds something else, ValueError."""
+    """Read the run's list of starts. Raises OSError, and ValueError for a file with other content."""
     path = folder / _STARTS
     if not path.exists():
         return []
@@ -62,18 +62,18 @@ def _read_starts(folder: Path) -> list[dict]:
     except ValueError:
         starts = None
     if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
-        raise ValueError(f"{path} is no list of the run's starts; remove it: they are then counted anew")
+        raise ValueError(f"{path} is not a list of the run's starts; remove it to count them anew")
     return starts
 
 
 def _newest_checkpoint(folder: Path) -> int | None:
-    """What tells the newest checkpoint from earlier ones: when it was written, in ns. None without one."""
+    """Identify the newest checkpoint by its time stamp in ns; None without one."""
     path = folder / checkpoint.NEWEST
     return path.stat().st_mtime_ns if path.exists() else None
 
 
 def origin(trainer: Trainer, code: dict) -> dict:
-    """Where and with what this process trains a run: what a record says of a segment, and of the last one."""
+    """Describe this process for a segment of a record: hardware, precision, versions, code."""
     return {
         "hardware": provenance.hardware(trainer.device, trainer.threads, trainer.group.size),
         "precision": trainer.precision,
@@ -83,9 +83,13 @@ def origin(trainer: Trainer, code: dict) -> dict:
 
 
 def make_record(trainer: Trainer, history: dict, tests: dict, starts: list[dict]) -> dict:
-    """The record of a finished run; see :mod:`reproductions.harness.records` for the fields."""
+    """Make the record of a finished run; see :mod:`reproductions.harness.records` for the fields."""
     run, data, curve = trainer.run, trainer.data, trainer.curve
-    segments = [_segment(noted) for noted in history["segments"]]
+    segments = [
+        {"from": noted["from"], "to": noted["to"], "device_seconds": round(noted["device_seconds"], 3)}
+        | (noted["origin"] or dict.fromkeys(ORIGIN))
+        for noted in history["segments"]
+    ]
     last = {name: segments[-1][name] for name in ORIGIN}
     modified = _modified([segment["code"] for segment in segments])
     rate = trainer.iteration * run.recipe.batch_size / history["train_seconds"]
@@ -106,9 +110,7 @@ def make_record(trainer: Trainer, history: dict, tests: dict, starts: list[dict]
         "code": {**last["code"], "modified": modified},
         "segments": segments,
         "timing": {
-            "wall_seconds": round(history["wall_seconds"], 3),
-            "train_seconds": round(history["train_seconds"], 3),
-            "device_seconds": round(history["device_seconds"], 3),
+            **{name: round(history[name], 3) for name in ("wall_seconds", "train_seconds", "device_seconds")},
             "images_per_second": round(rate, 2),
             "packed_with": history["packed_with"],
             "finished": _now(),
@@ -118,19 +120,8 @@ def make_record(trainer: Trainer, history: dict, tests: dict, starts: list[dict]
     }
 
 
-def _segment(noted: dict) -> dict:
-    """A segment of the history as a record has it: of one whose origin is not known, all that would say it is None."""
-    known = noted["origin"] or dict.fromkeys(ORIGIN)
-    return {
-        "from": noted["from"],
-        "to": noted["to"],
-        "device_seconds": round(noted["device_seconds"], 3),
-        **known,
-    }
-
-
 def _modified(codes: list[dict | None]) -> bool | None:
-    """Whether any of a run's segments had modified code, or the run was begun by one version and ended by another."""
+    """Whether a segment's code was modified, or segments have different code; None if that is not known."""
     known = [code for code in codes if code is not None]
     if any(code["modified"] for code in known) or len({code["resnet_sha256"] for code in known}) > 1:
         return True

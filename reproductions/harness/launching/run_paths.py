@@ -1,4 +1,4 @@
-"""Where jobs work: the folders of a pool, and how each run in it stands."""
+"""The folders that jobs use, and the status files in them."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -13,12 +13,12 @@ from resnet.training import Progress
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Where a job finds data and leaves what it makes.
+    """The folders of a job's input and output.
 
-    ``out`` has the shape of ``results/``: records/, tables/, plots/; besides, work/ with a folder per run
-    (checkpoints, progress, failure) and weights/ with the final weights. ``stale_seconds``: an owner of a run on
-    another machine that was silent for so long is dead. ``published``: results whose records and weights spare the
-    training of runs that others need; None for none.
+    ``out`` has the shape of ``results/``: records/, tables/, plots/; and also work/ with a folder per run (checkpoints,
+    progress, failure) and weights/ with the final weights. ``stale_seconds``: the silence after which an owner on
+    another machine is taken for dead. ``published``: results whose records and weights replace the training of needed
+    runs; None for none.
     """
 
     out: Path
@@ -33,7 +33,7 @@ class RunPaths:
 
     @property
     def jobs(self) -> Path:
-        """submitit's folder: what jobs are given and give back, and their logs."""
+        """submitit's folder, with the jobs' input, output and logs."""
         return self.out / "work" / "jobs"
 
     def work(self, run: Run) -> Path:
@@ -43,7 +43,7 @@ class RunPaths:
         return weights_path(self.out, run)
 
     def only_published(self, run: Run) -> bool:
-        """Whether the run has no record here, but its record and final weights are among the published results."""
+        """Whether the run has no record here, but its record and final weights are published."""
         return (
             self.published is not None
             and not record_path(self.records, run).exists()
@@ -54,9 +54,9 @@ class RunPaths:
 
 @dataclass(frozen=True)
 class Status:
-    """How a run stands, as its job last wrote it: state is running, stopped or failed.
+    """The status of a run, as its job last wrote it: ``state`` is running, stopped or failed.
 
-    A job tells, but does not write down, two more: waiting, for another process that trains this run, and done.
+    A job reports two more states without writing them: waiting, for another process that trains this run, and done.
     """
 
     state: str
@@ -72,7 +72,7 @@ class Status:
 
     @classmethod
     def read(cls, folder: Path) -> "Status | None":
-        """The status in a run's work folder; None if there is none or it can't be read."""
+        """Read the status in a run's work folder; None if there is none or it cannot be read."""
         try:
             values = json.loads((folder / "status.json").read_text())
             progress = Progress(**values["progress"]) if values["progress"] else None
@@ -82,14 +82,14 @@ class Status:
 
 
 def unfinished(runs: list[Run], paths: RunPaths, launch: str) -> list[Run]:
-    """Those of the runs that have neither a record nor failed in this launch."""
+    """List the runs that have no record and did not fail in this launch."""
     unrecorded = [run for run in runs if not record_path(paths.records, run).exists()]
     failed = failures(unrecorded, paths, launch)
     return [run for run in unrecorded if run not in failed]
 
 
 def failures(runs: list[Run], paths: RunPaths, launch: str) -> dict[Run, str]:
-    """What the jobs of this launch wrote down of the runs that failed."""
+    """Read the messages of the runs that failed in this launch."""
     statuses = {run: Status.read(paths.work(run)) for run in runs}
     return {
         run: s.message for run, s in statuses.items() if s is not None and s.state == "failed" and s.launch == launch

@@ -11,8 +11,10 @@ STOPPING = "\nStopping at a checkpoint; Ctrl-C again stops at once.\n"
 
 
 class _StopFlag:
-    """Calls as the question whether training is to stop: a signal asked for it, ``signal`` being the first, or the time
-    is ``until`` (seconds since the epoch)."""
+    """A function that tells whether training has to stop: after a ``signal``, the first one, or at the time ``until``.
+
+    ``until`` is in seconds since the epoch.
+    """
 
     def __init__(self, until: float):
         self.signal: int | None = None
@@ -24,9 +26,9 @@ class _StopFlag:
 
 @contextmanager
 def stop_on_signals(*numbers: int, message: str = "", until: float = math.inf):
-    """A flag that SIGINT, SIGTERM, ``numbers`` and the time ``until`` set; the handlers before are put back afterwards.
+    """Set a flag on SIGINT, SIGTERM, ``numbers`` and at the time ``until``; earlier handlers are restored at the end.
 
-    The first signal prints ``message``. A second SIGINT raises KeyboardInterrupt: it does not wait.
+    The first signal prints ``message``. A second SIGINT raises KeyboardInterrupt at once.
     """
     stop = _StopFlag(until)
     if threading.current_thread() is not threading.main_thread():

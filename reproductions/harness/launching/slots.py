@@ -1,4 +1,4 @@
-"""The slots of this machine, on each of which the local queue keeps a job."""
+"""The slots of this machine, each for one job of the local queue."""
 
 import os
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Slot:
 
 
 def find_slots(wanted: int | None, jobs: int, device: str = "auto") -> list[Slot]:
-    """The slots of this machine, at most as many as ``jobs``. Raises ValueError for an unusable number."""
+    """Find the slots of this machine, at most one per job. Raises ValueError for an unusable number."""
     if wanted is not None and wanted < 1:
         raise ValueError(f"the number of slots must be at least 1, not {wanted}")
     gpus = [] if device == "cpu" else visible_gpus()
@@ -35,7 +35,7 @@ def find_slots(wanted: int | None, jobs: int, device: str = "auto") -> list[Slot
 
 
 def visible_gpus() -> list[int]:
-    """The numbers of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES wants them."""
+    """List the numbers of this process's GPUs, as CUDA_VISIBLE_DEVICES takes them."""
     listed, count = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()
     if listed is None or count == 0:
         return list(range(count))

@@ -1,4 +1,4 @@
-"""What runs on a device: trains runs, as many at once as it is good for, and leaves their records."""
+"""The worker on a device: it trains runs, several at once where that is faster, and leaves their records."""
 
 import sys
 import time
@@ -42,23 +42,23 @@ _CLAIM_SECONDS = 1.0  # between two looks at runs that other processes train
 
 ROLE_NAMES = {"teacher": "teacher", "pretrained": "pre-training"}  # in messages, what a run is to one that needs it
 _GO_ON = {  # how a run can go on from a checkpoint, by the part of it that does not fit here
-    "precision": "go on with it on a device that has this precision",
-    "kernels": "go on with it on a device that can run them",
+    "precision": "continue it on a device with this precision",
+    "kernels": "continue it on a device that can run them",
     "data": "name the folder of the data that it was begun with (DATA= with make)",
     **{role: f"put back the {called}'s weights that it was begun with" for role, called in ROLE_NAMES.items()},
 }
 
 
 class NeedError(Exception):
-    """Another run whose final network a run needs and can't have. The message says why and what to do."""
+    """A needed run whose final network cannot be used. The message gives the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a launch ended.
+    """The end of a launch.
 
-    failures: traceback or last words of each failed run. interrupted: what there is to say of a launch that was
-    stopped. detached: what there is to say of one whose jobs go on without it. Both are empty if it ran to its end.
+    failures: traceback or last words of each failed run. interrupted: the message of a stopped launch. detached: the
+    message of a launch whose jobs continue without it. Both are empty for a launch that ran to its end.
     """
 
     failures: dict[Run, str]
@@ -68,12 +68,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """How runs are trained: what decides where and when, but not what comes out.
+    """Options of execution, which do not change the runs' results.
 
-    pack: at most so many at once on the device, None for as many as it is good for. device: a name for
-    :func:`resnet.device.find_device`. wait: for runs that other processes train, until they have a record; without
-    it they are left to them. launch: what all jobs of one launch have in common. max_starts: a run that a launch has
-    begun so often from the same checkpoint, without getting further, is given up. budget: time that ends.
+    pack: the most runs at once on the device, None for the best number. device: a name for
+    :func:`resnet.device.find_device`. wait: wait for the records of runs that other processes train, instead of leaving
+    them. launch: the common id of a launch's jobs. max_starts: the starts of a launch from the same checkpoint after
+    which a run is given up. budget: the time limit.
     """
 
     pack: int | None = None
@@ -93,21 +93,21 @@ def execute(
     say: Callable[[str], None] = lambda text: None,
     group: Group = ALONE,
 ) -> Outcome:
-    """Train the runs that have no record yet, in this order, side by side where the device is good for it.
+    """Train the runs that have no record yet, in this order, side by side where that is faster.
 
-    A run that fails does not stop the others, and no run is trained that another process trains; once
-    ``stop_requested`` turns true, those in training write a checkpoint and no further one is begun. Raises ValueError
+    A run that fails does not stop the others, and a run that another process trains is not trained; after
+    ``stop_requested`` returns true, runs in training write a checkpoint and no other run is started. Raises ValueError
     for an unusable device, and DeviceLost if it became unusable.
 
-    The processes of a ``group`` train every run together, one after another: rank 0 says which, and alone claims runs
-    and writes. An exception in one of them is raised after it was written down, because the others can't go on.
+    The processes of a ``group`` train every run together, one after another: rank 0 chooses the run, and alone claims
+    runs and writes. An exception in one of them is written down and raised, because the others cannot continue.
     """
     worker = _Worker(runs, paths, stop_requested, on_status, execution, say, group)
     return worker.work()
 
 
 class _Worker:
-    """The state of :func:`execute`: which runs are left, and how the others ended."""
+    """The state of :func:`execute`: the remaining runs, and the failures of others."""
 
     def __init__(
         self, runs, paths: RunPaths, stop_requested, on_status, execution: ExecutionOptions, say, group: Group
@@ -134,7 +134,7 @@ class _Worker:
         return Outcome(self.failures, self.interrupted)
 
     def _begin(self) -> Generator[int, None, None] | None:
-        """The next run that is this process's to train, in small parts; None if there is none now."""
+        """Start this process's next run as a generator of small parts; None if there is none now."""
         begun = self._claim_next() if self.group.rank == 0 else None
         number = self.group.broadcast(-1 if begun is None else self.runs.index(begun.run))
         if begun is None and number >= 0:
@@ -142,10 +142,10 @@ class _Worker:
         return None if begun is None else self._train(begun)
 
     def _claim_next(self) -> "_Begun | None":
-        """The next run that no other process trains, claimed; those that have ended are not looked at again.
+        """Claim the next run that no other process trains; finished runs are removed.
 
-        A run that got nowhere when it was begun before has no neighbours, which it may have brought down, until it
-        has a checkpoint.
+        A run whose earlier start made no progress has no neighbours, which it may have killed, until it has a
+        checkpoint.
         """
         if time.monotonic() < self._next_look or self.interrupted or self.stop_requested():
             return None
@@ -165,7 +165,7 @@ class _Worker:
             try:
                 claimed = claim(self.paths.work(run), self.paths.stale_seconds)
             except OSError as error:  # a full or read-only disk
-                self._fail(run, f"the run can't be begun: {error}")
+                self._fail(run, f"the run can't be started: {error}")
                 continue
             if claimed is None:
                 message = "another process trains it"
@@ -180,15 +180,15 @@ class _Worker:
         return None
 
     def _needs_missing(self, run: Run) -> dict[str, Run]:
-        """Those of the runs that this one needs that it has to wait for, by what they are to it.
+        """Find the needed runs to wait for, by their roles.
 
-        One that is published with its weights is waited for only where this launch trains it all the same.
+        A run that is published with its weights is waited for only if this launch trains it all the same.
         """
         unrecorded = {r: need for r, need in run.needs.items() if not record_path(self.paths.records, need).exists()}
         return {r: need for r, need in unrecorded.items() if need in self.runs or not self.paths.only_published(need)}
 
     def _need_is_lost(self, run: Run) -> bool:
-        """Whether the run can't be trained because one that it needs can't; that is then written down."""
+        """Whether the run cannot be trained because a needed one cannot; writes that failure down."""
         for role, need in self._needs_missing(run).items():
             if need in self.failures or self._has_ended(need):
                 self._fail(run, f"its {ROLE_NAMES[role]} failed: {need}\n{self.failures[need]}")
@@ -202,7 +202,7 @@ class _Worker:
         return begun_in_vain(self.paths.work(run), self.execution.launch) > 0
 
     def _note_start(self, run: Run, claimed: Claim) -> "_Begun | None":
-        """Write down that the run is begun; None, and the claim given up, where it can't be."""
+        """Write down the run's start; if that fails, release the claim and return None."""
         execution, folder = self.execution, self.paths.work(run)
         with ExitStack() as stack:
             stack.enter_context(claimed)
@@ -217,7 +217,7 @@ class _Worker:
         return None
 
     def _has_ended(self, run: Run) -> bool:
-        """Whether the run has a record, or another job of the same launch saw it fail."""
+        """Whether the run has a record, or failed in another job of the same launch."""
         if (path := record_path(self.paths.records, run)).exists():
             try:
                 self.on_status(run, _done(run, read_record(path)))
@@ -229,7 +229,7 @@ class _Worker:
         return run in failed
 
     def _train(self, begun: "_Begun") -> Generator[int, None, None]:
-        """Train the run in small parts and see to it that its end is known."""
+        """Train the run in small parts and report its end."""
         run, claimed = begun.run, begun.claimed
         alone = self.pack.limit == 1
         with claimed or nullcontext():
@@ -254,23 +254,23 @@ class _Worker:
             except (DataError, RecordError, NeedError, checkpoint.CheckpointError) as error:
                 self._fail(run, str(error))
             except checkpoint.MismatchError as error:
-                folder, way = self.paths.work(run), _GO_ON.get(error.what, "go on with it where it was begun")
-                text = f"it can't go on from its checkpoint in {folder}: {error}"
+                folder, way = self.paths.work(run), _GO_ON.get(error.what, "continue it where it was begun")
+                text = f"it can't continue from its checkpoint in {folder}: {error}"
                 self._fail(run, f"{text}. Either {way}, or remove that folder to begin again")
             except OSError as error:  # a disk that is full, or another user's files
                 self._fail(run, f"{error}\nThe same command goes on from the last checkpoint.")
             except Exception as error:  # whatever went wrong with this run, the others go on
                 if self._device_is_lost():
-                    raise DeviceLost(f"the device answers nothing but errors any more: {error}") from error
+                    raise DeviceLost(f"the device answers only with errors: {error}") from error
                 self._fail(run, traceback.format_exc())
             finally:
                 self._alone = None
                 self._next_look = 0.0  # others may have waited for this one
 
     def _device_is_lost(self) -> bool:
-        """Whether the device answers nothing but errors from now on: another process may find it well.
+        """Whether the device answers with nothing but errors; another process may find it well.
 
-        In a group it is not asked: it may be waiting for a process that is no more.
+        A group does not ask: the device may be waiting for a process that is gone.
         """
         if self.device.type == "cuda" and self.group.size == 1:
             try:
@@ -314,7 +314,7 @@ class _Worker:
         return self._data[key]
 
     def _needed_by(self, run: Run) -> dict[str, dict]:
-        """The weights of the runs that this one needs, by what they are to it. Raises NeedError."""
+        """Read the weights of the needed runs, by their roles. Raises NeedError."""
         return {role: self._weights_of(need, ROLE_NAMES[role]) for role, need in run.needs.items()}
 
     def _weights_of(self, need: Run, called: str) -> dict:
@@ -333,27 +333,27 @@ class _Worker:
             raise NeedError(f"the weights of its {called} can't be used: {error}\n{again}") from error
 
     def _fail(self, run: Run, text: str) -> None:
-        """Write down that the run failed; in the middle of an exception and of a group, let it through."""
+        """Write down the run's failure; in a group, raise the exception that is being handled again."""
         self.failures[run] = text
         self._report(run, "failed", message=text)
         if self.group.size > 1 and (error := sys.exception()) is not None:
             raise error
 
     def _report(self, run: Run, state: str, progress=None, message: str = "") -> None:
-        """Write down how the run stands, and tell; where it can't be written, a full disk say, tell alone."""
+        """Write down and show the run's status; a status that cannot be written, on a full disk, is only shown."""
         if self.group.rank != 0:
             return
         status = Status(state, str(run), time.time(), progress, message, self.execution.launch)
         try:
             status.write(self.paths.work(run))
         except OSError as error:  # without the file's name, which is new every second: once is enough to say it
-            warnings.warn(f"how {run} stands could not be written down: {error.strerror}", stacklevel=2)
+            warnings.warn(f"the status of {run} could not be written: {error.strerror}", stacklevel=2)
         self.on_status(run, status)
 
 
 @dataclass(frozen=True)
 class _Begun:
-    """A run that is being begun: its claim (None where another process of the group has it), and all its starts."""
+    """A run that is being started: its claim (None if another process of the group has it), and all its starts."""
 
     run: Run
     claimed: Claim | None

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -16,12 +15,12 @@ from reproductions.harness.reporting.figure import (
     GREY,
     INK,
     SINGLE,
-    STYLE,
     legend_below,
     look,
     make_figure,
     named,
     spread,
+    styled,
 )
 from reproductions.harness.reporting.frame import Curve, completed, curve
 from resnet.data import TRAIN_IMAGES
@@ -34,6 +33,7 @@ DASHES = (0, (4, 2))  # of training errors and plain nets
 DROP = {"color": GREY, "linewidth": 0.6, "linestyle": ":"}  # of the learning rate
 
 
+@styled
 def learning_curves(
     panels: dict[str, list[RowResult]], variant: Variant, apart: dict[str, int] | None = None
 ) -> Figure | None:
@@ -53,25 +53,24 @@ def learning_curves(
         return None
     together = [result for title, panel in shown.items() if title not in apart for result in panel.values()]
     results = [result for panel in shown.values() for result in panel.values()]
-    with matplotlib.rc_context(STYLE):
-        figure, axes = make_figure(
-            DOUBLE if len(shown) > 1 else SINGLE, 2.2, [*shown], variant, [result.row.data for result in results],
-            share_y=not apart.keys() & shown.keys(),
-        )  # fmt: skip
-        last = max(result.row.recipe.iterations for result in results)
-        unit = 1_000 if last >= THOUSANDS_FROM else 1
-        for axis, (title, panel) in zip(axes, shown.items()):
-            axis.set(xlim=(0, MARGIN * last / unit), ylim=limits(panel.values() if title in apart else together))
-            axis.set_xlabel("iterations (thousands)" if unit > 1 else "iterations")
-            axis.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
-            mark_drops(axis, {milestone / unit for r in panel.values() for milestone in r.row.recipe.milestones})
-            for place, result in panel.items():
-                draw_curves(axis, result, place, unit)
-            _label_ends(axis, panel)
-        axes[0].set_ylabel("error (%)")
-        nets = {named(r.row.label, r.records): place for panel in shown.values() for place, r in panel.items()}
-        curve_legend(figure, results, dict(sorted(nets.items(), key=lambda net: net[1])))
-        return figure
+    figure, axes = make_figure(
+        DOUBLE if len(shown) > 1 else SINGLE, 2.2, [*shown], variant, [result.row.data for result in results],
+        share_y=not apart.keys() & shown.keys(),
+    )  # fmt: skip
+    last = max(result.row.recipe.iterations for result in results)
+    unit = 1_000 if last >= THOUSANDS_FROM else 1
+    for axis, (title, panel) in zip(axes, shown.items()):
+        axis.set(xlim=(0, MARGIN * last / unit), ylim=limits(panel.values() if title in apart else together))
+        axis.set_xlabel("iterations (thousands)" if unit > 1 else "iterations")
+        axis.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
+        mark_drops(axis, {milestone / unit for r in panel.values() for milestone in r.row.recipe.milestones})
+        for place, result in panel.items():
+            draw_curves(axis, result, place, unit)
+        _label_ends(axis, panel)
+    axes[0].set_ylabel("error (%)")
+    nets = {named(r.row.label, r.records): place for panel in shown.values() for place, r in panel.items()}
+    curve_legend(figure, results, dict(sorted(nets.items(), key=lambda net: net[1])))
+    return figure
 
 
 def errors_of(result: RowResult) -> list[Curve]:

@@ -78,6 +78,7 @@ STYLE = {
     "svg.hashsalt": "reproductions",  # else its ids are drawn at random
     "svg.fonttype": "path",
 }
+styled = matplotlib.rc_context(STYLE)  # a decorator: artists take their style when they are made
 
 
 def save(figure: Figure | None, path: Path, description: str) -> list[Path]:

@@ -1,1 +1,1 @@
-"""What concerns SLURM alone: submitting, what was submitted, the queue, cluster profiles, the code that jobs run."""
+"""The SLURM launcher: submissions, the queue, cluster profiles, the copy of the code that jobs run."""

@@ -1,4 +1,4 @@
-"""Cluster profiles: what a job asks SLURM for, from ``slurm/profiles/<name>.toml``."""
+"""Cluster profiles, the requests of a job to SLURM, from ``slurm/profiles/<name>.toml``."""
 
 import re
 import tomllib
@@ -41,13 +41,13 @@ _OWN = {
 
 @dataclass(frozen=True)
 class ClusterProfile:
-    """What a job asks for; ``slurm/profiles/example.toml`` explains the keys. None leaves it to the cluster.
+    """The requests of a job; ``slurm/profiles/example.toml`` explains the keys. None leaves a request to the cluster.
 
-    A job is ``nodes`` × ``tasks_per_node`` processes, which train one run at a time together. Each of them has
-    ``gpus`` GPUs, ``cpus`` cores and ``memory_gb`` GB; the GPUs of a node are visible to all its processes, which
-    choose by their local rank. One process alone may train several runs side by side.
-    A launch submits at most ``max_jobs`` jobs: any of them trains any run, so fewer jobs than runs are fine.
-    ``setup`` are lines of shell that the job's script runs as they stand: they are the profile's author's own code.
+    A job is ``nodes`` × ``tasks_per_node`` processes, which train one run at a time together. Each of them has ``gpus``
+    GPUs, ``cpus`` cores and ``memory_gb`` GB; the GPUs of a node are visible to all its processes, which choose by
+    their local rank. One process alone may train several runs side by side. A launch submits at most ``max_jobs`` jobs:
+    any of them trains any run, so fewer jobs than runs are fine. ``setup`` has lines of shell that the job's script
+    runs unchanged: they are the profile's author's own code.
     """
 
     partition: str | None = None
@@ -70,11 +70,11 @@ class ClusterProfile:
 
     @property
     def processes(self) -> int:
-        """How many processes train one run together."""
+        """The number of processes that train one run together."""
         return self.nodes * self.tasks_per_node
 
     def submitit_parameters(self) -> dict:
-        """The same in the words of submitit's AutoExecutor, for which GPUs and memory are those of a node."""
+        """Convert the profile to parameters of submitit's AutoExecutor, which counts GPUs and memory per node."""
         named = {name: getattr(self, name) for name in ("partition", "account", "qos", "constraint")}
         extra = {**self.extra, "mail-user": self.mail_user, "mail-type": self.mail_type}
         return {
@@ -94,7 +94,7 @@ class ClusterProfile:
 
 
 def load_cluster_profile(name: str | None, folder: Path = FOLDER) -> ClusterProfile:
-    """The profile ``name``, or the defaults for None.
+    """Read the profile ``name``, or return the defaults for None.
 
     Raises ValueError that names the file and the key for an unknown profile or key, a wrong type or value.
     """
@@ -102,7 +102,7 @@ def load_cluster_profile(name: str | None, folder: Path = FOLDER) -> ClusterProf
         return ClusterProfile()
     known = sorted(path.stem for path in folder.glob("*.toml"))
     if name not in known:
-        raise ValueError(f"there is no cluster profile {name!r} in {folder}; there are: {', '.join(known)}")
+        raise ValueError(f"there is no cluster profile {name!r} in {folder}; available profiles: {', '.join(known)}")
     path = folder / f"{name}.toml"
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -111,7 +111,7 @@ def load_cluster_profile(name: str | None, folder: Path = FOLDER) -> ClusterProf
     accepted = {f.name: f.type for f in fields(ClusterProfile)}
     for key, value in values.items():
         if key not in accepted:
-            raise ValueError(f"{path}: there is no key {key!r}; the keys are: {', '.join(accepted)}")
+            raise ValueError(f"{path}: there is no key {key!r}; available keys: {', '.join(accepted)}")
         kind = accepted[key]
         if isinstance(value, bool) or not isinstance(value, kind):
             wanted = {int: "a whole number", list: "a list", dict: "a table"}.get(kind, "a text")
@@ -123,9 +123,8 @@ def load_cluster_profile(name: str | None, folder: Path = FOLDER) -> ClusterProf
         raise ValueError(f"{path}: setup must be a list of texts, not {profile.setup!r}")
     for key, shape in _SHAPES.items():
         if (value := getattr(profile, key)) is not None and not shape.fullmatch(value):
-            raise ValueError(
-                f"{path}: {key} is {value!r}, but must be one word without blanks, quotes or signs of shell"
-            )
+            raise ValueError(f"{path}: {key} is {value!r}, but must be one word without blanks, quotes or characters "
+                             "that are special in the shell")  # fmt: skip
     for key, value in profile.extra.items():
         _check_extra(path, key, value)
     if 60 * profile.time_minutes <= profile.signal_seconds:
@@ -134,9 +133,9 @@ def load_cluster_profile(name: str | None, folder: Path = FOLDER) -> ClusterProf
 
 
 def _check_extra(path: Path, key: str, value) -> None:
-    """Refuse an option that could change what the profile's own keys and the jobs rely on."""
+    """Refuse an option that could override the profile's own keys or the jobs' own options."""
     if not _OPTION.fullmatch(key):
-        raise ValueError(f"{path}: extra.{key!r} is no option of sbatch: write its long name, without dashes in front")
+        raise ValueError(f"{path}: extra.{key!r} is not an option of sbatch: write its long name without dashes")
     # sbatch takes the beginning of an option's name for the whole.
     if meant := [option for option in sorted(_BY_KEY) if option.startswith(key)]:
         raise ValueError(f"{path}: extra.{key} is not for [extra]: the key {_BY_KEY[meant[0]]} sets it")

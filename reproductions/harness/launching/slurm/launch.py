@@ -1,4 +1,4 @@
-"""SLURM job arrays through submitit: jobs that take runs from those that are left, and are requeued when time is up."""
+"""The SLURM launcher: job arrays through submitit; jobs take any remaining runs, and are requeued at the time limit."""
 
 import math
 import os
@@ -42,9 +42,9 @@ _DEAF_PYTHON = f'sh -c \'trap "" USR2; exec "$0" "$@"\' {shlex.quote(sys.executa
 
 
 def launch(runs: list[Run], paths: RunPaths, display: Display, options: Options) -> Outcome:
-    """Submit the runs that no job is there for, and show how all of them get on; SIGINT leaves the jobs alone.
+    """Submit the runs that have no job, and show the progress of all; SIGINT leaves the jobs alone.
 
-    Raises ValueError with SLURM's own words where it can't be reached or does not accept what is asked.
+    Raises ValueError with SLURM's own words if it cannot be reached or refuses the request.
     """
     if not runs:
         return Outcome({})
@@ -70,7 +70,7 @@ def launch(runs: list[Run], paths: RunPaths, display: Display, options: Options)
 def _submit_missing(
     runs: list[Run], paths: RunPaths, display: Display, options: Options, own: set[str]
 ) -> dict[Run, Submission]:
-    """See to it that there are jobs for all runs that have no record; returns which submission trains which run."""
+    """Submit jobs for all runs that have no record and no job; returns each run's submission."""
     with _one_at_a_time(paths):
         plan = _underway(runs, paths)
         if plan:
@@ -105,7 +105,7 @@ def _among(needs: dict[str, Run], runs: Container[Run]) -> list[Run]:
 def _watch(
     plan: dict[Run, Submission], paths: RunPaths, display: Display, stop_requested, budget: Budget
 ) -> dict[Run, str]:
-    """Wait for the end of the runs; returns those that no job is left for, with the last words of their jobs."""
+    """Wait for the end of the runs; returns the runs without a job, with the last words of their jobs."""
     next_question, silent = time.monotonic() + _QUEUE_SECONDS, 0
     while not stop_requested():
         time.sleep(_POLL_SECONDS)
@@ -130,7 +130,7 @@ def _watch(
 
 
 def _underway(runs: list[Run], paths: RunPaths) -> dict[Run, Submission]:
-    """The runs that have jobs from an earlier launch, in which they have not failed."""
+    """Find the runs that have jobs from an earlier launch, in which they have not failed."""
     earlier = [submission for submission in read_submissions(paths.out) if any(map(submission.covers, runs))]
     living = queue.jobs({job for submission in earlier for job in submission.jobs}) if earlier else {}
     if living is None:
@@ -154,10 +154,10 @@ def _submit(
     paths: RunPaths,
     options: Options,
 ) -> Submission:
-    """Submit one array of jobs that begin with the runs ``begun``, evenly spread, and go on with any of ``runs``.
+    """Submit one array of jobs that start with the runs ``begun``, evenly spread, and continue with any of ``runs``.
 
-    They wait for the jobs that by ``plan`` train runs that these need. Raises ValueError with SLURM's or submitit's
-    own words if it is not accepted.
+    The jobs wait for the jobs in ``plan`` that train needed runs. Raises ValueError with SLURM's or submitit's own
+    words if the array is not accepted.
     """
     check_private(paths.jobs)
     code = take(paths.out / "work" / "code")
@@ -201,7 +201,7 @@ def _submit(
 
 @contextmanager
 def _one_at_a_time(paths: RunPaths):
-    """Of two launches on the same folder, one looks at what is underway when the other has submitted."""
+    """Let one launch on a folder submit at a time."""
     while (turn := claim(submissions_folder(paths.out), paths.stale_seconds)) is None:
         time.sleep(_POLL_SECONDS)
     with turn:
@@ -210,7 +210,7 @@ def _one_at_a_time(paths: RunPaths):
 
 @contextmanager
 def _outside_of_any_job():
-    """Without the identity of a job that this process may itself run in, but with the cluster's configuration."""
+    """Hide the job that this process may run in, and its settings, but keep the cluster's configuration."""
     configuration = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
     with submitit.helpers.clean_env():
         os.environ.update(configuration)
@@ -218,13 +218,13 @@ def _outside_of_any_job():
 
 
 def _ids(plan: dict[Run, Submission]) -> str:
-    """The numbers of the job arrays."""
+    """List the numbers of the job arrays."""
     return ", ".join(sorted({job.split("_")[0] for submission in plan.values() for job in submission.jobs}))
 
 
 def _farewell(plan: dict[Run, Submission], paths: RunPaths, options: Options) -> str:
     return (
         f"The jobs {_ids(plan)} go on without this command. The same command again waits for their end.\n"
-        f"How they stand: python -m reproductions status --out {shlex.quote(str(paths.out))}\n"
+        f"Their status: python -m reproductions status --out {shlex.quote(str(paths.out))}\n"
         f"Cancel them: python -m reproductions cancel {options.experiment} --out {shlex.quote(str(paths.out))}"
     )

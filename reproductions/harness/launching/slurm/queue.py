@@ -1,4 +1,4 @@
-"""What SLURM's queue says of jobs, asked of SLURM's own commands."""
+"""SLURM's queue, read through SLURM's own commands."""
 
 import os
 import re
@@ -25,7 +25,7 @@ _answers: dict[tuple[str, str], Any] | None = None  # by command and array, whil
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job in the queue. ``id``: of an array's element 123_4. ``state`` and ``reason`` in SLURM's words."""
+    """A job in the queue. ``id`` of an array's element is like 123_4. ``state`` and ``reason`` are SLURM's words."""
 
     id: str
     state: str
@@ -33,9 +33,10 @@ class QueuedJob:
 
 
 def jobs(ids: Iterable[str]) -> dict[str, QueuedJob] | None:
-    """Those of the jobs that have not ended yet, by their ids; an array's id stands for all its elements.
+    """Find the jobs that have not ended yet, by their ids; an array's id stands for all its elements.
 
-    None if SLURM can't answer: a program missing, the controller silent. Raises ValueError for what is no job's id.
+    Returns None if SLURM cannot answer: a program is missing, the controller silent. Raises ValueError for an invalid
+    id.
     """
     asked = set(_checked(ids))
     if not asked:
@@ -49,7 +50,7 @@ def jobs(ids: Iterable[str]) -> dict[str, QueuedJob] | None:
 
 
 def _queue(ids: list[str], *options: str) -> dict[str, QueuedJob]:
-    """What squeue shows of these jobs."""
+    """Read these jobs from squeue."""
     _ping()  # squeue alone would try to reach a controller for 18 seconds
     try:
         output = _run(["squeue", "--array", "--noheader", "--format=%i|%T|%r", f"--jobs={','.join(ids)}", *options])
@@ -67,11 +68,11 @@ def _queue(ids: list[str], *options: str) -> dict[str, QueuedJob]:
 
 
 def ending(job_id: str) -> str | None:
-    """How a job ended: "TIMEOUT", "CANCELLED by 0", "FAILED, exit code 1:0" (code:signal), "FAILED, NonZeroExitCode".
+    """Find the end of a job, such as "TIMEOUT", "CANCELLED by 0" or "FAILED, exit code 1:0" (code:signal).
 
-    By sacct, and without accounting by squeue, which remembers for some minutes. None if the job has not ended, and if
-    neither knows: SLURM leaves no trace of an array's element that is cancelled alone before it began. Raises
-    ValueError for what is no job's id.
+    The answer is from sacct, or without accounting from squeue, which remembers jobs for some minutes and says "FAILED,
+    NonZeroExitCode". It is None if the job has not ended, and if neither knows: SLURM leaves no trace of an array's
+    element that is cancelled alone before its start. Raises ValueError for an invalid id.
     """
     _checked([job_id])
     return _ending_by_sacct(job_id) or _ending_by_squeue(job_id)
@@ -79,7 +80,7 @@ def ending(job_id: str) -> str | None:
 
 @contextmanager
 def asking_once() -> Iterator[None]:
-    """A context in which :func:`ending` asks SLURM once for all jobs of an array."""
+    """Let :func:`ending` ask SLURM once for all jobs of an array inside the context."""
     global _answers
     before, _answers = _answers, {} if _answers is None else _answers
     try:
@@ -89,7 +90,7 @@ def asking_once() -> Iterator[None]:
 
 
 def _ask(command: str, array: str, question: Callable[[], Any]) -> Any:
-    """The answer to a question about an array, or None where the command fails."""
+    """Answer a question about an array; None if the command fails."""
     answers = {} if _answers is None else _answers
     if (command, array) not in answers:
         try:
@@ -128,7 +129,7 @@ def _includes(row: re.Match, element: str) -> bool:
 
 
 def cancel(ids: Iterable[str]) -> None:
-    """Cancel the jobs; those that have ended already are no error. Raises ValueError with SLURM's words."""
+    """Cancel the jobs; jobs that have ended already are no error. Raises ValueError with SLURM's words."""
     if asked := _checked(ids):
         try:
             _run(["scancel", *asked])
@@ -137,7 +138,7 @@ def cancel(ids: Iterable[str]) -> None:
 
 
 def check_reachable() -> None:
-    """Raise ValueError, with SLURM's own words, where jobs can't be submitted: no programs, no controller."""
+    """Raise ValueError, with SLURM's own words, if jobs cannot be submitted: no programs, no controller."""
     missing = [program for program in _PROGRAMS if shutil.which(program) is None]
     if missing:
         raise ValueError(f"SLURM's programs are not on this machine ({', '.join(missing)}): is it a login node?")
@@ -148,7 +149,7 @@ def check_reachable() -> None:
 
 
 class _Failure(Exception):
-    """A command that did not do what it should, in its own words."""
+    """The failure of a command, in its own words."""
 
 
 def _ping() -> None:
@@ -158,7 +159,7 @@ def _ping() -> None:
 
 
 def _run(command: list[str], seconds: float | None = None) -> str:
-    """What a command prints."""
+    """Run a command and return its output."""
     seconds = _SECONDS if seconds is None else seconds
     # Settings of the user's for the same commands, such as SQUEUE_STATES, would change what they answer.
     environment = {
@@ -185,13 +186,13 @@ def _run(command: list[str], seconds: float | None = None) -> str:
 
 
 def _words(text: str) -> str:
-    """The lines of a text that say something, without SLURM's frames of asterisks."""
+    """Join the lines of a text, without SLURM's frames of asterisks."""
     lines = (line.strip() for line in text.splitlines())
     return "; ".join(line for line in lines if line.strip("* "))
 
 
 def _checked(ids: Iterable[str]) -> list[str]:
-    """The ids, each once; ValueError for one that is none."""
+    """Return the ids, each once; raises ValueError for an invalid one."""
     asked = list(dict.fromkeys(ids))
     for id in asked:
         if not isinstance(id, str) or not _ID.fullmatch(id):

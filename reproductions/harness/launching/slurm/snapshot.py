@@ -1,6 +1,7 @@
-"""A copy of the code that jobs run, so that a job started later runs what was submitted, whatever is edited since."""
+"""A copy of the code for jobs, so that a later start runs the submitted code in spite of later edits."""
 
 import hashlib
+import json
 import os
 import shlex
 import shutil
@@ -15,16 +16,17 @@ from resnet.files import write_atomically
 def take(folder: Path) -> Path:
     """Copy the code into ``folder/<digest>`` and return that folder; an equal copy there is used again.
 
-    The digest, 16 hexadecimal digits, is of all the code and of the commit it came from. A process started with the
-    copy as working directory and first in PYTHONPATH runs it, and records name the code that was copied. Raises
-    ValueError, with what to do, if an equal copy has been changed, if the code is edited while it is copied, or if
-    others can write to ``folder``; OSError if the copy can't be written.
+    The digest, 16 hexadecimal digits, is of all the code and of its commit. A process runs the copy if it is the
+    working directory and first in PYTHONPATH, and its records name the copied code. Raises ValueError, with the remedy,
+    if an equal copy has been changed, if the code is edited during the copy, or if others can write to ``folder``;
+    OSError if the copy cannot be written.
     """
     identity = provenance.code_identity()
     files = provenance.source_files()
     if identity != provenance.code_identity() or identity["resnet_sha256"] != provenance.resnet_digest(files):
         raise ValueError("the code was edited while it was copied for the jobs; start again")
-    files[provenance.CODE_FILE] = provenance.describe_code(identity, files)
+    described = {**identity, "sources_sha256": provenance.sources_digest(files)}
+    files[provenance.CODE_FILE] = json.dumps(described, indent=1).encode()
     snapshot = folder / hashlib.sha256(files[provenance.CODE_FILE]).hexdigest()[:16]
     check_private(folder)
     if not snapshot.exists():
@@ -58,6 +60,6 @@ def _verify(files: dict[str, bytes], snapshot: Path) -> None:
         names = sorted(name for name in present.keys() | files.keys() if present.get(name) != files.get(name))
         shown = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
         raise ValueError(
-            f"{snapshot} is not the copy of the code it was ({shown}); "
+            f"{snapshot} has changed since the code was copied ({shown}); "
             f"when no job uses it any more, remove it: rm -r {shlex.quote(str(snapshot))}"
         )

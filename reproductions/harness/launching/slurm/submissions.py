@@ -1,4 +1,4 @@
-"""What was submitted to SLURM, written down among what is underway: which jobs there are, and for which runs."""
+"""Submissions to SLURM, written down with their jobs and runs."""
 
 import json
 from contextlib import suppress
@@ -15,9 +15,9 @@ from resnet.run import Run
 class Submission:
     """One job array.
 
-    launch: what its jobs have in common. jobs: their ids, each with the file that has its last words. runs: the
-    short ids of the runs that its jobs train, any job any of them, each with its name; a job begins with every
-    ``pack``-th, and fewer jobs than that are evenly spread. submitted: seconds since the epoch.
+    launch: the common id of its jobs. jobs: their ids, each with the file of its stderr. runs: the short ids of the
+    runs, each with its name; any job trains any of them, but starts with every ``pack``-th, or with evenly spread ones
+    if there are fewer jobs. submitted: seconds since the epoch.
     """
 
     launch: str
@@ -34,7 +34,7 @@ class Submission:
         return run.short_id in self.runs
 
     def job_of(self, run: str) -> str:
-        """The job that begins with the run (a short id), or with one shortly before it."""
+        """Find the job that starts with the run (a short id), or with one shortly before it."""
         number, jobs = list(self.runs).index(run), list(self.jobs)
         if len(jobs) * self.pack >= len(self.runs):
             return jobs[number // self.pack]
@@ -42,7 +42,7 @@ class Submission:
 
 
 def read_submissions(out: Path) -> list[Submission]:
-    """All submissions from this folder, the oldest first; a file that can't be read is left out."""
+    """Read all submissions from this folder, the oldest first; unreadable files are skipped."""
     found = []
     for path in submissions_folder(out).glob("*.json"):
         try:
@@ -53,7 +53,7 @@ def read_submissions(out: Path) -> list[Submission]:
 
 
 def cancel(experiment: str, out: Path) -> list[str]:
-    """Cancel those jobs of the experiment that are still in SLURM's queue, and return them. Raises ValueError."""
+    """Cancel the experiment's jobs in SLURM's queue, and return them. Raises ValueError."""
     queue.check_reachable()
     known = {
         job for submission in read_submissions(out) if submission.experiment == experiment for job in submission.jobs
@@ -67,7 +67,7 @@ def cancel(experiment: str, out: Path) -> list[str]:
 
 
 def last_words(submission: Submission, run: str) -> str:
-    """How the job that was to begin the run (a short id) ended, as far as SLURM's accounting and its log tell."""
+    """Describe the end of the job that was to start with the run (a short id), from SLURM's accounting and its log."""
     job = submission.job_of(run)
     lines = []
     with suppress(OSError):
@@ -78,5 +78,5 @@ def last_words(submission: Submission, run: str) -> str:
 
 
 def submissions_folder(out: Path) -> Path:
-    """Where the submissions from the folder ``out`` are written down."""
+    """Name the folder of the submissions from ``out``."""
     return out / "work" / "submissions"

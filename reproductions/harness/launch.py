@@ -1,0 +1,272 @@
+"""One launch, from the runs that a command wants to their records and tables; it may be limited (``--minutes``)."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+from rich.table import Table
+
+from reproductions.harness import launching, preflight
+from reproductions.harness.console import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_REFUSED,
+    complain,
+    make_console,
+    show_files,
+)
+from reproductions.harness.exact_errors import EXACT_ERRORS
+from reproductions.harness.experiment import Experiment, Variant
+from reproductions.harness.launched import note_tables
+from reproductions.harness.launching import cost
+from reproductions.harness.launching.budget import Budget, Plan, lacking, make_plan
+from reproductions.harness.launching.options import LaunchFlags, Options
+from reproductions.harness.launching.progress import Display, duration
+from reproductions.harness.launching.worker import DeviceLost, Outcome
+from reproductions.harness.records import Pool, PoolError, RecordError, read_pool, record_path
+from reproductions.harness.reporting.frame import completed
+from reproductions.harness.reporting.page import write_report
+from resnet import checkpoint
+from resnet.data import DataError
+from resnet.device import find_device
+from resnet.run import Run
+
+_MEASURING_SECONDS = 60.0  # after the time is over, to measure final networks
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A run, and the table that wants it."""
+
+    experiment: Experiment
+    variant: Variant
+    run: Run
+
+
+def wanted_runs(
+    experiment: Experiment, variant: Variant, seeds: Sequence[int], keys: Sequence[str] | None = None
+) -> list[Wanted]:
+    """List the runs of a table's rows, in the order of ``keys``: all rows with one seed, then with the next.
+
+    Raises ValueError for an unknown row.
+    """
+    known = {row.key: row for row in experiment.chosen_rows(variant, None if keys is None else [*keys])}
+    rows = [known[key] for key in (keys or known)]
+    return [Wanted(experiment, variant, variant.apply(row.run(seed))) for seed in seeds for row in rows]
+
+
+def launch(wanted: Sequence[Wanted], flags: LaunchFlags, seeds: int | None = None) -> int:
+    """Train the wanted runs that lack a record, in their order, and write their tables; returns the exit status.
+
+    A record below ``flags.paths.out`` counts; with ``flags.minutes`` and without ``flags.all`` a published one counts
+    too. ``seeds``: the number of runs per row in the tables, None for the experiments' default.
+
+    0: all runs have records, or the time is over. 1: a run failed, or a record is damaged. 2: nothing was started. 130:
+    interrupted.
+    """
+    console = make_console(stderr=True)
+    try:
+        return _Launch(wanted, flags, seeds, console).run()
+    except PoolError as error:
+        complain(console, str(error))
+        return EXIT_REFUSED
+    except KeyboardInterrupt:
+        console.print("\nStopped at once. The same command goes on from the last checkpoints.")
+        return EXIT_INTERRUPTED
+
+
+class _Launch:
+    """The state of :func:`launch`."""
+
+    def __init__(self, wanted: Sequence[Wanted], flags: LaunchFlags, seeds: int | None, console: Console):
+        self.wanted, self.flags, self.seeds, self.console, self.paths = wanted, flags, seeds, console, flags.paths
+        self.runs = list(dict.fromkeys(one.run for one in wanted))
+        self.pools = [read_pool(self.paths.records), read_pool(self.paths.published / "records")]
+
+    def run(self) -> int:
+        for error in (error for pool in self.pools for error in pool.damaged.values()):
+            complain(self.console, f"{error.kind}: {error}")
+        damaged = _damaged(self.runs, self.pools[0])
+        if self.flags.minutes is not None:
+            missing = lacking(self.runs, self.pools[: 1 if self.flags.all else 2])
+        else:
+            missing = [run for run in self.runs if self.pools[0].get(run) is None and run not in damaged]
+        try:
+            launcher, start = launching.choose(self.flags.launcher, self.flags.options.device, len(missing))
+            self.flags = replace(self.flags, launcher=launcher)
+            preflight.check_flags(self.flags)
+            preflight.check_device(self.flags, self.runs)
+            if missing:
+                preflight.leave_busy_cores(self.flags, self.console)
+            if self.flags.minutes is not None:
+                plan, options = self._plan_time(missing)
+            else:
+                plan, options = Plan(missing), self.flags.options
+                if self.flags.dry_run:
+                    self._show_cost(missing, damaged)
+            if self.flags.dry_run:
+                return 0
+            table = self.wanted[0]  # the one table of a launch without minutes
+            paper = missing and self.flags.minutes is None and table.variant.profile == "paper"
+            if paper and preflight.refuse_without_gpu(self.flags, missing, self.pools, table.experiment.target):
+                return EXIT_REFUSED
+            preflight.check_writable(self.paths.out)
+            note_tables(self.paths.out, [(one.experiment, one.variant) for one in self.wanted])
+            preflight.check_data(plan.runs, self.paths, self.console)
+            if plan.runs:
+                preflight.say_code(self.console)
+            text = f"{preflight.describe_place(self.flags)}, records in {self.paths.records}"
+            if self.flags.minutes is None:
+                title = f"{table.experiment.source}, {table.experiment.heading(table.variant)}: {len(self.runs)} runs"
+                text = f"{title}, {len(self.runs) - len(missing) - len(damaged)} already recorded; {text}"
+            self.console.print(text)
+            with Display(len(plan.runs), self.console) as display:
+                outcome = start(plan.runs, self.paths, display, options)
+        except (DataError, ValueError) as error:
+            complain(self.console, str(error))
+            return EXIT_REFUSED
+        except DeviceLost as error:
+            complain(self.console, f"{error}\nThe same command goes on from the last checkpoints.")
+            outcome = None
+        return self._conclude(plan, outcome, options.budget)
+
+    # ------------------------------------------------------------------------------------------------------------ plans
+
+    def _plan_time(self, missing: list[Run]) -> tuple[Plan, Options]:
+        """Plan the launch's minutes and print the plan; returns it with the launcher's options."""
+        flags, minutes = self.flags, self.flags.minutes
+        plan = make_plan(
+            missing,
+            self.paths,
+            flags.device,
+            partners=lambda run: _find_partners(run, self.wanted, self.pools),
+            rates=lambda runs: preflight.find_rates(flags, runs, self.pools),
+        )
+        jobs = min(max(1, plan.jobs(minutes)), flags.options.slurm.max_jobs)
+        text = f"{len(plan.runs)} runs are lacking, {len(plan.begun)} of them begun; "
+        if flags.device is None:
+            chosen = dict.fromkeys(plan.runs)
+            known = [plan.seconds[run] for run in plan.runs if run in plan.seconds]
+            text += f"{sum(known) / 3600:.1f} GPU-hours for {len(known)} of them by published rates and estimates: "
+            text += f"{jobs} jobs of {minutes:g} minutes"
+        else:
+            slots = len(flags.slots(len(plan.runs))) or 1
+            chosen = plan.within(minutes, slots)
+            finished = sum(chosen.values())
+            text += f"{minutes:g} minutes{f' in {slots} slots' if slots > 1 else ''} finish {finished}"
+            text += f" and begin {len(chosen) - finished} more"
+        console = make_console() if flags.dry_run else self.console
+        if flags.dry_run:
+            table = Table("run", "state", "hours", "in this time", title="dry run: nothing is trained")
+            for run, finished in chosen.items():
+                begun = plan.begun.get(run)
+                state = f"at {begun.iteration:,} of {run.recipe.iterations:,}" if begun else "lacking"
+                state += f", in {plan.precisions[run]}" if run in plan.precisions else ""
+                hours = f"{plan.seconds[run] / 3600:.2f}" if run in plan.seconds else "not measured"
+                table.add_row(str(run), state, hours, {True: "finished", False: "begun", None: ""}[finished])
+            console.print(table, crop=False, width=max(console.width, 110))
+        console.print(text)
+        for why in dict.fromkeys(plan.left.values()):
+            console.print(f"left, {why}: {', '.join(str(run) for run, own in plan.left.items() if own == why)}")
+        budget = Budget.of(plan, minutes, each_job=flags.device is None)
+        return plan, replace(flags.options, budget=budget, slurm=replace(flags.options.slurm, max_jobs=jobs))
+
+    def _show_cost(self, missing: list[Run], damaged: dict[Run, RecordError]) -> None:
+        """Print all runs, with the cost of the ``missing`` ones."""
+        table = Table("run", "status", "images/s", "hours", title="dry run: nothing is trained")
+        rates = preflight.find_rates(self.flags, missing, self.pools)
+        known = {run: rates[work] for run in missing if (work := cost.work_of(run)) in rates}
+        for run in self.runs:
+            if run not in missing:
+                table.add_row(str(run), damaged[run].kind if run in damaged else "recorded", "", "")
+            elif run in known:
+                speed, hours = known[run].images_per_second, known[run].hours(run)
+                table.add_row(str(run), "to be trained", f"{speed:,.0f}", f"{hours:.2f}")
+            else:
+                table.add_row(str(run), "to be trained", "not measured", "")
+        console = make_console()
+        console.print(table, crop=False, width=max(console.width, 110))
+        unit = "CPU" if self.flags.device is not None and self.flags.device.type == "cpu" else "GPU"
+        slots = len(self.flags.slots(len(missing)))
+        at_once = f", in {slots} slots" if slots > 1 and unit == "CPU" else ""
+        total = f"{sum(rate.hours(run) for run, rate in known.items()):.2f} {unit}-hours for {len(known)} of them"
+        console.print(f"{len(missing)} of {len(self.runs)} runs to be trained: {total}{at_once}")
+        for work, rate in rates.items():
+            console.print(f"  {work}: {rate.source}")
+        if len(known) < len(missing):
+            console.print("no record has the rates of the others on a GPU; a dry run on a GPU measures them, "
+                          "except for image folders")  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------------------- conclusion
+
+    def _conclude(self, plan: Plan, outcome: Outcome | None, budget: Budget) -> int:
+        """Measure, write the tables, and print the outcome (None: the device is lost); returns the exit status."""
+        pool, minutes = read_pool(self.paths.records), self.flags.minutes
+        over = budget.over or budget.minutes is not None
+        problems = self._write_tables(pool, budget, measuring=outcome is not None and (over or not outcome.interrupted))
+        said = [f"\nfailed: {run}\n{text}" for run, text in outcome.failures.items()] if outcome else []
+        if minutes is None:
+            damaged = _damaged(self.runs, pool).items()
+            said += [f"\nnot trained: {run}\n{error}\n{error.advice}" for run, error in damaged]
+        for text in [*(f"\n{problem}" for problem in problems), *said]:
+            complain(self.console, text)
+        done = sum(pool.get(run) is not None for run in plan.runs)
+        if minutes is not None:
+            begun = [run for run in plan.runs if (self.paths.work(run) / checkpoint.NEWEST).exists()]
+            going = sum(pool.get(run) is None for run in begun)
+            self.console.print(f"\n{done} of {len(plan.runs)} lacking runs were finished, "
+                               f"{going} have checkpoints to go on from.")  # fmt: skip
+        if outcome is None:
+            return EXIT_FAILED
+        if outcome.detached:
+            self.console.print(f"\n{outcome.detached}")
+            return 0 if self.flags.options.detach else EXIT_INTERRUPTED
+        if outcome.interrupted and not over:
+            self.console.print(f"\n{outcome.interrupted}.\nThe same command goes on where this stopped.")
+            return EXIT_INTERRUPTED
+        if outcome.failures or problems:
+            return EXIT_FAILED
+        if minutes is None:
+            return 0 if all(pool.get(run) for run in self.runs) else EXIT_FAILED
+        if done < len(plan.runs):
+            late = f" {duration(time.time() - budget.until)} after its end" if budget.over else ""
+            self.console.print(f"The time of {minutes:g} minutes is over{late}; the same command goes on from there.")
+        return 0
+
+    def _write_tables(self, pool: Pool, budget: Budget, measuring: bool) -> list[str]:
+        """Measure final networks, then write and show the tables that have records; returns the problems."""
+        problems, tables = list[str](), dict[tuple[str, str], list[Wanted]]()
+        for one in self.wanted:
+            tables.setdefault((one.experiment.name, one.variant.name), []).append(one)
+        for ones in tables.values():
+            experiment, variant = ones[0].experiment, ones[0].variant
+            if not (records := [record for one in ones if (record := pool.get(one.run)) is not None]):
+                continue
+            if measuring:
+                # The device of a cluster's jobs may not be here.
+                device, until = self.flags.device or find_device(), budget.until + _MEASURING_SECONDS
+                with self.console.status("measuring the final networks"):
+                    for measure in filter(None, [EXACT_ERRORS.make_missing, experiment.measure]):
+                        problems += measure(completed(records), self.paths, device, until)
+            try:
+                seeds = self.seeds or experiment.seeds[variant.profile]
+                results = experiment.results(variant, seeds, pool, self.pools[1])
+                show_files(write_report(experiment, variant, results, self.paths.out))
+            except OSError as error:  # a full disk, say: the records are there, and the same command tries again
+                problems.append(f"the tables could not be written: {error}")
+        return problems
+
+
+def _damaged(runs: list[Run], pool: Pool) -> dict[Run, RecordError]:
+    """Find the runs whose record cannot be used, each with the error: they are never trained again."""
+    paths = {run: record_path(pool.root, run) for run in runs}
+    return {run: pool.damaged[path] for run, path in paths.items() if path in pool.damaged}
+
+
+def _find_partners(run: Run, wanted: Sequence[Wanted], pools: list[Pool]) -> list[dict]:
+    """Find the records of the runs that a run is paired with: the runs of its tables with its seed."""
+    tables = {(one.experiment, one.variant) for one in wanted if one.run == run}
+    others = {v.apply(row.run(run.seed)) for experiment, v in tables for row in experiment.rows(v.profile)}
+    found = (next(filter(None, (pool.get(other) for pool in pools)), None) for other in others - {run})
+    return [record for record in found if record is not None]
