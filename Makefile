@@ -32,7 +32,7 @@ TABLES := cifar-table degradation precision protocol-details layer-responses cif
 BAG_OF_TRICKS := bag-of-tricks-efficient bag-of-tricks-tweaks bag-of-tricks-refinements
 REPRODUCE := $(addprefix reproduce-,$(TABLES) $(BAG_OF_TRICKS) imagenet-table)
 
-OTHERS := reproduce-bag-of-tricks reproduce-all report check status cancel list publish export \
+OTHERS := reproduce-bag-of-tricks reproduce-all report check status cancel list plan publish export \
 	slurm-up slurm-down slurm-status venv test test-slow test-all lint bench gpu-check reliability
 
 .PHONY: help $(REPRODUCE) $(OTHERS)
@@ -59,7 +59,7 @@ else
 	test -z "$$failed" || { echo "not complete:$$failed" >&2; exit 1; }
 endif
 
-report check list: $(INSTALLED) ; @$(BIN)/python -m reproductions $@
+report check list plan: $(INSTALLED) ; @$(BIN)/python -m reproductions $@
 cancel: $(INSTALLED) ; @$(BIN)/python -m reproductions cancel $(if $(EXPERIMENT),'$(EXPERIMENT)') $(OUT_FLAG)
 status publish: $(INSTALLED) ; @$(BIN)/python -m reproductions $@ $(OUT_FLAG)
 export: $(INSTALLED) ; @$(BIN)/python -m reproductions export $(OUT_FLAG) $(if $(TO),--to '$(TO)') \

@@ -1,4 +1,4 @@
-"""``python -m reproductions list|models|evidence|status|cancel|publish|report|check|export``."""
+"""``python -m reproductions list|models|plan|evidence|status|cancel|publish|report|check|export``."""
 
 import argparse
 import sys
@@ -26,8 +26,9 @@ from reproductions.harness.experiment import PROFILES, Variant
 from reproductions.harness.launch import launch
 from reproductions.harness.launching.slurm import submissions
 from reproductions.harness.provenance import ROOT
-from reproductions.harness.records import PoolError
+from reproductions.harness.records import PoolError, read_pool
 from reproductions.harness.status import show_status
+from reproductions.plan import plan
 from resnet.recipe import KERNELS, PRECISIONS
 
 
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the experiments, their rows and commands")
     commands.add_parser("models", help="the papers' networks, their parameters and multiply-adds")
+    commands.add_parser("plan", help="which differences so many seeds can find, and what they cost")
     lacking = commands.add_parser("evidence", help="train the runs that the tables lack, for --minutes")
     add_launch_flags(lacking)
     status = commands.add_parser("status", help="the status of the runs in a folder")
@@ -81,6 +83,11 @@ def _list(options: argparse.Namespace, console: Console) -> int:
         console.print(f"{experiment.name}: {experiment.title} ({experiment.source})")
         on_request = f"; on request, ROWS=: {asked}" if asked else ""
         console.print(f"  make {experiment.target}    rows: {always}{on_request}")
+    return 0
+
+
+def _plan(options: argparse.Namespace, console: Console) -> int:
+    console.print(plan(read_pool(PUBLISHED / "records")), end="")
     return 0
 
 
@@ -161,6 +168,7 @@ def _check(options: argparse.Namespace, console: Console) -> int:
 COMMANDS = {
     "list": _list,
     "models": lambda options, console: console.print(architectures_table(), end=""),
+    "plan": _plan,
     "evidence": _evidence,
     "status": lambda options, console: show_status(EXPERIMENTS, options.out, console),
     "cancel": _cancel,

@@ -14,6 +14,7 @@ accumulates the gradients of two halves of a batch, like the paper's two GPUs.
 
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -22,7 +23,7 @@ from matplotlib.figure import Figure
 from reproductions import reported
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.claims import power_note, seeds_text
+from reproductions.harness.reporting.claims import Claim, claims_numbers, claims_section, judge
 from reproductions.harness.reporting.curves import learning_curves
 from reproductions.harness.reporting.figure import (
     GREY,
@@ -35,15 +36,15 @@ from reproductions.harness.reporting.figure import (
     legend_below,
     make_figure,
     save,
-    styled,
 )
 from reproductions.harness.reporting.frame import completed, final_values
 from reproductions.harness.reporting.page import Column, Page
-from reproductions.harness.reporting.text import markdown_table, number, p_value, signed
+from reproductions.harness.reporting.text import number, p_value
 from resnet.recipe import Recipe
 
 RECIPE = Recipe()
 WARMED_UP_DEPTHS = {"paper": (110, 1202), "short": (), "smoke": (32,)}  # nets with a warm-up until a training error
+SOURCE = "He et al. 2015, Table 6"
 SPREAD = "pytorch_option_a"  # the implementation whose errors' spread grows with depth
 SHORTER = 16  # factor of the short profile, in all CIFAR-10 tables with the paper's recipe
 
@@ -98,10 +99,12 @@ def report(page: Page) -> list[Path]:
         *page.verdict(),
         page.other_implementations(),
     ]
+    findings = judge(depth_claims([result.row for result in page.results]), page.results, page.variant)
     depth = error_against_depth(page.results, page.variant)
     curves = learning_curves({"residual nets": page.results}, page.variant)
     return [
-        *page.write(columns, [spread_section(page), depth_section(page)]),
+        *page.write(columns, [claims_section(findings), spread_section(page)]),
+        page.write_csv(claims_numbers(findings), "claims"),
         *save(depth, page.plot_path("depth"), page.description),
         *save(curves, page.plot_path("curves"), page.description),
     ]
@@ -146,28 +149,15 @@ def spread_section(page: Page) -> str:
     )
 
 
-def depth_section(page: Page) -> str:
-    """Return a Markdown section: the differences between depths that the seeds can resolve; paper profile only."""
-    rows = [result for result in page.results if not result.row.on_request and reported.target(result.row.reported)]
-    sigma = intervals.pooled_std([final_values(result.records) for result in page.results])
-    if page.variant.profile != "paper" or not sigma or len(rows) < 2:
-        return ""
-    pairs, seeds = [*zip(rows, rows[1:])], max(result.seeds for result in rows)
-    steps = [float(reported.target(a.row.reported).value - reported.target(b.row.reported).value) for a, b in pairs]
-    least = intervals.smallest_effect(sigma, seeds, (1, -1), 1 - intervals.corrected(len(pairs)))
-    table = markdown_table(
-        {
-            "nets": [f"{a.row.label} − {b.row.label}" for a, b in pairs],
-            "difference, reported": [signed(step) for step in steps],
-            f"smallest found by {seeds} seeds": [number(least)] * len(pairs),
-            "seeds for the reported difference": [seeds_text(step, sigma, len(pairs), (1, -1)) for step in steps],
-            f"resolvable with n = {seeds}": ["yes" if step >= least else "no" for step in steps],
-        }
-    )
-    return f"## Which steps of depth so many seeds can find\n\n{table}{power_note(number(sigma))}"
+def depth_claims(rows: list[Row]) -> list[Claim]:
+    """Every net of the table is better than the next shallower one."""
+    rows = [row for row in rows if not row.on_request]
+    return [
+        Claim(f"{a.key}_{b.key}", f"{b.label} has a lower test error than {a.label}", SOURCE, (a.key, b.key), (1, -1))
+        for a, b in pairwise(rows)
+    ]
 
 
-@styled
 def error_against_depth(results: list[RowResult], variant: Variant) -> Figure | None:
     """Draw the final test error of every seed as a dot, from three seeds on their mean with its 95 % interval, and the
     reported number beside them.
@@ -230,7 +220,7 @@ def _draw_reported(axis: Axes, x: float, result: RowResult, legend: dict) -> Non
 EXPERIMENT = Experiment(
     name="cifar_table",
     title="CIFAR-10 test error of residual nets",
-    source="He et al. 2015, Table 6",
+    source=SOURCE,
     rows=rows,
     report=report,
 )

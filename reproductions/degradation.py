@@ -22,6 +22,10 @@ from reproductions.harness.reporting.frame import METRICS
 from reproductions.harness.reporting.page import Page
 
 KINDS = {"plain": "plain", "resnet": "ResNet"}
+CONTRASTS = (  # two of them explained
+    ": for the fall with depth, how far a line through the nets' errors falls from the shallowest to the deepest; for "
+    "the last claim, how much more depth adds to the error of plain nets than to the error of residual nets"
+)
 FIGURE = "He et al. 2015, sections 1 and 4.2, Figures 1 and 6"  # where the claims are
 
 
@@ -62,7 +66,7 @@ def report(page: Page) -> list[Path]:
     findings = judge(claims(plain, residual), page.results, page.variant)
     curves = error_curves(page.results, page.variant)
     return [
-        *page.write(columns, [claims_section(findings)]),
+        *page.write(columns, [claims_section(findings, CONTRASTS)]),
         page.write_csv(claims_numbers(findings), "claims"),
         *save(curves, page.plot_path("curves"), page.description),
     ]

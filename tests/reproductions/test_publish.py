@@ -480,5 +480,6 @@ def test_the_real_tables_come_out_byte_for_byte_the_same(tmp_path):
         files, _ = publish.report(tables, tmp_path / "results", tmp_path / "README.md")
         made.append({path: path.read_bytes() for path in files if path.suffix in (".md", ".csv")})
     names = {"README.md", "summary.md", "runs.csv", "cifar_table_short.md", "cifar_table_short.csv"}
+    names |= {"cifar_table_short_claims.csv"}
     assert made[0] == made[1] and {path.name for path in made[0]} == names
     assert b"not comparable with the paper" in made[0][files[0]]

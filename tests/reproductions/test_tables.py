@@ -19,6 +19,7 @@ from reproductions.harness.reporting.index import write_index
 from reproductions.harness.reporting.intervals import Interval
 from reproductions.harness.reporting.page import make_page, of_fullest_row, write_report
 from reproductions.harness.reporting.text import markdown_table
+from reproductions.plan import plan
 from resnet.models import count_parameters, create_model
 
 pytestmark = pytest.mark.usefixtures("no_plots")
@@ -108,7 +109,7 @@ def test_only_diverged_runs(tmp_path):
 
 def test_no_records_at_all(tmp_path):
     written = write_report(TABLE, PAPER, make_results(TABLE, PAPER, {}, tmp_path), tmp_path / "results")
-    assert [path.name for path in written] == ["cifar_table.md", "cifar_table.csv"]
+    assert [path.name for path in written] == ["cifar_table.md", "cifar_table.csv", "cifar_table_claims.csv"]
     assert {row["test error, reproduced"] for row in rows_of(written[0])} == {"no records"}
     assert "- From 0 records" in written[0].read_text()
 
@@ -148,7 +149,7 @@ def test_a_users_table_has_reported_published_and_yours(tmp_path):
 def test_smoke_has_no_reported_columns(tmp_path):
     results = make_results(TABLE, SMOKE, {"resnet8": [40.0, 42.0]}, tmp_path, published={})
     path = write_report(TABLE, SMOKE, results, tmp_path / "runs")[0]
-    assert not re.search("reported|implementations|contradicted|published", path.read_text())
+    assert not re.search("reported|implementations|not contradicted|published", path.read_text())
     assert rows_of(path)[0]["test error, yours"] == "40.00, 42.00 (n = 2)"
     assert "synthetic images made by the code" in path.read_text()
 
@@ -458,6 +459,22 @@ def test_claims_say_beforehand_what_seeds_can_find(tmp_path):
     assert intervals.power(0.25, 0.1, int(seeds), alpha=0.005) >= 0.8
 
 
+def test_the_plan_says_what_seeds_find_and_what_they_cost(tmp_path):
+    make_results(TABLE, PAPER, {"resnet20": [8.5, 8.6, 8.7]}, tmp_path)
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in plan(read_pool(tmp_path / "own")).splitlines()
+    ]
+    found = {line[0]: line[1:] for line in lines if len(line) == 7}
+    five, ten, _, expected, seeds, hours = found["ResNet-56 has a lower test error than ResNet-44"]
+    assert expected == "+0.20" and float(five) > float(ten) > 0
+    assert float(five) == pytest.approx(intervals.smallest_effect(0.1, 5, alpha=0.05 / 4), abs=0.005)
+    assert int(seeds) == intervals.seeds_for(0.2, 0.1, alpha=0.05 / 4)
+    assert float(hours) > int(seeds) * 2 * 1.0  # of an hour a run of ResNet-20
+    assert found["+ cosine decay, after efficient"][3] == "+0.47"
+    assert "standard deviation 0.10 (test error)" in plan(read_pool(tmp_path / "own"))
+    assert "| – " in plan(read_pool(tmp_path / "nothing"))
+
+
 def test_smoke_degradation_claims_about_its_own_depths(tmp_path):
     nets = {line["nets"] for line in claims_of({}, SMOKE, tmp_path).values()}
     assert {"plain26 plain8", "resnet8 resnet26", "resnet8 resnet14 resnet20 resnet26"} <= nets
@@ -470,8 +487,8 @@ def test_the_spread_and_the_steps_of_depth(tmp_path):
     p = stats.levene(errors["resnet20"], errors["resnet56"], center="median").pvalue
     assert f"ResNet-20 0.10 (n = 3), ResNet-56 1.00 (n = 3); not shown unequal, p = {p:.3f}." in text
     assert "Implementation (i) has the standard deviations 0.120, 0.318, 0.475, 0.523 for ResNet-20" in text
-    (step,) = [line for line in text.splitlines() if line.startswith("| ResNet-44 − ResNet-56")]
-    assert step.split("|")[2].strip() == "+0.20" and step.split("|")[5].strip() == "no"
+    (step,) = [line for line in text.splitlines() if "ResNet-56 has a lower test error than ResNet-44" in line]
+    assert [cell.strip() for cell in step.split("|")[2:4]] == ["not yet shown (n = 0, 3)", "+0.20"]
 
 
 # ------------------------------------------------------------------------------------------------------------- cells

@@ -135,8 +135,10 @@ def judge(claims: Sequence[Claim], results: Sequence[RowResult], variant: Varian
     ]
 
 
-def claims_section(findings: list[Finding]) -> str:
-    """A table of the claims, with what is found and what could be, under a heading."""
+def claims_section(findings: list[Finding], note: str = "") -> str:
+    """A table of the claims, with what is found and what could be, under a heading; ``note`` explains contrasts."""
+    if not findings:
+        return ""
     seeds, comparisons = max(result.seeds for f in findings for result in f.results), len(findings)
     columns = {
         "claim": [f.claim.text for f in findings],
@@ -152,10 +154,8 @@ def claims_section(findings: list[Finding]) -> str:
     spread = " and ".join(f"{number(sigma)} ({name})" for name, sigma in sigmas.items())
     return (
         f"## Claims\n\n{markdown_table(columns)}\nEach effect is a contrast of mean errors in percentage "
-        "points that is above 0 if the claim holds: for the fall with depth, how far a line through the nets' errors "
-        "falls from the shallowest to the deepest; for the last claim, how much more depth adds to the error of plain "
-        "nets than to the error of residual nets. Welch's two-sided t-test with Welch–Satterthwaite degrees of "
-        f"freedom, from {intervals.FEWEST} runs of each net on; intervals and p-values are corrected for "
+        f"points that is above 0 if the claim holds{note}. Welch's two-sided t-test with Welch–Satterthwaite degrees "
+        f"of freedom, from {intervals.FEWEST} runs of each net on; intervals and p-values are corrected for "
         f"{comparisons} claims (Bonferroni). “Shown”: the interval lies above 0; “contradicted”: below.\n"
         + power_note(spread)
     )
