@@ -184,7 +184,7 @@ def test_equal_records_give_equal_files_without_dates(results, tmp_path):
 
 @pytest.mark.parametrize(
     ("experiment", "tables", "drawn"),
-    [(TABLE, ["", ""], ["depth", "curves"]), (DEGRADATION, ["", "", "_differences"], ["curves"])],
+    [(TABLE, ["", "", "_claims"], ["depth", "curves"]), (DEGRADATION, ["", "", "_claims"], ["curves"])],
     ids=["cifar_table", "degradation"],
 )
 def test_report_leaves_its_files_where_they_belong(tmp_path, experiment, tables, drawn):
