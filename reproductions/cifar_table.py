@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from reproductions import reported
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.claims import power_note, seeds_text
 from reproductions.harness.reporting.curves import learning_curves
 from reproductions.harness.reporting.figure import (
     GREY,
@@ -37,11 +38,13 @@ from reproductions.harness.reporting.figure import (
     styled,
 )
 from reproductions.harness.reporting.frame import completed, final_values
-from reproductions.harness.reporting.page import Page
+from reproductions.harness.reporting.page import Column, Page
+from reproductions.harness.reporting.text import markdown_table, number, p_value, signed
 from resnet.recipe import Recipe
 
 RECIPE = Recipe()
 WARMED_UP_DEPTHS = {"paper": (110, 1202), "short": (), "smoke": (32,)}  # nets with a warm-up until a training error
+SPREAD = "pytorch_option_a"  # the implementation whose errors' spread grows with depth
 SHORTER = 16  # factor of the short profile, in all CIFAR-10 tables with the paper's recipe
 
 
@@ -89,18 +92,79 @@ def report(page: Page) -> list[Path]:
         page.reproduced(),
         page.interval(),
         page.best_of_n(),
+        expected_best(page),
         page.best_over_curve(),
         page.difference(),
-        page.verdict(),
+        *page.verdict(),
         page.other_implementations(),
     ]
     depth = error_against_depth(page.results, page.variant)
     curves = learning_curves({"residual nets": page.results}, page.variant)
     return [
-        *page.write(columns),
+        *page.write(columns, [spread_section(page), depth_section(page)]),
         *save(depth, page.plot_path("depth"), page.description),
         *save(curves, page.plot_path("curves"), page.description),
     ]
+
+
+def expected_best(page: Page) -> Column:
+    """Return the expected best of five runs with the mean and the standard deviation of a row's runs."""
+    samples = [final_values(result.records) for result in page.results]
+    best = [
+        intervals.mean(own) - intervals.expected_best(5) * intervals.std(own) if len(own) >= intervals.FEWEST else None
+        for own in samples
+    ]
+    note = (
+        "Expected best of 5: the mean of the lowest of five normal errors with the row's mean and standard deviation, "
+        "for the guess that a single reported number is the best of several runs."
+    )
+    return Column("expected best of 5", [number(value) for value in best], {"expected_best_of_5": best},
+                  note if any(best) else "")  # fmt: skip
+
+
+def spread_section(page: Page) -> str:
+    """Return a Markdown section: a test of equal spreads over depth, and its power."""
+    theirs = {n.key: n for n in reported.load() if n.source.key == SPREAD and n.std is not None}
+    named = {result.row.reported: result for result in page.results if result.row.reported in theirs}
+    samples = {result.row.label: final_values(result.records) for result in named.values()}
+    enough = {label: own for label, own in samples.items() if len(own) >= intervals.FEWEST}
+    if page.variant.profile != "paper" or len(named) < 2 or not enough:
+        return ""
+    p, seeds = intervals.spread_p([*enough.values()]), max(result.seeds for result in named.values())
+    found = "Not yet tested: it needs three runs of two nets."
+    if p is not None:
+        spreads = ", ".join(f"{label} {number(intervals.std(own))} (n = {len(own)})" for label, own in enough.items())
+        found = f"Here: {spreads}; {'unequal' if p < 1 - intervals.LEVEL else 'not shown unequal'}, p = {p_value(p)}."
+    stds = [float(theirs[key].std) for key in named]
+    powers = ", ".join(f"{n} seeds {100 * intervals.spread_power(stds, n):.0f} %" for n in (seeds, 10, 20))
+    letter = reported.letter(next(iter(theirs.values())).source)
+    return (
+        f"## Does the spread grow with depth?\n\n{found} Implementation ({letter}) has the standard deviations "
+        f"{', '.join(str(theirs[key].std) for key in named)} for {', '.join(samples)}. Brown and Forsythe's test of "
+        "equal variances at the 5 % level finds a spread as unequal as that with a probability of: "
+        f"{powers} (simulated).\n"
+    )
+
+
+def depth_section(page: Page) -> str:
+    """Return a Markdown section: the differences between depths that the seeds can resolve; paper profile only."""
+    rows = [result for result in page.results if not result.row.on_request and reported.target(result.row.reported)]
+    sigma = intervals.pooled_std([final_values(result.records) for result in page.results])
+    if page.variant.profile != "paper" or not sigma or len(rows) < 2:
+        return ""
+    pairs, seeds = [*zip(rows, rows[1:])], max(result.seeds for result in rows)
+    steps = [float(reported.target(a.row.reported).value - reported.target(b.row.reported).value) for a, b in pairs]
+    least = intervals.smallest_effect(sigma, seeds, (1, -1), 1 - intervals.corrected(len(pairs)))
+    table = markdown_table(
+        {
+            "nets": [f"{a.row.label} − {b.row.label}" for a, b in pairs],
+            "difference, reported": [signed(step) for step in steps],
+            f"smallest found by {seeds} seeds": [number(least)] * len(pairs),
+            "seeds for the reported difference": [seeds_text(step, sigma, len(pairs), (1, -1)) for step in steps],
+            f"resolvable with n = {seeds}": ["yes" if step >= least else "no" for step in steps],
+        }
+    )
+    return f"## Which steps of depth so many seeds can find\n\n{table}{power_note(number(sigma))}"
 
 
 @styled

@@ -9,23 +9,20 @@ figure omits the plain one because its error is above 60 %.
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from reproductions.cifar_table import recipe_for
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
-from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.compare import welch_cells, welch_numbers
+from reproductions.harness.reporting.claims import Claim, claims_numbers, claims_section, judge, trend
 from reproductions.harness.reporting.curves import learning_curves
 from reproductions.harness.reporting.figure import save
-from reproductions.harness.reporting.frame import METRICS, final_values
-from reproductions.harness.reporting.intervals import WelchTest
+from reproductions.harness.reporting.frame import METRICS
 from reproductions.harness.reporting.page import Page
-from reproductions.harness.reporting.text import markdown_table, signed
 
 KINDS = {"plain": "plain", "resnet": "ResNet"}
+FIGURE = "He et al. 2015, sections 1 and 4.2, Figures 1 and 6"  # where the claims are
 
 
 def rows(profile: str) -> list[Row]:
@@ -50,7 +47,7 @@ def rows(profile: str) -> list[Row]:
 
 
 def report(page: Page) -> list[Path]:
-    """Write the errors, the effect of depth with Welch's tests, and learning curves; return the files."""
+    """Write the errors, tests of the paper's claims about depth, and learning curves; return the files."""
     plain, residual = ([r for r in page.results if r.row.key.startswith(kind)] for kind in KINDS)
     columns = [
         page.net(),
@@ -62,15 +59,11 @@ def report(page: Page) -> list[Path]:
         page.reproduced("test_error"),
         page.other_implementations(),
     ]
-    depth = [
-        Difference(deep=nets[-1], shallow=nets[0], metric=metric)
-        for nets in ([r for r in kind if not r.row.on_request] for kind in (plain, residual))
-        for metric in ("training_error", "test_error")
-    ]
+    findings = judge(claims(plain, residual), page.results, page.variant)
     curves = error_curves(page.results, page.variant)
     return [
-        *page.write(columns, [differences_section(depth)]),
-        page.write_csv(differences_numbers(depth), "differences"),
+        *page.write(columns, [claims_section(findings)]),
+        page.write_csv(claims_numbers(findings), "claims"),
         *save(curves, page.plot_path("curves"), page.description),
     ]
 
@@ -87,60 +80,28 @@ def error_curves(results: list[RowResult], variant: Variant) -> Figure | None:
     return learning_curves(panels | {"110 layers": deepest}, variant, apart={"110 layers": 4})
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Difference between the final errors of a deep net and a shallow one."""
+def claims(plain: list[RowResult], residual: list[RowResult]) -> list[Claim]:
+    """Return the claims of sections 1 and 4.2 about these nets, without the rows on request."""
+    plain, residual = ([result.row for result in nets if not result.row.on_request] for nets in (plain, residual))
+    (shallow, *_, deep), depths = plain, [int(row.model.removeprefix("cifar_resnet")) for row in residual]
+    nets = {row.key: row.label for row in (*plain, *residual)}
 
-    deep: RowResult
-    shallow: RowResult
-    metric: str
+    def worse(key: str, other: str, metric: str = "test_error", says: str = "{1} has a lower {2} than {0}") -> Claim:
+        text = says.format(nets[key], nets[other], METRICS[metric])
+        return Claim(f"{key}_{other}_{metric}", text, FIGURE, (key, other), (1, -1), metric)
 
-    @property
-    def samples(self) -> tuple[list[float], list[float]]:
-        """Final errors in percent of the deep net's and of the shallow net's runs."""
-        return final_values(self.deep.records, self.metric), final_values(self.shallow.records, self.metric)
-
-    @property
-    def difference(self) -> float | None:
-        """Mean of the deep net minus mean of the shallow one, in percentage points; None unless both have runs."""
-        deep, shallow = map(intervals.mean, self.samples)
-        return None if deep is None or shallow is None else deep - shallow
-
-    @property
-    def test(self) -> WelchTest | None:
-        """Welch's test of the difference; None if a net has fewer than two runs or neither net's errors vary."""
-        return intervals.welch_test(*self.samples)
-
-
-def differences_section(differences: list[Difference]) -> str:
-    """Return a Markdown section: the differences with Welch's tests, and a note on their meaning."""
-    samples = [difference.samples for difference in differences]
-    table = markdown_table(
-        {
-            "nets": [f"{d.deep.row.label} − {d.shallow.row.label}" for d in differences],
-            "error": [METRICS[d.metric] for d in differences],
-            "n": [f"{len(deep)}, {len(shallow)}" for deep, shallow in samples],
-            "difference": [signed(d.difference) for d in differences],
-            **welch_cells([difference.test for difference in differences], signed),
-        }
-    )
-    return (
-        f"## What depth does\n\n{table}\nDeepest minus shallowest net, in percentage points: above 0, the deeper net "
-        "is worse. Welch's two-sided t-test with Welch–Satterthwaite degrees of freedom; it needs two runs of both.\n"
-    )
-
-
-def differences_numbers(differences: list[Difference]) -> dict[str, list]:
-    """Return the differences as columns for a CSV file."""
-    return {
-        "deep": [d.deep.row.key for d in differences],
-        "shallow": [d.shallow.row.key for d in differences],
-        "metric": [d.metric for d in differences],
-        "n_deep": [len(d.samples[0]) for d in differences],
-        "n_shallow": [len(d.samples[1]) for d in differences],
-        "difference": [d.difference for d in differences],
-        **welch_numbers([d.test for d in differences]),
-    }
+    more = "{0} has a higher {2} than {1}"
+    first, last = residual[0].key, residual[-1].key
+    corners = (deep.key, shallow.key, last, first)
+    return [
+        *(worse(deep.key, shallow.key, metric, more) for metric in ("training_error", "test_error")),
+        *(worse(first, last, metric) for metric in ("training_error", "test_error")),
+        *(worse(one.key, other.key) for one, other in zip(plain, residual)),
+        Claim("trend", f"the test error of residual nets falls with depth, from {depths[0]} to {depths[-1]} layers",
+              FIGURE, tuple(row.key for row in residual), trend(depths)),
+        Claim("interaction", f"depth, from {depths[0]} to {depths[-1]} layers, costs plain nets more than residual "
+              "nets in test error", FIGURE, corners, (1, -1, -1, 1)),
+    ]  # fmt: skip
 
 
 EXPERIMENT = Experiment(

@@ -28,7 +28,7 @@ from reproductions.harness.reporting.curves import (
 )
 from reproductions.harness.reporting.figure import HOLLOW, SINGLE, legend_below, make_figure, named, save, styled
 from reproductions.harness.reporting.frame import METRICS, mean_loss_curve
-from reproductions.harness.reporting.page import Column, Headline, Page, of_last_row
+from reproductions.harness.reporting.page import Column, Headline, Page, of_fullest_row
 from reproductions.reported import Reported
 from resnet.data import TRAIN_IMAGES
 from resnet.recipe import Recipe
@@ -79,7 +79,7 @@ def report(page: Page) -> list[Path]:
         page.reproduced(),
         page.interval(),
         page.difference(),
-        page.verdict(),
+        *page.verdict(),
     ]
     curves = errors_over_epochs(result, dict(zip(epochs, lines)), page.variant)
     losses = mean_losses(result, reported_losses(result), page.variant)
@@ -105,7 +105,7 @@ def headline(page: Page) -> Headline:
     for epoch in _shown_epochs(page):
         line = _after(result, epoch)
         lines.append(replace(line, row=replace(line.row, label=f"{line.row.label}, after epoch {epoch}")))
-    return of_last_row(replace(page, results=lines))
+    return of_fullest_row(replace(page, results=lines))
 
 
 def _shown_epochs(page: Page) -> list[int]:

@@ -207,7 +207,7 @@ def write_ladder(page: Page, heading: str, columns: list[Column], series: dict[s
     found = [step for metric in (page.metric, *further) for step in compare.find_steps(page.results, metric)]
     agreement = "confirmed" if on_imagenet else "carries over"
     chosen = [page.net(heading), *columns, page.published(), page.reproduced(), page.interval()]
-    chosen += [*page.reported_by_source(), *([page.difference(), page.verdict()] if on_imagenet else [])]
+    chosen += [*page.reported_by_source(), *([page.difference(), *page.verdict()] if on_imagenet else [])]
     for metric in further:
         chosen += [page.published(metric), page.reproduced(metric), *page.reported_by_source(metric)]
     return [

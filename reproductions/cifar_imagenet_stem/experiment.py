@@ -106,7 +106,7 @@ def report(page: Page) -> list[Path]:
         page.reproduced(),
         page.interval(),
         page.difference(),
-        page.verdict(),
+        *page.verdict(),
         *page.training(),
     ]
     found, predicted = compare.find_steps(page.results), predictions.find(page.results, page.out)

@@ -111,12 +111,14 @@ def _with_reported(page: Page) -> Page:
 
 def headline(page: Page) -> Headline:
     """Return the effect of fine-tuning with the learning rate of the training from scratch."""
-    step = compare.find_steps(page.results)[0]
+    steps = compare.find_steps(page.results)
+    step, comparisons = steps[0], compare.count_steps(steps)
+    bounds, pairs = interval(step.interval(comparisons), signed), len(step.differences)
     finetuned, scratch = (reported.target(REPORTED[key], METRICS[page.metric]) for key in ("finetuned", "scratch"))
     return Headline(
         f"{step.row.row.label} − {step.before.row.label}",
         f"{finetuned} − {scratch}, of other images",
-        f"{METRICS[page.metric]} {signed(step.mean)} {interval(step.interval, signed)} ({len(step.differences)} pairs)",
+        f"{METRICS[page.metric]} {signed(step.mean)} {bounds} ({pairs} pairs)",
         "not comparable",
     )
 

@@ -143,7 +143,7 @@ class Experiment:
     ``rows`` gives the rows of a profile. ``report`` takes a :class:`~reproductions.harness.reporting.page.Page` with
     the rows' results, writes tables and plots, and returns the files, tables (``.md``) first. ``metric`` is the page's
     metric. ``headline`` takes the same page and returns a :class:`~reproductions.harness.reporting.page.Headline` for
-    the index of all tables; None stands for the headline of the last row.
+    the index of all tables; None stands for the row with most runs.
 
     ``script``: the name of a script with several experiments, one per data set; ``dataset``: the experiment's name on
     its command line, None for the first. ``module`` is the module below ``reproductions`` to run, if it has another

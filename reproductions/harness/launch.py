@@ -107,14 +107,20 @@ class _Launch:
                     self._show_cost(missing, damaged)
             if self.flags.dry_run:
                 return 0
-            if self.flags.minutes is None and self._is_refused(missing):
+            table = self.wanted[0]  # the one table of a launch without minutes
+            paper = missing and self.flags.minutes is None and table.variant.profile == "paper"
+            if paper and preflight.refuse_without_gpu(self.flags, missing, self.pools, table.experiment.target):
                 return EXIT_REFUSED
             preflight.check_writable(self.paths.out)
             note_tables(self.paths.out, [(one.experiment, one.variant) for one in self.wanted])
             preflight.check_data(plan.runs, self.paths, self.console)
             if plan.runs:
                 preflight.say_code(self.console)
-            self._say_plan(len(self.runs) - len(missing) - len(damaged))
+            text = f"{preflight.describe_place(self.flags)}, records in {self.paths.records}"
+            if self.flags.minutes is None:
+                title = f"{table.experiment.source}, {table.experiment.heading(table.variant)}: {len(self.runs)} runs"
+                text = f"{title}, {len(self.runs) - len(missing) - len(damaged)} already recorded; {text}"
+            self.console.print(text)
             with Display(len(plan.runs), self.console) as display:
                 outcome = start(plan.runs, self.paths, display, options)
         except (DataError, ValueError) as error:
@@ -127,17 +133,16 @@ class _Launch:
 
     # ------------------------------------------------------------------------------------------------------------ plans
 
-    def _is_refused(self, missing: list[Run]) -> bool:
-        table = self.wanted[0]
-        paper = missing and table.variant.profile == "paper"
-        return paper and preflight.refuse_without_gpu(self.flags, missing, self.pools, table.experiment.target)
-
     def _plan_time(self, missing: list[Run]) -> tuple[Plan, Options]:
         """Plan the launch's minutes and print the plan; returns it with the launcher's options."""
         flags, minutes = self.flags, self.flags.minutes
-        partners = _Partners(self.wanted, self.pools)
-        plan = make_plan(missing, self.paths, flags.device, partners, lambda runs: preflight.find_rates(
-            flags, runs, self.pools))  # fmt: skip
+        plan = make_plan(
+            missing,
+            self.paths,
+            flags.device,
+            partners=lambda run: _find_partners(run, self.wanted, self.pools),
+            rates=lambda runs: preflight.find_rates(flags, runs, self.pools),
+        )
         jobs = min(max(1, plan.jobs(minutes)), flags.options.slurm.max_jobs)
         text = f"{len(plan.runs)} runs are lacking, {len(plan.begun)} of them begun; "
         if flags.device is None:
@@ -192,14 +197,6 @@ class _Launch:
         if len(known) < len(missing):
             console.print("no record has the rates of the others on a GPU; a dry run on a GPU measures them, "
                           "except for image folders")  # fmt: skip
-
-    def _say_plan(self, recorded: int) -> None:
-        """Print the number of runs and where they are trained."""
-        table, text = self.wanted[0], f"{preflight.describe_place(self.flags)}, records in {self.paths.records}"
-        if self.flags.minutes is None:
-            title = f"{table.experiment.source}, {table.experiment.heading(table.variant)}"
-            text = f"{title}: {len(self.runs)} runs, {recorded} already recorded; {text}"
-        self.console.print(text)
 
     # ------------------------------------------------------------------------------------------------------- conclusion
 
@@ -267,18 +264,9 @@ def _damaged(runs: list[Run], pool: Pool) -> dict[Run, RecordError]:
     return {run: pool.damaged[path] for run, path in paths.items() if path in pool.damaged}
 
 
-class _Partners:
-    """Finds the recorded runs that a run is paired with: the runs of its tables with its seed."""
-
-    def __init__(self, wanted: Sequence[Wanted], pools: list[Pool]):
-        self._tables: dict[Run, dict[tuple[str, str], Wanted]] = {}
-        for one in wanted:
-            self._tables.setdefault(one.run, {})[one.experiment.name, one.variant.name] = one
-        self._pools = pools
-
-    def __call__(self, run: Run) -> list[dict]:
-        rows = [(table, row) for table in self._tables.get(run, {}).values()
-                for row in table.experiment.rows(table.variant.profile)]  # fmt: skip
-        others = {table.variant.apply(row.run(run.seed)) for table, row in rows} - {run}
-        found = {other: [pool.get(other) for pool in self._pools] for other in others}
-        return [next(record for record in records if record) for records in found.values() if any(records)]
+def _find_partners(run: Run, wanted: Sequence[Wanted], pools: list[Pool]) -> list[dict]:
+    """Find the records of the runs that a run is paired with: the runs of its tables with its seed."""
+    tables = {(one.experiment, one.variant) for one in wanted if one.run == run}
+    others = {v.apply(row.run(run.seed)) for experiment, v in tables for row in experiment.rows(v.profile)}
+    found = (next(filter(None, (pool.get(other) for pool in pools)), None) for other in others - {run})
+    return [record for record in found if record is not None]

@@ -6,18 +6,18 @@ They lie in a folder beside ``records/`` and are read without weights, data or a
 :data:`~reproductions.harness.exact_errors.EXACT_ERRORS`.
 """
 
-import hashlib
 import json
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from reproductions.harness import provenance
+from reproductions.harness import provenance, records
 from reproductions.harness.final_weights import has_final_weights, read_final_weights
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.records import Pool
@@ -25,7 +25,7 @@ from resnet.data import Data, DataError, ImageDataset, load, place
 from resnet.device import exact_kernels
 from resnet.files import write_atomically
 from resnet.models import create_model
-from resnet.run import Run, canonical_json
+from resnet.run import Run
 from resnet.weights import WeightsError
 
 SCHEMA = 1
@@ -173,17 +173,9 @@ class Measurement:
         return found, problems
 
 
-def seal(content: dict) -> dict:
-    """Return the content with its digest."""
-    content = {name: value for name, value in content.items() if name != "sha256"}
-    return {**content, "sha256": hashlib.sha256(canonical_json(content)).hexdigest()}
-
-
 def write(path: Path, content: dict) -> None:
     """Write a file, once and whole. Raises FileExistsError."""
     write_atomically(path, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n", exclusive=True)
 
 
-def digest(contents: list[dict]) -> str:
-    """Return the SHA-256 of the files' sorted digests."""
-    return hashlib.sha256("".join(sorted(own["sha256"] for own in contents)).encode()).hexdigest()
+seal, digest = partial(records.seal, name="sha256"), partial(records.records_digest, name="sha256")

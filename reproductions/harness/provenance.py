@@ -114,11 +114,6 @@ def why_unpublishable(identity: dict) -> str:
     return ""
 
 
-def describe_code(identity: dict, files: dict[str, bytes]) -> bytes:
-    """Write CODE.json for a copy of these files: their identity, and a digest of them all."""
-    return json.dumps({**identity, "sources_sha256": sources_digest(files)}, indent=1).encode()
-
-
 def _described_code(files: dict[str, bytes]) -> dict:
     """Read the commit from CODE.json, and whether the code is modified: the files may have changed since."""
     try:

@@ -86,10 +86,10 @@ class NewerRecordError(RecordError):
     kind, advice = "newer record", "Update the code to use it."
 
 
-def seal(record: dict) -> dict:
-    """Return the record with the digest of its content."""
-    content = {name: value for name, value in record.items() if name != "record_sha256"}
-    return {**content, "record_sha256": hashlib.sha256(canonical_json(content)).hexdigest()}
+def seal(record: dict, name: str = "record_sha256") -> dict:
+    """Return the record with the digest of its other fields in the field ``name``."""
+    content = {field: value for field, value in record.items() if field != name}
+    return {**content, name: hashlib.sha256(canonical_json(content)).hexdigest()}
 
 
 def record_path(root: Path, run: Run) -> Path:
@@ -328,6 +328,6 @@ def read_pool(root: Path) -> Pool:
     return pool
 
 
-def records_digest(records: list[dict]) -> str:
+def records_digest(records: list[dict], name: str = "record_sha256") -> str:
     """Return the SHA-256 of the records' sorted digests, which identifies the records of a table."""
-    return hashlib.sha256("".join(sorted(record["record_sha256"] for record in records)).encode()).hexdigest()
+    return hashlib.sha256("".join(sorted(record[name] for record in records)).encode()).hexdigest()

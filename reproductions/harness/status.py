@@ -100,7 +100,8 @@ def _standing(
     own = submission.job_of(folder.name) if submission is not None else None
     if jobs:  # any of them may train it; its own would begin with it
         shown = [living[own]] if own in living else jobs[:3]
-        states = ", ".join(f"{job.id} {job.state.lower()}{_reason(job.reason)}" for job in shown)
+        states = ", ".join(f"{job.id} {job.state.lower()}{'' if job.reason in ('', 'None') else f' ({job.reason})'}"
+                           for job in shown)  # fmt: skip
         return Standing(name, "queued", f"{begun}: {states}{' …' if len(jobs) > 3 and own not in living else ''}")
     if own is not None and living is None:
         return Standing(name, "queued", f" as {own} or ended{begun} (SLURM's queue does not answer)")
@@ -120,7 +121,3 @@ def _begun(name: str, status: Status | None) -> str:
         return f", {status.progress.iteration:,} of {status.progress.iterations:,} iterations done"
     said = status.message.removeprefix(f"{name} stopped ").removesuffix("; it can be resumed")
     return f", {said}" if status.state == "stopped" and said else ""
-
-
-def _reason(reason: str) -> str:
-    return "" if reason in ("", "None") else f" ({reason})"

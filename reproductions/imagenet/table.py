@@ -18,7 +18,7 @@ threshold nor held-out images.
 
 One seed of all rows is about 4e19 floating-point operations, more than half of them for the three bottleneck nets;
 ``--dry-run`` estimates the time once records have the rates. The paper profile therefore has one seed by default, and
-no verdict, which needs two.
+no verdict, which needs three.
 
 ``--evaluate-only`` trains nothing and tests the weights in a file, or torchvision's: see
 :mod:`reproductions.imagenet.evaluate_checkpoint`.
@@ -113,7 +113,7 @@ def _errors(page: Page, test: str) -> list[Column]:
                 own.published(),
                 own.reproduced(),
                 own.difference(),
-                own.verdict(),
+                *own.verdict(),
             )
         ]
     return [replace(column, heading=column.heading.replace(f", {test}", "")) for column in columns]

@@ -1,1 +1,1 @@
-"""Layer responses of finished networks: the experiment, their measurement, page and plot."""
+"""Layer responses of finished networks: experiment, measurement, page and plot."""

@@ -2,8 +2,8 @@
 
     python -m reproductions.layer_responses --profile paper --seeds 5
 
-The runs are those of the CIFAR-10 table and of the degradation experiment: what they have trained is not trained again.
-Their final networks' responses are measured once and kept beside the records; see
+The runs are the CIFAR-10 table's and the degradation experiment's; finished ones are not trained again. The responses
+of their final networks are measured once and kept beside the records; see
 :mod:`reproductions.layer_responses.responses`.
 """
 
@@ -19,11 +19,12 @@ from reproductions.layer_responses.measuring import RESPONSES
 
 
 def depths(profile: str) -> tuple[int, int, int]:
+    """Return the profile's three depths; the deepest has no plain net."""
     return (8, 26, 32) if profile == "smoke" else (20, 56, 110)
 
 
 def rows(profile: str) -> list[Row]:
-    """Plain-20, plain-56, ResNet-20, 56, 110; in the smoke profile 8 and 26, and 8, 26, 32."""
+    """Return the rows: plain-20 and 56, ResNet-20, 56 and 110; in the smoke profile depths 8, 26 and 32."""
     shallow, deep, deepest = depths(profile)
     known = {row.key: row for row in (*degradation.rows(profile), *cifar_table.rows(profile))}
     keys = [f"plain{shallow}", f"plain{deep}", f"resnet{shallow}", f"resnet{deep}", f"resnet{deepest}"]
@@ -31,21 +32,24 @@ def rows(profile: str) -> list[Row]:
 
 
 def pairs(profile: str) -> list[tuple[str, str]]:
-    """Rows of which the paper finds that the first has the smaller responses: residual nets, and deeper ones."""
+    """Return pairs of row keys; in the paper, the first row has the smaller responses.
+
+    Residual nets are paired with plain ones, and deeper residual nets with shallower ones.
+    """
     shallow, deep, deepest = depths(profile)
     residual = [(f"resnet{depth}", f"plain{depth}") for depth in (shallow, deep)]
     return [*residual, (f"resnet{deep}", f"resnet{shallow}"), (f"resnet{deepest}", f"resnet{deep}")]
 
 
 def report(page: Page) -> list[Path]:
-    """The responses of each net in two numbers, what the paper finds of them, and its figure.
+    """Write each net's mean and maximum response, the paper's comparisons, and its figure; return the files.
 
-    Nothing where the published table would be one without numbers.
+    Nothing is written if the published table would have no numbers.
     """
     nets = responses.find_nets(page.results, page.out)
     if is_published(page.results) and not any(net.responses for net in nets):
         return []
-    comparisons = responses.compare(nets, pairs(page.variant.profile))
+    comparisons = responses.compare(nets, pairs(page.variant.profile), page.variant)
     description = f"{page.description}; {responses.origin(nets)}"
     return [
         *page.write(responses.columns(page, nets), [responses.section(comparisons)]),
@@ -56,9 +60,9 @@ def report(page: Page) -> list[Path]:
 
 
 def headline(page: Page) -> Headline:
-    """The last pair of nets whose responses were measured: are the first one's smaller, as in the paper?"""
+    """Return the last measured pair's result: whether the first net's responses are smaller, as in the paper."""
     nets = responses.find_nets(page.results, page.out)
-    return responses.headline(nets, responses.compare(nets, pairs(page.variant.profile)))
+    return responses.headline(nets, responses.compare(nets, pairs(page.variant.profile), page.variant))
 
 
 EXPERIMENT = Experiment(

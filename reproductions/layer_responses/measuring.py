@@ -19,14 +19,14 @@ def _measure(model: nn.Module, data: Data, run: Run) -> dict:
 
 def _problem(content: dict, record: dict) -> str | None:
     if content["layers"] != layers_of(record):
-        return "its layers are not those of the run's network"
+        return "its layers are not the layers of the run's network"
     deviations = content["std"]
     finite = all(isinstance(value, float) and math.isfinite(value) and value >= 0 for value in deviations)
-    return None if finite and len(deviations) == len(content["layers"]) else "its deviations are no such numbers"
+    return None if finite and len(deviations) == len(content["layers"]) else "it lacks valid standard deviations"
 
 
 def layers_of(record: dict) -> list[str]:
-    """The names of the layers of a record's network, in layer order."""
+    """Return the layer names of a record's network, in layer order."""
     run = Run.from_specification(record["specification"])
     with torch.device("meta"):  # names only
         return layer_names(create_model(run.model, **run.model_options))

@@ -1,4 +1,4 @@
-"""What layer responses amount to: per net, compared between nets, and as the two panels of He et al.'s Figure 7."""
+"""Report of layer responses: a table by net, comparisons of nets, and He et al.'s Figure 7."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -11,12 +11,11 @@ from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.final_weights import has_final_weights
 from reproductions.harness.measurements import MeasurementError, digest
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.compare import welch_cells, welch_numbers
 from reproductions.harness.reporting.footnotes import code_note, counted, is_published
 from reproductions.harness.reporting.frame import completed
 from reproductions.harness.reporting.intervals import WelchTest
 from reproductions.harness.reporting.page import Column, Headline, Page
-from reproductions.harness.reporting.text import NONE, interval, markdown_table, no_interval, number
+from reproductions.harness.reporting.text import NONE, interval, markdown_table, no_interval, number, p_value
 from reproductions.layer_responses.measuring import RESPONSES
 from reproductions.layer_responses.plot import Layers, layer_responses
 
@@ -26,7 +25,7 @@ GONE, UNMEASURED, DAMAGED = "weights are gone", "not measured", "damaged file"
 
 @dataclass(frozen=True)
 class Net:
-    """A row with the responses of its completed runs, in the order of the seeds; ``lacking``: why others have none."""
+    """A row with the responses of its completed runs, by seed; ``lacking`` counts why other runs have none."""
 
     result: RowResult
     responses: list[dict]
@@ -34,34 +33,37 @@ class Net:
 
     @property
     def label(self) -> str:
+        """The row's label."""
         return self.result.row.label
 
     @property
     def layers(self) -> list[str]:
+        """Names of the 3x3 layers, in layer order; empty without responses."""
         return self.responses[0]["layers"] if self.responses else []
 
     @property
     def means(self) -> list[float]:
-        """Of every seed the mean of the layers' standard deviations."""
+        """Mean of the layers' standard deviations, for each seed."""
         return [intervals.mean(own["std"]) for own in self.responses]
 
     @property
     def highest(self) -> list[float]:
+        """Maximum of the layers' standard deviations, for each seed."""
         return [max(own["std"]) for own in self.responses]
 
     @cached_property
     def in_order(self) -> list[list[float]]:
-        """For every layer its standard deviation in each seed's net."""
+        """For each layer, its standard deviation in each seed's net."""
         return [list(layer) for layer in zip(*(own["std"] for own in self.responses))]
 
     @cached_property
     def by_size(self) -> list[list[float]]:
-        """The same with each seed's layers sorted, the largest standard deviation first."""
+        """For each rank by size, largest first, the standard deviation in each seed's net."""
         return [list(rank) for rank in zip(*(sorted(own["std"], reverse=True) for own in self.responses))]
 
 
 def find_nets(results: list[RowResult], out: Path) -> list[Net]:
-    """What was measured of the results' runs, from the files below ``out``."""
+    """Return the results with the responses of their runs, from the files below ``out``."""
     nets = []
     for result in results:
         found, lacking = [], Counter()
@@ -78,7 +80,7 @@ def find_nets(results: list[RowResult], out: Path) -> list[Net]:
 
 
 def columns(page: Page, nets: list[Net]) -> list[Column]:
-    """The table: how many layers and runs, and the mean and maximum over the layers."""
+    """Return the table's columns: numbers of layers and runs, and mean and maximum over the layers."""
     note = (
         "Standard deviation of every 3x3 layer's response, its output after BN and before addition and ReLU, over all "
         f"images, channels and places ({RESPONSES.how}): mean and maximum over the layers, of these mean ± sample "
@@ -115,13 +117,13 @@ def _signed(value: float | None) -> str:
 
 
 def with_digest(numbers: dict[str, list], nets: list[Net]) -> dict[str, list]:
-    """Columns for a CSV, and one more that says from which files they are."""
+    """Return columns for a CSV file, and one more with the digest of the files of responses."""
     lines = len(next(iter(numbers.values())))
     return numbers | {"responses_sha256": [digest(_all(nets))] * lines}
 
 
 def _runs(net: Net) -> str:
-    """``n = 2``, ``n = 1 of 2; weights are gone (1)``, ``no records``."""
+    """Return ``n = 2``, ``n = 1 of 2; weights are gone (1)``, or ``no records``."""
     if not net.result.records:
         return "no records"
     n, seeds = len(net.responses), net.result.seeds
@@ -147,7 +149,7 @@ def _all(nets: list[Net]) -> list[dict]:
 
 
 def _origin_note(page: Page, nets: list[Net]) -> str:
-    """From which files, and which code measured them."""
+    """Return a note on the files of responses and the code that measured them."""
     files = _all(nets)
     said = f"Responses of {counted(len(files), 'run')}, SHA-256 over their digests `{digest(files)}`"
     code = code_note(files, is_published(page.results)).removeprefix("Code: ")
@@ -155,7 +157,7 @@ def _origin_note(page: Page, nets: list[Net]) -> str:
 
 
 def origin(nets: list[Net]) -> str:
-    """The same for the description of a plot."""
+    """Return the files' number and digest for the description of a plot."""
     return f"responses of {counted(len(_all(nets)), 'run')}, SHA-256 {digest(_all(nets))}"
 
 
@@ -164,28 +166,37 @@ def origin(nets: list[Net]) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two nets of which the paper finds that the first has the smaller responses."""
+    """Two nets, one of ``comparisons`` pairs; in the paper, the first one has the smaller responses."""
 
     smaller: Net
     larger: Net
+    variant: Variant = Variant()
+    comparisons: int = 1
 
     @property
     def nets(self) -> str:
+        """Labels of both nets: ``ResNet-20 − plain-20``."""
         return f"{self.smaller.label} − {self.larger.label}"
 
     @property
     def difference(self) -> float | None:
-        """Of the means over layers, averaged over the seeds."""
+        """Difference of the means over layers and seeds; None unless both nets have responses."""
         first, second = intervals.mean(self.smaller.means), intervals.mean(self.larger.means)
         return None if first is None or second is None else first - second
 
     @property
     def test(self) -> WelchTest | None:
-        return intervals.welch_test(self.smaller.means, self.larger.means)
+        """Welch's test of the difference, corrected; None with too few runs or equal values."""
+        return intervals.welch_test(self.smaller.means, self.larger.means, intervals.corrected(self.comparisons))
+
+    @property
+    def p(self) -> float | None:
+        """The p-value, corrected."""
+        return self.test and min(1.0, self.comparisons * self.test.p)
 
     @property
     def layers(self) -> tuple[int, int] | None:
-        """In how many layers the first net's mean over seeds is smaller, and of how many; None of unequal depths."""
+        """Number of layers where the first net's mean is smaller, and of all layers; None for unequal depths."""
         pairs = list(zip(self.smaller.in_order, self.larger.in_order))
         if not pairs or len(self.smaller.layers) != len(self.larger.layers):
             return None
@@ -193,30 +204,37 @@ class Comparison:
 
     @property
     def statement(self) -> str:
-        """Whether the first net's responses are smaller, by the interval of the difference."""
+        """Return whether the first net's responses are smaller, by the interval of the difference.
+
+        Only the paper profile gives a "yes".
+        """
         if self.difference is None:
             return NONE
         if self.test is None:
             return no_interval(min(self.smaller.means, self.larger.means, key=len))
         if 0 in self.test.interval:
             return "not shown"
-        return "yes" if self.difference < 0 else "no, larger"
+        smaller = self.difference < 0
+        if self.variant.profile != "paper":
+            return f"{'smaller' if smaller else 'larger'} in the {self.variant.profile} profile"
+        return "yes" if smaller else "no, larger"
 
 
-def compare(nets: list[Net], pairs: list[tuple[str, str]]) -> list[Comparison]:
-    """The comparisons of rows by their keys, the one with the smaller responses first."""
+def compare(nets: list[Net], pairs: list[tuple[str, str]], variant: Variant) -> list[Comparison]:
+    """Return the comparisons for pairs of row keys."""
     by_key = {net.result.row.key: net for net in nets}
-    return [Comparison(by_key[smaller], by_key[larger]) for smaller, larger in pairs]
+    return [Comparison(by_key[smaller], by_key[larger], variant, len(pairs)) for smaller, larger in pairs]
 
 
 def section(comparisons: list[Comparison]) -> str:
-    """A table of what the paper finds, with Welch's test, under a heading."""
+    """Return a Markdown section: the paper's comparisons with Welch's tests."""
     table = markdown_table(
         {
             "nets": [comparison.nets for comparison in comparisons],
             "n": [f"{len(c.smaller.means)}, {len(c.larger.means)}" for c in comparisons],
             "difference": [_signed(comparison.difference) for comparison in comparisons],
-            **welch_cells([comparison.test for comparison in comparisons], _signed),
+            "95 % interval, corrected": [interval(c.test and c.test.interval, _signed) for c in comparisons],
+            "p, corrected": [p_value(c.p) for c in comparisons],
             "layers where smaller": [f"{c.layers[0]} of {c.layers[1]}" if c.layers else NONE for c in comparisons],
             "are they smaller?": [comparison.statement for comparison in comparisons],
         }
@@ -224,14 +242,18 @@ def section(comparisons: list[Comparison]) -> str:
     return (
         f"## Are the first net's responses smaller?\n\n{table}\nThe paper finds that residual nets have smaller "
         "responses than plain ones, and deeper residual nets smaller ones than shallower. Differences of the mean over "
-        "layers; Welch's two-sided t-test with Welch–Satterthwaite degrees of freedom, which needs two runs of both. "
-        "“Yes”: the interval lies below 0; “not shown”: it includes 0. No correction is made for the number of "
-        f"comparisons: each of the {len(comparisons)} has its own 5 % chance of excluding 0 where the nets are alike.\n"
+        "layers; Welch's two-sided t-test with Welch–Satterthwaite degrees of freedom, which needs "
+        f"{intervals.FEWEST} runs of both; intervals and p-values are corrected for {len(comparisons)} comparisons "
+        "(Bonferroni). “Yes”: the interval lies below 0; “not shown”: it includes 0. Profiles other than the paper's "
+        "say nothing of the paper's claim.\n"
     )
 
 
 def headline(nets: list[Net], comparisons: list[Comparison]) -> Headline:
-    """The last comparison with a difference, for the index of all tables; without one the last net with responses."""
+    """Return the headline for the index: the last comparison with a difference.
+
+    Without one, it is the last net with responses.
+    """
     compared = [comparison for comparison in comparisons if comparison.difference is not None]
     if not compared:
         shown = ([net for net in nets if net.responses] or nets)[-1]
@@ -247,7 +269,7 @@ def headline(nets: list[Net], comparisons: list[Comparison]) -> Headline:
 
 
 def layer_numbers(nets: list[Net]) -> dict[str, list]:
-    """Every layer of every net as columns for a CSV: its own standard deviation, and that of its rank by size."""
+    """Return columns for a CSV file: every layer's standard deviation, and the one at its rank by size."""
     lines = [
         (net.result.row.key, place + 1, name, len(net.responses), *_mean_and_range(own), *_mean_and_range(ranked))
         for net in nets
@@ -262,14 +284,18 @@ def _mean_and_range(values: list[float]) -> tuple[float, float, float]:
 
 
 def comparison_numbers(comparisons: list[Comparison]) -> dict[str, list]:
-    """The comparisons as columns for a CSV."""
+    """Return the comparisons as columns for a CSV file."""
     return {
         "row": [c.smaller.result.row.key for c in comparisons],
         "compared_with": [c.larger.result.row.key for c in comparisons],
         "n": [len(c.smaller.means) for c in comparisons],
         "n_compared_with": [len(c.larger.means) for c in comparisons],
         "difference": [c.difference for c in comparisons],
-        **welch_numbers([c.test for c in comparisons]),
+        "low_corrected": [c.test and c.test.interval.low for c in comparisons],
+        "high_corrected": [c.test and c.test.interval.high for c in comparisons],
+        "t": [c.test and c.test.t for c in comparisons],
+        "df": [c.test and c.test.df for c in comparisons],
+        "p_corrected": [c.p for c in comparisons],
         "layers_smaller": [c.layers and c.layers[0] for c in comparisons],
         "layers": [c.layers and c.layers[1] for c in comparisons],
         "smaller": [c.statement for c in comparisons],

@@ -1,4 +1,4 @@
-"""What changes of a default are worth: paired differences by seed, corrected for how many are looked at together."""
+"""Effects of changes of a default: differences paired by seed, corrected for multiple comparisons."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,17 +14,14 @@ from reproductions.harness.reporting.page import Headline
 from reproductions.harness.reporting.text import NONE, interval, markdown_table, no_interval, p_value, pairs, signed
 from reproductions.protocol_details.forest import Line, forest
 
-ALPHA = 0.05  # the chance of any false statement among all of a table
-
 
 @dataclass(frozen=True)
 class Effect:
-    """What a ``change`` does to the test error of a ``net``, in percentage points.
+    """Effect of a ``change`` on the test error of a ``net``, in percentage points.
 
-    ``changed`` and ``default``: errors by seed, less those that are ``left_out``, with the reason, because the two runs
-    can't be compared. ``seeds``: how many there were to be. ``selected``: the change is to take the best of several
-    errors, which can't but be lower. ``same``: in what both are the same where nothing was changed; that is no
-    comparison.
+    ``changed`` and ``default``: errors by seed. ``left_out``: reasons for which runs can't be compared, with their
+    counts. ``seeds``: number of seeds asked for. ``selected``: the change takes the best of several errors, which can
+    only lower the error. ``same``: "the same runs" or the like if the change changes nothing; it is not tested.
     """
 
     net: str
@@ -38,24 +35,31 @@ class Effect:
 
     @cached_property
     def differences(self) -> list[float]:
-        """With the change minus without, for every seed whose two runs were completed."""
+        """Error with the change minus error without, for every seed with two completed runs."""
         return paired_differences(self.changed, self.default)
 
     @property
     def mean(self) -> float | None:
+        """Mean of the differences; None without pairs."""
         return intervals.mean(self.differences)
 
     def interval(self, comparisons: int) -> Interval | None:
-        """The t-interval of the mean that all of so many ``comparisons`` keep to with 95 % probability (Bonferroni)."""
-        return None if self.same else intervals.mean_interval(self.differences, 1 - ALPHA / comparisons)
+        """Return the t-interval of the mean; None if it can't be computed or nothing was changed.
+
+        The intervals of ``comparisons`` effects hold simultaneously with 95 % probability (Bonferroni).
+        """
+        return None if self.same else intervals.mean_interval(self.differences, intervals.corrected(comparisons))
 
     def p(self, comparisons: int) -> float | None:
-        """The p-value of no difference in a paired t-test, times the number of comparisons (Bonferroni), at most 1."""
+        """Return the p-value of the paired t-test times the number of comparisons (Bonferroni), at most 1.
+
+        None if the effect is not tested or has too few pairs.
+        """
         p = None if self.same or self.selected else intervals.paired_p(self.differences)
         return None if p is None else min(1.0, comparisons * p)
 
     def statement(self, comparisons: int) -> str:
-        """In a word: the change is better or worse, or neither is shown."""
+        """Return the result in words: better, worse, not shown, or why there is none."""
         bounds = self.interval(comparisons)
         if self.same:
             return f"none: {self.same}"
@@ -69,22 +73,22 @@ class Effect:
 
 
 def count(effects: list[Effect]) -> int:
-    """How many comparisons they are: all that are tested once their runs are there."""
+    """Return the number of comparisons: all effects that are tested once their runs are there."""
     return max(1, sum(not effect.same and not effect.selected for effect in effects))
 
 
 def by_size(effects: list[Effect]) -> list[Effect]:
-    """The largest differences first, whichever way; those without a pair last."""
+    """Sort the effects by absolute mean, the largest first; effects without pairs come last."""
     return sorted(effects, key=lambda effect: -abs(effect.mean) if effect.differences else 1.0)
 
 
 def best_errors(result: RowResult) -> dict[int, float]:
-    """The lowest test error at any evaluation, by seed: selected on the test set."""
+    """Return each seed's lowest test error over all evaluations, selected on the test set."""
     return {r["specification"]["seed"]: r["best"]["test_error"] for r in completed(result.records)}
 
 
 def section(effects: list[Effect]) -> str:
-    """A table of the effects, the largest first, under a heading."""
+    """Return a Markdown section: the effects, the largest first."""
     comparisons, ordered = count(effects), by_size(effects)
     table = markdown_table(
         {
@@ -98,18 +102,18 @@ def section(effects: list[Effect]) -> str:
         }
     )
     return (
-        f"## What each change is worth\n\n{table}\nTest error with the change minus test error of the default with the "
+        f"## Effect of each change\n\n{table}\nTest error with the change minus test error of the default with the "
         "same seed, in percentage points: above 0, the change is worse. Means over pairs of completed runs, paired "
-        f"t-intervals and t-tests, corrected for {comparisons} comparisons (Bonferroni): if none of the changes did "
-        "anything, the chance that any of their intervals excluded 0 would be at most 5 %. The best of several "
-        "evaluations is chosen by their test errors and so no higher than the last: how much lower, is what selecting "
-        "makes of it; that is not tested and not counted, and its interval is of the same level."
+        f"t-intervals and t-tests, corrected for {comparisons} comparisons (Bonferroni): if no change has an effect, "
+        "the probability that any interval excludes 0 is at most 5 %. The best of several evaluations is selected by "
+        "test error, so it is never above the last; the difference is the effect of this selection. It is neither "
+        "tested nor counted; its interval has the same level."
         f"{pairs_note(sum((effect.left_out for effect in effects), Counter()))}\n"
     )
 
 
 def numbers(effects: list[Effect]) -> dict[str, list]:
-    """The same as numbers for a CSV, in the table's order."""
+    """Return the effects as columns for a CSV file, in the table's order."""
     comparisons, ordered = count(effects), by_size(effects)
     bounds = [effect.interval(comparisons) for effect in ordered]
     return {
@@ -128,7 +132,7 @@ def numbers(effects: list[Effect]) -> dict[str, list]:
 
 
 def headline(effects: list[Effect]) -> Headline:
-    """The largest effect, for the index of all tables."""
+    """Return the headline for the index: the largest effect."""
     compared = [effect for effect in effects if not effect.same and not effect.selected]
     largest, comparisons = by_size(compared)[0], count(effects)
     bounds = interval(largest.interval(comparisons), signed)

@@ -1,9 +1,9 @@
-"""What the details are worth that He et al. 2015, section 4.2, leaves open and readers of every reproduction ask about.
+"""Effects of the protocol details that He et al. 2015, section 4.2, leaves open.
 
     python -m reproductions.protocol_details --profile paper --seeds 5
 
-ResNet-20 and ResNet-56 by the default recipe of this suite, and with one change at a time: what other implementations
-do, or another reading of the paper. The default's runs are those of the CIFAR-10 table.
+ResNet-20 and ResNet-56 are trained by this suite's default recipe and with one change at a time: a choice of other
+implementations, or another reading of the paper. The default's runs are the CIFAR-10 table's.
 """
 
 from collections import Counter
@@ -22,16 +22,16 @@ from reproductions.protocol_details.effects import Effect
 from resnet.data import TRAIN_IMAGES
 from resnet.recipe import Recipe
 
-EPOCHS, DROPS = 200, (100, 150)  # of the longer schedule, which many implementations have
+EPOCHS, DROPS = 200, (100, 150)  # longer schedule of many implementations
 VALIDATION_SHARE = Fraction(1, 10)  # the paper found its schedule on 45,000 of the 50,000 images
 
 
 @dataclass(frozen=True)
 class Change:
-    """One departure from the default: of the recipe, the model, or the number of training images.
+    """One change of the default recipe, the model, or the number of training images.
 
-    A label may name ``fewer`` and all ``images``, and ``half`` a batch. In the recipe "half" stands for that many
-    images, "epoch" for as many batches as all images make.
+    A label may contain ``{fewer}``, ``{images}`` and ``{half}``, numbers of images. In the recipe, "half" stands for
+    half a batch, "epoch" for the number of batches in all images.
     """
 
     key: str
@@ -65,7 +65,7 @@ CHANGES = (
 
 
 def rows(profile: str) -> list[Row]:
-    """For each net the default and every change; in the smoke profile for ResNet-8 alone, in fp32 or less."""
+    """Return the default and every change for each net; the smoke profile has ResNet-8 only."""
     depths = (8,) if profile == "smoke" else (20, 56)
     recipe = recipe_for(profile)
     if profile == "smoke":
@@ -96,13 +96,13 @@ def _rows_of(depth: int, recipe: Recipe, data: str) -> Iterable[Row]:
 
 
 def _epochs(recipe: Recipe) -> dict:
-    """The schedule counted in epochs of CIFAR-10; in a profile with fewer iterations as many fewer."""
+    """Return the schedule of EPOCHS epochs of CIFAR-10, shortened as the recipe is."""
     epoch = Fraction(TRAIN_IMAGES["cifar10"], RECIPE.batch_size) * Fraction(recipe.iterations, RECIPE.iterations)
     return {"iterations": round(EPOCHS * epoch), "milestones": tuple(round(drop * epoch) for drop in DROPS)}
 
 
 def find_effects(results: list[RowResult]) -> list[Effect]:
-    """Every change on every net, and what selecting the best evaluation on the test set would make of the default."""
+    """Return the effects of every change, and of selecting the default's best evaluation on the test set."""
     by_key, found = {result.row.key: result for result in results}, []
     for result in results:
         row, default = result.row, by_key[result.row.after or result.row.key]
@@ -120,14 +120,17 @@ def find_effects(results: list[RowResult]) -> list[Effect]:
 
 
 def _same(result: RowResult, default: RowResult, compared: list[dict], left_out: Counter[str]) -> str:
-    """In what a row is the same as the default after all: "auto" may be the precision that it is compared with."""
+    """Return "the same runs" or "the same precision" if the change changes nothing, else an empty string.
+
+    "auto" may mean the precision of the change.
+    """
     if share_runs(result.records, default.records):
         return "the same runs"
     return "the same precision" if left_out[SAME_PRECISION] and not compared else ""
 
 
 def report(page: Page) -> list[Path]:
-    """The errors, what each change is worth, and a forest plot of that."""
+    """Write the errors, the effect of each change, and a forest plot; return the files."""
     found = find_effects(page.results)
     columns = [page.net("net and change"), page.precision(), page.published(), page.reproduced(), page.interval()]
     forest = effects.effects_forest(found, page.variant)
@@ -139,13 +142,13 @@ def report(page: Page) -> list[Path]:
 
 
 def headline(page: Page) -> Headline:
-    """The change that is worth most, whichever way."""
+    """Return the largest effect, in either direction."""
     return effects.headline(find_effects(page.results))
 
 
 EXPERIMENT = Experiment(
     name="protocol_details",
-    title="What the details of the protocol are worth",
+    title="Effects of protocol details",
     source="He et al. 2015, section 4.2, one change at a time, on CIFAR-10",
     rows=rows,
     report=report,

@@ -21,7 +21,7 @@ def leave_out_plots(patch: pytest.MonkeyPatch) -> None:
     """Have reports write no plots, wherever the functions were imported to."""
     stand_ins = {
         figure.save: lambda figure, path, description: [],
-        curves.learning_curves: lambda panels, variant: None,
+        curves.learning_curves: lambda panels, variant, apart=None: None,
     }
     for module in [module for name, module in sys.modules.items() if name.startswith("reproductions")]:
         for function, stand_in in stand_ins.items():

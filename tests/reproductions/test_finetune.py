@@ -65,8 +65,8 @@ def test_the_table_pairs_seeds_and_judges_nothing_that_was_measured_on_other_ima
     assert (slower["step"], slower["after"], float(slower["difference"])) == ("finetuned_slower", "scratch", 10.1667)
     differences = [old - new for old, new in zip(ERRORS["scratch"], ERRORS["finetuned"])]
     assert float(step["difference"]) == pytest.approx(statistics.mean(differences), abs=1e-4)
-    half = 4.302653 * statistics.stdev(differences) / 3**0.5  # Student's t with 2 degrees of freedom
-    assert float(step["high"]) == pytest.approx(statistics.mean(differences) + half, abs=1e-3)
+    half = 6.205347 * statistics.stdev(differences) / 3**0.5  # Student's t with 2 degrees of freedom, for 2 steps
+    assert float(step["high_corrected"]) == pytest.approx(statistics.mean(differences) + half, abs=1e-3)
     assert (step["pairs"], step["statement"]) == ("3", "")
 
 

@@ -158,30 +158,33 @@ def test_every_cell_of_a_row(published):
         "top-1 error, reported": "24.52 (single)",
         "top-1 error, reproduced": "24.53 ± 0.15 (n = 3)",
         "top-1 error, difference from reported": "+0.01",
-        "top-1 error, verdict: reported is": f"inside {interval} of 1 more run",
+        "top-1 error, 95 % prediction interval (of 1 more run)": interval,
+        "top-1 error, reported number": "not contradicted (± 0.76)",
         "top-5 error, reported": "7.46 (single)",
         "top-5 error, reproduced": "6.13 ± 0.04 (n = 3)",
         "top-5 error, difference from reported": "−1.33",
-        "top-5 error, verdict: reported is": f"above {top5} of 1 more run",
+        "top-5 error, 95 % prediction interval (of 1 more run)": top5,
+        "top-5 error, reported number": "contradicted, above (± 0.19)",
     }
     assert multi_scale["ResNet-34 B"]["top-1 error, reported"] == "21.84 (single)"
-    assert multi_scale["ResNet-34 B"]["top-1 error, verdict: reported is"] == f"below {interval} of 1 more run"
+    assert multi_scale["ResNet-34 B"]["top-1 error, reported number"] == "contradicted, below (± 0.76)"
     assert multi_scale["ResNet-34 B"]["top-5 error, reported"] == "5.71 (single)"
     assert one_crop["ResNet-50"] == {
         "top-1 error, other implementations": "24.7 (a)",
-        "top-1 error, reproduced": "22.90 ± 0.14 (n = 2 of 3)",
+        "top-1 error, reproduced": "22.80, 23.00 (n = 2 of 3)",
         "top-5 error, other implementations": "7.8 (a)",
-        "top-5 error, reproduced": "5.72 ± 0.04 (n = 2 of 3)",
+        "top-5 error, reproduced": "5.70, 5.75 (n = 2 of 3)",
     }
 
 
 def test_what_is_missing_is_said(published):
     _, ten_crop, multi_scale, one_crop = tables_of(published[0])
-    assert ten_crop["plain-18"]["top-1 error, verdict: reported is"] == "none: n < 2"
+    assert ten_crop["plain-18"]["top-1 error, reported number"] == "none: n < 3"
     assert ten_crop["plain-18"]["top-5 error, reported"] == "–"
     assert multi_scale["plain-18"]["top-1 error, reported"] == "–"
     assert multi_scale["plain-18"]["top-1 error, reproduced"] == "27.90 (n = 1 of 3)"
-    assert ten_crop["ResNet-101"]["top-1 error, reproduced"] == "no records"
+    assert "ResNet-101" not in ten_crop
+    assert "\nNot yet run: ResNet-18 A, ResNet-34 A, ResNet-34 C, ResNet-101.\n" in published[0].read_text()
     assert multi_scale["ResNet-152"]["top-5 error, reproduced"] == "– (n = 0 of 3, 1 diverged)"
 
 
@@ -192,7 +195,7 @@ def test_notes_are_of_all_tables(published):
     assert source.endswith("*, Table 2; Tables 2 and 3; Table 3; Table 4.")
     assert sum("KaimingHe/deep-residual-networks" in line for line in lines) == 2  # top-1 and top-5
     assert any(line.startswith("- Errors are in percent: mean") and line.endswith("(600,000).") for line in lines)
-    assert any(line.startswith("- Verdict: where the reported number lies") for line in lines)
+    assert any(line.startswith("- Reported number: contradicted where it lies outside") for line in lines)
 
 
 def test_the_csv_has_the_numbers_of_all_tables(published):
@@ -205,7 +208,8 @@ def test_the_csv_has_the_numbers_of_all_tables(published):
     expected |= {"multi_scale_error_reported": "21.84", "multi_scale_error_difference": "2.69333"}
     expected |= {"multi_scale_top5_error_reported": "5.71", "multi_scale_top5_error_mean": "6.13333"}
     expected |= {"one_crop_error_mean": "24.5333", "one_crop_top5_error_std": "0.0381881", "command": "make report"}
-    expected |= {"ten_crop_error_reported_inside": "yes", "multi_scale_error_reported_inside": "no"}
+    expected |= {"ten_crop_error_reported_number": "not contradicted"}
+    expected |= {"multi_scale_error_reported_number": "contradicted, below"}
     assert {name: rows["resnet34b"][name] for name in expected} == expected
     assert rows["resnet50"]["one_crop_error_other_implementations"] == "24.7 KaimingHe/deep-residual-networks"
 
@@ -214,7 +218,7 @@ def test_a_users_page_has_published_and_yours(tmp_path):
     results = make_results(EXPERIMENT, PAPER, {"resnet50": [22.9]}, tmp_path, published=ERRORS, seeds=1)
     path = report(PAPER, results, tmp_path / "runs")[0]
     row = tables_of(path)[1]["ResNet-50"]
-    assert row["top-1 error, published here"] == "22.90 ± 0.14 (n = 2)" and row["top-1 error, yours"] == "22.90 (n = 1)"
+    assert row["top-1 error, published here"] == "22.80, 23.00 (n = 2)" and row["top-1 error, yours"] == "22.90 (n = 1)"
     assert "made again by `make reproduce-imagenet-table`" in path.read_text()
 
 
@@ -222,8 +226,8 @@ def test_synthetic_images_are_compared_with_nothing(tmp_path):
     results = make_results(EXPERIMENT, SMOKE, {"resnet8": [50.0, 60.0]}, tmp_path, published={})
     path = report(SMOKE, results, tmp_path / "runs")[0]
     assert tables_of(path)[2]["ResNet-8 A"] == {
-        "top-1 error, yours": "55.00 ± 7.07 (n = 2)",
-        "top-5 error, yours": "13.75 ± 1.77 (n = 2)",
+        "top-1 error, yours": "50.00, 60.00 (n = 2)",
+        "top-5 error, yours": "12.50, 15.00 (n = 2)",
     }
     assert "reported" not in path.read_text().lower() and "not comparable with the paper" in path.read_text()
 

@@ -89,7 +89,8 @@ def test_every_epoch_stands_beside_what_is_reported(no_plots, tmp_path):
         "top-1 accuracy, reproduced",
         "95 % t-interval",
         "difference from reported",
-        "verdict: reported is",
+        "95 % prediction interval (of 1 more run)",
+        "reported number",
     ]
     # 97.2667 ± 4.3027 · 0.15275 / sqrt(3), and · sqrt(4 / 3): 96 lies below, 96.99 does not
     assert lines[0] == [
@@ -98,11 +99,12 @@ def test_every_epoch_stands_beside_what_is_reported(no_plots, tmp_path):
         "97.27 ± 0.15 (n = 3)",
         "[96.89, 97.65]",
         "+1.27",
-        "inside [96.51, 98.03] of 1 more run",
+        "[96.51, 98.03]",
+        "not contradicted (± 0.76)",
     ]
     assert lines[1][1:3] == ["98 (in whole percent, cut off)", "98.50 ± 0.20 (n = 3)"]
-    assert lines[1][-1] == "inside [97.51, 99.49] of 1 more run"
-    assert lines[2] == ["10", "–", "98.90 ± 0.10 (n = 3)", "[98.65, 99.15]", "–", "–"]
+    assert lines[1][-2:] == ["[97.51, 99.49]", "not contradicted (± 0.99)"]
+    assert lines[2] == ["10", "–", "98.90 ± 0.10 (n = 3)", "[98.65, 99.15]", "–", "–", "–"]
     text = written[0].read_text()
     assert text.startswith("# A small residual net without BN on MNIST\n\na report by qq_40211493 · ")
     assert "An epoch is 938 steps, as many as batches of 64 need for 60,000 images." in text
@@ -117,17 +119,21 @@ def test_csv_has_a_line_per_epoch(no_plots, tmp_path):
     with written[1].open(newline="") as file:
         first, second, last = csv.DictReader(file)
     assert [row["epoch"] for row in (first, second, last)] == ["1", "3", "10"]
-    assert (first["reported"], first["reported_kind"], first["reported_inside"]) == ("96", "cut_off", "yes")
-    assert (second["reported_inside"], last["reported_inside"]) == ("yes", "")
+    assert (first["reported"], first["reported_kind"], first["reported_number"]) == (
+        "96",
+        "cut_off",
+        "not contradicted",
+    )
+    assert (second["reported_number"], last["reported_number"]) == ("not contradicted", "")
     assert last["top1_accuracy_mean"] == "98.9"
 
 
 def test_a_run_that_diverged_is_in_no_mean_and_named_once(no_plots, tmp_path):
     path, *_ = report(make_result(tmp_path, ACCURACIES, diverged=(1,)), tmp_path / "results")
     assert [line[2] for line in lines_of(path)[1:]] == [
-        "97.20 ± 0.14 (n = 2 of 5, 1 diverged)",
-        "98.40 ± 0.14 (n = 2 of 5, 1 diverged)",
-        "98.85 ± 0.07 (n = 2 of 5, 1 diverged)",
+        "97.10, 97.30 (n = 2 of 5, 1 diverged)",
+        "98.30, 98.50 (n = 2 of 5, 1 diverged)",
+        "98.80, 98.90 (n = 2 of 5, 1 diverged)",
     ]
     assert path.read_text().count("small residual CNN seed 1 (found at iteration 2,814)") == 1
 
@@ -137,7 +143,7 @@ def test_a_users_table_has_published_and_yours(no_plots, tmp_path):
     path, *_ = report(result, tmp_path / "runs")
     heading, first, *_ = lines_of(path)
     assert heading[2:4] == ["top-1 accuracy, published here", "top-1 accuracy, yours"]
-    assert first[2:4] == ["97.27 ± 0.15 (n = 3)", "97.35 ± 0.07 (n = 2)"]
+    assert first[2:4] == ["97.27 ± 0.15 (n = 3)", "97.30, 97.40 (n = 2)"]
     assert "made again by `make reproduce-mnist-residual SEEDS=2`" in path.read_text()
 
 
@@ -145,38 +151,38 @@ def test_the_short_profile_ends_after_3_epochs_and_is_not_compared(no_plots, tmp
     path, *_ = report(make_result(tmp_path, [(97, 98, 98.5), (97, 98, 98.7)], SHORT), tmp_path / "runs", SHORT)
     heading, *lines = lines_of(path)
     assert [line[0] for line in lines] == ["1", "3"]
-    assert "difference from reported" not in heading and {line[-1] for line in lines} == {"not comparable"}
-    assert lines[1][2] == "98.60 ± 0.14 (n = 2 of 5)"
+    assert heading == ["after epoch", "top-1 accuracy, reported", "top-1 accuracy, yours"]
+    assert lines[1][2] == "98.50, 98.70 (n = 2 of 5)"
 
 
 def test_the_smoke_profile_is_compared_with_nothing(no_plots, tmp_path):
     path, *_ = report(make_result(tmp_path, [(30, 60, 85), (31, 61, 86)], SMOKE), tmp_path / "runs", SMOKE)
     heading, *lines = lines_of(path)
-    assert heading == ["after epoch", "top-1 accuracy, reproduced", "95 % t-interval"] and len(lines) == 3
+    assert heading == ["after epoch", "top-1 accuracy, reproduced"] and len(lines) == 3
     assert "reported" not in path.read_text()
 
 
 @pytest.mark.parametrize(
     ("sample", "said"),
     [
-        ([95.9, 96.0, 96.1], "inside ["),
-        ([97.2, 97.3, 97.4], "below if rounded, inside if cut off: ["),
-        ([98.0, 98.1, 98.2], "below ["),
-        ([95.0, 95.1, 95.2], "inside if rounded, above if cut off: ["),
-        ([94.0, 94.1, 94.2], "above ["),
+        ([95.9, 96.0, 96.1], "not contradicted ("),
+        ([97.2, 97.3, 97.4], "if rounded contradicted, below; if cut off not contradicted ("),
+        ([98.0, 98.1, 98.2], "contradicted, below ("),
+        ([95.0, 95.1, 95.2], "if rounded not contradicted; if cut off contradicted, above ("),
+        ([94.0, 94.1, 94.2], "contradicted, above ("),
     ],
 )
 def test_a_number_in_whole_percent_may_be_rounded_or_cut_off(sample, said):
     target = replace(reported.target("mnist_residual_epoch1", "top-1 accuracy"), kind="whole")
     found = compare.verdict(sample, target, PAPER)  # 96; intervals of ± 0.4968
-    assert str(found).startswith(said) and found.inside == said.startswith("inside [")
+    assert str(found) == f"{said}± 0.50)"
 
 
-@pytest.mark.parametrize(("mean", "said"), [(95.4, "above"), (95.6, "inside"), (97.4, "inside"), (97.6, "below")])
-def test_a_number_that_was_cut_off_stands_for_up_to_one_point_more(mean, said):
+@pytest.mark.parametrize(("mean", "side"), [(95.4, ", above"), (95.6, ""), (97.4, ""), (97.6, ", below")])
+def test_a_number_that_was_cut_off_stands_for_up_to_one_point_more(mean, side):
     target = reported.target("mnist_residual_epoch1", "top-1 accuracy")
     found = compare.verdict([mean - 0.1, mean, mean + 0.1], target, PAPER)  # from 96 up to 97; ± 0.4968
-    assert str(found).startswith(f"{said} [") and found.inside == (said == "inside")
+    assert str(found) == f"{f'contradicted{side}' if side else 'not contradicted'} (± 0.50)"
 
 
 # ----------------------------------------------------------------------------------------------------------------- plot

@@ -405,9 +405,10 @@ def test_the_headline_draws_every_seed_and_the_papers_numbers(tmp_path):
 
 def test_the_headline_is_published_and_checked(tmp_path):
     pool = pool_of(tmp_path, paper=ERRORS_BY_DEPTH)
-    written = write_published([DEGRADATION], tmp_path / "results", pool)
+    written, _ = write_published([(DEGRADATION, PAPER)], tmp_path / "results", pool)
     assert {path.name for path in written} >= {"headline.png", "headline.svg"}
     description = read_description(tmp_path / "results/plots/headline.png")
     assert "from 8 records" in description and records_digest([*pool.records.values()]) in description
     (tmp_path / "plain").mkdir()
-    assert "headline.png" not in {path.name for path in write_published([TABLE], tmp_path / "plain", pool)}
+    written, _ = write_published([(TABLE, PAPER)], tmp_path / "plain", pool)
+    assert "headline.png" not in {path.name for path in written}

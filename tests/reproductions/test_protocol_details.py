@@ -103,12 +103,12 @@ def test_interval_and_p_value_say_the_same(comparisons):
 
 def test_too_few_pairs_say_nothing():
     alone, none = Effect("net", "one", {0: 8.0}, {0: 8.5, 1: 8.0}, 5), Effect("net", "no", {}, {0: 8.5}, 5)
-    assert alone.statement(3) == "none: n < 2" and alone.p(3) is None and alone.interval(3) is None
-    equal = Effect("net", "equal", {0: 8.75, 1: 8.9}, {0: 8.6, 1: 8.75}, 2)  # 0.15 both times, but for rounding
+    assert alone.statement(3) == "none: n < 3" and alone.p(3) is None and alone.interval(3) is None
+    equal = Effect("net", "equal", {0: 8.75, 1: 8.9, 2: 8.9}, {0: 8.6, 1: 8.75, 2: 8.75}, 3)  # 0.15, but for rounding
     assert equal.statement(3) == "none: no spread" and equal.interval(3) is None and equal.p(3) is None
     assert none.statement(3) == "no pairs" and none.mean is None
     assert effects.by_size([none, alone, EFFECT]) == [alone, EFFECT, none]
-    assert intervals.paired_p([0.5, 0.5]) is None
+    assert intervals.paired_p([0.5, 0.5, 0.5]) is intervals.paired_p([0.4, 0.5]) is None
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def results(tmp_path):
 def test_table_csv_and_plot(results, tmp_path):
     files = write_report(EXPERIMENT, PAPER, results, tmp_path)
     table = files[0].read_text()
-    section = table[table.index("## What each change is worth") :]
+    section = table[table.index("## Effect of each change") :]
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| ")]
     assert [line[0] for line in lines[1:4]] == ["crop offsets 0 to 7", "Nesterov momentum", "fp16"]
     found = {line[0]: line for line in lines if line[1] == "ResNet-20"}

@@ -132,7 +132,7 @@ def test_records_of_the_first_schema_are_published_and_tabulated_beside_newer_on
     new, refused = publish.publish(tmp_path / "runs", repository / "results")
     assert not refused and {read_record(path)["schema"] for path in new} == {1, SCHEMA}
     publish.report(*arguments(repository))
-    assert "8.55 ± 0.07 (n = 2 of 5)" in (repository / "results/tables/tiny.md").read_text()
+    assert "8.50, 8.60 (n = 2 of 5)" in (repository / "results/tables/tiny.md").read_text()
     assert publish.check(*arguments(repository)) == []
 
 
@@ -288,14 +288,14 @@ def test_the_check_looks_at_published_weights(repository, kept):
 def test_what_report_has_made_passes_the_check(published):
     assert publish.check(*arguments(published)) == []
     readme = (published / "README.md").read_text()
-    assert "### Tiny nets" in readme and "8.55 ± 0.07 (n = 2 of 5)" in readme and readme.endswith("The end.\n")
+    assert "### Tiny nets" in readme and "8.50, 8.60 (n = 2 of 5)" in readme and readme.endswith("The end.\n")
     files = {path.name for path in (published / "results").rglob("*.*") if path.suffix != ".json"}
     frames = {"summary.md", "runs.csv", "curves.csv.gz"}
     assert files == {"README.md", "tiny.md", "tiny.csv", "tiny_depth.png", "tiny_depth.svg"} | frames
     index = (published / "results" / "README.md").read_text()
     assert "\n- paper: the paper's protocol.\n- short: real data, fewer iterations, not comparable" in index
     assert 0 < index.index("How to read the tables:") < index.index("| experiment ")
-    assert "](tables/tiny.md)" in index and "test error 8.55 ± 0.07 (n = 2 of 5)" in index and "2.00 GPU" in index
+    assert "](tables/tiny.md)" in index and "test error 8.50, 8.60 (n = 2 of 5)" in index and "2.00 GPU" in index
 
 
 def test_the_summary_stands_in_the_readme_where_it_is_marked(published):
@@ -326,10 +326,10 @@ def edit_a_record_and_its_digest(root):
 
 
 TAMPERING = {
-    "an edited table": (lambda root: edit(root / "results/tables/tiny.md", "8.55", "6.55"), "tiny.md: differs"),
+    "an edited table": (lambda root: edit(root / "results/tables/tiny.md", "8.50", "6.50"), "tiny.md: differs"),
     "an edited CSV": (lambda root: edit(root / "results/tables/tiny.csv", "8.55", "6.55"), "tiny.csv: differs"),
     "a missing table": (lambda root: (root / "results/tables/tiny.csv").unlink(), "tiny.csv: missing"),
-    "an edited index": (lambda root: edit(root / "results/README.md", "8.55", "6.55"), "README.md: differs"),
+    "an edited index": (lambda root: edit(root / "results/README.md", "8.50", "6.50"), "README.md: differs"),
     "a missing index": (lambda root: (root / "results/README.md").unlink(), "README.md: differs"),
     "an edited summary": (lambda root: edit(root / "results/summary.md", "No", "no"), "summary.md: differs"),
     "a missing summary": (lambda root: (root / "results/summary.md").unlink(), "summary.md: differs"),
@@ -361,7 +361,7 @@ TAMPERING = {
         "it belongs at",
     ),
     "an edited README": (
-        lambda root: edit(root / "README.md", "8.55 ± 0.07", "6.55 ± 0.07"),
+        lambda root: edit(root / "README.md", "8.50, 8.60", "6.50, 8.60"),
         "README.md: a table differs",
     ),
     "a plot that is no image": (
@@ -420,11 +420,11 @@ def test_report_makes_all_anew_when_anything_changed(published, monkeypatch, cha
         code = provenance.code_identity()
         store(published / "results" / "records", make_record(RUNS[2], 9.0, code=code))
     elif change == "a table":
-        table.write_text(table.read_text().replace("8.55", "5.55"))
+        table.write_text(table.read_text().replace("8.50", "5.50"))
     elif change == "a table's absence":
         table.unlink()
     elif change == "the readme":
-        (published / "README.md").write_text((published / "README.md").read_text().replace("8.55", "5.5"))
+        (published / "README.md").write_text((published / "README.md").read_text().replace("8.50", "5.5"))
     else:
         monkeypatch.setattr(publish, "write_published", lambda *_: (["made"], []))
         monkeypatch.setattr(provenance, "source_files", lambda: {"other": b"code"})
@@ -435,7 +435,7 @@ def test_report_makes_all_anew_when_anything_changed(published, monkeypatch, cha
         assert "n = 3 of 5" in table.read_text()
     else:
         assert {path: path.read_bytes() for path in (published / "results" / "tables").iterdir()} == made
-        assert "8.55" in (published / "README.md").read_text()
+        assert "8.50" in (published / "README.md").read_text()
 
 
 def test_neither_check_nor_publish_believes_what_report_or_status_found_before(repository, own, tmp_path):

@@ -192,8 +192,8 @@ class FakeStep:
         (FakeStep([0.2, 0.3, 0.25], Decimal("0.13")), PAPER, "none: reported is within a std of 0"),
         (FakeStep([0.2, 0.3, 0.25], Decimal("0.3"), Decimal("-0.3")), PAPER, "carries over"),  # the first source counts
         (FakeStep([0.2, 0.3, 0.25], Decimal("0.00")), PAPER, "none: reported is within a std of 0"),
-        (FakeStep([0.2]), PAPER, "none: n < 2"),
-        (FakeStep([]), PAPER, "none: n < 2"),
+        (FakeStep([0.2]), PAPER, "none: n < 3"),
+        (FakeStep([]), PAPER, "none: n < 3"),
         (FakeStep([0.0, 0.0]), PAPER, "none: no spread"),
         (FakeStep([0.2, 0.2, 0.2]), PAPER, "none: no spread"),
         (FakeStep([0.2, 0.3, 0.25]), SHORT, "not comparable"),
@@ -269,7 +269,7 @@ def test_the_minutes_of_an_epoch_stand_beside_table_3(tmp_path, no_plots):
     text = table.read_text()
     assert "| minutes per epoch, reported | minutes per epoch, measured |" in text
     minutes = 60 / (64_000 * 128 / 50_000)  # of an hour each
-    assert f"| 13.3                       | {minutes:.3g} " in text and "| 4.4 " in text
+    assert f"| 13.3                        | {minutes:.3g} " in text and "| 4.4 " in text
     assert "gets 3.0 times faster in the paper; 1.0 times in these runs." in text
     first = numbers(numbers_file)["128_scaling"]
     assert float(first["epoch_minutes"]) == pytest.approx(minutes, rel=1e-5)
@@ -289,8 +289,8 @@ def test_the_numbers_of_the_tweaks(tmp_path, no_plots):
 
 def test_single_seeds_and_no_records_say_nothing(tmp_path, no_plots):
     text = report(TWEAKS["cifar10"], PAPER, {"original": [6.4], "b": [6.1]}, tmp_path)[0].read_text()
-    assert "| 1 of 5 | +0.30      | –             | +0.45                       | none: n < 2" in text
-    assert "| 0 of 5 | –          | –             | +0.29                       | none: n < 2" in text
+    assert "| 1 of 5 | +0.30      | –             | +0.45                       | none: n < 3" in text
+    assert "| 0 of 5 | –          | –             | +0.29                       | none: n < 3" in text
 
 
 def test_short_is_not_comparable_and_smoke_compares_nothing(tmp_path, no_plots):

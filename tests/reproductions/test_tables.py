@@ -14,7 +14,7 @@ from reproductions.harness.experiment import Variant
 from reproductions.harness.records import ORIGIN, read_pool, records_digest
 from reproductions.harness.reporting import compare, footnotes, text
 from reproductions.harness.reporting.intervals import Interval
-from reproductions.harness.reporting.page import make_page, of_last_row, write_report
+from reproductions.harness.reporting.page import make_page, of_fullest_row, write_report
 from reproductions.harness.reporting.text import markdown_table
 from resnet.models import count_parameters, create_model
 
@@ -88,7 +88,7 @@ def test_missing_and_diverged_runs_are_said(published):
     assert rows["ResNet-44"]["test error, reproduced"] == "7.26 ± 0.19 (n = 4 of 5, 1 diverged)"
     assert rows["ResNet-56"]["test error, reproduced"] == "7.02 (n = 1 of 5)"
     assert rows["ResNet-56"]["95 % t-interval"] == "–"
-    assert rows["ResNet-56"]["verdict: reported is"] == "none: n < 2"
+    assert rows["ResNet-56"]["verdict: reported is"] == "none: n < 3"
     assert rows["ResNet-56"]["difference from reported"] == "+0.05"
     assert rows["ResNet-110"]["test error, reproduced"] == "no records"
     assert rows["ResNet-110"]["best of n"] == rows["ResNet-110"]["difference from reported"] == "–"
@@ -490,18 +490,18 @@ def test_fused_kernels_are_compared_with_the_librarys_runs_or_the_published_ones
 
 def test_the_headline_compares_the_last_row_with_a_number(tmp_path):
     results = make_results(TABLE, PAPER, {"resnet20": [8.5, 8.7], "resnet32": [7.6, 7.5]}, tmp_path)
-    headline = of_last_row(make_page(TABLE, PAPER, results, tmp_path))
+    headline = of_fullest_row(make_page(TABLE, PAPER, results, tmp_path))
     assert (headline.row, headline.reported) == ("ResNet-32", "7.51 (single)")
     assert headline.reproduced == "test error 7.55 ± 0.07 (n = 2 of 5)"
     assert headline.verdict.startswith("reported is inside [")
     alone = make_results(TABLE, PAPER, {"resnet20": [8.5]}, tmp_path / "alone")
-    assert of_last_row(make_page(TABLE, PAPER, alone, tmp_path)).verdict == "none: n < 2"
+    assert of_fullest_row(make_page(TABLE, PAPER, alone, tmp_path)).verdict == "none: n < 3"
 
 
 def test_the_headline_compares_with_no_number_of_other_data(tmp_path):
     table = bag_of_tricks_efficient.EXPERIMENTS["cifar10"]
     results = make_results(table, PAPER, {table.rows("paper")[-1].key: [6.2, 6.3, 6.1]}, tmp_path)
-    headline = of_last_row(make_page(table, PAPER, results, tmp_path))
+    headline = of_fullest_row(make_page(table, PAPER, results, tmp_path))
     assert headline.reported.endswith(", on ImageNet") and headline.verdict == "not comparable"
     assert headline.reproduced == "top-1 accuracy 93.80 ± 0.10 (n = 3 of 5)"
 

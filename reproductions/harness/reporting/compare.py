@@ -1,7 +1,6 @@
 """What each step of a ladder of rows does: paired differences by seed, and what they say of the paper's."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -9,6 +8,7 @@ from functools import cached_property
 from reproductions import reported
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.claims import power_note, seeds_text
 from reproductions.harness.reporting.frame import (
     METRICS,
     by_seed,
@@ -24,7 +24,6 @@ from reproductions.harness.reporting.text import (
     markdown_table,
     no_interval,
     number,
-    p_value,
     pairs,
     signed,
 )
@@ -58,10 +57,12 @@ class Step:
     def mean(self) -> float | None:
         return intervals.mean(self.differences)
 
-    @property
-    def interval(self) -> Interval | None:
-        """The 95 % t-interval of the mean of the paired differences; None of fewer than two pairs, or equal ones."""
-        return intervals.mean_interval(self.differences)
+    def interval(self, comparisons: int = 1) -> Interval | None:
+        """The 95 % t-interval of the mean of the paired differences, one of so many ``comparisons`` (Bonferroni).
+
+        None of too few pairs, or equal ones.
+        """
+        return intervals.mean_interval(self.differences, intervals.corrected(comparisons))
 
     @cached_property
     def reported(self) -> dict[Source, Decimal]:
@@ -91,13 +92,29 @@ def find_steps(results: list[RowResult], metric: str = "top1_accuracy") -> list[
     return [Step(result, by_key[result.row.after], metric) for result in results if result.row.after]
 
 
-def statement(step: Step, variant: Variant, agreement: str) -> str | None:
+def sigma_of(steps: list[Step]) -> float | None:
+    """The standard deviation of the steps' paired differences, pooled.
+
+    Where no step has enough pairs, that of differences between runs as different as their rows'; None without any.
+    """
+    found = intervals.pooled_std([step.differences for step in steps])
+    if found is None:
+        rows = {result.row.key: result for step in steps for result in (step.before, step.row)}.values()
+        own = intervals.pooled_std([[*by_seed(result.records, steps[0].metric).values()] for result in rows])
+        return own and own * 2**0.5
+    return found
+
+
+def statement(
+    step: Step, variant: Variant, agreement: str, comparisons: int = 1, sigma: float | None = None
+) -> str | None:
     """What the paired differences say of the paper's (the first, where several sources have one), in a few words.
 
     A reported difference that is not larger than the noise has no direction to be confirmed.
 
-    ``agreement`` if their 95 % interval excludes 0 on the paper's side, "reversed" if it does on the other, "not shown"
-    if it includes 0. None where the paper has no number.
+    ``agreement`` if their 95 % interval, as one of so many ``comparisons``, excludes 0 on the paper's side, "reversed"
+    if it does on the other, "not shown" if it includes 0; "not resolvable" if it does and so many pairs, whose standard
+    deviation is ``sigma``, would seldom find the reported difference. None where the paper has no number.
     """
     if not step.reported:
         return None
@@ -105,14 +122,21 @@ def statement(step: Step, variant: Variant, agreement: str) -> str | None:
         return "not comparable"
     if step.changes_nothing:
         return "none: the same runs"
-    if step.interval is None:
+    if (bounds := step.interval(comparisons)) is None:
         return no_interval(step.differences)
-    if 0 in step.interval:
-        return "not shown"
-    expected = next(iter(step.reported.values()))
+    expected, n = next(iter(step.reported.values())), len(step.differences)
+    if 0 in bounds:
+        alpha = 1 - intervals.corrected(comparisons)
+        weak = sigma and abs(expected) < intervals.smallest_effect(sigma, n, (1,), alpha)
+        return f"not resolvable with n = {n}" if weak else "not shown"
     if abs(expected) <= step.noise:
         return "none: reported is within a std of 0"
     return agreement if (step.mean > 0) == (expected > 0) else "reversed"
+
+
+def count_steps(steps: list[Step]) -> int:
+    """How many comparisons the steps are: all but those between the same runs."""
+    return max(1, sum(not step.changes_nothing for step in steps))
 
 
 def steps_section(steps: list[Step], variant: Variant, agreement: str, heading: str = "What each step does") -> str:
@@ -120,7 +144,7 @@ def steps_section(steps: list[Step], variant: Variant, agreement: str, heading: 
 
     ``agreement``: what is said of a step that does what it does in the paper; see :func:`statement`.
     """
-    counts = [len(step.differences) for step in steps]
+    counts, sigma, comparisons = [len(step.differences) for step in steps], sigma_of(steps), count_steps(steps)
     columns = {
         "step": [step.row.row.label for step in steps],
         "compared with": [step.before.row.label for step in steps],
@@ -129,32 +153,47 @@ def steps_section(steps: list[Step], variant: Variant, agreement: str, heading: 
         columns["accuracy"] = [METRICS[step.metric].removesuffix(" accuracy") for step in steps]
     columns["pairs"] = [pairs(n, step.row.seeds, step.left_out) for n, step in zip(counts, steps)]
     columns["difference"] = [signed(step.mean) for step in steps]
-    columns["95 % interval"] = [interval(step.interval, signed) for step in steps]
+    columns["95 % interval, corrected"] = [interval(step.interval(comparisons), signed) for step in steps]
     sources = _sources(steps)
     for source in sources:
         values = [step.reported.get(source) for step in steps]
         columns[f"reported, {source.name}"] = [signed(None if v is None else float(v)) for v in values]
     note = (
         "Accuracy with the step minus accuracy without, in percentage points: mean over the pairs of completed runs "
-        "with the same seed, and the 95 % t-interval of that mean; it needs two pairs."
+        "with the same seed, and from three pairs on the 95 % t-interval of that mean, corrected for "
+        f"{comparisons} steps (Bonferroni): if none of them did anything, the chance that any interval excluded 0 "
+        "would be at most 5 %."
     ) + pairs_note(sum((step.left_out for step in steps), Counter()))
+    if taught := [f"“{step.row.row.label}”" for step in steps if step.row.row.teacher]:
+        note += (
+            f" All seeds of {' and of '.join(dict.fromkeys(taught))} learn from one teacher each: what another teacher "
+            "would change is in no interval."
+        )
     if sources:
         compared = " or ".join(dict.fromkeys(next(iter(step.reported)).name for step in steps if step.reported))
         if noise := max(step.noise for step in steps):
             note += f" Reported differences of up to {noise}, the largest std that the paper gives, have no direction."
-        columns["does it do that here?"] = [statement(step, variant, agreement) or NONE for step in steps]
+        said = [statement(step, variant, agreement, comparisons, sigma) or NONE for step in steps]
+        columns["does it do that here?"] = said
         note += (
             f" “{agreement.capitalize()}”: the interval excludes 0, on the side of {compared}; “reversed”: it "
-            "excludes 0 on the other side; “not shown”: it includes 0, so nothing is shown either way. No correction "
-            f"is made for the number of steps: of {len(steps)} differences, each has its own 5 % chance of excluding 0 "
-            "where a step does nothing."
+            "excludes 0 on the other side; “not shown”: it includes 0, so nothing is shown either way; “not "
+            "resolvable”: so few pairs would seldom show a difference as large as the reported one."
         )
+        if variant.profile == "paper" and sigma:
+            seeds, alpha = max(step.row.seeds for step in steps), 1 - intervals.corrected(comparisons)
+            least = number(intervals.smallest_effect(sigma, seeds, (1,), alpha))
+            columns[f"smallest found by {seeds} pairs"] = [least] * len(steps)
+            first = [float(next(iter(step.reported.values()))) if step.reported else None for step in steps]
+            columns["pairs for the reported one"] = [seeds_text(v, sigma, comparisons, (1,)) for v in first]
+            note += f"\n{power_note(number(sigma))}".rstrip("\n")
     return f"## {heading}\n\n{markdown_table(columns)}\n{note}\n"
 
 
 def steps_numbers(steps: list[Step], variant: Variant, agreement: str) -> dict[str, list]:
     """The same as columns for a CSV."""
-    found = [step.interval for step in steps]
+    comparisons, sigma = count_steps(steps), sigma_of(steps)
+    found = [step.interval(comparisons) for step in steps]
     columns = {
         "step": [step.row.row.key for step in steps],
         "after": [step.before.row.key for step in steps],
@@ -164,13 +203,14 @@ def steps_numbers(steps: list[Step], variant: Variant, agreement: str) -> dict[s
         "pairs_left_out": [step.left_out.total() for step in steps],
         "difference": [step.mean for step in steps],
         "std": [intervals.std(step.differences) for step in steps],
-        "low": [bounds and bounds.low for bounds in found],
-        "high": [bounds and bounds.high for bounds in found],
+        "low_corrected": [bounds and bounds.low for bounds in found],
+        "high_corrected": [bounds and bounds.high for bounds in found],
+        "comparisons": [comparisons] * len(steps),
     }
     for source in _sources(steps):
         values = [step.reported.get(source) for step in steps]
         columns[f"{source.key}_difference"] = [None if value is None else float(value) for value in values]
-    columns["statement"] = [statement(step, variant, agreement) for step in steps]
+    columns["statement"] = [statement(step, variant, agreement, comparisons, sigma) for step in steps]
     return columns
 
 
@@ -182,77 +222,66 @@ def _sources(steps: list[Step]) -> list[Source]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Where ``reported`` lies, seen from the 95 % prediction interval of the mean of ``k`` further runs.
+    """Whether a ``reported`` number is contradicted by runs, at the 5 % level.
+
+    By ``interval``, where the mean of ``k`` further runs lies with 95 % probability; where the paper gives mean ± std
+    of n runs, by Welch's ``test`` of the runs against that instead.
 
     A number in ``whole`` percent was rounded or cut off, nobody knows which: it is looked at either way. One that was
     ``cut_off`` stands for anything up to one point more.
     """
 
     reported: float
-    interval: Interval
-    k: int
+    interval: Interval | None
+    k: int = 1
     whole: bool = False
     cut_off: bool = False
+    test: WelchTest | None = None
 
     @cached_property
     def sides(self) -> dict[str, str]:
-        """``inside``, ``above`` or ``below``, by how the number may have been made."""
+        """``not contradicted``, or on which side it is, by how the number may have been made."""
         readings = {"as it is": (0.0, 1.0 if self.cut_off else 0.0)}
         if self.whole:
             readings = {"if rounded": (-0.5, 0.5), "if cut off": (0.0, 1.0)}
         return {how: self._side(self.reported + low, self.reported + high) for how, (low, high) in readings.items()}
 
     def _side(self, low: float, high: float) -> str:
-        """Where the values from ``low`` to ``high`` lie; inside if any of them does."""
-        return "above" if low > self.interval.high else "below" if high < self.interval.low else "inside"
-
-    @property
-    def inside(self) -> bool:
-        """Whether the two agree, however the number was made."""
-        return set(self.sides.values()) == {"inside"}
+        """Where the values from ``low`` to ``high`` lie; not contradicted if any of them is not."""
+        if self.test is not None:
+            above, below = self.test.interval.high < 0, self.test.interval.low > 0
+        else:
+            above, below = low > self.interval.high, high < self.interval.low
+        return "contradicted, above" if above else "contradicted, below" if below else "not contradicted"
 
     def __str__(self) -> str:
         first, *others = dict.fromkeys(self.sides.values())
-        where = f"{', '.join(f'{side} {how}' for how, side in self.sides.items())}:" if others else first
-        further = "1 more run" if self.k == 1 else f"the mean of {self.k} more"
-        return f"{where} {interval(self.interval)} of {further}"
+        where = "; ".join(f"{how} {side}" for how, side in self.sides.items()) if others else first
+        return f"{where} (± {number((self.test or self).interval.half_width)})"
 
 
 def verdict(sample: list[float], target: Reported | None, variant: Variant) -> Verdict | None:
-    """The verdict on a reported number: seen from one further run, or from as many as a reported mean is of.
+    """The verdict on a reported number: by one further run, or by Welch's test where the paper has mean ± std of n.
 
-    None outside the paper profile, without a number to compare with, and with fewer than two completed runs.
+    None outside the paper profile, without a number to compare with, and with too few completed runs.
     """
     if target is None or variant.profile != "paper":
         return None
+    value = float(target.value)
+    if target.std is not None and target.n:
+        paper = intervals.Sample(value, float(target.std), target.n)
+        test = intervals.contrast([intervals.sample_of(sample), paper], (1, -1))
+        return test and Verdict(value, None, test=test)
     k = target.n or 1  # of a mean of nobody says how many runs: as of one, which is the widest interval
-    expected = intervals.prediction_interval(sample, k)
-    if expected is None:
-        return None
-    return Verdict(float(target.value), expected, k, target.kind == "whole", target.kind == "cut_off")
+    expected = intervals.percent(intervals.prediction_interval(sample, k))
+    return expected and Verdict(value, expected, k, target.kind == "whole", target.kind == "cut_off")
+
+
+def further(found: Verdict) -> str:
+    """Of how many runs an interval is, where that is not one."""
+    return "" if found.k == 1 else f" of the mean of {found.k} more"
 
 
 def no_verdict(sample: list[float], variant: Variant) -> str:
     """Why there is none on a reported number, in the place of one."""
     return no_interval(sample) if variant.profile == "paper" else "not comparable"
-
-
-def welch_cells(tests: list[WelchTest | None], show: Callable[[float | None], str]) -> dict[str, list[str]]:
-    """What Welch's tests say, as columns of a table; ``show`` writes the ends of the intervals."""
-    return {
-        "95 % interval": [interval(test and test.interval, show) for test in tests],
-        "t": [number(test and test.t) for test in tests],
-        "df": [number(test and test.df, 1) for test in tests],
-        "p": [p_value(test and test.p) for test in tests],
-    }
-
-
-def welch_numbers(tests: list[WelchTest | None]) -> dict[str, list]:
-    """The same as columns for a CSV."""
-    return {
-        "low": [test and test.interval.low for test in tests],
-        "high": [test and test.interval.high for test in tests],
-        "t": [test and test.t for test in tests],
-        "df": [test and test.df for test in tests],
-        "p": [test and test.p for test in tests],
-    }

@@ -1,9 +1,9 @@
-"""What a few seeds say: means, spreads, intervals and tests.
+"""What a few seeds say: means, spreads, intervals, tests, and the differences that so many seeds can find.
 
 All take plain sequences of numbers and give None where the numbers are too few to say anything: a mean needs one, a
-standard deviation and everything built on it two. Intervals and tests need numbers that vary: errors are whole numbers
+standard deviation two, intervals and tests FEWEST. Intervals and tests need numbers that vary: errors are whole numbers
 of images, so two or three can be equal by chance, and an interval without width would exclude everything else.
-Normality of the seeds' errors is assumed throughout.
+Normality of the seeds' errors is assumed throughout, and equal standard deviations where power is computed.
 """
 
 import math
@@ -11,10 +11,16 @@ import statistics
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import scipy  # whose stats take seconds to be loaded: that is left to their first use
 
 LEVEL = 0.95  # of every interval, unless told otherwise
+FEWEST = 3  # values that an interval or a test is made from
+POWER = 0.8  # with which a difference is to be found
+MARGIN = 0.3  # percentage points: means that are less apart count as equivalent
+MOST_SEEDS = 1_000  # that are looked at
 
 
 @dataclass(frozen=True)
@@ -27,13 +33,26 @@ class Interval:
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
 
+    @property
+    def half_width(self) -> float:
+        """Half of the distance between the ends."""
+        return (self.high - self.low) / 2
+
+
+class Sample(NamedTuple):
+    """A sample by its mean, sample standard deviation and size, as papers report it."""
+
+    mean: float
+    std: float
+    n: int
+
 
 @dataclass(frozen=True)
 class WelchTest:
-    """Welch's two-sided t-test of equal means.
+    """Welch's two-sided t-test of equal means, or of another contrast of means that is 0.
 
-    ``difference`` is the first mean minus the second and ``interval`` its confidence interval; ``df`` are the
-    degrees of freedom by Welch and Satterthwaite; ``p`` is the two-sided p-value.
+    ``difference`` is the first mean minus the second (the contrast), ``interval`` its confidence interval and ``error``
+    its standard error; ``df`` are the degrees of freedom by Welch and Satterthwaite; ``p`` is the two-sided p-value.
     """
 
     difference: float
@@ -41,6 +60,7 @@ class WelchTest:
     t: float
     df: float
     p: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -69,17 +89,31 @@ def std(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
+def corrected(comparisons: int) -> float:
+    """The level of each of several intervals that all of them together keep to with LEVEL (Bonferroni)."""
+    return 1 - (1 - LEVEL) / max(1, comparisons)
+
+
+def percent(interval: Interval | None) -> Interval | None:
+    """The part of an interval of errors or accuracies that they can have: from 0 to 100."""
+    return interval and Interval(max(0.0, interval.low), min(100.0, interval.high))
+
+
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
-    """Two-sided t-interval of the mean; None of fewer than two values, or if they don't vary."""
-    return _around(values, math.sqrt(1 / len(values)), level) if std(values) else None
+    """Two-sided t-interval of the mean; None of fewer than FEWEST values, or if they don't vary."""
+    return _around(values, math.sqrt(1 / len(values)), level) if _says(values) else None
 
 
 def prediction_interval(values: Sequence[float], k: int = 1, level: float = LEVEL) -> Interval | None:
     """Where the mean of ``k`` further runs like these falls with probability ``level``.
 
-    mean ± t(n - 1) · s · sqrt(1/k + 1/n); None of fewer than two values, or if they don't vary.
+    mean ± t(n - 1) · s · sqrt(1/k + 1/n); None of fewer than FEWEST values, or if they don't vary.
     """
-    return _around(values, math.sqrt(1 / k + 1 / len(values)), level) if std(values) else None
+    return _around(values, math.sqrt(1 / k + 1 / len(values)), level) if _says(values) else None
+
+
+def _says(values: Sequence[float]) -> bool:
+    return len(values) >= FEWEST and std(values) > 0
 
 
 def _around(values: Sequence[float], factor: float, level: float) -> Interval:
@@ -90,18 +124,48 @@ def _around(values: Sequence[float], factor: float, level: float) -> Interval:
 def welch_test(a: Sequence[float], b: Sequence[float], level: float = LEVEL) -> WelchTest | None:
     """Whether two samples of unequal variance have the same mean.
 
-    None if a sample has fewer than two values, or if neither varies: then there is no t.
+    None if a sample has fewer than FEWEST values, or if neither varies: then there is no t.
     """
-    if len(a) < 2 or len(b) < 2 or std(a) == std(b) == 0:
+    if min(len(a), len(b)) < FEWEST or std(a) == std(b) == 0:
         return None
-    test = _welch(a, b)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)  # of a sample whose values are all equal
+        test = scipy.stats.ttest_ind(a, b, equal_var=False)
     bounds = test.confidence_interval(level)
     interval = Interval(float(bounds.low), float(bounds.high))
-    return WelchTest(mean(a) - mean(b), interval, float(test.statistic), float(test.df), float(test.pvalue))
+    error = math.hypot(std(a) / math.sqrt(len(a)), std(b) / math.sqrt(len(b)))
+    return WelchTest(mean(a) - mean(b), interval, float(test.statistic), float(test.df), float(test.pvalue), error)
+
+
+def contrast(samples: Sequence[Sample], weights: Sequence[float], level: float = LEVEL) -> WelchTest | None:
+    """Whether the sum of the samples' means, each times its weight, is 0: Welch's test for any number of samples.
+
+    None if a sample is of fewer than FEWEST values, or if none varies.
+    """
+    parts = [(w * own.std) ** 2 / own.n for w, own in zip(weights, samples, strict=True) if own.n >= FEWEST]
+    if len(parts) < len(samples) or not (squared := sum(parts)):
+        return None
+    error, difference = math.sqrt(squared), sum(w * own.mean for w, own in zip(weights, samples))
+    df = squared**2 / sum(part**2 / (own.n - 1) for part, own in zip(parts, samples))
+    low, high = scipy.stats.t.interval(level, df, loc=difference, scale=error)
+    t = difference / error
+    p = 2 * float(scipy.stats.t.sf(abs(t), df))
+    return WelchTest(difference, Interval(float(low), float(high)), t, df, p, error)
+
+
+def sample_of(values: Sequence[float]) -> Sample:
+    """The values by mean, standard deviation and number; without values the mean is not a number."""
+    return Sample(math.nan if not values else mean(values), std(values) or 0.0, len(values))
+
+
+def equivalence_p(test: WelchTest, margin: float = MARGIN) -> float:
+    """The larger p-value of two one-sided tests that the means differ by ``margin`` or more, either way."""
+    sides = (test.difference + margin, margin - test.difference)
+    return max(float(scipy.stats.t.sf(side / test.error, test.df)) for side in sides)
 
 
 def equivalence_test(
-    a: Sequence[float], b: Sequence[float], margin: float, alpha: float = 1 - LEVEL
+    a: Sequence[float], b: Sequence[float], margin: float = MARGIN, alpha: float = 1 - LEVEL
 ) -> EquivalenceTest | None:
     """Whether two samples of unequal variance have means less than ``margin`` apart, by Welch's t.
 
@@ -110,21 +174,91 @@ def equivalence_test(
     welch = welch_test(a, b, 1 - 2 * alpha)
     if welch is None:
         return None
-    sides = {"greater": margin, "less": -margin}
-    p = max(float(_welch([x + shift for x in a], b, side).pvalue) for side, shift in sides.items())
+    p = equivalence_p(welch, margin)
     return EquivalenceTest(welch.difference, welch.interval, margin, p, p < alpha)
 
 
 def paired_p(differences: Sequence[float]) -> float | None:
     """Two-sided p-value of Student's paired t-test that the mean of the differences is 0.
 
-    None of fewer than two, or if they don't vary: then there is no t.
+    None of fewer than FEWEST, or if they don't vary: then there is no t.
     """
-    return float(scipy.stats.ttest_1samp(differences, 0).pvalue) if std(differences) else None
+    return float(scipy.stats.ttest_1samp(differences, 0).pvalue) if _says(differences) else None
 
 
-def _welch(a: Sequence[float], b: Sequence[float], alternative: str = "two-sided"):
-    """SciPy's Welch test, without its warning of a sample whose values are all equal."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
-        return scipy.stats.ttest_ind(a, b, equal_var=False, alternative=alternative)
+def spread_p(samples: Sequence[Sequence[float]]) -> float | None:
+    """The p-value of equal variances by Brown and Forsythe; None of fewer than two samples, or of too few values."""
+    if len(samples) < 2 or min(map(len, samples)) < FEWEST:
+        return None
+    return float(scipy.stats.levene(*samples, center="median").pvalue)
+
+
+def spread_power(stds: Sequence[float], n: int, alpha: float = 1 - LEVEL, draws: int = 4_000) -> float:
+    """How often Brown and Forsythe's test of ``n`` values each finds these standard deviations unequal.
+
+    By simulation with normal values and a fixed seed.
+    """
+    rng = np.random.default_rng(0)
+    drawn = [s * rng.standard_normal((draws, n)) for s in stds]
+    away = [np.abs(values - np.median(values, axis=1, keepdims=True)) for values in drawn]
+    return float(np.mean(scipy.stats.f_oneway(*away, axis=1).pvalue < alpha))
+
+
+def expected_best(n: int) -> float:
+    """By how many standard deviations the best of ``n`` normal values is better than their mean, on average."""
+    normal = scipy.stats.norm
+    return float(scipy.integrate.quad(lambda x: x * n * normal.pdf(x) * normal.cdf(x) ** (n - 1), -10, 10)[0])
+
+
+# -------------------------------------------------------------------------------------------------------------- power
+
+
+def pooled_std(samples: Sequence[Sequence[float]]) -> float | None:
+    """One standard deviation for all samples of FEWEST values or more; None without such a sample, or a spread."""
+    used = [values for values in samples if len(values) >= FEWEST]
+    squares, df = sum(std(v) ** 2 * (len(v) - 1) for v in used), sum(len(v) - 1 for v in used)
+    return math.sqrt(squares / df) if squares else None
+
+
+def power(effect: float, sigma: float, n: int, weights: Sequence[float] = (1, -1), alpha: float = 1 - LEVEL) -> float:
+    """The probability that a contrast of this size is found: that its t-test has p < ``alpha``.
+
+    ``n`` values in each sample, all of standard deviation ``sigma``. ``weights`` of a difference of two means by
+    default; (1,) for the mean of paired differences.
+    """
+    df, away = len(weights) * (n - 1), abs(effect) / (sigma * math.sqrt(sum(w * w for w in weights) / n))
+    bound = scipy.stats.t.isf(alpha / 2, df)
+    other_side = scipy.stats.nct.cdf(-bound, df, away) if away < 5 else 0.0  # less than 1e-6, and then not a number
+    return float(min(1.0, scipy.stats.nct.sf(bound, df, min(away, 37.0)) + other_side))
+
+
+def smallest_effect(sigma: float, n: int, weights: Sequence[float] = (1, -1), alpha: float = 1 - LEVEL) -> float | None:
+    """The smallest contrast that ``n`` values in each sample find with probability POWER; None below FEWEST."""
+    if n < FEWEST:
+        return None
+    most = 37 * sigma * math.sqrt(sum(w * w for w in weights) / n)
+    return float(scipy.optimize.brentq(lambda effect: power(effect, sigma, n, weights, alpha) - POWER, 0, most))
+
+
+def seeds_for(effect: float, sigma: float, weights: Sequence[float] = (1, -1), alpha: float = 1 - LEVEL) -> int | None:
+    """How many values in each sample find a contrast of this size with probability POWER; None above MOST_SEEDS."""
+    low, high = FEWEST - 1, MOST_SEEDS
+    if power(effect, sigma, high, weights, alpha) < POWER:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = power(effect, sigma, middle, weights, alpha) >= POWER
+        low, high = (low, middle) if found else (middle, high)
+    return high
+
+
+def equivalence_power(sigma: float, n: int, margin: float = MARGIN, alpha: float = 1 - LEVEL) -> float:
+    """The probability that two equal means are shown to be less than ``margin`` apart by ``n`` values each."""
+    df, error = 2 * (n - 1), sigma * math.sqrt(2 / n)
+    bound, normal = scipy.stats.t.isf(alpha, df), scipy.stats.norm
+
+    def shown(u: float) -> float:  # u: the squared ratio of estimated and true standard deviation, times df
+        room = margin / error - bound * math.sqrt(u / df)
+        return max(0.0, 2 * normal.cdf(room) - 1) * scipy.stats.chi2.pdf(u, df)
+
+    return float(scipy.integrate.quad(shown, 0, df * (margin / error / bound) ** 2, limit=200)[0])

@@ -15,7 +15,7 @@ from reproductions import reported
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.records import records_digest
 from reproductions.harness.reporting import footnotes, intervals
-from reproductions.harness.reporting.compare import no_verdict, verdict
+from reproductions.harness.reporting.compare import further, no_verdict, verdict
 from reproductions.harness.reporting.frame import (
     ACCURACIES,
     METRICS,
@@ -24,7 +24,16 @@ from reproductions.harness.reporting.frame import (
     csv_text,
     final_values,
 )
-from reproductions.harness.reporting.text import NONE, interval, markdown_table, mean_std, number, sample, signed
+from reproductions.harness.reporting.text import (
+    NONE,
+    interval,
+    markdown_table,
+    mean_std,
+    number,
+    p_value,
+    sample,
+    signed,
+)
 from reproductions.reported import Reported
 from resnet.data import IMAGE_SHAPES, NUM_CLASSES
 from resnet.files import write_atomically
@@ -162,12 +171,12 @@ class Page:
 
     def interval(self) -> Column:
         """The 95 % t-interval of the mean; its bounds are in the CSV already."""
-        cells = [interval(intervals.mean_interval(sample)) for sample in self._samples]
+        cells = [interval(intervals.percent(intervals.mean_interval(sample))) for sample in self._samples]
         return Column("95 % t-interval", cells)
 
     def best_of_n(self) -> Column:
         choose = max if self.metric in ACCURACIES else min
-        best = [choose(sample, default=None) for sample in self._samples]
+        best = [choose(sample) if len(sample) >= intervals.FEWEST else None for sample in self._samples]
         return Column("best of n", [number(value) for value in best], {"best_of_n": best})
 
     def best_over_curve(self) -> Column:
@@ -187,32 +196,60 @@ class Page:
         shown = self._has_targets and self._comparable
         sources = list(dict.fromkeys(t.source.name for t in self._targets if t))
         several = len({n.source for r in self.results for n in self._in_paper(r)}) > len(sources)
-        note = f"Difference and verdict are about the numbers of {', '.join(sources)}." if several else ""
+        note = f"Difference and interval are compared with the numbers of {', '.join(sources)}." if several else ""
         return Column("difference from reported", [signed(v) for v in values], {"difference": values}, note, shown)
 
-    def verdict(self) -> Column:
-        """Whether the reported number lies where further runs like these would."""
+    def verdict(self) -> list[Column]:
+        """Whether the reported number is contradicted: by one more run like these, or by Welch's test."""
         verdicts = [verdict(s, t, self.variant) for s, t in zip(self._samples, self._targets)]
         missing = [no_verdict(sample, self.variant) for sample in self._samples]
         cells = [str(v) if v else m if t else NONE for v, m, t in zip(verdicts, missing, self._targets)]
-        numbers = {
-            "prediction_low": [v and v.interval.low for v in verdicts],
-            "prediction_high": [v and v.interval.high for v in verdicts],
-            "prediction_runs": [v and v.k for v in verdicts],
-            "reported_inside": [v and ("yes" if v.inside else "no") for v in verdicts],
-        }
+        expected, tests = [v and v.interval for v in verdicts], [v and v.test for v in verdicts]
+        bounds = [f"{interval(v.interval)}{further(v)}" if v and v.interval else NONE for v in verdicts]
+        equal = [test and intervals.equivalence_p(test) for test in tests]
+        shown = self._has_targets and any(verdicts)
         note = (
-            "Verdict: where the reported number lies, seen from the 95 % prediction interval of one more run like "
-            "these, or of the mean of k more where it is a mean of k; inside, the two agree."
+            "Reported number: contradicted where it lies outside of the 95 % prediction interval of one more run like "
+            f"these, which needs {intervals.FEWEST} runs. In brackets the half-width of the interval: a number that "
+            "lies nearer than that to the mean is not contradicted, which does not say that the two are equal."
         )
+        if any(test for test in tests):
+            note += (
+                " A reported mean ± std of n runs is contradicted by Welch's two-sided t-test, and equivalent if two "
+                f"one-sided tests at the 5 % level show that the means differ by less than {intervals.MARGIN:g} points."
+            )
         if any(target and target.kind == "whole" for target in self._targets):
             note += (
                 " A number in whole percent stands for anything from half a point less to half a point more if it was "
-                "rounded, to one point more if it was cut off: inside, if any of that is."
+                "rounded, to one point more if it was cut off: not contradicted, if any of that is not."
             )
         if any(target and target.kind == "cut_off" for target in self._targets):
             note += " A number in whole percent that was cut off stands for anything up to one point more."
-        return Column("verdict: reported is", cells, numbers, note if self._comparable else "", self._has_targets)
+        numbers = {
+            "prediction_low": [e and e.low for e in expected],
+            "prediction_high": [e and e.high for e in expected],
+            "prediction_runs": [v.k if v and v.interval else None for v in verdicts],
+        }
+        welch = {
+            "welch_low": [test and test.interval.low for test in tests],
+            "welch_high": [test and test.interval.high for test in tests],
+            "welch_p": [test and test.p for test in tests],
+            "equivalence_p": equal,
+        }
+        said = {"reported_number": [v and "; ".join(dict.fromkeys(v.sides.values())) for v in verdicts]}
+        compared = [
+            f"{signed(t.difference)} {interval(t.interval, signed)}, p = {p_value(t.p)}; equivalent within "
+            f"{intervals.MARGIN:g}: {'shown' if p < 1 - intervals.LEVEL else 'not shown'}, p = {p_value(p)}"
+            if t
+            else NONE
+            for t, p in zip(tests, equal)
+        ]
+        return [
+            Column("95 % prediction interval (of 1 more run)", bounds, numbers, shown=self._has_targets),
+            Column("Welch's test against reported mean ± std", compared, welch, shown=any(tests)),
+            Column("reported number", cells if shown else [NONE] * len(cells), said, note if shown else "",
+                   self._has_targets),
+        ]  # fmt: skip
 
     def training(self) -> list[Column]:
         """Training accuracy and loss at the end, reported and of the records."""
@@ -256,13 +293,16 @@ class Page:
         shown = [column for column in (*columns, *chain.from_iterable(tables)) if column.shown]
         head = f"# {self.experiment.title}\n\n{self.experiment.source} · {self.experiment.heading(self.variant)}\n"
         texts = [
-            section if isinstance(section, str) else f"## {section.heading}\n\n{_table_of(section.columns)}"
+            section if isinstance(section, str) else f"## {section.heading}\n\n{self._table_of(section.columns)}"
             for section in sections
+            if section
         ]
+        if lacking := [r.row.label for r in self.results if r not in self._run]:
+            texts.insert(0, f"Not yet run: {', '.join(lacking)}.\n")
         notes = "".join(f"- {note}\n" for note in [*dict.fromkeys(c.note for c in shown if c.note), *self._origin()])
         numbers = {name: values for column in shown for name, values in column.numbers.items()}
         return [
-            _write(self._path("tables", ".md"), "\n".join([head, _table_of(columns), *texts, notes])),
+            _write(self._path("tables", ".md"), "\n".join([head, self._table_of(columns), *texts, notes])),
             self.write_csv(numbers),
         ]
 
@@ -308,6 +348,16 @@ class Page:
         notes += [footnotes.code_note(records, footnotes.is_published(self.results))] if records else []
         return notes + footnotes.records_notes(self.experiment, self.variant, self.results)
 
+    def _table_of(self, columns: list[Column]) -> str:
+        """The columns as a table without the rows that have no records, and without columns that say nothing then."""
+        places = [place for place, result in enumerate(self.results) if result in self._run]
+        return markdown_table({c.heading: [c.cells[place] for place in places] for c in columns if c.shown})
+
+    @cached_property
+    def _run(self) -> list[RowResult]:
+        """The rows that have records, here or published; all of them if none has."""
+        return [result for result in self.results if result.records or result.published] or self.results
+
     @cached_property
     def _samples(self) -> list[list[float]]:
         return [final_values(result.records, self.metric) for result in self.results]
@@ -348,10 +398,6 @@ class Page:
         return _distinct(result.row.recipe.eval_interval for result in self.results)
 
 
-def _table_of(columns: list[Column]) -> str:
-    return markdown_table({column.heading: column.cells for column in columns if column.shown})
-
-
 def _distinct(values) -> str:
     return " or ".join(f"{value:,}" for value in sorted(set(values)))
 
@@ -382,7 +428,7 @@ def _multiply_adds(model: str, options: tuple, data: str) -> int:
 
 def _sample_numbers(name: str, samples: list[list[float]]) -> dict[str, list]:
     """Mean, standard deviation and 95 % t-interval of samples as columns that begin with ``name``."""
-    found = [intervals.mean_interval(sample) for sample in samples]
+    found = [intervals.percent(intervals.mean_interval(sample)) for sample in samples]
     return {
         f"{name}_mean": [intervals.mean(sample) for sample in samples],
         f"{name}_std": [intervals.std(sample) for sample in samples],
@@ -416,11 +462,12 @@ class Headline:
     verdict: str
 
 
-def of_last_row(page: Page) -> Headline:
-    """The last row with a reported number and completed runs; without such a row, the last with completed runs."""
+def of_fullest_row(page: Page) -> Headline:
+    """The row with a reported number and most completed runs, the last of equals; else the row with most runs."""
     metric, name = page.metric, METRICS[page.metric]
     filled = [result for result in page.results if final_values(result.records, metric)] or page.results
-    shown = ([result for result in filled if reported.target(result.row.reported, name)] or filled)[-1]
+    compared = [result for result in filled if reported.target(result.row.reported, name)] or filled
+    shown = max(reversed(compared), key=lambda result: len(completed(result.records)))
     values, target = final_values(shown.records, metric), reported.target(shown.row.reported, name)
     reproduced = f"{name} {sample(shown.records, shown.seeds, metric)}"
     if target is None:
@@ -428,7 +475,7 @@ def of_last_row(page: Page) -> Headline:
     if not _is_of_the_rows_data(target, shown.row):
         return Headline(shown.row.label, f"{target.described}, on {target.data}", reproduced, "not comparable")
     found = verdict(values, target, page.variant)
-    said = f"reported is {found}" if found else no_verdict(values, page.variant)
+    said = str(found) if found else no_verdict(values, page.variant)
     return Headline(shown.row.label, target.described, reproduced, said)
 
 

@@ -24,8 +24,10 @@ def interval(values: Interval | None, show=number) -> str:
 
 
 def mean_std(values: list[float]) -> str:
-    """``8.71 ± 0.12``; one value stands alone."""
-    return number(intervals.mean(values)) + (f" ± {number(intervals.std(values))}" if len(values) > 1 else "")
+    """``8.71 ± 0.12``; one value, or two, stand for themselves: ``8.63, 8.79``."""
+    if 0 < len(values) < intervals.FEWEST:
+        return ", ".join(map(number, values))
+    return number(intervals.mean(values)) + (f" ± {number(intervals.std(values))}" if values else "")
 
 
 def count(records: list[dict], seeds: int) -> str:
@@ -43,7 +45,7 @@ def pairs(n: int, seeds: int, left_out: Mapping[str, int]) -> str:
 
 def no_interval(values: list[float]) -> str:
     """Why a sample has no interval, in the place of what it would say."""
-    return "none: n < 2" if len(values) < 2 else "none: no spread"
+    return f"none: n < {intervals.FEWEST}" if len(values) < intervals.FEWEST else "none: no spread"
 
 
 def sample(records: list[dict], seeds: int, metric: str = "test_error") -> str:
@@ -63,8 +65,9 @@ def escaped(text: str) -> str:
 
 
 def markdown_table(columns: dict[str, list[str]]) -> str:
-    """A table given by its columns, padded so that the text can be read as it is."""
-    filled = [[*map(escaped, (heading, *cells))] for heading, cells in columns.items()]
+    """A table given by its columns, padded so that the text can be read as it is; columns of dashes are left out."""
+    said = {name: cells for name, cells in columns.items() if not cells or any(cell != NONE for cell in cells)}
+    filled = [[*map(escaped, (heading, *cells))] for heading, cells in (said or columns).items()]
     widths = [max(map(len, cells)) for cells in filled]
     padded = [[text.ljust(width) for text in cells] for cells, width in zip(filled, widths)]
     heading, *lines = ["| " + " | ".join(line) + " |" for line in zip(*padded, strict=True)]

@@ -1,6 +1,7 @@
 """A copy of the code for jobs, so that a later start runs the submitted code in spite of later edits."""
 
 import hashlib
+import json
 import os
 import shlex
 import shutil
@@ -24,7 +25,8 @@ def take(folder: Path) -> Path:
     files = provenance.source_files()
     if identity != provenance.code_identity() or identity["resnet_sha256"] != provenance.resnet_digest(files):
         raise ValueError("the code was edited while it was copied for the jobs; start again")
-    files[provenance.CODE_FILE] = provenance.describe_code(identity, files)
+    described = {**identity, "sources_sha256": provenance.sources_digest(files)}
+    files[provenance.CODE_FILE] = json.dumps(described, indent=1).encode()
     snapshot = folder / hashlib.sha256(files[provenance.CODE_FILE]).hexdigest()[:16]
     check_private(folder)
     if not snapshot.exists():

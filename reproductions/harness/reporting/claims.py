@@ -1,0 +1,196 @@
+"""Claims of papers as tests: a contrast of nets' mean errors that is above 0 where the claim holds.
+
+All claims of a page are tested together: intervals and p-values are corrected for their number (Bonferroni). What so
+many seeds could find at all stands beside what they found.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from reproductions import reported
+from reproductions.harness.experiment import RowResult, Variant
+from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.frame import METRICS, final_values
+from reproductions.harness.reporting.intervals import WelchTest
+from reproductions.harness.reporting.text import NONE, interval, markdown_table, number, p_value, signed
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says of several nets.
+
+    key, text: its name, and the sentence. where: in which paper. nets: keys of rows. weights: of their means in the
+    contrast, in percentage points, which is above 0 if the claim holds. metric: one of METRICS.
+    """
+
+    key: str
+    text: str
+    where: str
+    nets: tuple[str, ...]
+    weights: tuple[float, ...]
+    metric: str = "test_error"
+
+    def test(self, samples: Sequence[list[float]], level: float = intervals.LEVEL) -> WelchTest | None:
+        """Test the claim with the nets' samples, in their order; None where they are too few."""
+        return intervals.contrast([*map(intervals.sample_of, samples)], self.weights, level)
+
+
+def trend(depths: Sequence[int]) -> tuple[float, ...]:
+    """Weights of a contrast: by how much a line through the nets' errors falls from the first depth to the last."""
+    centre = intervals.mean(depths)
+    squares = sum((depth - centre) ** 2 for depth in depths)
+    return tuple((centre - depth) * (depths[-1] - depths[0]) / squares for depth in depths)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim with what the runs say of it, as one of so many ``comparisons``.
+
+    ``sigma``: the pooled standard deviation of the page's errors, None if no row has enough runs.
+    """
+
+    claim: Claim
+    results: list[RowResult]
+    variant: Variant
+    comparisons: int
+    sigma: float | None
+
+    @cached_property
+    def samples(self) -> list[list[float]]:
+        return [final_values(result.records, self.claim.metric) for result in self.results]
+
+    @cached_property
+    def test(self) -> WelchTest | None:
+        """The test, with the interval corrected."""
+        return self.claim.test(self.samples, intervals.corrected(self.comparisons))
+
+    @property
+    def effect(self) -> float | None:
+        """The contrast of the means; None if a net has no completed run."""
+        if not all(self.samples):
+            return None
+        return sum(w * intervals.mean(sample) for w, sample in zip(self.claim.weights, self.samples))
+
+    @property
+    def p(self) -> float | None:
+        """The two-sided p-value, corrected."""
+        return self.test and min(1.0, self.comparisons * self.test.p)
+
+    @property
+    def reported(self) -> float | None:
+        """The contrast of the numbers that the paper reports, read off figures or not; None if one is missing."""
+        found = [reported.in_paper(result.row.reported, METRICS[self.claim.metric]) for result in self.results]
+        if self.variant.profile != "paper" or not all(found):
+            return None
+        return sum(w * float(numbers[0].value) for w, numbers in zip(self.claim.weights, found))
+
+    def smallest(self, n: int) -> float | None:
+        """The smallest contrast that ``n`` seeds of each net find; None where nothing tells the spread."""
+        alpha = 1 - intervals.corrected(self.comparisons)
+        return self.sigma and intervals.smallest_effect(self.sigma, n, self.claim.weights, alpha)
+
+    @property
+    def seeds(self) -> str:
+        """How many seeds of each net find a contrast as large as the reported one."""
+        return seeds_text(self.reported, self.sigma, self.comparisons, self.claim.weights)
+
+    @property
+    def statement(self) -> str:
+        """Shown, contradicted or not yet shown; of a profile other than the paper's it is said that it is of that."""
+        said = self._said
+        return said if self.variant.profile == "paper" else f"{said}, in the {self.variant.profile} profile"
+
+    @property
+    def _said(self) -> str:
+        counts = ", ".join(str(len(sample)) for sample in self.samples)
+        if self.test is None:
+            return f"not yet shown (n = {counts})"
+        if 0 not in self.test.interval:
+            return "shown" if self.test.difference > 0 else "contradicted"
+        least = self.smallest(min(map(len, self.samples)))
+        if self.reported is not None and least is not None and abs(self.reported) < least:
+            return f"not resolvable with n = {counts}"
+        return f"not yet shown (n = {counts})"
+
+
+def seeds_text(effect: float | None, sigma: float | None, comparisons: int, weights: Sequence[float]) -> str:
+    """How many seeds find an effect with probability POWER, one of so many comparisons; a dash where nothing tells."""
+    if not effect or not sigma:
+        return NONE
+    count = intervals.seeds_for(effect, sigma, weights, 1 - intervals.corrected(comparisons))
+    return f"> {intervals.MOST_SEEDS:,}" if count is None else str(count)
+
+
+def judge(claims: Sequence[Claim], results: Sequence[RowResult], variant: Variant) -> list[Finding]:
+    """What the runs say of the claims, all of them together."""
+    by_key = {result.row.key: result for result in results}
+    sigmas = {
+        metric: intervals.pooled_std([final_values(result.records, metric) for result in results])
+        for metric in {claim.metric for claim in claims}
+    }
+    return [
+        Finding(claim, [by_key[net] for net in claim.nets], variant, len(claims), sigmas[claim.metric])
+        for claim in claims
+    ]
+
+
+def claims_section(findings: list[Finding]) -> str:
+    """A table of the claims, with what is found and what could be, under a heading."""
+    seeds, comparisons = max(result.seeds for f in findings for result in f.results), len(findings)
+    columns = {
+        "claim": [f.claim.text for f in findings],
+        "effect": [signed(f.effect) for f in findings],
+        "95 % interval, corrected": [interval(f.test and f.test.interval, signed) for f in findings],
+        "p, corrected": [p_value(f.p) for f in findings],
+        "shown?": [f.statement for f in findings],
+        "effect, reported": [signed(f.reported) for f in findings],
+        f"smallest found by {seeds} seeds": [number(f.smallest(seeds)) for f in findings],
+        "seeds for the reported effect": [f.seeds for f in findings],
+    }
+    sigmas = {METRICS[f.claim.metric]: f.sigma for f in findings if f.sigma}
+    spread = " and ".join(f"{number(sigma)} ({name})" for name, sigma in sigmas.items())
+    return (
+        f"## Claims\n\n{markdown_table(columns)}\nEach effect is a contrast of mean errors in percentage "
+        "points that is above 0 if the claim holds: for the fall with depth, how far a line through the nets' errors "
+        "falls from the shallowest to the deepest; for the last claim, how much more depth adds to the error of plain "
+        "nets than to the error of residual nets. Welch's two-sided t-test with Welch–Satterthwaite degrees of "
+        f"freedom, from {intervals.FEWEST} runs of each net on; intervals and p-values are corrected for "
+        f"{comparisons} claims (Bonferroni). “Shown”: the interval lies above 0; “contradicted”: below.\n"
+        + power_note(spread)
+    )
+
+
+def power_note(spread: str) -> str:
+    """What the columns about power mean; ``spread`` names the standard deviations that they are computed with."""
+    if not spread:
+        return ""
+    return (
+        f"\nThe smallest effect that so many seeds find with a probability of {100 * intervals.POWER:.0f} %, and the "
+        "seeds that an effect as large as the reported one takes, are computed for normal errors with the standard "
+        f"deviation of the records, pooled over the rows: {spread}. A smaller effect is not resolvable with so many "
+        "seeds, which does not say that there is none.\n"
+    )
+
+
+def claims_numbers(findings: list[Finding]) -> dict[str, list]:
+    """The same as columns for a CSV."""
+    tests = [f.test for f in findings]
+    return {
+        "claim": [f.claim.key for f in findings],
+        "text": [f.claim.text for f in findings],
+        "metric": [f.claim.metric for f in findings],
+        "nets": [" ".join(f.claim.nets) for f in findings],
+        "weights": [" ".join(f"{weight:z.6g}" for weight in f.claim.weights) for f in findings],
+        "n": [" ".join(str(len(sample)) for sample in f.samples) for f in findings],
+        "effect": [f.effect for f in findings],
+        "low_corrected": [test and test.interval.low for test in tests],
+        "high_corrected": [test and test.interval.high for test in tests],
+        "t": [test and test.t for test in tests],
+        "df": [test and test.df for test in tests],
+        "p_corrected": [f.p for f in findings],
+        "comparisons": [f.comparisons for f in findings],
+        "effect_reported": [f.reported for f in findings],
+        "sigma": [f.sigma for f in findings],
+        "statement": [f.statement for f in findings],
+    }
