@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import resnet  # noqa: F401  (sets what torch reads when it is loaded)
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
 check_packages()
 # A notebook's shell names one that matplotlib refuses where the notebook's packages are not installed; plots need none.
-os.environ.pop("MPLBACKEND", None)
+# In the notebook itself it is there, and shows what its user draws.
+_backend = os.environ.get("MPLBACKEND", "").removeprefix("module://").partition(".")[0]
+if not _backend or find_spec(_backend) is None:
+    os.environ.pop("MPLBACKEND", None)
 
 
 def frame(records: str | Path, curves: bool = False) -> pandas.DataFrame:

@@ -57,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="the status of the runs in a folder")
     publishing = commands.add_parser("publish", help="check finished records and copy them into results/")
     cancelling = commands.add_parser("cancel", help="cancel an experiment's jobs on SLURM; checkpoints stay")
-    cancelling.add_argument("experiment", choices=[experiment.name for experiment in EXPERIMENTS])
+    launches = [*(experiment.name for experiment in EXPERIMENTS), "evidence"]  # by the name of their jobs
+    cancelling.add_argument("experiment", choices=launches)
     exporting = commands.add_parser("export", help="final weights of an experiment's nets as safetensors files")
     names = [experiment.name for experiment in EXPERIMENTS]
     exporting.add_argument("--experiment", choices=names, default=names[0], help=f"default: {names[0]}")

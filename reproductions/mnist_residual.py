@@ -99,7 +99,7 @@ def reported_losses(result: RowResult) -> dict[int, Reported]:
 
 
 def headline(page: Page) -> Headline:
-    """Return the headline for the last of the SHOWN epochs with a reported accuracy."""
+    """Return the headline for the SHOWN epoch with a reported accuracy and most completed runs, the last of equals."""
     (result,) = page.results
     lines = []
     for epoch in _shown_epochs(page):

@@ -66,8 +66,8 @@ def equivalence_section(
 ) -> str:
     """Return a Markdown section: whether two rows' mean test errors differ by less than MARGIN percentage points.
 
-    ``way`` reads from a record how its run was trained. Two rows with runs trained
-    the same way are not compared: "auto" may mean the precision of the other row.
+    ``way`` reads from a record how its run was trained. Two rows with runs trained the same way are not compared:
+    "auto" may mean the precision of the other row.
     """
     samples = [final_values(result.records) for result in (fast, full)]
     same = set.intersection(*(set(map(way, result.records)) for result in (fast, full)))
@@ -98,7 +98,7 @@ def equivalence_section(
 
 
 def _unresolved() -> str:
-    """Which steps of Table 6 are smaller than the margin."""
+    """Return a note on the steps of Table 6 that are smaller than the margin; empty if there are none."""
     values = {depth: reported.target(f"resnet{depth}").value for depth in (20, 32, 44, 56, 110)}
     steps = {(a, b): values[a] - values[b] for a, b in pairwise(values)}
     small = ", ".join(f"ResNet-{a} to {b} ({step})" for (a, b), step in steps.items() if step < MARGIN)
@@ -106,7 +106,7 @@ def _unresolved() -> str:
 
 
 def _chance(samples: list[list[float]], seeds: int) -> str:
-    """How often so many seeds would show rows equivalent that are."""
+    """Return a note on the test's power for equal means at the rows' spread; empty without a spread."""
     if (sigma := intervals.pooled_std(samples)) is None:
         return ""
     chances = ", ".join(f"{100 * intervals.equivalence_power(sigma, n):.0f} % with {n}" for n in (seeds, 10, 20))

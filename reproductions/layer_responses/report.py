@@ -191,7 +191,7 @@ class Comparison:
 
     @property
     def p(self) -> float | None:
-        """The p-value, corrected."""
+        """P-value of the test, corrected; None without a test."""
         return self.test and min(1.0, self.comparisons * self.test.p)
 
     @property
@@ -204,7 +204,7 @@ class Comparison:
 
     @property
     def statement(self) -> str:
-        """Return whether the first net's responses are smaller, by the interval of the difference.
+        """Whether the first net's responses are smaller, by the interval of the difference.
 
         Only the paper profile gives a "yes".
         """

@@ -610,6 +610,12 @@ def test_cancel_cancels_the_living_jobs_of_one_experiment(out, submitted, capsys
     assert "cancelled 2 jobs of cifar_table: 12_0, 12_1; a launch continues" in capsys.readouterr().out
 
 
+def test_cancel_takes_the_name_of_a_launch_for_all_tables(out, submitted, capsys):
+    Submission("all", "evidence", {"14": "log"}, {"a": "run"}, 1, time.time()).write(RunPaths(out, out))
+    assert main.main(["cancel", "evidence", "--out", str(out)]) == 0
+    assert submitted == ["14"] and "cancelled 1 jobs of evidence: 14" in capsys.readouterr().out
+
+
 def test_cancel_says_when_there_is_nothing_to_cancel(out, submitted, monkeypatch, tmp_path, capsys):
     assert main.main(["cancel", "cifar_table", "--out", str(tmp_path / "elsewhere")]) == 0
     assert f"cifar_table has no jobs from {tmp_path / 'elsewhere'}" in capsys.readouterr().out

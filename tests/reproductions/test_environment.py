@@ -63,6 +63,14 @@ def test_a_notebooks_backend_of_matplotlib_is_no_matter(tmp_path):
     assert done.returncode == 0 and done.stdout, done.stderr
 
 
+def test_a_backend_that_is_there_stays_the_notebooks(tmp_path):
+    (tmp_path / "inline_of_mine").mkdir()
+    script = "import reproductions, os; print(os.environ['MPLBACKEND'])"
+    (tmp_path / "inline_of_mine" / "__init__.py").touch()
+    done = start("-c", script, path=[ROOT, tmp_path], MPLBACKEND="module://inline_of_mine.backend")
+    assert done.stdout.strip() == "module://inline_of_mine.backend", done.stderr
+
+
 def test_an_environment_without_torch_takes_all_from_pythonpath(modules):
     script = "import sysconfig; sysconfig.get_path = lambda name: '/nowhere'; import reproductions"
     assert "theirs" not in (said := start("-c", script, path=[modules("numpy")]).stderr) and not said

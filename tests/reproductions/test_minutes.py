@@ -21,7 +21,7 @@ from reproductions.harness import cli, provenance
 from reproductions.harness.experiment import Variant
 from reproductions.harness.launch import wanted_runs
 from reproductions.harness.launching import budget, cost, job, local
-from reproductions.harness.launching.budget import Budget, InitialModel, Plan, lacking, make_plan
+from reproductions.harness.launching.budget import Beginning, Budget, Plan, lacking, make_plan
 from reproductions.harness.launching.cost import Rate, work_of
 from reproductions.harness.launching.job import Job
 from reproductions.harness.launching.options import Options
@@ -61,7 +61,7 @@ def plan_of(hours, begun=()):
     runs = PAPER_RUNS[: len(hours)]
     seconds = {run: 3600 * value for run, value in zip(runs, hours) if value is not None}
     order = [runs[i] for i in begun] + [run for i, run in enumerate(runs) if i not in begun]
-    return Plan(order, {runs[i]: InitialModel(5, "fp32", None, None) for i in begun}, seconds=seconds)
+    return Plan(order, {runs[i]: Beginning(5, "fp32", None, None) for i in begun}, seconds=seconds)
 
 
 @pytest.mark.parametrize(

@@ -460,7 +460,7 @@ def test_the_check_names_records_that_no_table_shows(published):
     record = make_record(run, 8.0, code=provenance.code_identity())
     store(published / "results" / "records", record)
     tables, *folders = arguments(published)
-    problem, *_ = publish.check(tables, *folders)
+    problem, *_ = publish.check(tables, *folders)  # then the frame that lacks it
     path = record_path(published / "results" / "records", run)
     assert problem.startswith(f"{path}: no table shows this record") and "PUBLISHED_TABLES" in problem
     tables = [*tables, (EXPERIMENT, Variant(precision="fp32"))]

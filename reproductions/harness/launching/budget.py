@@ -17,7 +17,7 @@ from resnet.run import Run
 
 
 @dataclass(frozen=True)
-class InitialModel:
+class Beginning:
     """The checkpoint of an unfinished run: iterations done, precision, and the code that wrote it."""
 
     iteration: int
@@ -36,7 +36,7 @@ class Plan:
     """
 
     runs: list[Run]
-    begun: dict[Run, InitialModel] = field(default_factory=dict)
+    begun: dict[Run, Beginning] = field(default_factory=dict)
     precisions: dict[Run, str] = field(default_factory=dict)
     left: dict[Run, str] = field(default_factory=dict)
     seconds: dict[Run, float] = field(default_factory=dict)
@@ -133,7 +133,7 @@ def lacking(runs: Sequence[Run], pools: Sequence[Pool]) -> list[Run]:
     return list(found)
 
 
-def read_beginning(paths: RunPaths, run: Run) -> InitialModel | None:
+def read_beginning(paths: RunPaths, run: Run) -> Beginning | None:
     """Read the checkpoint of an unfinished run; None without one that can be used."""
     folder = paths.work(run)
     for path in (folder / checkpoint.NEWEST, folder / checkpoint.PREVIOUS):
@@ -143,7 +143,7 @@ def read_beginning(paths: RunPaths, run: Run) -> InitialModel | None:
             continue
         segments = state["history"].get("segments") or [{}]  # which checkpoints of older code don't have
         code = (segments[-1].get("origin") or {}).get("code", {})
-        return InitialModel(state["iteration"], state["precision"], code.get("commit"), code.get("resnet_sha256"))
+        return Beginning(state["iteration"], state["precision"], code.get("commit"), code.get("resnet_sha256"))
     return None
 
 
@@ -163,7 +163,7 @@ def make_plan(
     rates of these runs' work.
     """
     digest = provenance.code_identity()["resnet_sha256"]
-    begun: dict[Run, InitialModel] = {}
+    begun: dict[Run, Beginning] = {}
     precisions: dict[Run, str] = {}
     left: dict[Run, str] = {}
     for run in runs:
