@@ -36,6 +36,7 @@ from reproductions.harness.reporting.figure import (
     legend_below,
     make_figure,
     save,
+    styled,
 )
 from reproductions.harness.reporting.frame import completed, final_values
 from reproductions.harness.reporting.page import Column, Page
@@ -158,6 +159,7 @@ def depth_claims(rows: list[Row]) -> list[Claim]:
     ]
 
 
+@styled
 def error_against_depth(results: list[RowResult], variant: Variant) -> Figure | None:
     """Draw the final test error of every seed as a dot, from three seeds on their mean with its 95 % interval, and the
     reported number beside them.
