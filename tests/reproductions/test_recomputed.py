@@ -95,3 +95,17 @@ def test_paired_steps():
         assert line.pairs == len(gains)
         same(gains.mean(), line.difference), same(gains.std(ddof=1), line["std"])
         same(bounds.low, line.low_corrected), same(bounds.high, line.high_corrected)
+
+
+def test_accuracies_after_epochs_of_mnist():
+    runs = pandas.read_csv(RESULTS / "runs.csv").query("status == 'completed' and data == 'mnist'")
+    curves = pandas.read_csv(RESULTS / "curves.csv.gz").merge(runs[["run"]])
+    for _, line in pandas.read_csv(RESULTS / "tables" / "mnist_residual.csv").iterrows():
+        values = 100 - curves.test_error[curves.iteration == 938 * line.epoch].to_numpy()
+        assert line.n == len(values)
+        same(values.mean(), line.top1_accuracy_mean), same(values.std(ddof=1), line.top1_accuracy_std)
+        low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+        same(low, line.top1_accuracy_low), same(high, line.top1_accuracy_high)
+        if not pandas.isna(line.reported):
+            half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) * (1 + 1 / len(values)) ** 0.5
+            same(values.mean() - half, line.prediction_low), same(values.mean() + half, line.prediction_high)

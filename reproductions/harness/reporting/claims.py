@@ -157,20 +157,20 @@ def claims_section(findings: list[Finding], note: str = "") -> str:
         f"points that is above 0 if the claim holds{note}. Welch's two-sided t-test with Welch–Satterthwaite degrees "
         f"of freedom, from {intervals.FEWEST} runs of each net on; intervals and p-values are corrected for "
         f"{comparisons} claims (Bonferroni). “Shown”: the interval lies above 0; “contradicted”: below.\n"
-        + power_note(spread)
+        + power_note(spread, reported=any(f.reported for f in findings))
     )
 
 
-def power_note(spread: str, of: str = "records, pooled over the rows") -> str:
+def power_note(spread: str, of: str = "records, pooled over the rows", reported: bool = True) -> str:
     """What the columns about power mean; ``spread`` names the standard deviations that they are computed with, ``of``
     what."""
     if not spread:
         return ""
     return (
-        f"\nThe smallest effect that so many seeds find with a probability of {100 * intervals.POWER:.0f} %, and the "
-        "seeds that an effect as large as the reported one takes, are computed for normal errors with the standard "
-        f"deviation of the {of}: {spread}. A smaller effect is not resolvable with so many "
-        "seeds, which does not say that there is none.\n"
+        f"\nThe smallest effect that so many seeds find with a probability of {100 * intervals.POWER:.0f} %"
+        f"{', and the seeds that an effect as large as the reported one takes, are' if reported else ' is'} computed "
+        f"for normal errors with the standard deviation of the {of}: {spread}. A smaller effect is not "
+        "resolvable with so many seeds, which does not say that there is none.\n"
     )
 
 
