@@ -17,15 +17,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# A misspelt variable would else be a run with other values than were asked for.
+VARIABLES := PROFILE LAUNCHER SEEDS ROWS DATA OUT DATASET TRAIN_IMAGES PRECISION KERNELS DEVICE PACK SLOTS YES DRY_RUN \
+	MINUTES ALL SLURM_PROFILE DETACH EXPERIMENT TO ANEW PYTHON
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+$(if $(filter-out $(VARIABLES) MAKEFLAGS MAKEOVERRIDES -*-command-variables-*-,$(GIVEN)),$(error there is no variable \
+	$(filter-out $(VARIABLES),$(GIVEN)); the variables are: $(VARIABLES)))
+on = $(filter-out 0 no false off,$(1))
+
 OUT_FLAG = $(if $(OUT),--out '$(OUT)')
 LAUNCH_FLAGS = $(if $(LAUNCHER),--launcher '$(LAUNCHER)') $(if $(DATA),--data '$(DATA)') $(OUT_FLAG) \
 	$(if $(DEVICE),--device '$(DEVICE)') $(if $(PACK),--pack '$(PACK)') $(if $(SLOTS),--slots '$(SLOTS)') \
-	$(if $(SLURM_PROFILE),--slurm-profile '$(SLURM_PROFILE)') $(if $(DETACH),--detach) $(if $(DRY_RUN),--dry-run) \
-	$(if $(MINUTES),--minutes '$(MINUTES)') $(if $(ALL),--all)
+	$(if $(SLURM_PROFILE),--slurm-profile '$(SLURM_PROFILE)') $(if $(call on,$(DETACH)),--detach) \
+	$(if $(call on,$(DRY_RUN)),--dry-run) \
+	$(if $(MINUTES),--minutes '$(MINUTES)') $(if $(call on,$(ALL)),--all)
 FLAGS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(ROWS),--rows '$(ROWS)') \
 	$(if $(DATASET),--dataset '$(DATASET)') $(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') \
 	$(if $(PRECISION),--precision '$(PRECISION)') $(if $(KERNELS),--kernels '$(KERNELS)') \
-	$(if $(YES),--yes) $(LAUNCH_FLAGS)
+	$(if $(call on,$(YES)),--yes) $(LAUNCH_FLAGS)
 
 # A target for each table's script or folder: reproduce-cifar-table runs reproductions/cifar_table.py.
 TABLES := cifar-table degradation precision protocol-details layer-responses cifar-imagenet-stem mnist-residual finetune
@@ -77,7 +86,7 @@ test-slow: $(INSTALLED) ; $(PYTEST) -m 'slow or slurm or faults'
 test-all: $(INSTALLED) ; $(PYTEST) -m ''
 lint: $(INSTALLED) ; $(BIN)/ruff check . && $(BIN)/ruff format --check .
 bench: $(INSTALLED) ; $(BIN)/python -m benchmarks.throughput
-gpu-check: $(INSTALLED) ; @$(BIN)/python -m benchmarks.gpu_check $(if $(MINUTES),--minutes '$(MINUTES)') $(if $(ANEW),--anew)
+gpu-check: $(INSTALLED) ; @$(BIN)/python -m benchmarks.gpu_check $(if $(MINUTES),--minutes '$(MINUTES)') $(if $(call on,$(ANEW)),--anew)
 reliability: $(INSTALLED) ; $(BIN)/python -m pytest tests/faults -m faults --reliability results/reliability.md
 
 # Clusters have pip install elsewhere (PIP_USER=1, or the same in a configuration), which is not for an environment of

@@ -26,6 +26,7 @@ from reproductions.harness.reporting.figure import (
     INK,
     OWN,
     bars,
+    caption,
     legend_below,
     make_figure,
     styled,
@@ -38,9 +39,17 @@ def ladder(series: dict[str, list[RowResult]], variant: Variant, metric: str) ->
     """Draw one of METRICS at the last iteration, a line per row as in the table: every seed, the mean, its interval.
 
     ``series``: ladders of the same steps, drawn beside one another, by what sets them apart; a row's label may end in
-    that, in parentheses. Papers' numbers are drawn in the paper profile if they were measured on the same data. None
-    if no run was completed.
+    that, in parentheses. Papers' numbers are drawn in the paper profile if they were measured on the same data. The
+    caption names the rows with nothing to draw. None if no run was completed.
     """
+
+    def drawn(result: RowResult) -> bool:
+        return bool(completed(result.records) or (variant.profile == "paper" and _comparable_numbers(result, metric)))
+
+    lines = [*zip(*series.values())]
+    filled = [any(map(drawn, line)) for line in lines]
+    missing = [line[0].row.label.removesuffix(f" ({next(iter(series))})") for line, f in zip(lines, filled) if not f]
+    series = {name: [result for result, f in zip(rows, filled) if f] for name, rows in series.items()}
     results = [result for rows in series.values() for result in rows]
     samples = {result.row.key: final_values(result.records, metric) for result in results}
     if not any(samples.values()):
@@ -51,6 +60,8 @@ def ladder(series: dict[str, list[RowResult]], variant: Variant, metric: str) ->
     gap, room = (0.46, 0.55) if len(series) > 1 else (0.0, 1.0)  # between the same row of two series, and for each
     height = 0.7 + (0.5 if gap else 0.38) * len(labels)
     figure, (axis,) = make_figure(DOUBLE, height, [""], variant, [r.row.data for r in results], grid="x")
+    if missing:
+        caption(figure, f"{figure.get_suptitle()} · not yet run: {', '.join(missing)}")
     legend: dict[str, object] = {}
     for index, (name, rows) in enumerate(series.items()):
         for line, result in enumerate(rows):
@@ -127,18 +138,18 @@ def _limit_ladder(axis: Axes, samples: list[list[float]], others: list[float]) -
 def step_curves(steps: list[Step], variant: Variant) -> Figure | None:
     """Draw test error (solid) and training error (dashed) over the epochs, with each step and without, a panel a step.
 
-    None if no run was completed.
+    Steps are left out unless both rows have completed runs. None if no step is left.
     """
-    results = [result for step in steps for result in (step.before, step.row)]
-    trained = [result for result in results if completed(result.records)]
-    if not trained:
+    steps = [step for step in steps if completed(step.row.records) and completed(step.before.records)]
+    if not steps:
         return None
+    results = [result for step in steps for result in (step.before, step.row)]
     columns = 2 if len(steps) in (2, 4) else min(3, len(steps))
     titles, data = [step.row.row.label for step in steps], [result.row.data for result in results]
     figure, axes = make_figure(DOUBLE, 0.3 + 1.8 * math.ceil(len(steps) / columns), titles, variant, data, columns)
     last = max(epochs_of(result.row.recipe.iterations, result) for result in results)
     for place, (axis, step) in enumerate(zip(axes, steps, strict=True)):
-        axis.set(xlim=(0, MARGIN * last), ylim=limits(trained))
+        axis.set(xlim=(0, MARGIN * last), ylim=limits(results))
         for index, result in zip(STEP_PLACES.values(), (step.before, step.row)):
             draw_curves(axis, result, index, 1 / epochs_of(1, result))
         for drop in {epochs_of(drop, r) for r in (step.before, step.row) for drop in r.row.recipe.milestones}:

@@ -158,6 +158,6 @@ def refuse_without_gpu(flags: LaunchFlags, missing: list[Run], pools: list[Pool]
         f"  make {target} PROFILE=short          real data, fewer iterations\n"
         f"  make {target} LAUNCHER=slurm SLURM_PROFILE=mycluster   on a cluster\n"
         "  make report                                  the published tables, seconds\n"
-        f"or start it all the same with --yes (make {target} YES=1)."
+        "or start it all the same: the same command with YES=1 (--yes without make)."
     )
     return True

@@ -559,6 +559,13 @@ def would_run(*arguments):
     return [(script, " ".join(flags.split())) for script, flags in found]
 
 
+def test_a_switch_that_is_off_and_a_variable_that_does_not_exist():
+    assert would_run("reproduce-degradation", "DRY_RUN=0", "YES=no") == [("degradation", "")]
+    assert would_run("reproduce-degradation", "DRY_RUN=1", "YES=yes") == [("degradation", "--yes --dry-run")]
+    made = subprocess.run(["make", "--dry-run", "list", "SEED=3"], cwd=ROOT, capture_output=True, text=True)
+    assert made.returncode and "there is no variable SEED; the variables are: PROFILE" in made.stderr
+
+
 def test_every_listed_target_is_in_the_makefile():
     for experiment in main.EXPERIMENTS:
         dataset = f"--dataset {experiment.dataset}" if experiment.dataset else ""
