@@ -26,7 +26,8 @@ def path_argument(text: str) -> Path:
 def replace_unprintable() -> None:
     """Have standard output show ? for characters that its encoding lacks, as stderr does, instead of failing."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
+        with suppress(OSError):  # it writes first what waits to be written, and a full disk takes nothing
+            sys.stdout.reconfigure(errors="replace")
 
 
 class _Lenient:
