@@ -15,6 +15,7 @@ NORMALIZATIONS = ("pixel_mean", "channel_mean", "channel_std", "image_std")
 MOMENTUM_AT_DROPS = ("scaled", "kept", "forgotten")
 SMOOTHED_OVER = ("others", "all")
 MIXUP_PARTNERS = ("neighbour", "reversed")
+JITTERED = "contrast", "hue"
 LAST_BATCHES = ("carry", "drop", "use")
 TESTS = ("ten_crop", "multi_scale")
 
@@ -66,6 +67,7 @@ class Recipe:
         with the first images of the next epoch, "drop" leaves them out, "use" makes a smaller batch of them.
     image_size: pixels on a side of an image folder's crops.
     colour_jitter: brightness, contrast and saturation are scaled by factors from 1 - x to 1 + x, in random order.
+        jittered: "hue" turns the hue in place of the contrast, as the text of Bag of Tricks says but not its script.
     pca_noise: standard deviation of the noise along the principal components of the colours.
     label_smoothing: share of each target that is spread over other classes (section 5.2). smoothed_over: the "others"
         or "all" classes, the correct one included.
@@ -125,6 +127,7 @@ class Recipe:
     mixup_partner: str = "neighbour"
     hard_weight: float | None = None
     statistics_batches: int | None = None
+    jittered: str = "contrast"
 
     def __post_init__(self):
         def check(condition: bool, name: str, wanted: str) -> None:
@@ -201,6 +204,7 @@ class Recipe:
         refuse(in_memory and bool(wanted), f"{', '.join(wanted)} applies only to image folders, and crop 'pad' to "
                "images in memory; image folders take crop 'scale' or 'area'")  # fmt: skip
         changed = [name for name in ("colour_jitter", "pca_noise") if getattr(self, name)]
+        refuse(self.jittered != "contrast" and not self.colour_jitter, "jittered needs colour_jitter")
         refuse(not self.augment and bool(changed), f"{', '.join(changed)} is an augmentation, but augment is false")
 
     def changes(self) -> dict:
@@ -251,6 +255,7 @@ _CHOICES = {
     "momentum_at_drops": MOMENTUM_AT_DROPS,
     "smoothed_over": SMOOTHED_OVER,
     "mixup_partner": MIXUP_PARTNERS,
+    "jittered": JITTERED,
 }
 _NUMBERS = ("learning_rate", "warmup_learning_rate", "warmup_until_error", "momentum", "weight_decay")
 _NUMBERS += ("colour_jitter", "pca_noise", "label_smoothing", "mixup", "temperature", "hard_weight")

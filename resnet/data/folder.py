@@ -201,7 +201,8 @@ class FolderBatches:
             raise ValueError(f"batches have {' or '.join(map(str, self.sizes))} images, not {size}")
         for group in self._groups:
             pixels, labels, colours = (buffer[group][:size] for buffer in self._buffers)
-            yield self._data.to_input(pixels, colours if self._read.recolours else None), labels.clone()
+            colours = colours if self._read.recolours else None
+            yield self._data.to_input(pixels, colours, self._read.recipe.jittered), labels.clone()
 
     def close(self) -> None:
         """Stop the workers; :meth:`load` starts new ones."""
@@ -300,7 +301,7 @@ class _ReadTraining:
             box = {"area": area_box, "scale": scale_box}[recipe.crop](*image.size, generator)
             own[:] = crop(image, box, recipe.image_size, flip=uniform(generator, 1)[0] < 0.5)
             if self.recolours:
-                colour[:] = draw_colours(generator, recipe.colour_jitter, recipe.pca_noise)
+                colour[:] = draw_colours(generator, recipe.colour_jitter, recipe.pca_noise, recipe.jittered)
         return pixels, files.labels[[place.index for place in places]], colours
 
 

@@ -53,6 +53,37 @@ def test_colours_are_changed_as_by_plain_operations():
         assert np.allclose(image, (pixels + shift).clip(0, 255), atol=1e-3)
 
 
+def turned(image, degrees):
+    """The colour as a complex number in YIQ, turned around the grey axis."""
+    to_yiq = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+    grey, in_phase, quadrature = np.moveaxis(image @ to_yiq.T, -1, 0)
+    colour = (in_phase + 1j * quadrature) * np.exp(1j * np.radians(degrees))
+    return np.stack([grey, colour.real, colour.imag], axis=-1) @ np.linalg.inv(to_yiq).T
+
+
+def test_hue_is_turned_in_place_of_the_contrast():
+    drawn = torch.stack([draw_colours(seeded_generator(0, n), 0.4, 0.0, "hue") for n in range(4)])
+    for pixels, steps, image in zip(PIXELS.double().numpy(), drawn[:, :3].numpy(), unnormalised(
+            to_input(PIXELS, drawn, "hue"))):  # fmt: skip
+        for pixel, grey, colour in steps:
+            if colour:
+                pixels = turned(pixels, np.degrees(np.arctan2(colour, pixel)))
+            else:
+                pixels = saturated(pixels, pixel) if grey else brightened(pixels, pixel)
+            pixels = pixels.clip(0, 255)
+        assert np.allclose(image, pixels, atol=2e-2)
+
+
+def test_hue_angles_are_uniform_and_keep_grey():
+    steps = torch.stack([draw_colours(seeded_generator(0, n), 0.4, 0.0, "hue") for n in range(3_000)])[:, :3].numpy()
+    hues = steps[steps[..., 2] != 0]
+    angles = np.sort(np.degrees(np.arctan2(hues[:, 2], hues[:, 0])))
+    assert len(hues) == 3_000 and abs(angles - np.linspace(-72, 72, 3_000)).max() < 5
+    grey = torch.full((1, 2, 2, 3), 90, dtype=torch.uint8)
+    colours = torch.tensor([[[np.cos(1.0), 1 - np.cos(1.0), np.sin(1.0)], [1, 0, 0], [1, 0, 0], [0, 0, 0]]])
+    assert np.allclose(unnormalised(to_input(grey, colours.float(), "hue")), 90, atol=1e-2)
+
+
 def test_the_pixels_are_left_as_they_are():
     before = PIXELS.clone()
     to_input(PIXELS, torch.stack([draw_colours(seeded_generator(0, n), 0.4, 0.1) for n in range(4)]))

@@ -65,12 +65,14 @@ OTHER_RECIPES = {
     "mixup_partner": "reversed",
     "hard_weight": 0.5,
     "statistics_batches": 391,
+    "jittered": "hue",
 }
 # What a change of one field needs to have a meaning.
 BASE_RUNS = {
     "schedule": Run("cifar_resnet20", Recipe(milestones=())),
     "smoothed_over": Run("cifar_resnet20", Recipe(label_smoothing=0.2)),
     "mixup_partner": Run("cifar_resnet20", Recipe(mixup=0.4)),
+    "jittered": Run("resnet18", Recipe(crop="area", colour_jitter=0.2), "imagenet"),
     "hard_weight": Run("cifar_resnet20", Recipe(temperature=10), teacher=Run("cifar_resnet32")),
     **dict.fromkeys(
         ("crop", "image_size", "colour_jitter", "pca_noise", "tests"), Run("resnet18", Recipe(crop="area"), "imagenet")
