@@ -16,7 +16,7 @@ from reproductions.harness.console import (
     EXIT_FAILED,
     EXIT_REFUSED,
     PUBLISHED,
-    abandon_output,
+    abandon,
     complain,
     make_console,
     path_argument,
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_REFUSED
     except OSError as error:  # a standard output that is full, say
         complain(make_console(stderr=True), f"{options.command}: {error}")
-        abandon_output()
+        abandon(sys.stdout)
         return EXIT_FAILED
 
 

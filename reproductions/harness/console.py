@@ -37,12 +37,16 @@ class _Lenient:
         self._file = file
 
     def write(self, text: str) -> None:
-        with suppress(OSError):
+        try:
             self._file.write(text)
+        except OSError:
+            abandon(self._file)
 
     def flush(self) -> None:
-        with suppress(OSError):
+        try:
             self._file.flush()
+        except OSError:
+            abandon(self._file)
 
     def __getattr__(self, name: str):
         return getattr(self._file, name)
@@ -79,10 +83,10 @@ def show_files(paths: list[Path], root: Path = Path()) -> None:
     except OSError as error:
         text = f"{', '.join(map(str, shown))}: written, but not shown: standard output: {error.strerror}"
         complain(make_console(stderr=True), text)
-        abandon_output()
+        abandon(sys.stdout)
 
 
-def abandon_output() -> None:
-    """Have standard output lose what is left in its buffer, which would fail once more at the end."""
+def abandon(stream) -> None:
+    """Have a stream lose what is left in its buffer, which would fail once more when the process ends."""
     with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -17,7 +17,7 @@ from resnet import files
 pytestmark = pytest.mark.faults
 
 SHORT, LONGER = Setting(), Setting(iterations=100)
-READING = Setting(iterations=300, seeds=2, files=True)
+READING = Setting(iterations=1_000, seeds=2, files=True)
 INLINE, LOCAL = ("--launcher", "inline"), ("--launcher", "local")
 
 
