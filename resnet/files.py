@@ -53,3 +53,9 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def some(names: list[str], shown: int = 5) -> str:
+    """Return the first ``shown`` names as text, with the number of further ones."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more:,} more" if more > 0 else "")

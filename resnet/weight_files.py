@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from resnet import checkpoint
+from resnet.files import some
 
 # Keys under which training scripts save weights beside other objects. The first key that holds weights wins, so weights
 # are preferred to their moving averages.
@@ -83,7 +84,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} holds no state dict, a dictionary of tensors by name; it holds "
                            f"{_describe(content)}")  # fmt: skip
     if odd := [f"{name} {why}" for name, value in state.items() if (why := _why_no_weight(name, value))]:
-        raise WeightsError(f"{path} can't be used as weights: {_some(odd)}")
+        raise WeightsError(f"{path} can't be used as weights: {some(odd, SHOWN)}")
     return state
 
 
@@ -119,7 +120,7 @@ def _refuse_others(path: Path) -> None:
             raise WeightsError(f"{path} is a TorchScript program: load it with torch.jit.load if you trust it, and "
                                "save its state_dict()")  # fmt: skip
         if not any(name.endswith("data.pkl") for name in names):
-            raise WeightsError(f"{path} is a zip archive of {_some(names)}, not a PyTorch file: unpack it")
+            raise WeightsError(f"{path} is a zip archive of {some(names, SHOWN)}, not a PyTorch file: unpack it")
 
 
 # ------------------------------------------------------------------------------------------------------ PyTorch's files
@@ -245,9 +246,4 @@ def _describe(content) -> str:
         return f"a {type(content).__name__}" if not isinstance(content, _StandIn) else "an object of an unknown class"
     kinds = [f"{key} ({'dict' if isinstance(value, Mapping) else type(value).__name__.lstrip('_')})"
              for key, value in content.items()]  # fmt: skip
-    return _some(kinds) or "nothing"
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    return some(kinds, SHOWN) or "nothing"

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from resnet.files import some
 from resnet.models import create_model
 from resnet.models.blocks import SHORTCUTS, VARIANTS
 from resnet.models.imagenet import BLOCKS, PLAIN_DEPTHS
@@ -114,8 +115,8 @@ def find_architecture(
         if wanted is None:
             near = nearest_architecture(state)
             like = f"; nearest is {near}" + _different(state, near) if near else _several(state)
-            raise WeightsError(f"the weights fit no ImageNet network ({_some(list(state))}){like}; name the expected "
-                               "network with --model to see the differences")  # fmt: skip
+            raise WeightsError(f"the weights fit no ImageNet network ({some(list(state), SHOWN)}){like}; name the "
+                               "expected network with --model to see the differences")  # fmt: skip
         options = {"variant": variant, "shortcut": None if wanted.startswith("plain") else shortcut}
         options = {name: value for name, value in options.items() if value is not None}
         raise WeightsError(_why_not(state, Architecture(wanted, options | _classes(state)), fitting))
@@ -218,10 +219,5 @@ def _several(state: Mapping[str, Tensor]) -> str:
 def _different(state: Mapping[str, Tensor], architecture: Architecture) -> str:
     """Describe the differences from a network's names and shapes, after a colon."""
     found = zip(_differences(state, architecture), ("missing", "unknown", "of another shape"))
-    said = [f"{len(names)} {kind} ({_some(names)})" for names, kind in found if names]
+    said = [f"{len(names)} {kind} ({some(names, SHOWN)})" for names, kind in found if names]
     return f": {'; '.join(said)}" if said else ""
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")

@@ -48,7 +48,7 @@ from reproductions.harness.reporting.text import markdown_table
 from resnet.checkpoint import CheckpointError
 from resnet.data.crops import centre_box, crop, read_image
 from resnet.data.dataset import DataError
-from resnet.data.image_files import FolderDataset, some
+from resnet.data.image_files import FolderDataset
 from resnet.data.loading import Loader
 from resnet.data.own_folder import (
     OwnImages,
@@ -61,7 +61,7 @@ from resnet.data.own_folder import (
     stratified,
 )
 from resnet.device import find_device
-from resnet.files import write_atomically
+from resnet.files import some, write_atomically
 from resnet.finetuning import (
     BEST,
     Classifier,

@@ -12,7 +12,7 @@ from resnet.weights import WeightsError
 
 
 def has_final_weights(out: Path, record: dict) -> bool:
-    """Whether the file of the final weights of a record's run exists below ``out``."""
+    """Return whether the file of the final weights of a record's run exists below ``out``."""
     return _path(out, record).exists()
 
 

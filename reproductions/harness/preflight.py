@@ -135,8 +135,10 @@ def find_rates(flags: LaunchFlags, runs: list[Run], pools: list[Pool]) -> dict[c
 
 
 def refuse_without_gpu(flags: LaunchFlags, missing: list[Run], pools: list[Pool], target: str) -> bool:
-    """Whether the ``missing`` runs of the paper profile would take hours on a CPU; if so, print how many, and the
-    commands to use instead of ``make target``."""
+    """Return whether the ``missing`` runs of the paper profile would take hours on a CPU.
+
+    If so, print how many, and the commands to use instead of ``make target``.
+    """
     if flags.yes or flags.device is None or flags.device.type == "cuda":
         return False
     rates = find_rates(flags, missing, pools)

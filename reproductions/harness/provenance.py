@@ -131,7 +131,7 @@ def describe(code: dict) -> str:
 
 
 def has_history() -> bool:
-    """Whether the repository has all its commits."""
+    """Return whether the repository has all its commits."""
     return (ROOT / ".git").exists() and _git("rev-parse", "--is-shallow-repository") == "false\n"
 
 

@@ -13,11 +13,10 @@ from PIL import Image
 
 from resnet.data import synthetic_folder
 from resnet.data.dataset import DataError
-from resnet.files import write_atomically
+from resnet.files import some, write_atomically
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 THREADS = 16  # many, because they mostly wait for the file system
-SHOWN = 5  # names in a message
 TAIL = 1_024  # last bytes of a file that must contain its end marker; some programs append a few bytes
 END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # by Pillow's name of the format
 # Folders that network disks, archives and other programs create, in lower case. Many hold thumbnails, near-copies of
@@ -237,12 +236,6 @@ def _check_count(folder: Path, files: Files, classes: tuple[str, ...], images: i
     )  # fmt: skip
     raise DataError(f"{folder} has {len(files):,} images instead of {images:,}: {where}; extract the archives of the "
                     "affected classes again, and remove other files")  # fmt: skip
-
-
-def some(names: list[str]) -> str:
-    """Return the first few names as text, with the number of further ones."""
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def check_images(

@@ -20,8 +20,9 @@ import torch
 from resnet.data import image_files
 from resnet.data.crops import read_image
 from resnet.data.dataset import DataError
-from resnet.data.image_files import Files, FolderDataset, digest_of_files, is_image, is_junk, some
+from resnet.data.image_files import Files, FolderDataset, digest_of_files, is_image, is_junk
 from resnet.data.sampling import seeded_generator
+from resnet.files import some
 
 # Suffixes of common image files; a file that this Pillow can't decode is reported, not skipped silently.
 SUFFIXES = (*image_files.SUFFIXES, ".jpe", ".jfif", ".gif", ".jp2", ".tga", ".avif", ".heic", ".heif")

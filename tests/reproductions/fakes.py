@@ -29,6 +29,11 @@ def leave_out_plots(patch: pytest.MonkeyPatch) -> None:
                 patch.setattr(module, function.__name__, stand_in)
 
 
+def written_in(figure) -> list[str]:
+    """Everything that is written in a figure."""
+    return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+
+
 def make_record(run: Run, test_error: float, training_error: float = 5.0, diverged: bool = False, **changes) -> dict:
     """A record of ``run`` that ends at the errors given (percent), with a curve that looks like a run's.
 

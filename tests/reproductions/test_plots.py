@@ -6,7 +6,7 @@ from collections import Counter
 import matplotlib
 import numpy as np
 import pytest
-from fakes import make_results
+from fakes import make_results, written_in
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
@@ -56,11 +56,6 @@ def results(tmp_path):
     return make_results(TABLE, PAPER, ERRORS, tmp_path)
 
 
-def texts(figure) -> list[str]:
-    """Everything that is written in a figure."""
-    return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
-
-
 def test_letters_that_the_styles_font_lacks_are_drawn_in_one_that_has_them(results, tmp_path, recwarn):
     stix = "\u1d81"  # which STIX has, that comes with matplotlib, and DejaVu Sans has not
     assert fonts_for("abc é Ж ± −") == (["DejaVu Sans"], "")
@@ -96,7 +91,7 @@ def test_learning_curves_draw_test_solid_and_training_dashed(results):
     assert axis.get_xlabel() == "iterations (thousands)"
     drops = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == ":"]
     assert drops == [32.0, 48.0]
-    written = texts(figure)
+    written = written_in(figure)
     assert "ResNet-20 (n = 2)" in written
     assert "ResNet-56 (n = 2; 1 diverged)" in written
     assert not [text for text in written if "ResNet-110" in text]  # no records
@@ -400,7 +395,7 @@ def test_the_headline_draws_every_seed_and_the_papers_numbers(tmp_path):
     assert [label.get_text() for label in short.get_xticklabels()] == ["20", "56"]
     assert short.get_title(loc="left") == "(b) short profile, 1/16 of the iterations"
     assert "not comparable" in figure.get_suptitle()
-    assert "plain nets, one seed a dot; (a) n = 2, 3; (b) n = 2, 3" in texts(figure)
+    assert "plain nets, one seed a dot; (a) n = 2, 3; (b) n = 2, 3" in written_in(figure)
 
 
 def test_the_headline_is_published_and_checked(tmp_path):

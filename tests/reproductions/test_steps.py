@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import make_record, move, store
+from fakes import make_record, move, store, written_in
 from matplotlib.collections import PathCollection
 from scipy import stats
 
@@ -387,10 +387,6 @@ def test_a_ladder_without_a_paper_has_differences_only(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------------------------- plots
-
-
-def written_in(figure) -> list[str]:
-    return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
 
 
 def dots(axis) -> list[float]:

@@ -99,7 +99,7 @@ class Budget:
 
     @property
     def over(self) -> bool:
-        """Whether the time is over."""
+        """Return whether the time is over."""
         return time.time() >= self.until
 
     def rank(self, run: Run, neighbours: int) -> int:

@@ -83,7 +83,7 @@ def claim(folder: Path, stale_seconds: float = STALE_SECONDS) -> Claim | None:
 
 
 def owned(folder: Path, stale_seconds: float = STALE_SECONDS) -> bool:
-    """Whether a living process has claimed the run of this work folder."""
+    """Return whether a living process has claimed the run of this work folder."""
     path = _newest(folder)
     if path is None:
         return False
@@ -170,7 +170,7 @@ def _start_of(process: int) -> str | None:
 
 
 def _lives(process, started) -> bool:
-    """Whether a process with this number and start lives; a second's difference is allowed for a clock being set."""
+    """Return whether a process with this number and start lives, to a second, because clocks are set."""
     if not isinstance(process, int) or not str(started).isdigit() or (found := _start_of(process)) is None:
         return False
     return abs(int(found) - int(started)) <= 100

@@ -121,7 +121,7 @@ def make_record(trainer: Trainer, history: dict, tests: dict, starts: list[dict]
 
 
 def _modified(codes: list[dict | None]) -> bool | None:
-    """Whether a segment's code was modified, or segments have different code; None if that is not known."""
+    """Return whether a segment's code was modified, or segments have different code; None if that is not known."""
     known = [code for code in codes if code is not None]
     if any(code["modified"] for code in known) or len({code["resnet_sha256"] for code in known}) > 1:
         return True

@@ -43,7 +43,7 @@ class RunPaths:
         return weights_path(self.out, run)
 
     def only_published(self, run: Run) -> bool:
-        """Whether the run has no record here, but its record and final weights are published."""
+        """Return whether the run has no record here, but its record and final weights are published."""
         return (
             self.published is not None
             and not record_path(self.records, run).exists()

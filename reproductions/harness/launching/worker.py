@@ -188,7 +188,7 @@ class _Worker:
         return {r: need for r, need in unrecorded.items() if need in self.runs or not self.paths.only_published(need)}
 
     def _need_is_lost(self, run: Run) -> bool:
-        """Whether the run cannot be trained because a needed one cannot; writes that failure down."""
+        """Return whether a needed run cannot be trained, and write that failure down for this one."""
         for role, need in self._needs_missing(run).items():
             if need in self.failures or self._has_ended(need):
                 self._fail(run, f"its {ROLE_NAMES[role]} failed: {need}\n{self.failures[need]}")
@@ -217,7 +217,7 @@ class _Worker:
         return None
 
     def _has_ended(self, run: Run) -> bool:
-        """Whether the run has a record, or failed in another job of the same launch."""
+        """Return whether the run has a record, or failed in another job of the same launch."""
         if (path := record_path(self.paths.records, run)).exists():
             try:
                 self.on_status(run, _done(run, read_record(path)))
@@ -268,7 +268,7 @@ class _Worker:
                 self._next_look = 0.0  # others may have waited for this one
 
     def _device_is_lost(self) -> bool:
-        """Whether the device answers with nothing but errors; another process may find it well.
+        """Return whether the device answers with nothing but errors; another process may find it well.
 
         A group does not ask: the device may be waiting for a process that is gone.
         """
