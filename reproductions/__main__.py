@@ -10,7 +10,7 @@ from reproductions.architectures import architectures_table
 from reproductions.experiments import EXPERIMENTS, PUBLISHED_TABLES, evidence
 from reproductions.export import export_weights
 from reproductions.harness import publish
-from reproductions.harness.cli import add_launch_flags, launch_flags
+from reproductions.harness.cli import add_launch_flags, launch_flags, settings_argument
 from reproductions.harness.console import (
     DEFAULT_OUT,
     EXIT_FAILED,
@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--train-images", type=int, help="export nets trained on the first N images")
     exporting.add_argument("--precision", choices=PRECISIONS, default="auto", help="export nets trained in it")
     exporting.add_argument("--kernels", choices=KERNELS, default="auto", help="export nets trained by these kernels")
+    exporting.add_argument("--set", type=settings_argument, default=(), help="export nets trained with these values")
     for command in (status, publishing, cancelling, exporting):
         command.add_argument(
             "--out", type=path_argument, default=DEFAULT_OUT, help="folder of the runs (default: runs)"
@@ -143,7 +144,8 @@ def _say_published(new: list[Path], refused: dict[Path, str], console: Console) 
 
 
 def _export(options: argparse.Namespace, console: Console) -> int:
-    variant = Variant(options.profile, options.train_images, options.precision, options.kernels)
+    flags = (options.profile, options.train_images, options.precision, options.kernels)
+    variant = Variant(*flags, settings=options.set)
     experiment = next(experiment for experiment in EXPERIMENTS if experiment.name == options.experiment)
     to = options.to or options.out / "export"
     return export_weights(experiment, variant, options.rows or None, options.out, to, console)
