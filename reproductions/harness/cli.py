@@ -43,7 +43,7 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
     add("--kernels", choices=KERNELS, default="auto",
         help="fused: a CIFAR net's own, in bf16 and fp16, not yet run on a GPU; auto: library")  # fmt: skip
     add("--set", type=settings_argument, default=(), metavar="SETTINGS",
-        help="values of fields of the recipe and options of the nets: 'weight_decay=5e-4 learning_rate=0.05'")  # fmt: skip
+        help="other values of recipe fields and net options: 'weight_decay=5e-4 learning_rate=0.05'")  # fmt: skip
     add("--sweep", type=_sweep_argument, default=(), metavar="SETTINGS",
         help="train all combinations of 'learning_rate=0.05,0.1 weight_decay=1e-4,5e-4' on nine tenths of the images, "
         "and rank them by the error on the others; default of --seeds is then 1")  # fmt: skip
