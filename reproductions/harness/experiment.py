@@ -73,7 +73,11 @@ class Variant:
 
     @property
     def _departures(self) -> list[str]:
-        return [*self._flagged, *self.settings, *([f"sweep of {' '.join(self.sweep)}"] if self.sweep else [])]
+        return [
+            *self._flagged,
+            *self.settings,
+            *([f"sweep of {', '.join(one.split('=')[0] for one in self.sweep)}"] if self.sweep else []),
+        ]
 
     @property
     def _flagged(self) -> list[str]:

@@ -29,6 +29,7 @@ from reproductions.harness.record_files import PoolError, RecordError, record_pa
 from reproductions.harness.records import Pool, read_pool
 from reproductions.harness.reporting.frame import completed
 from reproductions.harness.reporting.page import write_report
+from reproductions.harness.reporting.sweep import write_sweep
 from resnet import checkpoint
 from resnet.data import DataError
 from resnet.device import find_device
@@ -257,7 +258,8 @@ class _Launch:
             try:
                 seeds = self.seeds or experiment.default_seeds(variant)
                 results = experiment.results(variant, seeds, pool, self.pools[1])
-                show_files(write_report(experiment, variant, results, self.paths.out))
+                shown = replace(experiment, report=write_sweep) if variant.sweep else experiment
+                show_files(write_report(shown, variant, results, self.paths.out))
             except OSError as error:  # a full disk, say: the records are there, and the same command tries again
                 problems.append(f"the tables could not be written: {error}")
         return problems

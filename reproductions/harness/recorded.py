@@ -25,7 +25,8 @@ def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dic
             if result.records:
                 left.difference_update(record["identity"] for record in result.records)
                 diverged = sum(record["status"] == "diverged" for record in result.records)
-                errors = [record["final"]["test_error"] for record in result.records]
+                metric = "validation_error" if variant.sweep else "test_error"
+                errors = [record["final"][metric] for record in result.records]
                 shown = ", ".join("–" if error is None else f"{error:.2f}" for error in errors)
                 done = f"{len(result.records)}/{seeds}"
                 rows.append([experiment.name, variant.name, result.row.key, done, str(diverged), shown])

@@ -70,20 +70,16 @@ def with_settings(settings: Sequence[str], model: str, recipe: Recipe, options: 
         elif name in defaults:
             options[name] = _parse(name, text, type(defaults[name]))
             changes_model = True
+        elif name in _FLAGS:
+            raise ValueError(f"{name} has a variable of its own, {_FLAGS[name]}= (--{name})")
+        elif name == "num_classes":
+            raise ValueError("num_classes follows from the data")
         else:
-            raise ValueError(f"{_unknown(name)}; fields of the recipe: {', '.join(_FIELDS)}; options of {model}: "
-                             f"{', '.join(defaults)}")  # fmt: skip
+            raise ValueError(f"nothing is called {name!r}; fields of the recipe: {', '.join(_FIELDS)}; options of "
+                             f"{model}: {', '.join(defaults)}")  # fmt: skip
     if changes_model:
         _check_model(model, tuple(sorted(options.items())))
     return replace(recipe, **recipe_changes), options
-
-
-def _unknown(name: str) -> str:
-    if name in _FLAGS:
-        return f"{name} has a variable of its own, {_FLAGS[name]}= (--{name})"
-    if name == "num_classes":
-        return "num_classes follows from the data"
-    return f"there is nothing called {name!r} to set"
 
 
 @cache
@@ -135,7 +131,7 @@ def _parse(name: str, text: str, kind: Any) -> Any:
             return None
         kind = next(each for each in get_args(kind) if each is not type(None))
     if get_origin(kind) is tuple:
-        return tuple(_parse(name, part, get_args(kind)[0]) for part in text.split(",") if part not in ("", _NONE))
+        return tuple(_parse(name, part, get_args(kind)[0]) for part in text.strip("()").split(",") if part)
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]

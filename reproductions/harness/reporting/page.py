@@ -158,6 +158,15 @@ class Page:
         note = note if metric == "training_error" else ""
         return Column(f"{METRICS[metric]}, {self._whose}", cells, numbers, note)
 
+    def validation(self) -> Column:
+        """The error on held-out training images, where it was measured and is not the table's own."""
+        measured = [[record for record in r.records if "validation_error" in record["final"]] for r in self.results]
+        cells = [mean_std(final_values(records, "validation_error")) or NONE for records in measured]
+        numbers = _sample_numbers("validation_error", [final_values(own, "validation_error") for own in measured])
+        note = "Validation error: on the training images that were held out."
+        shown = self.metric != "validation_error" and any(map(completed, measured))
+        return Column("validation error", cells, numbers, note, shown)
+
     def published(self, metric: str | None = None) -> Column:
         """The same of the project's own results, beside a user's; synthetic data are never published."""
         metric = metric or self.metric
@@ -289,6 +298,7 @@ class Page:
 
         Footnotes and CSV are of all tables; a number of the same name in two of them must be the same.
         """
+        columns = [*columns, self.validation()]
         tables = [section.columns for section in sections if isinstance(section, Section)]
         shown = [column for column in (*columns, *chain.from_iterable(tables)) if column.shown]
         head = f"# {self.experiment.title}\n\n{self.experiment.source} · {self.experiment.heading(self.variant)}\n"
@@ -342,7 +352,7 @@ class Page:
         notes = footnotes.teacher_notes(self.variant, self.results, self.metric)
         notes += footnotes.diverged_notes(self.results)
         notes += footnotes.data_notes(records + footnotes.published_records(self.results))
-        notes += footnotes.exact_notes(records, self.out)
+        notes += [] if self.variant.sweep else footnotes.exact_notes(records, self.out)
         notes += footnotes.hardware_notes(records) + footnotes.precision_notes(records)
         notes += footnotes.moved_notes(self.results)
         notes += [footnotes.code_note(records, footnotes.is_published(self.results))] if records else []
@@ -449,7 +459,7 @@ def write_report(experiment: Experiment, variant: Variant, results: list[RowResu
 
 def make_page(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> Page:
     """What the experiment's report takes."""
-    return Page(experiment, variant, results, out, experiment.metric)
+    return Page(experiment, variant, results, out, "validation_error" if variant.sweep else experiment.metric)
 
 
 @dataclass(frozen=True)
