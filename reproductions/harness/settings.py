@@ -56,6 +56,14 @@ def combinations(sweep: Sequence[str]) -> list[tuple[str, ...]]:
     return found
 
 
+def parse_options(model: str, text: str) -> dict:
+    """Return the model's options in ``name=value name=value``; none for an empty text. Raises ValueError."""
+    given = parse_settings(text) if text.strip() else ()
+    if fields_of_recipe := [name for name in dict(one.split("=", 1) for one in given) if name in _FIELDS]:
+        raise ValueError(f"{', '.join(fields_of_recipe)} belongs to the recipe, not to {model}")
+    return with_settings(given, model, Recipe(), {})[1]
+
+
 def with_settings(settings: Sequence[str], model: str, recipe: Recipe, options: dict) -> tuple[Recipe, dict]:
     """Return a recipe and a model's options with these settings.
 
