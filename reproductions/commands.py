@@ -110,7 +110,7 @@ def _cancel(options: argparse.Namespace, console: Console) -> int:
 
 
 def _publish(options: argparse.Namespace, console: Console) -> int:
-    new, refused = publish.publish(options.out / "records", PUBLISHED)
+    new, refused = publish.publish(options.out / "records", PUBLISHED, PUBLISHED_TABLES)
     _say_published(new, refused, console)
     measured, unfit = publish.publish_measurements(options.out, PUBLISHED)
     _say_published(measured, unfit, console)
