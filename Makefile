@@ -4,7 +4,7 @@
 #   make gpu-check MINUTES=10     whether a new kind of GPU is safe to use, and how fast it is; ANEW=1 does it all again
 #
 # PROFILE=paper|short|smoke  LAUNCHER=auto|inline|local|slurm  SEEDS=5  ROWS=resnet20,resnet56  DATA=dir  OUT=runs
-# DATASET=cifar10|imagenet (bag of tricks)  TRAIN_IMAGES=45000  PRECISION=fp32|bf16|fp16  DEVICE=cuda:1
+# DATASET=cifar10|cifar100|imagenet (of bag of tricks)  TRAIN_IMAGES=45000  PRECISION=fp32|bf16|fp16  DEVICE=cuda:1
 # KERNELS=library|fused (fused: not yet run on a GPU)  PACK=auto|8  SLOTS=2  YES=1  DRY_RUN=1
 # SET="weight_decay=5e-4 learning_rate=0.05": other values than the table's
 # SWEEP="learning_rate=0.05,0.1,0.2 weight_decay=1e-4,5e-4": all combinations, ranked on held-out training images

@@ -35,7 +35,7 @@ from reproductions.harness.reporting.text import (
     signed,
 )
 from reproductions.reported import Reported
-from resnet.data import IMAGE_SHAPES, NUM_CLASSES
+from resnet.data import IMAGE_SHAPES, NUM_CLASSES, WITH_TOP5
 from resnet.files import write_atomically
 from resnet.models import count_parameters, create_model
 from resnet.models.complexity import multiply_adds
@@ -167,6 +167,13 @@ class Page:
         shown = self.metric != "validation_error" and any(map(completed, measured))
         return Column("validation error", cells, numbers, note, shown)
 
+    def top5(self) -> list[Column]:
+        """The top-5 error, where it is measured beside the top-1 error."""
+        if any(r.row.data not in WITH_TOP5 for r in self.results):
+            return []
+        metric = "test_top5_error"
+        return [self.published(metric), self.reproduced(metric), self.other_implementations(metric)]
+
     def published(self, metric: str | None = None) -> Column:
         """The same of the project's own results, beside a user's; synthetic data are never published."""
         metric = metric or self.metric
@@ -288,6 +295,7 @@ class Page:
         cells = ["; ".join(f"{value} ({letters[value.source]})" for value in row) or NONE for row in values]
         numbers = {"other_implementations": ["; ".join(f"{v} {v.source.name}" for v in row) for row in values]}
         explained = "; ".join(f"({letter}) {source.link}, {source.how}" for source, letter in letters.items())
+        numbers = numbers if metric is None else {f"{metric}_other_implementations": numbers["other_implementations"]}
         note = f"Other implementations, {name}: {explained}."
         return Column(f"{name}, other implementations", cells, numbers, note, bool(used))
 
