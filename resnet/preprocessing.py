@@ -87,8 +87,8 @@ class Preprocessing:
 
 
 def _rounded(values: Tensor) -> list:
-    """Return float32 values as nested lists of numbers with nine digits, which are enough to tell them apart."""
-    return [_rounded(each) for each in values] if values.dim() else float(f"{values.item():.9g}")
+    """Return float32 values as nested lists of numbers with no more digits than tell them apart."""
+    return [_rounded(each) for each in values] if values.dim() else float(str(values.numpy()))
 
 
 def of_image_files(image_size: int) -> Preprocessing:
