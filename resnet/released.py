@@ -81,8 +81,8 @@ def load_model(name: str | Path, weights: str | Path | None = None, **options) -
     another network.
     """
     path = Path(name if weights is None else weights)
-    card = read_card(path) if path.is_file() else {}
     if weights is None:
+        card = read_card(path) if path.is_file() else {}
         if not card:
             read_weights(path)  # refuses what is no weights file
             raise WeightsError(f"{path} has no card that names its network: name it before the file, as in "
@@ -91,7 +91,7 @@ def load_model(name: str | Path, weights: str | Path | None = None, **options) -
         name, options = architecture.model, architecture.options | options
     model = create_model(str(name), **options)
     load_weights(model, str(name), options, path)
-    model.preprocessing = preprocessing.of_card(card, path)
+    model.preprocessing = preprocessing.of_card(read_card(path), path)
     return model
 
 
