@@ -72,6 +72,7 @@ report check list plan: $(INSTALLED) ; @$(BIN)/python -m reproductions $@
 cancel: $(INSTALLED) ; @$(BIN)/python -m reproductions cancel $(if $(EXPERIMENT),'$(EXPERIMENT)') $(OUT_FLAG)
 status publish: $(INSTALLED) ; @$(BIN)/python -m reproductions $@ $(OUT_FLAG)
 export: $(INSTALLED) ; @$(BIN)/python -m reproductions export $(OUT_FLAG) $(if $(TO),--to '$(TO)') \
+	$(if $(DATA),--data '$(DATA)') \
 	$(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(ROWS),--rows '$(ROWS)') \
 	$(if $(PROFILE),--profile '$(PROFILE)') $(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') \
 	$(if $(PRECISION),--precision '$(PRECISION)') $(if $(KERNELS),--kernels '$(KERNELS)')

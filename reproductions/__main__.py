@@ -1,4 +1,4 @@
-"""``python -m reproductions list|models|plan|evidence|status|cancel|publish|report|check|export``."""
+"""``python -m reproductions list|models|plan|evidence|status|cancel|publish|report|check|export|evaluate``."""
 
 import argparse
 import sys
@@ -12,6 +12,7 @@ from reproductions.export import export_weights
 from reproductions.harness import publish
 from reproductions.harness.cli import add_launch_flags, launch_flags
 from reproductions.harness.console import (
+    DEFAULT_DATA,
     DEFAULT_OUT,
     EXIT_FAILED,
     EXIT_REFUSED,
@@ -29,7 +30,8 @@ from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import PoolError, read_pool
 from reproductions.harness.status import show_status
 from reproductions.plan import plan
-from resnet.recipe import KERNELS, PRECISIONS
+from resnet.data import IMAGE_SHAPES
+from resnet.recipe import KERNELS, NORMALIZATIONS, PRECISIONS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,10 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--experiment", choices=names, default=names[0], help=f"default: {names[0]}")
     exporting.add_argument("--rows", type=lambda text: text.replace(",", " ").split(), help="only these rows")
     exporting.add_argument("--to", type=path_argument, metavar="DIR", help="folder to write to (default: OUT/export)")
+    exporting.add_argument(
+        "--data", type=path_argument, default=DEFAULT_DATA, help="folder of the runs' data (default: data)"
+    )
     exporting.add_argument("--profile", choices=PROFILES, default="paper", help="profile of the nets (default: paper)")
     exporting.add_argument("--train-images", type=int, help="export nets trained on the first N images")
     exporting.add_argument("--precision", choices=PRECISIONS, default="auto", help="export nets trained in it")
     exporting.add_argument("--kernels", choices=KERNELS, default="auto", help="export nets trained by these kernels")
+    _add_evaluate_flags(commands.add_parser("evaluate", help="test error of any weights of a net for small images"))
     for command in (status, publishing, cancelling, exporting):
         command.add_argument(
             "--out", type=path_argument, default=DEFAULT_OUT, help="folder of the runs (default: runs)"
@@ -75,6 +81,30 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("report", help="make the published tables and plots again from the committed records")
     commands.add_parser("check", help="fail if a committed table, plot or the README differs from the records")
     return parser
+
+
+def _add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("weights", help="a file of weights, or the name of released ones, such as cifar_resnet20")
+    add("--data", type=path_argument, default=DEFAULT_DATA, help="folder of the data (default: data)")
+    add("--dataset", choices=IMAGE_SHAPES, help="data set (default: from the weights, else cifar10)")
+    add("--normalization", choices=NORMALIZATIONS, help="of the images, by statistics of the data's training images")
+    add("--mean", type=_numbers, help="of the images instead, a number per channel from 0 to 1: 0.49,0.48,0.45")
+    add("--std", type=_numbers, help="with --mean: what the channels are divided by")
+    add("--model", help="network of the weights, such as cifar_resnet20, if they fit several")
+    add("--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the network, likewise")
+    add("--device", default="auto", help="auto (default): a CUDA GPU if there is one; or cpu, cuda, cuda:1")
+    add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 if available, else fp32")
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(value) for value in text.split(",")]
+
+
+def _evaluate(options: argparse.Namespace, console: Console) -> int:
+    from reproductions.evaluate import evaluate_weights
+
+    return evaluate_weights(options, console)
 
 
 def _list(options: argparse.Namespace, console: Console) -> int:
@@ -146,7 +176,7 @@ def _export(options: argparse.Namespace, console: Console) -> int:
     variant = Variant(options.profile, options.train_images, options.precision, options.kernels)
     experiment = next(experiment for experiment in EXPERIMENTS if experiment.name == options.experiment)
     to = options.to or options.out / "export"
-    return export_weights(experiment, variant, options.rows or None, options.out, to, console)
+    return export_weights(experiment, variant, options.rows or None, options.out, to, console, options.data)
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
@@ -177,6 +207,7 @@ COMMANDS = {
     "report": _report,
     "check": _check,
     "export": _export,
+    "evaluate": _evaluate,
 }
 
 
