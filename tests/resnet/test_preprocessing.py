@@ -172,9 +172,10 @@ def test_the_known_mean_is_the_one_that_was_computed():
     ],
 )
 def test_what_is_not_certain_is_not_claimed(changes):
-    card = read_card(RELEASED[0])
-    assert of_card(card, RELEASED[0]) is not None
-    assert of_card(card | changes, RELEASED[0]) is None
+    (path,) = (path for path in RELEASED if path.stem == "cifar_resnet20")
+    card = read_card(path)
+    assert of_card(card, path) is not None
+    assert of_card(card | changes, path) is None
 
 
 def test_other_normalisations_and_parts_of_the_images_need_the_data():
