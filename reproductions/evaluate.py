@@ -22,7 +22,8 @@ from torch import Tensor
 from reproductions import reported
 from reproductions.harness import provenance
 from reproductions.harness.console import EXIT_INTERRUPTED, EXIT_REFUSED, PUBLISHED, complain, make_console
-from reproductions.harness.records import RecordError, read_record, record_path
+from reproductions.harness.record_files import RecordError, record_path
+from reproductions.harness.records import read_record
 from reproductions.harness.reporting.text import NONE, markdown_table, number
 from reproductions.imagenet.evaluate_checkpoint import record_of
 from resnet import preprocessing
