@@ -159,9 +159,10 @@ class _Wandb:
             name=f"{group.rpartition('/')[2]}, seed {run.seed}, {run.short_id}",
             group=group,
             config=run.specification(),
-            dir=str(folder),
+            dir=str(folder.parent),  # its files are then in OUT/wandb
             resume="allow",
-            reinit="create_new",
+            reinit="create_new",  # several runs at once
+            settings={"silent": True, "console": "off"},  # this process prints what is not this run's alone
         )
 
     def log(self, values: dict[str, float], iteration: int) -> None:
