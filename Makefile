@@ -9,6 +9,7 @@
 # SET="weight_decay=5e-4 learning_rate=0.05": other values than the table's
 # SWEEP="learning_rate=0.05,0.1,0.2 weight_decay=1e-4,5e-4": all combinations, ranked on held-out training images
 # MINUTES=10: what is lacking, as far as the time goes; make reproduce-all MINUTES=10: of all tables
+# TRACK=tensorboard|wandb|trackio: curves while runs are trained; make status JSON=1: for programs
 # SLURM_PROFILE=mycluster  DETACH=1  EXPERIMENT=degradation (of make cancel and make export)  TO=weights (of make export)
 
 # A module's for its own Python: it would take the place of the environment's.
@@ -21,7 +22,7 @@ INSTALLED := $(VENV)/.installed
 
 # A misspelt variable would else be a run with other values than were asked for.
 VARIABLES := PROFILE LAUNCHER SEEDS ROWS DATA OUT DATASET TRAIN_IMAGES PRECISION KERNELS DEVICE PACK SLOTS YES DRY_RUN \
-	MINUTES ALL SLURM_PROFILE DETACH EXPERIMENT TO ANEW PYTHON SET SWEEP
+	MINUTES ALL SLURM_PROFILE DETACH EXPERIMENT TO ANEW TRACK JSON PYTHON SET SWEEP
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
 $(if $(filter-out $(VARIABLES) MAKEFLAGS MAKEOVERRIDES -*-command-variables-*-,$(GIVEN)),$(error there is no variable \
 	$(filter-out $(VARIABLES),$(GIVEN)); the variables are: $(VARIABLES)))
@@ -32,7 +33,7 @@ LAUNCH_FLAGS = $(if $(LAUNCHER),--launcher '$(LAUNCHER)') $(if $(DATA),--data '$
 	$(if $(DEVICE),--device '$(DEVICE)') $(if $(PACK),--pack '$(PACK)') $(if $(SLOTS),--slots '$(SLOTS)') \
 	$(if $(SLURM_PROFILE),--slurm-profile '$(SLURM_PROFILE)') $(if $(call on,$(DETACH)),--detach) \
 	$(if $(call on,$(DRY_RUN)),--dry-run) \
-	$(if $(MINUTES),--minutes '$(MINUTES)') $(if $(call on,$(ALL)),--all)
+	$(if $(MINUTES),--minutes '$(MINUTES)') $(if $(call on,$(ALL)),--all) $(if $(TRACK),--track '$(TRACK)')
 FLAGS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(ROWS),--rows '$(ROWS)') \
 	$(if $(DATASET),--dataset '$(DATASET)') $(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') \
 	$(if $(PRECISION),--precision '$(PRECISION)') $(if $(KERNELS),--kernels '$(KERNELS)') \
@@ -73,8 +74,10 @@ endif
 
 report check list plan: $(INSTALLED) ; @$(BIN)/python -m reproductions $@
 cancel: $(INSTALLED) ; @$(BIN)/python -m reproductions cancel $(if $(EXPERIMENT),'$(EXPERIMENT)') $(OUT_FLAG)
-status publish: $(INSTALLED) ; @$(BIN)/python -m reproductions $@ $(OUT_FLAG)
+status: $(INSTALLED) ; @$(BIN)/python -m reproductions status $(OUT_FLAG) $(if $(call on,$(JSON)),--json)
+publish: $(INSTALLED) ; @$(BIN)/python -m reproductions publish $(OUT_FLAG)
 export: $(INSTALLED) ; @$(BIN)/python -m reproductions export $(OUT_FLAG) $(if $(TO),--to '$(TO)') \
+	$(if $(DATA),--data '$(DATA)') \
 	$(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(ROWS),--rows '$(ROWS)') \
 	$(if $(PROFILE),--profile '$(PROFILE)') $(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') \
 	$(if $(PRECISION),--precision '$(PRECISION)') $(if $(KERNELS),--kernels '$(KERNELS)') $(if $(SET),--set '$(SET)')

@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 
 from reproductions.cifar_table import data_for, not_run_section, on_cifar100, recipe_for, reported_key
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
-from reproductions.harness.reporting.claims import Claim, claims_numbers, claims_section, judge, trend
+from reproductions.harness.reporting.claims import Claim, Finding, claims_numbers, claims_section, judge, trend
 from reproductions.harness.reporting.curves import learning_curves
 from reproductions.harness.reporting.figure import save
+from reproductions.harness.reporting.found import of_findings
 from reproductions.harness.reporting.frame import METRICS
 from reproductions.harness.reporting.page import Page
 
@@ -53,7 +54,6 @@ def rows(profile: str, dataset: str = "cifar10") -> list[Row]:
 
 def report(page: Page) -> list[Path]:
     """Write the errors, tests of the paper's claims about depth, and learning curves; return the files."""
-    plain, residual = ([r for r in page.results if r.row.key.startswith(kind)] for kind in KINDS)
     columns = [
         page.net(),
         page.parameters(),
@@ -65,13 +65,19 @@ def report(page: Page) -> list[Path]:
         page.other_implementations(),
         *page.top5(),
     ]
-    findings = judge(claims(plain, residual), page.results, page.variant)
+    findings = judged(page)
     curves = error_curves(page.results, page.variant)
     return [
         *page.write(columns, [not_run_section(page), claims_section(findings, CONTRASTS)]),
         page.write_csv(claims_numbers(findings), "claims"),
         *save(curves, page.plot_path("curves"), page.description),
     ]
+
+
+def judged(page: Page) -> list[Finding]:
+    """Return what the runs say of the claims."""
+    plain, residual = ([r for r in page.results if r.row.key.startswith(kind)] for kind in KINDS)
+    return judge(claims(plain, residual), page.results, page.variant)
 
 
 def error_curves(results: list[RowResult], variant: Variant) -> Figure | None:
@@ -116,6 +122,7 @@ EXPERIMENT = Experiment(
     source="He et al. 2015, Figures 1 and 6",
     rows=rows,
     report=report,
+    claims=lambda page: of_findings(judged(page)),
 )
 EXPERIMENTS = {"cifar10": EXPERIMENT, "cifar100": on_cifar100(EXPERIMENT, rows)}
 

@@ -19,6 +19,7 @@ from reproductions.harness.launch import Wanted, launch, wanted_runs
 from reproductions.harness.launching.options import LaunchFlags, Options
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm.cluster_profile import load_cluster_profile
+from reproductions.harness.launching.tracking import TRACKERS
 from reproductions.harness.settings import parse_settings, parse_sweep
 from resnet.recipe import KERNELS, PRECISIONS
 
@@ -88,6 +89,7 @@ def add_launch_flags(parser: argparse.ArgumentParser) -> None:
     add("--detach", action="store_true", help="return when the jobs are submitted to SLURM")
     add("--max-starts", type=positive, help="starts without progress before a run is given up (default: 5)")
     add("--checkpoint-seconds", type=_positive_number, default=60, help="time between checkpoints (default: 60)")
+    add("--track", choices=TRACKERS, help="also write the curves to a tracker, while runs are trained")
     add("--dry-run", action="store_true", help="list the runs and their cost, and train nothing")
 
 
@@ -184,4 +186,5 @@ def launch_flags(options: argparse.Namespace, name: str) -> LaunchFlags:
         all=options.all,
         yes=getattr(options, "yes", False),
         dry_run=options.dry_run,
+        track=options.track,
     )

@@ -24,6 +24,7 @@ from reproductions.harness.launching.budget import Budget, Plan, lacking, make_p
 from reproductions.harness.launching.options import LaunchFlags, Options
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.run_paths import duration
+from reproductions.harness.launching.tracking import Tracker
 from reproductions.harness.launching.worker import DeviceLost, Outcome
 from reproductions.harness.record_files import PoolError, RecordError, record_path
 from reproductions.harness.records import Pool, read_pool
@@ -116,6 +117,7 @@ class _Launch:
             if paper and preflight.refuse_without_gpu(self.flags, missing, self.pools, table.experiment.target):
                 return EXIT_REFUSED
             preflight.check_writable(self.paths.out)
+            tracker = self._make_tracker()
             note_tables(self.paths.out, [(one.experiment, one.variant) for one in self.wanted])
             preflight.check_data(plan.runs, self.paths, self.console)
             if plan.runs:
@@ -125,7 +127,7 @@ class _Launch:
                 title = f"{table.experiment.source}, {table.experiment.heading(table.variant)}: {len(self.runs)} runs"
                 text = f"{title}, {len(self.runs) - len(missing) - len(damaged)} already recorded; {text}"
             self.console.print(text)
-            with Display(len(plan.runs), self.console) as display:
+            with Display(len(plan.runs), self.console, tracker) as display:
                 outcome = start(plan.runs, self.paths, display, options)
         except (DataError, ValueError) as error:
             complain(self.console, str(error))
@@ -136,6 +138,18 @@ class _Launch:
         return self._conclude(plan, outcome, options.budget)
 
     # ------------------------------------------------------------------------------------------------------------ plans
+
+    def _make_tracker(self) -> Tracker | None:
+        """Make the tracker of all runs, each in the group of its table and row. Raises ValueError."""
+        if self.flags.track is None:
+            return None
+        seeds, groups = {run.seed for run in self.runs}, dict[Run, str]()
+        for experiment, variant in dict.fromkeys((one.experiment, one.variant) for one in self.wanted):
+            for row in experiment.rows(variant.profile):
+                group = f"{experiment.name}{variant.suffix}/{row.key}"
+                groups = {variant.apply(row.run(seed)): group for seed in seeds} | groups
+        groups = {run: groups.get(run, f"others/{run.model}") for run in self.runs}
+        return Tracker(self.flags.track, self.paths, groups, self.console.print)
 
     def _plan_time(self, missing: list[Run]) -> tuple[Plan, Options]:
         """Plan the launch's minutes and print the plan; returns it with the launcher's options."""

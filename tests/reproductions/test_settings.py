@@ -170,7 +170,8 @@ def test_a_launched_table_with_values_is_found_again(tmp_path):
     pool = read_pool(tmp_path / "records")
     assert launched_tables([tiny], tmp_path, pool) == [(tiny, Variant("smoke")), (tiny, changed)]
     rows = summarize(tmp_path, [tiny])["rows"]
-    assert [(row[1], row[-1]) for row in rows] == [("smoke", "20.00"), ("smoke, momentum=0.8", "10.00")]
+    found = [(row["profile"], row["test_errors"]) for row in rows]
+    assert found == [("smoke", [20.0]), ("smoke, momentum=0.8", [10.0])]
     assert Variant(**json.loads(json.dumps(asdict(changed)))) == changed
 
 
@@ -311,7 +312,8 @@ def test_a_sweep_is_launched_and_its_status_shows_no_test_error(tmp_path, monkey
     assert "make reproduce-tiny PROFILE=smoke ROWS=resnet8" in printed.out
     finals = {record["final"]["validation_error"] for record in pool.records.values()}
     rows = summarize(tmp_path, [make_experiment()])["rows"]
-    assert {row[-1] for row in rows} == {f"{error:.2f}" for error in finals} and len(rows) == 2
+    assert {error for row in rows for error in row["validation_errors"]} == finals and len(rows) == 2
+    assert not any("test_errors" in row for row in rows)
 
 
 # ----------------------------------------------------------------------------------------------------- validation error
