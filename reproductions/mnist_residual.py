@@ -116,7 +116,7 @@ def found(page: Page) -> list[Found]:
     (result,) = page.results
     claims = []
     for epoch in _shown_epochs(page):
-        line = _after(result, epoch)
+        line = _after(result, epoch, page.variant)
         values, target = (
             final_values(line.records, page.metric),
             reported.target(line.row.reported, METRICS[page.metric]),
