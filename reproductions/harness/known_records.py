@@ -17,7 +17,7 @@ from reproductions.harness.records import (
     read_record,
     record_files,
 )
-from resnet.files import write_atomically
+from resnet.files import digest_of_files, write_atomically
 
 _LONG = ("curve", "segments")  # most of a record's text
 
@@ -39,7 +39,7 @@ def read_known_pool(root: Path, whole: bool = True) -> Pool:
     whole: with curves and segments; without them no file is opened whose record is in the cache.
     """
     pool, path = Pool(root), cache_folder(root) / "records.json"
-    code = provenance.sources_digest(provenance.source_files())
+    code = digest_of_files(provenance.source_files())
     known, found = _read(path, code), {}
     for file in record_files(root):
         try:

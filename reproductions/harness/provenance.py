@@ -1,6 +1,5 @@
 """The code, software and hardware of a run."""
 
-import hashlib
 import json
 import os
 import platform
@@ -13,11 +12,13 @@ from pathlib import Path
 import psutil
 import torch
 
+from resnet.files import digest_of_files
 from resnet.kernels import LIBRARY
+from resnet.plugins import OWN
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT_VARIABLE = "RESNET_COMMIT"  # names the commit where the code was copied without its .git
-SOURCES = ("resnet", "reproductions")
+SOURCES = OWN
 SOURCE_SUFFIXES = (".py", ".toml")
 # By these git looks at another repository than the one it is asked for; hooks set them.
 _GIT_ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY")
@@ -50,14 +51,6 @@ def _git(*arguments: str) -> str | None:
         return None
 
 
-def sources_digest(files: dict[str, bytes]) -> str:
-    """Return the SHA-256 of source files, given by paths relative to the repository, with forward slashes."""
-    digest = hashlib.sha256()
-    for name in sorted(files):
-        digest.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
-    return digest.hexdigest()
-
-
 def source_files(root: Path | None = None) -> dict[str, bytes]:
     """Read the code that decides results and reports, and the reported numbers, by paths relative to the repository.
 
@@ -70,7 +63,7 @@ def source_files(root: Path | None = None) -> dict[str, bytes]:
 
 def resnet_digest(files: dict[str, bytes]) -> str:
     """Return the digest of the package resnet, which decides results, among these source files."""
-    return sources_digest({n: text for n, text in files.items() if n.startswith("resnet/") and n.endswith(".py")})
+    return digest_of_files({n: text for n, text in files.items() if n.startswith("resnet/") and n.endswith(".py")})
 
 
 def code_identity() -> dict:
@@ -121,7 +114,7 @@ def _described_code(files: dict[str, bytes]) -> dict:
         commit, modified, digest = (described[name] for name in ("commit", "modified", "sources_sha256"))
     except (OSError, ValueError, TypeError, KeyError):
         return {"commit": None, "modified": True}
-    return {"commit": commit, "modified": modified if digest == sources_digest(files) else True}
+    return {"commit": commit, "modified": modified if digest == digest_of_files(files) else True}
 
 
 def describe(code: dict) -> str:
@@ -144,7 +137,7 @@ def committed_resnet_digest(commit: str) -> str | None:
     if names is None:
         return None
     shown = {name: _git("show", f"{commit}:{name}") for name in names.split("\0") if name.endswith(".py")}
-    return sources_digest({name: text.encode() for name, text in shown.items() if text is not None})
+    return digest_of_files({name: text.encode() for name, text in shown.items() if text is not None})
 
 
 def device_name(device: torch.device) -> str:

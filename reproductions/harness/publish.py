@@ -26,7 +26,7 @@ from reproductions.harness.reporting.page import Page, make_page
 from reproductions.harness.reporting.summary import write_summary
 from reproductions.layer_responses.measuring import RESPONSES
 from resnet.data import KNOWN_COPIES
-from resnet.files import write_atomically
+from resnet.files import digest_of_files, write_atomically
 from resnet.run import Run
 from resnet.weights import WeightsError
 
@@ -171,7 +171,7 @@ def report(tables: Sequence[Table], results: Path, readme: Path) -> tuple[list[P
 def _made_by(tables: Sequence[Table]) -> dict[str, str]:
     """Identify the code, tables and packages that decide a report besides the files of results."""
     versions = {name: metadata.version(name) for name in ("matplotlib", "numpy", "pandas", "scipy", "torch")}
-    code = provenance.sources_digest(provenance.source_files())
+    code = digest_of_files(provenance.source_files())
     names = " ".join(f"{experiment.name}{variant.suffix}" for experiment, variant in tables)
     return {"code": code, "tables": names, **versions}
 

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from resnet.plugins import Plugin
 from resnet.recipe import Recipe
 from resnet.run import Run, canonical_json
 
@@ -66,6 +67,7 @@ OTHER_RECIPES = {
     "hard_weight": 0.5,
     "statistics_batches": 391,
     "jittered": "hue",
+    "plugins": (Plugin("examples.cutmix:CutMix"),),
 }
 # What a change of one field needs to have a meaning.
 BASE_RUNS = {
@@ -96,7 +98,7 @@ def test_identity_is_pinned(run, identity):
 
 def test_every_field_makes_another_identity():
     assert set(OTHER_RECIPES) == {field.name for field in fields(Recipe)}
-    assert set(OTHER_RUNS) == {field.name for field in fields(Run)} - {"recipe", "teacher"}
+    assert set(OTHER_RUNS) == {field.name for field in fields(Run)} - {"recipe", "teacher", "arrays"}
     run, teacher = Run("cifar_resnet20"), Run("cifar_resnet32")
     others = [replace(run, **{name: value}) for name, value in OTHER_RUNS.items()]
     for name, value in OTHER_RECIPES.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reproductions.harness import provenance
 from reproductions.harness.launching.private import check_private
-from resnet.files import write_atomically
+from resnet.files import digest_of_files, write_atomically
 
 
 def take(folder: Path) -> Path:
@@ -25,7 +25,7 @@ def take(folder: Path) -> Path:
     files = provenance.source_files()
     if identity != provenance.code_identity() or identity["resnet_sha256"] != provenance.resnet_digest(files):
         raise ValueError("the code was edited while it was copied for the jobs; start again")
-    described = {**identity, "sources_sha256": provenance.sources_digest(files)}
+    described = {**identity, "sources_sha256": digest_of_files(files)}
     files[provenance.CODE_FILE] = json.dumps(described, indent=1).encode()
     snapshot = folder / hashlib.sha256(files[provenance.CODE_FILE]).hexdigest()[:16]
     check_private(folder)
