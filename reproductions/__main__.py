@@ -63,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     names = [experiment.name for experiment in EXPERIMENTS]
     exporting.add_argument("--experiment", choices=names, default=names[0], help=f"default: {names[0]}")
     exporting.add_argument("--rows", type=lambda text: text.replace(",", " ").split(), help="only these rows")
+    text = "results of your own, which take plugins and data of your own"
+    publishing.add_argument("--to", type=path_argument, metavar="DIR", help=f"{text} (default: results)")
     exporting.add_argument("--to", type=path_argument, metavar="DIR", help="folder to write to (default: OUT/export)")
     exporting.add_argument("--profile", choices=PROFILES, default="paper", help="profile of the nets (default: paper)")
     exporting.add_argument("--train-images", type=int, help="export nets trained on the first N images")
@@ -121,6 +123,11 @@ def _cancel(options: argparse.Namespace, console: Console) -> int:
 
 
 def _publish(options: argparse.Namespace, console: Console) -> int:
+    if options.to is not None and options.to.resolve() != PUBLISHED:
+        new, refused = publish.publish(options.out / "records", options.to, foreign=True)
+        _say_published(new, refused, console)
+        console.print(f"{len(new)} records published in {options.to}, {len(refused)} refused")
+        return int(bool(refused))
     new, refused = publish.publish(options.out / "records", PUBLISHED)
     _say_published(new, refused, console)
     measured, unfit = publish.publish_measurements(options.out, PUBLISHED)

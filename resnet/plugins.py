@@ -13,6 +13,8 @@ import inspect
 import math
 import re
 import sys
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -108,7 +110,7 @@ class Plugin:
             raise PluginError(f"plugin {self} can't be made with the options {self.options}: {_said(error)}") from error
 
 
-def sources_outside(plugins: list[Plugin]) -> dict[str, bytes]:
+def sources_outside(plugins: Iterable[Plugin]) -> dict[str, bytes]:
     """Read the sources of the plugins that are not in this repository, by the paths that Python would import."""
     return {name: text for one in plugins if not is_own(one) for name, text in _sources(one.path).items()}
 
@@ -118,15 +120,16 @@ def is_own(plugin: Plugin) -> bool:
     return plugin.path.partition(".")[0] in OWN
 
 
-def imported_versions(plugins: list[Plugin]) -> dict[str, str]:
+def imported_versions(plugins: Collection[Plugin]) -> dict[str, str]:
     """Return the versions of the installed distributions that the plugins' sources import, by name."""
     names, own = set(), {plugin.module.partition(".")[0] for plugin in plugins}
     for text in (text for one in plugins for file, text in _sources(one.path).items() if file.endswith(".py")):
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names.add(node.module.partition(".")[0])
+        with suppress(SyntaxError):  # of a file that the plugin does not import
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.Import):
+                    names |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    names.add(node.module.partition(".")[0])
     names -= {*sys.stdlib_module_names, *OWN, *own}
     found = metadata.packages_distributions() if names else {}
     return {one: metadata.version(one) for one in sorted({one for name in names for one in found.get(name, [])})}

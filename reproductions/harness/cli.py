@@ -19,6 +19,7 @@ from reproductions.harness.launch import Wanted, launch, wanted_runs
 from reproductions.harness.launching.options import LaunchFlags, Options
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm.cluster_profile import load_cluster_profile
+from resnet.data import DataError
 from resnet.recipe import KERNELS, PRECISIONS
 
 
@@ -26,7 +27,7 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
     """Parse the command line; ``experiment`` among the options is the one for the data set that they name."""
     experiment = _choose_experiment(experiments, arguments)
     parser = argparse.ArgumentParser(
-        prog=f"python -m reproductions.{experiment.module}",
+        prog=experiment.program,
         description=f"{experiment.title} ({experiment.source})",
         epilog=experiment.epilog,
     )
@@ -52,7 +53,7 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
         options.seeds = options.seeds or experiment.seeds[options.profile]
         options.runs = experiment.runs(options.variant, options.seeds, options.rows)
         options.variant = experiment.resolve(options.variant, options.rows)
-    except ValueError as error:
+    except (ValueError, DataError) as error:
         parser.error(str(error))
     return options
 

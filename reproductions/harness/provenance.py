@@ -140,6 +140,16 @@ def committed_resnet_digest(commit: str) -> str | None:
     return digest_of_files({name: text.encode() for name, text in shown.items() if text is not None})
 
 
+@cache
+def committed_module_digest(commit: str, module: str) -> str | None:
+    """Return the digest of a plugin's module in this repository at ``commit``; None if it is not there."""
+    path = module.replace(".", "/")
+    for name in (f"{path}.py", f"{path}/__init__.py"):
+        if commit and not commit.startswith("-") and (text := _git("show", f"{commit}:{name}")) is not None:
+            return digest_of_files({name: text.encode()})
+    return None
+
+
 def device_name(device: torch.device) -> str:
     """Return the GPU's or processor's name."""
     if device.type == "cuda":
