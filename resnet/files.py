@@ -31,7 +31,7 @@ def write_atomically(path: Path, content: bytes, exclusive: bool = False, durabl
         Path(temporary).unlink(missing_ok=True)
 
 
-def digest_of_files(files: dict[str, bytes]) -> str:
+def sources_digest(files: dict[str, bytes]) -> str:
     """Return the SHA-256 of files by their names, paths with forward slashes."""
     digest = hashlib.sha256()
     for name in sorted(files):

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from resnet.files import digest_of_files
+from resnet.files import sources_digest
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = ("resnet", "reproductions", "examples")  # packages of this repository, whose commit is in every record
@@ -60,7 +60,7 @@ class Plugin:
             )
         for name, value in options.items():
             _check_plain(value, f"plugin {path}: option {name}")
-        self._set(path, copy.deepcopy(options), digest_of_files(_sources(path)))
+        self._set(path, copy.deepcopy(options), sources_digest(_sources(path)))
 
     @classmethod
     def recorded(cls, values: dict) -> "Plugin":
@@ -89,7 +89,7 @@ class Plugin:
 
     def load(self):
         """Import the class and make an object of it. Raises PluginError, also for another source than the plugin's."""
-        if (here := digest_of_files(_sources(self.path))) != self.sha256:
+        if (here := sources_digest(_sources(self.path))) != self.sha256:
             raise PluginError(f"plugin {self}: the run was declared with a source whose SHA-256 is {self.sha256[:16]}, "
                               f"but the source here has {here[:16]}; put that source back, or declare the run "
                               "anew")  # fmt: skip

@@ -1,5 +1,7 @@
 """The code, software and hardware of a run."""
 
+from __future__ import annotations
+
 import json
 import os
 import platform
@@ -8,13 +10,15 @@ from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
-import torch
 
-from resnet.files import digest_of_files
-from resnet.kernels import LIBRARY
+from resnet.files import sources_digest
 from resnet.plugins import OWN
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT_VARIABLE = "RESNET_COMMIT"  # names the commit where the code was copied without its .git
@@ -63,7 +67,7 @@ def source_files(root: Path | None = None) -> dict[str, bytes]:
 
 def resnet_digest(files: dict[str, bytes]) -> str:
     """Return the digest of the package resnet, which decides results, among these source files."""
-    return digest_of_files({n: text for n, text in files.items() if n.startswith("resnet/") and n.endswith(".py")})
+    return sources_digest({n: text for n, text in files.items() if n.startswith("resnet/") and n.endswith(".py")})
 
 
 def code_identity() -> dict:
@@ -114,7 +118,7 @@ def _described_code(files: dict[str, bytes]) -> dict:
         commit, modified, digest = (described[name] for name in ("commit", "modified", "sources_sha256"))
     except (OSError, ValueError, TypeError, KeyError):
         return {"commit": None, "modified": True}
-    return {"commit": commit, "modified": modified if digest == digest_of_files(files) else True}
+    return {"commit": commit, "modified": modified if digest == sources_digest(files) else True}
 
 
 def describe(code: dict) -> str:
@@ -137,7 +141,7 @@ def committed_resnet_digest(commit: str) -> str | None:
     if names is None:
         return None
     shown = {name: _git("show", f"{commit}:{name}") for name in names.split("\0") if name.endswith(".py")}
-    return digest_of_files({name: text.encode() for name, text in shown.items() if text is not None})
+    return sources_digest({name: text.encode() for name, text in shown.items() if text is not None})
 
 
 @cache
@@ -146,13 +150,15 @@ def committed_module_digest(commit: str, module: str) -> str | None:
     path = module.replace(".", "/")
     for name in (f"{path}.py", f"{path}/__init__.py"):
         if commit and not commit.startswith("-") and (text := _git("show", f"{commit}:{name}")) is not None:
-            return digest_of_files({name: text.encode()})
+            return sources_digest({name: text.encode()})
     return None
 
 
 def device_name(device: torch.device) -> str:
     """Return the GPU's or processor's name."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
@@ -173,6 +179,8 @@ def hardware(device: torch.device, threads: int, processes: int = 1) -> dict:
 
 def origin(device: torch.device) -> dict:
     """Describe the hardware, versions and code of this process's results."""
+    import torch
+
     return {
         "hardware": hardware(device, torch.get_num_threads()),
         "versions": versions(),
@@ -188,11 +196,13 @@ def _installed(package: str) -> str | None:
         return None
 
 
-def versions(kernels: str = LIBRARY) -> dict:
+def versions(kernels: str = "library") -> dict:
     """Return the versions of Python, torch, CUDA, cuDNN and Triton, and the ``kernels``: "library" or "fused".
 
     The versions of CUDA and cuDNN are None without a GPU, Triton's if it is not installed.
     """
+    import torch
+
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # which is a string of a class of its own

@@ -17,8 +17,9 @@ from reproductions.harness import provenance
 from reproductions.harness.exact_errors import EXACT_ERRORS
 from reproductions.harness.experiment import Experiment, Table, kept_runs
 from reproductions.harness.final_weights import read_final_weights
-from reproductions.harness.known_records import cache_folder, file_state, read_known_pool
-from reproductions.harness.records import Pool, read_pool, record_path, weights_path
+from reproductions.harness.known_records import read_known_pool
+from reproductions.harness.record_files import cache_folder, file_state, record_path, weights_path
+from reproductions.harness.records import Pool, read_pool
 from reproductions.harness.reporting.figure import read_description
 from reproductions.harness.reporting.frame import CURVES, RUNS, write_frames
 from reproductions.harness.reporting.index import write_index
@@ -26,7 +27,7 @@ from reproductions.harness.reporting.page import Page, make_page
 from reproductions.harness.reporting.summary import write_summary
 from reproductions.layer_responses.measuring import RESPONSES
 from resnet.data import KNOWN_COPIES
-from resnet.files import digest_of_files, write_atomically
+from resnet.files import write_atomically
 from resnet.plugins import Plugin, is_own
 from resnet.run import Run
 from resnet.weights import WeightsError
@@ -187,7 +188,7 @@ def report(tables: Sequence[Table], results: Path, readme: Path) -> tuple[list[P
 def _made_by(tables: Sequence[Table]) -> dict[str, str]:
     """Identify the code, tables and packages that decide a report besides the files of results."""
     versions = {name: metadata.version(name) for name in ("matplotlib", "numpy", "pandas", "scipy", "torch")}
-    code = digest_of_files(provenance.source_files())
+    code = provenance.sources_digest(provenance.source_files())
     names = " ".join(f"{experiment.name}{variant.suffix}" for experiment, variant in tables)
     return {"code": code, "tables": names, **versions}
 

@@ -18,18 +18,12 @@ from reproductions.harness import provenance, publish, records
 from reproductions.harness.experiment import Experiment, Row, Variant
 from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.known_records import read_known_pool
-from reproductions.harness.records import (
-    ORIGIN,
-    SCHEMA,
-    read_record,
-    record_path,
-    seal,
-    weights_path,
-)
+from reproductions.harness.record_files import record_path, weights_path
+from reproductions.harness.records import ORIGIN, SCHEMA, read_record, seal
 from reproductions.harness.reporting.figure import save
 from resnet.data import Arrays
 from resnet.data.cifar import KNOWN_COPIES
-from resnet.files import digest_of_files
+from resnet.files import sources_digest
 from resnet.plugins import Plugin
 from resnet.recipe import Recipe
 from resnet.run import Run
@@ -149,7 +143,7 @@ def test_plugins_of_the_repository_are_published_as_they_are_in_the_commit(repos
     (repository / "examples").mkdir()
     (repository / "examples" / "cutmix.py").write_text("class CutMix: ...\n")
     commit(repository)
-    digest = digest_of_files({"examples/cutmix.py": b"class CutMix: ...\n"})
+    digest = sources_digest({"examples/cutmix.py": b"class CutMix: ...\n"})
     own(run=with_plugin("examples.cutmix:CutMix", digest))
     changed, outside = with_plugin("examples.cutmix:CutMix", "2" * 64), with_plugin("mine.cutmix:CutMix", digest)
     own(run=changed), own(run=outside)

@@ -30,7 +30,7 @@ from reproductions.harness.launching.slurm.submissions import (
     submissions_folder,
 )
 from reproductions.harness.launching.worker import ExecutionOptions, Outcome
-from reproductions.harness.records import record_path
+from reproductions.harness.record_files import record_path
 from resnet.run import Run
 
 _POLL_SECONDS = 2.0
@@ -167,8 +167,9 @@ def _submit(
     parameters = options.slurm.submitit_parameters()
     if (minutes := options.budget.minutes) is not None:
         parameters["timeout_min"] = math.ceil(minutes + options.slurm.signal_seconds / 60) + _MARGIN_MINUTES
-    where, modules = shlex.quote(str(code)), shlex.quote(f"{code}:{code / PLUGINS}")
-    parameters["slurm_setup"] = [*parameters["slurm_setup"], f"cd {where}", f"export PYTHONPATH={modules}"]
+    modules = ":".join(str(path) for path in (code, code / PLUGINS) if path == code or path.exists())
+    setup = [f"cd {shlex.quote(str(code))}", f"export PYTHONPATH={shlex.quote(modules)}"]
+    parameters["slurm_setup"] = [*parameters["slurm_setup"], *setup]
     identity, threads = provenance.code_identity(), parameters["cpus_per_task"]
     pack = options.pack if options.pack and options.slurm.processes == 1 else 1  # several processes train one by one
     starts = range(0, len(begun), pack)

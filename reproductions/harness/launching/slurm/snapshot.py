@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reproductions.harness import provenance
 from reproductions.harness.launching.private import check_private
-from resnet.files import digest_of_files, write_atomically
+from resnet.files import write_atomically
 from resnet.plugins import Plugin, sources_outside
 
 PLUGINS = "plugins"  # the folder of the copy that plugins' own packages are copied to
@@ -30,9 +30,9 @@ def take(folder: Path, plugins: Collection[Plugin] = ()) -> Path:
     files = provenance.source_files()
     if identity != provenance.code_identity() or identity["resnet_sha256"] != provenance.resnet_digest(files):
         raise ValueError("the code was edited while it was copied for the jobs; start again")
-    described = {**identity, "sources_sha256": digest_of_files(files)}
+    described = {**identity, "sources_sha256": provenance.sources_digest(files)}
     if outside := {f"{PLUGINS}/{name}": text for name, text in sources_outside(plugins).items()}:
-        described["plugins_sha256"] = digest_of_files(outside)
+        described["plugins_sha256"] = provenance.sources_digest(outside)
         files |= outside
     files[provenance.CODE_FILE] = json.dumps(described, indent=1).encode()
     snapshot = folder / hashlib.sha256(files[provenance.CODE_FILE]).hexdigest()[:16]
