@@ -7,7 +7,7 @@
 # DATASET=cifar10|imagenet (bag of tricks)  TRAIN_IMAGES=45000  PRECISION=fp32|bf16|fp16  DEVICE=cuda:1
 # KERNELS=library|fused (fused: not yet run on a GPU)  PACK=auto|8  SLOTS=2  YES=1  DRY_RUN=1
 # MINUTES=10: what is lacking, as far as the time goes; make reproduce-all MINUTES=10: of all tables
-# SLURM_PROFILE=mycluster  DETACH=1  EXPERIMENT=degradation (of make cancel and make export)  TO=folder (of make export and make publish)
+# SLURM_PROFILE=mycluster  DETACH=1  EXPERIMENT=degradation (of make cancel and make export)  TO=folder (of make export, make publish)
 
 # A module's for its own Python: it would take the place of the environment's.
 unexport PYTHONHOME

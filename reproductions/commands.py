@@ -45,8 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="the status of the runs in a folder")
     publishing = commands.add_parser("publish", help="check finished records and copy them into results/")
     cancelling = commands.add_parser("cancel", help="cancel an experiment's jobs on SLURM; checkpoints stay")
-    launches = [*(experiment.name for experiment in EXPERIMENTS), "evidence"]  # by the name of their jobs
-    cancelling.add_argument("experiment", choices=launches)
+    cancelling.add_argument("experiment", help="the name of its jobs; evidence: the launch for all tables")
     exporting = commands.add_parser("export", help="final weights of an experiment's nets as safetensors files")
     names = [experiment.name for experiment in EXPERIMENTS]
     exporting.add_argument("--experiment", choices=names, default=names[0], help=f"default: {names[0]}")
@@ -97,6 +96,12 @@ def _evidence(options: argparse.Namespace, console: Console) -> int:
 
 def _cancel(options: argparse.Namespace, console: Console) -> int:
     """Cancel the jobs of an experiment that were submitted from a folder."""
+    names = dict.fromkeys([*(experiment.name for experiment in EXPERIMENTS), "evidence"])
+    names |= dict.fromkeys(submission.experiment for submission in submissions.read_submissions(options.out))
+    if options.experiment not in names:
+        complain(console, f"there is no experiment {options.experiment}, and no job of that name from {options.out}; "
+                          f"known names: {', '.join(names)}")  # fmt: skip
+        return EXIT_REFUSED
     try:
         jobs = submissions.cancel(options.experiment, options.out)
     except ValueError as error:

@@ -86,7 +86,7 @@ def _bottlenecks(net: nn.Module, blocks: list[Bottleneck]) -> Fused:
 
 def _fits(layer: Layer) -> bool:
     conv, norm = layer.conv, layer.norm
-    first = conv is not None and conv.in_channels == 3
+    first = type(conv) is nn.Conv2d and conv.in_channels == 3
     return (
         type(norm) is nn.BatchNorm2d
         and norm.affine

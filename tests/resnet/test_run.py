@@ -1,5 +1,7 @@
 """A run's identity: the same wherever it is computed, another one for whatever changes the result."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -94,6 +96,20 @@ OTHER_RUNS = {
 def test_identity_is_pinned(run, identity):
     assert run.identity == identity
     assert run.short_id == identity[:16]
+
+
+SPECIFICATIONS = [  # the digest of the text, with its order
+    (PINNED[0][0], "5dafb6bcb2ddf8ee3255c12d802fe9c89870eb36dcd2312bb0d16b9942e188cf"),
+    (
+        Run("cifar_resnet20", Recipe(temperature=10), teacher=Run("cifar_resnet32")),
+        "a989b35b5d13adb8713a9cbaa1a29e5e9ebd9a50876c153d63ad3e25c89ea17b",
+    ),
+]
+
+
+@pytest.mark.parametrize(("run", "digest"), SPECIFICATIONS)
+def test_specification_without_plugins_and_arrays_is_pinned(run, digest):
+    assert hashlib.sha256(json.dumps(run.specification()).encode()).hexdigest() == digest
 
 
 def test_every_field_makes_another_identity():
