@@ -20,6 +20,7 @@ from resnet.device import (
     has_bf16,
     keep_freed_memory,
     no_garbage_collection,
+    refuse_to_wait,
     resolve_precision,
 )
 from resnet.distributed import ALONE, Group, distribute
@@ -348,6 +349,8 @@ class Trainer:
             for size in self.batches.sizes:
                 for _ in range(steps):
                     self._compute(size)
+            if self._recordable and self.hooks:
+                self._rehearse()
         self.load_state_dict(before)
         self._set_learning_rate(self.learning_rate)
         self._prepared = True
@@ -359,17 +362,29 @@ class Trainer:
             return self._make_graphs()
         before = copy.deepcopy(self.state_dict())
         try:
-            return self._make_graphs()
+            return self._make_graphs() if self._recordable else {}
         except RuntimeError as error:
-            if _is_out_of_memory(error) or not (name := self.hooks.running):
-                raise
-            warnings.warn(f"{self.run}: {name} can't be recorded in a CUDA graph, probably because it reads a value "
-                          f"back from the device; the run goes on without one, more slowly ({error})",
-                          stacklevel=2)  # fmt: skip
-        self._recordable = False
+            self._go_without_graphs(error)
         self.load_state_dict(before)
         self._set_learning_rate(self.learning_rate)
         return {}
+
+    def _rehearse(self) -> None:
+        """Compute a step that must not wait for the device, because a failed recording can break CUDA's allocator."""
+        try:
+            with refuse_to_wait(self.device):
+                self._compute(self.batches.sizes[0])
+        except RuntimeError as error:
+            self._go_without_graphs(error)
+
+    def _go_without_graphs(self, error: RuntimeError) -> None:
+        """Warn that a plugin can't be recorded. Raises the error again if it is not a plugin's, or of the memory."""
+        if _is_out_of_memory(error) or not (name := self.hooks.running):
+            raise error
+        warnings.warn(f"{self.run}: {name} can't be recorded in a CUDA graph, because it reads a value back from the "
+                      f"device, for example; the run goes on without one, more slowly ({error})",
+                      stacklevel=2)  # fmt: skip
+        self._recordable = False
 
     def _make_graphs(self) -> dict[int, "torch.cuda.CUDAGraph"]:
         graphs = {}

@@ -1,5 +1,6 @@
 """Small data sets of a user's own, given as arrays by a function, and their files for the processes of jobs."""
 
+import io
 import re
 import zipfile
 import zlib
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from resnet.data.dataset import DataError, ImageDataset
+from resnet.files import write_atomically
 
 _FIELDS = ("train_images", "train_labels", "test_images", "test_labels")
 _makers: dict[str, Callable[[], Sequence]] = {}
@@ -57,7 +59,11 @@ def is_added(name: str) -> bool:
 def make(name: str) -> ImageDataset:
     """Make an added data set, once. Raises DataError for arrays that are no data set."""
     if name not in _made:
-        arrays = _makers[name]()
+        try:
+            arrays = _makers[name]()
+        except Exception as error:  # the function's own
+            text = f"the function of the data set {name} failed: {type(error).__name__}: {error}"
+            raise DataError(text) from error
         if not isinstance(arrays, (tuple, list)) or len(arrays) != len(_FIELDS):
             raise DataError(f"the function of the data set {name} must return four arrays: {', '.join(_FIELDS)}")
         _made[name] = _checked(name, dict(zip(_FIELDS, map(np.asarray, arrays))))
@@ -65,13 +71,17 @@ def make(name: str) -> ImageDataset:
 
 
 def save(dataset: ImageDataset, folder: Path) -> None:
-    """Write a data set's arrays into ``folder``, for processes that can't make them; an existing file is kept."""
-    path = _path(folder, dataset.name, dataset.digest)
+    """Write a data set's arrays into ``folder``, for processes that can't make them; an existing file is kept.
+
+    Raises DataError if the file can't be written.
+    """
+    path, content = _path(folder, dataset.name, dataset.digest), io.BytesIO()
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".new.npz")
-        np.savez(unfinished, **{field: getattr(dataset, field) for field in _FIELDS})
-        unfinished.replace(path)
+        np.savez(content, **{field: getattr(dataset, field) for field in _FIELDS})
+        try:
+            write_atomically(path, content.getvalue())
+        except OSError as error:
+            raise DataError(f"{path} can't be written ({error}); name another folder with --out") from error
 
 
 def read(name: str, arrays: Arrays, folder: Path) -> ImageDataset:

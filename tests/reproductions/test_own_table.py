@@ -125,6 +125,14 @@ def test_a_script_of_its_own_is_run_from_anywhere_and_goes_on(folder, tmp_path):
     assert (tmp_path / "out" / "tables" / "mytable_short.md").exists()
 
 
+@pytest.mark.slurm
+def test_slurm_gives_the_same_weights_as_inline(table, cluster, tmp_path, monkeypatch):
+    assert run(table, tmp_path / "inline", "--launcher", "inline") == 0
+    monkeypatch.chdir(tmp_path)
+    assert run(table, tmp_path / "slurm", "--launcher", "slurm", "--slurm-profile", "testcluster") == 0
+    assert weights(tmp_path / "inline") == weights(tmp_path / "slurm")
+
+
 def test_an_edited_plugin_is_another_run_and_the_old_one_is_refused(table, folder, tmp_path):
     old = table.EXPERIMENT.rows("short")[1].run(0)
     file = next(folder.glob("*/__init__.py"))
@@ -225,6 +233,14 @@ def test_arrays_that_are_no_data_set_are_refused(wrong, said):
     add_arrays("wrong_arrays", lambda: wrong)
     with pytest.raises(DataError, match=said):
         Run("cifar_resnet8", data="wrong_arrays")
+
+
+def test_a_function_that_fails_is_named():
+    add_arrays("failing_arrays", lambda: np.load("nowhere.npy"))
+    with pytest.raises(
+        DataError, match=r"function of the data set failing_arrays failed: FileNotFoundError: .*nowhere"
+    ):
+        Run("cifar_resnet8", data="failing_arrays")
 
 
 def test_names_that_can_not_be_given():

@@ -1,6 +1,7 @@
 """Plugins at work in a trainer: resumed equals uninterrupted, what hooks get and return, and what can't be recorded."""
 
 import warnings
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import hooked
@@ -199,29 +200,37 @@ def test_a_teacher_with_plugins_is_built_with_them(data):
 def unrecordable(monkeypatch):
     """A trainer on the CPU that records its steps with a plugin that fails then."""
 
-    def make(run, data):
+    def make(run, data, rehearsed):
         trainer = Trainer(run, data)
         (plugin,) = (one for _, one in trainer.hooks._objects if isinstance(one, hooked.ReadsBack))
 
-        def make_graphs():
+        @contextmanager
+        def recording(*_):
             plugin.recording = True
             try:
-                trainer._compute(8)
+                yield
             finally:
                 plugin.recording = False
 
+        def make_graphs():
+            assert not rehearsed, "the rehearsal has found it"
+            with recording():
+                trainer._compute(8)
+
         trainer._recordable = True
         monkeypatch.setattr(trainer, "_make_graphs", make_graphs)
+        monkeypatch.setattr("resnet.trainer.refuse_to_wait", recording if rehearsed else nullcontext)
         return trainer
 
     return make
 
 
-def test_a_hook_that_can_not_be_recorded_is_named_and_the_run_goes_on(data, unrecordable):
+@pytest.mark.parametrize("rehearsed", [True, False])
+def test_a_hook_that_can_not_be_recorded_is_named_and_the_run_goes_on(data, unrecordable, rehearsed):
     run = make_run(with_plugins(Plugin("hooked:ReadsBack"), *EXAMPLES))
     whole = train_to_the_end(run, data)
-    trainer = unrecordable(run, data)
-    with pytest.warns(UserWarning, match="plugin hooked:ReadsBack: batch can't be recorded in a CUDA graph, probably"):
+    trainer = unrecordable(run, data, rehearsed)
+    with pytest.warns(UserWarning, match="plugin hooked:ReadsBack: batch can't be recorded in a CUDA graph, because"):
         trainer.step()
     assert not trainer._graphs and not trainer._recordable
     with warnings.catch_warnings():
