@@ -237,9 +237,7 @@ def test_arrays_that_are_no_data_set_are_refused(wrong, said):
 
 def test_a_function_that_fails_is_named():
     add_arrays("failing_arrays", lambda: np.load("nowhere.npy"))
-    with pytest.raises(
-        DataError, match=r"function of the data set failing_arrays failed: FileNotFoundError: .*nowhere"
-    ):
+    with pytest.raises(DataError, match="of the data set failing_arrays failed: FileNotFoundError: .*nowhere"):
         Run("cifar_resnet8", data="failing_arrays")
 
 
