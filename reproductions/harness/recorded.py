@@ -11,9 +11,10 @@ from reproductions.harness.launched import launched_tables
 def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dict:
     """Summarize the records below ``out`` in plain values.
 
-    ``experiments``: those whose tables are listed; None for all. The summary has "rows": experiment, profile, row, runs
-    done of all, diverged, and errors in percent, as texts; "records": their number; "in_no_table": the number that no
-    row shows; "damaged": a sentence for each file that can't be used.
+    ``experiments``: those whose tables are listed; None for all. The summary has "rows", each with the experiment,
+    profile and row, "seeds", the number of "done" and of "diverged" ones, and "test_errors" in percent, None for a run
+    that diverged; "records": their number; "in_no_table": the number that no row shows; "damaged": a sentence for each
+    file that can't be used.
     """
     if experiments is None:
         from reproductions.experiments import EXPERIMENTS as experiments
@@ -25,9 +26,9 @@ def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dic
             if result.records:
                 left.difference_update(record["identity"] for record in result.records)
                 diverged = sum(record["status"] == "diverged" for record in result.records)
-                errors = [record["final"]["test_error"] for record in result.records]
-                shown = ", ".join("–" if error is None else f"{error:.2f}" for error in errors)
-                done = f"{len(result.records)}/{seeds}"
-                rows.append([experiment.name, variant.name, result.row.key, done, str(diverged), shown])
+                names = {"experiment": experiment.name, "profile": variant.name, "row": result.row.key}
+                counts = {"seeds": seeds, "done": len(result.records), "diverged": diverged}
+                metric = "validation_error" if variant.sweep else "test_error"  # which a sweep hides
+                rows.append({**names, **counts, f"{metric}s": [record["final"][metric] for record in result.records]})
     damaged = [f"{error.kind}: {error}" for error in pool.damaged.values()]
     return {"rows": rows, "records": len(pool.records), "in_no_table": len(left), "damaged": damaged}
