@@ -14,6 +14,7 @@ from reproductions.harness.cli import add_launch_flags, launch_flags
 from reproductions.harness.console import (
     DEFAULT_DATA,
     DEFAULT_OUT,
+    EXIT_FAILED,
     EXIT_REFUSED,
     PUBLISHED,
     complain,
@@ -26,6 +27,7 @@ from reproductions.harness.launch import launch
 from reproductions.harness.launching.slurm import submissions
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import read_pool
+from reproductions.harness.reporting.notes import NoteError
 from reproductions.plan import plan
 from resnet.data import IMAGE_SHAPES
 from resnet.recipe import KERNELS, NORMALIZATIONS, PRECISIONS
@@ -163,7 +165,11 @@ def _export(options: argparse.Namespace, console: Console) -> int:
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
-    written, pool = publish.report(PUBLISHED_TABLES, PUBLISHED, ROOT / publish.README)
+    try:
+        written, pool = publish.report(PUBLISHED_TABLES, PUBLISHED, ROOT / publish.README)
+    except NoteError as error:
+        complain(console, str(error))
+        return EXIT_FAILED
     show_files(written, ROOT)
     for error in pool.damaged.values():
         complain(console, f"{error.kind}: {error}")

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 
 from reproductions.cifar_table import recipe_for
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
-from reproductions.harness.reporting.claims import Claim, claims_numbers, claims_section, judge, trend
+from reproductions.harness.reporting.claims import Claim, Finding, claims_numbers, claims_section, judge, trend
 from reproductions.harness.reporting.curves import learning_curves
 from reproductions.harness.reporting.figure import save
+from reproductions.harness.reporting.found import of_findings
 from reproductions.harness.reporting.frame import METRICS
 from reproductions.harness.reporting.page import Page
 
@@ -52,7 +53,6 @@ def rows(profile: str) -> list[Row]:
 
 def report(page: Page) -> list[Path]:
     """Write the errors, tests of the paper's claims about depth, and learning curves; return the files."""
-    plain, residual = ([r for r in page.results if r.row.key.startswith(kind)] for kind in KINDS)
     columns = [
         page.net(),
         page.parameters(),
@@ -63,13 +63,19 @@ def report(page: Page) -> list[Path]:
         page.reproduced("test_error"),
         page.other_implementations(),
     ]
-    findings = judge(claims(plain, residual), page.results, page.variant)
+    findings = judged(page)
     curves = error_curves(page.results, page.variant)
     return [
         *page.write(columns, [claims_section(findings, CONTRASTS)]),
         page.write_csv(claims_numbers(findings), "claims"),
         *save(curves, page.plot_path("curves"), page.description),
     ]
+
+
+def judged(page: Page) -> list[Finding]:
+    """Return what the runs say of the claims."""
+    plain, residual = ([r for r in page.results if r.row.key.startswith(kind)] for kind in KINDS)
+    return judge(claims(plain, residual), page.results, page.variant)
 
 
 def error_curves(results: list[RowResult], variant: Variant) -> Figure | None:
@@ -114,6 +120,7 @@ EXPERIMENT = Experiment(
     source="He et al. 2015, Figures 1 and 6",
     rows=rows,
     report=report,
+    claims=lambda page: of_findings(judged(page)),
 )
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from reproductions.cifar_table import SHORTER
 from reproductions.harness.experiment import SEEDS, Experiment, Row, RowResult
 from reproductions.harness.reporting import compare
 from reproductions.harness.reporting.figure import save
+from reproductions.harness.reporting.found import of_steps
 from reproductions.harness.reporting.page import Column, Page
 from resnet.data import FOLDERS, TRAIN_IMAGES
 from resnet.recipe import Recipe
@@ -186,6 +187,7 @@ def experiments(
             rows=lambda profile, dataset=dataset: rows(PROTOCOLS[dataset][profile]),
             report=lambda page, dataset=dataset: report(page, PROTOCOLS[dataset][page.variant.profile]),
             metric="top1_accuracy",
+            claims=lambda page: of_steps(compare.find_steps(page.results), page.variant.profile),
             seeds=SEEDS if dataset == "cifar10" else {"paper": 3, "short": 2, "smoke": 2},
             script=script,
             module=script.replace("tricks_", "tricks."),

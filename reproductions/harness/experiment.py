@@ -145,6 +145,9 @@ class Experiment:
     metric. ``headline`` takes the same page and returns a :class:`~reproductions.harness.reporting.page.Headline` for
     the index of all tables; None stands for the row with most runs.
 
+    ``claims`` takes the same page and returns what its runs say of the paper's claims, a
+    :class:`~reproductions.harness.reporting.found.Found` for each; None for a table without claims.
+
     ``script``: the name of a script with several experiments, one per data set; ``dataset``: the experiment's name on
     its command line, None for the first. ``module`` is the module below ``reproductions`` to run, if it has another
     name than the script. ``epilog`` ends the command line's help. ``protocol`` describes the paper profile if no paper
@@ -164,6 +167,7 @@ class Experiment:
     seeds: dict[str, int] = field(default_factory=lambda: dict(SEEDS), hash=False)
     metric: str = "test_error"
     headline: Callable[[Any], Any] | None = None
+    claims: Callable[[Any], list] | None = None
     script: str = ""
     module: str = ""
     dataset: str | None = None

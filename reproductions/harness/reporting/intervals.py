@@ -204,6 +204,20 @@ def spread_power(stds: Sequence[float], n: int, alpha: float = 1 - LEVEL, draws:
     return float(np.mean(scipy.stats.f_oneway(*away, axis=1).pvalue < alpha))
 
 
+def best_prediction(values: Sequence[float], k: int, level: float = LEVEL, draws: int = 100_000) -> Interval | None:
+    """Return the interval in which the lowest of ``k`` further values falls with probability ``level``.
+
+    By simulation with normal values and a fixed seed. None of fewer than FEWEST values, or if they don't vary.
+    """
+    if not _says(values):
+        return None
+    rng, n = np.random.default_rng(0), len(values)
+    lowest = rng.standard_normal((draws, k)).min(axis=1) - rng.standard_normal(draws) / math.sqrt(n)
+    scaled = lowest / np.sqrt(rng.chisquare(n - 1, draws) / (n - 1))
+    low, high = np.quantile(scaled, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(mean(values) + std(values) * float(low), mean(values) + std(values) * float(high))
+
+
 def expected_best(n: int) -> float:
     """By how many standard deviations the best of ``n`` normal values is better than their mean, on average."""
     normal = scipy.stats.norm

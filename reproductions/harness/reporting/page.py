@@ -24,6 +24,7 @@ from reproductions.harness.reporting.frame import (
     csv_text,
     final_values,
 )
+from reproductions.harness.reporting.notes import section as notes_section
 from reproductions.harness.reporting.text import (
     NONE,
     interval,
@@ -297,6 +298,8 @@ class Page:
             for section in sections
             if section
         ]
+        if footnotes.is_published(self.results) and (found := notes_section(self._name, self.results, self.metric)):
+            texts.insert(0, found)
         if lacking := [r.row.label for r in self.results if r not in self._run]:
             texts.insert(0, f"Not yet run: {', '.join(lacking)}.\n")
         notes = "".join(f"- {note}\n" for note in [*dict.fromkeys(c.note for c in shown if c.note), *self._origin()])
@@ -335,7 +338,12 @@ class Page:
         return footnotes.description(self.experiment, self.variant, self.results)
 
     def _path(self, folder: str, end: str) -> Path:
-        return self.out / folder / f"{self.experiment.name}{self.variant.suffix}{end}"
+        return self.out / folder / f"{self._name}{end}"
+
+    @property
+    def _name(self) -> str:
+        """The begin of the files' names."""
+        return f"{self.experiment.name}{self.variant.suffix}"
 
     def _origin(self) -> list[str]:
         records = footnotes.all_records(self.results)
