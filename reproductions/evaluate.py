@@ -196,6 +196,8 @@ def _batches(dataset: ImageDataset, convert: Preprocessing, device: torch.device
 
 
 def _describe(dataset: ImageDataset) -> str:
+    if dataset.name.startswith("synthetic"):
+        return "made by the code"
     if dataset.official:
         return "the official files"
     what = KNOWN_COPIES.get(dataset.digest)
