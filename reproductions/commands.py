@@ -10,7 +10,7 @@ from reproductions.evaluate import evaluate_weights
 from reproductions.experiments import EXPERIMENTS, PUBLISHED_TABLES, evidence
 from reproductions.export import export_weights
 from reproductions.harness import publish
-from reproductions.harness.cli import add_launch_flags, launch_flags
+from reproductions.harness.cli import add_launch_flags, launch_flags, settings_argument
 from reproductions.harness.console import (
     DEFAULT_DATA,
     DEFAULT_OUT,
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--precision", choices=PRECISIONS, default="auto", help="export nets trained in it")
     exporting.add_argument("--kernels", choices=KERNELS, default="auto", help="export nets trained by these kernels")
     _add_evaluate_flags(commands.add_parser("evaluate", help="test error of any weights of a net for small images"))
+    exporting.add_argument("--set", type=settings_argument, default=(), help="export nets trained with these values")
     for command in (publishing, cancelling, exporting):
         command.add_argument(
             "--out", type=path_argument, default=DEFAULT_OUT, help="folder of the runs (default: runs)"
@@ -136,7 +137,7 @@ def _cancel(options: argparse.Namespace, console: Console) -> int:
 
 
 def _publish(options: argparse.Namespace, console: Console) -> int:
-    new, refused = publish.publish(options.out / "records", PUBLISHED)
+    new, refused = publish.publish(options.out / "records", PUBLISHED, PUBLISHED_TABLES)
     _say_published(new, refused, console)
     measured, unfit = publish.publish_measurements(options.out, PUBLISHED)
     _say_published(measured, unfit, console)
@@ -158,7 +159,8 @@ def _say_published(new: list[Path], refused: dict[Path, str], console: Console) 
 
 
 def _export(options: argparse.Namespace, console: Console) -> int:
-    variant = Variant(options.profile, options.train_images, options.precision, options.kernels)
+    flags = (options.profile, options.train_images, options.precision, options.kernels)
+    variant = Variant(*flags, settings=options.set)
     experiment = next(experiment for experiment in EXPERIMENTS if experiment.name == options.experiment)
     to = options.to or options.out / "export"
     return export_weights(experiment, variant, options.rows or None, options.out, to, console, options.data)

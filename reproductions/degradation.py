@@ -1,6 +1,7 @@
 """He et al. 2015, Figures 1 and 6: with depth, plain nets get worse and residual nets get better.
 
     python -m reproductions.degradation --profile paper --seeds 5
+    python -m reproductions.degradation --dataset cifar100
 
 Plain-20, 32, 44, 56 and ResNet-20, 32, 44, 56 are trained by the same recipe and compared in training and test error. A
 plain net is the residual net with option A without its shortcuts; both have the same parameters. The 110-layer nets of
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from reproductions.cifar_table import recipe_for
+from reproductions.cifar_table import data_for, not_run_section, on_cifar100, recipe_for, reported_key
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.reporting.claims import Claim, Finding, claims_numbers, claims_section, judge, trend
 from reproductions.harness.reporting.curves import learning_curves
@@ -30,7 +31,7 @@ CONTRASTS = (  # two of them explained
 FIGURE = "He et al. 2015, sections 1 and 4.2, Figures 1 and 6"  # where the claims are
 
 
-def rows(profile: str) -> list[Row]:
+def rows(profile: str, dataset: str = "cifar10") -> list[Row]:
     """Return the rows: plain and residual nets of 20, 32, 44, 56 and, on request, 110 layers.
 
     The smoke profile has 8, 14, 20 and 26 layers on synthetic data.
@@ -42,8 +43,8 @@ def rows(profile: str) -> list[Row]:
             label=f"{label}-{depth}",
             model=f"cifar_{kind}{depth}",
             recipe=recipe_for(profile, depth),
-            data="synthetic" if profile == "smoke" else "cifar10",
-            reported=f"{kind}{depth}",
+            data=data_for(profile, dataset),
+            reported=reported_key(f"{kind}{depth}", dataset),
             on_request=depth == 110,
         )
         for kind, label in KINDS.items()
@@ -62,11 +63,12 @@ def report(page: Page) -> list[Path]:
         page.published("test_error"),
         page.reproduced("test_error"),
         page.other_implementations(),
+        *page.top5(),
     ]
     findings = judged(page)
     curves = error_curves(page.results, page.variant)
     return [
-        *page.write(columns, [claims_section(findings, CONTRASTS)]),
+        *page.write(columns, [not_run_section(page), claims_section(findings, CONTRASTS)]),
         page.write_csv(claims_numbers(findings), "claims"),
         *save(curves, page.plot_path("curves"), page.description),
     ]
@@ -122,8 +124,9 @@ EXPERIMENT = Experiment(
     report=report,
     claims=lambda page: of_findings(judged(page)),
 )
+EXPERIMENTS = {"cifar10": EXPERIMENT, "cifar100": on_cifar100(EXPERIMENT, rows)}
 
 if __name__ == "__main__":
     from reproductions.harness.cli import run_experiment
 
-    sys.exit(run_experiment(EXPERIMENT))
+    sys.exit(run_experiment(EXPERIMENTS))

@@ -30,6 +30,7 @@ EXPERIMENTS = (
     cifar_imagenet_stem.EXPERIMENT,
     protocol_details.EXPERIMENT,
     finetune.EXPERIMENT,
+    *(script.EXPERIMENTS["cifar100"] for script in (cifar_table, degradation, *_BAG_OF_TRICKS)),
 )
 
 # The tables of results/, in the order of their index; those without records are left out of it.

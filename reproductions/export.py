@@ -103,14 +103,16 @@ def file_name(experiment: Experiment, row: Row, variant: Variant) -> str:
     """Name the file of a row's weights, with the variant's suffix.
 
     A row with its net's key and no options has the net's name: ``cifar_resnet20``. A key that extends the net's extends
-    the name, ``cifar_resnet20-nesterov``; any other key follows net and experiment:
+    the name, ``cifar_resnet20-nesterov``; both end in a data set other than the script's first, as in
+    ``cifar_resnet20-cifar100``. Any other key follows net and experiment:
     ``cifar_bottleneck56-bag_of_tricks_tweaks-b_standard``.
     """
     net, options = row.model.removeprefix("cifar_"), changed_options(row.model, row.model_options)
+    dataset = f"-{experiment.dataset}" if experiment.dataset else ""
     if row.key == net and not options:
-        name = row.model
+        name = row.model + dataset
     elif row.key.startswith(f"{net}-"):
-        name = row.model + row.key.removeprefix(net)
+        name = row.model + row.key.removeprefix(net) + dataset
     else:
         name = f"{row.model}-{experiment.name}-{row.key}"
     return f"{name}{variant.suffix}.safetensors"

@@ -30,6 +30,7 @@ from reproductions.harness.record_files import PoolError, RecordError, record_pa
 from reproductions.harness.records import Pool, read_pool
 from reproductions.harness.reporting.frame import completed
 from reproductions.harness.reporting.page import write_report
+from reproductions.harness.reporting.sweep import write_sweep
 from resnet import checkpoint
 from resnet.data import DataError
 from resnet.device import find_device
@@ -54,8 +55,9 @@ def wanted_runs(
 
     Raises ValueError for an unknown row.
     """
-    known = {row.key: row for row in experiment.chosen_rows(variant, None if keys is None else [*keys])}
-    rows = [known[key] for key in (keys or known)]
+    rows = experiment.chosen_rows(variant, None if keys is None else [*keys])
+    if keys:
+        rows.sort(key=lambda row: keys.index(row.key.split()[0]))
     return [Wanted(experiment, variant, variant.apply(row.run(seed))) for seed in seeds for row in rows]
 
 
@@ -263,12 +265,15 @@ class _Launch:
                 # The device of a cluster's jobs may not be here.
                 device, until = self.flags.device or find_device(), budget.until + _MEASURING_SECONDS
                 with self.console.status("measuring the final networks"):
-                    for measure in filter(None, [EXACT_ERRORS.make_missing, experiment.measure]):
+                    # A sweep is not to know the test errors.
+                    measures = [] if variant.sweep else [EXACT_ERRORS.make_missing, experiment.measure]
+                    for measure in filter(None, measures):
                         problems += measure(completed(records), self.paths, device, until)
             try:
-                seeds = self.seeds or experiment.seeds[variant.profile]
+                seeds = self.seeds or experiment.default_seeds(variant)
                 results = experiment.results(variant, seeds, pool, self.pools[1])
-                show_files(write_report(experiment, variant, results, self.paths.out))
+                shown = replace(experiment, report=write_sweep) if variant.sweep else experiment
+                show_files(write_report(shown, variant, results, self.paths.out))
             except OSError as error:  # a full disk, say: the records are there, and the same command tries again
                 problems.append(f"the tables could not be written: {error}")
         return problems
@@ -283,6 +288,7 @@ def _damaged(runs: list[Run], pool: Pool) -> dict[Run, RecordError]:
 def _find_partners(run: Run, wanted: Sequence[Wanted], pools: list[Pool]) -> list[dict]:
     """Find the records of the runs that a run is paired with: the runs of its tables with its seed."""
     tables = {(one.experiment, one.variant) for one in wanted if one.run == run}
-    others = {v.apply(row.run(run.seed)) for experiment, v in tables for row in experiment.rows(v.profile)}
+    rows = [(v, row) for experiment, v in tables for row in experiment.rows_of(v) if not row.unfit]
+    others = {v.apply(row.run(run.seed)) for v, row in rows}
     found = (next(filter(None, (pool.get(other) for pool in pools)), None) for other in others - {run})
     return [record for record in found if record is not None]

@@ -36,6 +36,9 @@ from resnet.weights import WeightsError
 README = Path("README.md")
 INDEX, SUMMARY, CLAIMS = Path("README.md"), Path("summary.md"), Path("claims.md")  # of the results, in their folder
 KINDS = (RESPONSES, PREDICTIONS, EXACT_ERRORS)  # of measurements
+NO_TABLE = (
+    "no table shows this record; add its experiment and variant to PUBLISHED_TABLES in reproductions/experiments.py"
+)
 _MADE = ("tables", "plots")  # folders of results
 _SECTION = re.compile(r"<!-- begin (results/(?:tables/)?[\w-]+\.md)(?:#([\w-]+))? -->\n(.*?)<!-- end -->", re.DOTALL)
 
@@ -65,12 +68,14 @@ def objections(record: dict, history: bool = True) -> list[str]:
     return found
 
 
-def publish(source: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
+def publish(source: Path, results: Path, tables: Sequence[Table] | None = None) -> tuple[list[Path], dict[Path, str]]:
     """Copy the publishable records below ``source`` into ``results/records``.
 
-    Returns the new files, and the reason for each record left out. A published record is never replaced.
+    ``tables``: the published ones, outside of which no record is publishable; None for no such rule. Returns the new
+    files, and the reason for each record left out. A published record is never replaced.
     """
     pool, published, new = read_pool(source), read_pool(results / "records"), []
+    shown = None if tables is None else _first_runs(tables)
     refused = {path: str(error) for path, error in pool.damaged.items()}
     for record in pool.records.values():
         run = Run.from_specification(record["specification"])
@@ -81,8 +86,18 @@ def publish(source: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
         elif target in published.damaged:
             refused[path] = f"{published.damaged[target]}; published records are never replaced"
         else:
-            _copy(path, target, objections(record), new, refused)
+            problems = objections(record)
+            if shown is not None and pool.first_of(record) not in shown:
+                problems.append(NO_TABLE)
+            _copy(path, target, problems, new, refused)
     return new, refused
+
+
+def _first_runs(tables: Sequence[Table]) -> set[str]:
+    """Return the identities of the rows' runs with seed 0, and of the runs that these need."""
+    rows = [(variant, row) for experiment, variant in tables for row in experiment.rows_of(variant) if not row.unfit]
+    first = [variant.apply(row.run(0)) for variant, row in rows]
+    return {run.identity for each in first for run in (each, *each.needs.values())}
 
 
 def _copy(path: Path, target: Path, problems: list[str], new: list[Path], refused: dict[Path, str]) -> None:
@@ -248,9 +263,8 @@ def check(tables: Sequence[Table], results: Path, readme: Path) -> list[str]:
             return [*problems, str(error)]
         shown = {record["identity"] for page in pages for result in page.results
                   for record in (*result.records, result.teacher) if record}  # fmt: skip
-        problems += [f"{_path(results, pool.records[identity])}: no table shows this record; add its experiment and "
-                      "variant to PUBLISHED_TABLES in reproductions/experiments.py"
-                      for identity in pool.records.keys() - shown]  # fmt: skip
+        lost = pool.records.keys() - shown
+        problems += [f"{_path(results, pool.records[identity])}: {NO_TABLE}" for identity in lost]
         for old, new in zip(_singles(results), _singles(fresh)):
             if not old.exists() or _content(old) != _content(new):
                 problems.append(f"{old}: differs from the records")

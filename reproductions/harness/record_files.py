@@ -57,8 +57,11 @@ def load_record(path: Path) -> dict:
 
 
 def outcome(record: dict) -> str:
-    """Describe the end of the run in a few words."""
-    return "diverged" if record["status"] == "diverged" else f"test error {record['final']['test_error']:.2f} %"
+    """Describe the end of the run in a few words: whoever holds out training images chooses by those alone."""
+    if record["status"] == "diverged":
+        return "diverged"
+    which = "validation" if "validation_error" in record["final"] else "test"
+    return f"{which} error {record['final'][f'{which}_error']:.2f} %"
 
 
 def record_files(root: Path) -> list[Path]:

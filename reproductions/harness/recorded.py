@@ -28,7 +28,7 @@ def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dic
                 diverged = sum(record["status"] == "diverged" for record in result.records)
                 names = {"experiment": experiment.name, "profile": variant.name, "row": result.row.key}
                 counts = {"seeds": seeds, "done": len(result.records), "diverged": diverged}
-                errors = [record["final"]["test_error"] for record in result.records]
-                rows.append({**names, **counts, "test_errors": errors})
+                metric = "validation_error" if variant.sweep else "test_error"  # which a sweep hides
+                rows.append({**names, **counts, f"{metric}s": [record["final"][metric] for record in result.records]})
     damaged = [f"{error.kind}: {error}" for error in pool.damaged.values()]
     return {"rows": rows, "records": len(pool.records), "in_no_table": len(left), "damaged": damaged}

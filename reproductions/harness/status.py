@@ -67,7 +67,9 @@ def _print(out: Path, console: Console, recorded: dict, standings: list[Standing
     if recorded["rows"]:
         table = Table("experiment", "profile", "row", "done", "diverged", "errors, %")
         for row in recorded["rows"]:
-            errors = ", ".join("–" if error is None else f"{error:.2f}" for error in row["test_errors"])
+            errors = ", ".join(
+                "–" if error is None else f"{error:.2f}" for error in row.get("test_errors") or row["validation_errors"]
+            )
             counts = f"{row['done']}/{row['seeds']}", str(row["diverged"])
             table.add_row(row["experiment"], row["profile"], row["row"], *counts, errors)
         console.print(table)

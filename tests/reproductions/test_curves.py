@@ -133,7 +133,8 @@ def test_status_draws_the_curve_so_far_and_programs_get_its_numbers(paths, capsy
     assert run.pop("curve")[:5] == CURVE and run.pop("text").startswith("the same command begins it")
     assert run == {
         "id": RUNS[0].short_id, "run": str(RUNS[0]), "state": "stopped", "iteration": 5, "iterations": 9,
-        "learning_rate": 0.1, "training_error": None, "test_error": 85.0, "steps_per_second": 2.0,
+        "learning_rate": 0.1, "training_error": None, "test_error": 85.0, "validation_error": None,
+        "steps_per_second": 2.0,
     }  # fmt: skip
 
 

@@ -50,7 +50,7 @@ COMMANDS = sorted({command for page in PAGES for command in commands_in(text_of(
 def parse(monkeypatch):
     """Parses ``python -m MODULE ARGUMENTS``, as the command itself does, and does nothing else."""
     monkeypatch.setattr(commands, "COMMANDS", dict.fromkeys(commands.COMMANDS, lambda *_: 0))
-    monkeypatch.setattr(status, "show_status", lambda *_, **options: 0)
+    monkeypatch.setattr(status, "show_status", lambda *_, **__: 0)
     monkeypatch.setattr(cli, "run_experiment", lambda one, arguments=None: int(not cli.parse(one, arguments)))
     monkeypatch.setattr(evaluate_checkpoint, "evaluate", lambda *_: "")
     for name in ("train_on_folder", "predict"):

@@ -130,6 +130,20 @@ def test_records_of_the_first_schema_are_published_and_tabulated_beside_newer_on
     assert publish.check(*arguments(repository)) == []
 
 
+def test_trials_of_other_values_stay_where_they_are_unless_their_table_is_published(repository, own, tmp_path):
+    trial = Variant(settings=("weight_decay=0.0005",))
+    runs = [Variant().apply(ROW.run(0)), *EXPERIMENT.runs(trial, 1)]
+    runs += EXPERIMENT.runs(Variant(sweep=("learning_rate=0.05,0.2",)), 1)
+    for run in runs:
+        own(run=run)
+    publishable = repository / "results"
+    new, refused = publish.publish(tmp_path / "runs", publishable, [(EXPERIMENT, Variant())])
+    assert [path.stem for path in new] == [runs[0].short_id] and len(refused) == 3
+    assert all("no table shows this record" in reason for reason in refused.values())
+    new, refused = publish.publish(tmp_path / "runs", publishable, [(EXPERIMENT, Variant()), (EXPERIMENT, trial)])
+    assert [path.stem for path in new] == [runs[1].short_id] and len(refused) == 2
+
+
 KNOWN_COPY = {"sha256": next(iter(KNOWN_COPIES)), "official": False}
 SYNTHETIC = Run("cifar_resnet20", RECIPE, "synthetic")
 

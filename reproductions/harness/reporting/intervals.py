@@ -17,6 +17,7 @@ import numpy as np
 import scipy  # whose stats take seconds to be loaded: that is left to their first use
 
 LEVEL = 0.95  # of every interval, unless told otherwise
+Z = 1.959964  # of a normal interval of that level
 FEWEST = 3  # values that an interval or a test is made from
 POWER = 0.8  # with which a difference is to be found
 MARGIN = 0.3  # percentage points: means that are less apart count as equivalent
@@ -102,6 +103,14 @@ def percent(interval: Interval | None) -> Interval | None:
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
     """Two-sided t-interval of the mean; None of fewer than FEWEST values, or if they don't vary."""
     return _around(values, math.sqrt(1 / len(values)), level) if _says(values) else None
+
+
+def wilson(counted: float, images: int) -> Interval:
+    """Return Wilson's 95 % interval (1927) of a share in percent: of the ``counted`` ones among ``images``."""
+    share, spread = counted / images, Z**2 / images
+    middle = (share + spread / 2) / (1 + spread)
+    half = Z / (1 + spread) * (share * (1 - share) / images + spread / (4 * images)) ** 0.5
+    return Interval(100 * max(0.0, middle - half), 100 * min(1.0, middle + half))
 
 
 def prediction_interval(values: Sequence[float], k: int = 1, level: float = LEVEL) -> Interval | None:
