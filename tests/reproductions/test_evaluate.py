@@ -11,11 +11,12 @@ from reproductions.harness.experiment import Variant
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.record_files import weights_path
 from reproductions.imagenet import table as imagenet_table
-from resnet.data import place
+from resnet.data import load, place
 from resnet.evaluate import count_wrong
 from resnet.models import create_model
 from resnet.recipe import Recipe
 from resnet.released import pack_weights, read_card
+from resnet.weights import Architecture
 
 ROW = {row.key: row for row in cifar_table.rows("smoke")}["resnet8"]
 RUN = ROW.run(0)
@@ -158,6 +159,19 @@ def test_what_cannot_be_tested(run, theirs, flags, message):
     given = [] if "--model" in flags or "shortcut=C" in flags else ["--model", "cifar_resnet8"]
     status, row, said = run(theirs[1], *given, *flags)
     assert status == 2 and not row and message in said
+
+
+def test_nets_for_100_classes_have_a_top5_error_too(run, tmp_path):
+    model = model_of(shortcut="B", num_classes=100)
+    torch.save(model.state_dict(), tmp_path / "net.pt")
+    status, row, _ = run(tmp_path / "net.pt", "--normalization", "pixel_mean", "--dataset", "synthetic_cifar100")
+    data = place(load("synthetic_cifar100"), None, "cpu")
+    wrong = count_wrong(model, data.tests("test", slice(None), RUN.recipe), top5=True)
+    expected = [f"{value:.2f}" for value in (100 * wrong / data.test_images["test"]).tolist()]
+    assert status == 0 and row == dict(zip(["test error, %", "top-5 error, %"], expected))
+    numbers = evaluate._reported(Architecture("cifar_resnet56", {"num_classes": 100, "shortcut": "B"}), "cifar100")
+    assert [str(number) for number in numbers] == ["27.37"]
+    assert evaluate._reported(Architecture("resnet18", {"small_stem": True}), "cifar10") == []
 
 
 def test_another_programs_number_of_classes_is_refused(run, tmp_path):
