@@ -102,6 +102,7 @@ class _Launch:
             self.flags = replace(self.flags, launcher=launcher)
             preflight.check_flags(self.flags)
             preflight.check_device(self.flags, self.runs)
+            preflight.check_plugins(missing)
             if missing:
                 preflight.leave_busy_cores(self.flags, self.console)
             if self.flags.minutes is not None:
@@ -114,7 +115,7 @@ class _Launch:
                 return 0
             table = self.wanted[0]  # the one table of a launch without minutes
             paper = missing and self.flags.minutes is None and table.variant.profile == "paper"
-            if paper and preflight.refuse_without_gpu(self.flags, missing, self.pools, table.experiment.target):
+            if paper and preflight.refuse_without_gpu(self.flags, missing, self.pools, table.experiment):
                 return EXIT_REFUSED
             preflight.check_writable(self.paths.out)
             tracker = self._make_tracker()

@@ -24,7 +24,8 @@ from reproductions.harness.records import Pool
 from resnet.data import Data, DataError, ImageDataset, load, place
 from resnet.device import exact_kernels
 from resnet.files import write_atomically
-from resnet.models import create_model
+from resnet.hooks import build
+from resnet.plugins import PluginError
 from resnet.run import Run
 from resnet.weights import WeightsError
 
@@ -118,7 +119,7 @@ class Measurement:
             raise MeasurementError(f"{run} was trained on {run.data} with the SHA-256 {record['data']['sha256']}, but "
                                    f"the data here have {dataset.digest}")  # fmt: skip
         state = read_final_weights(out, record)
-        model = create_model(run.model, **{"num_classes": dataset.num_classes, **run.model_options})
+        model = build(run, dataset.num_classes)
         model.load_state_dict(state)
         model = model.to(device, memory_format=torch.channels_last)
         data = place(dataset, run.train_images, device)
@@ -155,7 +156,7 @@ class Measurement:
                 dataset = datasets[name] = datasets.get(name) or load(name, run_paths.data)
                 content = self.make(record, run_paths.out, dataset, device)
                 write(self.path(run_paths.out, record), content)
-            except (MeasurementError, WeightsError, DataError, OSError) as error:
+            except (MeasurementError, WeightsError, DataError, PluginError, OSError) as error:
                 problems.append(str(error))
         return problems
 

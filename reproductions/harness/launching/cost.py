@@ -11,10 +11,10 @@ import torch
 
 from reproductions.harness import provenance
 from reproductions.harness.records import Pool, device_seconds, segments
-from resnet.data import FOLDERS, IMAGE_SHAPES, ImageDataset
+from resnet.data import FOLDERS, IMAGE_SHAPES, Arrays, ImageDataset
 from resnet.data.resident import ResidentData
 from resnet.device import resolve_precision, synchronized_time, threads
-from resnet.models import create_model
+from resnet.hooks import build
 from resnet.models.complexity import multiply_adds
 from resnet.run import Run
 from resnet.trainer import Trainer
@@ -34,12 +34,14 @@ class Work(NamedTuple):
     teacher: str | None
     image_size: int | None  # of image folders
     fused: bool  # kernels
+    plugins: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [" ".join([self.model, *(f"{name}={value}" for name, value in self.options)])]
         parts += [] if self.batch_size == 128 else [f"batch {self.batch_size}"]
         parts += [] if self.precision == "auto" else [self.precision]
         parts += ["fused kernels"] if self.fused else []
+        parts += [] if not self.plugins else [f"with {' and '.join(self.plugins)}"]
         parts += [] if self.teacher is None else [f"taught by {self.teacher}"]
         return ", ".join(parts)
 
@@ -54,6 +56,7 @@ def work_of(run: Run) -> Work:
         run.teacher and run.teacher.model,
         run.recipe.image_size if run.data in FOLDERS else None,
         run.recipe.kernels == "fused",
+        tuple(map(str, run.recipe.plugins)),
     )
 
 
@@ -110,8 +113,9 @@ def measured_rate(run: Run, device: torch.device, steps: int = 2) -> Rate | None
     recipe, most = run.recipe, _CPU_BATCH.get(run.recipe.precision, _CPU_BATCH_ELSE)
     if device.type == "cpu" and recipe.batch_size > most:
         recipe = replace(recipe, batch_size=most, batch_norm_size=None)
-    teacher = run.teacher and create_model(run.teacher.model, **run.teacher.model_options).state_dict()
-    run = replace(run, recipe=recipe, train_images=None, pretrained=None)  # which costs the steps nothing
+    teacher = run.teacher and build(run.teacher, data.num_classes).state_dict()
+    # The pre-training costs the steps nothing.
+    run = replace(run, recipe=recipe, train_images=None, pretrained=None, arrays=run.arrays and Arrays.of(data))
     trainer = Trainer(run, ResidentData(data, None, device), teacher=teacher)
     trainer.step()  # the first step also prepares the device's kernels
     start = synchronized_time(device)
