@@ -28,7 +28,7 @@ from reproductions.harness.reporting.text import NONE, markdown_table, number
 from reproductions.imagenet.evaluate_checkpoint import record_of
 from resnet import preprocessing
 from resnet.checkpoint import digest_of_weights
-from resnet.data import IMAGE_SHAPES, KNOWN_COPIES, DataError, ImageDataset, load, place
+from resnet.data import FOLDERS, IMAGE_SHAPES, KNOWN_COPIES, DataError, ImageDataset, load, place
 from resnet.data.resident import TEST_BATCH, TOP5_FROM
 from resnet.device import exact_kernels, find_device, resolve_precision
 from resnet.evaluate import count_wrong
@@ -87,9 +87,12 @@ def _evaluate(options: Namespace, console: Console) -> str:
     weights = find_weights(options)
     model = load_network(weights.state, weights.architecture)
     name = options.dataset or _trained_on(weights) or ("cifar100" if model.fc.out_features == 100 else "cifar10")
-    if name not in IMAGE_SHAPES:
+    if name in FOLDERS:
         raise WeightsError(f"{weights.path} was trained on {name}, which is a folder of images; test it with: "
                            f"python -m reproductions.imagenet --evaluate-only {weights.path}")  # fmt: skip
+    if name not in IMAGE_SHAPES:  # arrays of one's own
+        raise WeightsError(f"{weights.path} was trained on {name}, which is not a data set of the suite; name one of "
+                           f"them with --dataset: {', '.join(IMAGE_SHAPES)}")  # fmt: skip
     dataset = load(name, options.data)
     if (outputs := model.fc.out_features) != dataset.num_classes:
         raise WeightsError(f"{weights.path} has {outputs:,} classes, but {name} has {dataset.num_classes:,}")

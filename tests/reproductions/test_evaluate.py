@@ -11,6 +11,7 @@ from reproductions.harness.experiment import Variant
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.record_files import weights_path
 from reproductions.imagenet import table as imagenet_table
+from resnet.checkpoint import digest_of_weights
 from resnet.data import load, place
 from resnet.evaluate import count_wrong
 from resnet.models import create_model
@@ -178,6 +179,18 @@ def test_another_programs_number_of_classes_is_refused(run, tmp_path):
     torch.save(model_of(shortcut="B", num_classes=100).state_dict(), tmp_path / "net.pt")
     status, _, said = run(tmp_path / "net.pt", "--mean", "0,0,0")
     assert status == 2 and "net.pt has 100 classes, but synthetic has 10" in said
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [("imagenet", "a folder of images; test it with: python -m reproductions.imagenet"), ("mine", "with --dataset: ")],
+)
+def test_weights_of_other_data_are_refused_with_what_to_do(tmp_path, capsys, data, message):
+    state, path = model_of().state_dict(), tmp_path / "net.safetensors"
+    card = {"model": "cifar_resnet8", "weights_sha256": digest_of_weights(state), "data": data}
+    path.write_bytes(pack_weights(state, card))
+    assert __main__.main(["evaluate", str(path)]) == 2
+    assert f"was trained on {data}" in (said := " ".join(capsys.readouterr().err.split())) and message in said
 
 
 def test_a_network_for_imagenet_is_left_to_its_command(run, tmp_path):
