@@ -18,7 +18,7 @@ from rich.table import Table
 from reproductions.harness import provenance
 from reproductions.harness.console import DEFAULT_OUT, complain, make_console, path_argument
 from reproductions.harness.launching.claims import owned
-from reproductions.harness.launching.curve_file import read_curve, sparkline
+from reproductions.harness.launching.curve_file import read_curve, shown, sparkline
 from reproductions.harness.launching.run_paths import Status, describe, duration
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.submissions import Submission, last_words, read_submissions
@@ -137,10 +137,7 @@ class Standing:
 
     @property
     def errors(self) -> tuple[str, list[float]]:
-        """The errors so far, in percent, and on which images: "test", or "validation" where images are held out.
-
-        Errors of a network whose loss is not finite are left out.
-        """
+        """The kind of errors to show, test or validation, and those so far in percent, where the loss was finite."""
         which = "validation" if any("validation_error" in point for point in self.curve) else "test"
         found = [point.get(f"{which}_error") for point in self.curve]
         return which, [error for error in found if error is not None]
@@ -148,8 +145,10 @@ class Standing:
     def as_json(self) -> dict:
         """Return the status as JSON values, for programs."""
         known = asdict(self.progress) if self.progress is not None else dict.fromkeys(Progress.__dataclass_fields__)
-        text = self.text.lstrip(":,; ")
-        return {"id": self.id, "run": self.run, "state": self.state, "text": text, **known, "curve": list(self.curve)}
+        if known["validation_error"] is not None:
+            known["test_error"] = None
+        text, curve = self.text.lstrip(":,; "), [shown(point) for point in self.curve]
+        return {"id": self.id, "run": self.run, "state": self.state, "text": text, **known, "curve": curve}
 
 
 def find_standings(out: Path, recorded: set[str]) -> list[Standing]:
