@@ -1,183 +1,30 @@
 """``python -m reproductions list|models|plan|evidence|status|cancel|publish|report|check|export``."""
 
-import argparse
 import sys
-from pathlib import Path
 
-from rich.console import Console
-
-from reproductions.architectures import architectures_table
-from reproductions.experiments import EXPERIMENTS, PUBLISHED_TABLES, evidence
-from reproductions.export import export_weights
-from reproductions.harness import publish
-from reproductions.harness.cli import add_launch_flags, launch_flags
-from reproductions.harness.console import (
-    DEFAULT_OUT,
-    EXIT_FAILED,
-    EXIT_REFUSED,
-    PUBLISHED,
-    abandon,
-    complain,
-    make_console,
-    path_argument,
-    show_files,
-)
-from reproductions.harness.experiment import PROFILES, Variant
-from reproductions.harness.launch import launch
-from reproductions.harness.launching.slurm import submissions
-from reproductions.harness.provenance import ROOT
-from reproductions.harness.records import PoolError, read_pool
-from reproductions.harness.status import show_status
-from reproductions.plan import plan
-from resnet.recipe import KERNELS, PRECISIONS
+from reproductions.harness.console import EXIT_FAILED, EXIT_REFUSED, abandon, complain, make_console
+from reproductions.harness.record_files import PoolError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    options, console = _parser().parse_args(arguments), make_console()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command, *others = arguments or [""]
     try:
-        return COMMANDS[options.command](options, console) or 0
+        if command == "status":  # often asked for: it answers before torch, which the others need, is loaded
+            from reproductions.harness import status
+
+            return status.main(others)
+        from reproductions import commands
+
+        return commands.main(arguments)
     except PoolError as error:
-        complain(console, str(error))
+        complain(make_console(), str(error))
         return EXIT_REFUSED
     except OSError as error:  # a standard output that is full, say
-        complain(make_console(stderr=True), f"{options.command}: {error}")
+        complain(make_console(stderr=True), f"{command}: {error}")
         abandon(sys.stdout)
         return EXIT_FAILED
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m reproductions", description="The papers' tables.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="the experiments, their rows and commands")
-    commands.add_parser("models", help="the papers' networks, their parameters and multiply-adds")
-    commands.add_parser("plan", help="which differences so many seeds can find, and what they cost")
-    lacking = commands.add_parser("evidence", help="train the runs that the tables lack, for --minutes")
-    add_launch_flags(lacking)
-    status = commands.add_parser("status", help="the status of the runs in a folder")
-    publishing = commands.add_parser("publish", help="check finished records and copy them into results/")
-    cancelling = commands.add_parser("cancel", help="cancel an experiment's jobs on SLURM; checkpoints stay")
-    launches = [*(experiment.name for experiment in EXPERIMENTS), "evidence"]  # by the name of their jobs
-    cancelling.add_argument("experiment", choices=launches)
-    exporting = commands.add_parser("export", help="final weights of an experiment's nets as safetensors files")
-    names = [experiment.name for experiment in EXPERIMENTS]
-    exporting.add_argument("--experiment", choices=names, default=names[0], help=f"default: {names[0]}")
-    exporting.add_argument("--rows", type=lambda text: text.replace(",", " ").split(), help="only these rows")
-    exporting.add_argument("--to", type=path_argument, metavar="DIR", help="folder to write to (default: OUT/export)")
-    exporting.add_argument("--profile", choices=PROFILES, default="paper", help="profile of the nets (default: paper)")
-    exporting.add_argument("--train-images", type=int, help="export nets trained on the first N images")
-    exporting.add_argument("--precision", choices=PRECISIONS, default="auto", help="export nets trained in it")
-    exporting.add_argument("--kernels", choices=KERNELS, default="auto", help="export nets trained by these kernels")
-    for command in (status, publishing, cancelling, exporting):
-        command.add_argument(
-            "--out", type=path_argument, default=DEFAULT_OUT, help="folder of the runs (default: runs)"
-        )
-    commands.add_parser("report", help="make the published tables and plots again from the committed records")
-    commands.add_parser("check", help="fail if a committed table, plot or the README differs from the records")
-    return parser
-
-
-def _list(options: argparse.Namespace, console: Console) -> int:
-    for experiment in EXPERIMENTS:
-        rows = experiment.rows("paper")
-        always, asked = (" ".join(row.key for row in rows if row.on_request is which) for which in (False, True))
-        console.print(f"{experiment.name}: {experiment.title} ({experiment.source})")
-        on_request = f"; on request, ROWS=: {asked}" if asked else ""
-        console.print(f"  make {experiment.target}    rows: {always}{on_request}")
-    return 0
-
-
-def _plan(options: argparse.Namespace, console: Console) -> int:
-    console.print(plan(read_pool(PUBLISHED / "records")), end="")
-    return 0
-
-
-def _evidence(options: argparse.Namespace, console: Console) -> int:
-    """Train the runs that the published tables lack, in one launch for all tables."""
-    if options.minutes is None:
-        complain(console, "evidence needs a time limit: set --minutes (MINUTES= with make)")
-        return EXIT_REFUSED
-    try:
-        flags = launch_flags(options, "evidence")
-        return launch(evidence(flags.device is None or flags.device.type == "cuda"), flags)
-    except ValueError as error:  # a device or a cluster profile that can't be used
-        complain(console, str(error))
-        return EXIT_REFUSED
-
-
-def _cancel(options: argparse.Namespace, console: Console) -> int:
-    """Cancel the jobs of an experiment that were submitted from a folder."""
-    try:
-        jobs = submissions.cancel(options.experiment, options.out)
-    except ValueError as error:
-        complain(console, str(error))
-        return EXIT_REFUSED
-    if jobs:
-        done = f"cancelled {len(jobs)} jobs of {options.experiment}: {', '.join(jobs)}"
-        console.print(f"{done}; a launch continues from their checkpoints")
-    else:
-        console.print(f"{options.experiment} has no jobs from {options.out}")
-    return 0
-
-
-def _publish(options: argparse.Namespace, console: Console) -> int:
-    new, refused = publish.publish(options.out / "records", PUBLISHED)
-    _say_published(new, refused, console)
-    measured, unfit = publish.publish_measurements(options.out, PUBLISHED)
-    _say_published(measured, unfit, console)
-    if measured or unfit:
-        console.print(f"{len(measured)} measurements of final networks published, {len(unfit)} refused")
-    weights, unlike = publish.publish_weights(EXPERIMENTS, options.out, PUBLISHED)
-    _say_published(weights, unlike, console)
-    if weights or unlike:
-        console.print(f"weights of {len(weights)} runs published, {len(unlike)} refused")
-    console.print(f"{len(new)} records published, {len(refused)} refused; next: make report, then commit results/")
-    return int(bool(refused or unfit or unlike))
-
-
-def _say_published(new: list[Path], refused: dict[Path, str], console: Console) -> None:
-    for path in new:
-        console.print(f"published {path.relative_to(ROOT)}")
-    for path, reason in refused.items():
-        complain(console, f"not published: {path}: {reason}")
-
-
-def _export(options: argparse.Namespace, console: Console) -> int:
-    variant = Variant(options.profile, options.train_images, options.precision, options.kernels)
-    experiment = next(experiment for experiment in EXPERIMENTS if experiment.name == options.experiment)
-    to = options.to or options.out / "export"
-    return export_weights(experiment, variant, options.rows or None, options.out, to, console)
-
-
-def _report(options: argparse.Namespace, console: Console) -> int:
-    written, pool = publish.report(PUBLISHED_TABLES, PUBLISHED, ROOT / publish.README)
-    show_files(written, ROOT)
-    for error in pool.damaged.values():
-        complain(console, f"{error.kind}: {error}")
-    return int(bool(pool.damaged))
-
-
-def _check(options: argparse.Namespace, console: Console) -> int:
-    problems = publish.check(PUBLISHED_TABLES, PUBLISHED, ROOT / publish.README)
-    for problem in problems:
-        complain(console, problem)
-    if not problems:
-        console.print("every table, every plot and the README follow from the committed records")
-    return int(bool(problems))
-
-
-COMMANDS = {
-    "list": _list,
-    "models": lambda options, console: console.print(architectures_table(), end=""),
-    "plan": _plan,
-    "evidence": _evidence,
-    "status": lambda options, console: show_status(EXPERIMENTS, options.out, console),
-    "cancel": _cancel,
-    "publish": _publish,
-    "report": _report,
-    "check": _check,
-    "export": _export,
-}
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from resnet.files import write_atomically
+from resnet.progress import CHECKPOINTS
 
-NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+NEWEST, PREVIOUS = CHECKPOINTS
 _ANY_FORMAT = b"resnet-checkpoint-"
 _MAGIC = _ANY_FORMAT + b"1\n"
 

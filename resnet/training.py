@@ -4,11 +4,11 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from pathlib import Path
 
 from resnet import checkpoint
 from resnet.device import threads
+from resnet.progress import Progress
 from resnet.trainer import Trainer
 
 # Steps queued on the device at once, and the largest number of such bursts in its queue: enough that it never waits for
@@ -23,18 +23,6 @@ class Interrupted(Exception):
     def __init__(self, text: str, saved: bool = True):
         super().__init__(text)
         self.saved = saved
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Progress of a run; errors are in percent and None before the first evaluation."""
-
-    iteration: int
-    iterations: int
-    learning_rate: float
-    training_error: float | None
-    test_error: float | None
-    steps_per_second: float
 
 
 def train(

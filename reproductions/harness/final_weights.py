@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from reproductions.harness.records import weights_path
+from reproductions.harness.record_files import weights_path
 from resnet import checkpoint
 from resnet.checkpoint import digest_of_weights
 from resnet.run import Run

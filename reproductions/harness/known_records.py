@@ -4,33 +4,22 @@ They serve to look at many records: publishing and checking read and check every
 """
 
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
 
 from reproductions.harness import provenance
-from reproductions.harness.records import (
-    Pool,
+from reproductions.harness.record_files import (
     RecordError,
     UnreadableRecordError,
+    cache_folder,
+    file_state,
     load_record,
-    read_record,
     record_files,
 )
+from reproductions.harness.records import Pool, read_record
 from resnet.files import write_atomically
 
 _LONG = ("curve", "segments")  # most of a record's text
-
-
-def cache_folder(root: Path) -> Path:
-    """Name the cache folder of the pool ``root``; it can be deleted at any time."""
-    return root.parent / "cache"
-
-
-def file_state(path: Path) -> list[int]:
-    """Return a file's size in bytes and its time stamp in nanoseconds. Raises OSError."""
-    found = os.stat(path)
-    return [found.st_size, found.st_mtime_ns]
 
 
 def read_known_pool(root: Path, whole: bool = True) -> Pool:

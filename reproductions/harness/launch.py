@@ -22,9 +22,11 @@ from reproductions.harness.launched import note_tables
 from reproductions.harness.launching import cost
 from reproductions.harness.launching.budget import Budget, Plan, lacking, make_plan
 from reproductions.harness.launching.options import LaunchFlags, Options
-from reproductions.harness.launching.progress import Display, duration
+from reproductions.harness.launching.progress import Display
+from reproductions.harness.launching.run_paths import duration
 from reproductions.harness.launching.worker import DeviceLost, Outcome
-from reproductions.harness.records import Pool, PoolError, RecordError, read_pool, record_path
+from reproductions.harness.record_files import PoolError, RecordError, record_path
+from reproductions.harness.records import Pool, read_pool
 from reproductions.harness.reporting.frame import completed
 from reproductions.harness.reporting.page import write_report
 from resnet import checkpoint

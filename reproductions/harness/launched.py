@@ -7,16 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from reproductions.harness.experiment import PROFILES, Experiment, Table, Variant
+from reproductions.harness.record_files import LAUNCHED
 from reproductions.harness.records import Pool
-
-_FILE = "launched.jsonl"  # a line per table; launches only append to it, so that several may do so at once
 
 
 def note_tables(out: Path, tables: Iterable[Table]) -> None:
     """Add the tables of a launch to the list of ``out``. Raises OSError."""
     lines = dict.fromkeys(json.dumps({"experiment": one.name, **asdict(variant)}) for one, variant in tables)
     if new := [line for line in lines if line not in _read_lines(out)]:
-        with (out / _FILE).open("a", encoding="utf-8") as file:
+        with (out / LAUNCHED).open("a", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in new))
 
 
@@ -41,5 +40,5 @@ def launched_tables(experiments: Sequence[Experiment], out: Path, pool: Pool) ->
 
 def _read_lines(out: Path) -> list[str]:
     with suppress(OSError, UnicodeDecodeError):
-        return (out / _FILE).read_text(encoding="utf-8").splitlines()
+        return (out / LAUNCHED).read_text(encoding="utf-8").splitlines()
     return []

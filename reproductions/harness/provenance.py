@@ -1,5 +1,7 @@
 """The code, software and hardware of a run."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -9,11 +11,12 @@ from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
-import torch
 
-from resnet.kernels import LIBRARY
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT_VARIABLE = "RESNET_COMMIT"  # names the commit where the code was copied without its .git
@@ -150,6 +153,8 @@ def committed_resnet_digest(commit: str) -> str | None:
 def device_name(device: torch.device) -> str:
     """Return the GPU's or processor's name."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
@@ -170,6 +175,8 @@ def hardware(device: torch.device, threads: int, processes: int = 1) -> dict:
 
 def origin(device: torch.device) -> dict:
     """Describe the hardware, versions and code of this process's results."""
+    import torch
+
     return {
         "hardware": hardware(device, torch.get_num_threads()),
         "versions": versions(),
@@ -185,11 +192,13 @@ def _installed(package: str) -> str | None:
         return None
 
 
-def versions(kernels: str = LIBRARY) -> dict:
+def versions(kernels: str = "library") -> dict:
     """Return the versions of Python, torch, CUDA, cuDNN and Triton, and the ``kernels``: "library" or "fused".
 
     The versions of CUDA and cuDNN are None without a GPU, Triton's if it is not installed.
     """
+    import torch
+
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # which is a string of a class of its own

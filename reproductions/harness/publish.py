@@ -17,8 +17,9 @@ from reproductions.harness import provenance
 from reproductions.harness.exact_errors import EXACT_ERRORS
 from reproductions.harness.experiment import Experiment, Table, kept_runs
 from reproductions.harness.final_weights import read_final_weights
-from reproductions.harness.known_records import cache_folder, file_state, read_known_pool
-from reproductions.harness.records import Pool, read_pool, record_path, weights_path
+from reproductions.harness.known_records import read_known_pool
+from reproductions.harness.record_files import cache_folder, file_state, record_path, weights_path
+from reproductions.harness.records import Pool, read_pool
 from reproductions.harness.reporting.figure import read_description
 from reproductions.harness.reporting.frame import CURVES, RUNS, write_frames
 from reproductions.harness.reporting.index import write_index

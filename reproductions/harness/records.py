@@ -3,10 +3,16 @@
 import hashlib
 import json
 import math
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from reproductions.harness.record_files import (
+    NewerRecordError,
+    RecordError,
+    load_record,
+    record_files,
+    record_path,
+)
 from resnet.files import write_atomically
 from resnet.run import ROLES, Run, canonical_json
 
@@ -64,42 +70,10 @@ _POINT = {"iteration": int, "learning_rate": _NUMBER, "training_loss": _OPTIONAL
 _POINT |= {"test_error": _OPTIONAL}
 
 
-class RecordError(Exception):
-    """A record that cannot be used. The message names the file; ``kind`` names the fault, ``advice`` the remedy."""
-
-    kind, advice = "damaged record", "Move the file away to train this run again."
-
-
-class UnreadableRecordError(RecordError):
-    """A record that this user may not read, or whose disk fails."""
-
-    kind, advice = "unreadable record", "Have the file made readable for this user."
-
-
-class PoolError(ValueError):
-    """A folder of records that cannot be read. The message names it and says how to go on."""
-
-
-class NewerRecordError(RecordError):
-    """An undamaged record of newer code."""
-
-    kind, advice = "newer record", "Update the code to use it."
-
-
 def seal(record: dict, name: str = "record_sha256") -> dict:
     """Return the record with the digest of its other fields in the field ``name``."""
     content = {field: value for field, value in record.items() if field != name}
     return {**content, name: hashlib.sha256(canonical_json(content)).hexdigest()}
-
-
-def record_path(root: Path, run: Run) -> Path:
-    """Name the file of the run's record in the pool ``root``."""
-    return root / run.data / run.model / f"{run.short_id}.json"
-
-
-def weights_path(out: Path, run: Run) -> Path:
-    """Name the file of the run's final weights below ``out``, the parent folder of the pool."""
-    return out / "weights" / f"{run.short_id}.pt"
 
 
 def write_record(root: Path, record: dict) -> Path:
@@ -120,16 +94,6 @@ def read_record(path: Path) -> dict:
     record = load_record(path)
     validate(record, path)
     return record
-
-
-def load_record(path: Path) -> dict:
-    """Read one record without a check. Raises RecordError."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UnreadableRecordError(f"{path} can't be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} can't be read as a record: {error}") from error
 
 
 def validate(record: dict, path: Path) -> None:
@@ -243,11 +207,6 @@ def device_seconds(record: dict) -> float:
     return sum(map(segment_seconds, segments(record)))
 
 
-def outcome(record: dict) -> str:
-    """Describe the end of the run in a few words."""
-    return "diverged" if record["status"] == "diverged" else f"test error {record['final']['test_error']:.2f} %"
-
-
 def best_point(curve: list[dict]) -> dict:
     """Return the evaluation with the lowest test error, the first of equals; it is selected on the test set."""
     measured = [point for point in curve if point["test_error"] is not None]
@@ -295,25 +254,6 @@ def _with_seed_0(run: Run) -> Run:
     if run.pretrained.seed != run.seed:  # as no row's
         return run
     return replace(run, seed=0, pretrained=_with_seed_0(run.pretrained))
-
-
-def record_files(root: Path) -> list[Path]:
-    """List the files of records below ``root``, sorted; none if the folder is absent.
-
-    Raises PoolError for a folder that cannot be read: its records would be taken for missing.
-    """
-
-    def refuse(error: OSError) -> None:
-        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
-            text = f"{error.filename} can't be read ({error.strerror}); have it made readable for this user"
-            raise PoolError(f"{text}, or name another folder with --out (OUT= with make)")
-
-    paths = []
-    for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):  # glob says nothing of such folders
-        if len(Path(folder).relative_to(root).parts) == 2:
-            folders.clear()
-            paths += [Path(folder, name) for name in names if name.endswith(".json")]
-    return sorted(paths)
 
 
 def read_pool(root: Path) -> Pool:

@@ -1,55 +1,101 @@
 """The status of the runs in a folder."""
 
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from reproductions.harness.console import complain
-from reproductions.harness.experiment import Experiment
-from reproductions.harness.known_records import read_known_pool
-from reproductions.harness.launched import launched_tables
+from reproductions.harness import provenance
+from reproductions.harness.console import DEFAULT_OUT, complain, make_console, path_argument
 from reproductions.harness.launching.claims import owned
-from reproductions.harness.launching.progress import describe, duration
-from reproductions.harness.launching.run_paths import Status
+from reproductions.harness.launching.run_paths import Status, describe, duration
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.submissions import Submission, last_words, read_submissions
-from resnet import checkpoint
+from reproductions.harness.record_files import LAUNCHED, cache_folder, file_state, record_files
+from resnet.files import write_atomically
+from resnet.progress import CHECKPOINTS
+
+if TYPE_CHECKING:
+    from reproductions.harness.experiment import Experiment
 
 SILENT_SECONDS = 300  # a running job writes its status every second or, in a slow step, a little less often
 LAST_LINES = 5  # of what a failed run said
 
 
-def show_status(experiments: tuple[Experiment, ...], out: Path, console: Console) -> int:
-    """Print the status of all runs below ``out``; returns 1 if a run failed or a record is damaged, else 0."""
-    pool = read_known_pool(out / "records", whole=False)
-    table = Table("experiment", "profile", "row", "done", "diverged", "errors, %")
-    left = set(pool.records)
-    for experiment, variant in launched_tables(experiments, out, pool):
-        seeds = experiment.recorded_seeds(variant, pool)
-        for result in experiment.results(variant, seeds, pool, pool):
-            if result.records:
-                left.difference_update(record["identity"] for record in result.records)
-                diverged = sum(record["status"] == "diverged" for record in result.records)
-                errors = [record["final"]["test_error"] for record in result.records]
-                shown = ", ".join("–" if error is None else f"{error:.2f}" for error in errors)
-                done = f"{len(result.records)}/{seeds}"
-                table.add_row(experiment.name, variant.name, result.row.key, done, str(diverged), shown)
-    if table.row_count:
+def main(arguments: list[str]) -> int:
+    """Run ``python -m reproductions status`` and return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reproductions status", description="The status of the runs in a folder."
+    )
+    parser.add_argument("--out", type=path_argument, default=DEFAULT_OUT, help="folder of the runs (default: runs)")
+    return show_status(parser.parse_args(arguments).out, make_console())
+
+
+def show_status(out: Path, console: Console, experiments: Sequence[Experiment] | None = None) -> int:
+    """Print the status of all runs below ``out``; returns 1 if a run failed or a record is damaged, else 0.
+
+    ``experiments``: those whose tables are shown; None for all.
+    """
+    recorded = _recorded(out, experiments)
+    if recorded["rows"]:
+        table = Table("experiment", "profile", "row", "done", "diverged", "errors, %")
+        for row in recorded["rows"]:
+            table.add_row(*row)
         console.print(table)
-    if not pool.records:
+    if not recorded["records"]:
         console.print(f"no records in {out / 'records'}")
-    elif left:
-        console.print(f"{len(left)} of {len(pool.records)} records in {out / 'records'} are in no listed table")
+    elif left := recorded["in_no_table"]:
+        console.print(f"{left} of {recorded['records']} records in {out / 'records'} are in no listed table")
 
     standings = find_standings(out, {path.stem for path in (out / "records").glob("*/*/*.json")})
     for standing in standings:
         console.print(f"{standing.run}: {standing.state}{standing.text}")
-    for error in pool.damaged.values():
-        complain(console, f"{error.kind}: {error}")
-    return int(bool(pool.damaged) or any(standing.state == "failed" for standing in standings))
+    for problem in recorded["damaged"]:
+        complain(console, problem)
+    return int(bool(recorded["damaged"]) or any(standing.state == "failed" for standing in standings))
+
+
+def _recorded(out: Path, experiments: Sequence[Experiment] | None) -> dict:
+    """Summarize the records, or read the summary of the last time if no record, list of tables or code has changed."""
+    path, key = cache_folder(out / "records") / "status.json", _state(out, experiments)
+    with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
+        last = json.loads(path.read_bytes())
+        if last["key"] == key:
+            return last["recorded"]
+    from reproductions.harness.recorded import summarize  # whose torch takes a second to load
+
+    recorded = summarize(out, experiments)
+    if not recorded["damaged"]:
+        with suppress(OSError):  # a folder of somebody else's, or a full disk
+            write_atomically(path, json.dumps({"key": key, "recorded": recorded}).encode(), durable=False)
+    return recorded
+
+
+def _state(out: Path, experiments: Sequence[Experiment] | None) -> str:
+    """Return a digest of all that :func:`summarize` depends on. Raises PoolError for a folder that can't be read."""
+    digest = hashlib.sha256(provenance.sources_digest(provenance.source_files()).encode())
+    names = None if experiments is None else [experiment.name for experiment in experiments]
+    for part in names, [[str(file), *_file_state(file)] for file in [*record_files(out / "records"), out / LAUNCHED]]:
+        digest.update(json.dumps(part).encode())
+    return digest.hexdigest()
+
+
+def _file_state(path: Path) -> list[int]:
+    """Return a file's size and time stamp; nothing if it can't be read."""
+    try:
+        return file_state(path)
+    except OSError:
+        return []
 
 
 @dataclass(frozen=True)
@@ -95,7 +141,7 @@ def _standing(
     jobs = [] if submission is None or not living else [living[job] for job in submission.jobs if job in living]
     if status is not None and status.state == "failed" and not (jobs and status.launch != submission.launch):
         return Standing(name, "failed", ": " + "\n  ".join(status.message.strip().splitlines()[-LAST_LINES:]))
-    resumable = any((folder / kept).exists() for kept in (checkpoint.NEWEST, checkpoint.PREVIOUS))
+    resumable = any((folder / kept).exists() for kept in CHECKPOINTS)
     begun = _begun(name, status) if resumable else ""
     own = submission.job_of(folder.name) if submission is not None else None
     if jobs:  # any of them may train it; its own would begin with it

@@ -32,7 +32,8 @@ from reproductions.harness.console import (
     make_console,
     path_argument,
 )
-from reproductions.harness.records import RecordError, read_record
+from reproductions.harness.record_files import RecordError
+from reproductions.harness.records import read_record
 from reproductions.harness.reporting.frame import FURTHER_TESTS, METRICS, ONE_CROP
 from reproductions.harness.reporting.text import NONE, markdown_table, number
 from reproductions.imagenet.nets import NETS

@@ -17,7 +17,8 @@ from reproductions.harness.experiment import Experiment, Row, Variant
 from reproductions.harness.launching.claims import claim_number
 from reproductions.harness.launching.run_paths import RunPaths, Status
 from reproductions.harness.provenance import ROOT
-from reproductions.harness.records import RecordError, read_pool, read_record, record_path
+from reproductions.harness.record_files import RecordError, record_path
+from reproductions.harness.records import read_pool, read_record
 from reproductions.harness.reporting.page import Page
 from resnet import checkpoint
 from resnet.files import write_atomically

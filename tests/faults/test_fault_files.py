@@ -17,7 +17,8 @@ from faulted import SECONDS, Interruptions, Setting, is_recorded, run_paths, wai
 from reproductions.harness import cli
 from reproductions.harness.console import EXIT_FAILED, EXIT_REFUSED
 from reproductions.harness.launching.run_paths import Status
-from reproductions.harness.records import read_pool, read_record, record_path
+from reproductions.harness.record_files import record_path
+from reproductions.harness.records import read_pool, read_record
 from resnet import checkpoint
 
 pytestmark = pytest.mark.faults

@@ -23,7 +23,8 @@ from faulted import Launch, Setting, checkpointed, owner, starts
 
 from reproductions.harness.launching.slurm import cluster_profile
 from reproductions.harness.launching.slurm.submissions import read_submissions
-from reproductions.harness.records import read_record, record_path
+from reproductions.harness.record_files import record_path
+from reproductions.harness.records import read_record
 
 pytestmark = [pytest.mark.faults, pytest.mark.slurm]
 

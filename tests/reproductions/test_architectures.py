@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from reproductions import __main__ as main
-from reproductions import architectures, reported
+from reproductions import architectures, commands, reported
 from reproductions.architectures import ARCHITECTURES, Architecture, architectures_table
 from resnet.models import changed_options
 from resnet.models.complexity import multiply_adds
@@ -69,6 +69,6 @@ def test_the_costs_computed_are_the_papers():
 
 
 def test_the_command_prints_the_table(monkeypatch, capsys):
-    monkeypatch.setattr(main, "architectures_table", lambda: architectures_table(FEW))
+    monkeypatch.setattr(commands, "architectures_table", lambda: architectures_table(FEW))
     assert main.main(["models"]) == 0
     assert capsys.readouterr().out == architectures_table(FEW)

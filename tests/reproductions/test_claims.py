@@ -19,7 +19,8 @@ from reproductions.harness.launching.claims import claim, claim_number, owned
 from reproductions.harness.launching.recording import note_start, take_back_start
 from reproductions.harness.launching.run_paths import RunPaths, Status
 from reproductions.harness.launching.worker import ExecutionOptions, Outcome, execute
-from reproductions.harness.records import read_pool, read_record, record_path
+from reproductions.harness.record_files import record_path
+from reproductions.harness.records import read_pool, read_record
 from resnet import checkpoint
 from resnet.device import DeviceLost
 from resnet.packing import Pack

@@ -16,7 +16,7 @@ from fakes import make_record, store
 from tiny import TINY, make_experiment
 
 from reproductions import __main__ as main
-from reproductions import cifar_table
+from reproductions import cifar_table, commands
 from reproductions.harness import cli, launching, preflight
 from reproductions.harness.experiment import Experiment, Variant
 from reproductions.harness.launched import launched_tables
@@ -28,7 +28,8 @@ from reproductions.harness.launching.slurm.cluster_profile import load_cluster_p
 from reproductions.harness.launching.slurm.submissions import Submission
 from reproductions.harness.launching.worker import Outcome
 from reproductions.harness.provenance import ROOT
-from reproductions.harness.records import SCHEMA, read_pool, record_path
+from reproductions.harness.record_files import record_path
+from reproductions.harness.records import SCHEMA, read_pool
 from resnet.recipe import Recipe
 
 TINY_EXPERIMENT = make_experiment()
@@ -567,7 +568,7 @@ def test_a_switch_that_is_off_and_a_variable_that_does_not_exist():
 
 
 def test_every_listed_target_is_in_the_makefile():
-    for experiment in main.EXPERIMENTS:
+    for experiment in commands.EXPERIMENTS:
         dataset = f"--dataset {experiment.dataset}" if experiment.dataset else ""
         ((script, flags),) = would_run(*experiment.target.split(), "PROFILE=smoke")
         assert script == experiment.module
@@ -589,9 +590,9 @@ def test_one_target_makes_all_tables_of_bag_of_tricks_one_after_another(monkeypa
 def test_one_target_makes_every_table():
     made = would_run("reproduce-all", "SEEDS=3")
     assert all(flags.startswith("--seeds '3'") for _, flags in made)
-    everything = {(e.module, "--dataset imagenet" if e.dataset else "") for e in main.EXPERIMENTS}
+    everything = {(e.module, "--dataset imagenet" if e.dataset else "") for e in commands.EXPERIMENTS}
     assert {(script, flags.removeprefix("--seeds '3'").strip()) for script, flags in made} == everything
-    assert len(made) == len(main.EXPERIMENTS)
+    assert len(made) == len(commands.EXPERIMENTS)
 
 
 LIVING = {id: queue.QueuedJob(id, "PENDING", "Priority") for id in ("12_0", "12_1", "14")}
@@ -666,8 +667,8 @@ def test_report_and_check_work_from_any_folder(tmp_path, monkeypatch, capsys):
     root = tmp_path / "repository"
     run = cifar_table.rows("short")[0].run(0)
     store(root / "results" / "records", make_record(run, 30.0))
-    monkeypatch.setattr(main, "ROOT", root)
-    monkeypatch.setattr(main, "PUBLISHED", root / "results")
+    monkeypatch.setattr(commands, "ROOT", root)
+    monkeypatch.setattr(commands, "PUBLISHED", root / "results")
     monkeypatch.chdir(tmp_path)
     assert main.main(["report"]) == 0
     said = capsys.readouterr().out

@@ -11,10 +11,11 @@ import sys
 import pytest
 import torch
 
-import reproductions.__main__ as command_line
+from reproductions import __main__ as command_line
+from reproductions import commands
 from reproductions.experiments import EXPERIMENTS
 from reproductions.finetune import own_folder
-from reproductions.harness import cli
+from reproductions.harness import cli, status
 from reproductions.harness.provenance import ROOT
 from reproductions.imagenet import evaluate_checkpoint
 from resnet.recipe import Recipe
@@ -48,7 +49,8 @@ COMMANDS = sorted({command for page in PAGES for command in commands_in(text_of(
 @pytest.fixture
 def parse(monkeypatch):
     """Parses ``python -m MODULE ARGUMENTS``, as the command itself does, and does nothing else."""
-    monkeypatch.setattr(command_line, "COMMANDS", dict.fromkeys(command_line.COMMANDS, lambda *_: 0))
+    monkeypatch.setattr(commands, "COMMANDS", dict.fromkeys(commands.COMMANDS, lambda *_: 0))
+    monkeypatch.setattr(status, "show_status", lambda *_: 0)
     monkeypatch.setattr(cli, "run_experiment", lambda one, arguments=None: int(not cli.parse(one, arguments)))
     monkeypatch.setattr(evaluate_checkpoint, "evaluate", lambda *_: "")
     for name in ("train_on_folder", "predict"):

@@ -19,7 +19,8 @@ from reproductions.finetune import experiment as finetune
 from reproductions.harness import provenance
 from reproductions.harness.console import make_console
 from reproductions.harness.experiment import Variant
-from reproductions.harness.records import read_pool, weights_path
+from reproductions.harness.record_files import weights_path
+from reproductions.harness.records import read_pool
 from reproductions.protocol_details import experiment as protocol_details
 from resnet.checkpoint import digest_of_weights
 from resnet.models import create_model

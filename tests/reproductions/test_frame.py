@@ -78,7 +78,7 @@ def test_the_files_hold_the_same_numbers_and_the_same_bytes_every_time(records, 
 def test_importing_the_package_loads_none_of_the_large_ones():
     script = "import sys, reproductions; print([m for m in ('pandas', 'torch', 'scipy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"
-    script = "import sys, reproductions.__main__; print([m for m in ('pandas', 'scipy.stats') if m in sys.modules])"
+    script = "import sys, reproductions.commands; print([m for m in ('pandas', 'scipy.stats') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"
 
 

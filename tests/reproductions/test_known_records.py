@@ -9,8 +9,9 @@ from fakes import make_record, store
 
 from reproductions.harness import provenance, records
 from reproductions.harness.experiment import Row, Variant
-from reproductions.harness.known_records import cache_folder, read_known_pool
-from reproductions.harness.records import Pool, read_pool, record_path
+from reproductions.harness.known_records import read_known_pool
+from reproductions.harness.record_files import cache_folder, record_path
+from reproductions.harness.records import Pool, read_pool
 from resnet.run import Run
 
 RUNS = [Run("cifar_resnet8", tiny.TINY, "synthetic", seed) for seed in range(3)]

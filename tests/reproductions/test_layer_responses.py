@@ -17,7 +17,8 @@ from reproductions.harness.cli import run_experiment
 from reproductions.harness.experiment import Experiment, RowResult, Variant
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.measurements import MeasurementError
-from reproductions.harness.records import Pool, read_pool, seal, weights_path
+from reproductions.harness.record_files import weights_path
+from reproductions.harness.records import Pool, read_pool, seal
 from reproductions.harness.reporting.page import write_report
 from reproductions.layer_responses import experiment as layer_responses
 from reproductions.layer_responses import measuring as responses

@@ -15,7 +15,7 @@ from test_cli import would_run
 from test_launchers import RUNS, cluster, launch  # noqa: F401  (cluster is a fixture)
 
 from reproductions import __main__ as main
-from reproductions import degradation
+from reproductions import commands, degradation
 from reproductions.experiments import evidence
 from reproductions.harness import cli, provenance
 from reproductions.harness.experiment import Variant
@@ -29,7 +29,8 @@ from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
 from reproductions.harness.launching.worker import ExecutionOptions, Outcome
-from reproductions.harness.records import read_pool, record_path
+from reproductions.harness.record_files import record_path
+from reproductions.harness.records import read_pool
 from resnet import checkpoint
 from resnet.recipe import Recipe
 from resnet.run import Run
@@ -325,7 +326,9 @@ def test_evidence_needs_minutes_and_makes_one_launch(tmp_path, monkeypatch, caps
     assert main.main(["evidence", "--out", str(tmp_path)]) == 2
     assert "--minutes (MINUTES= with make)" in capsys.readouterr().out
     tables = [tiny.make_experiment(), replace(tiny.make_experiment(depths=(20,)), name="other")]
-    monkeypatch.setattr(main, "evidence", lambda on_gpu: [w for e in tables for w in wanted_runs(e, SMOKE, range(1))])
+    monkeypatch.setattr(
+        commands, "evidence", lambda on_gpu: [w for e in tables for w in wanted_runs(e, SMOKE, range(1))]
+    )
     assert main.main(["evidence", "--minutes", "5", "--out", str(tmp_path), "--launcher", "inline"]) == 0
     assert len(read_pool(tmp_path / "records").records) == 3
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {"tiny_smoke.md", "other_smoke.md"}

@@ -12,7 +12,6 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from reproductions import cifar_table, degradation, headline, mnist_residual
-from reproductions.__main__ import PUBLISHED
 from reproductions.cifar_imagenet_stem import experiment as cifar_imagenet_stem
 from reproductions.cifar_imagenet_stem import report as stem_report
 from reproductions.cifar_imagenet_stem.report import Predicted
@@ -20,6 +19,7 @@ from reproductions.cifar_table import error_against_depth
 from reproductions.experiments import EXPERIMENTS
 from reproductions.finetune import experiment as finetune
 from reproductions.finetune import report as finetune_report
+from reproductions.harness.console import PUBLISHED
 from reproductions.harness.experiment import Variant
 from reproductions.harness.publish import write_published
 from reproductions.harness.records import read_pool, records_digest

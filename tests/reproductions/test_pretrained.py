@@ -15,7 +15,8 @@ from reproductions.harness.experiment import Row, Variant
 from reproductions.harness.launching import cost, local
 from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.worker import Outcome, execute
-from reproductions.harness.records import RecordError, read_record, record_path, write_record
+from reproductions.harness.record_files import RecordError, record_path
+from reproductions.harness.records import read_record, write_record
 from resnet.recipe import Recipe
 from resnet.run import Run
 

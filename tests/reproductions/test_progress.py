@@ -8,11 +8,11 @@ from tiny import TINY
 
 from reproductions.harness.console import make_console
 from reproductions.harness.launching import progress
-from reproductions.harness.launching.progress import Display, describe, duration
-from reproductions.harness.launching.run_paths import RunPaths, Status
-from reproductions.harness.records import record_path
+from reproductions.harness.launching.progress import Display
+from reproductions.harness.launching.run_paths import RunPaths, Status, describe, duration
+from reproductions.harness.record_files import record_path
+from resnet.progress import Progress
 from resnet.run import Run
-from resnet.training import Progress
 
 RUNS = [Run("cifar_resnet8", TINY, "synthetic", seed) for seed in range(2)]
 

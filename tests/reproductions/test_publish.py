@@ -17,14 +17,8 @@ from reproductions.harness import provenance, publish, records
 from reproductions.harness.experiment import Experiment, Row, Variant
 from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.known_records import read_known_pool
-from reproductions.harness.records import (
-    ORIGIN,
-    SCHEMA,
-    read_record,
-    record_path,
-    seal,
-    weights_path,
-)
+from reproductions.harness.record_files import record_path, weights_path
+from reproductions.harness.records import ORIGIN, SCHEMA, read_record, seal
 from reproductions.harness.reporting.figure import save
 from resnet.data.cifar import KNOWN_COPIES
 from resnet.recipe import Recipe

@@ -14,16 +14,13 @@ from hypothesis import strategies as st
 from tiny import TINY
 
 from reproductions.harness.provenance import ROOT
+from reproductions.harness.record_files import NewerRecordError, PoolError, RecordError, record_path
 from reproductions.harness.records import (
     ORIGIN,
     SCHEMA,
-    NewerRecordError,
-    PoolError,
-    RecordError,
     device_seconds,
     read_pool,
     read_record,
-    record_path,
     records_digest,
     seal,
     segments,

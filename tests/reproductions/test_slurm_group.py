@@ -18,7 +18,8 @@ from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
 from reproductions.harness.launching.slurm.submissions import read_submissions
 from reproductions.harness.launching.worker import Outcome, execute
-from reproductions.harness.records import read_record, record_path
+from reproductions.harness.record_files import record_path
+from reproductions.harness.records import read_record
 from resnet import checkpoint
 from resnet.data import load
 from resnet.recipe import Recipe

@@ -1,6 +1,8 @@
 """The status of a folder of runs: what is recorded, running, queued, waiting, stopped, failed and damaged."""
 
 import io
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -8,6 +10,7 @@ import pytest
 from fakes import make_record, store
 from tiny import make_experiment
 
+from reproductions.harness import recorded
 from reproductions.harness.console import make_console
 from reproductions.harness.experiment import Variant
 from reproductions.harness.launched import launched_tables, note_tables
@@ -16,10 +19,11 @@ from reproductions.harness.launching.run_paths import RunPaths, Status
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.queue import QueuedJob
 from reproductions.harness.launching.slurm.submissions import Submission
-from reproductions.harness.records import read_pool, record_path
+from reproductions.harness.record_files import record_path
+from reproductions.harness.records import read_pool
 from reproductions.harness.status import LAST_LINES, SILENT_SECONDS, find_standings, show_status
 from resnet import checkpoint
-from resnet.training import Progress
+from resnet.progress import Progress
 
 EXPERIMENT = make_experiment()
 RUNS = EXPERIMENT.runs(Variant("smoke"), 2)
@@ -28,7 +32,7 @@ RUNS = EXPERIMENT.runs(Variant("smoke"), 2)
 def show(paths, *experiments):
     """The exit status and the text."""
     console = make_console(file=io.StringIO(), width=200)
-    code = show_status(experiments or (EXPERIMENT,), paths.out, console)
+    code = show_status(paths.out, console, experiments or (EXPERIMENT,))
     return code, console.file.getvalue()
 
 
@@ -188,6 +192,25 @@ def test_a_status_that_cannot_be_read_is_left_out(paths):
     paths.work(RUNS[0]).mkdir(parents=True)
     (paths.work(RUNS[0]) / "status.json").write_text("{")
     assert show(paths)[0] == 0
+
+
+def test_a_second_look_needs_neither_torch_nor_the_records_and_sees_every_change(paths, monkeypatch):
+    store(paths.records, make_record(RUNS[0], 20.0))
+    first = show(paths)
+    summarize = recorded.summarize
+    monkeypatch.setattr(recorded, "summarize", None)
+    assert show(paths) == first
+    monkeypatch.setattr(recorded, "summarize", summarize)
+    store(paths.records, make_record(RUNS[1], 21.5))
+    assert "20.00, 21.50" in show(paths)[1]
+    note_tables(paths.out, [(replace(EXPERIMENT, name="other"), Variant("smoke"))])
+    assert "other" in show(paths, EXPERIMENT, replace(EXPERIMENT, name="other"))[1]
+    record_path(paths.records, RUNS[0]).unlink()
+    assert "20.00" not in show(paths)[1]
+    script = f"import sys; from reproductions.__main__ import main; main(['status', '--out', {str(paths.out)!r}]); "
+    for loaded in True, False:
+        done = subprocess.run([sys.executable, "-c", f"{script}print('torch' in sys.modules)"], capture_output=True)
+        assert done.stdout.decode().splitlines()[-1] == str(loaded), done.stderr.decode()
 
 
 def test_a_damaged_record_is_named(paths):

@@ -21,7 +21,8 @@ from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm import launch as slurm
 from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
 from reproductions.harness.launching.worker import ExecutionOptions, Outcome, execute
-from reproductions.harness.records import read_pool, read_record, record_path, weights_path
+from reproductions.harness.record_files import record_path, weights_path
+from reproductions.harness.records import read_pool, read_record
 from resnet import checkpoint
 from resnet.checkpoint import digest_of_weights
 from resnet.run import Run

@@ -18,7 +18,8 @@ from reproductions.harness.launching import worker
 from reproductions.harness.launching.run_paths import RunPaths, Status
 from reproductions.harness.launching.signals import stop_on_signals
 from reproductions.harness.launching.worker import execute
-from reproductions.harness.records import ORIGIN, read_record, record_path
+from reproductions.harness.record_files import record_path
+from reproductions.harness.records import ORIGIN, read_record
 from resnet import checkpoint, trainer
 from resnet.data import DataError, load
 from resnet.data.synthetic import make_synthetic

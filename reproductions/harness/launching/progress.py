@@ -2,14 +2,14 @@
 
 import time
 from contextlib import suppress
-from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from reproductions.harness.console import make_console
-from reproductions.harness.launching.run_paths import RunPaths, Status
-from reproductions.harness.records import RecordError, outcome, read_record, record_path
+from reproductions.harness.launching.run_paths import RunPaths, Status, describe, duration
+from reproductions.harness.record_files import RecordError, outcome, record_path
+from reproductions.harness.records import read_record
 from resnet.run import Run
 
 LINE_SECONDS = 60.0
@@ -113,20 +113,6 @@ class Display:
 
 def _text_column(field: str) -> TextColumn:
     return TextColumn(f"{{task.{field}}}", markup=False)
-
-
-def describe(status: Status) -> str:
-    """Describe a running run in one line: iteration, errors, rate and time left."""
-    progress = status.progress
-    left = (progress.iterations - progress.iteration) / max(progress.steps_per_second, 1e-9)
-    text = f"{progress.iteration:,}/{progress.iterations:,}, {progress.steps_per_second:.1f} it/s"
-    error = "" if progress.test_error is None else f", test error {progress.test_error:.2f} %"
-    return f"{text}{error}, {duration(left)} left"
-
-
-def duration(seconds: float) -> str:
-    """Format seconds as h:mm:ss, with days in front if there are any."""
-    return str(timedelta(seconds=round(seconds)))
 
 
 def clock() -> str:

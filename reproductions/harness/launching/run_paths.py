@@ -1,14 +1,20 @@
 """The folders that jobs use, and the status files in them."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reproductions.harness.launching.claims import STALE_SECONDS
-from reproductions.harness.records import record_path, weights_path
+from reproductions.harness.record_files import record_path, weights_path
 from resnet.files import write_atomically
-from resnet.run import Run
-from resnet.training import Progress
+from resnet.progress import Progress
+
+if TYPE_CHECKING:
+    from resnet.run import Run
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class Status:
         write_atomically(folder / "status.json", json.dumps(asdict(self)).encode(), durable=False)
 
     @classmethod
-    def read(cls, folder: Path) -> "Status | None":
+    def read(cls, folder: Path) -> Status | None:
         """Read the status in a run's work folder; None if there is none or it cannot be read."""
         try:
             values = json.loads((folder / "status.json").read_text())
@@ -79,6 +85,20 @@ class Status:
             return cls(**{**values, "progress": progress})
         except (OSError, ValueError, TypeError, KeyError):
             return None
+
+
+def describe(status: Status) -> str:
+    """Describe a running run in one line: iteration, errors, rate and time left."""
+    progress = status.progress
+    left = (progress.iterations - progress.iteration) / max(progress.steps_per_second, 1e-9)
+    text = f"{progress.iteration:,}/{progress.iterations:,}, {progress.steps_per_second:.1f} it/s"
+    error = "" if progress.test_error is None else f", test error {progress.test_error:.2f} %"
+    return f"{text}{error}, {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """Format seconds as h:mm:ss, with days in front if there are any."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def unfinished(runs: list[Run], paths: RunPaths, launch: str) -> list[Run]:

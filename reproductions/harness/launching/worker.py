@@ -25,7 +25,8 @@ from reproductions.harness.launching.recording import (
     take_back_start,
 )
 from reproductions.harness.launching.run_paths import RunPaths, Status, failures
-from reproductions.harness.records import RecordError, outcome, read_record, record_path, write_record
+from reproductions.harness.record_files import RecordError, outcome, record_path
+from reproductions.harness.records import read_record, write_record
 from resnet import checkpoint
 from resnet.data import FOLDERS, Data, DataError, load, place
 from resnet.device import DeviceLost, find_device

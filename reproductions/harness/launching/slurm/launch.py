@@ -30,7 +30,7 @@ from reproductions.harness.launching.slurm.submissions import (
     submissions_folder,
 )
 from reproductions.harness.launching.worker import ExecutionOptions, Outcome
-from reproductions.harness.records import record_path
+from reproductions.harness.record_files import record_path
 from resnet.run import Run
 
 _POLL_SECONDS = 2.0

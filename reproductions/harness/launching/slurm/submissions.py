@@ -1,14 +1,19 @@
 """Submissions to SLURM, written down with their jobs and runs."""
 
+from __future__ import annotations
+
 import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm import queue
 from resnet.files import write_atomically
-from resnet.run import Run
+
+if TYPE_CHECKING:
+    from resnet.run import Run
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,33 @@
+"""A summary of the records in a folder, by table and row, for its status."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from reproductions.harness.experiment import Experiment
+from reproductions.harness.known_records import read_known_pool
+from reproductions.harness.launched import launched_tables
+
+
+def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dict:
+    """Summarize the records below ``out`` in plain values.
+
+    ``experiments``: those whose tables are listed; None for all. The summary has "rows": experiment, profile, row, runs
+    done of all, diverged, and errors in percent, as texts; "records": their number; "in_no_table": the number that no
+    row shows; "damaged": a sentence for each file that can't be used.
+    """
+    if experiments is None:
+        from reproductions.experiments import EXPERIMENTS as experiments
+    pool = read_known_pool(out / "records", whole=False)
+    rows, left = [], set(pool.records)
+    for experiment, variant in launched_tables(experiments, out, pool):
+        seeds = experiment.recorded_seeds(variant, pool)
+        for result in experiment.results(variant, seeds, pool, pool):
+            if result.records:
+                left.difference_update(record["identity"] for record in result.records)
+                diverged = sum(record["status"] == "diverged" for record in result.records)
+                errors = [record["final"]["test_error"] for record in result.records]
+                shown = ", ".join("–" if error is None else f"{error:.2f}" for error in errors)
+                done = f"{len(result.records)}/{seeds}"
+                rows.append([experiment.name, variant.name, result.row.key, done, str(diverged), shown])
+    damaged = [f"{error.kind}: {error}" for error in pool.damaged.values()]
+    return {"rows": rows, "records": len(pool.records), "in_no_table": len(left), "damaged": damaged}
