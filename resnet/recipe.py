@@ -34,8 +34,8 @@ class Recipe:
     learning_rate: peak learning rate. base_batch_size: if set, ``learning_rate`` applies to batches of this size and is
         scaled linearly to ``batch_size`` (Bag of Tricks, section 3.1).
     schedule: "step" divides the learning rate by 10 at each of ``milestones`` (iterations, counted from 0); "cosine"
-        decays it to 0 along half a cosine after the linear warm-up (Bag of Tricks, section 5.1); "poly" decays it after
-        the linear warm-up in proportion to (the share of the iterations that is left)^0.9, as is usual for segmentation.
+        decays it to 0 along half a cosine after the linear warm-up (Bag of Tricks, section 5.1); "poly" decays it
+        after the linear warm-up like (the share of the iterations that is left)^0.9, as is usual for segmentation.
     linear_warmup: number of iterations in which the learning rate first grows from 0 in equal steps (section 3.1).
     warmup_learning_rate: if set, the learning rate from iteration 0 until the training error, averaged over the last
         ``warmup_window`` iterations and checked every ``warmup_window`` iterations, is below ``warmup_until_error``

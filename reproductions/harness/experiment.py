@@ -11,6 +11,7 @@ from reproductions.harness.records import Pool
 from resnet.kernels import made_for
 from resnet.recipe import Recipe
 from resnet.run import Run
+from resnet.tasks import Task
 
 PROFILES = {
     "paper": "the paper's protocol",
@@ -90,6 +91,8 @@ class Row:
     Tricks distillation and mixup are each added to label smoothing, and then distillation to mixup.
 
     ``on_request``: the row is trained only if it is named (``--rows``); tables show it once it has records.
+
+    ``task``: another task than classification; ``pretrained`` may then be a classifier's row.
     """
 
     key: str
@@ -105,6 +108,7 @@ class Row:
     pretrained: "Row | None" = None
     keep_weights: int = 0
     on_request: bool = False
+    task: Task | None = None
 
     def __post_init__(self):
         if self.data.startswith("synthetic"):
@@ -113,7 +117,8 @@ class Row:
     def run(self, seed: int) -> Run:
         """Make the row's run with this seed, including the runs that it needs."""
         teacher, pretrained = self.teacher and self.teacher.run(0), self.pretrained and self.pretrained.run(seed)
-        return Run(self.model, self.recipe, self.data, seed, self.model_options, self.train_images, teacher, pretrained)
+        needs = teacher, pretrained
+        return Run(self.model, self.recipe, self.data, seed, self.model_options, self.train_images, *needs, self.task)
 
     def records(self, variant: Variant, pool: Pool) -> list[dict]:
         """Find the records of the row's runs in ``pool``, for all seeds, ordered by seed."""
@@ -126,7 +131,8 @@ class RowResult:
 
     ``records`` has completed and diverged runs; ``published`` has the project's published ones for comparison (None
     while the published table itself is made). ``seeds`` is the number of seeds asked for. ``teacher`` is the record of
-    the teacher's run, None if the row has no teacher or the run no record.
+    the teacher's run, None if the row has no teacher or the run no record. ``pretrained``: the records of the runs that
+    those with ``records`` began with, as far as they have one.
     """
 
     row: Row
@@ -134,6 +140,7 @@ class RowResult:
     published: list[dict] | None
     seeds: int
     teacher: dict | None = None
+    pretrained: list[dict] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -269,7 +276,9 @@ class Experiment:
             if seeds and (needed := first.teacher):
                 other, taught_by = published.get(needed), {record.get("teacher_sha256") for record in own}
                 teacher = pool.get(needed) or (other if other and other["weights_sha256"] in taught_by else None)
-            results.append(RowResult(row, own, None if same else others, seeds, teacher))
+            begun = [Run.from_specification(r["specification"]).pretrained for r in own] if row.pretrained else []
+            known = [record for run in begun if (record := pool.get(run) or published.get(run)) is not None]
+            results.append(RowResult(row, own, None if same else others, seeds, teacher, known))
         return results
 
 

@@ -18,6 +18,7 @@ from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.records import Pool
 from resnet.data import FOLDERS, load
 from resnet.data.folder import check_images_once
+from resnet.data.scenes import LAYOUTS, check_scenes_once
 from resnet.device import available_cores, busy_cores, resolve_precision, why_no_cuda
 from resnet.kernels import check_kernels
 from resnet.run import Run
@@ -90,13 +91,14 @@ def check_writable(out: Path) -> None:
 def check_data(runs: list[Run], paths: RunPaths, console: Console) -> None:
     """Load the data of the runs: a DataError is raised once, a download happens once, compute nodes need no network.
 
-    The files of an image folder are read once, to find those that can't be read.
+    The files of an image folder, or the annotations of a folder of scenes, are read once, to find those that can't be
+    read or don't fit.
     """
     for name in sorted({run.data for run in runs}):
         dataset = load(name, paths.data)
-        if name in FOLDERS:
+        if check := check_images_once if name in FOLDERS else check_scenes_once if name in LAYOUTS else None:
             with console.status(Text(f"looking through the files of {dataset.root}")):
-                check_images_once(dataset, paths.out / "work" / "data")
+                check(dataset, paths.out / "work" / "data")
 
 
 def say_code(console: Console) -> None:

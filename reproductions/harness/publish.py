@@ -26,6 +26,7 @@ from reproductions.harness.reporting.index import write_index
 from reproductions.harness.reporting.page import Page, make_page
 from reproductions.harness.reporting.summary import write_summary
 from reproductions.layer_responses.measuring import RESPONSES
+from reproductions.transfer.pictures import PICTURES
 from resnet.data import KNOWN_COPIES
 from resnet.files import write_atomically
 from resnet.run import Run
@@ -33,7 +34,7 @@ from resnet.weights import WeightsError
 
 README = Path("README.md")
 INDEX, SUMMARY = Path("README.md"), Path("summary.md")  # of the results, in their folder
-KINDS = (RESPONSES, PREDICTIONS, EXACT_ERRORS)  # of measurements
+KINDS = (RESPONSES, PREDICTIONS, EXACT_ERRORS, PICTURES)  # of measurements
 _MADE = ("tables", "plots")  # folders of results
 _SECTION = re.compile(r"<!-- begin (results/(?:tables/)?[\w-]+\.md) -->\n(.*?)<!-- end -->", re.DOTALL)
 

@@ -56,9 +56,19 @@ def load_record(path: Path) -> dict:
         raise RecordError(f"{path} can't be read as a record: {error}") from error
 
 
+# What a run is judged by: of a classifier, and of the tasks of resnet.tasks, whose metrics are better if higher.
+JUDGED_BY = {"test_error": "test error", "mean_iou": "mIoU", "map_11_point": "mAP"}
+
+
+def judged_by(point: dict) -> str:
+    """Return the one of JUDGED_BY that an entry of a curve has."""
+    return next(name for name in JUDGED_BY if name in point)
+
+
 def outcome(record: dict) -> str:
     """Describe the end of the run in a few words."""
-    return "diverged" if record["status"] == "diverged" else f"test error {record['final']['test_error']:.2f} %"
+    name = judged_by(record["final"])
+    return "diverged" if record["status"] == "diverged" else f"{JUDGED_BY[name]} {record['final'][name]:.2f} %"
 
 
 def record_files(root: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from reproductions.harness.experiment import Experiment
 from reproductions.harness.known_records import read_known_pool
 from reproductions.harness.launched import launched_tables
+from reproductions.harness.record_files import JUDGED_BY, judged_by
 
 
 def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dict:
@@ -25,8 +26,10 @@ def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dic
             if result.records:
                 left.difference_update(record["identity"] for record in result.records)
                 diverged = sum(record["status"] == "diverged" for record in result.records)
-                errors = [record["final"]["test_error"] for record in result.records]
+                name = judged_by(result.records[0]["final"])
+                errors = [record["final"][name] for record in result.records]
                 shown = ", ".join("–" if error is None else f"{error:.2f}" for error in errors)
+                shown += "" if name == "test_error" else f" ({JUDGED_BY[name]})"
                 done = f"{len(result.records)}/{seeds}"
                 rows.append([experiment.name, variant.name, result.row.key, done, str(diverged), shown])
     damaged = [f"{error.kind}: {error}" for error in pool.damaged.values()]

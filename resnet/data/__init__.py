@@ -114,9 +114,7 @@ def _load(name: str, directory: Path, download: bool) -> Dataset:
     raise ValueError(f"there is no data set {name!r}; known data sets: {', '.join(TRAIN_IMAGES)}")
 
 
-def place(
-    dataset: Dataset, train_images: int | None, device: torch.device | str, workers: int = 0
-) -> Data | SceneData:
+def place(dataset: Dataset, train_images: int | None, device: torch.device | str, workers: int = 0) -> Data | SceneData:
     """Prepare a data set for training on a device, with its first ``train_images`` images (None: all) to train on.
 
     ``workers``: number of data loader workers for an image folder; with 0 this process reads the files. Raises

@@ -31,9 +31,11 @@ KNOWN_COPIES: dict[str, str] = {}
 
 @dataclass(frozen=True)
 class Canvases:
-    """One part of the data: images uint8 (N, S, S, 3); masks uint8 (N, S, S): 0 background, 1 + class, or IGNORED;
-    boxes int16 (N, MOST, 4): left, top, right, bottom, where right and bottom are the first pixel outside; labels int16
-    (N, MOST): 1 + class, 0 where there is no object.
+    """Canvases of one part of the data.
+
+    images: uint8 (N, S, S, 3). masks: uint8 (N, S, S), 0 for the background, 1 + class, or IGNORED. boxes: int16 (N,
+    MOST, 4): left, top, and the first pixels outside on the right and at the bottom. labels: int16 (N, MOST), 1 +
+    class, or 0 where there is no object.
     """
 
     images: np.ndarray
@@ -44,8 +46,10 @@ class Canvases:
 
 @dataclass(frozen=True)
 class CanvasDataset:
-    """Canvases for training and tests. ``digest``: SHA-256 of all arrays. ``mean``: of the channels of the training
-    images of the data that they are made from, in 0..255, which the networks of these data subtract.
+    """Canvases for training and tests.
+
+    ``digest``: SHA-256 of all arrays. ``mean``: the channels' means (0..255) over the training images of the data that
+    they are made from, which the networks of these data subtract.
     """
 
     name: str

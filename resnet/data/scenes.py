@@ -32,8 +32,8 @@ from resnet.recipe import Recipe
 from resnet.tasks import Segmentation, Task
 
 VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
-    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 TEST_BATCH = 32  # canvases tested at once; images of other sizes are tested one by one
 BLUR = 0.5  # chance of a blur in training for segmentation, whose radius is drawn from 0 to 1 pixel
@@ -182,7 +182,9 @@ def _why_unusable(name: str, image: Path, annotation: Path) -> str | None:
         boxes, _, _ = _read_boxes(annotation)
         for left, top, right, bottom in boxes.tolist():
             if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
-                return f"the box {left + 1:g} {top + 1:g} {right:g} {bottom:g} is not in its image of {size[0]}x{size[1]}"
+                return (
+                    f"the box {left + 1:g} {top + 1:g} {right:g} {bottom:g} is not in its image of {size[0]}x{size[1]}"
+                )
     except Exception as error:  # each reader raises its own types
         return str(error).replace(str(annotation), "the file") or type(error).__name__
     return None
@@ -313,7 +315,7 @@ def _cropped(scene: Scene, task: Segmentation, generator: torch.Generator, augme
 
 
 class Batch(NamedTuple):
-    """Scenes on a device: normalised float32 images, each (3, H, W), and their :class:`Scene` with arrays as tensors."""
+    """Scenes on a device: normalised float32 images, each (3, H, W), and every Scene, with tensors as arrays."""
 
     images: list[Tensor]
     scenes: list[Scene]
@@ -395,5 +397,3 @@ def _tasks(first: int, sampler: Sampler) -> Iterator[list[_Place]]:
         yield [
             _Place(iteration, row, *drawn) for row, drawn in enumerate(zip(draws.index.tolist(), draws.flip.tolist()))
         ]
-
-

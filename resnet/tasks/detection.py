@@ -99,7 +99,5 @@ class DetectionNet(nn.Module):
         found, truths = [], []
         for batch in batches:
             found += self.predict(batch)
-            truths += [
-                Truth(*(each.cpu().numpy() for each in (s.boxes, s.labels, s.difficult))) for s in batch.scenes
-            ]
+            truths += [Truth(*(each.cpu().numpy() for each in (s.boxes, s.labels, s.difficult))) for s in batch.scenes]
         return voc_map(found, truths)

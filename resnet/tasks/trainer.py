@@ -38,7 +38,7 @@ def task_network(run: Run, classes: int, weights: dict | None = None) -> nn.Modu
 
 @contextmanager
 def global_draws(seed: int, *stream) -> Iterator[None]:
-    """Seed the global generators, of which torchvision draws, for one named stream of a run; restore them afterwards."""
+    """Seed the global generators, of which torchvision draws, for one named stream of a run; then restore them."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seeded_generator(seed, *stream).initial_seed())
@@ -47,7 +47,7 @@ def global_draws(seed: int, *stream) -> Iterator[None]:
 
 @contextmanager
 def _deterministic(device: torch.device) -> Iterator[None]:
-    """Use deterministic kernels, on a GPU also of torchvision's RoIAlign and of interpolation, where they are slower."""
+    """Use deterministic kernels, on a GPU also the slower ones of torchvision's RoIAlign and of interpolation."""
     before, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     on_gpu = device.type == "cuda"
     with exact_kernels(), torch.cuda.device(device) if on_gpu else nullcontext():
@@ -66,8 +66,8 @@ class TaskTrainer:
     step, which torchvision's heads do from the global generator, depends on the run's seed and the step alone.
 
     ``pretrained``: the final state dict of ``run.pretrained``, or the weights that ``run.task.backbone`` names.
-    ``precision``: to use if the recipe's is "auto"; else the device's choice. One process trains a run, so that BN takes
-    its statistics over the whole batch, which several processes would have to synchronise.
+    ``precision``: to use if the recipe's is "auto", instead of the device's choice. One process trains a run, so BN
+    takes its statistics over the whole batch, which several processes would have to synchronise.
 
     Raises ValueError for data other than the run's, for missing, superfluous or other weights, for a precision that
     these trainings don't have, and for a ``group`` of several processes.
@@ -234,4 +234,3 @@ class TaskTrainer:
     def weights_digest(self) -> str:
         """Return the SHA-256 of all weights and buffers: equal if and only if two networks are bit for bit equal."""
         return digest_of_weights(self.model.state_dict())
-
