@@ -1,10 +1,10 @@
 """Canvases: images of CIFAR-10 on smooth backgrounds, whose classes, boxes and masks are known.
 
 A stand-in for real data of segmentation and detection on which a processor trains in minutes. A canvas has 1 to 3
-images, scaled to 24 to 48 pixels, that do not overlap; those that find no place are left out, but the first. Canvases
-for training have training images of CIFAR-10 only, and those for tests test images. An image's mask is its whole
-square: what CIFAR-10's images show of the object's own shape is not known. The pixels along its edge, inside, are
-ignored.
+images that do not overlap, scaled to 24 to 48 pixels, where there are several to at most 40 or 32; an image that finds
+no place is left out. Canvases for training have training images of CIFAR-10 only, and those for tests test images. An
+image's mask is its whole square, because what the square shows of the object's own shape is not known. The pixels along
+its edge, inside, are ignored.
 
 Everything is drawn from generators of its own and computed in whole numbers, so the canvases are the same everywhere.
 """
@@ -15,18 +15,27 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from resnet.data import cifar
 from resnet.data.dataset import ImageDataset
 
 SIZES = {"canvas64": 64, "canvas96": 96, "synthetic_canvas64": 64, "synthetic_canvas96": 96}  # pixels along a side
 SIDES = 24, 48  # pixels of an image on a canvas
+SMALLER = 8  # pixels that the largest side of an image is smaller for every further image that is wanted
 MOST = 3  # images on a canvas
-TRIES = 20  # places that are tried for an image
+TRIES = 50  # places that are tried for an image
 IGNORED = 255  # in masks
 TRAIN_CANVASES, TEST_CANVASES = 6_000, 1_000
 SYNTHETIC = 10  # times fewer of synthetic images
 CLASSES = 10
 
-KNOWN_COPIES: dict[str, str] = {}
+# Canvases of known unofficial copies of CIFAR-10, by the digest of their arrays.
+KNOWN_COPIES = dict.fromkeys(
+    (
+        "6b0c6fed56ba36550cc320bd017aff1f79a20b61101346f7078205cdaa01140b",  # canvas64
+        "dfd8342bf7d6c4a91106cb41636ad6e5ead250d427d21eb802c2ec6c41830fbd",  # canvas96
+    ),
+    f"made from CIFAR-10 in {next(iter(cifar.KNOWN_COPIES.values()))}",
+)
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,8 @@ def _make(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, coun
         canvas[:] = np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
         wanted, placed = rng.integers(1, MOST + 1), 0
         for _ in range(wanted):
-            if (box := _find_place(rng, boxes[:placed], size)) is None:
+            most = SIDES[1] - SMALLER * (int(wanted) - 1)
+            if (box := _find_place(rng, boxes[:placed], size, most)) is None:
                 continue
             left, top, right, bottom = box
             number = rng.integers(len(images))
@@ -109,10 +119,10 @@ def _make(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, coun
     return made
 
 
-def _find_place(rng: np.random.Generator, taken: np.ndarray, size: int) -> tuple[int, int, int, int] | None:
-    """Draw a square that overlaps none of the boxes; None if no try finds one."""
+def _find_place(rng: np.random.Generator, taken: np.ndarray, size: int, most: int) -> tuple[int, int, int, int] | None:
+    """Draw a square with sides of up to ``most`` pixels that overlaps none of the boxes; None if no try finds one."""
     for _ in range(TRIES):
-        side = int(rng.integers(SIDES[0], SIDES[1] + 1))
+        side = int(rng.integers(SIDES[0], most + 1))
         left, top = map(int, rng.integers(0, size - side + 1, 2))
         box = left, top, left + side, top + side
         if not any(left < r and l < box[2] and top < b and t < box[3] for l, t, r, b in taken):  # noqa: E741
