@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from reproductions.harness.cli import run_experiment
+from reproductions.harness import cli
 from reproductions.harness.console import DEFAULT_OUT, EXIT_REFUSED, complain, make_console, path_argument
 from reproductions.harness.experiment import PROFILES, Experiment, Row
 from reproductions.harness.final_weights import keep_backbone
@@ -33,7 +33,7 @@ def main(experiments: Mapping[str, Experiment], arguments: list[str] | None = No
     parser.add_argument("--backbones")
     options, others = parser.parse_known_args(arguments)
     if options.backbones is None:
-        return run_experiment(experiments, arguments)
+        return cli.run_experiment(experiments, arguments)
     parser.add_argument("--dataset", choices=experiments, default=next(iter(experiments)))
     parser.add_argument("--out", type=path_argument, default=DEFAULT_OUT)
     parser.add_argument("--profile", choices=PROFILES, default="paper")
@@ -48,7 +48,7 @@ def main(experiments: Mapping[str, Experiment], arguments: list[str] | None = No
         complain(make_console(stderr=True), str(error))
         return EXIT_REFUSED
     place = others.index("--dataset") if "--dataset" in others else None
-    return run_experiment(experiment, others if place is None else others[:place] + others[place + 2 :])
+    return cli.run_experiment(experiment, others if place is None else others[:place] + others[place + 2 :])
 
 
 def of_backbones(experiment: Experiment, names: list[str], out: Path) -> Experiment:
