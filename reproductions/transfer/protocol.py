@@ -95,7 +95,13 @@ _SEGMENTED = Recipe(
 )
 _FCN = Segmentation(stride=4, base=None, crop=None)
 _DETECTED = Recipe(
-    iterations=600, batch_size=8, learning_rate=0.02, milestones=(450,), eval_interval=600, precision="fp32"
+    iterations=500,
+    batch_size=4,
+    learning_rate=0.02,
+    milestones=(375,),
+    linear_warmup=50,
+    eval_interval=500,
+    precision="fp32",
 )
 _RCNN = Detection(
     short_side=96,
@@ -113,7 +119,7 @@ _SMOKE = {"iterations": 8, "batch_size": 4, "eval_interval": 4}
 def _on_canvas(recipe: Recipe, task: Task, **smoke) -> dict[str, Setting]:
     data = ON_CANVAS[task.name]
     longer = replace(recipe.lengthened(Fraction(10)), eval_interval=10 * recipe.eval_interval)
-    brief = replace(recipe, **_SMOKE, milestones=())
+    brief = replace(recipe, **_SMOKE, milestones=(), linear_warmup=0)
     return {
         "paper": Setting(data, longer, task, ("cifar10", "paper")),
         "short": Setting(data, recipe, task, ("cifar10", "short")),
