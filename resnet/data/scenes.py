@@ -126,11 +126,11 @@ def _voc_files(root: Path) -> tuple[SceneFiles, SceneFiles]:
     from torchvision.datasets import VOCDetection
 
     found = []
-    for year, part in (("2007", "trainval"), ("2012", "trainval"), ("2007-test", "test")):
+    for year, part in (("2007", "trainval"), ("2012", "trainval"), ("2007", "test")):
         try:
             own = VOCDetection(str(root), year=year, image_set=part)
         except (RuntimeError, OSError) as error:
-            raise DataError(f"PASCAL VOC {year.partition('-')[0]} {part} is not in {root}: {error}. Extract the "
+            raise DataError(f"PASCAL VOC {year} {part} is not in {root}: {error}. Extract the "
                             f"official archives there, so that there are {root / 'VOCdevkit' / 'VOC2007'} and VOC2012, "
                             "or name another folder with --data (DATA= with make)") from error  # fmt: skip
         found.append(SceneFiles([*map(Path, own.images)], [*map(Path, own.annotations)]))
@@ -363,7 +363,7 @@ class SceneData:
     def to_device(self, scenes: list[Scene]) -> Batch:
         """Move scenes to the device and normalise their images."""
         moved = [
-            Scene(*(torch.from_numpy(np.ascontiguousarray(each)).to(self.device) for each in scene)) for scene in scenes
+            Scene(*(torch.from_numpy(np.array(each, order="C")).to(self.device) for each in scene)) for scene in scenes
         ]
         return Batch([(s.pixels.permute(2, 0, 1).float() - self._mean) / self._std for s in moved], moved)
 
