@@ -10,22 +10,23 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from PIL import Image
 from torch import nn
 
+from reproductions.cifar_imagenet_stem.report import CLASSES
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.measurements import Measurement, MeasurementError
-from reproductions.harness.reporting.figure import COLOURS, DATA_NAMES, DOUBLE, SMALLEST, caption, styled
+from reproductions.harness.reporting.figure import COLOURS, DATA_NAMES, DOUBLE, SMALLEST, caption, legend_below, styled
 from reproductions.harness.reporting.frame import completed
 from resnet.data import Data
 from resnet.data.canvas import IGNORED
 from resnet.data.scenes import VOC_CLASSES
 from resnet.run import Run
 
-SHOWN = 5  # test images, the first ones
+SHOWN = 4  # test images, the first ones
 LONGEST = 192  # pixels of a picture's longer side; larger images are scaled down
 SURE = 0.5  # score from which on a detection is shown
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")  # CIFAR-10's
 
 
 @torch.no_grad()
@@ -38,24 +39,25 @@ def _measure(model: nn.Module, data: Data, run: Run) -> dict:
 
 def _picture(task: str, scene, found) -> dict:
     pixels = scene.pixels.cpu().numpy()
+    scale = min(1.0, LONGEST / max(pixels.shape[:2]))
+    size = tuple(max(1, round(scale * side)) for side in pixels.shape[1::-1])
+    image = _packed(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
     if task == "segmentation":
         masks = {"true": scene.mask.cpu().numpy(), "found": found.to(torch.uint8).cpu().numpy()}
-        return {"image": _packed(pixels), **{name: _packed(mask) for name, mask in masks.items()}}
-    scale = min(1.0, LONGEST / max(pixels.shape[:2]))
+        return {"image": image} | {
+            name: _packed(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for name, mask in masks.items()
+        }
     sure = found.scores >= SURE
     boxes = {"true": (scene.boxes, scene.labels), "found": (found.boxes[sure], found.labels[sure])}
-    return {"image": _packed(pixels)} | {
+    return {"image": image} | {
         name: [[int(label), *(round(scale * float(side), 1) for side in box)] for box, label in zip(*own)]
         for name, own in boxes.items()
     }
 
 
-def _packed(array: np.ndarray) -> str:
-    """Return an image or a mask as a PNG in base64."""
-    image, content = Image.fromarray(array), io.BytesIO()
-    if max(image.size) > LONGEST:
-        size = [max(1, round(side * LONGEST / max(image.size))) for side in image.size]
-        image = image.resize(size, Image.Resampling.NEAREST if array.ndim == 2 else Image.Resampling.BILINEAR)
+def _packed(image: Image.Image) -> str:
+    """Return a PNG in base64."""
+    content = io.BytesIO()
     image.save(content, format="PNG")
     return base64.b64encode(content.getvalue()).decode()
 
@@ -114,11 +116,15 @@ def figure(results: Sequence[RowResult], variant: Variant, out) -> Figure | None
         for line in range(lines):
             axis, image = grid[line][column], _unpacked(first["shown"][line]["image"])
             axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
             axis.imshow(image)
             if pictures is not None:
                 _draw(axis, pictures[line]["true" if label == "truth" else "found"], data)
             if line == 0:
                 axis.set_title(label, fontsize=SMALLEST, loc="center", weight="normal")
+    if "canvas" in data and isinstance(first["shown"][0]["true"], str):
+        patches = {name: Patch(color=_colour(label)) for label, name in enumerate(_names(data), start=1)}
+        legend_below(drawn, patches)
     return drawn
 
 
@@ -132,12 +138,17 @@ def _draw(axis: Axes, content: str | list, data: str) -> None:
         shown[mask == IGNORED] = (1, 1, 1, 0.8)
         axis.imshow(shown)
         return
-    names = CLASSES if "canvas" in data else VOC_CLASSES
+    names = _names(data)
     for label, left, top, right, bottom in content:
         colour = COLOURS[label % len(COLOURS)]
         axis.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=colour, linewidth=1)
         axis.text(left + 1, top + 1, names[label - 1], color="white", fontsize=4, va="top",
                   bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.5})  # fmt: skip
+
+
+def _names(data: str) -> tuple[str, ...]:
+    """Return the names of the classes from 1 on."""
+    return VOC_CLASSES if data == "voc" else CLASSES["synthetic" if data.startswith("synthetic") else "cifar10"]
 
 
 def _colour(label: int) -> tuple[float, float, float]:

@@ -5,7 +5,9 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -30,6 +32,7 @@ from reproductions.transfer.pictures import PICTURES
 from resnet.models import create_model
 from resnet.run import Run
 from resnet.tasks import Segmentation
+from resnet.tasks.metrics import Detections
 from resnet.weights import WeightsError, torchvision_file
 
 sys.path.append(str(Path(__file__).parents[1] / "resnet"))
@@ -239,6 +242,16 @@ def test_pictures_are_measured_once_and_drawn_without_data(trained, monkeypatch)
         PICTURES.find(paths.out, records[0])
     path.unlink()
     assert not PICTURES.concerns(make_record(seg_run(1), 30.0)), "the first seed's alone"
+
+
+def test_a_pictures_masks_have_its_size_and_its_boxes_its_scale():
+    pixels, mask = torch.zeros(300, 600, 3, dtype=torch.uint8), torch.ones(40, 80, dtype=torch.uint8)
+    scene = SimpleNamespace(pixels=pixels, mask=mask, boxes=torch.tensor([[0, 0, 600, 150]]), labels=torch.tensor([3]))
+    picture = pictures._picture("segmentation", scene, mask.long())
+    assert {pictures._unpacked(text).shape[:2] for text in picture.values()} == {(96, 192)}
+    found = Detections(np.array([[0, 0, 60, 30], [0, 0, 6, 3]]), np.array([4, 5]), np.array([0.9, 0.1]))
+    picture = pictures._picture("detection", scene, found)
+    assert picture["true"] == [[3, 0, 0, 192, 48]] and picture["found"] == [[4, 0, 0, 19.2, 9.6]]
 
 
 # ----------------------------------------------------------------------------------------------------------- backbones
