@@ -4,9 +4,13 @@
 #   make gpu-check MINUTES=10     whether a new kind of GPU is safe to use, and how fast it is; ANEW=1 does it all again
 #
 # PROFILE=paper|short|smoke  LAUNCHER=auto|inline|local|slurm  SEEDS=5  ROWS=resnet20,resnet56  DATA=dir  OUT=runs
-# DATASET=cifar10|imagenet (bag of tricks), canvas|voc|ade20k (transfer)  BACKBONES="FILE ..." (transfer)  TRAIN_IMAGES=45000  PRECISION=fp32|bf16|fp16  DEVICE=cuda:1
+# DATASET=cifar10|cifar100|imagenet (of bag of tricks), canvas|voc|ade20k (of transfer)  TRAIN_IMAGES=45000
+# BACKBONES="FILE ..." (of transfer)  PRECISION=fp32|bf16|fp16  DEVICE=cuda:1
 # KERNELS=library|fused (fused: not yet run on a GPU)  PACK=auto|8  SLOTS=2  YES=1  DRY_RUN=1
+# SET="weight_decay=5e-4 learning_rate=0.05": other values than the table's
+# SWEEP="learning_rate=0.05,0.1,0.2 weight_decay=1e-4,5e-4": all combinations, ranked on held-out training images
 # MINUTES=10: what is lacking, as far as the time goes; make reproduce-all MINUTES=10: of all tables
+# TRACK=tensorboard|wandb|trackio: curves while runs are trained; make status JSON=1: for programs
 # SLURM_PROFILE=mycluster  DETACH=1  EXPERIMENT=degradation (of make cancel and make export)  TO=weights (of make export)
 
 # A module's for its own Python: it would take the place of the environment's.
@@ -19,7 +23,7 @@ INSTALLED := $(VENV)/.installed
 
 # A misspelt variable would else be a run with other values than were asked for.
 VARIABLES := PROFILE LAUNCHER SEEDS ROWS DATA OUT DATASET TRAIN_IMAGES PRECISION KERNELS DEVICE PACK SLOTS YES DRY_RUN \
-	MINUTES ALL SLURM_PROFILE DETACH EXPERIMENT TO ANEW BACKBONES PYTHON
+	MINUTES ALL SLURM_PROFILE DETACH EXPERIMENT TO ANEW TRACK JSON PYTHON SET SWEEP BACKBONES
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
 $(if $(filter-out $(VARIABLES) MAKEFLAGS MAKEOVERRIDES -*-command-variables-*-,$(GIVEN)),$(error there is no variable \
 	$(filter-out $(VARIABLES),$(GIVEN)); the variables are: $(VARIABLES)))
@@ -30,11 +34,12 @@ LAUNCH_FLAGS = $(if $(LAUNCHER),--launcher '$(LAUNCHER)') $(if $(DATA),--data '$
 	$(if $(DEVICE),--device '$(DEVICE)') $(if $(PACK),--pack '$(PACK)') $(if $(SLOTS),--slots '$(SLOTS)') \
 	$(if $(SLURM_PROFILE),--slurm-profile '$(SLURM_PROFILE)') $(if $(call on,$(DETACH)),--detach) \
 	$(if $(call on,$(DRY_RUN)),--dry-run) \
-	$(if $(MINUTES),--minutes '$(MINUTES)') $(if $(call on,$(ALL)),--all)
+	$(if $(MINUTES),--minutes '$(MINUTES)') $(if $(call on,$(ALL)),--all) $(if $(TRACK),--track '$(TRACK)')
 FLAGS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(ROWS),--rows '$(ROWS)') \
 	$(if $(DATASET),--dataset '$(DATASET)') $(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') \
 	$(if $(PRECISION),--precision '$(PRECISION)') $(if $(KERNELS),--kernels '$(KERNELS)') \
-	$(if $(call on,$(YES)),--yes) $(if $(BACKBONES),--backbones '$(BACKBONES)') $(LAUNCH_FLAGS)
+	$(if $(SET),--set '$(SET)') $(if $(SWEEP),--sweep '$(SWEEP)') $(if $(BACKBONES),--backbones '$(BACKBONES)') \
+	$(if $(call on,$(YES)),--yes) $(LAUNCH_FLAGS)
 
 # A target for each table's script or folder: reproduce-cifar-table runs reproductions/cifar_table.py.
 TABLES := cifar-table degradation precision protocol-details layer-responses cifar-imagenet-stem mnist-residual finetune
@@ -74,11 +79,13 @@ endif
 
 report check list plan: $(INSTALLED) ; @$(BIN)/python -m reproductions $@
 cancel: $(INSTALLED) ; @$(BIN)/python -m reproductions cancel $(if $(EXPERIMENT),'$(EXPERIMENT)') $(OUT_FLAG)
-status publish: $(INSTALLED) ; @$(BIN)/python -m reproductions $@ $(OUT_FLAG)
+status: $(INSTALLED) ; @$(BIN)/python -m reproductions status $(OUT_FLAG) $(if $(call on,$(JSON)),--json)
+publish: $(INSTALLED) ; @$(BIN)/python -m reproductions publish $(OUT_FLAG)
 export: $(INSTALLED) ; @$(BIN)/python -m reproductions export $(OUT_FLAG) $(if $(TO),--to '$(TO)') \
+	$(if $(DATA),--data '$(DATA)') \
 	$(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(ROWS),--rows '$(ROWS)') \
 	$(if $(PROFILE),--profile '$(PROFILE)') $(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') \
-	$(if $(PRECISION),--precision '$(PRECISION)') $(if $(KERNELS),--kernels '$(KERNELS)')
+	$(if $(PRECISION),--precision '$(PRECISION)') $(if $(KERNELS),--kernels '$(KERNELS)') $(if $(SET),--set '$(SET)')
 
 slurm-up slurm-down slurm-status: ; @slurm/testcluster $(@:slurm-%=%)
 

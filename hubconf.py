@@ -5,7 +5,7 @@
     torch.hub.load("DIR", "cifar_resnet20", source="local", weights="cifar_resnet20_bf16")    # released weights by name
 
 Trained nets expect normalised images, as described on the files' cards: by default RGB from 0 to 1, minus the per-pixel
-mean of the training images.
+mean of the training images. The attribute ``preprocessing`` of a net with released weights converts uint8 images.
 
 If the calling program has its own module ``resnet``, ``import resnet`` still imports that one. Networks can then be
 saved only by their state dicts, because pickle would look for their classes in the program's module.
@@ -61,7 +61,7 @@ with _own_package():
     from resnet.released import read_card as _read_card
     from resnet.weights import WeightsError as _WeightsError
 
-dependencies = ["numpy", "safetensors", "torch"]
+dependencies = ["PIL", "numpy", "safetensors", "torch"]
 
 _RELEASED = _ROOT / "weights"  # files that `make export` writes
 

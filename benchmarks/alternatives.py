@@ -2,6 +2,7 @@
 
     python -m benchmarks.alternatives
     python -m benchmarks.alternatives --models cifar_resnet20 --kinds streams processes mps
+    python -m benchmarks.alternatives --models cifar_resnet20:shortcut=B --kinds graph    # with a row's options
 
 The kinds, in order: eager fp32 with data on the device; bf16 channels-last; the whole step as a CUDA graph; several
 processes, without and with CUDA's Multi-Process Service; graphs on streams of one process, as in ``resnet.packing``;

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from resnet.models import create_model
+from benchmarks.nets import make_net
 
 PREFETCHED = 2  # batches that each DataLoader worker prefetches, PyTorch's default
 
@@ -38,7 +38,7 @@ class ConventionalLoop:
     ):
         self.device = device
         self.settling = max(2, PREFETCHED * workers)
-        self.model = create_model(model).to(device).train()
+        self.model = make_net(model).to(device).train()
         self.criterion = nn.CrossEntropyLoss()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
         augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]

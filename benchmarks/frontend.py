@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measuring import BATCH
+from benchmarks.nets import make_net, read_net
 from benchmarks.variants import recorded
-from resnet.models import create_model, image_size
+from resnet.models import image_size
 
 
 class FrontendConvolutions:
@@ -53,9 +54,9 @@ class FrontendConvolutions:
 
 def convolutions(model: str, device: torch.device | str) -> list[tuple[Tensor, Tensor, Tensor, nn.Conv2d]]:
     """Return input, weight, output and module of each convolution of a net; random values, bf16, channels-last."""
-    shapes, size = [], image_size(model)
+    shapes, size = [], image_size(read_net(model)[0])
     with torch.device("meta"):
-        net = create_model(model)
+        net = make_net(model)
         for conv in (module for module in net.modules() if isinstance(module, nn.Conv2d)):
             conv.register_forward_hook(lambda conv, x, y: shapes.append((x[0].shape, conv.weight.shape, y.shape, conv)))
         net(torch.empty(BATCH, 3, size, size))

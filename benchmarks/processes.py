@@ -16,11 +16,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.measuring import BATCH, IMAGES, Rates, random_images
+from benchmarks.nets import run_of
 from benchmarks.packs import PackedLoop, measured_run
 from benchmarks.variants import Measured
 from resnet.data.resident import ResidentData
 from resnet.device import find_device, synchronized_time
-from resnet.run import Run
 from resnet.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,7 +126,7 @@ def work(models: list[str], rounds: int, seconds: float, device_name: str, image
     data = ResidentData(random_images(images, 1), None, device)
     burst = BURST if device.type == "cuda" else 1
     for model in models:
-        pack = PackedLoop([Trainer(measured_run(Run(model)), data)])
+        pack = PackedLoop([Trainer(measured_run(run_of(model)), data)])
         pack.advance(pack.settling if device.type == "cuda" else 1)
         synchronized_time(device)
         print(READY, flush=True)

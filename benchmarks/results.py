@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.floor import Floor, Limits, floor
 from benchmarks.measuring import Rates
+from benchmarks.nets import read_net
 from resnet.files import write_atomically
 
 CONVENTIONAL = "conventional loop"
@@ -86,7 +87,8 @@ class Results:
 
 def judged(result: ModelResult, limits: Limits, batch: int) -> ModelResult:
     """Add the floor that follows from a device's limits, and each loop's fraction of it but the conventional one's."""
-    least = floor(result.model, batch, limits)
+    model, options = read_net(result.model)
+    least = floor(model, batch, limits, options)
     rows = [
         row
         if row.rates is None or row.name == CONVENTIONAL

@@ -2,6 +2,7 @@
 
     python -m benchmarks.throughput
     python -m benchmarks.throughput --models cifar_resnet20 --rounds 5 --seconds 3
+    python -m benchmarks.throughput --models cifar_bottleneck56:variant=d,zero_gamma=true    # with a row's options
     python -m benchmarks.throughput --pack 2 4 8 --no-table             # on a GPU
 
 These are measured in turn in one process, on the same random images: (1) the conventional loop, torchvision's
@@ -24,6 +25,7 @@ from benchmarks.conventional import ConventionalLoop
 from benchmarks.energy import energy_meter
 from benchmarks.floor import Limits, floor, measure_limits
 from benchmarks.measuring import BATCH, IMAGES, Loop, measure_in_turn, random_images, ratio
+from benchmarks.nets import make_net, run_of
 from benchmarks.packs import Built, build_packs, measured_run
 from benchmarks.results import CONVENTIONAL, ModelResult, Results, Row, TableResult, TableRow, judged, write_results
 from reproductions import cifar_table
@@ -31,7 +33,6 @@ from reproductions.harness import provenance
 from resnet.data import ImageDataset
 from resnet.data.resident import ResidentData
 from resnet.device import available_cores, resolve_precision, synchronized_time
-from resnet.models import create_model
 from resnet.run import Run
 from resnet.trainer import Trainer
 
@@ -61,7 +62,7 @@ def measure_model(
     packs.free_unused(device)
     before = packs.reserved(device)
     data = ResidentData(dataset, None, device)
-    runs = [measured_run(Run(model, seed=seed)) for seed in range(max(widths, default=1))]
+    runs = [measured_run(run_of(model, seed=seed)) for seed in range(max(widths, default=1))]
     built = build_packs(runs, [1, *widths], data, before, say)
 
     # Created last, because a graph can't be recorded while the DataLoader's thread pins memory.
@@ -167,7 +168,11 @@ def _evaluation_seconds(trainer: Trainer) -> float:
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line, with the device's defaults filled in and ``device`` a torch.device."""
     parser = make_parser(__doc__, round_help="length of a round of one loop (default: 0.6 on a GPU, else 3)")
-    parser.add_argument("--models", nargs="+", help="default: ResNet-20 and 56, on a GPU also 110")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        help="default: ResNet-20 and 56, on a GPU also 110; with options: cifar_resnet20:shortcut=B",
+    )
     parser.add_argument("--pack", nargs="*", type=int, metavar="N", help="runs at once (default on a GPU: 2 to 32)")
     parser.add_argument(
         "--workers", type=int, default=available_cores(), help="DataLoader workers (default: all cores)"
@@ -191,7 +196,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     for model in options.models:
         try:
             with torch.device("meta"):
-                create_model(model)
+                make_net(model)
         except ValueError as error:
             parser.error(str(error))
     return options

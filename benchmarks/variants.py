@@ -11,15 +11,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.measuring import BATCH, Loop, Rates, measure_in_turn
+from benchmarks.nets import make_net, run_of
 from benchmarks.packs import PackedLoop, build_packs, measured_run, reserved
 from resnet import trainer as trainer_module
 from resnet.data.augment import crop_and_flip, pad
 from resnet.data.resident import ResidentData
 from resnet.data.sampling import Sampler
-from resnet.models import create_model
 from resnet.models.blocks import BasicBlock, Bottleneck
 from resnet.recipe import Recipe
-from resnet.run import Run
 from resnet.trainer import Trainer
 
 STREAMS = (2, 4, 8, 16)
@@ -49,7 +48,7 @@ class EagerLoop:
     def __init__(self, model: str, data: ResidentData, bf16: bool):
         self.data, self.bf16, self.iteration = data, bf16, 0
         layout = torch.channels_last if bf16 else torch.contiguous_format
-        self.model = create_model(model).to(data.device, memory_format=layout).train()
+        self.model = make_net(model).to(data.device, memory_format=layout).train()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
         self.padded_mean = pad(data.mean)
         self.sampler = Sampler(0, len(data.train_labels), Recipe(batch_size=BATCH), data.device)
@@ -194,7 +193,7 @@ def tuned(model: str, setting: Setting) -> Iterator[Measured]:
 def _packed(
     name: str, widths: list[int], model: str, setting: Setting, recipe: Recipe | None = None
 ) -> Iterator[Measured]:
-    runs = [measured_run(Run(model, recipe or Recipe(), seed=seed)) for seed in range(max(widths))]
+    runs = [measured_run(run_of(model, recipe, seed)) for seed in range(max(widths))]
     built = build_packs(runs, widths, setting.data, reserved(setting.data.device), lambda text: None)
     rates = setting.measure({str(each.width): each.pack for each in built if each.pack is not None})
     for each in built:
@@ -218,7 +217,7 @@ def _compiled(
 ) -> Iterator[Measured]:
     trainers, loops = [], {}
     for seed in range(max(COMPILED)):
-        trainers.append(Trainer(measured_run(Run(model, seed=seed)), setting.data))
+        trainers.append(Trainer(measured_run(run_of(model, seed=seed)), setting.data))
         for part in parts(trainers[-1].model):
             part.compile(backend=setting.compiler)
     for count in COMPILED:
@@ -241,7 +240,7 @@ def frontend(model: str, setting: Setting) -> Iterator[Measured]:
 
 def grouped(model: str, setting: Setting) -> Iterator[Measured]:
     """Measure seeds as groups of one stack of convolutions, compared with separate stacks."""
-    depth, device = create_model(model).depth, setting.data.device
+    depth, device = make_net(model).depth, setting.data.device
     for seeds in GROUPS:
         names = {
             False: "convolutions only, forward and backward: separate, on streams",

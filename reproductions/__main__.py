@@ -1,4 +1,4 @@
-"""``python -m reproductions list|models|plan|evidence|status|cancel|publish|report|check|export``."""
+"""``python -m reproductions list|models|plan|evidence|status|cancel|publish|report|check|export|evaluate``."""
 
 import sys
 

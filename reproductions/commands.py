@@ -6,12 +6,15 @@ from pathlib import Path
 from rich.console import Console
 
 from reproductions.architectures import architectures_table
+from reproductions.evaluate import evaluate_weights
 from reproductions.experiments import EXPERIMENTS, PUBLISHED_TABLES, evidence
 from reproductions.export import export_weights
 from reproductions.harness import publish
-from reproductions.harness.cli import add_launch_flags, launch_flags
+from reproductions.harness.cli import add_launch_flags, launch_flags, settings_argument
 from reproductions.harness.console import (
+    DEFAULT_DATA,
     DEFAULT_OUT,
+    EXIT_FAILED,
     EXIT_REFUSED,
     PUBLISHED,
     complain,
@@ -24,8 +27,10 @@ from reproductions.harness.launch import launch
 from reproductions.harness.launching.slurm import submissions
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import read_pool
+from reproductions.harness.reporting.notes import NoteError
 from reproductions.plan import plan
-from resnet.recipe import KERNELS, PRECISIONS
+from resnet.data import IMAGE_SHAPES
+from resnet.recipe import KERNELS, NORMALIZATIONS, PRECISIONS
 
 
 def main(arguments: list[str]) -> int:
@@ -52,10 +57,15 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--experiment", choices=names, default=names[0], help=f"default: {names[0]}")
     exporting.add_argument("--rows", type=lambda text: text.replace(",", " ").split(), help="only these rows")
     exporting.add_argument("--to", type=path_argument, metavar="DIR", help="folder to write to (default: OUT/export)")
+    exporting.add_argument(
+        "--data", type=path_argument, default=DEFAULT_DATA, help="folder of the runs' data (default: data)"
+    )
     exporting.add_argument("--profile", choices=PROFILES, default="paper", help="profile of the nets (default: paper)")
     exporting.add_argument("--train-images", type=int, help="export nets trained on the first N images")
     exporting.add_argument("--precision", choices=PRECISIONS, default="auto", help="export nets trained in it")
     exporting.add_argument("--kernels", choices=KERNELS, default="auto", help="export nets trained by these kernels")
+    _add_evaluate_flags(commands.add_parser("evaluate", help="test error of any weights of a net for small images"))
+    exporting.add_argument("--set", type=settings_argument, default=(), help="export nets trained with these values")
     for command in (publishing, cancelling, exporting):
         command.add_argument(
             "--out", type=path_argument, default=DEFAULT_OUT, help="folder of the runs (default: runs)"
@@ -63,6 +73,24 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("report", help="make the published tables and plots again from the committed records")
     commands.add_parser("check", help="fail if a committed table, plot or the README differs from the records")
     return parser
+
+
+def _add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("weights", help="a file of weights, or the name of released ones, such as cifar_resnet20")
+    add("--data", type=path_argument, default=DEFAULT_DATA, help="folder of the data (default: data)")
+    add("--dataset", choices=IMAGE_SHAPES, help="data set (default: from the weights, else cifar10)")
+    add("--normalization", choices=NORMALIZATIONS, help="of the images, by statistics of the data's training images")
+    add("--mean", type=_numbers, help="of the images instead, a number per channel from 0 to 1: 0.49,0.48,0.45")
+    add("--std", type=_numbers, help="with --mean: what the channels are divided by")
+    add("--model", help="network of the weights, such as cifar_resnet20, if they fit several")
+    add("--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the network, likewise")
+    add("--device", default="auto", help="auto (default): a CUDA GPU if there is one; or cpu, cuda, cuda:1")
+    add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 if available, else fp32")
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(value) for value in text.split(",")]
 
 
 def _list(options: argparse.Namespace, console: Console) -> int:
@@ -109,7 +137,7 @@ def _cancel(options: argparse.Namespace, console: Console) -> int:
 
 
 def _publish(options: argparse.Namespace, console: Console) -> int:
-    new, refused = publish.publish(options.out / "records", PUBLISHED)
+    new, refused = publish.publish(options.out / "records", PUBLISHED, PUBLISHED_TABLES)
     _say_published(new, refused, console)
     measured, unfit = publish.publish_measurements(options.out, PUBLISHED)
     _say_published(measured, unfit, console)
@@ -131,14 +159,19 @@ def _say_published(new: list[Path], refused: dict[Path, str], console: Console) 
 
 
 def _export(options: argparse.Namespace, console: Console) -> int:
-    variant = Variant(options.profile, options.train_images, options.precision, options.kernels)
+    flags = (options.profile, options.train_images, options.precision, options.kernels)
+    variant = Variant(*flags, settings=options.set)
     experiment = next(experiment for experiment in EXPERIMENTS if experiment.name == options.experiment)
     to = options.to or options.out / "export"
-    return export_weights(experiment, variant, options.rows or None, options.out, to, console)
+    return export_weights(experiment, variant, options.rows or None, options.out, to, console, options.data)
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
-    written, pool = publish.report(PUBLISHED_TABLES, PUBLISHED, ROOT / publish.README)
+    try:
+        written, pool = publish.report(PUBLISHED_TABLES, PUBLISHED, ROOT / publish.README)
+    except NoteError as error:
+        complain(console, str(error))
+        return EXIT_FAILED
     show_files(written, ROOT)
     for error in pool.damaged.values():
         complain(console, f"{error.kind}: {error}")
@@ -164,4 +197,5 @@ COMMANDS = {
     "report": _report,
     "check": _check,
     "export": _export,
+    "evaluate": evaluate_weights,
 }

@@ -1,6 +1,7 @@
 """He et al. 2015, Figures 1 and 6: with depth, plain nets get worse and residual nets get better.
 
     python -m reproductions.degradation --profile paper --seeds 5
+    python -m reproductions.degradation --dataset cifar100
 
 Plain-20, 32, 44, 56 and ResNet-20, 32, 44, 56 are trained by the same recipe and compared in training and test error. A
 plain net is the residual net with option A without its shortcuts; both have the same parameters. The 110-layer nets of
@@ -13,11 +14,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from reproductions.cifar_table import recipe_for
+from reproductions.cifar_table import data_for, not_run_section, on_cifar100, recipe_for, reported_key
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
-from reproductions.harness.reporting.claims import Claim, claims_numbers, claims_section, judge, trend
+from reproductions.harness.reporting.claims import Claim, Finding, claims_numbers, claims_section, judge, trend
 from reproductions.harness.reporting.curves import learning_curves
 from reproductions.harness.reporting.figure import save
+from reproductions.harness.reporting.found import of_findings
 from reproductions.harness.reporting.frame import METRICS
 from reproductions.harness.reporting.page import Page
 
@@ -29,7 +31,7 @@ CONTRASTS = (  # two of them explained
 FIGURE = "He et al. 2015, sections 1 and 4.2, Figures 1 and 6"  # where the claims are
 
 
-def rows(profile: str) -> list[Row]:
+def rows(profile: str, dataset: str = "cifar10") -> list[Row]:
     """Return the rows: plain and residual nets of 20, 32, 44, 56 and, on request, 110 layers.
 
     The smoke profile has 8, 14, 20 and 26 layers on synthetic data.
@@ -41,8 +43,8 @@ def rows(profile: str) -> list[Row]:
             label=f"{label}-{depth}",
             model=f"cifar_{kind}{depth}",
             recipe=recipe_for(profile, depth),
-            data="synthetic" if profile == "smoke" else "cifar10",
-            reported=f"{kind}{depth}",
+            data=data_for(profile, dataset),
+            reported=reported_key(f"{kind}{depth}", dataset),
             on_request=depth == 110,
         )
         for kind, label in KINDS.items()
@@ -52,7 +54,6 @@ def rows(profile: str) -> list[Row]:
 
 def report(page: Page) -> list[Path]:
     """Write the errors, tests of the paper's claims about depth, and learning curves; return the files."""
-    plain, residual = ([r for r in page.results if r.row.key.startswith(kind)] for kind in KINDS)
     columns = [
         page.net(),
         page.parameters(),
@@ -62,14 +63,21 @@ def report(page: Page) -> list[Path]:
         page.published("test_error"),
         page.reproduced("test_error"),
         page.other_implementations(),
+        *page.top5(),
     ]
-    findings = judge(claims(plain, residual), page.results, page.variant)
+    findings = judged(page)
     curves = error_curves(page.results, page.variant)
     return [
-        *page.write(columns, [claims_section(findings, CONTRASTS)]),
+        *page.write(columns, [not_run_section(page), claims_section(findings, CONTRASTS)]),
         page.write_csv(claims_numbers(findings), "claims"),
         *save(curves, page.plot_path("curves"), page.description),
     ]
+
+
+def judged(page: Page) -> list[Finding]:
+    """Return what the runs say of the claims."""
+    plain, residual = ([r for r in page.results if r.row.key.startswith(kind)] for kind in KINDS)
+    return judge(claims(plain, residual), page.results, page.variant)
 
 
 def error_curves(results: list[RowResult], variant: Variant) -> Figure | None:
@@ -114,9 +122,11 @@ EXPERIMENT = Experiment(
     source="He et al. 2015, Figures 1 and 6",
     rows=rows,
     report=report,
+    claims=lambda page: of_findings(judged(page)),
 )
+EXPERIMENTS = {"cifar10": EXPERIMENT, "cifar100": on_cifar100(EXPERIMENT, rows)}
 
 if __name__ == "__main__":
     from reproductions.harness.cli import run_experiment
 
-    sys.exit(run_experiment(EXPERIMENT))
+    sys.exit(run_experiment(EXPERIMENTS))

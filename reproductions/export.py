@@ -11,21 +11,22 @@ from pathlib import Path
 
 from rich.console import Console
 
-from reproductions.harness.console import EXIT_REFUSED, complain
+from reproductions.harness.console import DEFAULT_DATA, EXIT_REFUSED, complain
 from reproductions.harness.experiment import Experiment, Row, Variant
 from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import read_pool
 from reproductions.harness.reporting import intervals
 from reproductions.harness.reporting.frame import completed, final_values
-from resnet.data import FOLDERS, IMAGE_SHAPES, NUM_CLASSES
+from resnet.data import FOLDERS, IMAGE_SHAPES, NUM_CLASSES, DataError, load, place
 from resnet.files import write_atomically
 from resnet.models import changed_options
+from resnet.preprocessing import Preprocessing, of_known_data, of_resident_data
 from resnet.released import pack_weights, read_card
 from resnet.run import Run, canonical_json
 from resnet.weights import WeightsError
 
-LIMIT = 20_000_000  # bytes in a folder of released weights: they are kept in the repository
+LIMIT = 30_000_000  # bytes in a folder of released weights: they are kept in the repository
 # What is subtracted from images in memory, whose values are from 0 to 1, and what the difference is divided by.
 NORMALIZED = {
     "pixel_mean": "less the per-pixel mean of the training images",
@@ -35,9 +36,17 @@ NORMALIZED = {
 
 
 def export_weights(
-    experiment: Experiment, variant: Variant, keys: list[str] | None, out: Path, to: Path, console: Console
+    experiment: Experiment,
+    variant: Variant,
+    keys: list[str] | None,
+    out: Path,
+    to: Path,
+    console: Console,
+    data: Path = DEFAULT_DATA,
 ) -> int:
     """Export the weights of the rows with these keys, None for all, from ``out`` into the folder ``to``.
+
+    ``data`` is the folder of the training images, whose mean and scale a file gets; without them it is not written.
 
     Returns the exit status. 0: every row with completed runs was exported. 1: some could not be, or there was nothing
     to export. 2: nothing was written, because the files would exceed LIMIT, or replace another row's, or the variant or
@@ -61,7 +70,13 @@ def export_weights(
         except WeightsError as error:
             problems.append(f"{row.label}: not exported: {error}; train again in another OUT")
             continue
-        card, path = make_card(experiment, row, variant, chosen, records), to / file_name(experiment, row, variant)
+        try:
+            values = _preprocessing(chosen, data).card()
+        except DataError as error:
+            problems.append(f"{row.label}: not exported: {error}")
+            continue
+        card = make_card(experiment, row, variant, chosen, records) | values
+        path = to / file_name(experiment, row, variant)
         if path in files:
             clashes.append(f"{row.label}: {path} belongs to another row of {experiment.name}; change one of the keys")
         elif clash := _why_not_replaced(path, row, variant):
@@ -88,14 +103,16 @@ def file_name(experiment: Experiment, row: Row, variant: Variant) -> str:
     """Name the file of a row's weights, with the variant's suffix.
 
     A row with its net's key and no options has the net's name: ``cifar_resnet20``. A key that extends the net's extends
-    the name, ``cifar_resnet20-nesterov``; any other key follows net and experiment:
+    the name, ``cifar_resnet20-nesterov``; both end in a data set other than the script's first, as in
+    ``cifar_resnet20-cifar100``. Any other key follows net and experiment:
     ``cifar_bottleneck56-bag_of_tricks_tweaks-b_standard``.
     """
     net, options = row.model.removeprefix("cifar_"), changed_options(row.model, row.model_options)
+    dataset = f"-{experiment.dataset}" if experiment.dataset else ""
     if row.key == net and not options:
-        name = row.model
+        name = row.model + dataset
     elif row.key.startswith(f"{net}-"):
-        name = row.model + row.key.removeprefix(net)
+        name = row.model + row.key.removeprefix(net) + dataset
     else:
         name = f"{row.model}-{experiment.name}-{row.key}"
     return f"{name}{variant.suffix}.safetensors"
@@ -166,6 +183,18 @@ def make_card(experiment: Experiment, row: Row, variant: Variant, record: dict, 
     if licence is not None:
         card["licence"] = f"{licence.name}: {licence.read_text(encoding='utf-8').strip().splitlines()[0].strip()}"
     return card
+
+
+def _preprocessing(record: dict, data: Path) -> Preprocessing:
+    """Find the preprocessing of a record's run. Raises DataError if it needs the run's data and these are others."""
+    run, digest = Run.from_specification(record["specification"]), record["data"]["sha256"]
+    if (known := of_known_data(run, digest)) is not None:
+        return known
+    dataset = load(run.data, data, download=False)
+    if dataset.digest != digest:
+        raise DataError(f"{run.data} in {data} has the SHA-256 {dataset.digest}, but the run was trained on {digest}; "
+                        "name the folder of its data with --data (DATA= with make)")  # fmt: skip
+    return of_resident_data(place(dataset, run.train_images, "cpu"), run.recipe)
 
 
 def _input(run: Run) -> str:

@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 
 from reproductions import reported
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
+from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.compare import verdict
 from reproductions.harness.reporting.curves import (
     STEP_PLACES,
     curve_legend,
@@ -27,7 +29,8 @@ from reproductions.harness.reporting.curves import (
     log_axis,
 )
 from reproductions.harness.reporting.figure import HOLLOW, SINGLE, legend_below, make_figure, named, save, styled
-from reproductions.harness.reporting.frame import METRICS, mean_loss_curve
+from reproductions.harness.reporting.found import Found
+from reproductions.harness.reporting.frame import METRICS, final_values, mean_loss_curve
 from reproductions.harness.reporting.page import Column, Headline, Page, of_fullest_row
 from reproductions.reported import Reported
 from resnet.data import TRAIN_IMAGES
@@ -106,6 +109,24 @@ def headline(page: Page) -> Headline:
         line = _after(result, epoch)
         lines.append(replace(line, row=replace(line.row, label=f"{line.row.label}, after epoch {epoch}")))
     return of_fullest_row(replace(page, results=lines))
+
+
+def found(page: Page) -> list[Found]:
+    """Return whether the accuracies that are reported after some epochs are contradicted."""
+    (result,) = page.results
+    claims = []
+    for epoch in _shown_epochs(page):
+        line = _after(result, epoch)
+        values, target = (
+            final_values(line.records, page.metric),
+            reported.target(line.row.reported, METRICS[page.metric]),
+        )
+        if target is not None and page.variant.profile == "paper":
+            effect = intervals.mean(values) - float(target.value) if values else None
+            text = f"the {METRICS[page.metric]} after epoch {epoch} is {target.described}"
+            said = str(verdict(values, target, page.variant) or "")
+            claims.append(Found(f"epoch_{epoch}", text, (len(values),), effect, None, said=said))
+    return claims
 
 
 def _shown_epochs(page: Page) -> list[int]:
@@ -196,6 +217,7 @@ EXPERIMENT = Experiment(
     rows=rows,
     report=report,
     headline=headline,
+    claims=found,
     metric="top1_accuracy",
     protocol="the reported protocol",
 )

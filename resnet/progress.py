@@ -15,3 +15,4 @@ class Progress:
     training_error: float | None
     test_error: float | None
     steps_per_second: float
+    validation_error: float | None = None  # on training images that are held out

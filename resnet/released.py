@@ -1,8 +1,9 @@
 """Released weights: a network in one safetensors file, with a card that describes it and its training.
 
 The card is the file's metadata, a dictionary of text. ``model`` and ``options`` (JSON) are the arguments of
-:func:`resnet.models.create_model`, and ``weights_sha256`` is the digest of the weights; all other entries are for human
-readers. Reading a file executes no code.
+:func:`resnet.models.create_model`, ``weights_sha256`` is the digest of the weights, and ``mean``, ``scale`` and
+``image_size`` are the values of :class:`resnet.preprocessing.Preprocessing`; all other entries are for human readers.
+Reading a file executes no code.
 """
 
 import json
@@ -13,6 +14,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from resnet import preprocessing
 from resnet.checkpoint import digest_of_weights
 from resnet.files import write_atomically
 from resnet.models import changed_options, create_model
@@ -69,15 +71,44 @@ def architecture_of(card: Mapping[str, str], path: Path) -> Architecture:
         raise WeightsError(f"the options on the card of {path} can't be read: {error}") from error
 
 
-def load_model(name: str, weights: str | Path, **options) -> nn.Module:
+def load_model(name: str | Path, weights: str | Path | None = None, **options) -> nn.Module:
     """Build ``create_model(name, **options)`` with the weights in a file.
+
+    ``load_model(file)`` builds the network that the file's card names. The network's attribute ``preprocessing`` is the
+    card's :class:`resnet.preprocessing.Preprocessing`, which converts images to its input; None if the file has none.
 
     Raises ValueError as :func:`resnet.models.create_model`, and WeightsError for a file that can't be used or holds
     another network.
     """
-    model = create_model(name, **options)
-    load_weights(model, name, options, Path(weights))
+    path = Path(name if weights is None else weights)
+    if weights is None:
+        card = read_card(path) if path.is_file() else {}
+        if not card:
+            read_weights(path)  # refuses what is no weights file
+            raise WeightsError(f"{path} has no card that names its network: name it before the file, as in "
+                               f'load_model("cifar_resnet20", {str(path)!r})')  # fmt: skip
+        architecture = architecture_of(card, path)
+        name, options = architecture.model, architecture.options | options
+    model = create_model(str(name), **options)
+    load_weights(model, str(name), options, path)
+    model.preprocessing = preprocessing.of_card(read_card(path), path)
     return model
+
+
+def preprocess(weights: str | Path) -> preprocessing.Preprocessing:
+    """Return the conversion of images to the input of the network in a file.
+
+    See :class:`resnet.preprocessing.Preprocessing` for the accepted images and shapes. Raises WeightsError for a file
+    that can't be read, and for one without these values.
+    """
+    path = Path(weights)
+    card = read_card(path) if path.is_file() else {}
+    if (found := preprocessing.of_card(card, path)) is not None:
+        return found
+    if not path.is_file():
+        raise WeightsError(f"there is no file {path}")
+    said = f"; its card says: {card['input']}" if "input" in card else ""
+    raise WeightsError(f"{path} does not say how images are normalised for its network{said}")
 
 
 def load_weights(model: nn.Module, name: str, options: dict, path: Path) -> None:

@@ -181,4 +181,5 @@ def _progress(trainer: Trainer, steps_per_second: float) -> Progress:
         last.get("training_error"),
         last.get("test_error"),
         steps_per_second,
+        last.get("validation_error"),
     )

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from resnet.files import some
-from resnet.models import create_model
-from resnet.models.blocks import SHORTCUTS, VARIANTS
+from resnet.models import changed_options, create_model
+from resnet.models.blocks import PADDINGS, SHORTCUTS, VARIANTS
 from resnet.models.imagenet import BLOCKS, PLAIN_DEPTHS
 from resnet.weight_files import WeightsError, read_weights
 
@@ -26,7 +26,10 @@ __all__ = [
     "Architecture",
     "WeightsError",
     "find_architecture",
+    "find_small_architecture",
     "fitting_architectures",
+    "fitting_small_architectures",
+    "has_options",
     "load_network",
     "nearest_architecture",
     "read_weights",
@@ -157,6 +160,74 @@ def fitting_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
                     candidates.append(Architecture(f"resnet{depth}", {**options, "small_stem": True}))
         found += [candidate for candidate in candidates if not any(_differences(state, candidate))]
     return found
+
+
+def find_small_architecture(
+    state: Mapping[str, Tensor], model: str | None = None, options: Mapping | None = None, file: str = ""
+) -> Architecture:
+    """Find the network for small images that the weights belong to.
+
+    ``model`` and ``options`` are needed only where the weights leave them open; a model's other options are then its
+    defaults. The ``file``'s name can tell plain from residual nets. Raises WeightsError if no network or several fit,
+    and ValueError for an unknown model or option.
+    """
+    asked = dict(options or {})
+    fitting = fitting_small_architectures(state)
+    chosen = [found for found in fitting if model in (None, found.model) and has_options(found, asked)]
+    if model is not None and not chosen:
+        chosen = [Architecture(model, {**asked, **_classes(state, 10)})]
+        if any(_differences(state, chosen[0])):
+            fits = f"; they fit {' and '.join(map(str, fitting))}" if fitting else ""
+            raise WeightsError(f"the weights do not fit {chosen[0]}{_different(state, chosen[0])}{fits}")
+    if not chosen:
+        if fitting:
+            raise WeightsError(f"the weights fit {' and '.join(map(str, fitting))}, but not with these options")
+        near = nearest_architecture(state)
+        like = f"; nearest is {near}{_different(state, near)}" if near else _several(state)
+        raise WeightsError(f"the weights fit no network for small images ({some(list(state), SHOWN)}){like}; name the "
+                           "expected network with --model to see the differences")  # fmt: skip
+    if model is None and len({found.model for found in chosen}) > 1 and "plain" in file.lower():
+        chosen = [found for found in chosen if "plain" in found.model]
+    if model is None and len(chosen) > 1:
+        raise WeightsError(f"the weights fit {' or '.join(map(str, chosen))}, whose weights have the same names and "
+                           "shapes but compute differently: choose with --model and --option, as in --model "
+                           f"{chosen[-1].model} {_flags(chosen[-1])}".rstrip())  # fmt: skip
+    return chosen[0]
+
+
+def has_options(architecture: Architecture, options: dict) -> bool:
+    """Return whether a network has these options; an option of other networks only is one that it does not have."""
+    own = changed_options(architecture.model, architecture.options)
+    try:
+        asked = changed_options(architecture.model, options)
+    except ValueError:
+        return False
+    return all(own.get(name) == asked.get(name) for name in options)
+
+
+def _flags(architecture: Architecture) -> str:
+    options = architecture.options.items()
+    return " ".join(f"--option {name}={value}" for name, value in options if name != "num_classes")
+
+
+def fitting_small_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
+    """List the networks for small images with exactly these weight names and shapes; defaults come first.
+
+    They are the nets for CIFAR, with any shortcut, padding or variant, and ImageNet's nets with a small stem.
+    """
+    blocks = len({key.split(".")[1] for key in state if key.startswith("layer1.")})
+    small = [found for found in fitting_architectures(state) if found.options.get("small_stem")]
+    if not blocks or any(key.startswith("layer4.") for key in state):
+        return small
+    options = _classes(state, 10) | ({"conv_bias": True} if "conv1.bias" in state else {})
+    resnet, plain, bottleneck = f"cifar_resnet{6 * blocks + 2}", f"cifar_plain{6 * blocks + 2}", 9 * blocks + 2
+    candidates = [Architecture(resnet, {**options, "shortcut_padding": padding}) for padding in PADDINGS]
+    candidates += [Architecture(resnet, {**options, "shortcut": shortcut}) for shortcut in SHORTCUTS[1:]]
+    candidates += [Architecture(plain, options)]
+    if "conv_bias" not in options:
+        candidates += [Architecture(f"cifar_bottleneck{bottleneck}", {**options, "variant": v}) for v in VARIANTS]
+    candidates = [Architecture(found.model, changed_options(found.model, found.options)) for found in candidates]
+    return [candidate for candidate in candidates if not any(_differences(state, candidate))]
 
 
 def nearest_architecture(state: Mapping[str, Tensor]) -> Architecture | None:

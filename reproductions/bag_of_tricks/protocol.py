@@ -1,12 +1,14 @@
 """The protocol of Bag of Tricks (He T. et al. 2018) on each data set, and the report of its tables.
 
-Every table exists for two data sets. On ImageNet, training follows the paper (section 2.1), with batches of 256 and,
+Every table exists for three data sets. On ImageNet, training follows the paper (section 2.1), with batches of 256 and,
 for efficient training (section 3), of 1,024 images. On CIFAR-10, where all runs of a table take as long as a few epochs
 of ImageNet, it follows He et al. 2015, section 4.2: as many images as 64,000 batches of 128, learning rate 0.1 divided
 by 10 after one half and three quarters of them, with batches of 128 and, over as many images, of 1,024. Both have the
 paper's Nesterov momentum, linear scaling of the learning rate from the smaller batch size, and warm-up over 5 epochs.
 The short profile on CIFAR-10 has a sixteenth of the images, smaller nets, batches of 128 and 512 (the paper's ratio),
 and a warm-up over a tenth of its images, because 5 epochs would be half of them.
+
+On CIFAR-100, where no run is published yet, all of this is as on CIFAR-10.
 
 On ImageNet, BN takes its statistics over an eighth of a batch, as on the paper's 8 GPUs; on CIFAR-10, over the whole
 batch. The paper's text says "Xavier initialisation", but its authors' scripts use He's, and so do these.
@@ -19,12 +21,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from reproductions.bag_of_tricks.ladder import ladder, step_curves
-from reproductions.cifar_table import SHORTER
+from reproductions.cifar_table import NOT_RUN, SHORTER, data_for, not_run_section
 from reproductions.harness.experiment import SEEDS, Experiment, Row, RowResult
 from reproductions.harness.reporting import compare
 from reproductions.harness.reporting.figure import save
+from reproductions.harness.reporting.found import of_steps
 from reproductions.harness.reporting.page import Column, Page
-from resnet.data import FOLDERS, TRAIN_IMAGES
+from resnet.data import FOLDERS, TRAIN_IMAGES, WITH_TOP5
 from resnet.recipe import Recipe
 
 WARMUP_EPOCHS = 5  # section 3.1
@@ -162,6 +165,10 @@ PROTOCOLS = {
         ),
     },
 }
+PROTOCOLS["cifar100"] = {
+    profile: replace(protocol, data=data_for(profile, "cifar100"), kept=0)
+    for profile, protocol in PROTOCOLS["cifar10"].items()
+}
 
 
 def experiments(
@@ -175,9 +182,11 @@ def experiments(
 
     ``rows`` and ``report`` are :class:`Experiment`'s, but take the protocol of the data set and profile.
     """
-    titles = {"cifar10": f"{title} on CIFAR-10", "imagenet": f"{title} on ImageNet"}
+    names = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
+    titles = {dataset: f"{title} on {name}" for dataset, name in names.items()}
     first, *_ = titles
-    on = {"cifar10": ", on CIFAR-10 by the protocol of He et al. 2015, section 4.2", "imagenet": ""}
+    on = {dataset: f", on {name} by the protocol of He et al. 2015, section 4.2" for dataset, name in names.items()}
+    on["imagenet"] = ""
     return {
         dataset: Experiment(
             name=script if dataset == first else f"{script}_{dataset}",
@@ -186,7 +195,9 @@ def experiments(
             rows=lambda profile, dataset=dataset: rows(PROTOCOLS[dataset][profile]),
             report=lambda page, dataset=dataset: report(page, PROTOCOLS[dataset][page.variant.profile]),
             metric="top1_accuracy",
-            seeds=SEEDS if dataset == "cifar10" else {"paper": 3, "short": 2, "smoke": 2},
+            claims=lambda page: of_steps(compare.find_steps(page.results), page.variant.profile),
+            seeds={"paper": 3, "short": 2, "smoke": 2} if dataset == "imagenet" else SEEDS,
+            epilog=NOT_RUN if dataset == "cifar100" else "",
             script=script,
             module=script.replace("tricks_", "tricks."),
             dataset=None if dataset == first else dataset,
@@ -203,15 +214,16 @@ def write_ladder(page: Page, heading: str, columns: list[Column], series: dict[s
     another.
     """
     on_imagenet = all(result.row.data == IMAGENET.data for result in page.results)  # the paper's own data
-    further = ["top5_accuracy"] if all(result.row.data in FOLDERS for result in page.results) else []
-    found = [step for metric in (page.metric, *further) for step in compare.find_steps(page.results, metric)]
+    further = ["top5_accuracy"] if all(result.row.data in WITH_TOP5 for result in page.results) else []
+    compared = [page.metric, *(further if all(result.row.data in FOLDERS for result in page.results) else [])]
+    found = [step for metric in compared for step in compare.find_steps(page.results, metric)]
     agreement = "confirmed" if on_imagenet else "carries over"
     chosen = [page.net(heading), *columns, page.published(), page.reproduced(), page.interval()]
     chosen += [*page.reported_by_source(), *([page.difference(), *page.verdict()] if on_imagenet else [])]
     for metric in further:
         chosen += [page.published(metric), page.reproduced(metric), *page.reported_by_source(metric)]
     return [
-        *page.write(chosen, [compare.steps_section(found, page.variant, agreement)]),
+        *page.write(chosen, [not_run_section(page), compare.steps_section(found, page.variant, agreement)]),
         page.write_csv(compare.steps_numbers(found, page.variant, agreement), "steps"),
         *save(ladder(series, page.variant, page.metric), page.plot_path("ladder"), page.description),
         *save(step_curves(compare.find_steps(page.results), page.variant), page.plot_path("curves"), page.description),

@@ -23,6 +23,7 @@ from reproductions.harness.experiment import Experiment, Row, RowResult
 from reproductions.harness.reporting import compare
 from reproductions.harness.reporting.curves import learning_curves
 from reproductions.harness.reporting.figure import save
+from reproductions.harness.reporting.found import Found, of_steps
 from reproductions.harness.reporting.frame import METRICS
 from reproductions.harness.reporting.page import Column, Headline, Page
 from reproductions.harness.reporting.text import interval, signed
@@ -109,6 +110,12 @@ def _with_reported(page: Page) -> Page:
     return replace(page, results=[replace(result, row=row) for result, row in zip(page.results, rows)])
 
 
+def found(page: Page) -> list[Found]:
+    """Return whether fine-tuning is better; how much better, the report says of other images alone."""
+    steps = compare.find_steps(_with_reported(page).results)
+    return [replace(one, reported=None, power=None) for one in of_steps(steps, page.variant.profile)]
+
+
 def headline(page: Page) -> Headline:
     """Return the effect of fine-tuning with the learning rate of the training from scratch."""
     steps = compare.find_steps(page.results)
@@ -131,6 +138,7 @@ EXPERIMENT = Experiment(
     report=report,
     headline=headline,
     metric="top1_accuracy",
+    claims=found,
     protocol="all of this suite's own protocol",
     epilog="For your own images: python -m reproductions.finetune train --help, and predict --help.",
 )

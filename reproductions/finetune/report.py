@@ -22,7 +22,7 @@ from reproductions.harness.reporting.figure import (
     look,
     styled,
 )
-from reproductions.harness.reporting.intervals import Interval
+from reproductions.harness.reporting.intervals import wilson
 from reproductions.harness.reporting.text import NONE, escaped, interval, markdown_table, number
 from resnet.data.folder import FolderDataset
 from resnet.files import write_atomically
@@ -31,7 +31,6 @@ from resnet.models import count_parameters
 
 WIDEST = 30  # number of classes up to which the confusion matrix is a table
 CONFUSIONS = 30  # number of most frequent confusions listed for more classes
-Z = 1.959964  # of a 95 % interval
 
 
 def write(
@@ -89,14 +88,6 @@ def write(
     ]
     write_atomically(folder / "report.md", "\n".join(lines).encode())
     return [folder / "report.md", *(folder / name for name in plots)]
-
-
-def wilson(right: int, images: int) -> Interval:
-    """Return Wilson's 95 % interval (1927) of an accuracy in percent, from the number of correct images."""
-    share, spread = right / images, Z**2 / images
-    middle = (share + spread / 2) / (1 + spread)
-    half = Z / (1 + spread) * (share * (1 - share) / images + spread / (4 * images)) ** 0.5
-    return Interval(100 * max(0.0, middle - half), 100 * min(1.0, middle + half))
 
 
 def class_table(dataset: FolderDataset, confusion: np.ndarray) -> str:

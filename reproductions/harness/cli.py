@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from reproductions.harness import launching
 from reproductions.harness.console import (
@@ -19,6 +19,8 @@ from reproductions.harness.launch import Wanted, launch, wanted_runs
 from reproductions.harness.launching.options import LaunchFlags, Options
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm.cluster_profile import load_cluster_profile
+from reproductions.harness.launching.tracking import TRACKERS
+from reproductions.harness.settings import parse_settings, parse_sweep
 from resnet.recipe import KERNELS, PRECISIONS
 
 
@@ -41,6 +43,11 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
     add("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where the device has it, else fp32")
     add("--kernels", choices=KERNELS, default="auto",
         help="fused: a CIFAR net's own, in bf16 and fp16, not yet run on a GPU; auto: library")  # fmt: skip
+    add("--set", type=settings_argument, default=(), metavar="SETTINGS",
+        help="other values of recipe fields and net options: 'weight_decay=5e-4 learning_rate=0.05'")  # fmt: skip
+    add("--sweep", type=_sweep_argument, default=(), metavar="SETTINGS",
+        help="train all combinations of 'learning_rate=0.05,0.1 weight_decay=1e-4,5e-4' on nine tenths of the images, "
+        "and rank them by the error on the others; default of --seeds is then 1")  # fmt: skip
     add("--yes", action="store_true", help="train the paper profile even without a GPU")
     add_launch_flags(parser)
     options = parser.parse_args(arguments)
@@ -48,8 +55,9 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
         parser.error("--all needs --minutes: without it a launch looks into --out alone anyway")
     options.experiment = experiment
     try:
-        options.variant = Variant(options.profile, options.train_images, options.precision, options.kernels)
-        options.seeds = options.seeds or experiment.seeds[options.profile]
+        flags = (options.profile, options.train_images, options.precision, options.kernels)
+        options.variant = Variant(*flags, settings=options.set, sweep=options.sweep)
+        options.seeds = options.seeds or experiment.default_seeds(options.variant)
         options.runs = experiment.runs(options.variant, options.seeds, options.rows)
         options.variant = experiment.resolve(options.variant, options.rows)
     except ValueError as error:
@@ -81,6 +89,7 @@ def add_launch_flags(parser: argparse.ArgumentParser) -> None:
     add("--detach", action="store_true", help="return when the jobs are submitted to SLURM")
     add("--max-starts", type=positive, help="starts without progress before a run is given up (default: 5)")
     add("--checkpoint-seconds", type=_positive_number, default=60, help="time between checkpoints (default: 60)")
+    add("--track", choices=TRACKERS, help="also write the curves to a tracker, while runs are trained")
     add("--dry-run", action="store_true", help="list the runs and their cost, and train nothing")
 
 
@@ -103,6 +112,22 @@ def _names(text: str) -> list[str]:
     if not (names := text.replace(",", " ").split()):
         raise argparse.ArgumentTypeError("no row is named")
     return names
+
+
+def settings_argument(text: str) -> tuple[str, ...]:
+    """Parse the argument of --set."""
+    return _parsed(parse_settings, text)
+
+
+def _sweep_argument(text: str) -> tuple[str, ...]:
+    return _parsed(parse_sweep, text)
+
+
+def _parsed(parse: Callable[[str], tuple[str, ...]], text: str) -> tuple[str, ...]:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _positive_number(text: str) -> float:
@@ -133,7 +158,7 @@ def run_experiment(experiments: Experiment | Mapping[str, Experiment], arguments
         return EXIT_REFUSED
     if flags.minutes is not None:
         wanted = wanted_runs(experiment, variant, range(seeds), options.rows)
-        return launch(wanted, flags, max(seeds, experiment.seeds[variant.profile]))
+        return launch(wanted, flags, max(seeds, experiment.default_seeds(variant)))
     runs = experiment.runs(variant, seeds, options.rows, flags.paths.only_published)
     if given := [run for run in options.runs if run not in runs]:
         console.print("not trained again, because others need only their weights, which are published in "
@@ -161,4 +186,5 @@ def launch_flags(options: argparse.Namespace, name: str) -> LaunchFlags:
         all=options.all,
         yes=getattr(options, "yes", False),
         dry_run=options.dry_run,
+        track=options.track,
     )

@@ -1,5 +1,7 @@
 """Experiments and their rows, which the tables' scripts declare."""
 
+import hashlib
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,6 +10,8 @@ from typing import Any
 import torch
 
 from reproductions.harness.records import Pool
+from reproductions.harness.settings import combinations, parse_settings, parse_sweep, with_settings
+from resnet.data import TRAIN_IMAGES
 from resnet.kernels import made_for
 from resnet.recipe import Recipe
 from resnet.run import Run
@@ -19,20 +23,35 @@ PROFILES = {
     "smoke": "smoke profile: synthetic data, not comparable with the paper",
 }
 SEEDS = {"paper": 5, "short": 5, "smoke": 2}  # runs a row, where an experiment does not say otherwise
+LONGEST = 100  # characters of settings in a file's name; longer ones are named by their digest
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A version of an experiment: a profile, and departures from its default recipe."""
+    """A version of an experiment: a profile, and departures from its default recipe.
+
+    settings: values of fields of the recipes and of models' options, as of
+    :func:`~reproductions.harness.settings.parse_settings`. sweep: several values of some, as of
+    :func:`~reproductions.harness.settings.parse_sweep`: then each row stands for the rows of all combinations, trained
+    without a tenth of the images (unless ``train_images`` is set) and compared by the error on those. Neither changes a
+    row's teacher, except that it has the same images.
+    """
 
     profile: str = "paper"
     train_images: int | None = None
     precision: str = "auto"
     kernels: str = "auto"
+    settings: tuple[str, ...] = ()
+    sweep: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.profile not in PROFILES:
             raise ValueError(f"there is no profile {self.profile!r}; available profiles: {', '.join(PROFILES)}")
+        for name, parse in (("settings", parse_settings), ("sweep", parse_sweep)):
+            given = getattr(self, name)
+            object.__setattr__(self, name, parse(" ".join(given)) if given else ())
+        if both := [one.split("=")[0] for one in self.sweep if one.split("=")[0] in dict(self._named)]:
+            raise ValueError(f"{', '.join(both)} can't be both set and swept")
 
     @property
     def name(self) -> str:
@@ -43,10 +62,27 @@ class Variant:
     def suffix(self) -> str:
         """The end of this variant's file names: empty for the paper profile, as in ``cifar_table.md``."""
         parts = [] if self.profile == "paper" else [self.profile]
-        return "".join(f"_{part}" for part in (*parts, *self._departures))
+        given = [*self.settings, *(["sweep", *self.sweep] if self.sweep else [])]
+        if len("_".join(given)) > LONGEST or "/" in "".join(given):
+            given = [f"set-{hashlib.sha256(' '.join(given).encode()).hexdigest()[:12]}"]
+        return "".join(f"_{part}" for part in (*parts, *self._flagged, *given))
+
+    @property
+    def _named(self) -> list[tuple[str, str]]:
+        """The settings' names and values."""
+        return [tuple(one.split("=", 1)) for one in self.settings]
 
     @property
     def _departures(self) -> list[str]:
+        return [
+            *self._flagged,
+            *self.settings,
+            *([f"sweep of {', '.join(one.split('=')[0] for one in self.sweep)}"] if self.sweep else []),
+        ]
+
+    @property
+    def _flagged(self) -> list[str]:
+        """The departures that have a flag of their own."""
         parts = [] if self.train_images is None else [f"{self.train_images}-images"]
         parts += [] if self.precision == "auto" else [self.precision]
         return parts + ([] if self.kernels == "auto" else [f"{self.kernels}-kernels"])
@@ -58,7 +94,25 @@ class Variant:
         parts += [] if self.train_images is None else [f"{self.train_images:,} training images"]
         parts += [] if self.precision == "auto" else [f"{self.precision} throughout"]
         parts += [] if self.kernels == "auto" else [f"{self.kernels} kernels where there are two kinds"]
+        parts += [f"with {', '.join(self.settings)}"] if self.settings else []
+        parts += [f"sweep of {' and '.join(self.sweep)}, on held-out training images"] if self.sweep else []
         return "; ".join(parts)
+
+    def rows_of(self, row: "Row") -> "list[Row]":
+        """Return the row with this variant's settings, or a row for each combination of its sweep."""
+        if not self.sweep:
+            return [_with_settings(row, self.settings)]
+        return [
+            replace(
+                _with_settings(row, (*self.settings, *combination)),
+                key=f"{row.key} {' '.join(combination)}",
+                label=f"{row.label}, {', '.join(combination)}",
+                after=None,
+                reported=None,
+                swept=combination,
+            )
+            for combination in combinations(self.sweep)
+        ]
 
     def apply(self, run: Run) -> Run:
         """Change a run, and the runs that it needs, to this variant."""
@@ -68,6 +122,8 @@ class Variant:
             recipe = replace(recipe, kernels=self.kernels)
         needs = {role: self.apply(need) for role, need in run.needs.items()}
         train_images = run.train_images if self.train_images is None else self.train_images
+        if self.sweep and train_images is None:
+            train_images = TRAIN_IMAGES[run.data] * 9 // 10
         return replace(run, train_images=train_images, recipe=recipe, **needs)
 
 
@@ -92,6 +148,9 @@ class Row:
 
     ``on_request``: the row is trained only if it is named (``--rows``); tables show it once it has records.
 
+    ``swept``: the values that a sweep gives to the row. ``unfit``: why a variant's settings can't be the row's, which
+    then has no runs; empty if they can.
+
     ``task``: another task than classification; ``pretrained`` may then be a classifier's row.
     """
 
@@ -108,6 +167,8 @@ class Row:
     pretrained: "Row | None" = None
     keep_weights: int = 0
     on_request: bool = False
+    swept: tuple[str, ...] = ()
+    unfit: str = ""
     task: Task | None = None
 
     def __post_init__(self):
@@ -121,8 +182,32 @@ class Row:
         return Run(self.model, self.recipe, self.data, seed, self.model_options, self.train_images, *needs, self.task)
 
     def records(self, variant: Variant, pool: Pool) -> list[dict]:
-        """Find the records of the row's runs in ``pool``, for all seeds, ordered by seed."""
-        return pool.of_row(variant.apply(self.run(0)))
+        """Find the records of the row's runs in ``pool``, for all seeds, ordered by seed.
+
+        The row is one of :meth:`Experiment.rows_of` the variant.
+        """
+        return [] if self.unfit else pool.of_row(variant.apply(self.run(0)))
+
+
+def _with_settings(row: Row, settings: Sequence[str]) -> Row:
+    """Return the row with these settings, itself if they change nothing: no paper reports what a changed row does.
+
+    The run that it is pretrained as, a row of the same table, has them too, but not if it is of another task; its
+    teacher has not.
+    """
+    if not settings:
+        return row
+    try:
+        recipe, options = with_settings(settings, row.model, row.recipe, row.model_options)
+        pretrained = row.pretrained
+        if pretrained and pretrained.task == row.task:
+            pretrained = _with_settings(pretrained, settings)
+        if pretrained and pretrained.unfit:
+            raise ValueError(pretrained.unfit)
+        changed = replace(row, recipe=recipe, model_options=options, pretrained=pretrained, reported=None)
+        return row if changed.run(0) == row.run(0) else changed
+    except ValueError as error:
+        return replace(row, unfit=str(error), reported=None)
 
 
 @dataclass(frozen=True)
@@ -152,6 +237,9 @@ class Experiment:
     metric. ``headline`` takes the same page and returns a :class:`~reproductions.harness.reporting.page.Headline` for
     the index of all tables; None stands for the row with most runs.
 
+    ``claims`` takes the same page and returns what its runs say of the paper's claims, a
+    :class:`~reproductions.harness.reporting.found.Found` for each; None for a table without claims.
+
     ``script``: the name of a script with several experiments, one per data set; ``dataset``: the experiment's name on
     its command line, None for the first. ``module`` is the module below ``reproductions`` to run, if it has another
     name than the script. ``epilog`` ends the command line's help. ``protocol`` describes the paper profile if no paper
@@ -171,6 +259,7 @@ class Experiment:
     seeds: dict[str, int] = field(default_factory=lambda: dict(SEEDS), hash=False)
     metric: str = "test_error"
     headline: Callable[[Any], Any] | None = None
+    claims: Callable[[Any], list] | None = None
     script: str = ""
     module: str = ""
     dataset: str | None = None
@@ -184,16 +273,27 @@ class Experiment:
         if not self.module:
             object.__setattr__(self, "module", self.script)
 
-    def command(self, variant: Variant, seeds: int | None = None) -> str:
-        """Write the command that makes this variant's files with this number of seeds per row, None for the default."""
+    def default_seeds(self, variant: Variant) -> int:
+        """Return the number of runs per row where none is asked for; of a sweep, whose rows are many, it is 1."""
+        return 1 if variant.sweep else self.seeds[variant.profile]
+
+    def command(self, variant: Variant, seeds: int | None = None, keys: Sequence[str] = ()) -> str:
+        """Write the command that makes this variant's files with this number of seeds per row, None for the default.
+
+        ``keys``: the rows that it names, none for all.
+        """
         values = {
             "PROFILE": None if variant.profile == "paper" else variant.profile,
-            "SEEDS": None if seeds == self.seeds[variant.profile] else seeds,
+            "SEEDS": None if seeds == self.default_seeds(variant) else seeds,
+            "ROWS": ",".join(keys),
             "TRAIN_IMAGES": variant.train_images,
             "PRECISION": None if variant.precision == "auto" else variant.precision,
             "KERNELS": None if variant.kernels == "auto" else variant.kernels,
+            "SET": " ".join(variant.settings),
+            "SWEEP": " ".join(variant.sweep),
         }
-        return f"make {self.target}" + "".join(f" {name}={value}" for name, value in values.items() if value)
+        given = [f" {name}={shlex.quote(str(value))}" for name, value in values.items() if value]
+        return f"make {self.target}{''.join(given)}"
 
     def heading(self, variant: Variant) -> str:
         """Write the variant's part of a table's heading."""
@@ -224,20 +324,35 @@ class Experiment:
     def chosen_rows(self, variant: Variant, keys: list[str] | None) -> list[Row]:
         """Choose the rows with these keys, in the table's order; None: all rows but those on request.
 
-        Raises ValueError for an unknown key.
+        Raises ValueError for an unknown key, and for settings of the variant that a chosen row can't have.
         """
         rows = self.rows(variant.profile)
         known = {row.key: row for row in rows}
         if unknown := [key for key in keys or [] if key not in known]:
             raise ValueError(f"{self.name} has no row {', '.join(unknown)}; available rows: {', '.join(known)}")
-        return [row for row in rows if (not row.on_request if keys is None else row.key in keys)]
+        chosen = [row for row in rows if (not row.on_request if keys is None else row.key in keys)]
+        varied = {row.key: variant.rows_of(row) for row in chosen}
+        fit = [key for key, own in varied.items() if not any(row.unfit for row in own)]
+        if unfit := [(key, row.unfit) for key, own in varied.items() for row in own if row.unfit]:
+            key, reason = unfit[0]
+            others = f"; rows that could have them: ROWS={','.join(fit)} (--rows)" if fit else ""
+            raise ValueError(f"row {key} can't have these settings: {reason}{others}")
+        return [row for own in varied.values() for row in own]
+
+    def rows_of(self, variant: Variant) -> list[Row]:
+        """List all rows of the variant; those that can't have its settings are marked."""
+        return [varied for row in self.rows(variant.profile) for varied in variant.rows_of(row)]
 
     def resolve(self, variant: Variant, keys: list[str] | None = None) -> Variant:
-        """Drop the variant's number of training images if it is all of them, so that files are named alike.
+        """Drop the variant's number of training images if it is all of them, and settings that every row has anyway.
 
-        Raises ValueError for an unknown row, for more images than there are, and for kernels that no row has.
+        So files are named alike. Raises ValueError for an unknown row, for more images than there are, and for kernels
+        that no row has.
         """
-        runs = self.runs(variant, 1, keys)
+        variant = self._without_needless_settings(variant)
+        fit = [row for row in self.rows_of(variant) if not row.unfit]
+        rows = self.chosen_rows(variant, keys) if keys else [row for row in fit if not row.on_request] or fit
+        runs = [variant.apply(row.run(0)) for row in rows]
         if variant.kernels not in {"auto", *(run.recipe.kernels for run in runs)}:
             raise ValueError(f"{variant.kernels} kernels can't be chosen here: none of these rows is a CIFAR net in "
                              "bf16 or fp16, for which there are two kinds")  # fmt: skip
@@ -249,11 +364,23 @@ class Experiment:
 
         In a table of comparisons the records of baselines alone do not count.
         """
-        rows = self.rows(variant.profile)
+        rows = self.rows_of(variant)
         counted = [row for row in rows if row.after] or rows
         records = [record for row in counted for record in row.records(variant, pool)]
         seeds = [record["specification"]["seed"] for record in records]
-        return max(self.seeds[variant.profile], max(seeds) + 1) if seeds else 0
+        return max(self.default_seeds(variant), max(seeds) + 1) if seeds else 0
+
+    def _without_needless_settings(self, variant: Variant) -> Variant:
+        """Drop the settings that change no row."""
+
+        def runs_with(settings: tuple[str, ...]) -> list[Run | str]:
+            return [row.unfit or row.run(0) for row in self.rows_of(replace(variant, settings=settings, sweep=()))]
+
+        for one in variant.settings:
+            without = tuple(other for other in variant.settings if other != one)
+            if runs_with(without) == runs_with(variant.settings):
+                variant = replace(variant, settings=without)
+        return variant
 
     def results(self, variant: Variant, seeds: int, pool: Pool, published: Pool) -> list[RowResult]:
         """Collect every row's records in ``pool`` and ``published``; a row on request without records is left out.
@@ -264,7 +391,10 @@ class Experiment:
         """
         same = pool.root.resolve() == published.root.resolve()
         results = []
-        for row in self.rows(variant.profile):
+        for row in self.rows_of(variant):
+            if row.unfit:
+                results += [] if row.on_request else [RowResult(row, [], None if same else [], seeds)]
+                continue
             first = variant.apply(row.run(0))
             own, others = (
                 [record for record in p.of_row(first) if record["specification"]["seed"] < seeds]

@@ -24,11 +24,13 @@ from reproductions.harness.launching.budget import Budget, Plan, lacking, make_p
 from reproductions.harness.launching.options import LaunchFlags, Options
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.run_paths import duration
+from reproductions.harness.launching.tracking import Tracker
 from reproductions.harness.launching.worker import DeviceLost, Outcome
 from reproductions.harness.record_files import PoolError, RecordError, record_path
 from reproductions.harness.records import Pool, read_pool
 from reproductions.harness.reporting.frame import completed
 from reproductions.harness.reporting.page import write_report
+from reproductions.harness.reporting.sweep import write_sweep
 from resnet import checkpoint
 from resnet.data import DataError
 from resnet.device import find_device
@@ -53,8 +55,9 @@ def wanted_runs(
 
     Raises ValueError for an unknown row.
     """
-    known = {row.key: row for row in experiment.chosen_rows(variant, None if keys is None else [*keys])}
-    rows = [known[key] for key in (keys or known)]
+    rows = experiment.chosen_rows(variant, None if keys is None else [*keys])
+    if keys:
+        rows.sort(key=lambda row: keys.index(row.key.split()[0]))
     return [Wanted(experiment, variant, variant.apply(row.run(seed))) for seed in seeds for row in rows]
 
 
@@ -114,6 +117,7 @@ class _Launch:
             if paper and preflight.refuse_without_gpu(self.flags, missing, self.pools, table.experiment.target):
                 return EXIT_REFUSED
             preflight.check_writable(self.paths.out)
+            tracker = self._make_tracker()
             note_tables(self.paths.out, [(one.experiment, one.variant) for one in self.wanted])
             preflight.check_data(plan.runs, self.paths, self.console)
             if plan.runs:
@@ -123,7 +127,7 @@ class _Launch:
                 title = f"{table.experiment.source}, {table.experiment.heading(table.variant)}: {len(self.runs)} runs"
                 text = f"{title}, {len(self.runs) - len(missing) - len(damaged)} already recorded; {text}"
             self.console.print(text)
-            with Display(len(plan.runs), self.console) as display:
+            with Display(len(plan.runs), self.console, tracker) as display:
                 outcome = start(plan.runs, self.paths, display, options)
         except (DataError, ValueError) as error:
             complain(self.console, str(error))
@@ -134,6 +138,18 @@ class _Launch:
         return self._conclude(plan, outcome, options.budget)
 
     # ------------------------------------------------------------------------------------------------------------ plans
+
+    def _make_tracker(self) -> Tracker | None:
+        """Make the tracker of all runs, each in the group of its table and row. Raises ValueError."""
+        if self.flags.track is None:
+            return None
+        seeds, groups = {run.seed for run in self.runs}, dict[Run, str]()
+        for experiment, variant in dict.fromkeys((one.experiment, one.variant) for one in self.wanted):
+            for row in experiment.rows(variant.profile):
+                group = f"{experiment.name}{variant.suffix}/{row.key}"
+                groups = {variant.apply(row.run(seed)): group for seed in seeds} | groups
+        groups = {run: groups.get(run, f"others/{run.model}") for run in self.runs}
+        return Tracker(self.flags.track, self.paths, groups, self.console.print)
 
     def _plan_time(self, missing: list[Run]) -> tuple[Plan, Options]:
         """Plan the launch's minutes and print the plan; returns it with the launcher's options."""
@@ -249,12 +265,15 @@ class _Launch:
                 # The device of a cluster's jobs may not be here.
                 device, until = self.flags.device or find_device(), budget.until + _MEASURING_SECONDS
                 with self.console.status("measuring the final networks"):
-                    for measure in filter(None, [EXACT_ERRORS.make_missing, experiment.measure]):
+                    # A sweep is not to know the test errors.
+                    measures = [] if variant.sweep else [EXACT_ERRORS.make_missing, experiment.measure]
+                    for measure in filter(None, measures):
                         problems += measure(completed(records), self.paths, device, until)
             try:
-                seeds = self.seeds or experiment.seeds[variant.profile]
+                seeds = self.seeds or experiment.default_seeds(variant)
                 results = experiment.results(variant, seeds, pool, self.pools[1])
-                show_files(write_report(experiment, variant, results, self.paths.out))
+                shown = replace(experiment, report=write_sweep) if variant.sweep else experiment
+                show_files(write_report(shown, variant, results, self.paths.out))
             except OSError as error:  # a full disk, say: the records are there, and the same command tries again
                 problems.append(f"the tables could not be written: {error}")
         return problems
@@ -269,6 +288,7 @@ def _damaged(runs: list[Run], pool: Pool) -> dict[Run, RecordError]:
 def _find_partners(run: Run, wanted: Sequence[Wanted], pools: list[Pool]) -> list[dict]:
     """Find the records of the runs that a run is paired with: the runs of its tables with its seed."""
     tables = {(one.experiment, one.variant) for one in wanted if one.run == run}
-    others = {v.apply(row.run(run.seed)) for experiment, v in tables for row in experiment.rows(v.profile)}
+    rows = [(v, row) for experiment, v in tables for row in experiment.rows_of(v) if not row.unfit]
+    others = {v.apply(row.run(run.seed)) for v, row in rows}
     found = (next(filter(None, (pool.get(other) for pool in pools)), None) for other in others - {run})
     return [record for record in found if record is not None]

@@ -31,7 +31,7 @@ def launched_tables(experiments: Sequence[Experiment], out: Path, pool: Pool) ->
             variant = json.loads(line)
             experiment = by_name[variant.pop("experiment")]
             listed.append((experiment, experiment.resolve(Variant(**variant))))
-    shown = {record["identity"] for experiment, variant in listed for row in experiment.rows(variant.profile)
+    shown = {record["identity"] for experiment, variant in listed for row in experiment.rows_of(variant)
              for record in row.records(variant, pool)}  # fmt: skip
     if pool.records.keys() - shown:
         listed += [(experiment, Variant(profile)) for experiment in experiments for profile in PROFILES]

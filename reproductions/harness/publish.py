@@ -20,6 +20,8 @@ from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.known_records import read_known_pool
 from reproductions.harness.record_files import cache_folder, file_state, record_path, weights_path
 from reproductions.harness.records import Pool, read_pool
+from reproductions.harness.reporting import notes
+from reproductions.harness.reporting.claims_page import write_claims
 from reproductions.harness.reporting.figure import read_description
 from reproductions.harness.reporting.frame import CURVES, RUNS, write_frames
 from reproductions.harness.reporting.index import write_index
@@ -33,10 +35,13 @@ from resnet.run import Run
 from resnet.weights import WeightsError
 
 README = Path("README.md")
-INDEX, SUMMARY = Path("README.md"), Path("summary.md")  # of the results, in their folder
+INDEX, SUMMARY, CLAIMS = Path("README.md"), Path("summary.md"), Path("claims.md")  # of the results, in their folder
 KINDS = (RESPONSES, PREDICTIONS, EXACT_ERRORS, PICTURES)  # of measurements
+NO_TABLE = (
+    "no table shows this record; add its experiment and variant to PUBLISHED_TABLES in reproductions/experiments.py"
+)
 _MADE = ("tables", "plots")  # folders of results
-_SECTION = re.compile(r"<!-- begin (results/(?:tables/)?[\w-]+\.md) -->\n(.*?)<!-- end -->", re.DOTALL)
+_SECTION = re.compile(r"<!-- begin (results/(?:tables/)?[\w-]+\.md)(?:#([\w-]+))? -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
 def objections(record: dict, history: bool = True) -> list[str]:
@@ -64,12 +69,14 @@ def objections(record: dict, history: bool = True) -> list[str]:
     return found
 
 
-def publish(source: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
+def publish(source: Path, results: Path, tables: Sequence[Table] | None = None) -> tuple[list[Path], dict[Path, str]]:
     """Copy the publishable records below ``source`` into ``results/records``.
 
-    Returns the new files, and the reason for each record left out. A published record is never replaced.
+    ``tables``: the published ones, outside of which no record is publishable; None for no such rule. Returns the new
+    files, and the reason for each record left out. A published record is never replaced.
     """
     pool, published, new = read_pool(source), read_pool(results / "records"), []
+    shown = None if tables is None else _first_runs(tables)
     refused = {path: str(error) for path, error in pool.damaged.items()}
     for record in pool.records.values():
         run = Run.from_specification(record["specification"])
@@ -80,8 +87,18 @@ def publish(source: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
         elif target in published.damaged:
             refused[path] = f"{published.damaged[target]}; published records are never replaced"
         else:
-            _copy(path, target, objections(record), new, refused)
+            problems = objections(record)
+            if shown is not None and pool.first_of(record) not in shown:
+                problems.append(NO_TABLE)
+            _copy(path, target, problems, new, refused)
     return new, refused
+
+
+def _first_runs(tables: Sequence[Table]) -> set[str]:
+    """Return the identities of the rows' runs with seed 0, and of the runs that these need."""
+    rows = [(variant, row) for experiment, variant in tables for row in experiment.rows_of(variant) if not row.unfit]
+    first = [variant.apply(row.run(0)) for variant, row in rows]
+    return {run.identity for each in first for run in (each, *each.needs.values())}
 
 
 def _copy(path: Path, target: Path, problems: list[str], new: list[Path], refused: dict[Path, str]) -> None:
@@ -131,16 +148,23 @@ def publish_weights(experiments: Sequence[Experiment], out: Path, results: Path)
 
 def write_published(tables: Sequence[Table], results: Path, pool: Pool) -> tuple[list[Path], list[Page]]:
     """Write the tables that have records, their plots, index, summary and frames; returns the files and the pages."""
-    written, pages = [], []
+    written, pages, every = [], [], []
     for experiment, variant in tables:
-        if seeds := experiment.recorded_seeds(variant, pool):
-            page = make_page(experiment, variant, experiment.results(variant, seeds, pool, pool), results)
+        seeds = experiment.recorded_seeds(variant, pool)
+        wanted = seeds or experiment.seeds[variant.profile]
+        page = make_page(experiment, variant, experiment.results(variant, wanted, pool, pool), results)
+        every.append(page)
+        if seeds:
             files = experiment.report(page)
             written += files
             pages += [page] if files else []  # records alone make no table of layer responses
     if any(experiment is degradation.EXPERIMENT for experiment, _ in tables):
         written += headline.write(results / "plots" / "headline", pool)
-    for name, text in ((INDEX, write_index(pages)), (SUMMARY, write_summary(pages))):
+    for name, text in (
+        (INDEX, write_index(pages)),
+        (SUMMARY, write_summary(pages)),
+        (CLAIMS, write_claims(every, pages)),
+    ):
         write_atomically(results / name, text.encode())
         written.append(results / name)
     return [*written, *write_frames(pool, results)], pages
@@ -148,6 +172,8 @@ def write_published(tables: Sequence[Table], results: Path, pool: Pool) -> tuple
 
 def report(tables: Sequence[Table], results: Path, readme: Path) -> tuple[list[Path], Pool]:
     """Write the published tables and plots, and the README's tables, if anything changed since the last time.
+
+    Raises NoteError for a note on a table that can't be shown.
 
     A file is unchanged while its size and its time stamp are; the returned pool then has no curves.
     """
@@ -158,6 +184,7 @@ def report(tables: Sequence[Table], results: Path, readme: Path) -> tuple[list[P
         if last["by"] == by and (last["sources"], last["products"]) == (sources, products):
             return [*map(Path, last["written"])], read_known_pool(results / "records", whole=False)
     pool = read_known_pool(results / "records")
+    notes.load()  # raises before anything is removed
     for folder in _MADE:
         shutil.rmtree(results / folder, ignore_errors=True)
     written, _ = write_published(tables, results, pool)
@@ -191,17 +218,23 @@ def _file_states(results: Path, readme: Path) -> tuple[dict[str, list[int]], dic
 
 def _singles(results: Path) -> list[Path]:
     """The generated files beside the folders."""
-    return [results / name for name in (INDEX, SUMMARY, RUNS, CURVES)]
+    return [results / name for name in (INDEX, SUMMARY, CLAIMS, RUNS, CURVES)]
 
 
 def with_tables(text: str, root: Path) -> str:
-    """Replace each marked section of the README's text by the table it names, with headings two levels lower."""
+    """Replace each marked section of the README's text by the table it names, with headings two levels lower.
+
+    ``results/claims.md#in-short`` is the part of that page under the heading "In short".
+    """
 
     def section(match: re.Match) -> str:
-        path = root / match.group(1)
+        path, name = root / match.group(1), match.group(2)
         table = path.read_text(encoding="utf-8") if path.exists() else "No records yet.\n"
+        if name:
+            parts = {re.sub(r"\W+", "-", part.partition("\n")[0].lower()): part for part in table.split("\n## ")}
+            table = parts.get(name, "").partition("\n\n")[2].rstrip("\n") + "\n"
         table = re.sub(r"^#", "###", table, flags=re.MULTILINE)
-        return f"<!-- begin {match.group(1)} -->\n{table}<!-- end -->"
+        return f"<!-- begin {match.group(1)}{f'#{name}' if name else ''} -->\n{table}<!-- end -->"
 
     return _SECTION.sub(section, text)
 
@@ -225,12 +258,14 @@ def check(tables: Sequence[Table], results: Path, readme: Path) -> list[str]:
         for kind in KINDS:
             if (results / kind.folder).exists():
                 shutil.copytree(results / kind.folder, fresh / kind.folder)
-        _, pages = write_published(tables, fresh, pool)
+        try:
+            _, pages = write_published(tables, fresh, pool)
+        except notes.NoteError as error:
+            return [*problems, str(error)]
         shown = {record["identity"] for page in pages for result in page.results
                   for record in (*result.records, result.teacher) if record}  # fmt: skip
-        problems += [f"{_path(results, pool.records[identity])}: no table shows this record; add its experiment and "
-                      "variant to PUBLISHED_TABLES in reproductions/experiments.py"
-                      for identity in pool.records.keys() - shown]  # fmt: skip
+        lost = pool.records.keys() - shown
+        problems += [f"{_path(results, pool.records[identity])}: {NO_TABLE}" for identity in lost]
         for old, new in zip(_singles(results), _singles(fresh)):
             if not old.exists() or _content(old) != _content(new):
                 problems.append(f"{old}: differs from the records")

@@ -66,9 +66,13 @@ def judged_by(point: dict) -> str:
 
 
 def outcome(record: dict) -> str:
-    """Describe the end of the run in a few words."""
-    name = judged_by(record["final"])
-    return "diverged" if record["status"] == "diverged" else f"{JUDGED_BY[name]} {record['final'][name]:.2f} %"
+    """Describe the end of the run in a few words: whoever holds out training images chooses by those alone."""
+    if record["status"] == "diverged":
+        return "diverged"
+    if "validation_error" in (final := record["final"]):
+        return f"validation error {final['validation_error']:.2f} %"
+    name = judged_by(final)
+    return f"{JUDGED_BY[name]} {final[name]:.2f} %"
 
 
 def record_files(root: Path) -> list[Path]:

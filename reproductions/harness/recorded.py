@@ -6,15 +6,16 @@ from pathlib import Path
 from reproductions.harness.experiment import Experiment
 from reproductions.harness.known_records import read_known_pool
 from reproductions.harness.launched import launched_tables
-from reproductions.harness.record_files import JUDGED_BY, judged_by
+from reproductions.harness.record_files import judged_by
 
 
 def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dict:
     """Summarize the records below ``out`` in plain values.
 
-    ``experiments``: those whose tables are listed; None for all. The summary has "rows": experiment, profile, row, runs
-    done of all, diverged, and errors in percent, as texts; "records": their number; "in_no_table": the number that no
-    row shows; "damaged": a sentence for each file that can't be used.
+    ``experiments``: those whose tables are listed; None for all. The summary has "rows", each with the experiment,
+    profile and row, "seeds", the number of "done" and of "diverged" ones, and "test_errors" in percent ("mean_ious" for
+    segmentation, "map_11_points" for detection), None for a run that diverged; "records": their number; "in_no_table":
+    the number that no row shows; "damaged": a sentence for each file that can't be used.
     """
     if experiments is None:
         from reproductions.experiments import EXPERIMENTS as experiments
@@ -26,11 +27,10 @@ def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dic
             if result.records:
                 left.difference_update(record["identity"] for record in result.records)
                 diverged = sum(record["status"] == "diverged" for record in result.records)
-                name = judged_by(result.records[0]["final"])
-                errors = [record["final"][name] for record in result.records]
-                shown = ", ".join("–" if error is None else f"{error:.2f}" for error in errors)
-                shown += "" if name == "test_error" else f" ({JUDGED_BY[name]})"
-                done = f"{len(result.records)}/{seeds}"
-                rows.append([experiment.name, variant.name, result.row.key, done, str(diverged), shown])
+                names = {"experiment": experiment.name, "profile": variant.name, "row": result.row.key}
+                counts = {"seeds": seeds, "done": len(result.records), "diverged": diverged}
+                judged = judged_by(result.records[0]["final"])
+                metric = "validation_error" if variant.sweep else judged  # which a sweep hides
+                rows.append({**names, **counts, f"{metric}s": [record["final"][metric] for record in result.records]})
     damaged = [f"{error.kind}: {error}" for error in pool.damaged.values()]
     return {"rows": rows, "records": len(pool.records), "in_no_table": len(left), "damaged": damaged}

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,17 +18,19 @@ from rich.table import Table
 from reproductions.harness import provenance
 from reproductions.harness.console import DEFAULT_OUT, complain, make_console, path_argument
 from reproductions.harness.launching.claims import owned
+from reproductions.harness.launching.curve_file import read_curve, sparkline
 from reproductions.harness.launching.run_paths import Status, describe, duration
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.submissions import Submission, last_words, read_submissions
-from reproductions.harness.record_files import LAUNCHED, cache_folder, file_state, record_files
+from reproductions.harness.record_files import JUDGED_BY, LAUNCHED, cache_folder, file_state, record_files
 from resnet.files import write_atomically
-from resnet.progress import CHECKPOINTS
+from resnet.progress import CHECKPOINTS, Progress
 
 if TYPE_CHECKING:
     from reproductions.harness.experiment import Experiment
 
 SILENT_SECONDS = 300  # a running job writes its status every second or, in a slow step, a little less often
+JSON_VERSION = 1  # of the output for programs: raised if a key changes its meaning
 LAST_LINES = 5  # of what a failed run said
 
 
@@ -38,31 +40,50 @@ def main(arguments: list[str]) -> int:
         prog="python -m reproductions status", description="The status of the runs in a folder."
     )
     parser.add_argument("--out", type=path_argument, default=DEFAULT_OUT, help="folder of the runs (default: runs)")
-    return show_status(parser.parse_args(arguments).out, make_console())
+    parser.add_argument("--json", action="store_true", help="for programs: JSON, described in docs/usage.md")
+    options = parser.parse_args(arguments)
+    return show_status(options.out, make_console(), as_json=options.json)
 
 
-def show_status(out: Path, console: Console, experiments: Sequence[Experiment] | None = None) -> int:
+def show_status(
+    out: Path, console: Console, experiments: Sequence[Experiment] | None = None, as_json: bool = False
+) -> int:
     """Print the status of all runs below ``out``; returns 1 if a run failed or a record is damaged, else 0.
 
-    ``experiments``: those whose tables are shown; None for all.
+    ``experiments``: those whose tables are shown; None for all. ``as_json``: print JSON for programs, whose keys
+    docs/usage.md describes; keys that are there stay.
     """
     recorded = _recorded(out, experiments)
+    standings = find_standings(out, {path.stem for path in (out / "records").glob("*/*/*.json")})
+    if as_json:
+        runs = [standing.as_json() for standing in standings]
+        console.print(json.dumps({"version": JSON_VERSION, "out": str(out), **recorded, "runs": runs}, indent=1))
+    else:
+        _print(out, console, recorded, standings)
+    return int(bool(recorded["damaged"]) or any(standing.state == "failed" for standing in standings))
+
+
+def _print(out: Path, console: Console, recorded: dict, standings: list[Standing]) -> None:
     if recorded["rows"]:
         table = Table("experiment", "profile", "row", "done", "diverged", "errors, %")
         for row in recorded["rows"]:
-            table.add_row(*row)
+            name = next(name for name in (*JUDGED_BY, "validation_error") if f"{name}s" in row)
+            errors = ", ".join("–" if error is None else f"{error:.2f}" for error in row[f"{name}s"])
+            errors += "" if name.endswith("error") else f" ({JUDGED_BY[name]})"
+            counts = f"{row['done']}/{row['seeds']}", str(row["diverged"])
+            table.add_row(row["experiment"], row["profile"], row["row"], *counts, errors)
         console.print(table)
     if not recorded["records"]:
         console.print(f"no records in {out / 'records'}")
     elif left := recorded["in_no_table"]:
         console.print(f"{left} of {recorded['records']} records in {out / 'records'} are in no listed table")
 
-    standings = find_standings(out, {path.stem for path in (out / "records").glob("*/*/*.json")})
     for standing in standings:
         console.print(f"{standing.run}: {standing.state}{standing.text}")
+        if len(errors := standing.test_errors) > 1:
+            console.print(f"  test error {sparkline(errors)} {errors[0]:.2f} → {errors[-1]:.2f} %")
     for problem in recorded["damaged"]:
         complain(console, problem)
-    return int(bool(recorded["damaged"]) or any(standing.state == "failed" for standing in standings))
 
 
 def _recorded(out: Path, experiments: Sequence[Experiment] | None) -> dict:
@@ -102,12 +123,27 @@ def _file_state(path: Path) -> list[int]:
 class Standing:
     """The status of a run without a record.
 
-    state: running, queued, stopped, waiting or failed. text: further details, after a colon or a comma.
+    state: running, queued, stopped, waiting or failed. text: further details, after a colon or a comma. id: the first
+    digits of the run's identity. progress: as its job last wrote it. curve: its evaluations so far.
     """
 
     run: str
     state: str
     text: str
+    id: str = ""
+    progress: Progress | None = None
+    curve: tuple[dict, ...] = ()
+
+    @property
+    def test_errors(self) -> list[float]:
+        """The test errors so far, in percent; those of a network whose loss is not finite are left out."""
+        return [point["test_error"] for point in self.curve if point.get("test_error") is not None]
+
+    def as_json(self) -> dict:
+        """Return the status as JSON values, for programs."""
+        known = asdict(self.progress) if self.progress is not None else dict.fromkeys(Progress.__dataclass_fields__)
+        text = self.text.lstrip(":,; ")
+        return {"id": self.id, "run": self.run, "state": self.state, "text": text, **known, "curve": list(self.curve)}
 
 
 def find_standings(out: Path, recorded: set[str]) -> list[Standing]:
@@ -125,7 +161,13 @@ def find_standings(out: Path, recorded: set[str]) -> list[Standing]:
     endings: dict[str, str] = {}  # by job, that several runs may have in common
     left = sorted(((name, run) for run, name in names.items() if run not in recorded))
     with queue.asking_once():
-        return [_standing(name, out / "work" / run, newest.get(run), living, endings) for name, run in left]
+        found = [_standing(name, out / "work" / run, newest.get(run), living, endings) for name, run in left]
+    return [_with_curve(standing, out / "work" / run) for standing, (_, run) in zip(found, left)]
+
+
+def _with_curve(standing: Standing, folder: Path) -> Standing:
+    status, curve = Status.read(folder), tuple(read_curve(folder))
+    return replace(standing, id=folder.name, progress=status.progress if status is not None else None, curve=curve)
 
 
 def _standing(

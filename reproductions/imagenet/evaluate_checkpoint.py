@@ -15,6 +15,7 @@ cut out of a resized one at whole pixels, so they are shifted by up to half a pi
 """
 
 import argparse
+import shlex
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,6 +52,8 @@ from resnet.weights import (
     Architecture,
     WeightsError,
     find_architecture,
+    fitting_architectures,
+    fitting_small_architectures,
     load_network,
     read_weights,
     torchvision_file,
@@ -183,7 +186,11 @@ def find_checkpoint(options: EvaluationOptions) -> Checkpoint:
         return Checkpoint(state, find_architecture(state, *asked), path)
     path = Path(source)
     state = read_weights(path)
-    if (record := _record_of(path, state)) is None:
+    if (record := record_of(path, state)) is None:
+        if options.model is None and not fitting_architectures(state) and (small := fitting_small_architectures(state)):
+            raise WeightsError(
+                f"{path} holds the weights of {small[0]}, a network for small images; {_elsewhere(path)}"
+            )
         return Checkpoint(state, find_architecture(state, *wanted, path.name), path)
     run = record["specification"]
     classes = {"num_classes": len(state["fc.bias"])} if len(state.get("fc.bias", ())) else {}
@@ -194,7 +201,11 @@ def find_checkpoint(options: EvaluationOptions) -> Checkpoint:
     return Checkpoint(state, architecture, path, record)
 
 
-def _record_of(path: Path, state: dict) -> dict | None:
+def _elsewhere(path: Path) -> str:
+    return f"test them with: python -m reproductions evaluate {shlex.quote(str(path))} --data DIR"
+
+
+def record_of(path: Path, state: dict) -> dict | None:
     """Return the record of the run that wrote ``OUT/weights/<id>.pt``; None if there is none.
 
     Raises WeightsError if the record belongs to other weights, and RecordError if it is damaged.
@@ -214,7 +225,8 @@ def _record_of(path: Path, state: dict) -> dict | None:
 def _load(name: str, directory: Path, checkpoint: Checkpoint, outputs: int) -> FolderDataset:
     """Return the data set's test images. Raises DataError and WeightsError if they don't fit the weights."""
     if name not in FOLDERS:
-        raise WeightsError(f"{checkpoint.path} was trained on {name}; these tests are for: {', '.join(FOLDERS)}")
+        text = f"{checkpoint.path} was trained on {name}; these tests are for: {', '.join(FOLDERS)}"
+        raise WeightsError(f"{text}; {_elsewhere(checkpoint.path)}")
     dataset = load_test_folder(name, directory)
     if outputs != dataset.num_classes:
         raise WeightsError(f"{checkpoint.path} has {outputs:,} classes, but {name} has {dataset.num_classes:,}")

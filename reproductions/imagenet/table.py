@@ -28,9 +28,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from reproductions.harness.experiment import Experiment, Row
+from reproductions.harness.reporting.claims import Claim, Finding, judge
 from reproductions.harness.reporting.curves import learning_curves
 from reproductions.harness.reporting.figure import save
 from reproductions.harness.reporting.footnotes import reported_note
+from reproductions.harness.reporting.found import of_findings
 from reproductions.harness.reporting.page import Column, Page, Section
 from reproductions.imagenet import evaluate_checkpoint
 from reproductions.imagenet.nets import NETS, TINY_NETS
@@ -52,6 +54,17 @@ TESTS = {
     "multi-scale": ("multi_scale_error", "multi_scale_top5_error"),
     "1-crop": ("one_crop_error", "one_crop_top5_error"),
 }
+# Pairs of nets, the better one first, that section 4.1 compares: plain nets, plain with residual ones, and depths.
+BETTER = (
+    ("plain18", "plain34"),
+    ("resnet34a", "resnet18"),
+    ("resnet34a", "plain34"),
+    ("resnet34b", "resnet34a"),
+    ("resnet34c", "resnet34b"),
+    ("resnet50", "resnet34b"),
+    ("resnet101", "resnet50"),
+    ("resnet152", "resnet101"),
+)
 METRICS = [metric for metrics in TESTS.values() for metric in metrics]
 
 
@@ -119,6 +132,16 @@ def _errors(page: Page, test: str) -> list[Column]:
     return [replace(column, heading=column.heading.replace(f", {test}", "")) for column in columns]
 
 
+def judged(page: Page) -> list[Finding]:
+    """Return what the runs say of the claims of sections 4.1 about depth, shortcuts and plain nets."""
+    rows, claims = {result.row.key: result.row for result in page.results}, []
+    for better, other in BETTER:
+        if better in rows and other in rows:
+            text = f"{rows[better].label} has a lower error than {rows[other].label}"
+            claims.append(Claim(f"{other}_{better}", text, EXPERIMENT.source, (other, better), (1, -1), page.metric))
+    return judge(claims, page.results, page.variant)
+
+
 EXPERIMENT = Experiment(
     name="imagenet_table",
     module="imagenet",
@@ -128,6 +151,7 @@ EXPERIMENT = Experiment(
     report=report,
     seeds={"paper": 1, "short": 2, "smoke": 2},
     metric="ten_crop_error",
+    claims=lambda page: of_findings(judged(page)),
     epilog="With --evaluate-only CHECKPOINT, weights are tested and nothing is trained; its options: add --help.",
 )
 

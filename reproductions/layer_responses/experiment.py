@@ -13,6 +13,7 @@ from reproductions import cifar_table, degradation
 from reproductions.harness.experiment import Experiment, Row
 from reproductions.harness.reporting.figure import save
 from reproductions.harness.reporting.footnotes import is_published
+from reproductions.harness.reporting.found import Found
 from reproductions.harness.reporting.page import Headline, Page
 from reproductions.layer_responses import report as responses
 from reproductions.layer_responses.measuring import RESPONSES
@@ -65,6 +66,12 @@ def headline(page: Page) -> Headline:
     return responses.headline(nets, responses.compare(nets, pairs(page.variant.profile), page.variant))
 
 
+def found(page: Page) -> list[Found]:
+    """Return what the measured responses say of each pair: that the first net's are smaller."""
+    nets = responses.find_nets(page.results, page.out)
+    return responses.found(responses.compare(nets, pairs(page.variant.profile), page.variant))
+
+
 EXPERIMENT = Experiment(
     name="layer_responses",
     title="Layer responses on CIFAR-10",
@@ -72,5 +79,6 @@ EXPERIMENT = Experiment(
     rows=rows,
     report=report,
     headline=headline,
+    claims=found,
     measure=RESPONSES.make_missing,
 )

@@ -12,8 +12,9 @@ from reproductions.harness.final_weights import has_final_weights
 from reproductions.harness.measurements import MeasurementError, digest
 from reproductions.harness.reporting import intervals
 from reproductions.harness.reporting.footnotes import code_note, counted, is_published
+from reproductions.harness.reporting.found import Found
 from reproductions.harness.reporting.frame import completed
-from reproductions.harness.reporting.intervals import WelchTest
+from reproductions.harness.reporting.intervals import Interval, WelchTest
 from reproductions.harness.reporting.page import Column, Headline, Page
 from reproductions.harness.reporting.text import NONE, interval, markdown_table, no_interval, number, p_value
 from reproductions.layer_responses.measuring import RESPONSES
@@ -224,6 +225,19 @@ def compare(nets: list[Net], pairs: list[tuple[str, str]], variant: Variant) -> 
     """Return the comparisons for pairs of row keys."""
     by_key = {net.result.row.key: net for net in nets}
     return [Comparison(by_key[smaller], by_key[larger], variant, len(pairs)) for smaller, larger in pairs]
+
+
+def found(comparisons: list[Comparison]) -> list[Found]:
+    """Return the comparisons as claims: how much smaller the first net's responses are, on average over its layers."""
+    claims = []
+    for one in comparisons:
+        bounds = one.test and Interval(-one.test.interval.high, -one.test.interval.low)
+        text = f"{one.smaller.label} has smaller responses than {one.larger.label}"
+        counts = len(one.smaller.means), len(one.larger.means)
+        effect = None if one.difference is None else -one.difference
+        key = f"{one.smaller.result.row.key}_{one.larger.result.row.key}"
+        claims.append(Found(key, text, counts, effect, bounds, show=_signed))
+    return claims
 
 
 def section(comparisons: list[Comparison]) -> str:

@@ -85,6 +85,7 @@ def of_backbones(experiment: Experiment, names: list[str], out: Path) -> Experim
         title=f"{experiment.title}, from given weights",
         rows=rows,
         headline=of_fullest_row,
+        claims=None,
         dataset=f'{experiment.dataset} BACKBONES="{" ".join(names)}"',  # for the command that makes the table again
     )
 

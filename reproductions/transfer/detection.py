@@ -32,6 +32,7 @@ EXPERIMENTS = experiments(
     metric="map_11_point",
     report=report,
     headline=reports.headline,
+    claims=reports.claimed,
     measure=PICTURES.make_missing,
 )
 

@@ -9,6 +9,7 @@ from reproductions.harness.reporting import compare, intervals
 from reproductions.harness.reporting.claims import Claim, Finding, claims_numbers, claims_section, judge
 from reproductions.harness.reporting.compare import Step
 from reproductions.harness.reporting.figure import save
+from reproductions.harness.reporting.found import Found, of_findings
 from reproductions.harness.reporting.frame import METRICS, final_values
 from reproductions.harness.reporting.page import Column, Headline, Page
 from reproductions.harness.reporting.text import NONE, interval, mean_std, signed
@@ -79,16 +80,17 @@ def claims(task: str, variant: Variant) -> list[Claim]:
         if variant.profile == "paper"
         else "cosine decay and label smoothing of the classifier"
     )
+    name = "smoothing" if variant.profile == "paper" else "cosine_smoothing"
     first = "mean_iou" if task == "segmentation" else "map_11_point"
     trained = Claim("trained", f"a trained classifier is a better beginning than random weights: {METRICS[first]}",
                     "", ("efficient", UNTRAINED), (1, -1), first)  # fmt: skip
     if task == "detection":
         text = f"{what} helps detection: mAP"
-        return [trained, Claim("smoothing_helps", text, PLACE, ("smoothing", without), (1, -1), "map_11_point")]
+        return [trained, Claim(f"{name}_helps", text, PLACE, ("smoothing", without), (1, -1), "map_11_point")]
     return [
         trained,
         *(
-            Claim(f"smoothing_harms_{metric}", f"{what} does not help segmentation: {METRICS[metric]}",
+            Claim(f"{name}_harms_{metric}", f"{what} does not help segmentation: {METRICS[metric]}",
                   PLACE, (without, "smoothing"), (1, -1), metric)
             for metric in ("mean_iou", "pixel_accuracy")
         ),
@@ -100,6 +102,11 @@ def find(page: Page) -> list[Finding]:
     there = {result.row.key for result in page.results}
     task = page.results[0].row.task.name
     return judge([c for c in claims(task, page.variant) if there >= {*c.nets}], page.results, page.variant)
+
+
+def claimed(page: Page) -> list[Found]:
+    """Return what the runs say of the claims, for the page of all claims."""
+    return of_findings(find(page))
 
 
 def headline(page: Page) -> Headline:

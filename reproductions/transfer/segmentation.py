@@ -32,6 +32,7 @@ EXPERIMENTS = experiments(
     metric="mean_iou",
     report=report,
     headline=reports.headline,
+    claims=reports.claimed,
     measure=PICTURES.make_missing,
 )
 

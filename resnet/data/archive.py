@@ -1,4 +1,4 @@
-"""Reading and validation of ten-class data sets that are stored as one NumPy archive."""
+"""Reading and validation of data sets that are stored as one NumPy archive."""
 
 import zipfile
 import zlib
@@ -19,8 +19,8 @@ def as_folder(path: Path, archive: str) -> Path:
     return path.parent
 
 
-def read_archive(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Read the arrays named in ``shapes`` from an .npz file: uint8, of these shapes, with labels from 0 to 9.
+def read_archive(path: Path, shapes: dict[str, tuple[int, ...]], num_classes: int = 10) -> dict[str, np.ndarray]:
+    """Read the arrays named in ``shapes`` from an .npz file: uint8, of these shapes, with labels below ``num_classes``.
 
     Raises DataError for anything else. No code in the file is executed.
     """
@@ -40,8 +40,9 @@ def read_archive(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np
         if array.shape != shape or array.dtype != np.uint8:
             found = f"{array.dtype} {array.shape}"
             raise DataError(f"{path}: {name} is {found}, not uint8 {shape}; {remedy}")
-        if name.endswith("labels") and array.max() > 9:
-            raise DataError(f"{path}: {name} has a label {array.max()}, but the classes are 0 to 9; {remedy}")
+        if name.endswith("labels") and array.max() >= num_classes:
+            classes = f"the classes are 0 to {num_classes - 1}"
+            raise DataError(f"{path}: {name} has a label {array.max()}, but {classes}; {remedy}")
     return arrays
 
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 from torchvision's files or from one NumPy archive."""
+"""CIFAR-10 and CIFAR-100 from torchvision's files or from one NumPy archive."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ import numpy as np
 from resnet.data.archive import as_folder, read_archive, read_positions
 from resnet.data.dataset import DataError, ImageDataset
 
-ARCHIVE = "cifar10.npz"
+NUM_CLASSES = {"cifar10": 10, "cifar100": 100}
+TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 SHAPES = {
     "train_images": (50_000, 32, 32, 3),
     "train_labels": (50_000,),
@@ -31,35 +32,43 @@ INEXACT_TEST_IMAGES = {
 }
 
 
-def load_cifar10(folder: Path, download: bool = True) -> ImageDataset:
-    """Load CIFAR-10 (Krizhevsky 2009) from ``folder``; see :func:`resnet.data.load`. Raises DataError."""
-    archive = as_folder(folder, ARCHIVE) / ARCHIVE
+def load_cifar(name: str, folder: Path, download: bool = True) -> ImageDataset:
+    """Load CIFAR-10 or CIFAR-100 (Krizhevsky 2009) from ``folder``; see :func:`resnet.data.load`.
+
+    ``name`` is one of NUM_CLASSES. The labels of CIFAR-100 are the fine ones. Raises DataError.
+    """
+    classes, file = NUM_CLASSES[name], f"{name}.npz"
+    archive = as_folder(folder, file) / file
     if archive.exists():
-        arrays = read_archive(archive, SHAPES)
+        arrays = read_archive(archive, SHAPES, classes)
         inexact = read_positions(archive, POSITIONS, len(arrays["test_images"]))
-        return ImageDataset("cifar10", **arrays, official=False, inexact_test=inexact)
-    return ImageDataset("cifar10", **_read_torchvision(archive.parent, download), official=True)
+        return ImageDataset(name, **arrays, official=False, num_classes=classes, inexact_test=inexact)
+    arrays = _read_torchvision(name, archive, download)
+    return ImageDataset(name, **arrays, official=True, num_classes=classes)
 
 
-def _read_torchvision(folder: Path, download: bool) -> dict[str, np.ndarray]:
-    from torchvision.datasets import CIFAR10
+def _read_torchvision(name: str, archive: Path, download: bool) -> dict[str, np.ndarray]:
+    """Read torchvision's files beside the ``archive``, which is not there; torchvision checks their MD5 sums."""
+    from torchvision import datasets
 
-    class Here(CIFAR10):
-        """CIFAR10 with its files directly in the folder."""
+    kind, folder = getattr(datasets, name.upper()), archive.parent
+
+    class Here(kind):
+        """The data set with its files directly in the folder."""
 
         base_folder = ""
 
-    itself = (folder / CIFAR10.train_list[0][0]).exists()
-    files, kind = (folder, Here) if itself else (folder / CIFAR10.base_folder, CIFAR10)
+    itself = (folder / kind.train_list[0][0]).is_file()
+    files, chosen = (folder, Here) if itself else (folder / kind.base_folder, kind)
     download = download and not itself
     try:
-        train, test = (kind(folder, train=train, download=download) for train in (True, False))
+        train, test = (chosen(folder, train=train, download=download) for train in (True, False))
     except (RuntimeError, OSError, EOFError) as error:
-        # torchvision checks MD5 sums; it raises RuntimeError for missing or damaged files, and OSError when offline.
+        # RuntimeError is torchvision's for missing or damaged files, OSError is raised when offline.
         raise DataError(
-            f"CIFAR-10 is not in {folder}: {files} is missing or damaged and "
+            f"{TITLES[name]} is not in {folder}: {files} is missing or damaged and "
             f"{'could not be downloaded' if download else 'downloading is off'} ({error}). "
-            f"Put the files of cifar-10-python.tar.gz into {files}, or an archive {folder / ARCHIVE} with the "
+            f"Put the files of {kind.filename} into {files}, or an archive {archive} with the "
             f"uint8 arrays {', '.join(SHAPES)}, or name another folder with --data (DATA= with make)."
         ) from error
     return {

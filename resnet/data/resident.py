@@ -14,6 +14,7 @@ from resnet.recipe import Recipe
 # Images tested at once: few, so that an evaluation adds little to the memory of a training step, which decides how many
 # runs fit on a GPU. Memory that a run's evaluation has used stays reserved for its stream.
 TEST_BATCH = 250
+TOP5_FROM = 100  # classes; of fewer, the top-5 error says little
 
 
 class ResidentData:
@@ -21,8 +22,6 @@ class ResidentData:
 
     It is a :class:`resnet.data.Data`. Raises ValueError if the data set has fewer images than ``train_images``.
     """
-
-    top5 = False
 
     def __init__(self, dataset: ImageDataset, train_images: int | None, device: torch.device | str):
         available = len(dataset.train_images)
@@ -36,6 +35,7 @@ class ResidentData:
             dataset.digest,
             dataset.official,
         )
+        self.top5 = dataset.num_classes >= TOP5_FROM
         self.inexact_test = dataset.inexact_test
         self.device = torch.device(device)
         mean = images[:count].sum(dim=0).double() / count

@@ -15,6 +15,7 @@ __all__ = [
     "cifar",
     "count_parameters",
     "create_model",
+    "default_options",
     "image_channels",
     "image_size",
     "imagenet",
@@ -82,15 +83,20 @@ def changed_options(name: str, options: dict) -> dict:
 
     Raises ValueError for an unknown model or option, and for a value of another type than the default's.
     """
-    family, _ = _find(name)
-    parameters = inspect.signature(family.build).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.name not in ("depth", "generator")}
+    defaults = default_options(name)
     if unknown := sorted(set(options) - set(defaults)):
         raise ValueError(f"{name} has no option {', '.join(unknown)}; its options: {', '.join(defaults)}")
     for option, value in options.items():
         if type(value) is not type(defaults[option]):
             raise ValueError(f"{name}: {option} must be of the same type as {defaults[option]!r}, not {value!r}")
     return {option: value for option, value in options.items() if value != defaults[option]}
+
+
+def default_options(name: str) -> dict:
+    """Return all options of model ``name`` with their defaults. Raises ValueError for an unknown model."""
+    family, _ = _find(name)
+    parameters = inspect.signature(family.build).parameters.values()
+    return {p.name: p.default for p in parameters if p.name not in ("depth", "generator")}
 
 
 def image_size(name: str) -> int:

@@ -12,6 +12,7 @@ from benchmarks import alternatives, processes, variants
 from benchmarks.alternatives import from_json, measure_kind, to_json
 from benchmarks.frontend import convolutions, graphs
 from benchmarks.measuring import Rates, random_images
+from benchmarks.nets import make_net
 from benchmarks.processes import Unavailable, measure_processes, mps
 from benchmarks.variants import EagerLoop, Measured, Setting, Stacks, convolution_stack
 from resnet.data.resident import ResidentData
@@ -52,6 +53,17 @@ def test_every_kind_can_be_measured(kind, runs, setting):
     rows = list(variants.KINDS[kind]("cifar_resnet8", setting))
     assert [row.runs for row in rows] == runs
     assert all(row.rates.median > 0 and row.failed is None and row.model == "cifar_resnet8" for row in rows)
+
+
+def test_a_model_has_the_options_of_a_row(setting):
+    model = "cifar_resnet8:shortcut=B"
+    assert (
+        EagerLoop(model, setting.data, bf16=False).model.state_dict().keys()
+        > make_net("cifar_resnet8").state_dict().keys()
+    )
+    assert [row.model for kind in ("graph", "blocks") for row in variants.KINDS[kind](model, setting)] == [model] * 3
+    (measured,) = measure_processes("", 1, [model], **QUICK)
+    assert measured.model == model and len(convolutions(model, "meta")) > len(convolutions("cifar_resnet8", "meta"))
 
 
 def test_without_the_cudnn_frontend_its_row_says_how_to_install_it(setting, monkeypatch):

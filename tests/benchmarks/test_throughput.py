@@ -1,6 +1,7 @@
 """The throughput benchmark from the command line, and packed on a GPU."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from benchmarks import throughput
 from benchmarks.conventional import ConventionalLoop
 from benchmarks.floor import Limits
 from benchmarks.measuring import random_images
-from benchmarks.results import CONVENTIONAL
+from benchmarks.nets import make_net, run_of
+from benchmarks.results import CONVENTIONAL, judged
 from resnet.device import find_device
+from resnet.models import count_parameters
 from resnet.run import Run
 
 CPU = torch.device("cpu")
@@ -40,6 +43,33 @@ def test_a_model_has_the_conventional_loop_and_one_run(dataset):
     assert [(row.name, row.runs) for row in result.rows] == [(CONVENTIONAL, 1), ("one run", 1)]
     assert all(len(row.rates.images_per_second) == 2 and row.memory_gib is None for row in result.rows)
     assert said == ["preparing 1 run", "measuring 2 loops, 2 rounds"]
+
+
+def test_a_model_has_the_options_of_a_row(dataset):
+    model = "cifar_bottleneck11:variant=d,zero_gamma=true"
+    result = throughput.measure_model(model, [], dataset, CPU, 1, 0.01, workers=0)
+    assert result.model == model and all(row.rates.median > 0 for row in result.rows)
+    run, net = run_of(model, seed=1), make_net(model)
+    assert (run.model, run.model_options, run.seed) == ("cifar_bottleneck11", {"variant": "d", "zero_gamma": True}, 1)
+    assert count_parameters(net) != count_parameters(make_net("cifar_bottleneck11"))
+    limits = Limits("fp32", 1e11, 1e10)
+    plain = replace(result, model="cifar_bottleneck11")
+    assert judged(result, limits, 128).floor.flops > judged(plain, limits, 128).floor.flops
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("cifar_bottleneck11:variant=e", "variant must be one of"),
+        ("cifar_bottleneck11:shortcut=B", "nothing is called 'shortcut'"),
+        ("cifar_resnet8:learning_rate=0.1", "learning_rate belongs to the recipe, not to cifar_resnet8"),
+        ("cifar_resnet9", "depth 9 is not"),
+    ],
+)
+def test_a_model_that_is_none_is_refused_before_anything_is_measured(model, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        throughput.main(["--models", model, "--device", "cpu"])
+    assert ended.value.code == 2 and said in capsys.readouterr().err
 
 
 def test_a_mixed_pack_is_summed_up(dataset):

@@ -10,7 +10,7 @@ import pytest
 from reproductions.harness.experiment import Experiment, RowResult, Variant
 from reproductions.harness.records import ORIGIN, SCHEMA, best_point, read_record, write_record
 from reproductions.harness.reporting import curves, figure
-from resnet.data import FOLDERS
+from resnet.data import WITH_TOP5
 from resnet.recipe import learning_rate_at
 from resnet.run import ROLES, Run
 from resnet.tasks import Task
@@ -49,7 +49,7 @@ def make_record(run: Run, test_error: float, training_error: float = 5.0, diverg
         curve = [*curve[:2], curve[2] | {"training_loss": None, "training_error": None, "test_error": None}]
     else:
         curve[-1] |= {"test_error": test_error, "training_error": training_error}
-    if run.data in FOLDERS:
+    if run.data in WITH_TOP5:
         curve = [point | {"test_top5_error": point["test_error"] and point["test_error"] / 4} for point in curve]
     if (interval := run.recipe.loss_interval) is not None:
         means = run.recipe.eval_interval // interval

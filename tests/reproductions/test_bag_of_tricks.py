@@ -223,7 +223,7 @@ def test_b_standard_stands_outside_the_ladder(dataset):
 
 @pytest.mark.parametrize("experiment", ALL, ids=lambda e: e.name)
 def test_the_smoke_profile_is_tiny_synthetic_and_compared_with_nothing(experiment):
-    data = "synthetic_imagenet" if experiment.dataset else "synthetic"
+    data = f"synthetic_{experiment.dataset}" if experiment.dataset else "synthetic"
     for row in experiment.rows("smoke"):
         assert row.data == data and row.reported is None and row.recipe.iterations <= 50
         assert row.model in ("cifar_resnet8", "cifar_bottleneck11") and row.recipe.batch_size in (16, 32)
@@ -285,5 +285,6 @@ def test_rows_that_a_precision_makes_equal_are_trained_once():
 def test_each_data_set_has_a_name_and_a_command_of_its_own():
     assert [(e.name, e.target) for e in TWEAKS.values()] == [
         ("bag_of_tricks_tweaks", "reproduce-bag-of-tricks-tweaks"),
+        ("bag_of_tricks_tweaks_cifar100", "reproduce-bag-of-tricks-tweaks DATASET=cifar100"),
         ("bag_of_tricks_tweaks_imagenet", "reproduce-bag-of-tricks-tweaks DATASET=imagenet"),
     ]

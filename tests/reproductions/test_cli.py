@@ -590,9 +590,10 @@ def test_one_target_makes_all_tables_of_bag_of_tricks_one_after_another(monkeypa
 def test_one_target_makes_every_table():
     made = would_run("reproduce-all", "SEEDS=3")
     assert all(flags.startswith("--seeds '3'") for _, flags in made)
-    everything = {(e.module, f"--dataset {e.dataset}" if e.dataset else "") for e in commands.EXPERIMENTS}
+    of_papers = [e for e in commands.EXPERIMENTS if e.dataset != "cifar100"]
+    everything = {(e.module, f"--dataset {e.dataset}" if e.dataset else "") for e in of_papers}
     assert {(script, flags.removeprefix("--seeds '3'").strip()) for script, flags in made} == everything
-    assert len(made) == len(commands.EXPERIMENTS)
+    assert len(made) == len(of_papers)
 
 
 LIVING = {id: queue.QueuedJob(id, "PENDING", "Priority") for id in ("12_0", "12_1", "14")}

@@ -1,6 +1,7 @@
 """Cluster profiles say what a job asks SLURM for, and are refused with file, key and what is accepted."""
 
 import json
+import sys
 
 import pytest
 
@@ -28,6 +29,16 @@ def test_a_profile_in_the_words_of_submitit(tmp_path):
     assert parameters["slurm_partition"] == "gpu" and parameters["gpus_per_node"] == 2
     assert parameters["timeout_min"] == 60 and parameters["slurm_setup"] == ["module load cuda"]
     assert parameters["slurm_additional_parameters"] == {"exclude": "node1", "mail-user": "me@example.org"}
+
+
+def test_a_container_by_its_python_and_arguments_of_srun(tmp_path):
+    (tmp_path / "a.toml").write_text('python = "/opt/my python"\nsrun_args = ["--container-image=/a b.sqsh"]')
+    profile = load_cluster_profile("a", tmp_path)
+    assert profile.python_command == ["/opt/my python"]
+    assert profile.submitit_parameters()["slurm_srun_args"] == ["--container-image=/a b.sqsh"]
+    (tmp_path / "b.toml").write_text('python = ["apptainer", "exec", "--nv", "/a b.sif", "python3"]')
+    assert load_cluster_profile("b", tmp_path).python_command == ["apptainer", "exec", "--nv", "/a b.sif", "python3"]
+    assert ClusterProfile().python_command == [sys.executable]
 
 
 def test_gpus_cores_and_memory_are_for_each_process_of_a_run(tmp_path):
@@ -105,6 +116,15 @@ def test_a_value_of_more_than_one_line_is_refused(tmp_path, value):
         ("partition = 1", "partition must be a text"),
         ('setup = "module load"', "setup must be a list"),
         ("setup = [1]", "setup must be a list of texts"),
+        ("python = 3", "python must be a text or a list, not 3"),
+        ("python = []", "python must be a text, or a list of a command's words"),
+        ('python = ["a", 1]', "python must be a text, or a list of a command's words"),
+        ('python = "a\\nb"', "python must be a text, or a list of a command's words"),
+        ('python = ["a", ""]', "python must be a text, or a list of a command's words"),
+        ('srun_args = "--x"', "srun_args must be a list, not '--x'"),
+        ('srun_args = ["--container-image", "x.sqsh"]', "texts that begin with -, each with its value behind ="),
+        ('srun_args = ["--x=a\\nb"]', "srun_args must be a list of texts"),
+        ("srun_args = [1]", "srun_args must be a list of texts"),
         ("extra = {exclusive = true}", "extra.exclusive must be a text or a whole number"),
         ("time_minutes = 1\nsignal_seconds = 60", "signal_seconds is 60, longer than time_minutes"),
         ("partition =", "can't be read as TOML"),

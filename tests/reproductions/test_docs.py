@@ -51,7 +51,7 @@ COMMANDS = sorted({command for page in PAGES for command in commands_in(text_of(
 def parse(monkeypatch):
     """Parses ``python -m MODULE ARGUMENTS``, as the command itself does, and does nothing else."""
     monkeypatch.setattr(commands, "COMMANDS", dict.fromkeys(commands.COMMANDS, lambda *_: 0))
-    monkeypatch.setattr(status, "show_status", lambda *_: 0)
+    monkeypatch.setattr(status, "show_status", lambda *_, **__: 0)
     monkeypatch.setattr(cli, "run_experiment", lambda one, arguments=None: int(not cli.parse(one, arguments)))
     monkeypatch.setattr(evaluate_checkpoint, "evaluate", lambda *_: "")
     monkeypatch.setattr(backbones, "of_backbones", lambda experiment, *_: experiment)
@@ -111,7 +111,7 @@ def test_every_make_target_is_named():
 def test_the_library_is_used_as_the_readme_says(monkeypatch):
     monkeypatch.chdir(ROOT)
     (code,) = re.findall(r"## As a library\n\n((?:    .*\n)+)", text_of("README.md"))
-    names = {"images": torch.zeros(2, 3, 32, 32)}
+    names = {"images": torch.zeros(2, 32, 32, 3, dtype=torch.uint8)}
     exec(re.sub("^    ", "", code, flags=re.MULTILINE), names)
     assert names["logits"].shape == (2, 10) and len(code.splitlines()) == 5
 

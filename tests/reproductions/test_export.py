@@ -136,6 +136,15 @@ def test_weights_that_are_not_the_records_are_said_and_not_exported(out, tmp_pat
     assert [path.name for path in (tmp_path / "to").iterdir()] == ["cifar_resnet14_smoke.safetensors"]
 
 
+def test_without_the_data_that_a_net_was_trained_on_its_preprocessing_is_not_made_up(tmp_path):
+    run = ROWS["resnet8"].run(0)
+    leave(tmp_path, run, data={"name": "synthetic", "official": True, "sha256": "3" * 64})
+    code, said = run_export(tmp_path, tmp_path / "to")
+    assert code == 1 and "ResNet-8: not exported: synthetic in data has the SHA-256 " in said
+    assert f"but the run was trained on {'3' * 64}; name the folder of its data with --data" in said
+    assert not (tmp_path / "to").exists()
+
+
 def test_nets_of_a_departure_from_the_default_recipe_are_exported_by_its_name(tmp_path):
     variant = Variant("smoke", train_images=1_000, precision="bf16")
     leave(tmp_path, variant.apply(ROWS["resnet8"].run(0)), 9.0)
@@ -260,7 +269,8 @@ def test_what_was_released_are_the_networks_of_published_records():
     for path in released:
         card = read_card(path)
         record = pool.records[card["record_identity"]]
-        assert record["record_sha256"] == card["record_sha256"] and card["profile"].startswith("paper")
+        assert record["record_sha256"] == card["record_sha256"]
+        assert card["profile"].startswith("short" if "_short" in path.stem else "paper")
         assert str(record["final"]["test_error"]) == card["test_error"]
         model = load(REPOSITORY, card["model"], weights=path.stem)
         assert digest_of_weights(model.state_dict()) == record["weights_sha256"]

@@ -617,7 +617,8 @@ def cluster(monkeypatch, tmp_path):
     class Executor:
         def __init__(self, folder, cluster, slurm_max_num_timeout, slurm_python):
             self.folder, self.cluster, self.timeouts = folder, cluster, slurm_max_num_timeout
-            assert slurm_python.endswith(sys.executable) and "USR2" in slurm_python
+            assert "USR2" in slurm_python
+            self.python = slurm_python
 
         def update_parameters(self, **parameters):
             self.parameters = parameters
@@ -669,6 +670,16 @@ def test_slurm_gets_one_job_per_run_with_defaults_that_can_be_changed(cluster, t
         assert paths.out == tmp_path / "runs" and paths.data == tmp_path / "data" and paths.checkpoint_seconds == 7.0
         assert (job.execution.device, job.execution.max_starts, job.execution.wait) == ("cuda", 2, False)
     assert submitted.folder == tmp_path / "runs" / "work" / "jobs" and submitted.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_jobs_run_the_profiles_python_with_its_arguments_of_srun_whatever_characters_they_have(cluster, tmp_path):
+    command = ["apptainer", "exec", "--bind=/a b", "my image.sif", "python3"]
+    submit(tmp_path / "a", slurm=ClusterProfile(python=command, srun_args=["--mpi=none", "--container-image=$x; y"]))
+    submit(tmp_path / "b")
+    given, own = cluster.submissions
+    assert shlex.split(given.python)[-5:] == command and shlex.split(given.python)[:2] == ["sh", "-c"]
+    assert given.parameters["slurm_srun_args"] == ["--mpi=none", "--container-image=$x; y"]
+    assert shlex.split(own.python)[-1] == sys.executable and own.parameters["slurm_srun_args"] == []
 
 
 @pytest.mark.parametrize(
@@ -807,7 +818,7 @@ def test_jobs_of_an_earlier_launch_that_were_about_to_end_are_replaced(cluster, 
 
 def test_a_job_is_deaf_to_slurms_signal_until_it_can_handle_it(tmp_path):
     script = "import signal; signal.raise_signal(signal.SIGUSR2); print('alive')"
-    line = f"{slurm._DEAF_PYTHON} -u -c {shlex.quote(script)}"  # as in submitit's script
+    line = f"{slurm._DEAF} {sys.executable} -u -c {shlex.quote(script)}"  # as in submitit's script
     assert subprocess.run(["bash", "-c", line], capture_output=True, text=True).stdout == "alive\n"
 
 

@@ -130,6 +130,20 @@ def test_records_of_the_first_schema_are_published_and_tabulated_beside_newer_on
     assert publish.check(*arguments(repository)) == []
 
 
+def test_trials_of_other_values_stay_where_they_are_unless_their_table_is_published(repository, own, tmp_path):
+    trial = Variant(settings=("weight_decay=0.0005",))
+    runs = [Variant().apply(ROW.run(0)), *EXPERIMENT.runs(trial, 1)]
+    runs += EXPERIMENT.runs(Variant(sweep=("learning_rate=0.05,0.2",)), 1)
+    for run in runs:
+        own(run=run)
+    publishable = repository / "results"
+    new, refused = publish.publish(tmp_path / "runs", publishable, [(EXPERIMENT, Variant())])
+    assert [path.stem for path in new] == [runs[0].short_id] and len(refused) == 3
+    assert all("no table shows this record" in reason for reason in refused.values())
+    new, refused = publish.publish(tmp_path / "runs", publishable, [(EXPERIMENT, Variant()), (EXPERIMENT, trial)])
+    assert [path.stem for path in new] == [runs[1].short_id] and len(refused) == 2
+
+
 KNOWN_COPY = {"sha256": next(iter(KNOWN_COPIES)), "official": False}
 SYNTHETIC = Run("cifar_resnet20", RECIPE, "synthetic")
 
@@ -284,7 +298,7 @@ def test_what_report_has_made_passes_the_check(published):
     readme = (published / "README.md").read_text()
     assert "### Tiny nets" in readme and "8.50, 8.60 (n = 2 of 5)" in readme and readme.endswith("The end.\n")
     files = {path.name for path in (published / "results").rglob("*.*") if path.suffix != ".json"}
-    frames = {"summary.md", "runs.csv", "curves.csv.gz"}
+    frames = {"summary.md", "claims.md", "runs.csv", "curves.csv.gz"}
     assert files == {"README.md", "tiny.md", "tiny.csv", "tiny_depth.png", "tiny_depth.svg"} | frames
     index = (published / "results" / "README.md").read_text()
     assert "\n- paper: the paper's protocol.\n- short: real data, fewer iterations, not comparable" in index
@@ -473,7 +487,7 @@ def test_the_real_tables_come_out_byte_for_byte_the_same(tmp_path):
         shutil.rmtree(tmp_path / "results" / "cache", ignore_errors=True)
         files, _ = publish.report(tables, tmp_path / "results", tmp_path / "README.md")
         made.append({path: path.read_bytes() for path in files if path.suffix in (".md", ".csv")})
-    names = {"README.md", "summary.md", "runs.csv", "cifar_table_short.md", "cifar_table_short.csv"}
+    names = {"README.md", "summary.md", "claims.md", "runs.csv", "cifar_table_short.md", "cifar_table_short.csv"}
     names |= {"cifar_table_short_claims.csv"}
     assert made[0] == made[1] and {path.name for path in made[0]} == names
     assert b"not comparable with the paper" in made[0][files[0]]

@@ -1,9 +1,12 @@
 """One run on two nodes of a real SLURM: its processes find each other, and a requeued job goes on as it was."""
 
 import io
+import shlex
 import subprocess
+import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,9 +41,9 @@ def impatient(monkeypatch):
     monkeypatch.setattr(slurm, "_QUEUE_SECONDS", 1.0)
 
 
-def launch(run, out):
+def launch(run, out, profile=TWO_NODES):
     paths = RunPaths(out, Path("data"), checkpoint_seconds=0.5)
-    outcome = slurm.launch([run], paths, Display(1, make_console(file=io.StringIO())), Options(slurm=TWO_NODES))
+    outcome = slurm.launch([run], paths, Display(1, make_console(file=io.StringIO())), Options(slurm=profile))
     assert outcome == Outcome({}), outcome.failures
     return paths, read_record(record_path(paths.records, run))
 
@@ -95,3 +98,15 @@ def test_a_run_on_two_nodes_that_reads_image_files_finishes(cluster, tmp_path):
     assert record["hardware"]["processes"] == 2 and record["final"]["iteration"] == 6
     assert set(record["final"]) >= {"test_error", "test_top5_error"} and set(record["tests"]) == {"ten_crop"}
     assert all(0 <= error <= 100 for error in record["tests"]["ten_crop"].values())
+
+
+def test_jobs_run_in_a_stand_in_for_a_container(cluster, tmp_path):
+    """The profile's command stands before Python, and sees what an argument of srun says, with all its characters."""
+    entered, wrapper, image = tmp_path / "entered", tmp_path / "a container", "it's an $IMAGE; of two words"
+    wrapper.write_text(f'#!/bin/sh\nprintf %s "$IMAGE" >{shlex.quote(str(entered))}\nexec "$@"\n')
+    wrapper.chmod(0o755)
+    profile = replace(
+        TWO_NODES, nodes=1, python=[str(wrapper), sys.executable], srun_args=[f"--export=ALL,IMAGE={image}"]
+    )
+    paths, record = launch(replace(SHORT, seed=1), tmp_path / "runs", profile)
+    assert entered.read_text() == image and record["status"] == "completed"

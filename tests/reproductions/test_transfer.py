@@ -17,6 +17,7 @@ from waiting import never
 from reproductions.bag_of_tricks import refinements, tweaks
 from reproductions.bag_of_tricks.protocol import PROTOCOLS
 from reproductions.harness import launch
+from reproductions.harness.console import make_console
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.final_weights import keep_backbone, read_backbone
 from reproductions.harness.launching import cost
@@ -27,6 +28,7 @@ from reproductions.harness.recorded import summarize
 from reproductions.harness.records import RecordError, read_pool, read_record, record_path, seal, validate
 from reproductions.harness.reporting.frame import runs_frame
 from reproductions.harness.reporting.page import make_page, write_report
+from reproductions.harness.status import show_status
 from reproductions.transfer import backbones, detection, pictures, protocol, report, segmentation
 from reproductions.transfer.pictures import PICTURES
 from resnet.models import create_model
@@ -116,7 +118,11 @@ def test_a_tasks_record_has_its_own_metrics_and_is_described_by_the_first(tmp_pa
     line = runs_frame(read_pool(tmp_path / "records")).iloc[0]
     assert (line.task, line.mean_iou) == ("segmentation", 31.5)
     (row,) = summarize(tmp_path, [CANVAS])["rows"]
-    assert row[2:] == ["b_standard", "1/3", "0", "31.50 (mIoU)"]
+    assert (row["row"], row["done"], row["mean_ious"]) == ("b_standard", 1, [31.5])
+    console = make_console()
+    with console.capture() as said:
+        assert show_status(tmp_path, console, [CANVAS]) == 0
+    assert "31.50 (mIoU)" in said.get()
 
 
 def test_the_cost_of_a_step_is_measured_on_canvases_and_kept_apart_from_classification():
@@ -167,7 +173,7 @@ def test_the_table_has_classifiers_values_paired_steps_and_claims(results, tmp_p
     assert own["smoothing", "mean_iou"]["after"] == "efficient" and own["smoothing", "mean_iou"]["pairs"] == "3"
     found = {line["claim"]: line for line in csv.DictReader(claims.open())}
     assert found["trained"]["statement"] == "shown, in the short profile"
-    assert float(found["smoothing_harms_mean_iou"]["effect"]) == pytest.approx(2.0, abs=1e-4)
+    assert float(found["cosine_smoothing_harms_mean_iou"]["effect"]) == pytest.approx(2.0, abs=1e-4)
     assert "Values are in percent" in text and "mIoU with the step minus mIoU without" in text
 
 

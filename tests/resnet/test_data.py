@@ -1,6 +1,7 @@
 """Data sets: damaged or missing files are errors that say what to do; the synthetic images are always the same."""
 
 import hashlib
+import itertools
 import os
 import pickle
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 import torch
 import torchvision.datasets.cifar
 from damage import empty, flip_bit, replace, truncate
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from resnet import data
 from resnet.data import DataError, cifar, synthetic
@@ -224,9 +225,85 @@ def test_the_archive_may_be_named_itself(small, tmp_path):
         data.load("cifar10", other)
 
 
+@pytest.fixture
+def cifar100_files(tmp_path, monkeypatch):
+    """Files of CIFAR-100's layout, of 50 and 10 images, and torchvision's list of their checksums."""
+    folder, arrays = tmp_path / "cifar-100-python", make_arrays()
+    folder.mkdir()
+
+    def write(name, content):
+        pickled = pickle.dumps(content)
+        (folder / name).write_bytes(pickled)
+        return [name, hashlib.md5(pickled).hexdigest()]
+
+    def split(name, which):
+        images, labels = arrays[f"{which}_images"], arrays[f"{which}_labels"]
+        rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+        content = {"data": rows, "fine_labels": (labels + 90).tolist(), "coarse_labels": labels.tolist()}
+        return write(name, content | {"filenames": [f"{i}.png" for i in range(len(labels))], "batch_label": name})
+
+    monkeypatch.setattr(CIFAR100, "train_list", [split("train", "train")])
+    monkeypatch.setattr(CIFAR100, "test_list", [split("test", "test")])
+    names = {"fine_label_names": [f"fine {i}" for i in range(100)], "coarse_label_names": list("abcdefghijklmnopqrst")}
+    name, checksum = write("meta", names)
+    monkeypatch.setattr(CIFAR100, "meta", {"filename": name, "key": "fine_label_names", "md5": checksum})
+    return folder
+
+
+def test_cifar100_has_the_fine_labels_of_the_official_files(cifar100_files, small, tmp_path):
+    official, arrays = data.load("cifar100", tmp_path, download=False), make_arrays()
+    assert (official.name, official.num_classes, official.official) == ("cifar100", 100, True)
+    for which in ("train", "test"):
+        assert np.array_equal(getattr(official, f"{which}_images"), arrays[f"{which}_images"])
+        labels = getattr(official, f"{which}_labels")
+        assert np.array_equal(labels, arrays[f"{which}_labels"] + 90) and labels.dtype == np.uint8
+    assert data.load("cifar100", cifar100_files, download=False).digest == official.digest
+    fine = {f"{which}_labels": arrays[f"{which}_labels"] + np.uint8(90) for which in ("train", "test")}
+    np.savez_compressed(tmp_path / "cifar100.npz", **arrays | fine)
+    copy = data.load("cifar100", tmp_path)
+    assert copy.digest == official.digest and not copy.official and copy.num_classes == 100
+    assert data.TRAIN_IMAGES["cifar100"] == 50_000 and data.NUM_CLASSES["cifar100"] == 100
+
+
+@pytest.mark.parametrize("name", ["train", "test", "meta"])
+@pytest.mark.parametrize("damage", [truncate, flip_bit, Path.unlink])
+def test_a_damaged_file_of_cifar100_is_named(cifar100_files, tmp_path, name, damage):
+    damage(cifar100_files / name)
+    with pytest.raises(DataError, match="CIFAR-100 is not in .*cifar-100-python is missing or damaged") as caught:
+        data.load("cifar100", tmp_path, download=False)
+    assert "cifar-100-python.tar.gz" in str(caught.value) and str(tmp_path / "cifar100.npz") in str(caught.value)
+
+
+def test_an_archive_of_cifar100_has_labels_below_100(small, tmp_path):
+    np.savez_compressed(tmp_path / "cifar100.npz", **make_arrays() | {"train_labels": LABELS + 100})
+    with pytest.raises(DataError, match="train_labels has a label 100, but the classes are 0 to 99"):
+        data.load("cifar100", tmp_path)
+
+
+def test_torchvisions_checksums_are_the_ones_of_the_published_files():
+    assert CIFAR100.tgz_md5 == "eb9058c3a382ffc7106e4002c42a8d85"  # as on the data set's own page
+    assert CIFAR100.train_list == [["train", "16019d7e3df5f24257cddd939b257f8d"]]
+    assert CIFAR100.test_list == [["test", "f0ef6b0ae62326f3e7ffdfab6717acfc"]]
+
+
+def test_only_many_classes_have_a_top_5_error():
+    few, many = (data.load(name) for name in ("synthetic", "synthetic_cifar100"))
+    assert not data.place(few, None, "cpu").top5 and data.place(many, None, "cpu").top5
+    assert {"cifar100", "synthetic_cifar100"} < {*data.WITH_TOP5} and "cifar10" not in data.WITH_TOP5
+
+
+def test_synthetic_images_of_100_classes_are_balanced_and_of_the_shapes_of_ten():
+    dataset, ten = data.load("synthetic_cifar100"), data.load("synthetic")
+    assert np.bincount(dataset.train_labels).tolist() == 100 * [20] and dataset.num_classes == 100
+    assert np.bincount(dataset.test_labels).tolist() == 100 * [5]
+    assert np.array_equal(dataset.train_labels // 10, ten.train_labels)
+    means = [dataset.train_images[dataset.train_labels % 10 == tint].mean(axis=(0, 1, 2)) for tint in range(10)]
+    assert min(np.abs(a - b).max() for a, b in itertools.combinations(means, 2)) > 20
+
+
 def test_unknown_name_lists_the_data_sets():
-    with pytest.raises(ValueError, match="'cifar100'.*cifar10, mnist, synthetic"):
-        data.load("cifar100")
+    with pytest.raises(ValueError, match="'cifar101'.*cifar10, cifar100, mnist, synthetic"):
+        data.load("cifar101")
 
 
 def test_synthetic_is_the_same_every_time():

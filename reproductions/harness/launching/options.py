@@ -37,7 +37,8 @@ class LaunchFlags:
 
     options: the flags that launchers read. launcher: one of :data:`~reproductions.harness.launching.NAMES`. given: the
     flags on the command line. minutes: the time limit of the launch, None without one; all: with minutes, train
-    published runs too. yes: train the paper profile without a GPU.
+    published runs too. yes: train the paper profile without a GPU. track: the name of a tracker of
+    :mod:`~reproductions.harness.launching.tracking`, None for none.
     """
 
     paths: RunPaths
@@ -48,6 +49,7 @@ class LaunchFlags:
     all: bool = False
     yes: bool = False
     dry_run: bool = False
+    track: str | None = None
 
     @property
     def device(self) -> torch.device | None:

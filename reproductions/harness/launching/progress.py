@@ -8,6 +8,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from reproductions.harness.console import make_console
 from reproductions.harness.launching.run_paths import RunPaths, Status, describe, duration
+from reproductions.harness.launching.tracking import Tracker
 from reproductions.harness.record_files import RecordError, outcome, record_path
 from reproductions.harness.records import read_record
 from resnet.run import Run
@@ -19,11 +20,11 @@ class Display:
     """Progress of the runs of a launch; a context manager.
 
     An in-process launcher calls :meth:`update`, one that starts processes :meth:`poll`. ``say`` prints a line without
-    disturbing the bars.
+    disturbing the bars. A ``tracker`` follows the runs' curves meanwhile.
     """
 
-    def __init__(self, total: int, console: Console | None = None):
-        self.total = total
+    def __init__(self, total: int, console: Console | None = None, tracker: Tracker | None = None):
+        self.total, self.tracker = total, tracker
         self.console = console or make_console(stderr=True)
         self._statuses: dict[Run, Status] = {}  # of the running ones
         self._finished: set[Run] = set()
@@ -46,6 +47,8 @@ class Display:
     def __exit__(self, *exception) -> None:
         if self._bars is not None:
             self._bars.stop()
+        if self.tracker is not None:
+            self.tracker.close()
 
     def say(self, text: str) -> None:
         self.console.print(text)
@@ -88,6 +91,8 @@ class Display:
             self._bars.remove_task(self._tasks.pop(run))
 
     def _show(self) -> None:
+        if self.tracker is not None:
+            self.tracker.update()
         running = {run: status for run, status in self._statuses.items() if status.progress is not None}
         if self._bars is not None:
             self._bars.update(self._all, completed=self.done, info=f"{self.done}/{self.total}{self._eta()}")

@@ -93,6 +93,8 @@ def describe(status: Status) -> str:
     left = (progress.iterations - progress.iteration) / max(progress.steps_per_second, 1e-9)
     text = f"{progress.iteration:,}/{progress.iterations:,}, {progress.steps_per_second:.1f} it/s"
     error = "" if progress.test_error is None else f", test error {progress.test_error:.2f} %"
+    if progress.validation_error is not None:  # whoever holds out training images chooses by those alone
+        error = f", validation error {progress.validation_error:.2f} %"
     return f"{text}{error}, {duration(left)} left"
 
 

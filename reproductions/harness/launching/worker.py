@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -16,6 +15,8 @@ from reproductions.harness import provenance
 from reproductions.harness.final_weights import read_backbone, read_final_weights
 from reproductions.harness.launching.budget import Budget
 from reproductions.harness.launching.claims import Claim, claim
+from reproductions.harness.launching.curve_file import NAME as CURVE
+from reproductions.harness.launching.curve_file import CurveFile
 from reproductions.harness.launching.recording import (
     GivenUp,
     begun_in_vain,
@@ -33,6 +34,7 @@ from resnet.device import DeviceLost, find_device
 from resnet.distributed import ALONE, Group
 from resnet.files import remove_unfinished, write_atomically
 from resnet.packing import Pack
+from resnet.progress import Progress
 from resnet.run import Run
 from resnet.trainer import Trainer
 from resnet.training import Interrupted, training
@@ -285,14 +287,24 @@ class _Worker:
         run, folder = begun.run, self.paths.work(begun.run)
         precision = self.execution.budget.precisions.get(run.short_id)
         trainer = _trainer_of(run)(run, self._data_of(run), self.group, **self._needed_by(run), precision=precision)
+        curve_file = CurveFile(folder)
+
+        def begin() -> dict:  # called once a checkpoint is loaded
+            self._write_curve(trainer, curve_file)
+            return origin(trainer, self.code)
+
+        def on_progress(progress: Progress) -> None:
+            self._write_curve(trainer, curve_file)
+            self._report(run, "running", progress)
+
         history = yield from training(
             trainer,
             folder,
             self.paths.checkpoint_seconds,
-            on_progress=partial(self._report, run, "running"),
+            on_progress=on_progress,
             stop_requested=lambda: (begun.claimed is not None and begun.claimed.lost) or self.stop_requested(),
             neighbours=lambda: self.pack.neighbours,
-            origin=lambda: origin(trainer, self.code),
+            origin=begin,
             clock=self.pack.clock,
         )
         tests = {} if trainer.diverged else trainer.final_tests()
@@ -301,7 +313,7 @@ class _Worker:
             write_atomically(self.paths.weights(run), checkpoint.pack(trainer.model.state_dict()))
             path = write_record(self.paths.records, record)
             checkpoint.remove(folder)
-            notes = [folder / "status.json", folder / "starts.json"]
+            notes = [folder / name for name in ("status.json", "starts.json", CURVE)]
             for note in notes:
                 note.unlink(missing_ok=True)
             remove_unfinished(path, self.paths.weights(run), *notes)
@@ -341,6 +353,14 @@ class _Worker:
         self._report(run, "failed", message=text)
         if self.group.size > 1 and (error := sys.exception()) is not None:
             raise error
+
+    def _write_curve(self, trainer: Trainer, file: CurveFile) -> None:
+        """Write down the evaluations so far; if that fails, on a full disk, the next time writes them all."""
+        try:
+            if self.group.rank == 0:
+                file.write(trainer.curve)
+        except OSError as error:
+            warnings.warn(f"the curve of {trainer.run} could not be written: {error.strerror}", stacklevel=2)
 
     def _report(self, run: Run, state: str, progress=None, message: str = "") -> None:
         """Write down and show the run's status; a status that cannot be written, on a full disk, is only shown."""

@@ -39,6 +39,8 @@ HOLLOW = {
 }  # fmt: skip
 DATA_NAMES = {
     "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "synthetic_cifar100": "synthetic images of 100 classes",
     "cifar10_first5": "CIFAR-10, its first 5 classes",
     "cifar10_last5": "CIFAR-10, its last 5 classes",
     "mnist": "MNIST",

@@ -29,7 +29,9 @@ def command(experiment: Experiment, variant: Variant, results: list[RowResult]) 
     """What makes these files again."""
     if is_published(results):
         return "make report"
-    return experiment.command(variant, max(result.seeds for result in results))
+    # Of a sweep, the results are those of the rows that were chosen.
+    keys = dict.fromkeys(result.row.key.split()[0] for result in results if variant.sweep)
+    return experiment.command(variant, max(result.seeds for result in results), [*keys])
 
 
 def all_records(results: list[RowResult]) -> list[dict]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 METRICS = {
     "test_error": "test error",
     "training_error": "training error",
+    "validation_error": "validation error",
+    "test_top5_error": "top-5 error",
     "top1_accuracy": "top-1 accuracy",
     "top5_accuracy": "top-5 accuracy",
     "one_crop_error": "top-1 error, 1-crop",
@@ -243,6 +245,7 @@ def _run_line(record: dict, pool: Pool) -> dict:
         "parameters": record["parameters"],
         "iterations": final["iteration"],
         **{name: final.get(name) for name in ("training_loss", "training_error", "test_error", "test_top5_error")},
+        **({"validation_error": final["validation_error"]} if "validation_error" in final else {}),
         **{f"best_{name}": best.get(name) for name in ("iteration", "test_error")},
         **({} if run.task is None else {"task": run.task.name} | {name: final.get(name) for name in run.task.metrics}),
         **{metric: record.get("tests", {}).get(test, {}).get(name) for metric, (test, name) in FURTHER_TESTS.items()},

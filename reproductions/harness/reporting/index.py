@@ -10,10 +10,10 @@ from reproductions.harness.reporting.text import NONE, markdown_table
 
 _HEAD = """# Results
 
-`make report` makes every page here from the records in [records](records). [summary.md](summary.md) compares the nets
-of the paper profile with the papers. Each line below is an experiment, by its table of the paper profile if there is
-one, shown by the row with most completed runs among those with a reported number, or by the answer to the table's
-question.
+`make report` makes every page here from the records in [records](records). [claims.md](claims.md) says of each
+claim of the papers whether it was found, and [summary.md](summary.md) compares the nets of the paper profile with the
+papers. Each line below is an experiment, by its table of the paper profile if there is one, shown by the row with most
+completed runs among those with a reported number, or by the answer to the table's question.
 
 How to read the tables:
 

@@ -17,6 +17,7 @@ import numpy as np
 import scipy  # whose stats take seconds to be loaded: that is left to their first use
 
 LEVEL = 0.95  # of every interval, unless told otherwise
+Z = 1.959964  # of a normal interval of that level
 FEWEST = 3  # values that an interval or a test is made from
 POWER = 0.8  # with which a difference is to be found
 MARGIN = 0.3  # percentage points: means that are less apart count as equivalent
@@ -102,6 +103,14 @@ def percent(interval: Interval | None) -> Interval | None:
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
     """Two-sided t-interval of the mean; None of fewer than FEWEST values, or if they don't vary."""
     return _around(values, math.sqrt(1 / len(values)), level) if _says(values) else None
+
+
+def wilson(counted: float, images: int) -> Interval:
+    """Return Wilson's 95 % interval (1927) of a share in percent: of the ``counted`` ones among ``images``."""
+    share, spread = counted / images, Z**2 / images
+    middle = (share + spread / 2) / (1 + spread)
+    half = Z / (1 + spread) * (share * (1 - share) / images + spread / (4 * images)) ** 0.5
+    return Interval(100 * max(0.0, middle - half), 100 * min(1.0, middle + half))
 
 
 def prediction_interval(values: Sequence[float], k: int = 1, level: float = LEVEL) -> Interval | None:
@@ -202,6 +211,20 @@ def spread_power(stds: Sequence[float], n: int, alpha: float = 1 - LEVEL, draws:
     drawn = [s * rng.standard_normal((draws, n)) for s in stds]
     away = [np.abs(values - np.median(values, axis=1, keepdims=True)) for values in drawn]
     return float(np.mean(scipy.stats.f_oneway(*away, axis=1).pvalue < alpha))
+
+
+def best_prediction(values: Sequence[float], k: int, level: float = LEVEL, draws: int = 100_000) -> Interval | None:
+    """Return the interval in which the lowest of ``k`` further values falls with probability ``level``.
+
+    By simulation with normal values and a fixed seed. None of fewer than FEWEST values, or if they don't vary.
+    """
+    if not _says(values):
+        return None
+    rng, n = np.random.default_rng(0), len(values)
+    lowest = rng.standard_normal((draws, k)).min(axis=1) - rng.standard_normal(draws) / math.sqrt(n)
+    scaled = lowest / np.sqrt(rng.chisquare(n - 1, draws) / (n - 1))
+    low, high = np.quantile(scaled, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(mean(values) + std(values) * float(low), mean(values) + std(values) * float(high))
 
 
 def expected_best(n: int) -> float:

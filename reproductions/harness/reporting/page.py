@@ -25,6 +25,7 @@ from reproductions.harness.reporting.frame import (
     csv_text,
     final_values,
 )
+from reproductions.harness.reporting.notes import section as notes_section
 from reproductions.harness.reporting.text import (
     NONE,
     interval,
@@ -36,7 +37,7 @@ from reproductions.harness.reporting.text import (
     signed,
 )
 from reproductions.reported import Reported
-from resnet.data import IMAGE_SHAPES, NUM_CLASSES
+from resnet.data import IMAGE_SHAPES, NUM_CLASSES, WITH_TOP5
 from resnet.files import write_atomically
 from resnet.models import count_parameters, create_model
 from resnet.models.complexity import multiply_adds
@@ -159,6 +160,22 @@ class Page:
         note = note if metric == "training_error" else ""
         return Column(f"{METRICS[metric]}, {self._whose}", cells, numbers, note)
 
+    def validation(self) -> Column:
+        """The error on held-out training images, where it was measured and is not the table's own."""
+        measured = [[record for record in r.records if "validation_error" in record["final"]] for r in self.results]
+        cells = [mean_std(final_values(records, "validation_error")) or NONE for records in measured]
+        numbers = _sample_numbers("validation_error", [final_values(own, "validation_error") for own in measured])
+        note = "Validation error: on the training images that were held out."
+        shown = self.metric != "validation_error" and any(map(completed, measured))
+        return Column("validation error", cells, numbers, note, shown)
+
+    def top5(self) -> list[Column]:
+        """The top-5 error, where it is measured beside the top-1 error."""
+        if any(r.row.data not in WITH_TOP5 for r in self.results):
+            return []
+        metric = "test_top5_error"
+        return [self.published(metric), self.reproduced(metric), self.other_implementations(metric)]
+
     def published(self, metric: str | None = None) -> Column:
         """The same of the project's own results, beside a user's; synthetic data are never published."""
         metric = metric or self.metric
@@ -280,6 +297,7 @@ class Page:
         cells = ["; ".join(f"{value} ({letters[value.source]})" for value in row) or NONE for row in values]
         numbers = {"other_implementations": ["; ".join(f"{v} {v.source.name}" for v in row) for row in values]}
         explained = "; ".join(f"({letter}) {source.link}, {source.how}" for source, letter in letters.items())
+        numbers = numbers if metric is None else {f"{metric}_other_implementations": numbers["other_implementations"]}
         note = f"Other implementations, {name}: {explained}."
         return Column(f"{name}, other implementations", cells, numbers, note, bool(used))
 
@@ -290,6 +308,7 @@ class Page:
 
         Footnotes and CSV are of all tables; a number of the same name in two of them must be the same.
         """
+        columns = [*columns, self.validation()]
         tables = [section.columns for section in sections if isinstance(section, Section)]
         shown = [column for column in (*columns, *chain.from_iterable(tables)) if column.shown]
         head = f"# {self.experiment.title}\n\n{self.experiment.source} · {self.experiment.heading(self.variant)}\n"
@@ -298,6 +317,8 @@ class Page:
             for section in sections
             if section
         ]
+        if footnotes.is_published(self.results) and (found := notes_section(self._name, self.results, self.metric)):
+            texts.insert(0, found)
         if lacking := [r.row.label for r in self.results if r not in self._run]:
             texts.insert(0, f"Not yet run: {', '.join(lacking)}.\n")
         notes = "".join(f"- {note}\n" for note in [*dict.fromkeys(c.note for c in shown if c.note), *self._origin()])
@@ -336,14 +357,19 @@ class Page:
         return footnotes.description(self.experiment, self.variant, self.results)
 
     def _path(self, folder: str, end: str) -> Path:
-        return self.out / folder / f"{self.experiment.name}{self.variant.suffix}{end}"
+        return self.out / folder / f"{self._name}{end}"
+
+    @property
+    def _name(self) -> str:
+        """The begin of the files' names."""
+        return f"{self.experiment.name}{self.variant.suffix}"
 
     def _origin(self) -> list[str]:
         records = footnotes.all_records(self.results)
         notes = footnotes.teacher_notes(self.variant, self.results, self.metric)
         notes += footnotes.diverged_notes(self.results)
         notes += footnotes.data_notes(records + footnotes.published_records(self.results))
-        notes += footnotes.exact_notes(records, self.out)
+        notes += [] if self.variant.sweep else footnotes.exact_notes(records, self.out)
         notes += footnotes.hardware_notes(records) + footnotes.precision_notes(records)
         notes += footnotes.moved_notes(self.results)
         notes += [footnotes.code_note(records, footnotes.is_published(self.results))] if records else []
@@ -452,7 +478,7 @@ def write_report(experiment: Experiment, variant: Variant, results: list[RowResu
 
 def make_page(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> Page:
     """What the experiment's report takes."""
-    return Page(experiment, variant, results, out, experiment.metric)
+    return Page(experiment, variant, results, out, "validation_error" if variant.sweep else experiment.metric)
 
 
 @dataclass(frozen=True)

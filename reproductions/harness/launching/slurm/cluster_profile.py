@@ -1,6 +1,7 @@
 """Cluster profiles, the requests of a job to SLURM, from ``slurm/profiles/<name>.toml``."""
 
 import re
+import sys
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -47,7 +48,8 @@ class ClusterProfile:
     GPUs, ``cpus`` cores and ``memory_gb`` GB; the GPUs of a node are visible to all its processes, which choose by
     their local rank. One process alone may train several runs side by side. A launch submits at most ``max_jobs`` jobs:
     any of them trains any run, so fewer jobs than runs are fine. ``setup`` has lines of shell that the job's script
-    runs unchanged: they are the profile's author's own code.
+    runs unchanged: they are the profile's author's own code. ``srun_args`` are options of the ``srun`` that starts the
+    processes. ``python`` is their Python, or a command that ends with it, word by word; None is this process's own.
     """
 
     partition: str | None = None
@@ -64,6 +66,8 @@ class ClusterProfile:
     array_parallelism: int = 64
     max_jobs: int = 200
     setup: list = field(default_factory=list)
+    python: str | list | None = None
+    srun_args: list = field(default_factory=list)
     mail_user: str | None = None
     mail_type: str | None = None
     extra: dict = field(default_factory=dict)
@@ -72,6 +76,11 @@ class ClusterProfile:
     def processes(self) -> int:
         """The number of processes that train one run together."""
         return self.nodes * self.tasks_per_node
+
+    @property
+    def python_command(self) -> list[str]:
+        """The words of the command that starts Python in a job."""
+        return [self.python or sys.executable] if not isinstance(self.python, list) else self.python
 
     def submitit_parameters(self) -> dict:
         """Convert the profile to parameters of submitit's AutoExecutor, which counts GPUs and memory per node."""
@@ -86,6 +95,7 @@ class ClusterProfile:
             "slurm_signal_delay_s": self.signal_seconds,
             "slurm_array_parallelism": self.array_parallelism,
             "slurm_setup": self.setup,
+            "slurm_srun_args": self.srun_args,
             "slurm_additional_parameters": {name: value for name, value in extra.items() if value is not None},
             # None asked for is not the same as 0 of them, which would stand beside a gres of [extra].
             **({"gpus_per_node": self.gpus * self.tasks_per_node} if self.gpus else {}),
@@ -115,12 +125,18 @@ def load_cluster_profile(name: str | None, folder: Path = FOLDER) -> ClusterProf
         kind = accepted[key]
         if isinstance(value, bool) or not isinstance(value, kind):
             wanted = {int: "a whole number", list: "a list", dict: "a table"}.get(kind, "a text")
+            wanted += " or a list" if key == "python" else ""
             raise ValueError(f"{path}: {key} must be {wanted}, not {value!r}")
         if isinstance(value, int) and value < (0 if key == "gpus" else 1):
             raise ValueError(f"{path}: {key} is {value}, too small")
     profile = ClusterProfile(**values)
     if not all(isinstance(line, str) for line in profile.setup):
         raise ValueError(f"{path}: setup must be a list of texts, not {profile.setup!r}")
+    if not profile.python_command or not all(map(_is_line, profile.python_command)):
+        raise ValueError(f"{path}: python must be a text, or a list of a command's words, not {profile.python!r}")
+    if not all(_is_line(option) and option.startswith("-") for option in profile.srun_args):
+        raise ValueError(f"{path}: srun_args must be a list of texts that begin with -, each with its value behind =, "
+                         f"not {profile.srun_args!r}")  # fmt: skip
     for key, shape in _SHAPES.items():
         if (value := getattr(profile, key)) is not None and not shape.fullmatch(value):
             raise ValueError(f"{path}: {key} is {value!r}, but must be one word without blanks, quotes or characters "
@@ -130,6 +146,11 @@ def load_cluster_profile(name: str | None, folder: Path = FOLDER) -> ClusterProf
     if 60 * profile.time_minutes <= profile.signal_seconds:
         raise ValueError(f"{path}: signal_seconds is {profile.signal_seconds}, longer than time_minutes")
     return profile
+
+
+def _is_line(value) -> bool:
+    """Return whether a value is a text of one line, which can be quoted for the shell."""
+    return isinstance(value, str) and value != "" and value.isprintable()
 
 
 def _check_extra(path: Path, key: str, value) -> None:

@@ -3,7 +3,6 @@
 import math
 import os
 import shlex
-import sys
 import time
 import uuid
 from collections.abc import Container
@@ -38,7 +37,7 @@ _QUEUE_SECONDS = 15.0  # between two questions to SLURM
 _NEVER = 10**6  # times out so often before submitit gives a job up
 _MARGIN_MINUTES = 3  # beyond a budget's minutes: for the start of a job, and for its last checkpoints
 # SLURM's signal would end a process that has not come as far as submitit's handler for it, and the job with it.
-_DEAF_PYTHON = f'sh -c \'trap "" USR2; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
+_DEAF = 'sh -c \'trap "" USR2; exec "$0" "$@"\''
 
 
 def launch(runs: list[Run], paths: RunPaths, display: Display, options: Options) -> Outcome:
@@ -179,9 +178,8 @@ def _submit(
     if jobs_before := sorted({plan[need].job_of(need.short_id) for need in needed}):
         parameters["slurm_dependency"] = f"afterany:{':'.join(jobs_before)}"
     try:
-        executor = submitit.AutoExecutor(
-            paths.jobs, cluster="slurm", slurm_max_num_timeout=_NEVER, slurm_python=_DEAF_PYTHON
-        )
+        python = f"{_DEAF} {shlex.join(options.slurm.python_command)}"
+        executor = submitit.AutoExecutor(paths.jobs, cluster="slurm", slurm_max_num_timeout=_NEVER, slurm_python=python)
         executor.update_parameters(name=f"resnet-{options.experiment}", **parameters)
         with _outside_of_any_job():
             jobs = executor.submit_array([Job(runs, paths, execution, first, threads, identity) for first in firsts])

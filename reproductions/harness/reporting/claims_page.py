@@ -1,0 +1,81 @@
+"""The page of all claims: what the runs of the paper and of the short profile say of each."""
+
+from collections.abc import Collection, Sequence
+from textwrap import fill
+
+from reproductions.harness.experiment import PROFILES
+from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.found import (
+    CONTRADICTED,
+    NOT_RESOLVABLE,
+    NOT_RUN,
+    NOT_SHOWN,
+    SHOWN,
+    Found,
+    percent,
+)
+from reproductions.harness.reporting.page import Page
+from reproductions.harness.reporting.text import NONE, markdown_table, signed
+
+SHORT = "In short"  # the section that the README shows
+_TEXT = f"""Each claim that the suite can test, with the effect in percentage points that is above 0 if it holds, and
+the 95 % interval, corrected for the claims of its table (Bonferroni). It is *shown* where the interval lies above 0 and
+*contradicted* where it lies below; *not resolvable* where so many runs would find an effect as large as the reported
+one with a probability of less than {100 * intervals.POWER:.0f} %, and *not shown* where they would find it, or nothing
+is reported. *Not yet run*: a net has fewer than {intervals.FEWEST} runs. Power: that probability, for the runs that
+there are or, where they are too few, for the wanted seeds. Reported effects of Bag of Tricks are on ImageNet. The short
+profile is {PROFILES["short"].split(": ")[1]}; its effects stand beside no reported ones."""
+
+
+def write_claims(pages: Sequence[Page], written: Sequence[Page]) -> str:
+    """Return the text of the page. ``pages``: of all tables, of which those ``written`` have numbers."""
+    found: dict[str, dict[str, tuple[Page, list[Found]]]] = {}  # by experiment and profile
+    for page in pages:
+        if page.experiment.claims is not None:
+            profiles = found.setdefault(page.experiment.name, {})
+            known = profiles.get(page.variant.profile)
+            if known is None or (known[0] not in written and page in written):  # a departure where the default has none
+                profiles[page.variant.profile] = page, page.experiment.claims(page)
+    sections = [_section(profiles, written) for profiles in found.values()]
+    head = f"# The papers' claims, and what was found\n\n{fill(_TEXT, 120, break_on_hyphens=False)}\n"
+    return "\n".join([head, f"## {SHORT}\n\n{_in_short(found.values())}", *sections])
+
+
+def _in_short(found: Collection[dict[str, tuple[Page, list[Found]]]]) -> str:
+    """Write three lines: the claims shown by the paper's protocol and in the short profile, and the others."""
+    lines, others = [], {CONTRADICTED: [], NOT_SHOWN: [], NOT_RESOLVABLE: [], NOT_RUN: []}
+    for profile, where in {"paper": "by the paper's protocol", "short": "in the short profile"}.items():
+        own = [one for profiles in found if profile in profiles for one in profiles[profile][1]]
+        shown = [one.text for one in own if one.statement == SHOWN]
+        lines.append(f"- Shown {where}: {'; '.join(shown) or 'nothing yet'}.\n")
+        for word, texts in others.items():
+            texts += [f"{one.text} ({where})" for one in own if one.statement.startswith(word)]
+    named = [f"{word.capitalize()}: {'; '.join(others[word])}. " for word in (CONTRADICTED, NOT_SHOWN) if others[word]]
+    counted = " and ".join(f"{len(others[word])} are {word}" for word in (NOT_RESOLVABLE, NOT_RUN))
+    return "".join(lines) + f"- {''.join(named)}Of the others, {counted}, both profiles counted.\n"
+
+
+def _section(profiles: dict[str, tuple[Page, list[Found]]], written: Sequence[Page]) -> str:
+    """Write the table of one experiment's claims."""
+    first, _ = next(iter(profiles.values()))
+    by_key: dict[str, dict[str, Found]] = {}
+    for profile, (_, own) in profiles.items():
+        for one in own:
+            by_key.setdefault(one.key, {})[profile] = one
+    columns = {"claim": [next(iter(own.values())).text for own in by_key.values()]}
+    for profile, (page, _) in profiles.items():
+        name = page.variant.name
+        own = [claims.get(profile) for claims in by_key.values()]
+        if profile == "paper":
+            columns["reported"] = [signed(one and one.reported) for one in own]
+            columns["power"] = [percent(one and one.power) for one in own]
+        columns[f"{name}: effect"] = [one.measured if one else NONE for one in own]
+        columns[f"{name}: found"] = [one.statement if one else NONE for one in own]
+    shown = {h: cells for h, cells in columns.items() if h == "claim" or "found" in h or set(cells) != {NONE}}
+    links = [
+        f"[{page.variant.name}](tables/{page.experiment.name}{page.variant.suffix}.md)"
+        for page, _ in profiles.values()
+        if page in written
+    ]
+    heading = f"## {first.experiment.title}\n\n{first.experiment.source}"
+    return f"{heading} · {'tables: ' + ', '.join(links) if links else 'no records yet'}\n\n{markdown_table(shown)}"

@@ -1,0 +1,128 @@
+"""What the runs of one profile say of a claim, in the form that all claims have on their page."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reproductions.harness.experiment import RowResult
+from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.claims import Finding
+from reproductions.harness.reporting.compare import Step, count_steps, sigmas_of
+from reproductions.harness.reporting.frame import METRICS
+from reproductions.harness.reporting.intervals import Interval
+from reproductions.harness.reporting.text import NONE, interval, signed
+
+SHOWN, CONTRADICTED, NOT_SHOWN, NOT_RESOLVABLE, NOT_RUN = (
+    "shown",
+    "contradicted",
+    "not shown",
+    "not resolvable",
+    "not yet run",
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A claim, and an effect that is above 0 if it holds.
+
+    key, text: the claim's name and sentence, the same in all profiles. counts: completed runs of each net, or pairs.
+    effect, interval: in percentage points, None of too few runs; the interval is corrected for the claims of its table.
+    reported: the effect in the paper. power: the probability that so many runs, or as many as are wanted where there
+    are too few, show an effect as large as the reported one. said: the statement on a claim that is no contrast.
+    show: how an effect is written.
+    """
+
+    key: str
+    text: str
+    counts: tuple[int, ...]
+    effect: float | None
+    interval: Interval | None
+    reported: float | None = None
+    power: float | None = None
+    said: str = ""
+    show: Callable[[float | None], str] = signed
+
+    @property
+    def statement(self) -> str:
+        """Shown, contradicted, not resolvable or not shown with so many runs, or not yet run."""
+        n = f"n = {', '.join(map(str, self.counts))}"
+        if min(self.counts) < intervals.FEWEST:
+            return NOT_RUN if not any(self.counts) else f"{NOT_RUN} ({n})"
+        if self.said:
+            return self.said
+        if self.interval is None:
+            return f"{NOT_SHOWN}: no spread"
+        if 0 not in self.interval:
+            return SHOWN if self.effect > 0 else CONTRADICTED
+        weak = self.power is not None and self.power < intervals.POWER
+        return f"{NOT_RESOLVABLE if weak else NOT_SHOWN} with {n}"
+
+    @property
+    def measured(self) -> str:
+        """The effect with its interval: ``+3.45 [+1.03, +5.86]``; a dash without runs."""
+        return f"{self.show(self.effect)} {interval(self.interval, self.show) if self.interval else ''}".rstrip()
+
+
+def of_findings(findings: list[Finding]) -> list[Found]:
+    """Return what is found of a page's claims about nets."""
+    return [
+        Found(
+            finding.claim.key,
+            finding.claim.text,
+            tuple(map(len, finding.samples)),
+            finding.effect,
+            finding.test and finding.test.interval,
+            finding.reported,
+            _power(finding.reported, finding.sigma, finding.results, finding.samples, finding.claim.weights,
+                   finding.comparisons),
+        )
+        for finding in findings
+    ]  # fmt: skip
+
+
+def of_steps(steps: list[Step], profile: str) -> list[Found]:
+    """Return what is found of a ladder's steps that have a reported effect: whether each has the reported sign.
+
+    A reported effect within the paper's own noise has no sign to be found; such a step is left out.
+    """
+    comparisons, sigmas, found = count_steps(steps), sigmas_of(steps), []
+    for step in steps:
+        expected = float(next(iter(step.reported.values()), 0))
+        if abs(expected) <= step.noise or step.changes_nothing:
+            continue
+        sign, bounds = (1 if expected > 0 else -1), step.interval(comparisons)
+        if bounds is not None and sign < 0:
+            bounds = Interval(-bounds.high, -bounds.low)
+        text = (
+            f"“{step.row.row.label}” {'raises' if sign > 0 else 'lowers'} the {METRICS[step.metric]} of "
+            f"“{step.before.row.label}”"
+        )
+        effect = None if step.mean is None else sign * step.mean
+        reported = abs(expected) if profile == "paper" else None
+        power = _power(reported, sigmas[step.metric], [step.row], [step.differences], (1,), comparisons)
+        key = f"{step.row.row.key}_{step.metric}"
+        found.append(Found(key, text, (len(step.differences),), effect, bounds, reported, power))
+    return found
+
+
+def _power(
+    effect: float | None,
+    sigma: float | None,
+    results: list[RowResult],
+    samples: list[list[float]],
+    weights: tuple[float, ...],
+    comparisons: int,
+) -> float | None:
+    """Return the probability to find the effect with the smallest sample, or with the wanted seeds if it is too small.
+
+    None where nothing is reported or nothing tells the spread.
+    """
+    least, wanted = min(map(len, samples)), max(result.seeds for result in results)
+    n = least if least >= intervals.FEWEST else wanted
+    if not effect or not sigma or n < intervals.FEWEST:
+        return None
+    return intervals.power(effect, sigma, n, weights, 1 - intervals.corrected(comparisons))
+
+
+def percent(power: float | None) -> str:
+    """Format a probability in whole percent; a dash for None."""
+    return NONE if power is None else f"{100 * power:.0f} %"

@@ -1,0 +1,164 @@
+"""The page of all claims, what is found of each, and the notes on tables."""
+
+import statistics
+
+import numpy as np
+import pytest
+from fakes import make_record, store
+
+from reproductions import cifar_table, degradation
+from reproductions.bag_of_tricks import refinements
+from reproductions.experiments import PUBLISHED_TABLES
+from reproductions.harness import publish
+from reproductions.harness.experiment import Variant
+from reproductions.harness.provenance import ROOT
+from reproductions.harness.records import read_pool
+from reproductions.harness.reporting import intervals, notes
+from reproductions.harness.reporting.found import Found
+from reproductions.harness.reporting.intervals import Interval
+from reproductions.harness.reporting.notes import Note, NoteError
+from reproductions.harness.reporting.page import make_page
+
+ABOVE, AROUND, BELOW = Interval(0.1, 0.5), Interval(-0.2, 0.4), Interval(-0.5, -0.1)
+
+
+def page_of(experiment, errors, tmp_path, variant=None):
+    """The page of an experiment with made-up records of these errors, by row and in the order of the seeds."""
+    variant = variant or Variant()
+    rows = {row.key: row for row in experiment.rows(variant.profile)}
+    for key, values in errors.items():
+        records = (make_record(variant.apply(rows[key].run(seed)), error) for seed, error in enumerate(values))
+        store(tmp_path / "records", *records)
+    pool = read_pool(tmp_path / "records")
+    return make_page(experiment, variant, experiment.results(variant, 5, pool, pool), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("counts", "effect", "interval", "power", "said", "statement"),
+    [
+        ((5, 5), 0.3, ABOVE, 0.5, "", "shown"),
+        ((5, 5), -0.3, BELOW, 0.5, "", "contradicted"),
+        ((5, 4), 0.1, AROUND, 0.5, "", "not resolvable with n = 5, 4"),
+        ((5, 4), 0.1, AROUND, 0.9, "", "not shown with n = 5, 4"),
+        ((5, 4), 0.1, AROUND, None, "", "not shown with n = 5, 4"),
+        ((5, 5), 0.1, None, 0.9, "", "not shown: no spread"),
+        ((5, 2), 0.3, None, 0.9, "not contradicted", "not yet run (n = 5, 2)"),
+        ((0, 0), None, None, 0.9, "", "not yet run"),
+        ((5,), None, None, None, "not contradicted", "not contradicted"),
+    ],
+)
+def test_the_statement_on_a_claim(counts, effect, interval, power, said, statement):
+    assert Found("key", "text", counts, effect, interval, None, power, said).statement == statement
+
+
+def test_claims_about_depth_and_their_power(tmp_path):
+    errors = {"resnet20": [8.4, 8.5, 8.6], "resnet32": [7.4, 7.5, 7.6], "resnet44": [7.1]}
+    found = {one.key: one for one in cifar_table.EXPERIMENT.claims(page_of(cifar_table.EXPERIMENT, errors, tmp_path))}
+    first, second = found["resnet20_resnet32"], found["resnet32_resnet44"]
+    assert first.statement == "shown" and first.effect == pytest.approx(1.0) and first.reported == pytest.approx(1.24)
+    assert first.power == pytest.approx(intervals.power(1.24, 0.1, 3, alpha=0.05 / 4))
+    assert second.statement == "not yet run (n = 3, 1)"
+    assert second.power == pytest.approx(intervals.power(0.34, 0.1, 5, alpha=0.05 / 4)), "with the wanted seeds"
+    assert found["spread"].statement == "not yet run (n = 3, 3, 1, 0)" and found["spread"].power < 0.2
+    assert found["best_resnet20"].statement == "contradicted", "8.75 lies above every run"
+    assert found["best_resnet32"].statement == "not contradicted, nor is a single run"
+
+
+def test_the_lowest_of_several_further_values_lies_where_it_is_predicted():
+    rng, hits = np.random.default_rng(1), 0
+    for _ in range(400):
+        values, lowest = rng.normal(8, 0.2, 5), rng.normal(8, 0.2, 5).min()
+        hits += lowest in intervals.best_prediction([*values], 5, draws=4_000)
+    assert hits / 400 == pytest.approx(0.95, abs=0.03)
+    known, one = [8.3, 8.5, 8.6, 8.9], intervals.best_prediction([8.3, 8.5, 8.6, 8.9], 1)
+    assert one.low == pytest.approx(intervals.prediction_interval(known).low, abs=0.02)
+    assert intervals.best_prediction([8.0, 8.1], 5) is None and intervals.best_prediction([8.0] * 5, 5) is None
+
+
+def test_a_step_is_claimed_with_the_sign_that_is_reported(tmp_path):
+    experiment = refinements.EXPERIMENTS["cifar10"]
+    errors = {"efficient": [20, 20.2, 20.1], "cosine": [19, 19.1, 19.2], "smoothing": [21, 21.2, 21.1]}
+    found = {one.key: one for one in experiment.claims(page_of(experiment, errors, tmp_path, Variant("short")))}
+    assert found["cosine_top1_accuracy"].effect == pytest.approx(1.0)
+    assert found["smoothing_top1_accuracy"].effect == pytest.approx(-2.0)
+    assert [found[key].reported for key in found] == [None] * len(found), "nothing is reported of short training"
+    assert "raises the top-1 accuracy of “efficient”" in found["cosine_top1_accuracy"].text
+
+
+def test_the_page_of_claims_follows_the_records(tmp_path):
+    errors = {"plain20": [9.1, 9.2, 9.3], "resnet20": [8.4, 8.5, 8.6]}
+    page_of(degradation.EXPERIMENT, errors, tmp_path)
+    tables = [table for table in PUBLISHED_TABLES if table[0] in (degradation.EXPERIMENT, cifar_table.EXPERIMENT)]
+    publish.write_published(tables, tmp_path / "results", read_pool(tmp_path / "records"))
+    text = (tmp_path / "results" / "claims.md").read_text()
+    assert "- Shown by the paper's protocol: ResNet-20 has a lower test error than plain-20.\n" in text
+    (line,) = (
+        line for line in text.splitlines() if line.startswith("| ResNet-20 has a lower test error than plain-20")
+    )
+    assert " +0.70 [" in line and "| shown " in line and "14 %" not in line
+    assert "tables: [paper](tables/degradation.md)\n" in text
+    readme = publish.with_tables("<!-- begin results/claims.md#in-short -->\n<!-- end -->\n", tmp_path)
+    assert readme.count("\n- ") == 3 and "##" not in readme and "| claim" not in readme
+    assert publish.with_tables(readme, tmp_path) == readme
+
+
+# --------------------------------------------------------------------------------------------------------------- notes
+
+
+def results_of(tmp_path):
+    errors = {"plain20": [9.1, 9.2, 9.3], "resnet20": [8.4, 8.5]}
+    return page_of(degradation.EXPERIMENT, errors, tmp_path).results
+
+
+def test_a_note_is_filled_with_the_records_numbers(tmp_path):
+    text = "{label:plain20}: {n:plain20} runs, {mean:plain20} ± {std:plain20},\n {difference:plain20:resnet20};"
+    text += " {values:resnet20}; {reported:resnet20}; {mean:plain20:training_error} "
+    filled = Note("degradation", "plain20", text).fill(results_of(tmp_path), "test_error")
+    training = statistics.mean(record["final"]["training_error"] for record in results_of(tmp_path)[0].records)
+    assert filled == f"plain-20: 3 runs, 9.20 ± 0.10, +0.75; 8.40, 8.50; 8.75; {training:.2f}"
+
+
+@pytest.mark.parametrize("text", ["8.75 lies above", "of plain-20", "{mean:resnet20}, n = 5", "{mean}", "a { b"])
+def test_a_digit_or_brace_outside_a_placeholder_is_refused(text):
+    with pytest.raises(NoteError, match="the note on resnet20 in degradation: .* outside a placeholder"):
+        Note("degradation", "resnet20", text).check()
+
+
+@pytest.mark.parametrize("text", ["{mean:resnet9}", "{middle:plain20}", "{mean:resnet56}", "{mean:plain20:height}"])
+def test_a_placeholder_without_a_value_is_refused(text, tmp_path):
+    with pytest.raises(NoteError, match="has no value"):
+        Note("degradation", "plain20", text).fill(results_of(tmp_path), "test_error")
+
+
+def test_notes_stand_on_published_tables_alone_and_a_wrong_one_fails_the_check(tmp_path, monkeypatch):
+    results_of(tmp_path)
+    pool, table = read_pool(tmp_path / "records"), (degradation.EXPERIMENT, Variant())
+    note = Note("degradation", "plain20", "The mean is {mean:plain20}.")
+    monkeypatch.setattr(notes, "load", lambda: (note, Note("degradation", "plain56", "{mean:plain56} is left out.")))
+    publish.write_published([table], tmp_path / "results", pool)
+    text = (tmp_path / "results" / "tables" / "degradation.md").read_text()
+    assert "## Notes\n\n- plain-20: The mean is 9.20.\n\n## Claims" in text and "left out" not in text
+    own = degradation.EXPERIMENT.results(Variant(), 5, pool, read_pool(tmp_path / "other"))
+    page = make_page(degradation.EXPERIMENT, Variant(), own, tmp_path / "own")
+    page.write([page.net()])
+    assert "## Notes" not in (tmp_path / "own" / "tables" / "degradation.md").read_text()
+    monkeypatch.setattr(notes, "load", lambda: (Note("degradation", "plain20", "{mean:plain9}"),))
+    *_, problem = publish.check([table], tmp_path, tmp_path / "README.md")
+    assert problem.endswith("{mean:plain9} has no value: a wrong name, row or metric, or no runs")
+
+
+def test_a_file_of_notes_that_is_damaged_is_named(tmp_path):
+    path = tmp_path / "notes.toml"
+    for content in ("[[note]\n", '[[note]]\ntable = "x"\n', '[[note]]\ntable = "x"\nrow = "y"\ntext = "about 3"\n'):
+        path.write_text(content)
+        notes.load.cache_clear()
+        with pytest.raises(NoteError):
+            notes.load(path)
+    notes.load.cache_clear()
+
+
+def test_the_notes_are_on_rows_of_published_tables():
+    tables = {f"{one.name}{variant.suffix}": (one, variant) for one, variant in PUBLISHED_TABLES}
+    for note in notes.load():
+        experiment, variant = tables[note.table]
+        assert note.row in [row.key for row in experiment.rows(variant.profile)], ROOT / "reproductions" / "notes.toml"
