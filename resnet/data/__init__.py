@@ -58,7 +58,6 @@ IMAGE_SHAPES = {
     "synthetic_mnist": (mnist.SIZE, mnist.SIZE, 1),
 }
 IMAGE_SHAPES |= {name: IMAGE_SHAPES[subset.whole] for name, subset in subsets.SUBSETS.items()}
-IMAGE_SHAPES |= {name: (size, size, 3) for name, size in canvas.SIZES.items()}
 NUM_CLASSES = {
     **cifar.NUM_CLASSES,
     **dict.fromkeys(("mnist", "synthetic", "synthetic_mnist"), 10),

@@ -14,8 +14,10 @@ import torch
 from fakes import make_record, make_results, store, written_in
 from waiting import never
 
+from reproductions import evaluate
 from reproductions.bag_of_tricks import refinements, tweaks
 from reproductions.bag_of_tricks.protocol import PROTOCOLS
+from reproductions.export import export_weights
 from reproductions.harness import launch
 from reproductions.harness.console import make_console
 from reproductions.harness.experiment import RowResult, Variant
@@ -226,6 +228,16 @@ def test_a_run_begins_with_its_classifier_and_leaves_a_record_and_weights(traine
         assert record["status"] == "completed" and set(record["final"]) >= set(run.task.metrics)
         assert record["specification"]["task"]["name"] == run.task.name and "task" not in classifier["specification"]
         assert record["parameters"] > classifier["parameters"] and paths.weights(run).exists()
+
+
+def test_what_only_classifiers_can_do_is_refused(trained, capsys):
+    paths, (run, _) = trained
+    options = SimpleNamespace(model=None, option=[], weights=str(paths.weights(run)))
+    with pytest.raises(WeightsError, match="holds a network for segmentation"):
+        evaluate.find_weights(options)
+    console = make_console()
+    assert export_weights(CANVAS, SMOKE, None, paths.out, paths.out / "export", console) == 2
+    assert "networks for segmentation: only classifiers are exported" in " ".join(capsys.readouterr().out.split())
 
 
 def test_pictures_are_measured_once_and_drawn_without_data(trained, monkeypatch):

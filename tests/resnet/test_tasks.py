@@ -260,6 +260,20 @@ def test_a_run_that_diverges_ends(canvases):
     assert trainer.diverged and trainer.curve[-1]["mean_iou"] is None and trainer.curve[-1]["training_loss"] is None
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("run", RUNS)
+def test_on_a_gpu_the_same_steps_give_the_same_bits(run, canvases):
+    data = place(canvases[run.data].dataset, None, "cuda")
+    digests = []
+    for _ in range(2):
+        trainer = TaskTrainer(run, data)
+        for _ in range(3):
+            trainer.step()
+        trainer.evaluate()
+        digests.append((trainer.weights_digest(), trainer.curve))
+    assert digests[0] == digests[1]
+
+
 def test_what_these_trainings_do_not_have_is_refused(canvases):
     data = canvases[SEGMENTED.data]
     with pytest.raises(ValueError, match="one process trains a run for segmentation, not 2"):
