@@ -43,11 +43,18 @@ def check_flags(flags: LaunchFlags) -> None:
 
 
 def check_device(flags: LaunchFlags, runs: list[Run]) -> None:
-    """Raise ValueError for a device that is not here, or that lacks the precision or the kernels of one of the runs."""
+    """Raise ValueError for a device that is not here, or that lacks the precision or the kernels of one of the runs.
+
+    Also for jobs of several processes on SLURM, if a run has a task, which only one process can train.
+    """
     name = flags.options.device
     if flags.launcher == "slurm":  # the device is elsewhere
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
             raise ValueError(f"--device {name} is none of auto, cpu, cuda, cuda:0, cuda:1, ...")
+        tasks = {run.task.name for run in runs if run.task is not None}
+        if tasks and (processes := flags.options.slurm.processes) > 1:
+            raise ValueError(f"one process trains a run for {' or '.join(tasks)}, but a job of this SLURM profile has "
+                             f"{processes}: name one with a node and a GPU in --slurm-profile")  # fmt: skip
         return
     if flags.launcher == "local" and ":" in name:
         raise ValueError(f"--device {name} has no meaning for the local launcher, which uses every device; "

@@ -18,7 +18,7 @@ from reproductions import evaluate
 from reproductions.bag_of_tricks import refinements, tweaks
 from reproductions.bag_of_tricks.protocol import PROTOCOLS
 from reproductions.export import export_weights
-from reproductions.harness import launch
+from reproductions.harness import launch, preflight
 from reproductions.harness.console import make_console
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.final_weights import keep_backbone, read_backbone
@@ -333,6 +333,15 @@ def test_torchvisions_weights_have_names():
 
 
 # ------------------------------------------------------------------------------------------------------- the whole way
+
+
+def test_a_job_of_several_processes_is_refused_before_it_is_submitted():
+    slurm = SimpleNamespace(processes=2)
+    flags = SimpleNamespace(launcher="slurm", options=SimpleNamespace(device="auto", slurm=slurm))
+    with pytest.raises(ValueError, match="one process trains a run for segmentation, but a job .* has 2"):
+        preflight.check_device(flags, [seg_run()])
+    slurm.processes = 1
+    preflight.check_device(flags, [seg_run()])
 
 
 @pytest.mark.parametrize(("task", "data"), [("segmentation", "ade20k"), ("detection", "voc")])
