@@ -129,6 +129,8 @@ def find_weights(options: Namespace) -> Weights:
     elif (record := record_of(path, state)) is not None:
         classes = {"num_classes": len(state["fc.bias"])} if "fc.bias" in state else {}
         run = record["specification"]
+        if (task := run.get("task")) is not None:
+            raise WeightsError(f"{path} holds a network for {task['name']}, but only classifiers are tested here")
         own = Architecture(run["model"], changed_options(run["model"], {**run["model_options"], **classes}))
     else:
         if options.model is None and not fitting_small_architectures(state) and (large := fitting_architectures(state)):

@@ -22,7 +22,7 @@ from reproductions.harness.launching.curve_file import read_curve, shown, sparkl
 from reproductions.harness.launching.run_paths import Status, describe, duration
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.submissions import Submission, last_words, read_submissions
-from reproductions.harness.record_files import LAUNCHED, cache_folder, file_state, record_files
+from reproductions.harness.record_files import JUDGED_BY, LAUNCHED, cache_folder, file_state, record_files
 from resnet.files import write_atomically
 from resnet.progress import CHECKPOINTS, Progress
 
@@ -67,9 +67,9 @@ def _print(out: Path, console: Console, recorded: dict, standings: list[Standing
     if recorded["rows"]:
         table = Table("experiment", "profile", "row", "done", "diverged", "errors, %")
         for row in recorded["rows"]:
-            errors = ", ".join(
-                "–" if error is None else f"{error:.2f}" for error in row.get("test_errors") or row["validation_errors"]
-            )
+            name = next(name for name in (*JUDGED_BY, "validation_error") if f"{name}s" in row)
+            errors = ", ".join("–" if error is None else f"{error:.2f}" for error in row[f"{name}s"])
+            errors += "" if name.endswith("error") else f" ({JUDGED_BY[name]})"
             counts = f"{row['done']}/{row['seeds']}", str(row["diverged"])
             table.add_row(row["experiment"], row["profile"], row["row"], *counts, errors)
         console.print(table)
