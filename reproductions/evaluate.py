@@ -41,6 +41,8 @@ from resnet.weights import (
     Architecture,
     WeightsError,
     find_small_architecture,
+    fitting_architectures,
+    fitting_small_architectures,
     has_options,
     load_network,
     read_weights,
@@ -124,6 +126,9 @@ def find_weights(options: Namespace) -> Weights:
         run = record["specification"]
         own = Architecture(run["model"], changed_options(run["model"], {**run["model_options"], **classes}))
     else:
+        if options.model is None and not fitting_small_architectures(state) and (large := fitting_architectures(state)):
+            raise WeightsError(f"{path} holds the weights of {large[0].model}, a network for ImageNet; test it with: "
+                               f"python -m reproductions.imagenet --evaluate-only {path}")  # fmt: skip
         found = find_small_architecture(state, options.model, asked, path.name)
         return Weights(path, state, found, {}, None)
     if options.model not in (None, own.model) or not has_options(own, asked):
@@ -196,6 +201,8 @@ def _batches(dataset: ImageDataset, convert: Preprocessing, device: torch.device
 
 
 def _describe(dataset: ImageDataset) -> str:
+    if dataset.name.startswith("synthetic"):
+        return "made by the code"
     if dataset.official:
         return "the official files"
     what = KNOWN_COPIES.get(dataset.digest)

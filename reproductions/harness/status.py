@@ -80,8 +80,9 @@ def _print(out: Path, console: Console, recorded: dict, standings: list[Standing
 
     for standing in standings:
         console.print(f"{standing.run}: {standing.state}{standing.text}")
-        if len(errors := standing.test_errors) > 1:
-            console.print(f"  test error {sparkline(errors)} {errors[0]:.2f} → {errors[-1]:.2f} %")
+        which, errors = standing.errors
+        if len(errors) > 1:
+            console.print(f"  {which} error {sparkline(errors)} {errors[0]:.2f} → {errors[-1]:.2f} %")
     for problem in recorded["damaged"]:
         complain(console, problem)
 
@@ -135,9 +136,14 @@ class Standing:
     curve: tuple[dict, ...] = ()
 
     @property
-    def test_errors(self) -> list[float]:
-        """The test errors so far, in percent; those of a network whose loss is not finite are left out."""
-        return [point["test_error"] for point in self.curve if point.get("test_error") is not None]
+    def errors(self) -> tuple[str, list[float]]:
+        """The errors so far, in percent, and on which images: "test", or "validation" where images are held out.
+
+        Errors of a network whose loss is not finite are left out.
+        """
+        which = "validation" if any("validation_error" in point for point in self.curve) else "test"
+        found = [point.get(f"{which}_error") for point in self.curve]
+        return which, [error for error in found if error is not None]
 
     def as_json(self) -> dict:
         """Return the status as JSON values, for programs."""

@@ -121,6 +121,11 @@ def test_status_draws_the_curve_so_far_and_programs_get_its_numbers(paths, capsy
     console = make_console(file=io.StringIO(), width=200)
     assert show_status(paths.out, console, (EXPERIMENT,)) == 0
     assert f"\n  test error {sparkline([5, 4, 3, 2, 1])} 89.00 → 85.00 %\n" in console.file.getvalue()
+    CurveFile(folder).write([point | {"validation_error": 50.0 - point["iteration"]} for point in CURVE])
+    held_out = make_console(file=io.StringIO(), width=200)
+    assert show_status(paths.out, held_out, (EXPERIMENT,)) == 0
+    assert f"\n  validation error {sparkline([5, 4, 3, 2, 1])} 49.00 → 45.00 %\n" in held_out.file.getvalue()
+    CurveFile(folder).write([*CURVE, {**CURVE[-1], "iteration": 6, "test_error": None}])
     console = make_console(file=io.StringIO(), width=20)
     assert show_status(paths.out, console, (EXPERIMENT,), as_json=True) == 0
     found = json.loads(console.file.getvalue())

@@ -160,25 +160,17 @@ def test_what_cannot_be_tested(run, theirs, flags, message):
     assert status == 2 and not row and message in said
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("cifar_resnet14", {"shortcut": "B"}),
-        ("cifar_resnet8", {"shortcut": "C"}),
-        ("cifar_bottleneck11", {"variant": "c"}),
-        ("cifar_bottleneck11", {"variant": "d"}),
-        ("resnet18", {"small_stem": True, "num_classes": 10}),
-    ],
-)
-def test_networks_that_the_weights_alone_tell(name, options):
-    found = evaluate.find_small_architecture(create_model(name, **options).state_dict())
-    assert found.model == name and options.items() <= found.options.items()
-
-
 def test_another_programs_number_of_classes_is_refused(run, tmp_path):
     torch.save(model_of(shortcut="B", num_classes=100).state_dict(), tmp_path / "net.pt")
     status, _, said = run(tmp_path / "net.pt", "--mean", "0,0,0")
     assert status == 2 and "net.pt has 100 classes, but synthetic has 10" in said
+
+
+def test_a_network_for_imagenet_is_left_to_its_command(run, tmp_path):
+    torch.save(create_model("resnet18").state_dict(), tmp_path / "net.pt")
+    status, _, said = run(tmp_path / "net.pt")
+    assert status == 2 and "the weights of resnet18, a network for ImageNet; test it with: " in said
+    assert f"python -m reproductions.imagenet --evaluate-only {tmp_path / 'net.pt'}" in said
 
 
 # --------------------------------------------------------------------------------------------------- the other command
