@@ -99,4 +99,4 @@ class ReadsBack:
     def batch(self, images, labels, draws):
         if self.recording:
             raise RuntimeError("operation not permitted when stream is capturing")
-        return images, labels
+        return (images, labels) if images.sum().isfinite().item() else (-images, labels)

@@ -10,6 +10,7 @@ import torch
 from test_trainer import RECIPE, make_run, stop_at, train_to_the_end
 
 from resnet.checkpoint import MismatchError
+from resnet.data.resident import ResidentData
 from resnet.draws import DrawsError
 from resnet.plugins import Plugin, PluginError
 from resnet.run import Run
@@ -39,7 +40,10 @@ def with_plugins(*plugins, **changes):
 NOISE = with_plugins(Plugin("hooked:Noise"), Plugin("examples.ema:EMA"))
 
 
-@pytest.mark.parametrize("recipe", [with_plugins(*EXAMPLES), NOISE], ids=["examples", "noise"])
+RECOMPUTED = with_plugins(EXAMPLES[0], statistics_batches=2)
+
+
+@pytest.mark.parametrize("recipe", [with_plugins(*EXAMPLES), NOISE, RECOMPUTED], ids=["examples", "noise", "BN"])
 def test_interrupted_after_every_step_it_ends_as_if_it_had_not_been(data, tmp_path, recipe):
     run = make_run(recipe, seed=1)
     whole = train_to_the_end(run, data)
@@ -241,6 +245,27 @@ def test_a_hook_that_can_not_be_recorded_is_named_and_the_run_goes_on(data, unre
         warnings.simplefilter("error")
         finish(trainer)
     assert trainer.weights_digest() == whole.weights_digest()
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_steps_are_recorded_and_resumed_and_a_hook_that_reads_back_is_named(dataset, tmp_path):
+    data = ResidentData(dataset, None, "cuda")
+    run = make_run(with_plugins(*EXAMPLES))
+    whole = train_to_the_end(run, data)
+    assert whole._graphs
+    for iteration in (1, 5, 8):
+        interrupted = Trainer(run, data)
+        with pytest.raises(Interrupted):
+            train(interrupted, tmp_path, stop_requested=stop_at(interrupted, iteration))
+    resumed = Trainer(run, data)
+    train(resumed, tmp_path)
+    assert (resumed.weights_digest(), resumed.curve) == (whole.weights_digest(), whole.curve)
+    reading = make_run(with_plugins(*EXAMPLES, Plugin("hooked:ReadsBack")))
+    with pytest.warns(UserWarning, match="plugin hooked:ReadsBack: batch can't be recorded"):
+        trainer = train_to_the_end(reading, data)
+    assert not trainer._graphs and trainer.weights_digest() == whole.weights_digest()
+    after = train_to_the_end(run, data)
+    assert after._graphs and after.weights_digest() == whole.weights_digest()
 
 
 def test_a_failure_of_the_device_is_not_put_down_to_a_plugin(data, monkeypatch):
