@@ -11,7 +11,8 @@
 # SWEEP="learning_rate=0.05,0.1,0.2 weight_decay=1e-4,5e-4": all combinations, ranked on held-out training images
 # MINUTES=10: what is lacking, as far as the time goes; make reproduce-all MINUTES=10: of all tables
 # TRACK=tensorboard|wandb|trackio: curves while runs are trained; make status JSON=1: for programs
-# SLURM_PROFILE=mycluster  DETACH=1  EXPERIMENT=degradation (of make cancel and make export)  TO=weights (of make export)
+# SLURM_PROFILE=mycluster  DETACH=1  EXPERIMENT=degradation (of make cancel and make export)
+# TO=folder (of make export and make publish)
 
 # A module's for its own Python: it would take the place of the environment's.
 unexport PYTHONHOME
@@ -80,7 +81,7 @@ endif
 report check list plan: $(INSTALLED) ; @$(BIN)/python -m reproductions $@
 cancel: $(INSTALLED) ; @$(BIN)/python -m reproductions cancel $(if $(EXPERIMENT),'$(EXPERIMENT)') $(OUT_FLAG)
 status: $(INSTALLED) ; @$(BIN)/python -m reproductions status $(OUT_FLAG) $(if $(call on,$(JSON)),--json)
-publish: $(INSTALLED) ; @$(BIN)/python -m reproductions publish $(OUT_FLAG)
+publish: $(INSTALLED) ; @$(BIN)/python -m reproductions publish $(OUT_FLAG) $(if $(TO),--to '$(TO)')
 export: $(INSTALLED) ; @$(BIN)/python -m reproductions export $(OUT_FLAG) $(if $(TO),--to '$(TO)') \
 	$(if $(DATA),--data '$(DATA)') \
 	$(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(ROWS),--rows '$(ROWS)') \

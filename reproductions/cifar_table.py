@@ -303,6 +303,7 @@ def on_cifar100(experiment: Experiment, rows: Callable[[str, str], list[Row]]) -
         source=f"{experiment.source}, on CIFAR-100",
         rows=lambda profile: rows(profile, "cifar100"),
         headline=None,
+        claims=None,  # the paper makes none on these data
         dataset="cifar100",
         protocol="the protocol of He et al. 2015, section 4.2",
         epilog=NOT_RUN,

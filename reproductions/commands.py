@@ -50,12 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="the status of the runs in a folder")
     publishing = commands.add_parser("publish", help="check finished records and copy them into results/")
     cancelling = commands.add_parser("cancel", help="cancel an experiment's jobs on SLURM; checkpoints stay")
-    launches = [*(experiment.name for experiment in EXPERIMENTS), "evidence"]  # by the name of their jobs
-    cancelling.add_argument("experiment", choices=launches)
+    cancelling.add_argument("experiment", help="the name of its jobs; evidence: the launch for all tables")
     exporting = commands.add_parser("export", help="final weights of an experiment's nets as safetensors files")
     names = [experiment.name for experiment in EXPERIMENTS]
     exporting.add_argument("--experiment", choices=names, default=names[0], help=f"default: {names[0]}")
     exporting.add_argument("--rows", type=lambda text: text.replace(",", " ").split(), help="only these rows")
+    text = "results of your own, which take plugins and data of your own"
+    publishing.add_argument("--to", type=path_argument, metavar="DIR", help=f"{text} (default: results)")
     exporting.add_argument("--to", type=path_argument, metavar="DIR", help="folder to write to (default: OUT/export)")
     exporting.add_argument(
         "--data", type=path_argument, default=DEFAULT_DATA, help="folder of the runs' data (default: data)"
@@ -79,7 +80,7 @@ def _add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("weights", help="a file of weights, or the name of released ones, such as cifar_resnet20")
     add("--data", type=path_argument, default=DEFAULT_DATA, help="folder of the data (default: data)")
-    add("--dataset", choices=IMAGE_SHAPES, help="data set (default: from the weights, else cifar10)")
+    add("--dataset", choices=IMAGE_SHAPES, help="data set (default: from the weights, else cifar10 or cifar100)")
     add("--normalization", choices=NORMALIZATIONS, help="of the images, by statistics of the data's training images")
     add("--mean", type=_numbers, help="of the images instead, a number per channel from 0 to 1: 0.49,0.48,0.45")
     add("--std", type=_numbers, help="with --mean: what the channels are divided by")
@@ -123,6 +124,12 @@ def _evidence(options: argparse.Namespace, console: Console) -> int:
 
 def _cancel(options: argparse.Namespace, console: Console) -> int:
     """Cancel the jobs of an experiment that were submitted from a folder."""
+    names = dict.fromkeys([*(experiment.name for experiment in EXPERIMENTS), "evidence"])
+    names |= dict.fromkeys(submission.experiment for submission in submissions.read_submissions(options.out))
+    if options.experiment not in names:
+        complain(console, f"there is no experiment {options.experiment}, and no job of that name from {options.out}; "
+                          f"known names: {', '.join(names)}")  # fmt: skip
+        return EXIT_REFUSED
     try:
         jobs = submissions.cancel(options.experiment, options.out)
     except ValueError as error:
@@ -137,6 +144,11 @@ def _cancel(options: argparse.Namespace, console: Console) -> int:
 
 
 def _publish(options: argparse.Namespace, console: Console) -> int:
+    if options.to is not None and options.to.resolve() != PUBLISHED:
+        new, refused = publish.publish(options.out / "records", options.to, foreign=True)
+        _say_published(new, refused, console)
+        console.print(f"{len(new)} records published in {options.to}, {len(refused)} refused")
+        return int(bool(refused))
     new, refused = publish.publish(options.out / "records", PUBLISHED, PUBLISHED_TABLES)
     _say_published(new, refused, console)
     measured, unfit = publish.publish_measurements(options.out, PUBLISHED)
@@ -153,7 +165,7 @@ def _publish(options: argparse.Namespace, console: Console) -> int:
 
 def _say_published(new: list[Path], refused: dict[Path, str], console: Console) -> None:
     for path in new:
-        console.print(f"published {path.relative_to(ROOT)}")
+        console.print(f"published {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
     for path, reason in refused.items():
         complain(console, f"not published: {path}: {reason}")
 

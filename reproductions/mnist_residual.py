@@ -73,7 +73,7 @@ def report(page: Page) -> list[Path]:
     """Write the accuracies after the SHOWN epochs, learning curves, and mean losses; return the files."""
     (result,) = page.results
     epochs = _shown_epochs(page)
-    lines = [_after(result, epoch) for epoch in epochs]
+    lines = [_after(result, epoch, page.variant) for epoch in epochs]
     page = replace(page, results=lines)
     columns = [
         _epoch_column(result, epochs),
@@ -85,7 +85,7 @@ def report(page: Page) -> list[Path]:
         *page.verdict(),
     ]
     curves = errors_over_epochs(result, dict(zip(epochs, lines)), page.variant)
-    losses = mean_losses(result, reported_losses(result), page.variant)
+    losses = mean_losses(result, {} if page.variant.settings else reported_losses(result), page.variant)
     return [
         *page.write(columns),
         *save(curves, page.plot_path("curves"), page.description),
@@ -106,7 +106,7 @@ def headline(page: Page) -> Headline:
     (result,) = page.results
     lines = []
     for epoch in _shown_epochs(page):
-        line = _after(result, epoch)
+        line = _after(result, epoch, page.variant)
         lines.append(replace(line, row=replace(line.row, label=f"{line.row.label}, after epoch {epoch}")))
     return of_fullest_row(replace(page, results=lines))
 
@@ -116,7 +116,7 @@ def found(page: Page) -> list[Found]:
     (result,) = page.results
     claims = []
     for epoch in _shown_epochs(page):
-        line = _after(result, epoch)
+        line = _after(result, epoch, page.variant)
         values, target = (
             final_values(line.records, page.metric),
             reported.target(line.row.reported, METRICS[page.metric]),
@@ -130,19 +130,26 @@ def found(page: Page) -> list[Found]:
 
 
 def _shown_epochs(page: Page) -> list[int]:
-    return [epoch for epoch in SHOWN if epoch <= EPOCHS[page.variant.profile]]
+    """Return the SHOWN epochs that the row's runs come to; without any, the last one."""
+    (result,) = page.results
+    last = max(1, result.row.recipe.iterations // result.row.recipe.eval_interval)
+    return [epoch for epoch in SHOWN if epoch <= last] or [last]
 
 
-def _after(result: RowResult, epoch: int) -> RowResult:
-    """Return the row with its runs' results after ``epoch`` epochs and the number reported for that epoch."""
+def _after(result: RowResult, epoch: int, variant: Variant) -> RowResult:
+    """Return the row with its runs' results after ``epoch`` epochs and the number reported for that epoch.
+
+    Nothing is reported of a variant with other values.
+    """
     iteration = epoch * result.row.recipe.eval_interval
 
     def then(record: dict) -> dict:
         """Return the record with that epoch's results; a diverged run's stays as it is and enters no mean."""
         points = {point["iteration"]: point for point in record["curve"]}
-        return record if record["status"] == "diverged" else {**record, "final": points[iteration]}
+        last = record["final"]  # of a run that is shorter than an epoch
+        return record if record["status"] == "diverged" else {**record, "final": points.get(iteration, last)}
 
-    row = replace(result.row, reported=REPORTED.get(epoch))
+    row = replace(result.row, reported=None if variant.settings else REPORTED.get(epoch))
     published = None if result.published is None else list(map(then, result.published))
     return replace(result, row=row, records=list(map(then, result.records)), published=published)
 
@@ -201,7 +208,7 @@ def mean_losses(result: RowResult, numbers: dict[int, reported.Reported], varian
     (line,), (band,) = axis.lines, axis.collections
     name = named(f"mean over {result.row.recipe.loss_interval} batches", result.records)
     legend = {name: line, "lowest to highest seed": band}
-    if variant.profile == "paper":
+    if numbers and variant.profile == "paper":
         x, losses = [iteration / epoch for iteration in numbers], [float(n.value) for n in numbers.values()]
         (legend["reported"],) = axis.plot(x, losses, **HOLLOW)
     log_axis(axis)

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -112,6 +113,22 @@ def no_garbage_collection() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
+
+
+@contextmanager
+def refuse_to_wait(device: torch.device) -> Iterator[None]:
+    """Raise RuntimeError inside the context where the host would wait for a CUDA device, to read a value back, say."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it does not yet find everything
+            torch.cuda.set_sync_debug_mode("error")
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def has_bf16(device: torch.device) -> bool:

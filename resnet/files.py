@@ -1,5 +1,6 @@
-"""Atomic file writes."""
+"""Atomic file writes, and digests of files."""
 
+import hashlib
 import os
 import tempfile
 from contextlib import suppress
@@ -28,6 +29,14 @@ def write_atomically(path: Path, content: bytes, exclusive: bool = False, durabl
             os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def sources_digest(files: dict[str, bytes]) -> str:
+    """Return the SHA-256 of files by their names, paths with forward slashes."""
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
+    return digest.hexdigest()
 
 
 def remove_unfinished(*paths: Path) -> None:

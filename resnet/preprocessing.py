@@ -53,7 +53,8 @@ class Preprocessing:
         scaled. Raises ValueError for other shapes, and for numbers other than uint8: pixels are from 0 to 255.
         """
         pixels = self._of_picture(images) if type(images).__module__.startswith("PIL.") else images
-        pixels = torch.as_tensor(np.ascontiguousarray(pixels) if isinstance(pixels, np.ndarray) else pixels)
+        if isinstance(pixels, np.ndarray):
+            pixels = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))  # what PyTorch takes
         if pixels.dtype != torch.uint8:
             raise ValueError(f"images must be uint8, with pixels from 0 to 255, not {pixels.dtype}")
         size, shape = self.image_size, tuple(pixels.shape)

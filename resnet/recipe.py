@@ -7,6 +7,8 @@ from fractions import Fraction
 import torch
 from torch import nn
 
+from resnet.plugins import Plugin
+
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 KERNELS = ("auto", "library", "fused")
 SCHEDULES = ("step", "cosine", "poly")
@@ -90,6 +92,8 @@ class Recipe:
     statistics_batches: if set, BN statistics of the final network are means over this number of further training
         batches instead of the running estimates (the authors of He et al. 2015 recomputed them after training).
 
+    plugins: tricks of one's own (:class:`resnet.plugins.Plugin`), called in this order; see docs/plugins.md.
+
     Raises ValueError for an invalid value of a field and for fields that contradict each other.
     """
 
@@ -130,6 +134,7 @@ class Recipe:
     hard_weight: float | None = None
     statistics_batches: int | None = None
     jittered: str = "contrast"
+    plugins: tuple[Plugin, ...] = ()
 
     def __post_init__(self):
         def check(condition: bool, name: str, wanted: str) -> None:
@@ -153,6 +158,9 @@ class Recipe:
         check(list(milestones) == sorted(set(milestones)), "milestones", "increasing")
         object.__setattr__(self, "milestones", tuple(int(m) for m in milestones))
         object.__setattr__(self, "tests", tuple(self.tests))
+        check(isinstance(self.plugins, (tuple, list)), "plugins", "a tuple of plugins")
+        plugins = (each if isinstance(each, Plugin) else Plugin.recorded(each) for each in self.plugins)
+        object.__setattr__(self, "plugins", tuple(plugins))
         for name in ("augment", "nesterov", "decay_all"):
             check(isinstance(getattr(self, name), bool), name, "true or false")
         for name, choices in _CHOICES.items():
@@ -212,6 +220,7 @@ class Recipe:
     def changes(self) -> dict:
         """Return the fields that differ from the defaults, as JSON values."""
         changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        changed |= {"plugins": [plugin.specification() for plugin in self.plugins]} if self.plugins else {}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
 
     def shortened(self, iterations: int, eval_interval: int, **changes) -> "Recipe":

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 
-from resnet.data import FOLDERS, IMAGE_SHAPES, TASK_DATA, TRAIN_IMAGES
+from resnet.data import FOLDERS, IMAGE_SHAPES, TASK_DATA, TRAIN_IMAGES, Arrays, find_arrays
 from resnet.models import changed_options, image_channels
 from resnet.recipe import Recipe
 from resnet.tasks import RECIPE_FIELDS, Task, task_of
@@ -22,8 +22,9 @@ class Run:
     ``train_images``: number of training images used, from the first on; the others are the validation split. None uses
     all. ``teacher``: a run on the same data whose final network is distilled into this one at ``recipe.temperature``.
     ``pretrained``: a run of the same network, on any data, whose final weights this run starts from, except for the
-    last, fully connected layer (fine-tuning). ``task``: another task than classification; the run's network then begins
-    with the model's, and ``pretrained`` may be a classifier.
+    last, fully connected layer (fine-tuning). ``arrays``: the properties of a data set that was given as arrays
+    (:func:`resnet.data.add_arrays`), found by its name; None for the others. ``task``: another task than
+    classification; the run's network then begins with the model's, and ``pretrained`` may be a classifier.
 
     Raises ValueError for an unknown model, option or data set, and for a combination that does not fit together.
     """
@@ -36,13 +37,16 @@ class Run:
     train_images: int | None = None
     teacher: "Run | None" = None
     pretrained: "Run | None" = None
+    arrays: Arrays | None = None
     task: Task | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "model_options", changed_options(self.model, self.model_options))
-        if self.data not in TRAIN_IMAGES:
+        if self.arrays is None:
+            object.__setattr__(self, "arrays", find_arrays(self.data))
+        if self.arrays is None and self.data not in TRAIN_IMAGES:
             raise ValueError(f"there is no data set {self.data!r}; known data sets: {', '.join(TRAIN_IMAGES)}")
-        available = TRAIN_IMAGES[self.data]
+        available = self.arrays.train_images if self.arrays else TRAIN_IMAGES[self.data]
         count = self.train_images
         if count is not None and (type(count) is not int or not 0 < count <= available):
             raise ValueError(f"{self.data} has {available} training images, so {count} can't be used")
@@ -62,7 +66,7 @@ class Run:
         return {role: run for role in ROLES if (run := getattr(self, role)) is not None}
 
     def _check_channels(self) -> None:
-        *_, channels = IMAGE_SHAPES.get(self.data, (3,))  # images from files are in colour
+        *_, channels = self.arrays.shape if self.arrays else IMAGE_SHAPES.get(self.data, (3,))  # files are in colour
         if channels != (wanted := image_channels(self.model)):
             raise ValueError(
                 f"{self.model} takes images with {wanted} channel(s), but images of {self.data} have {channels}"
@@ -117,6 +121,7 @@ class Run:
             "train_images": self.train_images,
             "seed": self.seed,
         }
+        decisive |= {"arrays": self.arrays.specification()} if self.arrays else {}
         decisive |= {role: run.identity for role, run in self.needs.items()}
         decisive |= {} if self.task is None else {"task": self.task.changes()}
         return hashlib.sha256(canonical_json(decisive)).hexdigest()
@@ -130,8 +135,15 @@ class Run:
         return self.identity[:16]
 
     def specification(self) -> dict:
-        """Return the whole specification, with all defaults, as JSON values."""
+        """Return the whole specification, with all defaults, as JSON values.
+
+        Plugins and the properties of arrays are in it only if there are any.
+        """
         specification = asdict(self)
+        del specification["arrays"], specification["recipe"]["plugins"]
+        specification |= {"arrays": self.arrays.specification()} if self.arrays else {}
+        plugins = [plugin.specification() for plugin in self.recipe.plugins]
+        specification["recipe"] |= {"plugins": plugins} if plugins else {}
         for name in ("milestones", "tests"):
             specification["recipe"][name] = list(specification["recipe"][name])
         specification |= {role: None for role in ROLES}
@@ -149,6 +161,7 @@ class Run:
         try:
             given = {role: values[role] for role in ROLES if values.get(role) is not None}
             needs = {role: cls.from_specification(each) for role, each in given.items()}
+            values["arrays"] = Arrays(**values["arrays"]) if values.get("arrays") else None
             task = task_of(values.pop("task", None))
             return cls(**{**values, "recipe": Recipe(**values["recipe"]), **needs}, task=task)
         except (TypeError, KeyError) as error:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
@@ -19,14 +20,16 @@ from resnet.device import (
     has_bf16,
     keep_freed_memory,
     no_garbage_collection,
+    refuse_to_wait,
     resolve_precision,
 )
 from resnet.distributed import ALONE, Group, distribute
+from resnet.draws import Draws, check_network
 from resnet.evaluate import count_wrong, count_wrong_in
+from resnet.hooks import Hooks, build
 from resnet.kernels import LIBRARY, choose
 from resnet.losses import cross_entropy, distillation_loss, mix, mixing_weight, partners
 from resnet.low_precision import WeightCopies
-from resnet.models import create_model
 from resnet.models.net import Net
 from resnet.normalization import BatchCounters, RunningEstimates, synchronize_batch_norm
 from resnet.recipe import Recipe, learning_rate_at, make_optimizer
@@ -68,10 +71,14 @@ def _reraise_out_of_memory() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        during = isinstance(error.__context__, torch.OutOfMemoryError)
-        if during or any(text in str(error) for text in _NO_MEMORY):
+        if _is_out_of_memory(error):
             raise torch.OutOfMemoryError(str(error)) from error
         raise
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    during = isinstance(error.__context__, torch.OutOfMemoryError)
+    return during or isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _NO_MEMORY)
 
 
 class Trainer:
@@ -96,8 +103,13 @@ class Trainer:
     ``teacher`` and ``pretrained``: final state dicts of ``run.teacher`` and ``run.pretrained``, for a run that has
     them. ``precision``: precision to use if the recipe's is "auto"; by default the device's choice.
 
-    Raises ValueError for data other than the run's, for missing or superfluous weights, for a precision or kernels that
-    the device does not support, and for a batch that can't be split over the ``group``.
+    The recipe's plugins are called at their places (:mod:`resnet.hooks`). If a step can't be recorded because of one, a
+    warning names it, and the steps are computed without a graph.
+
+    Raises PluginError for a plugin that can't be used, DrawsError for a network that draws random numbers other than
+    the run's own (:mod:`resnet.draws`), and ValueError for data other than the run's, for missing or superfluous
+    weights, for a precision or kernels that the device does not support, and for a batch that can't be split over the
+    ``group``.
     """
 
     def __init__(
@@ -111,6 +123,9 @@ class Trainer:
     ):
         if run.data != data.name:
             raise ValueError(f"the run needs {run.data}, but the data are {data.name}")
+        if run.arrays is not None and run.arrays.sha256 != data.digest:
+            raise ValueError(f"the run needs {run.data} with the SHA-256 {run.arrays.sha256}, but the data have "
+                             f"{data.digest}")  # fmt: skip
         given = {"teacher": teacher, "pretrained": pretrained}
         needed = {role: weights for role, weights in given.items() if weights is not None}
         if needed.keys() != run.needs.keys():
@@ -121,7 +136,11 @@ class Trainer:
         if precision is not None and run.recipe.precision not in ("auto", precision):
             raise ValueError(f"the run's precision is {run.recipe.precision}, so it can't be trained in {precision}")
         precision = resolve_precision(precision or run.recipe.precision, self.device)
-        model = self._create_model(run, seeded_generator(run.seed, "initialisation")).train()
+        self.hooks = Hooks(self.recipe)
+        model = self._create_model(run, seeded_generator(run.seed, "initialisation"), self.hooks).train()
+        self._draws = Draws(run.seed, self.device)
+        self._drawing = self._draws.give_to(model) or bool(self.hooks)
+        check_network(model, self._blank_images())
         if pretrained is not None:
             take_over(model, pretrained)
         self._stream = _make_stream(self.device)
@@ -130,6 +149,7 @@ class Trainer:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
         grouped = self.recipe.batch_norm_size is not None
         self.group, groups = group, _groups(self.recipe, group)
+        self._firsts = [rows.start for rows in groups]  # the number of each group's first image
         self.model = model if grouped else synchronize_batch_norm(model, group)
         self._estimates = RunningEstimates(self.model, self.recipe, group) if grouped else None
         self._counters = BatchCounters(self.model)
@@ -162,13 +182,21 @@ class Trainer:
         self._mixing_weight = torch.ones((), device=self.device)
         self._prepared = False
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}  # by the number of images
+        self._recordable = self._stream is not None and group.size == 1
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
 
-    def _create_model(self, run: Run, generator: torch.Generator | None = None) -> nn.Module:
-        options = {"num_classes": self.data.num_classes, **run.model_options}
-        model = create_model(run.model, generator=generator, **options)
+    def _create_model(
+        self, run: Run, generator: torch.Generator | None = None, hooks: Hooks | None = None
+    ) -> nn.Module:
+        model = build(run, self.data.num_classes, generator, hooks)
         return model.to(self.device, memory_format=torch.channels_last)
+
+    def _blank_images(self) -> Tensor:
+        """Make two images of the size that the network is trained on."""
+        size = self.recipe.image_size
+        height, width, channels = self.data.mean.shape if self.recipe.crop == "pad" else (size, size, 3)
+        return torch.zeros(2, channels, height, width, device=self.device)
 
     def _compute_in(self, precision: str) -> None:
         """Set the precision, and create the weight copies and the loss scaler that depend on it."""
@@ -213,20 +241,26 @@ class Trainer:
             self._set_learning_rate(self.learning_rate)
             if self.recipe.mixup:
                 self._mixing_weight.fill_(mixing_weight(self.run.seed, self.iteration, self.recipe.mixup))
+            if self._drawing:
+                self._draws.seek(self.iteration)
             size = self.batches.size(self.iteration)
             if self.group.size > 1 and not self._prepared:
                 self._prepare(1)
-            if self._stream is None or self.group.size > 1:
-                self._compute(size)
-            else:
-                self._graphs = self._graphs or self._record()
+            if self._recordable and not self._graphs:
+                self._graphs = self._record()
+            if self._graphs:
                 self._graphs[size].replay()
+            else:
+                self._compute(size)
         self.iteration += 1
         self._images_since_evaluation += size
         if self.recipe.ends_loss_interval(self.iteration):
             with self._on_stream():
                 self._loss_marks.append(self._loss_sum.clone())
             self._images_at_marks.append(self._images_since_evaluation)
+        if self.hooks:
+            with self._on_stream(), exact_kernels():
+                self.hooks.after_step(self)
         warming_up = self.recipe.warmup_learning_rate is not None and self.warmup_ended_at is None
         if warming_up and self.iteration % self.recipe.warmup_window == 0:
             self._check_warmup()
@@ -239,7 +273,8 @@ class Trainer:
         if self._estimates is not None:
             self._estimates.begin_batch()
         with exact_kernels(), self._counters.one_batch():  # a graph keeps the kernels that it was recorded with
-            for last, (images, labels) in _mark_last(self.batches.take(size)):
+            for last, ((images, labels), first) in _mark_last(zip(self.batches.take(size), self._firsts)):
+                self._draws.begin(first)
                 # The gradients are summed over the processes during the last backward pass.
                 with nullcontext() if last or self._parallel is self.model else self._parallel.no_sync():
                     self._accumulate(images, labels, len(labels) / size)
@@ -254,31 +289,42 @@ class Trainer:
 
     def _accumulate(self, images: Tensor, labels: Tensor, share: float) -> None:
         """Accumulate gradients, losses and errors of these images, which are a ``share`` of the batch."""
+        if self.hooks:
+            images, labels = self.hooks.batch(images, labels, self._draws)
         recipe, weight = self.recipe, self._mixing_weight if self.recipe.mixup else None
         if weight is not None:
             images = mix(images, weight, recipe.mixup_partner)
             other_labels = labels[partners(len(labels), self.device, recipe.mixup_partner)]
         with autocast(self.device, self.precision):
-            logits = (self._copies or self._parallel)(images)
+            with self.hooks.in_network():
+                logits = (self._copies or self._parallel)(images)
             with torch.no_grad():
                 teacher_logits = None if self._teacher is None else self._teacher(images)
-        smoothing = recipe.label_smoothing, recipe.smoothed_over
-        loss = cross_entropy(logits, labels, *smoothing)
+        loss = self._loss(logits, labels)
         if weight is not None:
-            loss = weight * loss + (1 - weight) * cross_entropy(logits, other_labels, *smoothing)
+            loss = weight * loss + (1 - weight) * self._loss(logits, other_labels)
         if teacher_logits is not None:
             hard, soft = (1, 1) if recipe.hard_weight is None else (recipe.hard_weight, 1 - recipe.hard_weight)
             loss = hard * loss + soft * distillation_loss(logits, teacher_logits, recipe.temperature)
         self.scaler.scale(loss if share == 1 else loss * share).backward()
 
         answers = logits.detach().argmax(dim=1)
-        wrong = (answers != labels).sum()
+        wrong = _count_errors(answers, labels)
         if weight is not None:
-            wrong = weight * wrong + (1 - weight) * (answers != other_labels).sum()
+            wrong = weight * wrong + (1 - weight) * _count_errors(answers, other_labels)
         self._loss_sum += loss.detach() * len(labels)
         self._wrong += wrong
         if recipe.warmup_learning_rate is not None:
             self._warmup_wrong += wrong
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compute the mean loss, by a plugin if one has a loss."""
+        own = self.hooks.loss(logits, targets) if self.hooks else None
+        return (
+            cross_entropy(logits, targets, self.recipe.label_smoothing, self.recipe.smoothed_over)
+            if own is None
+            else own
+        )
 
     def _set_learning_rate(self, value: float) -> None:
         self._last_learning_rate = value
@@ -303,13 +349,44 @@ class Trainer:
             for size in self.batches.sizes:
                 for _ in range(steps):
                     self._compute(size)
+            if self._recordable and self.hooks:
+                self._rehearse()
         self.load_state_dict(before)
         self._set_learning_rate(self.learning_rate)
         self._prepared = True
 
     def _record(self) -> dict[int, "torch.cuda.CUDAGraph"]:
-        """Record the step as CUDA graphs, one for each batch size."""
+        """Record the step as CUDA graphs, one for each batch size; return none if a plugin can't be recorded."""
         self._prepare(_WARM_UP_STEPS)
+        if not self.hooks:
+            return self._make_graphs()
+        before = copy.deepcopy(self.state_dict())
+        try:
+            return self._make_graphs() if self._recordable else {}
+        except RuntimeError as error:
+            self._go_without_graphs(error)
+        self.load_state_dict(before)
+        self._set_learning_rate(self.learning_rate)
+        return {}
+
+    def _rehearse(self) -> None:
+        """Compute a step that must not wait for the device, because a failed recording can break CUDA's allocator."""
+        try:
+            with refuse_to_wait(self.device):
+                self._compute(self.batches.sizes[0])
+        except RuntimeError as error:
+            self._go_without_graphs(error)
+
+    def _go_without_graphs(self, error: RuntimeError) -> None:
+        """Warn that a plugin can't be recorded. Raises the error again if it is not a plugin's, or of the memory."""
+        if _is_out_of_memory(error) or not (name := self.hooks.running):
+            raise error
+        warnings.warn(f"{self.run}: {name} can't be recorded in a CUDA graph, because it reads a value back from the "
+                      f"device, for example; the run goes on without one, more slowly ({error})",
+                      stacklevel=2)  # fmt: skip
+        self._recordable = False
+
+    def _make_graphs(self) -> dict[int, "torch.cuda.CUDAGraph"]:
         graphs = {}
         for size in self.batches.sizes:
             self.optimizer.zero_grad()  # so that the gradients are allocated in the graph's memory
@@ -374,12 +451,17 @@ class Trainer:
         with self._on_stream(), exact_kernels():
             if self.recipe.statistics_batches is not None and self.iteration == self.recipe.iterations:
                 self._recompute_statistics()
-            wrong = [self._count_wrong(which) for which in self.data.test_images]
+            model = self.evaluated()
+            wrong = [self._count_wrong(which, model) for which in self.data.test_images]
             counts = torch.cat([torch.stack([self._loss_sum, self._wrong, *self._loss_marks]), *wrong])
             self.group.sum_(counts)
             self._counts = counts.to("cpu", non_blocking=True)
             self._loss_sum.zero_()
             self._wrong.zero_()
+
+    def evaluated(self) -> nn.Module:
+        """Return the network that is tested, whose weights are the run's result: a plugin's, or the trained one."""
+        return self.hooks.evaluate_with(self.model)
 
     @torch.no_grad()
     def _recompute_statistics(self) -> None:
@@ -388,7 +470,10 @@ class Trainer:
         momenta, seen = [layer.momentum for layer in layers], 0
         for number in range(self.recipe.statistics_batches):
             self.batches.load(self.iteration + number)
-            for images, _ in self.batches.take(self.batches.size(self.iteration + number)):
+            self._draws.seek(self.iteration + number)
+            batch = self.batches.take(self.batches.size(self.iteration + number))
+            for (images, _), first in zip(batch, self._firsts):
+                self._draws.begin(first)
                 seen += 1
                 for layer in layers:
                     layer.momentum = 1 / seen  # weight of the new batch in the mean
@@ -397,11 +482,11 @@ class Trainer:
         for layer, momentum in zip(layers, momenta):
             layer.momentum = momentum
 
-    def _count_wrong(self, which: str) -> Tensor:
+    def _count_wrong(self, which: str, model: nn.Module) -> Tensor:
         """Count the errors on this process's part of the images to test on."""
         part = self.group.share(self.data.test_images[which])
         batches = self.data.tests(which, part, self.recipe)
-        return count_wrong(self.model, batches, self.precision, self.data.top5).double()
+        return count_wrong(model, batches, self.precision, self.data.top5).double()
 
     def finish_evaluation(self) -> None:
         """Wait for the evaluation in progress and add its entry to ``curve``."""
@@ -432,11 +517,11 @@ class Trainer:
 
     def final_tests(self) -> dict[str, dict[str, float]]:
         """Run the recipe's additional tests; return test_error and test_top5_error of each, in percent."""
-        errors, count = {}, self.data.test_images["test"]
+        errors, count, model = {}, self.data.test_images["test"], self.evaluated()
         for kind in self.recipe.tests:
             with self._on_stream(), exact_kernels():
                 part = self.group.share(count)
-                wrong = count_wrong_in(kind, self.model, self.data, self.recipe, part, self.precision)
+                wrong = count_wrong_in(kind, model, self.data, self.recipe, part, self.precision)
                 self.group.sum_(wrong)
                 wrong = wrong.tolist()  # waits for the run's stream, which must still be the current one
             top1, top5 = (100 * number / count for number in wrong)
@@ -472,6 +557,7 @@ class Trainer:
             "images_since_evaluation": self._images_since_evaluation,
             "images_at_marks": self._images_at_marks,
             "sums": sums,
+            **({"plugins": self.hooks.state_dict()} if self.hooks else {}),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -509,6 +595,8 @@ class Trainer:
             self._loss_marks = [saved.to(self.device, copy=True) for saved in sums[3:]]
             self.iteration, self.warmup_ended_at = state["iteration"], state["warmup_ended_at"]
             self.batches.seek(self.iteration)
+            if self.hooks:
+                self.hooks.load_state_dict(state["plugins"])
         self.threads = state["threads"]
         self.curve, self.diverged = list(state["curve"]), state["diverged"]
         self._images_since_evaluation = state["images_since_evaluation"]
@@ -516,9 +604,21 @@ class Trainer:
         self._graphs = {}  # they use the optimizer's old state
 
     def weights_digest(self) -> str:
-        """Return the SHA-256 of all weights and buffers: equal if and only if two networks are bit for bit equal."""
+        """Return the SHA-256 of all weights and buffers of the network that is tested.
+
+        It is equal if and only if two networks are bit for bit equal.
+        """
+        with self._on_stream():
+            state = self.evaluated().state_dict()
         self._wait()
-        return digest_of_weights(self.model.state_dict())
+        return digest_of_weights(state)
+
+
+def _count_errors(answers: Tensor, targets: Tensor) -> Tensor:
+    """Count the wrong answers (N,) to labels (N,); to shares of the classes (N, K), add up the shares of the others."""
+    if targets.dim() == 1:
+        return (answers != targets).sum()
+    return len(answers) - targets.gather(1, answers[:, None]).sum()
 
 
 def _means_between(sums: list[float], counts: list[int]) -> list[float]:

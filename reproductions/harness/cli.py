@@ -21,6 +21,7 @@ from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm.cluster_profile import load_cluster_profile
 from reproductions.harness.launching.tracking import TRACKERS
 from reproductions.harness.settings import parse_settings, parse_sweep
+from resnet.data import DataError
 from resnet.recipe import KERNELS, PRECISIONS
 
 
@@ -28,7 +29,7 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
     """Parse the command line; ``experiment`` among the options is the one for the data set that they name."""
     experiment = _choose_experiment(experiments, arguments)
     parser = argparse.ArgumentParser(
-        prog=f"python -m reproductions.{experiment.module}",
+        prog=experiment.program,
         description=f"{experiment.title} ({experiment.source})",
         epilog=experiment.epilog,
     )
@@ -60,7 +61,7 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
         options.seeds = options.seeds or experiment.default_seeds(options.variant)
         options.runs = experiment.runs(options.variant, options.seeds, options.rows)
         options.variant = experiment.resolve(options.variant, options.rows)
-    except ValueError as error:
+    except (ValueError, DataError) as error:
         parser.error(str(error))
     return options
 

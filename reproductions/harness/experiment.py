@@ -11,7 +11,7 @@ import torch
 
 from reproductions.harness.records import Pool
 from reproductions.harness.settings import combinations, parse_settings, parse_sweep, with_settings
-from resnet.data import TRAIN_IMAGES
+from resnet.data import TRAIN_IMAGES, add_arrays
 from resnet.kernels import made_for
 from resnet.recipe import Recipe
 from resnet.run import Run
@@ -242,8 +242,10 @@ class Experiment:
 
     ``script``: the name of a script with several experiments, one per data set; ``dataset``: the experiment's name on
     its command line, None for the first. ``module`` is the module below ``reproductions`` to run, if it has another
-    name than the script. ``epilog`` ends the command line's help. ``protocol`` describes the paper profile if no paper
-    does.
+    name than the script. The script of a table of one's own, anywhere, is ``__file__``, which ``python`` runs, or the
+    name of a module with a dot, which ``python -m`` runs. ``datasets``: data sets of its own by name, each a function
+    that returns arrays (:func:`resnet.data.add_arrays`). ``epilog`` ends the command line's help. ``protocol``
+    describes the paper profile if no paper does.
 
     ``measure`` measures the runs' final networks before the report, for a report that needs more than records and the
     errors on exact test images, which are measured for all experiments. It takes the completed runs' records, the
@@ -266,8 +268,11 @@ class Experiment:
     epilog: str = ""
     protocol: str = PROFILES["paper"]
     measure: Callable[[list[dict], Any, torch.device, float], list[str]] | None = None
+    datasets: dict[str, Callable[[], Any]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self):
+        for name, make in self.datasets.items():
+            add_arrays(name, make)
         if not self.script:
             object.__setattr__(self, "script", self.name)
         if not self.module:
@@ -292,8 +297,21 @@ class Experiment:
             "SET": " ".join(variant.settings),
             "SWEEP": " ".join(variant.sweep),
         }
-        given = [f" {name}={shlex.quote(str(value))}" for name, value in values.items() if value]
-        return f"make {self.target}{''.join(given)}"
+        return self.command_with(**{name: value for name, value in values.items() if value})
+
+    def command_with(self, **values) -> str:
+        """Write a command for this experiment with values of make's variables, or of a script's flags of that name."""
+        quoted = {name: shlex.quote(str(value)) for name, value in values.items()}
+        if "." in self.script:
+            return self.program + "".join(f" --{n.lower().replace('_', '-')} {v}" for n, v in quoted.items())
+        return f"make {self.target}" + "".join(f" {name}={value}" for name, value in quoted.items())
+
+    @property
+    def program(self) -> str:
+        """The command that starts the script."""
+        if self.script.endswith(".py"):
+            return f"python {shlex.quote(Path(self.script).name)}"
+        return f"python -m {self.script}" if "." in self.script else f"python -m reproductions.{self.module}"
 
     def heading(self, variant: Variant) -> str:
         """Write the variant's part of a table's heading."""

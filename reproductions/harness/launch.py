@@ -102,6 +102,7 @@ class _Launch:
             self.flags = replace(self.flags, launcher=launcher)
             preflight.check_flags(self.flags)
             preflight.check_device(self.flags, self.runs)
+            preflight.check_plugins(missing)
             if missing:
                 preflight.leave_busy_cores(self.flags, self.console)
             if self.flags.minutes is not None:
@@ -114,7 +115,7 @@ class _Launch:
                 return 0
             table = self.wanted[0]  # the one table of a launch without minutes
             paper = missing and self.flags.minutes is None and table.variant.profile == "paper"
-            if paper and preflight.refuse_without_gpu(self.flags, missing, self.pools, table.experiment.target):
+            if paper and preflight.refuse_without_gpu(self.flags, missing, self.pools, table.experiment):
                 return EXIT_REFUSED
             preflight.check_writable(self.paths.out)
             tracker = self._make_tracker()
@@ -145,7 +146,7 @@ class _Launch:
             return None
         seeds, groups = {run.seed for run in self.runs}, dict[Run, str]()
         for experiment, variant in dict.fromkeys((one.experiment, one.variant) for one in self.wanted):
-            for row in experiment.rows(variant.profile):
+            for row in (row for row in experiment.rows_of(variant) if not row.unfit):
                 group = f"{experiment.name}{variant.suffix}/{row.key}"
                 groups = {variant.apply(row.run(seed)): group for seed in seeds} | groups
         groups = {run: groups.get(run, f"others/{run.model}") for run in self.runs}

@@ -24,7 +24,8 @@ from reproductions.harness.records import Pool
 from resnet.data import Data, DataError, ImageDataset, load, place
 from resnet.device import exact_kernels
 from resnet.files import write_atomically
-from resnet.models import create_model
+from resnet.hooks import build
+from resnet.plugins import PluginError
 from resnet.run import Run
 from resnet.weights import WeightsError
 
@@ -119,7 +120,7 @@ class Measurement:
                                    f"the data here have {dataset.digest}")  # fmt: skip
         state = read_final_weights(out, record)
         if run.task is None:
-            model = create_model(run.model, **{"num_classes": dataset.num_classes, **run.model_options})
+            model = build(run, dataset.num_classes)
         else:
             from resnet.tasks.trainer import task_network  # whose torchvision takes a second to load
 
@@ -160,7 +161,7 @@ class Measurement:
                 dataset = datasets[name] = datasets.get(name) or load(name, run_paths.data)
                 content = self.make(record, run_paths.out, dataset, device)
                 write(self.path(run_paths.out, record), content)
-            except (MeasurementError, WeightsError, DataError, OSError) as error:
+            except (MeasurementError, WeightsError, DataError, PluginError, OSError) as error:
                 problems.append(str(error))
         return problems
 

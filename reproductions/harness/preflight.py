@@ -12,14 +12,16 @@ from rich.text import Text
 
 from reproductions.harness import provenance
 from reproductions.harness.console import PUBLISHED
+from reproductions.harness.experiment import Experiment
 from reproductions.harness.launching import cost
 from reproductions.harness.launching.options import LaunchFlags
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.records import Pool
-from resnet.data import FOLDERS, load
+from resnet.data import FOLDERS, arrays, find_arrays, load
 from resnet.data.folder import check_images_once
 from resnet.data.scenes import LAYOUTS, check_scenes_once
 from resnet.device import available_cores, busy_cores, resolve_precision, why_no_cuda
+from resnet.hooks import Hooks
 from resnet.kernels import check_kernels
 from resnet.run import Run
 
@@ -64,6 +66,12 @@ def check_device(flags: LaunchFlags, runs: list[Run]) -> None:
         check_kernels(kernels, flags.device)
 
 
+def check_plugins(runs: list[Run]) -> None:
+    """Import the plugins of the runs. Raises PluginError, a ValueError, before a job is started."""
+    for recipe in {run.recipe for run in runs if run.recipe.plugins}:
+        Hooks(recipe)
+
+
 def leave_busy_cores(flags: LaunchFlags, console: Console) -> None:
     """Reduce this process's training threads where others keep cores busy, unless OMP_NUM_THREADS sets them.
 
@@ -99,10 +107,12 @@ def check_data(runs: list[Run], paths: RunPaths, console: Console) -> None:
     """Load the data of the runs: a DataError is raised once, a download happens once, compute nodes need no network.
 
     The files of an image folder, or the annotations of a folder of scenes, are read once, to find those that can't be
-    read or don't fit.
+    read or don't fit. Data given as arrays are written below ``paths.out``, because jobs can't make them.
     """
     for name in sorted({run.data for run in runs}):
         dataset = load(name, paths.data)
+        if find_arrays(name) is not None:
+            arrays.save(dataset, paths.arrays)
         if check := check_images_once if name in FOLDERS else check_scenes_once if name in LAYOUTS else None:
             with console.status(Text(f"looking through the files of {dataset.root}")):
                 check(dataset, paths.out / "work" / "data")
@@ -143,10 +153,10 @@ def find_rates(flags: LaunchFlags, runs: list[Run], pools: list[Pool]) -> dict[c
     return found if flags.minutes is None else found | cost.estimated_rates(runs, found)
 
 
-def refuse_without_gpu(flags: LaunchFlags, missing: list[Run], pools: list[Pool], target: str) -> bool:
+def refuse_without_gpu(flags: LaunchFlags, missing: list[Run], pools: list[Pool], experiment: Experiment) -> bool:
     """Return whether the ``missing`` runs of the paper profile would take hours on a CPU.
 
-    If so, print how many, and the commands to use instead of ``make target``.
+    If so, print how many, and the commands to use instead.
     """
     if flags.yes or flags.device is None or flags.device.type == "cuda":
         return False
@@ -163,12 +173,14 @@ def refuse_without_gpu(flags: LaunchFlags, missing: list[Run], pools: list[Pool]
             print(f"  {works[work]} x {work} at {rate.images_per_second:,.0f} images per second ({rate.source})")
     else:
         print(f"The paper profile is too much for {where.rstrip(',')}.")
-    print(
-        "Nothing was started. Instead:\n"
-        f"  make {target} PROFILE=smoke          synthetic data, minutes\n"
-        f"  make {target} PROFILE=short          real data, fewer iterations\n"
-        f"  make {target} LAUNCHER=slurm SLURM_PROFILE=mycluster   on a cluster\n"
-        "  make report                                  the published tables, seconds\n"
-        "or start it all the same: the same command with YES=1 (--yes without make)."
-    )
+    instead = {
+        experiment.command_with(PROFILE="smoke"): "synthetic data, minutes",
+        experiment.command_with(PROFILE="short"): "real data, fewer iterations",
+        experiment.command_with(LAUNCHER="slurm", SLURM_PROFILE="mycluster"): "on a cluster",
+        "make report": "the published tables, seconds",
+    }
+    print("Nothing was started. Instead:")
+    for command, what in instead.items():
+        print(f"  {command:<50} {what}")
+    print("or start it all the same: the same command with YES=1 (--yes without make).")
     return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -15,12 +14,15 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from resnet.files import sources_digest
+from resnet.plugins import OWN
+
 if TYPE_CHECKING:
     import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT_VARIABLE = "RESNET_COMMIT"  # names the commit where the code was copied without its .git
-SOURCES = ("resnet", "reproductions")
+SOURCES = OWN
 SOURCE_SUFFIXES = (".py", ".toml")
 # By these git looks at another repository than the one it is asked for; hooks set them.
 _GIT_ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY")
@@ -51,14 +53,6 @@ def _git(*arguments: str) -> str | None:
         return _ask_git(*arguments)
     except _GitError:
         return None
-
-
-def sources_digest(files: dict[str, bytes]) -> str:
-    """Return the SHA-256 of source files, given by paths relative to the repository, with forward slashes."""
-    digest = hashlib.sha256()
-    for name in sorted(files):
-        digest.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
-    return digest.hexdigest()
 
 
 def source_files(root: Path | None = None) -> dict[str, bytes]:
@@ -148,6 +142,16 @@ def committed_resnet_digest(commit: str) -> str | None:
         return None
     shown = {name: _git("show", f"{commit}:{name}") for name in names.split("\0") if name.endswith(".py")}
     return sources_digest({name: text.encode() for name, text in shown.items() if text is not None})
+
+
+@cache
+def committed_module_digest(commit: str, module: str) -> str | None:
+    """Return the digest of a plugin's module in this repository at ``commit``; None if it is not there."""
+    path = module.replace(".", "/")
+    for name in (f"{path}.py", f"{path}/__init__.py"):
+        if commit and not commit.startswith("-") and (text := _git("show", f"{commit}:{name}")) is not None:
+            return sources_digest({name: text.encode()})
+    return None
 
 
 def device_name(device: torch.device) -> str:

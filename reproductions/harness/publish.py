@@ -31,6 +31,7 @@ from reproductions.layer_responses.measuring import RESPONSES
 from reproductions.transfer.pictures import PICTURES
 from resnet.data import KNOWN_COPIES
 from resnet.files import write_atomically
+from resnet.plugins import Plugin, is_own
 from resnet.run import Run
 from resnet.weights import WeightsError
 
@@ -44,10 +45,11 @@ _MADE = ("tables", "plots")  # folders of results
 _SECTION = re.compile(r"<!-- begin (results/(?:tables/)?[\w-]+\.md)(?:#([\w-]+))? -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
-def objections(record: dict, history: bool = True) -> list[str]:
+def objections(record: dict, history: bool = True, foreign: bool = False) -> list[str]:
     """List the reasons against publishing a valid record.
 
-    Without ``history`` (a shallow clone, a tarball) the code is not compared with the record's commit.
+    Without ``history`` (a shallow clone, a tarball) the code is not compared with the record's commit. ``foreign``:
+    into results of a user's own, which take plugins and data sets that are not in this repository.
     """
     codes, data = [segment["code"] for segment in record.get("segments", [record])], record["data"]
     known, found = [code for code in codes if code is not None], []
@@ -64,13 +66,29 @@ def objections(record: dict, history: bool = True) -> list[str]:
             found.append(f"its code is not that of commit {code['commit']}")
     if data["name"].startswith("synthetic"):
         found.append("it is from synthetic data")
+    elif foreign and record.get("specification", {}).get("arrays"):
+        pass  # what they are is in the specification
     elif not data["official"] and data["sha256"] not in KNOWN_COPIES:
         found.append(f"its data, SHA-256 {data['sha256']}, are neither the official files nor a known copy")
+    return found if foreign else [*found, *_foreign_plugins(record, history)]
+
+
+def _foreign_plugins(record: dict, history: bool) -> list[str]:
+    """List the objections to the plugins of a record: they must be in this repository at the record's commit."""
+    found = []
+    for one in record.get("specification", {}).get("recipe", {}).get("plugins", []):
+        plugin, commit = Plugin.recorded(one), record["code"]["commit"] or ""
+        if not is_own(plugin):
+            found.append(f"its plugin {plugin} is not in this repository; publish it into results of your own: --to")
+        elif history and provenance.committed_module_digest(commit, plugin.module) != plugin.sha256:
+            found.append(f"its plugin {plugin} is not the one of commit {commit}")
     return found
 
 
-def publish(source: Path, results: Path, tables: Sequence[Table] | None = None) -> tuple[list[Path], dict[Path, str]]:
-    """Copy the publishable records below ``source`` into ``results/records``.
+def publish(
+    source: Path, results: Path, tables: Sequence[Table] | None = None, foreign: bool = False
+) -> tuple[list[Path], dict[Path, str]]:
+    """Copy the publishable records below ``source`` into ``results/records``; see :func:`objections` for ``foreign``.
 
     ``tables``: the published ones, outside of which no record is publishable; None for no such rule. Returns the new
     files, and the reason for each record left out. A published record is never replaced.
@@ -87,7 +105,7 @@ def publish(source: Path, results: Path, tables: Sequence[Table] | None = None) 
         elif target in published.damaged:
             refused[path] = f"{published.damaged[target]}; published records are never replaced"
         else:
-            problems = objections(record)
+            problems = objections(record, foreign=foreign)
             if shown is not None and pool.first_of(record) not in shown:
                 problems.append(NO_TABLE)
             _copy(path, target, problems, new, refused)

@@ -137,7 +137,8 @@ def validate(record: dict, path: Path) -> None:
     check(run.identity == record["identity"], "its identity does not fit its specification")
     check(path.parts[-3:] == record_path(Path("x"), run).parts[-3:], f"it belongs at {record_path(Path('.'), run)}")
     check(record["status"] in ("completed", "diverged"), f"status is {record['status']!r}")
-    check(record["data"]["name"] == run.data, "its data differ from its specification")
+    same = run.arrays is None or record["data"]["sha256"] == run.arrays.sha256
+    check(same and record["data"]["name"] == run.data, "its data differ from its specification")
     check(bool(record["curve"]), "the curve is empty")
     for point in record["curve"]:
         check_fields(point, _POINT | dict.fromkeys(run.task.metrics if run.task else _ERRORS, _OPTIONAL), "curve: ")

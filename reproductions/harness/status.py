@@ -18,7 +18,7 @@ from rich.table import Table
 from reproductions.harness import provenance
 from reproductions.harness.console import DEFAULT_OUT, complain, make_console, path_argument
 from reproductions.harness.launching.claims import owned
-from reproductions.harness.launching.curve_file import read_curve, sparkline
+from reproductions.harness.launching.curve_file import read_curve, shown, sparkline
 from reproductions.harness.launching.run_paths import Status, describe, duration
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.submissions import Submission, last_words, read_submissions
@@ -80,8 +80,9 @@ def _print(out: Path, console: Console, recorded: dict, standings: list[Standing
 
     for standing in standings:
         console.print(f"{standing.run}: {standing.state}{standing.text}")
-        if len(errors := standing.test_errors) > 1:
-            console.print(f"  test error {sparkline(errors)} {errors[0]:.2f} → {errors[-1]:.2f} %")
+        which, errors = standing.errors
+        if len(errors) > 1:
+            console.print(f"  {which} error {sparkline(errors)} {errors[0]:.2f} → {errors[-1]:.2f} %")
     for problem in recorded["damaged"]:
         complain(console, problem)
 
@@ -135,15 +136,19 @@ class Standing:
     curve: tuple[dict, ...] = ()
 
     @property
-    def test_errors(self) -> list[float]:
-        """The test errors so far, in percent; those of a network whose loss is not finite are left out."""
-        return [point["test_error"] for point in self.curve if point.get("test_error") is not None]
+    def errors(self) -> tuple[str, list[float]]:
+        """The kind of errors to show, test or validation, and those so far in percent, where the loss was finite."""
+        which = "validation" if any("validation_error" in point for point in self.curve) else "test"
+        found = [point.get(f"{which}_error") for point in self.curve]
+        return which, [error for error in found if error is not None]
 
     def as_json(self) -> dict:
         """Return the status as JSON values, for programs."""
         known = asdict(self.progress) if self.progress is not None else dict.fromkeys(Progress.__dataclass_fields__)
-        text = self.text.lstrip(":,; ")
-        return {"id": self.id, "run": self.run, "state": self.state, "text": text, **known, "curve": list(self.curve)}
+        if known["validation_error"] is not None:
+            known["test_error"] = None
+        text, curve = self.text.lstrip(":,; "), [shown(point) for point in self.curve]
+        return {"id": self.id, "run": self.run, "state": self.state, "text": text, **known, "curve": curve}
 
 
 def find_standings(out: Path, recorded: set[str]) -> list[Standing]:

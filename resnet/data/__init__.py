@@ -1,10 +1,12 @@
 """Data sets by name, and their placement on a device: small images in memory, large ones from a folder."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from resnet.data import canvas, cifar, folder, mnist, scenes, subsets, synthetic
+from resnet.data import arrays, canvas, cifar, folder, mnist, scenes, subsets, synthetic
+from resnet.data.arrays import Arrays
 from resnet.data.canvas import CanvasDataset
 from resnet.data.dataset import Data, DataError, ImageDataset
 from resnet.data.folder import FolderData, FolderDataset
@@ -20,10 +22,13 @@ __all__ = [
     "TASK_DATA",
     "TRAIN_IMAGES",
     "WITH_TOP5",
+    "Arrays",
     "Data",
     "DataError",
     "FolderDataset",
     "ImageDataset",
+    "add_arrays",
+    "find_arrays",
     "load",
     "place",
 ]
@@ -69,13 +74,37 @@ NUM_CLASSES = {
 }
 FOLDERS = tuple(folder.EXPECTED)  # data sets that are read from a folder of image files during training
 # Data sets of which the top-5 error is measured, too.
-WITH_TOP5 = (
+WITH_TOP5 = {
     *FOLDERS,
     *(name for name, count in NUM_CLASSES.items() if count >= TOP5_FROM and name not in (*FOLDERS, *TASK_DATA)),
-)
+}
 # Known unofficial copies, by the digest of their arrays, and their differences from the official files.
 KNOWN_COPIES = cifar.KNOWN_COPIES | mnist.KNOWN_COPIES | subsets.KNOWN_COPIES | canvas.KNOWN_COPIES
 INEXACT_TEST_IMAGES = cifar.INEXACT_TEST_IMAGES  # digests of the positions of such copies' inexact test images
+
+_PROVIDED = frozenset(TRAIN_IMAGES)
+
+
+def add_arrays(name: str, make: Callable[[], Sequence]) -> None:
+    """Add a data set of one's own to this process's data sets.
+
+    ``make()`` returns four arrays: training images uint8 (N, H, W, 3), or grey ones (N, H, W), training labels (N,),
+    test images and test labels; it is called once, at the first use. Raises ValueError for a name that is taken.
+    """
+    if name in _PROVIDED:
+        raise ValueError(f"there is a data set {name} already; choose another name")
+    arrays.add(name, make)
+
+
+def find_arrays(name: str) -> Arrays | None:
+    """Return the properties of an added data set, None of any other. Raises DataError for unusable arrays."""
+    if not arrays.is_added(name):
+        return None
+    found = Arrays.of(arrays.make(name))
+    TRAIN_IMAGES[name], IMAGE_SHAPES[name], NUM_CLASSES[name] = found.train_images, found.shape, found.num_classes
+    if found.num_classes >= TOP5_FROM:
+        WITH_TOP5.add(name)
+    return found
 
 
 Dataset = ImageDataset | FolderDataset | CanvasDataset | SceneDataset
@@ -94,6 +123,7 @@ def load(name: str, directory: Path | str = "data", download: bool = True) -> Da
     :mod:`resnet.data.canvas`. voc, ade20k: the list of files in a folder; see :mod:`resnet.data.scenes`.
     imagenet: the list of files below ``directory/imagenet/train`` and ``val``, which have a folder for each class.
     synthetic_imagenet: a small folder of the same layout, generated in ``directory`` if it does not exist.
+    Any name that :func:`add_arrays` added.
     Raises DataError, which names the file and the remedy, and ValueError for an unknown name.
     """
     try:
@@ -123,6 +153,8 @@ def _load(name: str, directory: Path, download: bool) -> Dataset:
         return scenes.load_scenes(name, directory)
     if name in FOLDERS:
         return folder.load_folder(name, directory)
+    if arrays.is_added(name):
+        return arrays.make(name)
     raise ValueError(f"there is no data set {name!r}; known data sets: {', '.join(TRAIN_IMAGES)}")
 
 

@@ -35,11 +35,15 @@ class Fused:
 def find(net: nn.Module) -> Fused | None:
     """Find the layers of a :class:`resnet.models.net.Net` that the kernels compute; None if they don't fit the net.
 
-    A net with hooks is left to PyTorch, because the kernels do not call the modules that they stand for.
+    A net with hooks, or with a module that something else stands for, is left to PyTorch, because the kernels do not
+    call the modules that they stand for.
     """
-    blocks = [block for name in net.stages for block in getattr(net, name)]
+    stages = [getattr(net, name) for name in getattr(net, "stages", ())]
+    if not stages or any(type(stage) is not nn.Sequential for stage in stages):
+        return None
+    blocks = [block for stage in stages for block in stage]
     passed_by = [*net.children(), *(module for block in blocks for module in (block, *block.children()))]
-    if not isinstance(net.maxpool, nn.Identity) or any(map(_has_hooks, passed_by)):
+    if not isinstance(net.maxpool, nn.Identity) or any(map(_is_changed, [net, *passed_by])):
         return None
     kinds, found = {type(block) for block in blocks}, None
     if kinds == {BasicBlock}:
@@ -82,7 +86,7 @@ def _bottlenecks(net: nn.Module, blocks: list[Bottleneck]) -> Fused:
 
 def _fits(layer: Layer) -> bool:
     conv, norm = layer.conv, layer.norm
-    first = conv is not None and conv.in_channels == 3
+    first = type(conv) is nn.Conv2d and conv.in_channels == 3
     return (
         type(norm) is nn.BatchNorm2d
         and norm.affine
@@ -105,6 +109,7 @@ def _conv_fits(conv: nn.Module, first: bool) -> bool:
     )
 
 
-def _has_hooks(module: nn.Module) -> bool:
+def _is_changed(module: nn.Module) -> bool:
+    """Return whether a module has hooks, or a way of its own through it."""
     kinds = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return any(kinds)
+    return any(kinds) or "forward" in vars(module)

@@ -93,6 +93,12 @@ def make_record(run: Run, test_error: float, training_error: float = 5.0, diverg
     return record
 
 
+def with_validation(record: dict, error: float) -> dict:
+    """The record of a run whose error on held-out training images was this one throughout."""
+    curve = [{**point, "validation_error": error} for point in record["curve"]]
+    return record | {"curve": curve, "final": curve[-1], "best": best_point(curve)}
+
+
 def move(record: dict, iteration: int, **earlier) -> dict:
     """The record of a run that came to this iteration elsewhere: ``earlier`` is what was other there, None what is not
     known of it. Half of the device's time was spent there."""

@@ -37,6 +37,7 @@ def test_a_table_on_cifar100_has_the_rows_of_cifar10_with_other_data(script, pro
     assert hundred in EXPERIMENTS and (hundred, Variant()) in PUBLISHED_TABLES
     assert hundred.target.endswith(" DATASET=cifar100") and hundred.name == f"{ten.name}_cifar100"
     assert (hundred.seeds, hundred.metric) == (ten.seeds, ten.metric) and "CIFAR-100" in hundred.source
+    assert ten.claims and not hundred.claims  # the papers make none on these data
 
 
 def test_the_data_set_is_named_on_the_command_line():

@@ -651,11 +651,17 @@ def test_cancel_is_refused_where_slurm_does_not_answer(out, submitted, monkeypat
     assert said in capsys.readouterr().out and not submitted
 
 
-@pytest.mark.parametrize("arguments", [["cancel"], ["cancel", "table9"]])
-def test_cancel_wants_the_name_of_an_experiment(arguments, capsys):
+def test_cancel_wants_the_name_of_an_experiment(capsys):
     with pytest.raises(SystemExit) as ended:
-        main.main(arguments)
+        main.main(["cancel"])
     assert ended.value.code == 2 and "experiment" in capsys.readouterr().err
+
+
+def test_cancel_takes_the_name_of_a_table_of_ones_own_that_has_jobs(out, submitted, capsys):
+    assert main.main(["cancel", "mytable", "--out", str(out)]) == 2
+    assert "there is no experiment mytable, and no job of that name from" in capsys.readouterr().out
+    Submission("token", "mytable", {"14": "a log"}, {}, 1, 0.0).write(RunPaths(out, out))
+    assert main.main(["cancel", "mytable", "--out", str(out)]) == 0 and submitted == ["14"]
 
 
 def test_publish_reports_what_it_refuses(out, capsys):

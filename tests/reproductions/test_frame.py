@@ -5,10 +5,11 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas
 import pytest
-from fakes import make_record, store
+from fakes import make_record, store, with_validation
 from pytest import approx
 
 from reproductions import frame, mnist_residual
@@ -94,3 +95,13 @@ def test_the_page_rebuilds_the_published_numbers(monkeypatch, capsys):
         if (key := model.removeprefix("cifar_")) in printed.index:
             row = printed.loc[key]
             assert (line["mean"], line["count"]) == (approx(row.test_error_mean, abs=0.005), row.n)
+
+
+def test_a_validation_error_has_a_column_where_it_was_measured(tmp_path):
+    row = rows("short")[0]
+    held_out = replace(row, train_images=45_000).run(0)
+    store(tmp_path, make_record(row.run(0), 9.0))
+    assert "validation_error" not in frame(tmp_path)
+    store(tmp_path, with_validation(make_record(held_out, 9.0), 9.5))
+    found = frame(tmp_path).set_index("run").validation_error
+    assert found[held_out.short_id] == 9.5 and found.isna().sum() == 1

@@ -630,7 +630,7 @@ def cluster(monkeypatch, tmp_path):
     monkeypatch.setattr(slurm.queue, "check_reachable", lambda: None)
     monkeypatch.setattr(slurm.queue, "jobs", fake.jobs)
     monkeypatch.setattr(slurm.queue, "ending", lambda job: f"TIMEOUT of {job}")
-    monkeypatch.setattr(slurm, "take", lambda folder: folder / "the copy")
+    monkeypatch.setattr(slurm, "take", lambda folder, plugins: folder / "the copy")
     monkeypatch.setattr(slurm, "_POLL_SECONDS", 0.0)
     monkeypatch.setattr(slurm, "_QUEUE_SECONDS", 0.0)
     return fake

@@ -6,7 +6,7 @@ from collections import Counter
 import matplotlib
 import numpy as np
 import pytest
-from fakes import make_results, written_in
+from fakes import make_record, make_results, with_validation, written_in
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
@@ -20,10 +20,10 @@ from reproductions.experiments import EXPERIMENTS
 from reproductions.finetune import experiment as finetune
 from reproductions.finetune import report as finetune_report
 from reproductions.harness.console import PUBLISHED
-from reproductions.harness.experiment import Variant
+from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.publish import write_published
 from reproductions.harness.records import read_pool, records_digest
-from reproductions.harness.reporting import curves, footnotes
+from reproductions.harness.reporting import curves, footnotes, sweep
 from reproductions.harness.reporting.curves import learning_curves
 from reproductions.harness.reporting.figure import (
     COLOURS,
@@ -271,6 +271,15 @@ def drawn(tmp_path_factory):
     stem = make_results(cifar_imagenet_stem.EXPERIMENT, PAPER, {}, folder / "predicted")[:3]
     figures["confusion"] = stem_report.confusion_figure([Predicted(result, [files]) for result in stem], PAPER)
     figures["images"] = stem_report.grid_figure(files, np.zeros((20, 32, 32, 3), np.uint8), "a run, test error 10.00 %")
+    swept = Variant("short", sweep=("label_smoothing=0,0.05,0.1", "learning_rate=0.05,0.1", "zero_gamma=true,false"))
+    rows = [row for row in cifar_table.EXPERIMENT.rows_of(swept) if not row.on_request]
+    for name, count in (("sweep", 36), ("small sweep", 2)):
+        runs = [[swept.apply(row.run(seed)) for seed in range(3)] for row in rows[:count]]
+        records = [[with_validation(make_record(run, 9.0), 8.0 + run.seed) for run in own] for own in runs]
+        nets: dict[str, list[RowResult]] = {}
+        for row, own in zip(rows, records):
+            nets.setdefault(row.label.split(",")[0], []).append(RowResult(row, own, [], 3))
+        figures[name] = sweep.validation_errors(nets, make_page(cifar_table.EXPERIMENT, swept, [], folder))
     for classes in (3, 14, 40):
         names = tuple(f"gesture number {i}" for i in range(classes))
         figures[f"{classes} classes"] = finetune_report.confusion_plot(np.full((classes, classes), 12), names)

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 from fakes import make_record, move, store
+from repositories import commit
 from trained import leave
 
 from reproductions import cifar_table
@@ -20,7 +21,10 @@ from reproductions.harness.known_records import read_known_pool
 from reproductions.harness.record_files import record_path, weights_path
 from reproductions.harness.records import ORIGIN, SCHEMA, read_record, seal
 from reproductions.harness.reporting.figure import save
+from resnet.data import Arrays
 from resnet.data.cifar import KNOWN_COPIES
+from resnet.files import sources_digest
+from resnet.plugins import Plugin
 from resnet.recipe import Recipe
 from resnet.run import Run
 
@@ -128,6 +132,38 @@ def test_records_of_the_first_schema_are_published_and_tabulated_beside_newer_on
     publish.report(*arguments(repository))
     assert "8.50, 8.60 (n = 2 of 5)" in (repository / "results/tables/tiny.md").read_text()
     assert publish.check(*arguments(repository)) == []
+
+
+def with_plugin(path, sha256):
+    plugin = {"path": path, "options": {"alpha": 1.0}, "sha256": sha256}
+    return Run("cifar_resnet20", replace(RECIPE, plugins=(Plugin.recorded(plugin),)))
+
+
+def test_plugins_of_the_repository_are_published_as_they_are_in_the_commit(repository, own, tmp_path):
+    (repository / "examples").mkdir()
+    (repository / "examples" / "cutmix.py").write_text("class CutMix: ...\n")
+    commit(repository)
+    digest = sources_digest({"examples/cutmix.py": b"class CutMix: ...\n"})
+    own(run=with_plugin("examples.cutmix:CutMix", digest))
+    changed, outside = with_plugin("examples.cutmix:CutMix", "2" * 64), with_plugin("mine.cutmix:CutMix", digest)
+    own(run=changed), own(run=outside)
+    new, refused = publish.publish(tmp_path / "runs", repository / "results")
+    reasons = {path.stem: reason for path, reason in refused.items()}
+    assert len(new) == 1 and set(reasons) == {changed.short_id, outside.short_id}
+    assert "its plugin examples.cutmix:CutMix is not the one of commit " in reasons[changed.short_id]
+    assert "its plugin mine.cutmix:CutMix is not in this repository" in reasons[outside.short_id]
+    new, refused = publish.publish(tmp_path / "runs", tmp_path / "own results", foreign=True)
+    assert len(new) == 3 and not refused
+
+
+def test_data_given_as_arrays_are_published_in_ones_own_results_only(repository, own, tmp_path):
+    digest = "3" * 64
+    run = Run("cifar_resnet20", RECIPE, "mine", arrays=Arrays(digest, 100, (32, 32, 3), 10))
+    own(run=run, data={"sha256": digest, "official": False})
+    _, refused = publish.publish(tmp_path / "runs", repository / "results")
+    assert "neither the official files nor a known copy" in next(iter(refused.values()))
+    new, refused = publish.publish(tmp_path / "runs", tmp_path / "own results", foreign=True)
+    assert len(new) == 1 and not refused
 
 
 def test_trials_of_other_values_stay_where_they_are_unless_their_table_is_published(repository, own, tmp_path):

@@ -5,12 +5,13 @@ import shlex
 from dataclasses import asdict, replace
 
 import pytest
-from fakes import make_record, make_results, store, written_in
+from fakes import make_record, make_results, store, with_validation, written_in
 from scipy.stats import binomtest
 from tiny import TINY, make_experiment
 
 from reproductions import cifar_table, export
 from reproductions.bag_of_tricks import refinements
+from reproductions.experiments import EXPERIMENTS
 from reproductions.finetune import experiment as finetune
 from reproductions.harness import cli
 from reproductions.harness.experiment import RowResult, Variant
@@ -18,7 +19,8 @@ from reproductions.harness.launched import launched_tables, note_tables
 from reproductions.harness.recorded import summarize
 from reproductions.harness.records import Pool, read_pool
 from reproductions.harness.reporting import sweep
-from reproductions.harness.reporting.page import make_page
+from reproductions.harness.reporting.curves import learning_curves
+from reproductions.harness.reporting.page import make_page, write_report
 from reproductions.harness.settings import combinations, parse_settings, parse_sweep
 
 TABLE = cifar_table.EXPERIMENT
@@ -231,11 +233,6 @@ def test_a_name_is_either_set_or_swept():
 SWEEP = sweeping("learning_rate=0.05,0.1,0.2 weight_decay=1e-4,5e-4", "smoke", settings=("momentum=0.8",))
 
 
-def with_validation(record, error):
-    curve = [{**point, "validation_error": error} for point in record["curve"]]
-    return record | {"curve": curve, "final": curve[-1], "best": {**record["best"], "validation_error": error}}
-
-
 def page_of(tmp_path, errors, variant=SWEEP, experiment=TABLE):
     """The page of validation errors by row and combination, each a list by seed; the test errors are 77."""
     runs = {}
@@ -330,3 +327,25 @@ def test_a_table_shows_the_validation_error_where_it_was_measured(tmp_path):
     results = make_results(TABLE, Variant("smoke"), {"resnet8": [9.0]}, tmp_path / "none", {})
     other = make_page(TABLE, Variant("smoke"), results, tmp_path)
     assert "validation" not in other.write([other.net()])[0].read_text()
+
+
+@pytest.mark.parametrize("setting", ["iterations=20", "momentum=0.8", "temperature=3", "warmup_learning_rate=0.01"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda one: one.name)
+def test_every_table_is_written_with_other_values(experiment, setting, tmp_path, no_plots):
+    changed = variant(setting, profile="smoke")
+    runs = {changed.apply(row.run(seed)) for row in experiment.rows_of(changed) if not row.unfit for seed in range(3)}
+    runs |= {need for run in runs for need in run.needs.values()}
+    store(tmp_path / "records", *(make_record(run, 20.0 + run.seed) for run in runs))
+    pool = read_pool(tmp_path / "records")
+    results = experiment.results(changed, 3, pool, Pool(tmp_path / "none"))
+    (page, *_) = write_report(experiment, changed, results, tmp_path) or [None]
+    assert page is None or not runs or f"with {setting}" in page.read_text()
+
+
+def test_drops_after_the_last_iteration_are_not_drawn(tmp_path):
+    for setting, drawn in (("iterations=80", 1), ("iterations=40", 0), ("iterations=100", 2)):
+        changed = variant(setting, profile="smoke")
+        row = TABLE.rows_of(changed)[0]
+        store(tmp_path / setting, *(make_record(changed.apply(row.run(seed)), 20.0) for seed in range(2)))
+        results = TABLE.results(changed, 2, read_pool(tmp_path / setting), Pool(tmp_path / "none"))
+        assert written_in(learning_curves({"nets": results}, changed)).count("÷ 10") == drawn

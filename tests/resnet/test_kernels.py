@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from examples.stochastic_depth import StochasticDepth
 from reproductions.layer_responses.responses import response_deviations
 from resnet import kernels
 from resnet.data.dataset import ImageDataset
@@ -435,6 +436,33 @@ def test_names_tell_which_nets_the_kernels_are_made_for(model, options):
     with torch.device("meta"):
         fits = nets.find(create_model(model, **options)) is not None
     assert kernels.made_for(model, options, "bf16") == fits and not kernels.made_for(model, options, "fp32")
+
+
+def _another_conv(net):
+    net.layer2[0].conv1 = nn.Sequential(net.layer2[0].conv1)
+
+
+def _another_stage(net):
+    net.layer2 = nn.ModuleList(net.layer2)
+
+
+def _another_way(net):
+    net.layer2[0].forward = lambda x: x
+
+
+def _dropped_branches(net):
+    StochasticDepth().model(net)
+
+
+@pytest.mark.parametrize("change", [_another_conv, _another_stage, _another_way, _dropped_branches])
+def test_a_net_with_a_module_of_a_plugins_takes_pytorchs_way(change):
+    for name in ("cifar_resnet8", "cifar_bottleneck11"):
+        net = make_net(name)
+        assert nets.find(net) is not None
+        change(net)
+        if change is not _another_conv or name == "cifar_resnet8":  # 1x1 convolutions are called in any case
+            assert nets.find(net) is None
+    assert nets.find(nn.Sequential(make_net("cifar_resnet8"))) is None
 
 
 def test_fused_kernels_are_refused_where_they_cant_run(monkeypatch):

@@ -51,6 +51,7 @@ def test_images_are_those_that_a_run_is_tested_on_bit_for_bit_after_a_way_over_a
     assert tuple(own.mean.shape) == shapes.get(recipe.normalization, (3,))
 
 
+@pytest.mark.filterwarnings("error")
 def test_one_image_and_a_batch_in_all_layouts(data):
     convert = of_resident_data(data, Recipe())
     batch = drawn(4, 32, 32, 3)

@@ -1,5 +1,7 @@
 """A run's identity: the same wherever it is computed, another one for whatever changes the result."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +9,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from resnet.plugins import Plugin
 from resnet.recipe import Recipe
 from resnet.run import Run, canonical_json
 
@@ -66,6 +69,7 @@ OTHER_RECIPES = {
     "hard_weight": 0.5,
     "statistics_batches": 391,
     "jittered": "hue",
+    "plugins": (Plugin("examples.cutmix:CutMix"),),
 }
 # What a change of one field needs to have a meaning.
 BASE_RUNS = {
@@ -94,9 +98,23 @@ def test_identity_is_pinned(run, identity):
     assert run.short_id == identity[:16]
 
 
+SPECIFICATIONS = [  # the digest of the text, with its order
+    (PINNED[0][0], "5dafb6bcb2ddf8ee3255c12d802fe9c89870eb36dcd2312bb0d16b9942e188cf"),
+    (
+        Run("cifar_resnet20", Recipe(temperature=10), teacher=Run("cifar_resnet32")),
+        "a989b35b5d13adb8713a9cbaa1a29e5e9ebd9a50876c153d63ad3e25c89ea17b",
+    ),
+]
+
+
+@pytest.mark.parametrize(("run", "digest"), SPECIFICATIONS)
+def test_specification_without_plugins_and_arrays_is_pinned(run, digest):
+    assert hashlib.sha256(json.dumps(run.specification()).encode()).hexdigest() == digest
+
+
 def test_every_field_makes_another_identity():
     assert set(OTHER_RECIPES) == {field.name for field in fields(Recipe)}
-    assert set(OTHER_RUNS) == {field.name for field in fields(Run)} - {"recipe", "teacher", "task"}
+    assert set(OTHER_RUNS) == {field.name for field in fields(Run)} - {"recipe", "teacher", "arrays", "task"}
     run, teacher = Run("cifar_resnet20"), Run("cifar_resnet32")
     others = [replace(run, **{name: value}) for name, value in OTHER_RUNS.items()]
     for name, value in OTHER_RECIPES.items():

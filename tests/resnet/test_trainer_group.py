@@ -13,6 +13,7 @@ from resnet.data.resident import ResidentData
 from resnet.data.synthetic import make_synthetic
 from resnet.distributed import ALONE, Group, join
 from resnet.models import create_model
+from resnet.plugins import Plugin
 from resnet.recipe import Recipe
 from resnet.run import Run
 from resnet.trainer import Trainer
@@ -33,9 +34,11 @@ STOPPED = replace(RUN, seed=2)
 TRICKS = replace(RECIPE, warmup_learning_rate=None, batch_size=12, milestones=(), schedule="cosine", linear_warmup=3,
                  learning_rate=0.01, mixup=0.2, label_smoothing=0.1, temperature=4.0)  # fmt: skip
 TEACHER = create_model("cifar_resnet8", generator=torch.Generator().manual_seed(0)).state_dict()
+PLUGINS = Plugin("examples.stochastic_depth:StochasticDepth"), Plugin("examples.ema:EMA", decay=0.5)
 TRICKY = {  # mixup's pairs stay together, and BN's groups of 4 are 1 for one process and 2 for the other
     "tricks": Run("cifar_resnet8", TRICKS, "synthetic", teacher=Run("cifar_resnet8", RECIPE, "synthetic")),
     "groups": Run("cifar_resnet8", replace(TRICKS, batch_norm_size=4, temperature=None), "synthetic"),
+    "plugins": Run("cifar_resnet8", replace(TRICKS, batch_norm_size=4, temperature=None, plugins=PLUGINS), "synthetic"),
 }
 
 

@@ -27,6 +27,7 @@ from resnet.weights import (
     Architecture,
     WeightsError,
     find_architecture,
+    find_small_architecture,
     fitting_architectures,
     load_network,
     read_weights,
@@ -457,3 +458,53 @@ def test_the_names_are_torchvisions(name, tmp_path, monkeypatch):
 def test_other_names_are_refused():
     with pytest.raises(WeightsError, match="unknown weights torchvision:vgg16; known are: torchvision:resnet18, "):
         torchvision_file("vgg16")
+
+
+# ------------------------------------------------------------------------------------------- networks for small images
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cifar_resnet14", {"shortcut": "B"}),
+        ("cifar_resnet8", {"shortcut": "C", "num_classes": 100}),
+        ("cifar_resnet8", {"shortcut": "B", "conv_bias": True}),
+        ("cifar_bottleneck11", {"variant": "c"}),
+        ("cifar_bottleneck11", {"variant": "d"}),
+        ("resnet18", {"small_stem": True, "num_classes": 10}),
+    ],
+)
+def test_weights_tell_their_network_for_small_images(name, options):
+    found = find_small_architecture(create_model(name, **options).state_dict())
+    assert found.model == name and options.items() <= found.options.items()
+    load_network(create_model(name, **options).state_dict(), found)
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({"model": "cifar_resnet8"}, "cifar_resnet8"),
+        ({"model": "cifar_plain8"}, "cifar_plain8"),
+        ({"file": "my_plain8.th"}, "cifar_plain8"),
+        ({"options": {"shortcut_padding": "both"}}, "cifar_resnet8 shortcut_padding=both"),
+        ({"model": "cifar_resnet8", "options": {"zero_gamma": True}}, "cifar_resnet8 zero_gamma=True"),
+    ],
+)
+def test_what_small_networks_weights_leave_open_is_settled(asked, found):
+    assert str(find_small_architecture(create_model("cifar_resnet8").state_dict(), **asked)) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "message"),
+    [
+        ("cifar_resnet8", {}, "fit cifar_resnet8 or cifar_resnet8 shortcut_padding=both or cifar_plain8, .* choose"),
+        ("cifar_bottleneck11", {}, "fit cifar_bottleneck11 or cifar_bottleneck11 variant=b, .*--option variant=b"),
+        ("cifar_resnet8", {"options": {"shortcut": "B"}}, "and cifar_plain8, but not with these options"),
+        ("cifar_resnet8", {"model": "cifar_resnet14"}, "do not fit cifar_resnet14: 30 missing .*; they fit cifar_r"),
+        ("resnet18", {}, "the weights fit no network for small images .*; nearest is resnet18; name the expected"),
+        ("mnist_residual", {}, "fit no network for small images"),
+    ],
+)  # fmt: skip
+def test_small_networks_that_are_not_certain(name, asked, message):
+    with pytest.raises(WeightsError, match=message):
+        find_small_architecture(create_model(name).state_dict(), **asked)

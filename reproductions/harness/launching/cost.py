@@ -11,13 +11,13 @@ import torch
 
 from reproductions.harness import provenance
 from reproductions.harness.records import Pool, device_seconds, segments
-from resnet.data import FOLDERS, IMAGE_SHAPES, ImageDataset, place
+from resnet.data import FOLDERS, IMAGE_SHAPES, Arrays, ImageDataset, place
 from resnet.data.canvas import make_canvases
 from resnet.data.resident import ResidentData
 from resnet.data.scenes import LAYOUTS
 from resnet.data.synthetic import make_synthetic
 from resnet.device import resolve_precision, synchronized_time, threads
-from resnet.models import create_model
+from resnet.hooks import build
 from resnet.models.complexity import multiply_adds
 from resnet.run import Run
 from resnet.tasks import Task
@@ -41,13 +41,15 @@ class Work(NamedTuple):
     teacher: str | None
     image_size: int | None  # of image folders
     fused: bool  # kernels
-    task: Task | None
+    plugins: tuple[str, ...] = ()
+    task: Task | None = None
 
     def __str__(self) -> str:
         parts = [" ".join([self.model, *(f"{name}={value}" for name, value in self.options)])]
         parts += [] if self.batch_size == 128 else [f"batch {self.batch_size}"]
         parts += [] if self.precision == "auto" else [self.precision]
         parts += ["fused kernels"] if self.fused else []
+        parts += [] if not self.plugins else [f"with {' and '.join(self.plugins)}"]
         parts += [] if self.teacher is None else [f"taught by {self.teacher}"]
         parts += [] if self.task is None else [self.task.name]
         return ", ".join(parts)
@@ -63,6 +65,7 @@ def work_of(run: Run) -> Work:
         run.teacher and run.teacher.model,
         run.recipe.image_size if run.data in FOLDERS else None,
         run.recipe.kernels == "fused",
+        tuple(map(str, run.recipe.plugins)),
         run.task and replace(run.task, backbone=None),  # whose weights cost the steps nothing
     )
 
@@ -126,8 +129,9 @@ def measured_rate(run: Run, device: torch.device, steps: int = 2) -> Rate | None
     recipe, most = run.recipe, _CPU_BATCH.get(run.recipe.precision, _CPU_BATCH_ELSE)
     if device.type == "cpu" and recipe.batch_size > most:
         recipe = replace(recipe, batch_size=most, batch_norm_size=None)
-    teacher = run.teacher and create_model(run.teacher.model, **run.teacher.model_options).state_dict()
-    run = replace(run, recipe=recipe, train_images=None, pretrained=None)  # which costs the steps nothing
+    teacher = run.teacher and build(run.teacher, data.num_classes).state_dict()
+    # The pre-training costs the steps nothing.
+    run = replace(run, recipe=recipe, train_images=None, pretrained=None, arrays=run.arrays and Arrays.of(data))
     return _rate_of(Trainer(run, ResidentData(data, None, device), teacher=teacher), steps)
 
 

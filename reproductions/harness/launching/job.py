@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,8 @@ class Job:
     """A call of :func:`execute` in a process of submitit's, starting with the run number ``first``.
 
     A job may train any of the launch's runs, so another job's unfinished runs are not lost. ``code`` is the identity of
-    the submitted code: a job with other code raises RuntimeError.
+    the submitted code: a job with other code raises RuntimeError. ``folders``: the folders that the launch imports
+    modules from, such as the folder of its script, where the job finds plugins.
 
     On submitit's signal (the time limit, preemption) it writes checkpoints, then leaves requeueing to submitit.
     """
@@ -34,11 +36,13 @@ class Job:
     first: int = 0
     threads: int | None = None
     code: dict | None = None
+    folders: tuple[str, ...] = ()
 
     def __call__(self) -> Outcome:
         import submitit
 
         self._check_code()
+        sys.path += [folder for folder in self.folders if folder not in sys.path]
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         environment = submitit.JobEnvironment()
@@ -70,6 +74,11 @@ class Job:
         if self.code is not None and here != self.code:
             submitted, found = (provenance.describe(code) for code in (self.code, here))
             raise RuntimeError(f"the job was submitted with {submitted}, but found {found}; launch it again")
+
+
+def import_folders() -> tuple[str, ...]:
+    """List the folders that this process imports modules from, for :class:`Job`."""
+    return tuple(dict.fromkeys(os.path.abspath(folder) for folder in sys.path if os.path.isdir(folder or ".")))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import submitit
 
 from reproductions.harness import provenance
 from reproductions.harness.launching.claims import claim_number, owned
-from reproductions.harness.launching.job import Job
+from reproductions.harness.launching.job import Job, import_folders
 from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.private import check_private
 from reproductions.harness.launching.progress import Display
@@ -100,7 +100,8 @@ class _Queue:
             if not waiting:
                 return
             count = (self.execution.pack or 1) if slot.gpu is not None else 1  # a processor trains one by one
-            job = Job(self.runs, self.paths, self.execution, self.runs.index(waiting[0]), slot.threads, self.code)
+            first = self.runs.index(waiting[0])
+            job = Job(self.runs, self.paths, self.execution, first, slot.threads, self.code, import_folders())
             self._claims[slot] = self._count_claims()
             try:
                 self.running[slot] = _submit(job, slot)

@@ -9,6 +9,7 @@ from reproductions.harness.records import ORIGIN, SCHEMA, best_point
 from resnet import checkpoint
 from resnet.files import write_atomically
 from resnet.models import count_parameters
+from resnet.plugins import imported_versions
 from resnet.run import ROLES
 from resnet.trainer import Trainer
 
@@ -73,11 +74,16 @@ def _newest_checkpoint(folder: Path) -> int | None:
 
 
 def origin(trainer: Trainer, code: dict) -> dict:
-    """Describe this process for a segment of a record: hardware, precision, versions, code."""
+    """Describe this process for a segment of a record: hardware, precision, versions, code.
+
+    The versions of a run with plugins contain the versions of the distributions that these import.
+    """
+    plugins = trainer.recipe.plugins
+    imports = {"imports": imported_versions(plugins)} if plugins else {}
     return {
         "hardware": provenance.hardware(trainer.device, trainer.threads, trainer.group.size),
         "precision": trainer.precision,
-        "versions": provenance.versions(trainer.kernels),
+        "versions": provenance.versions(trainer.kernels) | imports,
         "code": code,
     }
 

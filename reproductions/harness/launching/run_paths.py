@@ -42,6 +42,11 @@ class RunPaths:
         """submitit's folder, with the jobs' input, output and logs."""
         return self.out / "work" / "jobs"
 
+    @property
+    def arrays(self) -> Path:
+        """The folder of data sets that were given as arrays."""
+        return self.out / "work" / "data"
+
     def work(self, run: Run) -> Path:
         return self.out / "work" / run.short_id
 

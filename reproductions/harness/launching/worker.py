@@ -29,11 +29,13 @@ from reproductions.harness.launching.run_paths import RunPaths, Status, failures
 from reproductions.harness.record_files import RecordError, outcome, record_path
 from reproductions.harness.records import read_record, write_record
 from resnet import checkpoint
-from resnet.data import FOLDERS, Data, DataError, load, place
+from resnet.data import FOLDERS, Data, DataError, arrays, load, place
 from resnet.device import DeviceLost, find_device
 from resnet.distributed import ALONE, Group
+from resnet.draws import DrawsError
 from resnet.files import remove_unfinished, write_atomically
 from resnet.packing import Pack
+from resnet.plugins import PluginError
 from resnet.progress import Progress
 from resnet.run import Run
 from resnet.trainer import Trainer
@@ -254,7 +256,15 @@ class _Worker:
                         take_back_start(self.paths.work(run), begun.starts)
                     raise
                 self._fail(run, traceback.format_exc())
-            except (DataError, RecordError, NeedError, WeightsError, checkpoint.CheckpointError) as error:
+            except (
+                DataError,
+                RecordError,
+                NeedError,
+                PluginError,
+                DrawsError,
+                WeightsError,
+                checkpoint.CheckpointError,
+            ) as error:
                 self._fail(run, str(error))
             except checkpoint.MismatchError as error:
                 folder, way = self.paths.work(run), _GO_ON.get(error.what, "continue it where it was begun")
@@ -310,7 +320,7 @@ class _Worker:
         tests = {} if trainer.diverged else trainer.final_tests()
         record = make_record(trainer, history, tests, begun.starts)
         if self.group.rank == 0:
-            write_atomically(self.paths.weights(run), checkpoint.pack(trainer.model.state_dict()))
+            write_atomically(self.paths.weights(run), checkpoint.pack(trainer.evaluated().state_dict()))
             path = write_record(self.paths.records, record)
             checkpoint.remove(folder)
             notes = [folder / name for name in ("status.json", "starts.json", CURVE)]
@@ -320,9 +330,10 @@ class _Worker:
         return record
 
     def _data_of(self, run: Run) -> Data:
-        key = (run.data, run.train_images)
+        key = (run.data, run.arrays, run.train_images)
         if key not in self._data:
-            dataset = load(run.data, self.paths.data)
+            given = run.arrays and arrays.read(run.data, run.arrays, self.paths.arrays)
+            dataset = given or load(run.data, self.paths.data)
             self._data = {key: place(dataset, run.train_images, self.device, workers=torch.get_num_threads())}
         return self._data[key]
 

@@ -63,7 +63,8 @@ def learning_curves(
         axis.set(xlim=(0, MARGIN * last / unit), ylim=limits(panel.values() if title in apart else together))
         axis.set_xlabel("iterations (thousands)" if unit > 1 else "iterations")
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
-        mark_drops(axis, {milestone / unit for r in panel.values() for milestone in r.row.recipe.milestones})
+        drops = {drop for r in panel.values() for drop in r.row.recipe.milestones if drop < r.row.recipe.iterations}
+        mark_drops(axis, {drop / unit for drop in drops})
         for place, result in panel.items():
             draw_curves(axis, result, place, unit)
         _label_ends(axis, panel)

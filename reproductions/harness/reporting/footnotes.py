@@ -104,10 +104,13 @@ def teacher_notes(variant: Variant, results: list[RowResult], metric: str) -> li
 
 def data_notes(records: list[dict]) -> list[str]:
     """Which data, by the digest of their arrays; plain where they are not the official files."""
+    given = {r["data"]["name"] for r in records if r["specification"].get("arrays")}
     copies = Counter((r["data"]["name"], r["data"]["official"], r["data"]["sha256"]) for r in records)
     notes = []
     for (name, official, digest), n in sorted(copies.items()):
-        if name.startswith("synthetic"):
+        if name in given:
+            what = f"{name}, given as arrays"
+        elif name.startswith("synthetic"):
             what = "synthetic images made by the code"
         else:
             said = "the official files of {}" if official else "a copy of {} that is **not the official files**"

@@ -138,7 +138,7 @@ def validation_errors(nets: dict[str, list[RowResult]], page: Page) -> Figure | 
     data = [result.row.data for own in nets.values() for result in own]
     columns = min(2, len(nets))
     width, lines = (SINGLE, 1) if len(nets) == 1 else (DOUBLE, -(-len(nets) // 2))
-    height = lines * (0.6 + 0.22 * tallest)
+    height = lines * max(1.5, 0.9 + 0.22 * tallest)
     figure, axes = make_figure(width, height, [*nets], page.variant, data, columns, share_y=False, grid="x")
     legend: dict[str, object] = {}
     for axis, own in zip(axes, nets.values(), strict=True):

@@ -14,14 +14,14 @@ import submitit
 from reproductions.harness import provenance
 from reproductions.harness.launching.budget import Budget
 from reproductions.harness.launching.claims import claim
-from reproductions.harness.launching.job import Job
+from reproductions.harness.launching.job import Job, import_folders
 from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.private import check_private
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.run_paths import RunPaths, failures, unfinished
 from reproductions.harness.launching.signals import stop_on_signals
 from reproductions.harness.launching.slurm import queue
-from reproductions.harness.launching.slurm.snapshot import take
+from reproductions.harness.launching.slurm.snapshot import PLUGINS, take
 from reproductions.harness.launching.slurm.submissions import (
     Submission,
     last_words,
@@ -159,15 +159,16 @@ def _submit(
     words if the array is not accepted.
     """
     check_private(paths.jobs)
-    code = take(paths.out / "work" / "code")
+    code = take(paths.out / "work" / "code", {plugin for run in runs for plugin in run.recipe.plugins})
     execution = ExecutionOptions(
         options.pack, options.device, False, uuid.uuid4().hex, options.max_starts, options.budget
     )
     parameters = options.slurm.submitit_parameters()
     if (minutes := options.budget.minutes) is not None:
         parameters["timeout_min"] = math.ceil(minutes + options.slurm.signal_seconds / 60) + _MARGIN_MINUTES
-    where = shlex.quote(str(code))
-    parameters["slurm_setup"] = [*parameters["slurm_setup"], f"cd {where}", f"export PYTHONPATH={where}"]
+    modules = ":".join(str(path) for path in (code, code / PLUGINS) if path == code or path.exists())
+    setup = [f"cd {shlex.quote(str(code))}", f"export PYTHONPATH={shlex.quote(modules)}"]
+    parameters["slurm_setup"] = [*parameters["slurm_setup"], *setup]
     identity, threads = provenance.code_identity(), parameters["cpus_per_task"]
     pack = options.pack if options.pack and options.slurm.processes == 1 else 1  # several processes train one by one
     starts = range(0, len(begun), pack)
@@ -182,7 +183,8 @@ def _submit(
         executor = submitit.AutoExecutor(paths.jobs, cluster="slurm", slurm_max_num_timeout=_NEVER, slurm_python=python)
         executor.update_parameters(name=f"resnet-{options.experiment}", **parameters)
         with _outside_of_any_job():
-            jobs = executor.submit_array([Job(runs, paths, execution, first, threads, identity) for first in firsts])
+            shared = threads, identity, import_folders()
+            jobs = executor.submit_array([Job(runs, paths, execution, first, *shared) for first in firsts])
     except (submitit.core.utils.FailedJobError, RuntimeError, NameError, TypeError) as error:
         asked = " ".join(f"{name}={value}" for name, value in parameters.items())
         text = f"nothing was submitted to SLURM: {error}\nasked for: {len(firsts)} jobs with {asked}"

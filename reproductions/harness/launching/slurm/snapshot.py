@@ -6,18 +6,23 @@ import os
 import shlex
 import shutil
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from reproductions.harness import provenance
 from reproductions.harness.launching.private import check_private
 from resnet.files import write_atomically
+from resnet.plugins import Plugin, sources_outside
+
+PLUGINS = "plugins"  # the folder of the copy that plugins' own packages are copied to
 
 
-def take(folder: Path) -> Path:
-    """Copy the code into ``folder/<digest>`` and return that folder; an equal copy there is used again.
+def take(folder: Path, plugins: Collection[Plugin] = ()) -> Path:
+    """Copy the code and the packages of ``plugins`` into ``folder/<digest>`` and return that folder.
 
-    The digest, 16 hexadecimal digits, is of all the code and of its commit. A process runs the copy if it is the
-    working directory and first in PYTHONPATH, and its records name the copied code. Raises ValueError, with the remedy,
+    An equal copy there is used again. The digest, 16 hexadecimal digits, is of all the code and of its commit. A
+    process runs the copy if it is the working directory and first in PYTHONPATH, followed by its folder PLUGINS, and
+    its records name the copied code. Raises ValueError, with the remedy,
     if an equal copy has been changed, if the code is edited during the copy, or if others can write to ``folder``;
     OSError if the copy cannot be written.
     """
@@ -26,6 +31,9 @@ def take(folder: Path) -> Path:
     if identity != provenance.code_identity() or identity["resnet_sha256"] != provenance.resnet_digest(files):
         raise ValueError("the code was edited while it was copied for the jobs; start again")
     described = {**identity, "sources_sha256": provenance.sources_digest(files)}
+    if outside := {f"{PLUGINS}/{name}": text for name, text in sources_outside(plugins).items()}:
+        described["plugins_sha256"] = provenance.sources_digest(outside)
+        files |= outside
     files[provenance.CODE_FILE] = json.dumps(described, indent=1).encode()
     snapshot = folder / hashlib.sha256(files[provenance.CODE_FILE]).hexdigest()[:16]
     check_private(folder)
@@ -52,7 +60,9 @@ def _write(files: dict[str, bytes], snapshot: Path) -> None:
 
 def _verify(files: dict[str, bytes], snapshot: Path) -> None:
     try:
-        present = provenance.source_files(snapshot)
+        own = (path for path in (snapshot / PLUGINS).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        present = {path.relative_to(snapshot).as_posix(): path.read_bytes() for path in own}
+        present |= provenance.source_files(snapshot)
         present[provenance.CODE_FILE] = (snapshot / provenance.CODE_FILE).read_bytes()
     except OSError as error:
         present = {str(error): b""}
