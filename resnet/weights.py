@@ -77,10 +77,12 @@ def torchvision_file(name: str) -> Path:
         raise WeightsError(f"unknown weights {TORCHVISION}{name}; known are: {known}")
     from torchvision.models import get_model_weights
 
-    versions = get_model_weights(model).__members__
-    if version and version not in versions:
-        raise WeightsError(f"unknown weights {TORCHVISION}{name}; {model} has: {', '.join(versions)}")
-    url = versions[version or "IMAGENET1K_V1"].url
+    versions = get_model_weights(model)
+    try:
+        url = versions[version or "IMAGENET1K_V1"].url
+    except KeyError as error:
+        known = ", ".join(one.name for one in versions)
+        raise WeightsError(f"unknown weights {TORCHVISION}{name}; {model} has: {known}") from error
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     (digest,) = re.findall(r"-([0-9a-f]{8,})\.", path.name)  # its first digits
     if not path.exists():
