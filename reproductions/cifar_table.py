@@ -304,6 +304,7 @@ def on_cifar100(experiment: Experiment, rows: Callable[[str, str], list[Row]]) -
         rows=lambda profile: rows(profile, "cifar100"),
         headline=None,
         claims=None,  # the paper makes none on these data
+        overview=None,
         dataset="cifar100",
         protocol="the protocol of He et al. 2015, section 4.2",
         epilog=NOT_RUN,

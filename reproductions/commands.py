@@ -151,7 +151,7 @@ def _publish(options: argparse.Namespace, console: Console) -> int:
         return int(bool(refused))
     new, refused = publish.publish(options.out / "records", PUBLISHED, PUBLISHED_TABLES)
     _say_published(new, refused, console)
-    measured, unfit = publish.publish_measurements(options.out, PUBLISHED)
+    measured, unfit = publish.publish_measurements(EXPERIMENTS, options.out, PUBLISHED)
     _say_published(measured, unfit, console)
     if measured or unfit:
         console.print(f"{len(measured)} measurements of final networks published, {len(unfit)} refused")

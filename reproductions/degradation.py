@@ -14,6 +14,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from reproductions import headline
 from reproductions.cifar_table import data_for, not_run_section, on_cifar100, recipe_for, reported_key
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.reporting.claims import Claim, Finding, claims_numbers, claims_section, judge, trend
@@ -123,6 +124,7 @@ EXPERIMENT = Experiment(
     rows=rows,
     report=report,
     claims=lambda page: of_findings(judged(page)),
+    overview=headline.write,
 )
 EXPERIMENTS = {"cifar10": EXPERIMENT, "cifar100": on_cifar100(EXPERIMENT, rows)}
 

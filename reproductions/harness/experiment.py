@@ -252,7 +252,11 @@ class Experiment:
     ``measure`` measures the runs' final networks before the report, for a report that needs more than records and the
     errors on exact test images, which are measured for all experiments. It takes the completed runs' records, the
     :class:`~reproductions.harness.launching.run_paths.RunPaths`, a device, and the time after which it starts nothing
-    more, writes files, and returns the problems.
+    more, writes files, and returns the problems. ``measurements``: the kinds of
+    :class:`~reproductions.harness.measurements.Measurement` that it makes, which are published beside the records.
+
+    ``overview`` draws a plot of all profiles for the README. It takes the experiment, the folder of the plots and all
+    published records, and returns the files.
     """
 
     name: str
@@ -270,6 +274,8 @@ class Experiment:
     epilog: str = ""
     protocol: str = PROFILES["paper"]
     measure: Callable[[list[dict], Any, torch.device, float], list[str]] | None = None
+    measurements: tuple = field(default=(), hash=False)
+    overview: "Callable[[Experiment, Path, Pool], list[Path]] | None" = None
     datasets: dict[str, Callable[[], Any]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self):

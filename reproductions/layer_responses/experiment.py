@@ -81,4 +81,5 @@ EXPERIMENT = Experiment(
     headline=headline,
     claims=found,
     measure=RESPONSES.make_missing,
+    measurements=(RESPONSES,),
 )
