@@ -189,7 +189,8 @@ def spread_found(page: Page) -> list[Found]:
     theirs, samples = _spreads(page)
     if len(theirs) < 2:
         return []
-    counts, seeds = tuple(map(len, samples.values())), max(result.seeds for result in page.results)
+    counts, wanted = tuple(map(len, samples.values())), max(result.seeds for result in page.results)
+    seeds = min(counts) if min(counts) >= intervals.FEWEST else wanted
     p = intervals.spread_p([*samples.values()])
     power = intervals.spread_power([float(number.std) for number in theirs], seeds)
     said = "" if p is None else "shown" if p < 1 - intervals.LEVEL else "not shown"

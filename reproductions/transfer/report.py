@@ -34,10 +34,12 @@ def write(page: Page, metrics: tuple[str, ...]) -> list[Path]:
     steps = {metric: _steps(page, metric) for metric in metrics}
     findings = find(page)
     headings = {metric: f"What each step does to {METRICS[metric]}" for metric in metrics}
-    sections = [
-        compare.steps_section(own, page.variant, agreement, headings[metric]) for metric, own in steps.items() if own
-    ]
     every = [step for own in steps.values() for step in own]
+    sections = [
+        compare.steps_section(own, page.variant, agreement, headings[metric], compare.count_steps(every))
+        for metric, own in steps.items()
+        if own
+    ]
     shown = pictures.figure(page.results, page.variant, page.out)
     return [
         *page.write(columns, [*sections, claims_section(findings, NOTE)]),
@@ -75,11 +77,7 @@ def _base_accuracy(page: Page) -> list[Column]:
 def claims(task: str, variant: Variant) -> list[Claim]:
     """Return the paper's claims on the task, and on canvases that training on images helps at all."""
     without = "cosine" if variant.profile == "paper" else "efficient"
-    what = (
-        "label smoothing of the classifier"
-        if variant.profile == "paper"
-        else "cosine decay and label smoothing of the classifier"
-    )
+    what = f"training the classifier with {'' if variant.profile == 'paper' else 'cosine decay and '}label smoothing"
     name = "smoothing" if variant.profile == "paper" else "cosine_smoothing"
     first = "mean_iou" if task == "segmentation" else "map_11_point"
     trained = Claim("trained", f"a trained classifier is a better beginning than random weights: {METRICS[first]}",

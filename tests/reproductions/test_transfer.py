@@ -30,6 +30,7 @@ from reproductions.harness.recorded import summarize
 from reproductions.harness.records import RecordError, read_pool, read_record, record_path, seal, validate
 from reproductions.harness.reporting.frame import runs_frame
 from reproductions.harness.reporting.page import make_page, write_report
+from reproductions.harness.reporting.text import signed
 from reproductions.harness.status import show_status
 from reproductions.transfer import backbones, detection, pictures, protocol, report, segmentation
 from reproductions.transfer.pictures import PICTURES
@@ -173,6 +174,11 @@ def test_the_table_has_classifiers_values_paired_steps_and_claims(results, tmp_p
     own = {(line["step"], line["metric"]): line for line in csv.DictReader(steps.open())}
     assert float(own["efficient", "mean_iou"]["difference"]) == pytest.approx((5 + 4.5 + 5) / 3, abs=1e-4)
     assert own["smoothing", "mean_iou"]["after"] == "efficient" and own["smoothing", "mean_iou"]["pairs"] == "3"
+    for metric in ("mean_iou", "pixel_accuracy"):  # the text has the file's intervals
+        line = own["efficient", metric]
+        assert line["comparisons"] == "6", "of all steps in both metrics"
+        low, high = (signed(float(line[f"{end}_corrected"])) for end in ("low", "high"))
+        assert f"[{low}, {high}]" in text
     found = {line["claim"]: line for line in csv.DictReader(claims.open())}
     assert found["trained"]["statement"] == "shown, in the short profile"
     assert float(found["cosine_smoothing_harms_mean_iou"]["effect"]) == pytest.approx(2.0, abs=1e-4)
