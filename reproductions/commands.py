@@ -91,7 +91,10 @@ def _add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(value) for value in text.split(",")]
+    try:
+        return [float(value) for value in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 0.49,0.48,0.45") from None
 
 
 def _list(options: argparse.Namespace, console: Console) -> int:

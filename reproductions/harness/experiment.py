@@ -115,7 +115,9 @@ class Variant:
         ]
 
     def apply(self, run: Run) -> Run:
-        """Change a run, and the runs that it needs, to this variant."""
+        """Change a run, and the runs that it needs, to this variant. Raises ValueError for a run that can't be so."""
+        if self.sweep and run.task is not None:
+            raise ValueError(f"a sweep ranks by held-out images, and training for {run.task.name} holds out none")
         recipe = run.recipe if self.precision == "auto" else replace(run.recipe, precision=self.precision)
         fits = made_for(run.model, run.model_options, recipe.precision) and recipe.batch_norm_size is None
         if self.kernels != "auto" and fits and recipe.kernels == "auto":
@@ -174,6 +176,11 @@ class Row:
     def __post_init__(self):
         if self.data.startswith("synthetic"):
             object.__setattr__(self, "reported", None)
+
+    @property
+    def own_key(self) -> str:
+        """The key of the table's row, without a sweep's values."""
+        return self.key.removesuffix(f" {' '.join(self.swept)}")
 
     def run(self, seed: int) -> Run:
         """Make the row's run with this seed, including the runs that it needs."""
