@@ -175,12 +175,12 @@ def _spreads(page: Page) -> tuple[list[Reported], dict[str, list[float]]]:
 
 
 def judged(page: Page) -> list[Finding]:
-    """Return what the runs say of each step of depth."""
+    """Judge each step of depth by the runs."""
     return judge(depth_claims([result.row for result in page.results]), page.results, page.variant)
 
 
 def found(page: Page) -> list[Found]:
-    """Return what the runs say of depth, of the spread's growth with it, and of reported errors as best ones."""
+    """Return the findings on depth, on the spread's growth with it, and on reported errors as best ones."""
     return [*of_findings(judged(page)), *spread_found(page), *best_found(page)]
 
 

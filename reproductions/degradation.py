@@ -76,7 +76,7 @@ def report(page: Page) -> list[Path]:
 
 
 def judged(page: Page) -> list[Finding]:
-    """Return what the runs say of the claims."""
+    """Judge the claims by the runs."""
     plain, residual = ([r for r in page.results if r.row.key.startswith(kind)] for kind in KINDS)
     return judge(claims(plain, residual), page.results, page.variant)
 

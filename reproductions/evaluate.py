@@ -223,7 +223,7 @@ def _table(weights: Weights, dataset: ImageDataset, error: float, top5_error: fl
     if weights.record is not None or "test_error" in weights.card:
         columns["recorded"], note = _recorded(weights, dataset)
         notes.append(note)
-    numbers = _reported(weights.architecture, dataset.name)
+    numbers = reported_errors(weights.architecture, dataset.name)
     columns["reported"] = [numbers[0].described if numbers else NONE]
     if top5_error is not None:
         columns["top-5 error, %"] = [number(top5_error)]
@@ -258,7 +258,7 @@ def _run(record: dict) -> Run:
     return Run.from_specification(record["specification"])
 
 
-def _reported(architecture: Architecture, data: str) -> list[reported.Reported]:
+def reported_errors(architecture: Architecture, data: str) -> list[reported.Reported]:
     """List the test errors reported for a net of this kind and depth on these data, papers first."""
     if data not in DATA_NAMES or not architecture.model.startswith("cifar_"):
         return []

@@ -199,7 +199,7 @@ class Row:
 
 
 def _with_settings(row: Row, settings: Sequence[str]) -> Row:
-    """Return the row with these settings, itself if they change nothing: no paper reports what a changed row does.
+    """Return the row with these settings, itself if they change nothing: no paper reports on a changed row.
 
     The run that it is pretrained as, a row of the same table, has them too, but not if it is of another task; its
     teacher has not.
@@ -246,8 +246,8 @@ class Experiment:
     metric. ``headline`` takes the same page and returns a :class:`~reproductions.harness.reporting.page.Headline` for
     the index of all tables; None stands for the row with most runs.
 
-    ``claims`` takes the same page and returns what its runs say of the paper's claims, a
-    :class:`~reproductions.harness.reporting.found.Found` for each; None for a table without claims.
+    ``claims`` takes the same page and returns a :class:`~reproductions.harness.reporting.found.Found` for each of the
+    paper's claims; None for a table without claims.
 
     ``script``: the name of a script with several experiments, one per data set; ``dataset``: the experiment's name on
     its command line, None for the first. ``module`` is the module below ``reproductions`` to run, if it has another

@@ -57,7 +57,7 @@ def _steps(page: Page, metric: str) -> list[Step]:
 
 
 def _base_accuracy(page: Page) -> list[Column]:
-    """Return the columns of the classifiers' accuracies: the paper's, on ImageNet, and those of the records."""
+    """Return the columns of the classifiers' accuracies: the paper's, on ImageNet, and the records'."""
     metric = "top1_accuracy"
     heading = f"{METRICS[metric]} of the classifier"
     numbers = [next(iter(reported.in_paper(r.row.reported, METRICS[metric])), None) for r in page.results]
@@ -96,19 +96,19 @@ def claims(task: str, variant: Variant) -> list[Claim]:
 
 
 def find(page: Page) -> list[Finding]:
-    """Return what the runs say of the claims whose rows the page has."""
+    """Judge the claims whose rows the page has by the runs."""
     there = {result.row.key for result in page.results}
     task = page.results[0].row.task.name
     return judge([c for c in claims(task, page.variant) if there >= {*c.nets}], page.results, page.variant)
 
 
 def claimed(page: Page) -> list[Found]:
-    """Return what the runs say of the claims, for the page of all claims."""
+    """Return the findings on the claims, for the page of all claims."""
     return of_findings(find(page))
 
 
 def headline(page: Page) -> Headline:
-    """Return the paper's claim, with what the runs say of it; without the claim's rows, the last row."""
+    """Return the paper's claim with the finding on it; without the claim's rows, the last row."""
     findings = [finding for finding in find(page) if finding.claim.where]
     if not findings:
         last = page.results[-1]

@@ -1,4 +1,4 @@
-"""The page of all claims: what the runs of the paper and of the short profile say of each."""
+"""The page of all claims, with the findings of the paper and of the short profile on each."""
 
 from collections.abc import Collection, Sequence
 from textwrap import fill
