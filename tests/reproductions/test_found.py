@@ -109,7 +109,9 @@ def test_the_page_of_claims_follows_the_records(tmp_path):
     tables = [table for table in PUBLISHED_TABLES if table[0] in (degradation.EXPERIMENT, cifar_table.EXPERIMENT)]
     publish.write_published(tables, tmp_path / "results", read_pool(tmp_path / "records"))
     text = (tmp_path / "results" / "claims.md").read_text()
-    assert "- Shown by the paper's protocol: ResNet-20 has a lower test error than plain-20.\n" in text
+    title = "*Degradation of plain nets with depth on CIFAR-10*"
+    assert f"- Shown in the paper profile: {title}: ResNet-20 has a lower test error than plain-20.\n" in text
+    assert "- Shown in the short profile: nothing yet.\n" in text
     (line,) = (
         line for line in text.splitlines() if line.startswith("| ResNet-20 has a lower test error than plain-20")
     )

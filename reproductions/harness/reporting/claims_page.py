@@ -43,17 +43,29 @@ def write_claims(pages: Sequence[Page], written: Sequence[Page]) -> str:
 
 
 def _in_short(found: Collection[dict[str, tuple[Page, list[Found]]]]) -> str:
-    """Write three lines: the claims shown by the paper's protocol and in the short profile, and the others."""
-    lines, others = [], {CONTRADICTED: [], NOT_SHOWN: [], NOT_RESOLVABLE: [], NOT_RUN: []}
-    for profile, where in {"paper": "by the paper's protocol", "short": "in the short profile"}.items():
-        own = [one for profiles in found if profile in profiles for one in profiles[profile][1]]
-        shown = [one.text for one in own if one.statement == SHOWN]
-        lines.append(f"- Shown {where}: {'; '.join(shown) or 'nothing yet'}.\n")
-        for word, texts in others.items():
-            texts += [f"{one.text} ({where})" for one in own if one.statement.startswith(word)]
-    named = [f"{word.capitalize()}: {'; '.join(others[word])}. " for word in (CONTRADICTED, NOT_SHOWN) if others[word]]
-    counted = " and ".join(f"{len(others[word])} are {word}" for word in (NOT_RESOLVABLE, NOT_RUN))
-    return "".join(lines) + f"- {''.join(named)}Of the others, {counted}, both profiles counted.\n"
+    """Write three lines: the claims shown in the paper profile and in the short one, and the others.
+
+    Each stands behind its table's title, which names the data: they need not be the paper's.
+    """
+
+    def listed(word: str, profile: str) -> list[str]:
+        claims = {}
+        for page, own in (profiles[profile] for profiles in found if profile in profiles):
+            claims[page.experiment.title] = "; ".join(one.text for one in own if one.statement.startswith(word))
+        return [f"*{title}*: {texts}" for title, texts in claims.items() if texts]
+
+    text, both = "", ("paper", "short")
+    for profile in both:
+        text += f"- Shown in the {profile} profile: {'. '.join(listed(SHOWN, profile)) or 'nothing yet'}.\n"
+    text += "- "
+    for word in (CONTRADICTED, NOT_SHOWN):
+        claims = [
+            f"{one} (in the {profile} profile)" for profile in ("paper", "short") for one in listed(word, profile)
+        ]
+        text += f"{word.capitalize()}: {'. '.join(claims)}. " if claims else ""
+    statements = [one.statement for profiles in found for _, own in profiles.values() for one in own]
+    counted = (f"{sum(s.startswith(word) for s in statements)} are {word}" for word in (NOT_RESOLVABLE, NOT_RUN))
+    return f"{text}Of the others, {' and '.join(counted)}, both profiles counted.\n"
 
 
 def _section(profiles: dict[str, tuple[Page, list[Found]]], written: Sequence[Page]) -> str:
