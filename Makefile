@@ -4,7 +4,8 @@
 #   make gpu-check MINUTES=10     whether a new kind of GPU is safe to use, and how fast it is; ANEW=1 does it all again
 #
 # PROFILE=paper|short|smoke  LAUNCHER=auto|inline|local|slurm  SEEDS=5  ROWS=resnet20,resnet56  DATA=dir  OUT=runs
-# DATASET=cifar10|cifar100|imagenet (of bag of tricks)  TRAIN_IMAGES=45000  PRECISION=fp32|bf16|fp16  DEVICE=cuda:1
+# DATASET=cifar10|cifar100|imagenet (of bag of tricks), canvas|voc|ade20k (of transfer)  TRAIN_IMAGES=45000
+# BACKBONES="FILE ..." (of transfer)  PRECISION=fp32|bf16|fp16  DEVICE=cuda:1
 # KERNELS=library|fused (fused: not yet run on a GPU)  PACK=auto|8  SLOTS=2  YES=1  DRY_RUN=1
 # SET="weight_decay=5e-4 learning_rate=0.05": other values than the table's
 # SWEEP="learning_rate=0.05,0.1,0.2 weight_decay=1e-4,5e-4": all combinations, ranked on held-out training images
@@ -23,7 +24,7 @@ INSTALLED := $(VENV)/.installed
 
 # A misspelt variable would else be a run with other values than were asked for.
 VARIABLES := PROFILE LAUNCHER SEEDS ROWS DATA OUT DATASET TRAIN_IMAGES PRECISION KERNELS DEVICE PACK SLOTS YES DRY_RUN \
-	MINUTES ALL SLURM_PROFILE DETACH EXPERIMENT TO ANEW TRACK JSON PYTHON SET SWEEP
+	MINUTES ALL SLURM_PROFILE DETACH EXPERIMENT TO ANEW TRACK JSON PYTHON SET SWEEP BACKBONES
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
 $(if $(filter-out $(VARIABLES) MAKEFLAGS MAKEOVERRIDES -*-command-variables-*-,$(GIVEN)),$(error there is no variable \
 	$(filter-out $(VARIABLES),$(GIVEN)); the variables are: $(VARIABLES)))
@@ -38,13 +39,14 @@ LAUNCH_FLAGS = $(if $(LAUNCHER),--launcher '$(LAUNCHER)') $(if $(DATA),--data '$
 FLAGS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(ROWS),--rows '$(ROWS)') \
 	$(if $(DATASET),--dataset '$(DATASET)') $(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') \
 	$(if $(PRECISION),--precision '$(PRECISION)') $(if $(KERNELS),--kernels '$(KERNELS)') \
-	$(if $(SET),--set '$(SET)') $(if $(SWEEP),--sweep '$(SWEEP)') \
+	$(if $(SET),--set '$(SET)') $(if $(SWEEP),--sweep '$(SWEEP)') $(if $(BACKBONES),--backbones '$(BACKBONES)') \
 	$(if $(call on,$(YES)),--yes) $(LAUNCH_FLAGS)
 
 # A target for each table's script or folder: reproduce-cifar-table runs reproductions/cifar_table.py.
 TABLES := cifar-table degradation precision protocol-details layer-responses cifar-imagenet-stem mnist-residual finetune
 BAG_OF_TRICKS := bag-of-tricks-efficient bag-of-tricks-tweaks bag-of-tricks-refinements
-REPRODUCE := $(addprefix reproduce-,$(TABLES) $(BAG_OF_TRICKS) imagenet-table)
+TRANSFER := transfer-segmentation transfer-detection
+REPRODUCE := $(addprefix reproduce-,$(TABLES) $(BAG_OF_TRICKS) imagenet-table $(TRANSFER))
 
 OTHERS := reproduce-bag-of-tricks reproduce-all report check status cancel list plan publish export \
 	slurm-up slurm-down slurm-status venv test test-slow test-all lint bench gpu-check reliability
@@ -53,7 +55,7 @@ OTHERS := reproduce-bag-of-tricks reproduce-all report check status cancel list 
 
 help: ; @sed -n '/^$$/q;s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST)); echo "targets: $(REPRODUCE) $(OTHERS)"
 
-MODULE = $(subst bag_of_tricks_,bag_of_tricks.,$(patsubst imagenet_table,imagenet,$(subst -,_,$(1))))
+MODULE = $(subst transfer_,transfer.,$(subst bag_of_tricks_,bag_of_tricks.,$(patsubst imagenet_table,imagenet,$(subst -,_,$(1)))))
 RUN = $(BIN)/python -m reproductions.$(MODULE) $(FLAGS)
 
 $(REPRODUCE): reproduce-%: $(INSTALLED) ; @$(call RUN,$*)
@@ -70,6 +72,9 @@ else
 	@failed=; \
 	$(foreach table,$(TABLES) $(BAG_OF_TRICKS) imagenet-table,$(call RUN,$(table)) $(call OR_NOTE,$(table)) )\
 	$(foreach table,$(BAG_OF_TRICKS),$(call RUN,$(table)) --dataset imagenet $(call OR_NOTE,$(table)-imagenet) )\
+	$(foreach table,$(TRANSFER),$(call RUN,$(table)) $(call OR_NOTE,$(table)) )\
+	$(call RUN,transfer-segmentation) --dataset ade20k $(call OR_NOTE,transfer-segmentation-ade20k) \
+	$(call RUN,transfer-detection) --dataset voc $(call OR_NOTE,transfer-detection-voc) \
 	test -z "$$failed" || { echo "not complete:$$failed" >&2; exit 1; }
 endif
 

@@ -80,7 +80,7 @@ def _add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("weights", help="a file of weights, or the name of released ones, such as cifar_resnet20")
     add("--data", type=path_argument, default=DEFAULT_DATA, help="folder of the data (default: data)")
-    add("--dataset", choices=IMAGE_SHAPES, help="data set (default: from the weights, else cifar10)")
+    add("--dataset", choices=IMAGE_SHAPES, help="data set (default: from the weights, else cifar10 or cifar100)")
     add("--normalization", choices=NORMALIZATIONS, help="of the images, by statistics of the data's training images")
     add("--mean", type=_numbers, help="of the images instead, a number per channel from 0 to 1: 0.49,0.48,0.45")
     add("--std", type=_numbers, help="with --mean: what the channels are divided by")

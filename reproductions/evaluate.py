@@ -28,8 +28,8 @@ from reproductions.harness.reporting.text import NONE, markdown_table, number
 from reproductions.imagenet.evaluate_checkpoint import record_of
 from resnet import preprocessing
 from resnet.checkpoint import digest_of_weights
-from resnet.data import IMAGE_SHAPES, KNOWN_COPIES, DataError, ImageDataset, load, place
-from resnet.data.resident import TEST_BATCH
+from resnet.data import FOLDERS, IMAGE_SHAPES, KNOWN_COPIES, DataError, ImageDataset, load, place
+from resnet.data.resident import TEST_BATCH, TOP5_FROM
 from resnet.device import exact_kernels, find_device, resolve_precision
 from resnet.evaluate import count_wrong
 from resnet.models import changed_options, count_parameters
@@ -49,7 +49,8 @@ from resnet.weights import (
 )
 
 RELEASED = provenance.ROOT / "weights"
-DATA_NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}  # in reported.toml
+# In reported.toml: how data sets are called, and how their keys begin.
+DATA_NAMES = {"cifar10": ("CIFAR-10", ""), "cifar100": ("CIFAR-100", "cifar100_")}
 _CHOOSE = "--normalization, or --mean and --std"
 
 
@@ -85,10 +86,13 @@ def _evaluate(options: Namespace, console: Console) -> str:
     precision = resolve_precision(options.precision, device)
     weights = find_weights(options)
     model = load_network(weights.state, weights.architecture)
-    name = options.dataset or _trained_on(weights) or "cifar10"
-    if name not in IMAGE_SHAPES:
+    name = options.dataset or _trained_on(weights) or ("cifar100" if model.fc.out_features == 100 else "cifar10")
+    if name in FOLDERS:
         raise WeightsError(f"{weights.path} was trained on {name}, which is a folder of images; test it with: "
                            f"python -m reproductions.imagenet --evaluate-only {weights.path}")  # fmt: skip
+    if name not in IMAGE_SHAPES:  # arrays of one's own
+        raise WeightsError(f"{weights.path} was trained on {name}, which is not a data set of the suite; name one of "
+                           f"them with --dataset: {', '.join(IMAGE_SHAPES)}")  # fmt: skip
     dataset = load(name, options.data)
     if (outputs := model.fc.out_features) != dataset.num_classes:
         raise WeightsError(f"{weights.path} has {outputs:,} classes, but {name} has {dataset.num_classes:,}")
@@ -98,14 +102,15 @@ def _evaluate(options: Namespace, console: Console) -> str:
     model = model.to(device, memory_format=torch.channels_last)
     images = len(dataset.test_images)
     with exact_kernels(), console.status(f"{images:,} images"):
-        wrong = count_wrong(model, _batches(dataset, convert, device), precision).item()
+        top5 = dataset.num_classes >= TOP5_FROM
+        wrong = count_wrong(model, _batches(dataset, convert, device), precision, top5).tolist()
     where = "the CPU" if device.type == "cpu" else provenance.device_name(device)
     lines = [
         f"{weights.path}: {weights.architecture}, {count_parameters(model):,} parameters, "
         f"SHA-256 of the weights {digest_of_weights(model.state_dict())}",
         f"{name}: {images:,} test images, {_describe(dataset)}; {how}; {precision} on {where}",
     ]
-    return "\n".join([*lines, "", _table(weights, dataset, 100 * wrong / images)])
+    return "\n".join([*lines, "", _table(weights, dataset, *(100 * count / images for count in wrong))])
 
 
 def find_weights(options: Namespace) -> Weights:
@@ -124,6 +129,8 @@ def find_weights(options: Namespace) -> Weights:
     elif (record := record_of(path, state)) is not None:
         classes = {"num_classes": len(state["fc.bias"])} if "fc.bias" in state else {}
         run = record["specification"]
+        if (task := run.get("task")) is not None:
+            raise WeightsError(f"{path} holds a network for {task['name']}, but only classifiers are tested here")
         own = Architecture(run["model"], changed_options(run["model"], {**run["model_options"], **classes}))
     else:
         if options.model is None and not fitting_small_architectures(state) and (large := fitting_architectures(state)):
@@ -209,18 +216,21 @@ def _describe(dataset: ImageDataset) -> str:
     return f"not the official files{f' ({what})' if what else ''}"
 
 
-def _table(weights: Weights, dataset: ImageDataset, error: float) -> str:
+def _table(weights: Weights, dataset: ImageDataset, error: float, top5_error: float | None = None) -> str:
     """Return the error beside the recorded and the reported ones, with notes on their sources."""
     columns, notes = {"test error, %": [number(error)]}, []
     if weights.record is not None or "test_error" in weights.card:
         columns["recorded"], note = _recorded(weights, dataset)
         notes.append(note)
     numbers = _reported(weights.architecture, dataset.name)
-    paper = [each for each in numbers if each.source.origin == "paper"]
-    columns["reported"] = [paper[0].described if paper else NONE]
+    columns["reported"] = [numbers[0].described if numbers else NONE]
+    if top5_error is not None:
+        columns["top-5 error, %"] = [number(top5_error)]
+        recorded = weights.record["final"].get("test_top5_error") if weights.record else None
+        columns["top-5, recorded"] = [NONE if recorded is None else number(recorded)]
     notes += map(_source_note, numbers)
     if numbers and (options := _changes(weights.architecture)):
-        notes.append(f"The reported numbers are for a net without {options}.")
+        notes.append(f"This net has {options}; the reported numbers are of nets without, unless their source says so.")
     return markdown_table(columns) + "".join(f"{note}\n" for note in ["", *(f"- {note}" for note in notes)] if notes)
 
 
@@ -249,11 +259,11 @@ def _run(record: dict) -> Run:
 
 def _reported(architecture: Architecture, data: str) -> list[reported.Reported]:
     """List the test errors reported for a net of this kind and depth on these data, papers first."""
-    key = architecture.model.removeprefix("cifar_")
-    if key == architecture.model:  # a net of ImageNet's
+    if data not in DATA_NAMES or not architecture.model.startswith("cifar_"):
         return []
-    numbers = [each for each in reported.load() if each.key == key and each.metric == "test error"]
-    numbers = [each for each in numbers if each.data == DATA_NAMES.get(data)]
+    name, prefix = DATA_NAMES[data]
+    wanted = name, prefix + architecture.model.removeprefix("cifar_"), "test error"
+    numbers = [each for each in reported.load() if (each.data, each.key, each.metric) == wanted]
     return sorted(numbers, key=lambda each: each.source.origin != "paper")
 
 

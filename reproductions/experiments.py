@@ -16,6 +16,8 @@ from reproductions.harness.launch import Wanted, wanted_runs
 from reproductions.imagenet import table as imagenet_table
 from reproductions.layer_responses import experiment as layer_responses
 from reproductions.protocol_details import experiment as protocol_details
+from reproductions.transfer import detection as transfer_detection
+from reproductions.transfer import segmentation as transfer_segmentation
 
 _BAG_OF_TRICKS = (bag_of_tricks_efficient, bag_of_tricks_tweaks, bag_of_tricks_refinements)
 
@@ -30,6 +32,8 @@ EXPERIMENTS = (
     cifar_imagenet_stem.EXPERIMENT,
     protocol_details.EXPERIMENT,
     finetune.EXPERIMENT,
+    *transfer_segmentation.EXPERIMENTS.values(),
+    *transfer_detection.EXPERIMENTS.values(),
     *(script.EXPERIMENTS["cifar100"] for script in (cifar_table, degradation, *_BAG_OF_TRICKS)),
 )
 

@@ -55,6 +55,8 @@ def export_weights(
     try:
         variant = experiment.resolve(variant, keys)
         rows = experiment.chosen_rows(variant, keys)
+        if tasks := {row.task.name for row in rows if row.task is not None}:
+            raise ValueError(f"{experiment.name} has networks for {', '.join(tasks)}: only classifiers are exported")
     except ValueError as error:  # more images than there are; an unknown row
         complain(console, str(error))
         return EXIT_REFUSED

@@ -11,7 +11,8 @@ from resnet.plugins import Plugin
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 KERNELS = ("auto", "library", "fused")
-SCHEDULES = ("step", "cosine")
+SCHEDULES = ("step", "cosine", "poly")
+POLY = 0.9  # exponent of the schedule "poly"
 CROPS = ("pad", "scale", "area")
 NORMALIZATIONS = ("pixel_mean", "channel_mean", "channel_std", "image_std")
 MOMENTUM_AT_DROPS = ("scaled", "kept", "forgotten")
@@ -35,7 +36,8 @@ class Recipe:
     learning_rate: peak learning rate. base_batch_size: if set, ``learning_rate`` applies to batches of this size and is
         scaled linearly to ``batch_size`` (Bag of Tricks, section 3.1).
     schedule: "step" divides the learning rate by 10 at each of ``milestones`` (iterations, counted from 0); "cosine"
-        decays it to 0 along half a cosine after the linear warm-up (Bag of Tricks, section 5.1).
+        decays it to 0 along half a cosine after the linear warm-up (Bag of Tricks, section 5.1); "poly" decays it
+        after the linear warm-up like (the share of the iterations that is left)^0.9, as is usual for segmentation.
     linear_warmup: number of iterations in which the learning rate first grows from 0 in equal steps (section 3.1).
     warmup_learning_rate: if set, the learning rate from iteration 0 until the training error, averaged over the last
         ``warmup_window`` iterations and checked every ``warmup_window`` iterations, is below ``warmup_until_error``
@@ -178,11 +180,11 @@ class Recipe:
 
         refuse((self.loss_interval or 1) > self.eval_interval, f"loss_interval {self.loss_interval} is longer than the "
                f"{self.eval_interval} iterations between evaluations, at which it starts anew")  # fmt: skip
-        cosine, warmup = self.schedule == "cosine", self.linear_warmup
-        refuse(cosine and bool(self.milestones), "a cosine schedule has no milestones; give milestones=()")
+        smooth, warmup = self.schedule != "step", self.linear_warmup
+        refuse(smooth and bool(self.milestones), f"a {self.schedule} schedule has no milestones; give milestones=()")
         refuse(warmup >= self.iterations and warmup > 0, f"a linear warm-up of {warmup} iterations never ends in "
                f"{self.iterations}")  # fmt: skip
-        both = self.warmup_learning_rate is not None and (cosine or warmup > 0)
+        both = self.warmup_learning_rate is not None and (smooth or warmup > 0)
         refuse(both, "warmup_learning_rate needs the step schedule and no linear warm-up")
         form = self.momentum_at_drops != "scaled"
         refuse(form and not self.momentum, f"momentum_at_drops {self.momentum_at_drops!r} needs a momentum above 0")
@@ -285,9 +287,9 @@ def learning_rate_at(recipe: Recipe, iteration: int, warmup_ended_at: int | None
     peak = recipe.peak_learning_rate
     if iteration < recipe.linear_warmup:
         return peak * (iteration + 1) / recipe.linear_warmup
-    if recipe.schedule == "cosine":
+    if recipe.schedule != "step":
         done = (iteration - recipe.linear_warmup) / (recipe.iterations - recipe.linear_warmup)
-        return peak * (1 + math.cos(math.pi * done)) / 2
+        return peak * ((1 + math.cos(math.pi * done)) / 2 if recipe.schedule == "cosine" else (1 - done) ** POLY)
     drops = sum(iteration >= milestone for milestone in recipe.milestones)
     return peak / 10**drops
 

@@ -4,9 +4,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 
-from resnet.data import FOLDERS, IMAGE_SHAPES, TRAIN_IMAGES, Arrays, find_arrays
+from resnet.data import FOLDERS, IMAGE_SHAPES, TASK_DATA, TRAIN_IMAGES, Arrays, find_arrays
 from resnet.models import changed_options, image_channels
 from resnet.recipe import Recipe
+from resnet.tasks import RECIPE_FIELDS, Task, task_of
 
 # Part of every identity. Raise it when a change of the code changes the results of runs: old results then belong to
 # other runs.
@@ -22,7 +23,8 @@ class Run:
     all. ``teacher``: a run on the same data whose final network is distilled into this one at ``recipe.temperature``.
     ``pretrained``: a run of the same network, on any data, whose final weights this run starts from, except for the
     last, fully connected layer (fine-tuning). ``arrays``: the properties of a data set that was given as arrays
-    (:func:`resnet.data.add_arrays`), found by its name; None for the others.
+    (:func:`resnet.data.add_arrays`), found by its name; None for the others. ``task``: another task than
+    classification; the run's network then begins with the model's, and ``pretrained`` may be a classifier.
 
     Raises ValueError for an unknown model, option or data set, and for a combination that does not fit together.
     """
@@ -36,6 +38,7 @@ class Run:
     teacher: "Run | None" = None
     pretrained: "Run | None" = None
     arrays: Arrays | None = None
+    task: Task | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "model_options", changed_options(self.model, self.model_options))
@@ -52,6 +55,7 @@ class Run:
         if type(self.seed) is not int or self.seed < 0:
             raise ValueError(f"seed must be a whole number of at least 0, not {self.seed!r}")
         self._check_channels()
+        self._check_task()
         self._check_crop()
         self._check_teacher()
         self._check_pretrained()
@@ -68,7 +72,22 @@ class Run:
                 f"{self.model} takes images with {wanted} channel(s), but images of {self.data} have {channels}"
             )
 
+    def _check_task(self) -> None:
+        wanted, own = TASK_DATA.get(self.data), self.task and self.task.name
+        if wanted != own:
+            raise ValueError(f"{self.data} is for {wanted or 'classification'}, not for {own or 'classification'}")
+        if self.task is None:
+            return
+        if unread := sorted(set(self.recipe.changes()) - RECIPE_FIELDS):
+            raise ValueError(f"recipe: training for {own} does not read {', '.join(unread)}")
+        if self.train_images is not None or self.teacher is not None:
+            raise ValueError(f"training for {own} has neither train_images nor a teacher")
+        if self.pretrained is not None and self.task.backbone is not None:
+            raise ValueError("a run begins with the weights of a pretrained run or of a backbone, not with both")
+
     def _check_crop(self) -> None:
+        if self.task is not None:  # which decides how images are prepared
+            return
         crop, is_folder = self.recipe.crop, self.data in FOLDERS
         if is_folder == (crop == "pad"):
             what, wanted = ("an image folder", "scale or area") if is_folder else ("a set of small images", "pad")
@@ -104,6 +123,7 @@ class Run:
         }
         decisive |= {"arrays": self.arrays.specification()} if self.arrays else {}
         decisive |= {role: run.identity for role, run in self.needs.items()}
+        decisive |= {} if self.task is None else {"task": self.task.changes()}
         return hashlib.sha256(canonical_json(decisive)).hexdigest()
 
     def __hash__(self):
@@ -128,6 +148,8 @@ class Run:
             specification["recipe"][name] = list(specification["recipe"][name])
         specification |= {role: None for role in ROLES}
         specification |= {role: run.specification() for role, run in self.needs.items()}
+        del specification["task"]
+        specification |= {} if self.task is None else {"task": self.task.specification()}
         return {"training_version": TRAINING_VERSION, **specification}
 
     @classmethod
@@ -140,13 +162,15 @@ class Run:
             given = {role: values[role] for role in ROLES if values.get(role) is not None}
             needs = {role: cls.from_specification(each) for role, each in given.items()}
             values["arrays"] = Arrays(**values["arrays"]) if values.get("arrays") else None
-            return cls(**{**values, "recipe": Recipe(**values["recipe"]), **needs})
+            task = task_of(values.pop("task", None))
+            return cls(**{**values, "recipe": Recipe(**values["recipe"]), **needs}, task=task)
         except (TypeError, KeyError) as error:
             raise ValueError(f"not a run's specification: {error}") from error
 
     def __str__(self) -> str:
         options = "".join(f" {name}={value}" for name, value in self.model_options.items())
-        return f"{self.model}{options} seed {self.seed} ({self.data}, {self.short_id})"
+        task = "" if self.task is None else f" for {self.task.name}"
+        return f"{self.model}{options}{task} seed {self.seed} ({self.data}, {self.short_id})"
 
 
 def _network(run: Run) -> str:

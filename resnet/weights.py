@@ -64,17 +64,25 @@ class Architecture:
 
 
 def torchvision_file(name: str) -> Path:
-    """Return torchvision's file of a network's first ImageNet weights in torch.hub's cache; download it if missing.
+    """Return torchvision's file of ImageNet weights in torch.hub's cache; download it if missing.
+
+    ``name``: a network, whose first weights are taken, or "resnet50:IMAGENET1K_V2", a network and its weights' name.
 
     Raises WeightsError, which names the file and its address, if the file can't be downloaded or its content differs
     from the published one.
     """
-    if name not in PUBLISHED:
+    model, _, version = name.partition(":")
+    if model not in PUBLISHED:
         known = ", ".join(f"{TORCHVISION}{known}" for known in PUBLISHED)
         raise WeightsError(f"unknown weights {TORCHVISION}{name}; known are: {known}")
     from torchvision.models import get_model_weights
 
-    url = get_model_weights(name)["IMAGENET1K_V1"].url
+    versions = get_model_weights(model)
+    try:
+        url = versions[version or "IMAGENET1K_V1"].url
+    except KeyError as error:
+        known = ", ".join(one.name for one in versions)
+        raise WeightsError(f"unknown weights {TORCHVISION}{name}; {model} has: {known}") from error
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     (digest,) = re.findall(r"-([0-9a-f]{8,})\.", path.name)  # its first digits
     if not path.exists():

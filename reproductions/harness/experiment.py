@@ -15,6 +15,7 @@ from resnet.data import TRAIN_IMAGES, add_arrays
 from resnet.kernels import made_for
 from resnet.recipe import Recipe
 from resnet.run import Run
+from resnet.tasks import Task
 
 PROFILES = {
     "paper": "the paper's protocol",
@@ -149,6 +150,8 @@ class Row:
 
     ``swept``: the values that a sweep gives to the row. ``unfit``: why a variant's settings can't be the row's, which
     then has no runs; empty if they can.
+
+    ``task``: another task than classification; ``pretrained`` may then be a classifier's row.
     """
 
     key: str
@@ -166,6 +169,7 @@ class Row:
     on_request: bool = False
     swept: tuple[str, ...] = ()
     unfit: str = ""
+    task: Task | None = None
 
     def __post_init__(self):
         if self.data.startswith("synthetic"):
@@ -174,7 +178,10 @@ class Row:
     def run(self, seed: int) -> Run:
         """Make the row's run with this seed, including the runs that it needs."""
         teacher, pretrained = self.teacher and self.teacher.run(0), self.pretrained and self.pretrained.run(seed)
-        return Run(self.model, self.recipe, self.data, seed, self.model_options, self.train_images, teacher, pretrained)
+        needs = teacher, pretrained
+        return Run(
+            self.model, self.recipe, self.data, seed, self.model_options, self.train_images, *needs, task=self.task
+        )
 
     def records(self, variant: Variant, pool: Pool) -> list[dict]:
         """Find the records of the row's runs in ``pool``, for all seeds, ordered by seed.
@@ -187,13 +194,16 @@ class Row:
 def _with_settings(row: Row, settings: Sequence[str]) -> Row:
     """Return the row with these settings, itself if they change nothing: no paper reports what a changed row does.
 
-    The run that it is pretrained as, a row of the same table, has them too; its teacher has not.
+    The run that it is pretrained as, a row of the same table, has them too, but not if it is of another task; its
+    teacher has not.
     """
     if not settings:
         return row
     try:
         recipe, options = with_settings(settings, row.model, row.recipe, row.model_options)
-        pretrained = row.pretrained and _with_settings(row.pretrained, settings)
+        pretrained = row.pretrained
+        if pretrained and pretrained.task == row.task:
+            pretrained = _with_settings(pretrained, settings)
         if pretrained and pretrained.unfit:
             raise ValueError(pretrained.unfit)
         changed = replace(row, recipe=recipe, model_options=options, pretrained=pretrained, reported=None)
@@ -208,7 +218,8 @@ class RowResult:
 
     ``records`` has completed and diverged runs; ``published`` has the project's published ones for comparison (None
     while the published table itself is made). ``seeds`` is the number of seeds asked for. ``teacher`` is the record of
-    the teacher's run, None if the row has no teacher or the run no record.
+    the teacher's run, None if the row has no teacher or the run no record. ``pretrained``: the records of the runs that
+    those with ``records`` began with, as far as they have one.
     """
 
     row: Row
@@ -216,6 +227,7 @@ class RowResult:
     published: list[dict] | None
     seeds: int
     teacher: dict | None = None
+    pretrained: list[dict] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -414,7 +426,9 @@ class Experiment:
             if seeds and (needed := first.teacher):
                 other, taught_by = published.get(needed), {record.get("teacher_sha256") for record in own}
                 teacher = pool.get(needed) or (other if other and other["weights_sha256"] in taught_by else None)
-            results.append(RowResult(row, own, None if same else others, seeds, teacher))
+            begun = [Run.from_specification(r["specification"]).pretrained for r in own] if row.pretrained else []
+            known = [record for run in begun if (record := pool.get(run) or published.get(run)) is not None]
+            results.append(RowResult(row, own, None if same else others, seeds, teacher, known))
         return results
 
 

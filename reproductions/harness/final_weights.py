@@ -1,4 +1,4 @@
-"""The final weights of finished runs, which jobs leave beside the records."""
+"""The final weights of finished runs, which jobs leave beside the records, and weights from elsewhere, of backbones."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import torch
 from reproductions.harness.record_files import weights_path
 from resnet import checkpoint
 from resnet.checkpoint import digest_of_weights
+from resnet.files import write_atomically
 from resnet.run import Run
 from resnet.weights import WeightsError
 
@@ -31,6 +32,33 @@ def read_final_weights(out: Path, record: dict, device: torch.device | str = "cp
         expected = record["weights_sha256"]
         raise WeightsError(f"{path} holds the weights {digest}, but the run's record says {expected}")
     return state
+
+
+def keep_backbone(out: Path, state: dict) -> str:
+    """Copy the weights of a backbone below ``out``, where its runs find them; return their SHA-256. Raises OSError."""
+    digest = digest_of_weights(state)
+    if not (path := _backbone_path(out, digest)).exists():
+        write_atomically(path, checkpoint.pack(state))
+    return digest
+
+
+def read_backbone(out: Path, digest: str, device: torch.device | str = "cpu") -> dict:
+    """Read the weights with this SHA-256. Raises WeightsError if they are missing, damaged or others."""
+    path = _backbone_path(out, digest)
+    try:
+        state = checkpoint.load(path, device)
+    except (OSError, checkpoint.CheckpointError) as error:
+        text = f"the weights of the backbone can't be read ({error}); the command that names them in BACKBONES="
+        raise WeightsError(f"{text} puts them there") from error
+    if (found := digest_of_weights(state)) != digest:
+        raise WeightsError(
+            f"{path} holds the weights {found}, not {digest}: remove it, and give the same command again"
+        )
+    return state
+
+
+def _backbone_path(out: Path, digest: str) -> Path:
+    return out / "backbones" / f"{digest[:16]}.pt"
 
 
 def _path(out: Path, record: dict) -> Path:

@@ -146,7 +146,7 @@ class _Launch:
             return None
         seeds, groups = {run.seed for run in self.runs}, dict[Run, str]()
         for experiment, variant in dict.fromkeys((one.experiment, one.variant) for one in self.wanted):
-            for row in experiment.rows(variant.profile):
+            for row in (row for row in experiment.rows_of(variant) if not row.unfit):
                 group = f"{experiment.name}{variant.suffix}/{row.key}"
                 groups = {variant.apply(row.run(seed)): group for seed in seeds} | groups
         groups = {run: groups.get(run, f"others/{run.model}") for run in self.runs}

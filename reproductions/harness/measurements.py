@@ -1,9 +1,9 @@
 """Measurements of finished runs' final networks: a small sealed JSON file for each, made once.
 
-They lie in a folder beside ``records/`` and are read without weights, data or a GPU. There are three kinds:
+They lie in a folder beside ``records/`` and are read without weights, data or a GPU. There are four kinds:
 :data:`~reproductions.layer_responses.measuring.RESPONSES`,
-:data:`~reproductions.cifar_imagenet_stem.predictions.PREDICTIONS` and
-:data:`~reproductions.harness.exact_errors.EXACT_ERRORS`.
+:data:`~reproductions.cifar_imagenet_stem.predictions.PREDICTIONS`,
+:data:`~reproductions.harness.exact_errors.EXACT_ERRORS` and :data:`~reproductions.transfer.pictures.PICTURES`.
 """
 
 import json
@@ -119,7 +119,12 @@ class Measurement:
             raise MeasurementError(f"{run} was trained on {run.data} with the SHA-256 {record['data']['sha256']}, but "
                                    f"the data here have {dataset.digest}")  # fmt: skip
         state = read_final_weights(out, record)
-        model = build(run, dataset.num_classes)
+        if run.task is None:
+            model = build(run, dataset.num_classes)
+        else:
+            from resnet.tasks.trainer import task_network  # whose torchvision takes a second to load
+
+            model = task_network(run, dataset.num_classes)
         model.load_state_dict(state)
         model = model.to(device, memory_format=torch.channels_last)
         data = place(dataset, run.train_images, device)

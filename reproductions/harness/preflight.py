@@ -19,6 +19,7 @@ from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.records import Pool
 from resnet.data import FOLDERS, arrays, find_arrays, load
 from resnet.data.folder import check_images_once
+from resnet.data.scenes import LAYOUTS, check_scenes_once
 from resnet.device import available_cores, busy_cores, resolve_precision, why_no_cuda
 from resnet.hooks import Hooks
 from resnet.kernels import check_kernels
@@ -44,11 +45,18 @@ def check_flags(flags: LaunchFlags) -> None:
 
 
 def check_device(flags: LaunchFlags, runs: list[Run]) -> None:
-    """Raise ValueError for a device that is not here, or that lacks the precision or the kernels of one of the runs."""
+    """Raise ValueError for a device that is not here, or that lacks the precision or the kernels of one of the runs.
+
+    Also for jobs of several processes on SLURM, if a run has a task, which only one process can train.
+    """
     name = flags.options.device
     if flags.launcher == "slurm":  # the device is elsewhere
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
             raise ValueError(f"--device {name} is none of auto, cpu, cuda, cuda:0, cuda:1, ...")
+        tasks = {run.task.name for run in runs if run.task is not None}
+        if tasks and (processes := flags.options.slurm.processes) > 1:
+            raise ValueError(f"one process trains a run for {' or '.join(tasks)}, but a job of this SLURM profile has "
+                             f"{processes}: name one with a node and a GPU in --slurm-profile")  # fmt: skip
         return
     if flags.launcher == "local" and ":" in name:
         raise ValueError(f"--device {name} has no meaning for the local launcher, which uses every device; "
@@ -98,16 +106,16 @@ def check_writable(out: Path) -> None:
 def check_data(runs: list[Run], paths: RunPaths, console: Console) -> None:
     """Load the data of the runs: a DataError is raised once, a download happens once, compute nodes need no network.
 
-    The files of an image folder are read once, to find those that can't be read. Data given as arrays are written below
-    ``paths.out``, because jobs can't make them.
+    The files of an image folder, or the annotations of a folder of scenes, are read once, to find those that can't be
+    read or don't fit. Data given as arrays are written below ``paths.out``, because jobs can't make them.
     """
     for name in sorted({run.data for run in runs}):
         dataset = load(name, paths.data)
         if find_arrays(name) is not None:
             arrays.save(dataset, paths.arrays)
-        if name in FOLDERS:
+        if check := check_images_once if name in FOLDERS else check_scenes_once if name in LAYOUTS else None:
             with console.status(Text(f"looking through the files of {dataset.root}")):
-                check_images_once(dataset, paths.out / "work" / "data")
+                check(dataset, paths.out / "work" / "data")
 
 
 def say_code(console: Console) -> None:

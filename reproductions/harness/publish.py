@@ -28,6 +28,7 @@ from reproductions.harness.reporting.index import write_index
 from reproductions.harness.reporting.page import Page, make_page
 from reproductions.harness.reporting.summary import write_summary
 from reproductions.layer_responses.measuring import RESPONSES
+from reproductions.transfer.pictures import PICTURES
 from resnet.data import KNOWN_COPIES
 from resnet.files import write_atomically
 from resnet.plugins import Plugin, is_own
@@ -36,7 +37,7 @@ from resnet.weights import WeightsError
 
 README = Path("README.md")
 INDEX, SUMMARY, CLAIMS = Path("README.md"), Path("summary.md"), Path("claims.md")  # of the results, in their folder
-KINDS = (RESPONSES, PREDICTIONS, EXACT_ERRORS)  # of measurements
+KINDS = (RESPONSES, PREDICTIONS, EXACT_ERRORS, PICTURES)  # of measurements
 NO_TABLE = (
     "no table shows this record; add its experiment and variant to PUBLISHED_TABLES in reproductions/experiments.py"
 )

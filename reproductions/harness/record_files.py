@@ -56,12 +56,23 @@ def load_record(path: Path) -> dict:
         raise RecordError(f"{path} can't be read as a record: {error}") from error
 
 
+# What a run is judged by: of a classifier, and of the tasks of resnet.tasks, whose metrics are better if higher.
+JUDGED_BY = {"test_error": "test error", "mean_iou": "mIoU", "map_11_point": "mAP"}
+
+
+def judged_by(point: dict) -> str:
+    """Return the one of JUDGED_BY that an entry of a curve has."""
+    return next(name for name in JUDGED_BY if name in point)
+
+
 def outcome(record: dict) -> str:
     """Describe the end of the run in a few words: whoever holds out training images chooses by those alone."""
     if record["status"] == "diverged":
         return "diverged"
-    which = "validation" if "validation_error" in record["final"] else "test"
-    return f"{which} error {record['final'][f'{which}_error']:.2f} %"
+    if "validation_error" in (final := record["final"]):
+        return f"validation error {final['validation_error']:.2f} %"
+    name = judged_by(final)
+    return f"{JUDGED_BY[name]} {final[name]:.2f} %"
 
 
 def record_files(root: Path) -> list[Path]:

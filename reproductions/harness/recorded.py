@@ -6,15 +6,16 @@ from pathlib import Path
 from reproductions.harness.experiment import Experiment
 from reproductions.harness.known_records import read_known_pool
 from reproductions.harness.launched import launched_tables
+from reproductions.harness.record_files import judged_by
 
 
 def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dict:
     """Summarize the records below ``out`` in plain values.
 
     ``experiments``: those whose tables are listed; None for all. The summary has "rows", each with the experiment,
-    profile and row, "seeds", the number of "done" and of "diverged" ones, and "test_errors" in percent, None for a run
-    that diverged; "records": their number; "in_no_table": the number that no row shows; "damaged": a sentence for each
-    file that can't be used.
+    profile and row, "seeds", the number of "done" and of "diverged" ones, and "test_errors" in percent ("mean_ious" for
+    segmentation, "map_11_points" for detection), None for a run that diverged; "records": their number; "in_no_table":
+    the number that no row shows; "damaged": a sentence for each file that can't be used.
     """
     if experiments is None:
         from reproductions.experiments import EXPERIMENTS as experiments
@@ -28,7 +29,8 @@ def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dic
                 diverged = sum(record["status"] == "diverged" for record in result.records)
                 names = {"experiment": experiment.name, "profile": variant.name, "row": result.row.key}
                 counts = {"seeds": seeds, "done": len(result.records), "diverged": diverged}
-                metric = "validation_error" if variant.sweep else "test_error"  # which a sweep hides
+                judged = judged_by(result.records[0]["final"])
+                metric = "validation_error" if variant.sweep else judged  # which a sweep hides
                 rows.append({**names, **counts, f"{metric}s": [record["final"][metric] for record in result.records]})
     damaged = [f"{error.kind}: {error}" for error in pool.damaged.values()]
     return {"rows": rows, "records": len(pool.records), "in_no_table": len(left), "damaged": damaged}

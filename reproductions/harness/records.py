@@ -9,6 +9,7 @@ from pathlib import Path
 from reproductions.harness.record_files import (
     NewerRecordError,
     RecordError,
+    judged_by,
     load_record,
     record_files,
     record_path,
@@ -28,7 +29,7 @@ _FIELDS = {
     "parameters": int,
     "curve": list,  # one entry per evaluation; fields below
     "final": dict,  # the last entry of the curve: the result
-    "best": dict,  # the entry with the lowest test error: selected on the test set
+    "best": dict,  # the entry with the lowest test error, or the task's best first metric: selected on the test set
     "warmup_ended_at": (int, type(None)),  # first iteration at the full learning rate, None without warm-up
     "weights_sha256": str,
     "teacher_sha256": (str, type(None)),  # of the weights of the run's teacher, None without one
@@ -66,8 +67,8 @@ _SINCE = {
 ORIGIN = ("hardware", "precision", "versions", "code")  # of a segment; all None where it is not known
 _SEGMENT = {"from": int, "to": int, "device_seconds": _NUMBER}  # iterations done at its begin and end; as in timing
 _TEST = {"test_error": _NUMBER, "test_top5_error": _NUMBER}
-_POINT = {"iteration": int, "learning_rate": _NUMBER, "training_loss": _OPTIONAL, "training_error": _OPTIONAL}
-_POINT |= {"test_error": _OPTIONAL}
+_POINT = {"iteration": int, "learning_rate": _NUMBER, "training_loss": _OPTIONAL}
+_ERRORS = ("training_error", "test_error")  # in the entries of a classifier's curve; a task's have its metrics
 
 
 def seal(record: dict, name: str = "record_sha256") -> dict:
@@ -140,7 +141,7 @@ def validate(record: dict, path: Path) -> None:
     check(same and record["data"]["name"] == run.data, "its data differ from its specification")
     check(bool(record["curve"]), "the curve is empty")
     for point in record["curve"]:
-        check_fields(point, _POINT, "curve: ")
+        check_fields(point, _POINT | dict.fromkeys(run.task.metrics if run.task else _ERRORS, _OPTIONAL), "curve: ")
     done = 0
     for segment in record.get("segments", []):
         check_fields(segment, _SEGMENT | dict.fromkeys(ORIGIN, (str, dict, type(None))), "segments: ")
@@ -209,9 +210,14 @@ def device_seconds(record: dict) -> float:
 
 
 def best_point(curve: list[dict]) -> dict:
-    """Return the evaluation with the lowest test error, the first of equals; it is selected on the test set."""
-    measured = [point for point in curve if point["test_error"] is not None]
-    return min(measured, key=lambda point: point["test_error"]) if measured else {}
+    """Return the evaluation with the lowest test error, or the highest value of what else the run is judged by.
+
+    Of equals it is the first. It is selected on the test set.
+    """
+    name = judged_by(curve[0])
+    measured = [point for point in curve if point[name] is not None]
+    sign = 1 if name == "test_error" else -1
+    return min(measured, key=lambda point: sign * point[name]) if measured else {}
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from rich.table import Table
 from reproductions.harness import provenance
 from reproductions.harness.console import DEFAULT_OUT, complain, make_console, path_argument
 from reproductions.harness.launching.claims import owned
-from reproductions.harness.launching.curve_file import read_curve, sparkline
+from reproductions.harness.launching.curve_file import read_curve, shown, sparkline
 from reproductions.harness.launching.run_paths import Status, describe, duration
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.submissions import Submission, last_words, read_submissions
-from reproductions.harness.record_files import LAUNCHED, cache_folder, file_state, record_files
+from reproductions.harness.record_files import JUDGED_BY, LAUNCHED, cache_folder, file_state, record_files
 from resnet.files import write_atomically
 from resnet.progress import CHECKPOINTS, Progress
 
@@ -67,9 +67,9 @@ def _print(out: Path, console: Console, recorded: dict, standings: list[Standing
     if recorded["rows"]:
         table = Table("experiment", "profile", "row", "done", "diverged", "errors, %")
         for row in recorded["rows"]:
-            errors = ", ".join(
-                "–" if error is None else f"{error:.2f}" for error in row.get("test_errors") or row["validation_errors"]
-            )
+            name = next(name for name in (*JUDGED_BY, "validation_error") if f"{name}s" in row)
+            errors = ", ".join("–" if error is None else f"{error:.2f}" for error in row[f"{name}s"])
+            errors += "" if name.endswith("error") else f" ({JUDGED_BY[name]})"
             counts = f"{row['done']}/{row['seeds']}", str(row["diverged"])
             table.add_row(row["experiment"], row["profile"], row["row"], *counts, errors)
         console.print(table)
@@ -137,10 +137,7 @@ class Standing:
 
     @property
     def errors(self) -> tuple[str, list[float]]:
-        """The errors so far, in percent, and on which images: "test", or "validation" where images are held out.
-
-        Errors of a network whose loss is not finite are left out.
-        """
+        """The kind of errors to show, test or validation, and those so far in percent, where the loss was finite."""
         which = "validation" if any("validation_error" in point for point in self.curve) else "test"
         found = [point.get(f"{which}_error") for point in self.curve]
         return which, [error for error in found if error is not None]
@@ -148,8 +145,10 @@ class Standing:
     def as_json(self) -> dict:
         """Return the status as JSON values, for programs."""
         known = asdict(self.progress) if self.progress is not None else dict.fromkeys(Progress.__dataclass_fields__)
-        text = self.text.lstrip(":,; ")
-        return {"id": self.id, "run": self.run, "state": self.state, "text": text, **known, "curve": list(self.curve)}
+        if known["validation_error"] is not None:
+            known["test_error"] = None
+        text, curve = self.text.lstrip(":,; "), [shown(point) for point in self.curve]
+        return {"id": self.id, "run": self.run, "state": self.state, "text": text, **known, "curve": curve}
 
 
 def find_standings(out: Path, recorded: set[str]) -> list[Standing]:

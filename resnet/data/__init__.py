@@ -5,11 +5,13 @@ from pathlib import Path
 
 import torch
 
-from resnet.data import arrays, cifar, folder, mnist, subsets, synthetic
+from resnet.data import arrays, canvas, cifar, folder, mnist, scenes, subsets, synthetic
 from resnet.data.arrays import Arrays
+from resnet.data.canvas import CanvasDataset
 from resnet.data.dataset import Data, DataError, ImageDataset
 from resnet.data.folder import FolderData, FolderDataset
 from resnet.data.resident import TOP5_FROM, ResidentData
+from resnet.data.scenes import SceneData, SceneDataset
 
 __all__ = [
     "FOLDERS",
@@ -17,6 +19,7 @@ __all__ = [
     "INEXACT_TEST_IMAGES",
     "KNOWN_COPIES",
     "NUM_CLASSES",
+    "TASK_DATA",
     "TRAIN_IMAGES",
     "WITH_TOP5",
     "Arrays",
@@ -39,6 +42,17 @@ TRAIN_IMAGES = {
     "synthetic_mnist": synthetic.TRAIN_IMAGES,
     **{name: subset.train_images for name, subset in subsets.SUBSETS.items()},
     **{name: counts.train_images for name, counts in folder.EXPECTED.items()},
+    **dict.fromkeys(("canvas64", "canvas96"), canvas.TRAIN_CANVASES),
+    **dict.fromkeys(("synthetic_canvas64", "synthetic_canvas96"), canvas.TRAIN_CANVASES // canvas.SYNTHETIC),
+    **{name: layout.train_images for name, layout in scenes.LAYOUTS.items()},
+}
+# The task of each data set that is not for classification; see :mod:`resnet.tasks`.
+TASK_DATA = {
+    "canvas64": "segmentation",
+    "canvas96": "detection",
+    "synthetic_canvas64": "segmentation",
+    "synthetic_canvas96": "detection",
+    **{name: layout.task for name, layout in scenes.LAYOUTS.items()},
 }
 # Height, width and channels of the images of data sets in memory.
 IMAGE_SHAPES = {
@@ -55,12 +69,17 @@ NUM_CLASSES = {
     "synthetic_cifar100": synthetic.TINTS * 10,
     **{name: subset.num_classes for name, subset in subsets.SUBSETS.items()},
     **{name: counts.classes for name, counts in folder.EXPECTED.items()},
+    **dict.fromkeys(canvas.SIZES, canvas.CLASSES + 1),  # with the background
+    **{name: layout.num_classes for name, layout in scenes.LAYOUTS.items()},
 }
 FOLDERS = tuple(folder.EXPECTED)  # data sets that are read from a folder of image files during training
 # Data sets of which the top-5 error is measured, too.
-WITH_TOP5 = {*FOLDERS, *(name for name, count in NUM_CLASSES.items() if count >= TOP5_FROM)}
+WITH_TOP5 = {
+    *FOLDERS,
+    *(name for name, count in NUM_CLASSES.items() if count >= TOP5_FROM and name not in (*FOLDERS, *TASK_DATA)),
+}
 # Known unofficial copies, by the digest of their arrays, and their differences from the official files.
-KNOWN_COPIES = cifar.KNOWN_COPIES | mnist.KNOWN_COPIES | subsets.KNOWN_COPIES
+KNOWN_COPIES = cifar.KNOWN_COPIES | mnist.KNOWN_COPIES | subsets.KNOWN_COPIES | canvas.KNOWN_COPIES
 INEXACT_TEST_IMAGES = cifar.INEXACT_TEST_IMAGES  # digests of the positions of such copies' inexact test images
 
 _PROVIDED = frozenset(TRAIN_IMAGES)
@@ -88,7 +107,10 @@ def find_arrays(name: str) -> Arrays | None:
     return found
 
 
-def load(name: str, directory: Path | str = "data", download: bool = True) -> ImageDataset | FolderDataset:
+Dataset = ImageDataset | FolderDataset | CanvasDataset | SceneDataset
+
+
+def load(name: str, directory: Path | str = "data", download: bool = True) -> Dataset:
     """Load the data set ``name``.
 
     cifar10, cifar100, mnist: read from ``directory/cifar10.npz`` (``cifar100.npz``, ``mnist.npz``) if that exists, else
@@ -97,6 +119,8 @@ def load(name: str, directory: Path | str = "data", download: bool = True) -> Im
     ``directory`` is not used.
     cifar10_first5, cifar10_last5, synthetic_first5, synthetic_last5: subsets of classes; see
     :mod:`resnet.data.subsets`.
+    canvas64, canvas96, synthetic_canvas64, synthetic_canvas96: made from the images of cifar10 or synthetic; see
+    :mod:`resnet.data.canvas`. voc, ade20k: the list of files in a folder; see :mod:`resnet.data.scenes`.
     imagenet: the list of files below ``directory/imagenet/train`` and ``val``, which have a folder for each class.
     synthetic_imagenet: a small folder of the same layout, generated in ``directory`` if it does not exist.
     Any name that :func:`add_arrays` added.
@@ -109,7 +133,7 @@ def load(name: str, directory: Path | str = "data", download: bool = True) -> Im
         raise DataError(f"{text}, or name another folder with --data (DATA= with make)") from error
 
 
-def _load(name: str, directory: Path, download: bool) -> ImageDataset | FolderDataset:
+def _load(name: str, directory: Path, download: bool) -> Dataset:
     if name in cifar.NUM_CLASSES:
         return cifar.load_cifar(name, directory, download)
     if name == "mnist":
@@ -122,6 +146,11 @@ def _load(name: str, directory: Path, download: bool) -> ImageDataset | FolderDa
         return synthetic.make_synthetic(pixels=mnist.SIZE, channels=1, name=name)
     if name in subsets.SUBSETS:
         return subsets.take_subset(name, load(subsets.SUBSETS[name].whole, directory, download))
+    if name in canvas.SIZES:
+        whole = "synthetic" if name.startswith("synthetic") else "cifar10"
+        return canvas.make_canvases(name, load(whole, directory, download))
+    if name in scenes.LAYOUTS:
+        return scenes.load_scenes(name, directory)
     if name in FOLDERS:
         return folder.load_folder(name, directory)
     if arrays.is_added(name):
@@ -129,14 +158,14 @@ def _load(name: str, directory: Path, download: bool) -> ImageDataset | FolderDa
     raise ValueError(f"there is no data set {name!r}; known data sets: {', '.join(TRAIN_IMAGES)}")
 
 
-def place(
-    dataset: ImageDataset | FolderDataset, train_images: int | None, device: torch.device | str, workers: int = 0
-) -> Data:
+def place(dataset: Dataset, train_images: int | None, device: torch.device | str, workers: int = 0) -> Data | SceneData:
     """Prepare a data set for training on a device, with its first ``train_images`` images (None: all) to train on.
 
     ``workers``: number of data loader workers for an image folder; with 0 this process reads the files. Raises
     ValueError.
     """
+    if isinstance(dataset, (CanvasDataset, SceneDataset)):
+        return SceneData(dataset, torch.device(device), workers)
     if isinstance(dataset, FolderDataset):
         return FolderData(dataset, torch.device(device), workers)
     return ResidentData(dataset, train_images, torch.device(device))

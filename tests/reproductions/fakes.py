@@ -13,6 +13,7 @@ from reproductions.harness.reporting import curves, figure
 from resnet.data import WITH_TOP5
 from resnet.recipe import learning_rate_at
 from resnet.run import ROLES, Run
+from resnet.tasks import Task
 
 PARAMETERS = {"cifar_resnet20": 269_722, "cifar_resnet56": 853_018, "cifar_resnet110": 1_727_962}
 
@@ -37,6 +38,8 @@ def written_in(figure) -> list[str]:
 def make_record(run: Run, test_error: float, training_error: float = 5.0, diverged: bool = False, **changes) -> dict:
     """A record of ``run`` that ends at the errors given (percent), with a curve that looks like a run's.
 
+    Of a run with a task, the test error stands for each of its metrics.
+
     ``changes`` replace whole fields, or parts of sections.
     """
     draw = random.Random(run.seed)
@@ -51,6 +54,8 @@ def make_record(run: Run, test_error: float, training_error: float = 5.0, diverg
     if (interval := run.recipe.loss_interval) is not None:
         means = run.recipe.eval_interval // interval
         curve = [point | {"mean_losses": [point["training_loss"]] * means} for point in curve]
+    if run.task is not None:
+        curve = [_of_task(point, run.task) for point in curve]
     record = {
         "schema": SCHEMA,
         "identity": run.identity,
@@ -120,6 +125,11 @@ def _point(run: Run, iteration: int, test_error: float, training_error: float, d
         "training_error": training_error + begun + high + draw.uniform(0, 0.4),
         "test_error": test_error + begun + high + draw.uniform(0, 0.2) + draw.uniform(0, high / 2),
     }
+
+
+def _of_task(point: dict, task: Task) -> dict:
+    kept = {name: value for name, value in point.items() if not name.endswith("_error")}
+    return kept | dict.fromkeys(task.metrics, point["test_error"])
 
 
 def store(root: Path, *records: dict) -> list[dict]:

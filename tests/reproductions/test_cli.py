@@ -591,7 +591,7 @@ def test_one_target_makes_every_table():
     made = would_run("reproduce-all", "SEEDS=3")
     assert all(flags.startswith("--seeds '3'") for _, flags in made)
     of_papers = [e for e in commands.EXPERIMENTS if e.dataset != "cifar100"]
-    everything = {(e.module, "--dataset imagenet" if e.dataset else "") for e in of_papers}
+    everything = {(e.module, f"--dataset {e.dataset}" if e.dataset else "") for e in of_papers}
     assert {(script, flags.removeprefix("--seeds '3'").strip()) for script, flags in made} == everything
     assert len(made) == len(of_papers)
 

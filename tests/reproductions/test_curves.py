@@ -143,6 +143,22 @@ def test_status_draws_the_curve_so_far_and_programs_get_its_numbers(paths, capsy
     }  # fmt: skip
 
 
+def test_of_runs_with_held_out_images_the_test_errors_are_not_shown(paths, fake):
+    folder, curve = paths.work(RUNS[0]), [{**point, "validation_error": 70.0 - point["iteration"]} for point in CURVE]
+    Status("stopped", str(RUNS[0]), 0.0, Progress(5, 9, 0.1, None, 85.0, 2.0, 65.0)).write(folder)
+    CurveFile(folder).write(curve)
+    console = make_console(file=io.StringIO(), width=200)
+    assert show_status(paths.out, console, (EXPERIMENT,)) == 0
+    assert "  validation error █▆▅▃▁ 69.00 → 65.00 %\n" in console.file.getvalue()
+    assert "test error" not in console.file.getvalue()
+    console = make_console(file=io.StringIO(), width=200)
+    assert show_status(paths.out, console, (EXPERIMENT,), as_json=True) == 0
+    (run,) = json.loads(console.file.getvalue())["runs"]
+    assert run["test_error"] is None and run["validation_error"] == 65.0 and "test_error" not in run["curve"][0]
+    make_tracker(fake.__name__, paths).close()
+    assert fake.made[0].logged[0][1] == {"learning_rate": 0.1, "training_loss": 2.0, "validation_error": 69.0}
+
+
 def test_keys_for_programs_are_described():
     text = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8").partition("### For programs")[2].partition("\n#")[0]
     keys = {"version", "out", "rows", "records", "in_no_table", "damaged", "runs", *Standing("", "", "").as_json()}
@@ -234,6 +250,16 @@ def test_a_launch_groups_its_runs_by_row_and_logs_also_those_that_were_recorded_
     assert {run.settings["group"] for run in fake.made} == {"tiny_smoke/resnet8"}
     assert [[step for step, _ in run.logged] for run in fake.made] == [[3, 6], [3, 6]]
     assert len({str(run.settings) for run in fake.made}) == 2 and all(run.finished for run in fake.made)
+
+
+def test_each_combination_of_a_sweep_is_a_group_and_shows_no_test_error(tmp_path, fake, monkeypatch):
+    monkeypatch.setattr(cli, "PUBLISHED", tmp_path / "published")
+    arguments = ["--profile", "smoke", "--out", str(tmp_path), "--launcher", "inline", "--track", fake.__name__]
+    assert cli.run_experiment(EXPERIMENT, [*arguments, "--sweep", "learning_rate=0.05,0.1"]) == 0
+    groups = [run.settings["group"] for run in fake.made]
+    assert [group.rpartition("/")[2] for group in groups] == ["resnet8 learning_rate=0.05", "resnet8 learning_rate=0.1"]
+    names = {name for run in fake.made for _, values in run.logged for name in values}
+    assert "validation_error" in names and "test_error" not in names
 
 
 @pytest.mark.parametrize("name", tracking.TRACKERS)

@@ -18,6 +18,7 @@ from reproductions.finetune import own_folder
 from reproductions.harness import cli, status
 from reproductions.harness.provenance import ROOT
 from reproductions.imagenet import evaluate_checkpoint
+from reproductions.transfer import backbones
 from resnet.recipe import Recipe
 
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
@@ -53,6 +54,7 @@ def parse(monkeypatch):
     monkeypatch.setattr(status, "show_status", lambda *_, **__: 0)
     monkeypatch.setattr(cli, "run_experiment", lambda one, arguments=None: int(not cli.parse(one, arguments)))
     monkeypatch.setattr(evaluate_checkpoint, "evaluate", lambda *_: "")
+    monkeypatch.setattr(backbones, "of_backbones", lambda experiment, *_: experiment)
     for name in ("train_on_folder", "predict"):
         monkeypatch.setattr(own_folder, name, lambda *_: 0)
 

@@ -11,11 +11,13 @@ from reproductions.harness.experiment import Variant
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.record_files import weights_path
 from reproductions.imagenet import table as imagenet_table
-from resnet.data import place
+from resnet.checkpoint import digest_of_weights
+from resnet.data import load, place
 from resnet.evaluate import count_wrong
 from resnet.models import create_model
 from resnet.recipe import Recipe
 from resnet.released import pack_weights, read_card
+from resnet.weights import Architecture
 
 ROW = {row.key: row for row in cifar_table.rows("smoke")}["resnet8"]
 RUN = ROW.run(0)
@@ -160,10 +162,35 @@ def test_what_cannot_be_tested(run, theirs, flags, message):
     assert status == 2 and not row and message in said
 
 
+def test_nets_for_100_classes_have_a_top5_error_too(run, tmp_path):
+    model = model_of(shortcut="B", num_classes=100)
+    torch.save(model.state_dict(), tmp_path / "net.pt")
+    status, row, _ = run(tmp_path / "net.pt", "--normalization", "pixel_mean", "--dataset", "synthetic_cifar100")
+    data = place(load("synthetic_cifar100"), None, "cpu")
+    wrong = count_wrong(model, data.tests("test", slice(None), RUN.recipe), top5=True)
+    expected = [f"{value:.2f}" for value in (100 * wrong / data.test_images["test"]).tolist()]
+    assert status == 0 and row == dict(zip(["test error, %", "top-5 error, %"], expected))
+    numbers = evaluate._reported(Architecture("cifar_resnet56", {"num_classes": 100, "shortcut": "B"}), "cifar100")
+    assert [str(number) for number in numbers] == ["27.37"]
+    assert evaluate._reported(Architecture("resnet18", {"small_stem": True}), "cifar10") == []
+
+
 def test_another_programs_number_of_classes_is_refused(run, tmp_path):
     torch.save(model_of(shortcut="B", num_classes=100).state_dict(), tmp_path / "net.pt")
     status, _, said = run(tmp_path / "net.pt", "--mean", "0,0,0")
     assert status == 2 and "net.pt has 100 classes, but synthetic has 10" in said
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [("imagenet", "a folder of images; test it with: python -m reproductions.imagenet"), ("mine", "with --dataset: ")],
+)
+def test_weights_of_other_data_are_refused_with_what_to_do(tmp_path, capsys, data, message):
+    state, path = model_of().state_dict(), tmp_path / "net.safetensors"
+    card = {"model": "cifar_resnet8", "weights_sha256": digest_of_weights(state), "data": data}
+    path.write_bytes(pack_weights(state, card))
+    assert __main__.main(["evaluate", str(path)]) == 2
+    assert f"was trained on {data}" in (said := " ".join(capsys.readouterr().err.split())) and message in said
 
 
 def test_a_network_for_imagenet_is_left_to_its_command(run, tmp_path):

@@ -233,7 +233,7 @@ def test_the_tables_of_papers_have_a_reported_number_in_every_row():
     for experiment in EXPERIMENTS:
         if experiment.name not in own:
             rows = experiment.rows("paper")
-            assert all(row.reported for row in rows if not row.on_request), experiment.name
+            assert all(row.reported for row in rows if not row.on_request and row.key != "untrained"), experiment.name
 
 
 def test_unknown_key_is_an_error_that_lists_what_there_is():

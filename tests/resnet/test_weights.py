@@ -407,6 +407,14 @@ def published(tmp_path, monkeypatch):
     return SimpleNamespace(path=tmp_path / "hub" / "checkpoints" / name, content=content)
 
 
+def test_a_networks_weights_may_be_named_by_their_version(published, monkeypatch):
+    second = SimpleNamespace(url=f"https://example.org/models/{published.path.name}")
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda model: {"IMAGENET1K_V2": second})
+    published.path.parent.mkdir(parents=True)
+    published.path.write_bytes(published.content)
+    assert torchvision_file("resnet50:IMAGENET1K_V2") == published.path
+
+
 def test_without_a_network_missing_weights_are_named_with_their_address(published):
     with pytest.raises(WeightsError) as error:
         torchvision_file("resnet50")

@@ -4,20 +4,27 @@ import math
 import statistics
 import time
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from reproductions.harness import provenance
 from reproductions.harness.records import Pool, device_seconds, segments
-from resnet.data import FOLDERS, IMAGE_SHAPES, Arrays, ImageDataset
+from resnet.data import FOLDERS, IMAGE_SHAPES, Arrays, ImageDataset, place
+from resnet.data.canvas import make_canvases
 from resnet.data.resident import ResidentData
+from resnet.data.scenes import LAYOUTS
+from resnet.data.synthetic import make_synthetic
 from resnet.device import resolve_precision, synchronized_time, threads
 from resnet.hooks import build
 from resnet.models.complexity import multiply_adds
 from resnet.run import Run
+from resnet.tasks import Task
 from resnet.trainer import Trainer
+
+if TYPE_CHECKING:
+    from resnet.tasks.trainer import TaskTrainer
 
 _EVALUATION_SHARE = 1.1  # wall time over training time where no record tells
 _CPU_BATCH = {"fp16": 16}  # images a step to measure with on a CPU, which has no arithmetic for fp16
@@ -35,6 +42,7 @@ class Work(NamedTuple):
     image_size: int | None  # of image folders
     fused: bool  # kernels
     plugins: tuple[str, ...] = ()
+    task: Task | None = None
 
     def __str__(self) -> str:
         parts = [" ".join([self.model, *(f"{name}={value}" for name, value in self.options)])]
@@ -43,6 +51,7 @@ class Work(NamedTuple):
         parts += ["fused kernels"] if self.fused else []
         parts += [] if not self.plugins else [f"with {' and '.join(self.plugins)}"]
         parts += [] if self.teacher is None else [f"taught by {self.teacher}"]
+        parts += [] if self.task is None else [self.task.name]
         return ", ".join(parts)
 
 
@@ -57,6 +66,7 @@ def work_of(run: Run) -> Work:
         run.recipe.image_size if run.data in FOLDERS else None,
         run.recipe.kernels == "fused",
         tuple(map(str, run.recipe.plugins)),
+        run.task and replace(run.task, backbone=None),  # whose weights cost the steps nothing
     )
 
 
@@ -104,8 +114,14 @@ def recorded_rate(run: Run, pools: list[Pool], hardware: dict, precision: str | 
 
 def measured_rate(run: Run, device: torch.device, steps: int = 2) -> Rate | None:
     """Measure the rate in a few steps on random images; None for image folders, whose files affect the rate."""
-    if run.data in FOLDERS:
+    if run.data in FOLDERS or run.data in LAYOUTS:
         return None
+    if run.task is not None:
+        from resnet.tasks.trainer import TaskTrainer  # whose torchvision takes a second to load
+
+        made = make_canvases(run.data, make_synthetic(train_images=100, test_images=100))
+        trainer = TaskTrainer(replace(run, pretrained=None), place(made, None, device))
+        return _rate_of(trainer, steps)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (1_024, *IMAGE_SHAPES[run.data]), dtype=np.uint8)
     labels = np.arange(1_024, dtype=np.uint8) % 10
@@ -116,7 +132,11 @@ def measured_rate(run: Run, device: torch.device, steps: int = 2) -> Rate | None
     teacher = run.teacher and build(run.teacher, data.num_classes).state_dict()
     # The pre-training costs the steps nothing.
     run = replace(run, recipe=recipe, train_images=None, pretrained=None, arrays=run.arrays and Arrays.of(data))
-    trainer = Trainer(run, ResidentData(data, None, device), teacher=teacher)
+    return _rate_of(Trainer(run, ResidentData(data, None, device), teacher=teacher), steps)
+
+
+def _rate_of(trainer: "Trainer | TaskTrainer", steps: int) -> Rate:
+    device, recipe = trainer.device, trainer.recipe
     trainer.step()  # the first step also prepares the device's kernels
     start = synchronized_time(device)
     for _ in range(steps):
@@ -165,6 +185,7 @@ def estimated_rates(runs: list[Run], known: dict[Work, Rate]) -> dict[Work, Rate
     ResNet-20, 56 and 110. This is good enough to plan with.
     """
     works = {work_of(run): run for run in runs}
+    works = {work: run for work, run in works.items() if run.task is None}  # whose images have one size
     speeds = [rate.images_per_second * _multiply_adds(works[work]) for work, rate in known.items() if work in works]
     if not speeds:
         return {}

@@ -53,6 +53,12 @@ def read_curve(folder: Path) -> list[dict]:
     return points
 
 
+def shown(point: dict) -> dict:
+    """Return an evaluation without its test errors if it has a validation error, the one to choose by."""
+    hidden = "validation_error" in point
+    return {name: value for name, value in point.items() if not (hidden and name.startswith("test_"))}
+
+
 def sparkline(values: list[float]) -> str:
     """Draw values as bars, of which at most 40 are shown, the last one among them; all of one height are lowest."""
     count = len(values)

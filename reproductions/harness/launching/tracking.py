@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from reproductions.harness.launching.curve_file import read_curve
+from reproductions.harness.launching.curve_file import read_curve, shown
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.record_files import RecordError, load_record, record_path
@@ -118,7 +118,7 @@ class Tracker:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._series[run] = self._open(self._module, run, group, self.folder)
         for point in new:
-            values = {name: value for name, value in point.items() if isinstance(value, (int, float))}
+            values = {name: value for name, value in shown(point).items() if isinstance(value, (int, float))}
             self._series[run].log({n: v for n, v in values.items() if n != "iteration"}, point["iteration"])
         write_atomically(note, json.dumps({"group": group, "iteration": new[-1]["iteration"]}).encode(), durable=False)
 

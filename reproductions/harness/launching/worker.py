@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from reproductions.harness import provenance
-from reproductions.harness.final_weights import read_final_weights
+from reproductions.harness.final_weights import read_backbone, read_final_weights
 from reproductions.harness.launching.budget import Budget
 from reproductions.harness.launching.claims import Claim, claim
 from reproductions.harness.launching.curve_file import NAME as CURVE
@@ -121,7 +121,7 @@ class _Worker:
         self.paths, self.stop_requested, self.on_status, self.execution = paths, stop_requested, on_status, execution
         self.device, self.code, self.group = find_device(execution.device), provenance.code_identity(), group
         # Several processes train their runs one by one, and so does whoever reads files all the time.
-        one_by_one = group.size > 1 or any(run.data in FOLDERS for run in runs)
+        one_by_one = group.size > 1 or any(run.data in FOLDERS or run.task is not None for run in runs)
         self.pack = Pack(self.device, 1 if one_by_one else execution.pack, say)
         self.failures: dict[Run, str] = {}
         self.interrupted = ""
@@ -256,7 +256,15 @@ class _Worker:
                         take_back_start(self.paths.work(run), begun.starts)
                     raise
                 self._fail(run, traceback.format_exc())
-            except (DataError, RecordError, NeedError, PluginError, DrawsError, checkpoint.CheckpointError) as error:
+            except (
+                DataError,
+                RecordError,
+                NeedError,
+                PluginError,
+                DrawsError,
+                WeightsError,
+                checkpoint.CheckpointError,
+            ) as error:
                 self._fail(run, str(error))
             except checkpoint.MismatchError as error:
                 folder, way = self.paths.work(run), _GO_ON.get(error.what, "continue it where it was begun")
@@ -288,7 +296,7 @@ class _Worker:
     def _train_and_record(self, begun: "_Begun") -> Generator[int, None, dict]:
         run, folder = begun.run, self.paths.work(begun.run)
         precision = self.execution.budget.precisions.get(run.short_id)
-        trainer = Trainer(run, self._data_of(run), self.group, **self._needed_by(run), precision=precision)
+        trainer = _trainer_of(run)(run, self._data_of(run), self.group, **self._needed_by(run), precision=precision)
         curve_file = CurveFile(folder)
 
         def begin() -> dict:  # called once a checkpoint is loaded
@@ -331,6 +339,8 @@ class _Worker:
 
     def _needed_by(self, run: Run) -> dict[str, dict]:
         """Read the weights of the needed runs, by their roles. Raises NeedError."""
+        if run.task is not None and run.task.backbone is not None:
+            return {"pretrained": read_backbone(self.paths.out, run.task.backbone, self.device)}
         return {role: self._weights_of(need, ROLE_NAMES[role]) for role, need in run.needs.items()}
 
     def _weights_of(self, need: Run, called: str) -> dict:
@@ -382,6 +392,15 @@ class _Begun:
     run: Run
     claimed: Claim | None
     starts: list[dict]
+
+
+def _trainer_of(run: Run) -> type:
+    """Return the class of the run's trainer."""
+    if run.task is None:
+        return Trainer
+    from resnet.tasks.trainer import TaskTrainer  # whose torchvision takes a second to load
+
+    return TaskTrainer
 
 
 def _done(run: Run, record: dict) -> Status:

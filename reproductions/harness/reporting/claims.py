@@ -11,7 +11,7 @@ from functools import cached_property
 from reproductions import reported
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.frame import METRICS, final_values
+from reproductions.harness.reporting.frame import HIGHER_IS_BETTER, METRICS, final_values
 from reproductions.harness.reporting.intervals import WelchTest
 from reproductions.harness.reporting.text import NONE, interval, markdown_table, number, p_value, signed
 
@@ -152,8 +152,9 @@ def claims_section(findings: list[Finding], note: str = "") -> str:
     }
     sigmas = {METRICS[f.claim.metric]: f.sigma for f in findings if f.sigma}
     spread = " and ".join(f"{number(sigma)} ({name})" for name, sigma in sigmas.items())
+    means = "means" if any(f.claim.metric in HIGHER_IS_BETTER for f in findings) else "mean errors"
     return (
-        f"## Claims\n\n{markdown_table(columns)}\nEach effect is a contrast of mean errors in percentage "
+        f"## Claims\n\n{markdown_table(columns)}\nEach effect is a contrast of {means} in percentage "
         f"points that is above 0 if the claim holds{note}. Welch's two-sided t-test with Welch–Satterthwaite degrees "
         f"of freedom, from {intervals.FEWEST} runs of each net on; intervals and p-values are corrected for "
         f"{comparisons} claims (Bonferroni). “Shown”: the interval lies above 0; “contradicted”: below.\n"

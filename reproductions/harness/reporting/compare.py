@@ -10,6 +10,7 @@ from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import intervals
 from reproductions.harness.reporting.claims import power_note, seeds_text
 from reproductions.harness.reporting.frame import (
+    ACCURACIES,
     METRICS,
     by_seed,
     comparable,
@@ -159,13 +160,15 @@ def steps_section(steps: list[Step], variant: Variant, agreement: str, heading: 
     columns["pairs"] = [pairs(n, step.row.seeds, step.left_out) for n, step in zip(counts, steps)]
     columns["difference"] = [signed(step.mean) for step in steps]
     columns["95 % interval, corrected"] = [interval(step.interval(comparisons), signed) for step in steps]
+    what = "accuracy" if steps[0].metric in ACCURACIES else METRICS[steps[0].metric]
+    with_it = what.capitalize() if what.islower() else what
     sources = _sources(steps)
     for source in sources:
         values = [step.reported.get(source) for step in steps]
         columns[f"reported, {source.name}"] = [signed(None if v is None else float(v)) for v in values]
     note = (
-        "Accuracy with the step minus accuracy without, in percentage points: mean over the pairs of completed runs "
-        "with the same seed, and from three pairs on the 95 % t-interval of that mean, corrected for "
+        f"{with_it} with the step minus {what} without, in percentage points: mean over the pairs of "
+        "completed runs with the same seed, and from three pairs on the 95 % t-interval of that mean, corrected for "
         f"{comparisons} steps (Bonferroni): if none of them did anything, the chance that any interval excluded 0 "
         "would be at most 5 %."
     ) + pairs_note(sum((step.left_out for step in steps), Counter()))

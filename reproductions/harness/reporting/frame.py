@@ -33,8 +33,13 @@ METRICS = {
     "ten_crop_top5_error": "top-5 error, 10-crop",
     "multi_scale_error": "top-1 error, multi-scale",
     "multi_scale_top5_error": "top-5 error, multi-scale",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_iou": "mIoU",
+    "map_11_point": "mAP",
+    "map_area": "mAP (area)",
 }
 ACCURACIES = {"top1_accuracy": "test_error", "top5_accuracy": "test_top5_error"}
+HIGHER_IS_BETTER = (*ACCURACIES, "pixel_accuracy", "mean_iou", "map_11_point", "map_area")  # the last four: of tasks
 # Of image folders, where evaluations look at the square in each image's centre: what they call it.
 ONE_CROP = {"one_crop_error": "test_error", "one_crop_top5_error": "test_top5_error"}
 # In which of the recipe's further tests of the final network, and what it is called there.
@@ -242,6 +247,7 @@ def _run_line(record: dict, pool: Pool) -> dict:
         **{name: final.get(name) for name in ("training_loss", "training_error", "test_error", "test_top5_error")},
         **({"validation_error": final["validation_error"]} if "validation_error" in final else {}),
         **{f"best_{name}": best.get(name) for name in ("iteration", "test_error")},
+        **({} if run.task is None else {"task": run.task.name} | {name: final.get(name) for name in run.task.metrics}),
         **{metric: record.get("tests", {}).get(test, {}).get(name) for metric, (test, name) in FURTHER_TESTS.items()},
         "wall_seconds": timing["wall_seconds"],
         "train_seconds": timing["train_seconds"],

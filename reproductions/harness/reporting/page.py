@@ -18,6 +18,7 @@ from reproductions.harness.reporting import footnotes, intervals
 from reproductions.harness.reporting.compare import further, no_verdict, verdict
 from reproductions.harness.reporting.frame import (
     ACCURACIES,
+    HIGHER_IS_BETTER,
     METRICS,
     best_values,
     completed,
@@ -192,7 +193,7 @@ class Page:
         return Column("95 % t-interval", cells)
 
     def best_of_n(self) -> Column:
-        choose = max if self.metric in ACCURACIES else min
+        choose = max if self.metric in HIGHER_IS_BETTER else min
         best = [choose(sample) if len(sample) >= intervals.FEWEST else None for sample in self._samples]
         return Column("best of n", [number(value) for value in best], {"best_of_n": best})
 
@@ -200,7 +201,7 @@ class Page:
         samples = [best_values(r.records, self.metric) for r in self.results]
         numbers = {"best_over_curve_mean": [intervals.mean(s) for s in samples]}
         numbers |= {"best_over_curve_std": [intervals.std(s) for s in samples]}
-        best = "highest" if self.metric in ACCURACIES else "lowest"
+        best = "highest" if self.metric in HIGHER_IS_BETTER else "lowest"
         what = f"the {best} {METRICS[self.metric]} at any evaluation"
         note = f"Best over the curve: of each seed {what}, so selected on the test set."
         heading = "best over the curve (selected on the test set)"
@@ -413,6 +414,8 @@ class Page:
         """``Errors are top-1,`` where the metric's name does not say that."""
         if self.metric in ACCURACIES:
             return "Accuracies are"
+        if self.metric in HIGHER_IS_BETTER:
+            return "Values are"
         return "Errors are" if "top-" in METRICS[self.metric] else "Errors are top-1,"
 
     @property
