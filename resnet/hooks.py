@@ -20,8 +20,10 @@ from resnet.recipe import Recipe
 class Hooks:
     """The objects of a recipe's plugins, in their order, for one run.
 
-    ``running``: the hook that is being called, empty between hooks; after an error it is the hook that failed. Raises
-    PluginError for a plugin that can't be used, and for plugins and fields of the recipe that contradict each other.
+    The first calls of ``batch``, ``loss`` and ``after_step`` raise DrawsError if they draw random numbers from a global
+    generator. ``running``: the hook that is being called, empty between hooks; after an error it is the hook that
+    failed. Raises PluginError for a plugin that can't be used, and for plugins and fields of the recipe that contradict
+    each other.
     """
 
     def __init__(self, recipe: Recipe):
@@ -87,7 +89,7 @@ class Hooks:
     def after_step(self, trainer) -> None:
         """Tell the plugins that a step is done."""
         for name, hook in self._called("after_step"):
-            with self._running(name):
+            with self._running(name), self._watching(name, trainer.device):
                 hook(trainer)
 
     def evaluate_with(self, network: nn.Module) -> nn.Module:
@@ -99,12 +101,9 @@ class Hooks:
             shapes, wanted = (
                 {key: value.shape for key, value in one.state_dict().items()} for one in (result, network)
             )
-            _check(
-                shapes == wanted,
-                name,
-                "a network with weights of the same names and shapes",
-                sorted(shapes.keys() ^ wanted.keys()),
-            )
+            different = sorted(key for key in shapes.keys() | wanted if shapes.get(key) != wanted.get(key))
+            text = "a network with weights of the same names and shapes"
+            _check(not different, name, text, f"another {', '.join(different[:3])}")
             network = result
         return network
 
@@ -167,9 +166,11 @@ def _shown(value) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(map(_shown, value))})"
     return (
-        repr(value)
-        if value is None or isinstance(value, (bool, int, float, str, list))
-        else f"a {type(value).__name__}"
+        value
+        if isinstance(value, str)
+        else "None"
+        if value is None
+        else f"an object of the class {type(value).__name__}"
     )
 
 

@@ -93,12 +93,13 @@ class Plugin:
             raise PluginError(f"plugin {self}: the run was declared with a source whose SHA-256 is {self.sha256[:16]}, "
                               f"but the source here has {here[:16]}; put that source back, or declare the run "
                               "anew")  # fmt: skip
-        if _imported.setdefault(self.module, self.sha256) != self.sha256:
+        if _imported.get(self.module, self.sha256) != self.sha256:
             raise PluginError(f"plugin {self}: this process imported another source of it; start a new process")
         try:
             module = importlib.import_module(self.module)
         except Exception as error:  # the module's own
             raise PluginError(f"plugin {self}: its module can't be imported: {_said(error)}") from error
+        _imported[self.module] = self.sha256
         name = self.path.partition(":")[2]
         if not inspect.isclass(kind := getattr(module, name, None)):
             classes = [n for n, value in vars(module).items() if inspect.isclass(value) and not n.startswith("_")]
@@ -117,7 +118,7 @@ def sources_outside(plugins: Iterable[Plugin]) -> dict[str, bytes]:
 
 def is_own(plugin: Plugin) -> bool:
     """Return whether a plugin's path is in a package of this repository."""
-    return plugin.path.partition(".")[0] in OWN
+    return plugin.module.partition(".")[0] in OWN
 
 
 def imported_versions(plugins: Collection[Plugin]) -> dict[str, str]:

@@ -103,8 +103,8 @@ class Trainer:
     ``teacher`` and ``pretrained``: final state dicts of ``run.teacher`` and ``run.pretrained``, for a run that has
     them. ``precision``: precision to use if the recipe's is "auto"; by default the device's choice.
 
-    The recipe's plugins are called at their places (:mod:`resnet.hooks`). If a step can't be recorded because of one, a
-    warning names it, and the steps are computed without a graph.
+    The recipe's plugins are called at their places (:mod:`resnet.hooks`); ``draws`` are the run's own random numbers.
+    If a step can't be recorded because of a plugin, a warning names it, and the steps are computed without a graph.
 
     Raises PluginError for a plugin that can't be used, DrawsError for a network that draws random numbers other than
     the run's own (:mod:`resnet.draws`), and ValueError for data other than the run's, for missing or superfluous
@@ -138,8 +138,8 @@ class Trainer:
         precision = resolve_precision(precision or run.recipe.precision, self.device)
         self.hooks = Hooks(self.recipe)
         model = self._create_model(run, seeded_generator(run.seed, "initialisation"), self.hooks).train()
-        self._draws = Draws(run.seed, self.device)
-        self._drawing = self._draws.give_to(model) or bool(self.hooks)
+        self.draws = Draws(run.seed, self.device)
+        self._drawing = self.draws.give_to(model) or bool(self.hooks)
         check_network(model, self._blank_images())
         if pretrained is not None:
             take_over(model, pretrained)
@@ -242,7 +242,7 @@ class Trainer:
             if self.recipe.mixup:
                 self._mixing_weight.fill_(mixing_weight(self.run.seed, self.iteration, self.recipe.mixup))
             if self._drawing:
-                self._draws.seek(self.iteration)
+                self.draws.seek(self.iteration)
             size = self.batches.size(self.iteration)
             if self.group.size > 1 and not self._prepared:
                 self._prepare(1)
@@ -274,7 +274,7 @@ class Trainer:
             self._estimates.begin_batch()
         with exact_kernels(), self._counters.one_batch():  # a graph keeps the kernels that it was recorded with
             for last, ((images, labels), first) in _mark_last(zip(self.batches.take(size), self._firsts)):
-                self._draws.begin(first)
+                self.draws.begin(first)
                 # The gradients are summed over the processes during the last backward pass.
                 with nullcontext() if last or self._parallel is self.model else self._parallel.no_sync():
                     self._accumulate(images, labels, len(labels) / size)
@@ -290,7 +290,7 @@ class Trainer:
     def _accumulate(self, images: Tensor, labels: Tensor, share: float) -> None:
         """Accumulate gradients, losses and errors of these images, which are a ``share`` of the batch."""
         if self.hooks:
-            images, labels = self.hooks.batch(images, labels, self._draws)
+            images, labels = self.hooks.batch(images, labels, self.draws)
         recipe, weight = self.recipe, self._mixing_weight if self.recipe.mixup else None
         if weight is not None:
             images = mix(images, weight, recipe.mixup_partner)
@@ -470,10 +470,10 @@ class Trainer:
         momenta, seen = [layer.momentum for layer in layers], 0
         for number in range(self.recipe.statistics_batches):
             self.batches.load(self.iteration + number)
-            self._draws.seek(self.iteration + number)
+            self.draws.seek(self.iteration + number)
             batch = self.batches.take(self.batches.size(self.iteration + number))
             for (images, _), first in zip(batch, self._firsts):
-                self._draws.begin(first)
+                self.draws.begin(first)
                 seen += 1
                 for layer in layers:
                     layer.momentum = 1 / seen  # weight of the new batch in the mean
@@ -517,11 +517,11 @@ class Trainer:
 
     def final_tests(self) -> dict[str, dict[str, float]]:
         """Run the recipe's additional tests; return test_error and test_top5_error of each, in percent."""
-        errors, count, model = {}, self.data.test_images["test"], self.evaluated()
+        errors, count = {}, self.data.test_images["test"]
         for kind in self.recipe.tests:
             with self._on_stream(), exact_kernels():
                 part = self.group.share(count)
-                wrong = count_wrong_in(kind, model, self.data, self.recipe, part, self.precision)
+                wrong = count_wrong_in(kind, self.evaluated(), self.data, self.recipe, part, self.precision)
                 self.group.sum_(wrong)
                 wrong = wrong.tolist()  # waits for the run's stream, which must still be the current one
             top1, top5 = (100 * number / count for number in wrong)

@@ -178,8 +178,10 @@ class Row:
     def run(self, seed: int) -> Run:
         """Make the row's run with this seed, including the runs that it needs."""
         teacher, pretrained = self.teacher and self.teacher.run(0), self.pretrained and self.pretrained.run(seed)
-        given = self.model, self.recipe, self.data, seed, self.model_options, self.train_images
-        return Run(*given, teacher, pretrained, task=self.task)
+        needs = teacher, pretrained
+        return Run(
+            self.model, self.recipe, self.data, seed, self.model_options, self.train_images, *needs, task=self.task
+        )
 
     def records(self, variant: Variant, pool: Pool) -> list[dict]:
         """Find the records of the row's runs in ``pool``, for all seeds, ordered by seed.

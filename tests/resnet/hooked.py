@@ -81,6 +81,11 @@ class Global:
     def loss(self, logits, targets):
         return nn.functional.cross_entropy(logits, targets) + (torch.rand(()) if self._hook == "loss" else 0)
 
+    def after_step(self, trainer):
+        trainer.draws.of("mine").uniform()
+        if self._hook == "after_step":
+            torch.rand(1)
+
     def model(self, model):
         model.fc = nn.Sequential(model.fc, nn.Dropout(0.5)) if self._hook == "model" else model.fc
         return model
@@ -94,4 +99,4 @@ class ReadsBack:
     def batch(self, images, labels, draws):
         if self.recording:
             raise RuntimeError("operation not permitted when stream is capturing")
-        return images, labels
+        return (images, labels) if images.sum().isfinite().item() else (-images, labels)

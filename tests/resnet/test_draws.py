@@ -76,6 +76,30 @@ def test_the_step_is_read_on_the_device():
     assert draws.step is shown and shown.item() == 2
 
 
+@pytest.mark.gpu
+def test_a_gpu_draws_what_the_cpu_draws_in_a_graph_too():
+    def draw(draws):
+        draws.begin(0)
+        return draws.uniform((64,)), draws.permutation(64), draws.normal((64,)), draws.beta(0.4, (64,))
+
+    def same(own, step):
+        expected = draw(at(step))
+        assert all(map(torch.equal, [tensor.cpu() for tensor in own[:2]], expected[:2]))
+        for tensor, other in zip(own[2:], expected[2:]):
+            torch.testing.assert_close(tensor.cpu(), other, rtol=1e-6, atol=1e-7)
+
+    draws = Draws(0, "cuda").of("x")
+    draws.seek(3)
+    same(draw(draws), 3)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        drawn = draw(draws)
+    for step in (3, 4):
+        draws.seek(step)
+        graph.replay()
+        same(drawn, step)
+
+
 class Drawing(nn.Module):
     draws = None
 
