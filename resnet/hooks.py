@@ -47,7 +47,7 @@ class Hooks:
         """Let the plugins change or replace a new network; the weights that they add are drawn by the run's seed."""
         for number, (name, hook) in enumerate(self._called("model")):
             with torch.random.fork_rng(devices=[]), self._running(name):
-                torch.manual_seed(seeded_generator(seed, "plugin", number).initial_seed())
+                torch.default_generator.manual_seed(seeded_generator(seed, "plugin", number).initial_seed())
                 network = hook(network)
             _check(isinstance(network, nn.Module), name, "the network, an nn.Module", network)
         return network

@@ -78,6 +78,18 @@ def test_groups_of_a_batch_draw_alike_in_one_process_and_in_several(data):
     assert len(seen) == 2 and not torch.isin(*seen).any()
 
 
+def test_after_a_step_draws_are_the_same_whatever_part_of_the_batch_was_the_last(data):
+    def drawn(**changes):
+        trainer = Trainer(make_run(replace(with_plugins(EXAMPLES[2]), **changes)), data)
+        kept = trainer.draws.of("x")  # by a plugin
+        trainer.step()
+        trainer.step()
+        assert torch.equal(kept.uniform((3,)), trainer.draws.of("x").uniform((3,)))
+        return trainer.draws.of("x").uniform((3,))
+
+    assert torch.equal(drawn(batch_norm_size=4), drawn())
+
+
 def test_the_average_is_tested_and_kept(data):
     trainer = train_to_the_end(make_run(with_plugins(Plugin("examples.ema:EMA", decay=0.5))), data)
     own, tested = trainer.model.state_dict(), trainer.evaluated().state_dict()
@@ -128,7 +140,9 @@ def test_stochastic_depth_drops_whole_branches_and_nothing_in_evaluation(data):
     assert keeps == pytest.approx([5 / 6, 4 / 6, 3 / 6])
 
 
-def test_weights_that_a_plugin_adds_are_drawn_by_the_seed(data):
+def test_weights_that_a_plugin_adds_are_drawn_by_the_seed(data, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda number: pytest.fail("GPUs' generators are left alone"))
+
     def added(seed):
         return Trainer(make_run(with_plugins(Plugin("hooked:Noise")), seed=seed), data).model.fc[1].weight
 
