@@ -140,6 +140,15 @@ def test_stochastic_depth_drops_whole_branches_and_nothing_in_evaluation(data):
     assert keeps == pytest.approx([5 / 6, 4 / 6, 3 / 6])
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_plugin_can_freeze_weights_and_add_layers_that_are_not_called(data, precision):
+    trainer = Trainer(make_run(with_plugins(Plugin("hooked:Frozen"), precision=precision)), data)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.step()
+    changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert not changed & {"conv1.weight", "unused.weight", "unused.bias"} and {"fc.weight", "bn1.weight"} < changed
+
+
 def test_weights_that_a_plugin_adds_are_drawn_by_the_seed(data, monkeypatch):
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda number: pytest.fail("GPUs' generators are left alone"))
 
