@@ -195,6 +195,10 @@ class TaskTrainer:
         self._loss_sum.zero_()
         self._steps_since_evaluation, self._scores = 0, None
 
+    def evaluated(self) -> nn.Module:
+        """Return the network that is evaluated: the trained one, because these trainings have no plugins."""
+        return self.model
+
     def final_tests(self) -> dict[str, dict[str, float]]:
         """Return nothing: these recipes have no additional tests."""
         return {}

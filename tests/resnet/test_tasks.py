@@ -15,6 +15,7 @@ from resnet.data.synthetic import make_synthetic
 from resnet.device import autocast
 from resnet.distributed import Group
 from resnet.models import create_model
+from resnet.plugins import Plugin
 from resnet.recipe import Recipe, learning_rate_at
 from resnet.run import Run
 from resnet.tasks import Detection, Segmentation
@@ -79,6 +80,7 @@ def test_a_pretrained_run_may_be_a_classifier_of_the_same_network():
         ({"data": "cifar10"}, "is for classification, not for segmentation"),
         ({"train_images": 10}, "neither train_images nor a teacher"),
         ({"recipe": replace(RECIPE, mixup=0.2, decay_all=False)}, "does not read decay_all, mixup"),
+        ({"recipe": replace(RECIPE, plugins=(Plugin("resnet.device:DeviceLost"),))}, "does not read plugins"),
         ({"pretrained": Run("cifar_bottleneck11", model_options=OPTIONS), "task": replace(FCN, backbone="0" * 64)},
          "not with both"),
     ],
