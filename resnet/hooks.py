@@ -124,7 +124,8 @@ class Hooks:
 
     def _having(self, name: str) -> list[tuple[str, object]]:
         assert name in HOOKS
-        return [(path, one) for path, one in self._objects if hasattr(one, name)]
+        # Of the class, because an object may have an option under the same name.
+        return [(path, one) for path, one in self._objects if callable(getattr(type(one), name, None))]
 
     def _called(self, name: str) -> list[tuple[str, Callable]]:
         return [(f"plugin {path}: {name}", getattr(one, name)) for path, one in self._having(name)]

@@ -109,3 +109,11 @@ class Frozen:
         model.conv1.requires_grad_(False)
         model.unused = nn.Linear(2, 2)
         return model
+
+
+class Named:
+    def __init__(self, loss, batch):
+        self.loss, self.batch = loss, batch
+
+    def after_step(self, trainer):
+        pass

@@ -65,8 +65,8 @@ def test_each_example_changes_the_result(data, plugin):
     assert train_to_the_end(make_run(with_plugins(plugin)), data).weights_digest() != plain.weights_digest()
 
 
-def test_groups_of_a_batch_draw_alike_in_one_process_and_in_several(data):
-    """Numbers belong to the first image of a part of the batch, whoever computes it."""
+def test_each_group_of_a_batch_has_draws_of_its_own(data):
+    """They belong to its first image, whichever process computes it: test_trainer_group has two."""
     seen = []
 
     class Seen(Trainer):
@@ -147,6 +147,12 @@ def test_a_plugin_can_freeze_weights_and_add_layers_that_are_not_called(data, pr
     trainer.step()
     changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
     assert not changed & {"conv1.weight", "unused.weight", "unused.bias"} and {"fc.weight", "bn1.weight"} < changed
+
+
+def test_an_attribute_with_the_name_of_a_hook_is_none(data):
+    plain = train_to_the_end(make_run(), data)
+    named = train_to_the_end(make_run(with_plugins(Plugin("hooked:Named", loss="focal", batch=32))), data)
+    assert named.weights_digest() == plain.weights_digest()
 
 
 def test_weights_that_a_plugin_adds_are_drawn_by_the_seed(data, monkeypatch):
