@@ -263,6 +263,7 @@ class Trainer:
                 self._loss_marks.append(self._loss_sum.clone())
             self._images_at_marks.append(self._images_since_evaluation)
         if self.hooks:
+            self.draws.begin(0)  # the same draws in all processes, and whether or not a graph was replayed
             with self._on_stream(), exact_kernels():
                 self.hooks.after_step(self)
         warming_up = self.recipe.warmup_learning_rate is not None and self.warmup_ended_at is None
