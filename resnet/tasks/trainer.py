@@ -241,10 +241,6 @@ class TaskTrainer:
         self.iteration, self.threads, self.diverged = state["iteration"], state["threads"], state["diverged"]
         self.curve, self._steps_since_evaluation = list(state["curve"]), state["steps_since_evaluation"]
 
-    def evaluated(self) -> nn.Module:
-        """Return the network that is tested, whose weights are the run's result."""
-        return self.model
-
     def weights_digest(self) -> str:
         """Return the SHA-256 of all weights and buffers: equal if and only if two networks are bit for bit equal."""
         return digest_of_weights(self.model.state_dict())
