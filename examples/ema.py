@@ -33,7 +33,7 @@ class EMA:
         return averaged
 
     def state_dict(self):
-        """Return what a checkpoint keeps."""
+        """Return the average, which a checkpoint keeps."""
         return self.average
 
     def load_state_dict(self, state):

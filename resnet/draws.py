@@ -107,7 +107,7 @@ class Draws:
 
 
 class _Turn:
-    """What all users' draws share: the number of the part of a batch, counted in this process, and its first image."""
+    """The place of all draws: the number of the part of a batch, counted in this process, and its first image."""
 
     number = first = 0
 

@@ -47,7 +47,7 @@ class Hooks:
         """Let the plugins change or replace a new network; the weights that they add are drawn by the run's seed."""
         for number, (name, hook) in enumerate(self._called("model")):
             with torch.random.fork_rng(devices=[]), self._running(name):
-                torch.manual_seed(seeded_generator(seed, "plugin", number).initial_seed())
+                torch.default_generator.manual_seed(seeded_generator(seed, "plugin", number).initial_seed())
                 network = hook(network)
             _check(isinstance(network, nn.Module), name, "the network, an nn.Module", network)
         return network
@@ -124,7 +124,8 @@ class Hooks:
 
     def _having(self, name: str) -> list[tuple[str, object]]:
         assert name in HOOKS
-        return [(path, one) for path, one in self._objects if hasattr(one, name)]
+        # Of the class, because an object may have an option under the same name.
+        return [(path, one) for path, one in self._objects if callable(getattr(type(one), name, None))]
 
     def _called(self, name: str) -> list[tuple[str, Callable]]:
         return [(f"plugin {path}: {name}", getattr(one, name)) for path, one in self._having(name)]

@@ -8,6 +8,8 @@ from torch.func import functional_call
 class WeightCopies:
     """Copies of a network's weights in ``dtype``, and the network called with them under autocast.
 
+    Frozen weights, which need no gradient, have no copies.
+
     Autocast itself copies each weight in every forward pass and converts each gradient back in every backward pass, one
     kernel each: a fifth of all kernels of a ResNet-110 step. Here one kernel handles many weights. For one backward
     pass a step, the results are the same bit for bit.
@@ -22,6 +24,7 @@ class WeightCopies:
             for path, module in model.named_modules()
             if isinstance(module, (nn.Conv2d, nn.Linear))
             for name, parameter in module.named_parameters(recurse=False)
+            if parameter.requires_grad
         }
         self._copies = {name: weight.detach().to(dtype).requires_grad_() for name, weight in self._weights.items()}
 
@@ -36,10 +39,11 @@ class WeightCopies:
 
     @torch.no_grad()
     def move_gradients(self) -> None:
-        """Move the copies' gradients to the weights."""
-        for weight in self._weights.values():
-            weight.grad = torch.empty_like(weight)
-        gradients = [copy.grad for copy in self._copies.values()]
-        torch._foreach_copy_([weight.grad for weight in self._weights.values()], gradients)
-        for copy in self._copies.values():
+        """Move the copies' gradients to the weights; layers that were not called have none."""
+        called = {name: copy for name, copy in self._copies.items() if copy.grad is not None}
+        for name in called:
+            self._weights[name].grad = torch.empty_like(self._weights[name])
+        gradients = [copy.grad for copy in called.values()]
+        torch._foreach_copy_([self._weights[name].grad for name in called], gradients)
+        for copy in called.values():
             copy.grad = None

@@ -105,6 +105,9 @@ class Run:
     def _check_pretrained(self) -> None:
         if self.pretrained is None:
             return
+        if self.pretrained.task is not None:
+            raise ValueError(f"a run can't start from the weights of a run for {self.pretrained.task.name}, only from "
+                             "a classifier's")  # fmt: skip
         own, other = (_network(run) for run in (self, self.pretrained))
         if own != other:
             raise ValueError(f"{own} can't start from the weights of another network, {other}")

@@ -182,7 +182,7 @@ class Trainer:
         self._mixing_weight = torch.ones((), device=self.device)
         self._prepared = False
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}  # by the number of images
-        self._recordable = self._stream is not None and group.size == 1
+        self._unrecordable = False  # because of a plugin
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
 
@@ -223,6 +223,10 @@ class Trainer:
                 net.kernels = self.kernels
 
     @property
+    def _recordable(self) -> bool:
+        return self._stream is not None and self.group.size == 1 and not self._unrecordable
+
+    @property
     def finished(self) -> bool:
         """Whether the run has taken its last step or has diverged."""
         return self.diverged or self.iteration == self.recipe.iterations
@@ -259,6 +263,7 @@ class Trainer:
                 self._loss_marks.append(self._loss_sum.clone())
             self._images_at_marks.append(self._images_since_evaluation)
         if self.hooks:
+            self.draws.begin(0)  # the same draws in all processes, and whether or not a graph was replayed
             with self._on_stream(), exact_kernels():
                 self.hooks.after_step(self)
         warming_up = self.recipe.warmup_learning_rate is not None and self.warmup_ended_at is None
@@ -384,7 +389,7 @@ class Trainer:
         warnings.warn(f"{self.run}: {name} can't be recorded in a CUDA graph, because it reads a value back from the "
                       f"device, for example; the run goes on without one, more slowly ({error})",
                       stacklevel=2)  # fmt: skip
-        self._recordable = False
+        self._unrecordable = True
 
     def _make_graphs(self) -> dict[int, "torch.cuda.CUDAGraph"]:
         graphs = {}

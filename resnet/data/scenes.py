@@ -40,7 +40,7 @@ BLUR = 0.5  # chance of a blur in training for segmentation, whose radius is dra
 
 
 class Layout(NamedTuple):
-    """What a complete folder has. ``num_classes``: with the background where that is one."""
+    """The content of a complete folder. ``num_classes``: with the background where that is a class."""
 
     task: str
     num_classes: int
@@ -55,7 +55,7 @@ LAYOUTS = {
 
 
 class Scene(NamedTuple):
-    """An image uint8 (H, W, 3) and what is known of it, of which a data set may have only some.
+    """An image uint8 (H, W, 3) and its annotations, of which a data set may have only some.
 
     mask: uint8 (H, W), classes from 0 on, or IGNORED. boxes: float32 (n, 4): left, top, right, bottom in pixels from
     the image's corner. labels: int64 (n,), 1 + class. difficult: bool (n,), objects that a test does not count.
@@ -85,7 +85,7 @@ class SceneFiles:
 
 @dataclass(frozen=True, eq=False)
 class SceneDataset:
-    """Image files below ``root`` with annotations; ``digest``: SHA-256 of the sorted relative paths and file sizes."""
+    """Image files below ``root`` with annotations; ``digest``: SHA-256 of the relative paths and sizes of all files."""
 
     name: str
     root: Path
@@ -324,8 +324,8 @@ class Batch(NamedTuple):
 class SceneData:
     """Scenes for training on a device.
 
-    ``test_images``: their number, by split. Images are normalised as for the networks that they are shown to: those of
-    canvases lose their mean, as CIFAR-10's do; images from files are as ImageNet's.
+    ``test_images``: their number, by split. Images are normalised as for the networks that they are shown to: canvases
+    lose their mean, as images of CIFAR-10 do, and images from files are normalised like ImageNet's.
     """
 
     def __init__(self, dataset: CanvasDataset | SceneDataset, device: torch.device, workers: int):

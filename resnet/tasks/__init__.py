@@ -17,13 +17,13 @@ RECIPE_FIELDS = {
 
 @dataclass(frozen=True)
 class Task:
-    """What all tasks share.
+    """The settings that all tasks share.
 
     A default never changes, because a run's identity contains the fields that differ from their defaults.
 
     backbone: the SHA-256 of weights from elsewhere that a run begins with, instead of a ``pretrained`` run's.
 
-    ``metrics``: what evaluations measure, in percent; the first is the one that a run is judged by.
+    ``metrics``: the results of an evaluation, in percent; a run is judged by the first.
     """
 
     name: ClassVar[str]

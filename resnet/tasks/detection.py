@@ -40,6 +40,11 @@ class _RegionHead(nn.Module):
         return self.stage(regions).mean(dim=(2, 3))
 
 
+def _in_fp32(module: nn.Module, arguments: tuple, results: tuple) -> tuple:
+    """Convert a head's scores and offsets to fp32: torchvision gives boxes their dtype, and bf16 rounds by pixels."""
+    return tuple(each.float() if isinstance(each, Tensor) else [one.float() for one in each] for each in results)
+
+
 class DetectionNet(nn.Module):
     """Faster R-CNN on all stages of a net but the last, which is the regions' head."""
 
@@ -72,6 +77,8 @@ class DetectionNet(nn.Module):
             box_positive_fraction=task.positive,
             box_nms_thresh=task.overlap,
         )
+        for module in (self.detector.rpn.head, self.detector.roi_heads.box_predictor):
+            module.register_forward_hook(_in_fp32)
 
     def train(self, mode: bool = True) -> "DetectionNet":
         """Set the mode of all but frozen BN, which stays in evaluation mode."""

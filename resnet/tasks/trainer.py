@@ -32,16 +32,22 @@ def task_network(run: Run, classes: int, weights: dict | None = None) -> nn.Modu
         own = {name: value for name, value in net.state_dict().items() if name.endswith("num_batches_tracked")}
         take_over(net, own | weights)  # old files lack BN's counters of batches
     kind = SegmentationNet if isinstance(run.task, Segmentation) else DetectionNet
-    with global_draws(run.seed, "heads"):  # torchvision's heads draw from the global generator
+    with global_draws(torch.device("cpu"), run.seed, "heads"):  # torchvision's heads draw from the global generator
         return kind(net, run.task, classes)
 
 
 @contextmanager
-def global_draws(seed: int, *stream) -> Iterator[None]:
-    """Seed the global generators, of which torchvision draws, for one named stream of a run; then restore them."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seeded_generator(seed, *stream).initial_seed())
+def global_draws(device: torch.device, seed: int, *stream) -> Iterator[None]:
+    """Seed the CPU's and the device's global generators for one named stream of a run; restore them at the end.
+
+    torchvision draws from them. The generators of other devices are left alone.
+    """
+    number, on_gpu = seeded_generator(seed, *stream).initial_seed(), device.type == "cuda"
+    with torch.random.fork_rng([device] if on_gpu else []):
+        torch.default_generator.manual_seed(number)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(number)
         yield
 
 
@@ -142,7 +148,7 @@ class TaskTrainer:
             group["lr"] = self.learning_rate * group["rate"]
         batch = self.batches(self.iteration)
         self.optimizer.zero_grad()
-        with global_draws(self.run.seed, "step", self.iteration), _deterministic(self.device):
+        with global_draws(self.device, self.run.seed, "step", self.iteration), _deterministic(self.device):
             with autocast(self.device, self.precision):
                 loss = self.model.loss(batch)
             loss.backward()
@@ -188,6 +194,10 @@ class TaskTrainer:
         )
         self._loss_sum.zero_()
         self._steps_since_evaluation, self._scores = 0, None
+
+    def evaluated(self) -> nn.Module:
+        """Return the network that is evaluated: the trained one, because these trainings have no plugins."""
+        return self.model
 
     def final_tests(self) -> dict[str, dict[str, float]]:
         """Return nothing: these recipes have no additional tests."""

@@ -25,7 +25,8 @@ def test_the_suite_imports_no_example():
     assert "examples" in OWN  # its commit is in every record
 
 
-USES = [line.strip() for file in FILES for line in file.read_text().splitlines() if line.startswith("    Recipe(")]
+LINES = [line.strip() for file in FILES for line in file.read_text(encoding="utf-8").splitlines()]
+USES = [line for line in LINES if line.startswith("Recipe(")]
 
 
 @pytest.mark.parametrize("line", USES)

@@ -273,9 +273,10 @@ def test_a_pictures_masks_have_its_size_and_its_boxes_its_scale():
     scene = SimpleNamespace(pixels=pixels, mask=mask, boxes=torch.tensor([[0, 0, 600, 150]]), labels=torch.tensor([3]))
     picture = pictures._picture("segmentation", scene, mask.long())
     assert {pictures._unpacked(text).shape[:2] for text in picture.values()} == {(96, 192)}
-    found = Detections(np.array([[0, 0, 60, 30], [0, 0, 6, 3]]), np.array([4, 5]), np.array([0.9, 0.1]))
+    found = Detections(np.array([[0, 0, 6, 3], [0, 0, 60, 30]]), np.array([5, 4]), np.array([0.1, 0.3]))
     picture = pictures._picture("detection", scene, found)
-    assert picture["true"] == [[3, 0, 0, 192, 48]] and picture["found"] == [[4, 0, 0, 19.2, 9.6]]
+    assert picture["true"] == [[3, 0, 0, 192, 48, ""]], "in the picture's scale"
+    assert picture["found"] == [[4, 0, 0, 19.2, 9.6, "30 %"]], "the surest, as many as there are objects"
 
 
 # ----------------------------------------------------------------------------------------------------------- backbones

@@ -7,6 +7,7 @@ from dataclasses import replace
 import hooked
 import pytest
 import torch
+from test_packing import pretended_cuda  # noqa: F401  (a fixture)
 from test_trainer import RECIPE, make_run, stop_at, train_to_the_end
 
 from resnet.checkpoint import MismatchError
@@ -65,8 +66,8 @@ def test_each_example_changes_the_result(data, plugin):
     assert train_to_the_end(make_run(with_plugins(plugin)), data).weights_digest() != plain.weights_digest()
 
 
-def test_groups_of_a_batch_draw_alike_in_one_process_and_in_several(data):
-    """Numbers belong to the first image of a part of the batch, whoever computes it."""
+def test_each_group_of_a_batch_has_draws_of_its_own(data):
+    """They belong to its first image, whichever process computes it: test_trainer_group has two."""
     seen = []
 
     class Seen(Trainer):
@@ -76,6 +77,18 @@ def test_groups_of_a_batch_draw_alike_in_one_process_and_in_several(data):
 
     Seen(make_run(replace(with_plugins(EXAMPLES[1]), batch_norm_size=4)), data).step()
     assert len(seen) == 2 and not torch.isin(*seen).any()
+
+
+def test_after_a_step_draws_are_the_same_whatever_part_of_the_batch_was_the_last(data):
+    def drawn(**changes):
+        trainer = Trainer(make_run(replace(with_plugins(EXAMPLES[2]), **changes)), data)
+        kept = trainer.draws.of("x")  # by a plugin
+        trainer.step()
+        trainer.step()
+        assert torch.equal(kept.uniform((3,)), trainer.draws.of("x").uniform((3,)))
+        return trainer.draws.of("x").uniform((3,))
+
+    assert torch.equal(drawn(batch_norm_size=4), drawn())
 
 
 def test_the_average_is_tested_and_kept(data):
@@ -128,7 +141,24 @@ def test_stochastic_depth_drops_whole_branches_and_nothing_in_evaluation(data):
     assert keeps == pytest.approx([5 / 6, 4 / 6, 3 / 6])
 
 
-def test_weights_that_a_plugin_adds_are_drawn_by_the_seed(data):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_plugin_can_freeze_weights_and_add_layers_that_are_not_called(data, precision):
+    trainer = Trainer(make_run(with_plugins(Plugin("hooked:Frozen"), precision=precision)), data)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.step()
+    changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert not changed & {"conv1.weight", "unused.weight", "unused.bias"} and {"fc.weight", "bn1.weight"} < changed
+
+
+def test_an_attribute_with_the_name_of_a_hook_is_none(data):
+    plain = train_to_the_end(make_run(), data)
+    named = train_to_the_end(make_run(with_plugins(Plugin("hooked:Named", loss="focal", batch=32))), data)
+    assert named.weights_digest() == plain.weights_digest()
+
+
+def test_weights_that_a_plugin_adds_are_drawn_by_the_seed(data, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda number: pytest.fail("GPUs' generators are left alone"))
+
     def added(seed):
         return Trainer(make_run(with_plugins(Plugin("hooked:Noise")), seed=seed), data).model.fc[1].weight
 
@@ -205,7 +235,7 @@ def test_a_teacher_with_plugins_is_built_with_them(data):
 
 
 @pytest.fixture
-def unrecordable(monkeypatch):
+def unrecordable(monkeypatch, pretended_cuda):  # noqa: F811
     """A trainer on the CPU that records its steps with a plugin that fails then."""
 
     def make(run, data, rehearsed):
@@ -225,7 +255,6 @@ def unrecordable(monkeypatch):
             with recording():
                 trainer._compute(8)
 
-        trainer._recordable = True
         monkeypatch.setattr(trainer, "_make_graphs", make_graphs)
         monkeypatch.setattr("resnet.trainer.refuse_to_wait", recording if rehearsed else nullcontext)
         return trainer
@@ -238,6 +267,7 @@ def test_a_hook_that_can_not_be_recorded_is_named_and_the_run_goes_on(data, unre
     run = make_run(with_plugins(Plugin("hooked:ReadsBack"), *EXAMPLES))
     whole = train_to_the_end(run, data)
     trainer = unrecordable(run, data, rehearsed)
+    assert trainer._recordable
     with pytest.warns(UserWarning, match="plugin hooked:ReadsBack: batch can't be recorded in a CUDA graph, because"):
         trainer.step()
     assert not trainer._graphs and not trainer._recordable
@@ -268,9 +298,8 @@ def test_on_a_gpu_steps_are_recorded_and_resumed_and_a_hook_that_reads_back_is_n
     assert after._graphs and after.weights_digest() == whole.weights_digest()
 
 
-def test_a_failure_of_the_device_is_not_put_down_to_a_plugin(data, monkeypatch):
+def test_a_failure_of_the_device_is_not_put_down_to_a_plugin(data, monkeypatch, pretended_cuda):  # noqa: F811
     trainer = Trainer(make_run(with_plugins(EXAMPLES[1])), data)
-    trainer._recordable = True
 
     def fail():
         raise RuntimeError("unspecified launch failure")

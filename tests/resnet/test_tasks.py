@@ -12,8 +12,10 @@ from resnet import checkpoint
 from resnet.checkpoint import digest_of_weights
 from resnet.data import canvas, place, scenes
 from resnet.data.synthetic import make_synthetic
+from resnet.device import autocast
 from resnet.distributed import Group
 from resnet.models import create_model
+from resnet.plugins import Plugin
 from resnet.recipe import Recipe, learning_rate_at
 from resnet.run import Run
 from resnet.tasks import Detection, Segmentation
@@ -66,6 +68,8 @@ def test_a_pretrained_run_may_be_a_classifier_of_the_same_network():
     assert run.needs == {"pretrained": classifier} and Run.from_specification(run.specification()) == run
     with pytest.raises(ValueError, match="another network"):
         replace(SEGMENTED, pretrained=Run("cifar_bottleneck11"))
+    with pytest.raises(ValueError, match="the weights of a run for segmentation, only from a classifier's"):
+        replace(classifier, pretrained=SEGMENTED)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +80,7 @@ def test_a_pretrained_run_may_be_a_classifier_of_the_same_network():
         ({"data": "cifar10"}, "is for classification, not for segmentation"),
         ({"train_images": 10}, "neither train_images nor a teacher"),
         ({"recipe": replace(RECIPE, mixup=0.2, decay_all=False)}, "does not read decay_all, mixup"),
+        ({"recipe": replace(RECIPE, plugins=(Plugin("resnet.device:DeviceLost"),))}, "does not read plugins"),
         ({"pretrained": Run("cifar_bottleneck11", model_options=OPTIONS), "task": replace(FCN, backbone="0" * 64)},
          "not with both"),
     ],
@@ -186,13 +191,15 @@ def history():
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_steps_draw_by_seed_and_step_and_leave_the_global_generator_alone(run, canvases):
+def test_steps_draw_by_seed_and_step_and_leave_the_global_generator_alone(run, canvases, monkeypatch):
     losses = []
     for seed in range(2):
         trainer = TaskTrainer(run, canvases[run.data])
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        trainer.step()
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.cuda, "manual_seed_all", lambda number: pytest.fail("other devices are left alone"))
+            trainer.step()
         losses.append(trainer._loss_sum.item())
         assert torch.equal(torch.get_rng_state(), before)
     assert losses[0] == losses[1]
@@ -232,6 +239,19 @@ def test_the_pixel_loss_is_the_one_of_maps():
     masks = torch.randint(5, (2, 7, 6), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
     masks[0, 2:5] = 255
     torch.testing.assert_close(_pixel_loss(logits, masks), F.cross_entropy(logits, masks.long(), ignore_index=255))
+
+
+def test_in_bf16_boxes_stay_in_fp32(canvases):
+    """bf16 has 8 bits, so boxes near the right edge would lie on every fourth pixel of an image of VOC."""
+    data = canvases[DETECTED.data]
+    trainer = TaskTrainer(replace(DETECTED, recipe=replace(RECIPE, precision="bf16")), data)
+    trainer.step()
+    trainer.evaluate()
+    assert 0 <= trainer.curve[0]["map_area"] <= 100
+    with torch.no_grad(), autocast(data.device, "bf16"):
+        found = trainer.model.eval().predict(next(data.tests(RCNN)))
+    edges = torch.from_numpy(np.concatenate([one.boxes for one in found]))
+    assert edges.dtype == torch.float32 and (edges != edges.bfloat16()).any()
 
 
 def test_frozen_parts_stay_as_they_were(canvases):
