@@ -79,6 +79,9 @@ def _problem(content: dict, record: dict) -> str | None:
             texts = [picture[name] for name in ("image", "true", "found") if isinstance(picture[name], str)]
             if len({_unpacked(text).shape[:2] for text in texts}) != 1:
                 return "a mask has another size than its image"
+            boxes = [each for name in ("true", "found") if isinstance(picture[name], list) for each in picture[name]]
+            if any(len(each) != 6 for each in boxes):
+                return "a box is not a label, four sides and a score"
     except (TypeError, KeyError, ValueError, OSError) as error:
         return f"a picture can't be read: {error}"
     return None if len(content["shown"]) == min(SHOWN, content["images"]) else "a picture is missing"

@@ -258,13 +258,19 @@ def test_pictures_are_measured_once_and_drawn_without_data(trained, monkeypatch)
         row = SCRIPTS[run.task.name].EXPERIMENTS["canvas"].rows("smoke")[2]
         drawn = pictures.figure([RowResult(row, [record], None, 1)], SMOKE, paths.out)
         assert {"image", "truth", "D-efficient"} <= set(written_in(drawn))
-    path = PICTURES.path(paths.out, records[0])
-    content = json.loads(path.read_text())
-    content["shown"] = content["shown"][:2]
-    path.write_text(json.dumps(seal(content, "sha256")))
-    with pytest.raises(MeasurementError, match="a picture is missing"):
-        PICTURES.find(paths.out, records[0])
-    path.unlink()
+    masked, boxed = sorted(records, key=lambda record: record["specification"]["task"]["name"] == "detection")
+
+    def refused(record, problem, change):
+        path = PICTURES.path(paths.out, record)
+        content = json.loads(path.read_text())
+        change(content["shown"])
+        path.write_text(json.dumps(seal(content, "sha256")))
+        with pytest.raises(MeasurementError, match=problem):
+            PICTURES.find(paths.out, record)
+        path.unlink()
+
+    refused(masked, "a picture is missing", lambda shown: shown.pop())
+    refused(boxed, "a box is not a label, four sides", lambda shown: shown[0]["true"].append([1, 2.0, 3.0, 4.0, 5.0]))
     assert not PICTURES.concerns(make_record(seg_run(1), 30.0)), "the first seed's alone"
 
 
