@@ -175,12 +175,12 @@ def _spreads(page: Page) -> tuple[list[Reported], dict[str, list[float]]]:
 
 
 def judged(page: Page) -> list[Finding]:
-    """Return what the runs say of each step of depth."""
+    """Judge each step of depth by the runs."""
     return judge(depth_claims([result.row for result in page.results]), page.results, page.variant)
 
 
 def found(page: Page) -> list[Found]:
-    """Return what the runs say of depth, of the spread's growth with it, and of reported errors as best ones."""
+    """Return the findings on depth, on the spread's growth with it, and on reported errors as best ones."""
     return [*of_findings(judged(page)), *spread_found(page), *best_found(page)]
 
 
@@ -189,7 +189,8 @@ def spread_found(page: Page) -> list[Found]:
     theirs, samples = _spreads(page)
     if len(theirs) < 2:
         return []
-    counts, seeds = tuple(map(len, samples.values())), max(result.seeds for result in page.results)
+    counts, wanted = tuple(map(len, samples.values())), max(result.seeds for result in page.results)
+    seeds = min(counts) if min(counts) >= intervals.FEWEST else wanted
     p = intervals.spread_p([*samples.values()])
     power = intervals.spread_power([float(number.std) for number in theirs], seeds)
     said = "" if p is None else "shown" if p < 1 - intervals.LEVEL else "not shown"
@@ -304,6 +305,7 @@ def on_cifar100(experiment: Experiment, rows: Callable[[str, str], list[Row]]) -
         rows=lambda profile: rows(profile, "cifar100"),
         headline=None,
         claims=None,  # the paper makes none on these data
+        overview=None,
         dataset="cifar100",
         protocol="the protocol of He et al. 2015, section 4.2",
         epilog=NOT_RUN,

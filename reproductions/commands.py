@@ -91,7 +91,10 @@ def _add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(value) for value in text.split(",")]
+    try:
+        return [float(value) for value in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 0.49,0.48,0.45") from None
 
 
 def _list(options: argparse.Namespace, console: Console) -> int:
@@ -151,7 +154,7 @@ def _publish(options: argparse.Namespace, console: Console) -> int:
         return int(bool(refused))
     new, refused = publish.publish(options.out / "records", PUBLISHED, PUBLISHED_TABLES)
     _say_published(new, refused, console)
-    measured, unfit = publish.publish_measurements(options.out, PUBLISHED)
+    measured, unfit = publish.publish_measurements(EXPERIMENTS, options.out, PUBLISHED)
     _say_published(measured, unfit, console)
     if measured or unfit:
         console.print(f"{len(measured)} measurements of final networks published, {len(unfit)} refused")

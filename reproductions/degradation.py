@@ -14,6 +14,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from reproductions import headline
 from reproductions.cifar_table import data_for, not_run_section, on_cifar100, recipe_for, reported_key
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.reporting.claims import Claim, Finding, claims_numbers, claims_section, judge, trend
@@ -75,7 +76,7 @@ def report(page: Page) -> list[Path]:
 
 
 def judged(page: Page) -> list[Finding]:
-    """Return what the runs say of the claims."""
+    """Judge the claims by the runs."""
     plain, residual = ([r for r in page.results if r.row.key.startswith(kind)] for kind in KINDS)
     return judge(claims(plain, residual), page.results, page.variant)
 
@@ -123,6 +124,7 @@ EXPERIMENT = Experiment(
     rows=rows,
     report=report,
     claims=lambda page: of_findings(judged(page)),
+    overview=headline.write,
 )
 EXPERIMENTS = {"cifar10": EXPERIMENT, "cifar100": on_cifar100(EXPERIMENT, rows)}
 

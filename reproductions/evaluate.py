@@ -170,9 +170,10 @@ def find_preprocessing(options: Namespace, weights: Weights, dataset: ImageDatas
         raise WeightsError("--std needs --mean")
     if options.mean:
         values = [options.mean, options.std or [1.0] * len(options.mean)]
-        if any(len(each) != dataset.test_images.shape[-1] for each in values):
+        fit = (len(each) == dataset.test_images.shape[-1] and all(0 <= v <= 1 for v in each) for each in values)
+        if not all(fit) or 0 in values[1]:
             raise WeightsError(f"--mean and --std need a value for each of the {dataset.test_images.shape[-1]} "
-                               f"channels of {dataset.name}, from 0 to 1")  # fmt: skip
+                               f"channels of {dataset.name}, from 0 to 1, and --std none of 0")  # fmt: skip
         mean, std = (255 * torch.tensor(each) for each in values)
         text = ", ".join(f"{value:g}" for value in options.mean)
         over = f", over {', '.join(f'{value:g}' for value in options.std)}" if options.std else ""
@@ -222,7 +223,7 @@ def _table(weights: Weights, dataset: ImageDataset, error: float, top5_error: fl
     if weights.record is not None or "test_error" in weights.card:
         columns["recorded"], note = _recorded(weights, dataset)
         notes.append(note)
-    numbers = _reported(weights.architecture, dataset.name)
+    numbers = reported_errors(weights.architecture, dataset.name)
     columns["reported"] = [numbers[0].described if numbers else NONE]
     if top5_error is not None:
         columns["top-5 error, %"] = [number(top5_error)]
@@ -257,7 +258,7 @@ def _run(record: dict) -> Run:
     return Run.from_specification(record["specification"])
 
 
-def _reported(architecture: Architecture, data: str) -> list[reported.Reported]:
+def reported_errors(architecture: Architecture, data: str) -> list[reported.Reported]:
     """List the test errors reported for a net of this kind and depth on these data, papers first."""
     if data not in DATA_NAMES or not architecture.model.startswith("cifar_"):
         return []

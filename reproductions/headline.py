@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reproductions import reported
-from reproductions.degradation import EXPERIMENT
-from reproductions.harness.experiment import Row, Variant
+from reproductions.harness.experiment import Experiment, Row, Variant
 from reproductions.harness.records import Pool, records_digest
 from reproductions.harness.reporting import intervals
 from reproductions.harness.reporting.curves import DASHES
@@ -54,24 +53,27 @@ class Place:
         return final_values(self.records)
 
 
-def write(path: Path, pool: Pool) -> list[Path]:
-    """Write ``path``.png and ``path``.svg from the pool's records; returns the files, none without completed runs."""
-    panels = find(pool)
+def write(experiment: Experiment, folder: Path, pool: Pool) -> list[Path]:
+    """Write headline.png and headline.svg from the pool's records of plain and residual nets; return the files.
+
+    There are none without completed runs.
+    """
+    panels = find(experiment, pool)
     records = [record for places in panels.values() for place in places for record in place.records]
     description = (
-        f"Test error against depth, plain and residual nets ({EXPERIMENT.source}; He et al. 2015, Table 6); from "
+        f"Test error against depth, plain and residual nets ({experiment.source}; He et al. 2015, Table 6); from "
         f"{counted(len(records), 'record')}, SHA-256 {records_digest(records)}; made again by: make report"
     )
-    return save_figure(error_against_depth(panels), path, description)
+    return save_figure(error_against_depth(panels), folder / "headline", description)
 
 
-def find(pool: Pool) -> dict[str, list[Place]]:
+def find(experiment: Experiment, pool: Pool) -> dict[str, list[Place]]:
     """Return the nets by profile: of the paper profile, and of the short one while the former has fewer than two depths
     of plain nets. A profile without completed runs is left out.
     """
     found = {}
     for profile in PANELS:
-        places = [Place(row, row.records(Variant(profile), pool)) for row in EXPERIMENT.rows(profile)]
+        places = [Place(row, row.records(Variant(profile), pool)) for row in experiment.rows(profile)]
         if any(place.values for place in places):
             found[profile] = places
         if sum(place.kind == "plain" and bool(place.values) for place in places) > 1:

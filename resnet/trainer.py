@@ -182,7 +182,7 @@ class Trainer:
         self._mixing_weight = torch.ones((), device=self.device)
         self._prepared = False
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}  # by the number of images
-        self._recordable = self._stream is not None and group.size == 1
+        self._unrecordable = False  # because of a plugin
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
 
@@ -221,6 +221,10 @@ class Trainer:
         for net in (self.model, self._teacher):
             if isinstance(net, Net):
                 net.kernels = self.kernels
+
+    @property
+    def _recordable(self) -> bool:
+        return self._stream is not None and self.group.size == 1 and not self._unrecordable
 
     @property
     def finished(self) -> bool:
@@ -385,7 +389,7 @@ class Trainer:
         warnings.warn(f"{self.run}: {name} can't be recorded in a CUDA graph, because it reads a value back from the "
                       f"device, for example; the run goes on without one, more slowly ({error})",
                       stacklevel=2)  # fmt: skip
-        self._recordable = False
+        self._unrecordable = True
 
     def _make_graphs(self) -> dict[int, "torch.cuda.CUDAGraph"]:
         graphs = {}

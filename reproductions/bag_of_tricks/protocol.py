@@ -171,8 +171,14 @@ PROTOCOLS["cifar100"] = {
 }
 
 
+def _steps(page: Page) -> list[compare.Step]:
+    """Return the steps of a ladder in top-1 accuracy, and on ImageNet also in top-5 accuracy."""
+    further = ["top5_accuracy"] if all(result.row.data in FOLDERS for result in page.results) else []
+    return [step for metric in (page.metric, *further) for step in compare.find_steps(page.results, metric)]
+
+
 def _claims(page: Page) -> list[Found]:
-    return of_steps(compare.find_steps(page.results), page.variant.profile)
+    return of_steps(_steps(page), page.variant.profile)
 
 
 def experiments(
@@ -219,8 +225,7 @@ def write_ladder(page: Page, heading: str, columns: list[Column], series: dict[s
     """
     on_imagenet = all(result.row.data == IMAGENET.data for result in page.results)  # the paper's own data
     further = ["top5_accuracy"] if all(result.row.data in WITH_TOP5 for result in page.results) else []
-    compared = [page.metric, *(further if all(result.row.data in FOLDERS for result in page.results) else [])]
-    found = [step for metric in compared for step in compare.find_steps(page.results, metric)]
+    found = _steps(page)
     agreement = "confirmed" if on_imagenet else "carries over"
     chosen = [page.net(heading), *columns, page.published(), page.reproduced(), page.interval()]
     chosen += [*page.reported_by_source(), *([page.difference(), *page.verdict()] if on_imagenet else [])]

@@ -156,4 +156,5 @@ EXPERIMENT = Experiment(
     metric="top1_accuracy",
     protocol="the reported protocol",
     measure=measure,
+    measurements=(PREDICTIONS,),
 )

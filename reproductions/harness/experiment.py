@@ -115,7 +115,9 @@ class Variant:
         ]
 
     def apply(self, run: Run) -> Run:
-        """Change a run, and the runs that it needs, to this variant."""
+        """Change a run, and the runs that it needs, to this variant. Raises ValueError for a run that can't be so."""
+        if self.sweep and run.task is not None:
+            raise ValueError(f"a sweep ranks by held-out images, and training for {run.task.name} holds out none")
         recipe = run.recipe if self.precision == "auto" else replace(run.recipe, precision=self.precision)
         fits = made_for(run.model, run.model_options, recipe.precision) and recipe.batch_norm_size is None
         if self.kernels != "auto" and fits and recipe.kernels == "auto":
@@ -175,6 +177,11 @@ class Row:
         if self.data.startswith("synthetic"):
             object.__setattr__(self, "reported", None)
 
+    @property
+    def own_key(self) -> str:
+        """The key of the table's row, without a sweep's values."""
+        return self.key.removesuffix(f" {' '.join(self.swept)}")
+
     def run(self, seed: int) -> Run:
         """Make the row's run with this seed, including the runs that it needs."""
         teacher, pretrained = self.teacher and self.teacher.run(0), self.pretrained and self.pretrained.run(seed)
@@ -192,7 +199,7 @@ class Row:
 
 
 def _with_settings(row: Row, settings: Sequence[str]) -> Row:
-    """Return the row with these settings, itself if they change nothing: no paper reports what a changed row does.
+    """Return the row with these settings, itself if they change nothing: no paper reports on a changed row.
 
     The run that it is pretrained as, a row of the same table, has them too, but not if it is of another task; its
     teacher has not.
@@ -239,8 +246,8 @@ class Experiment:
     metric. ``headline`` takes the same page and returns a :class:`~reproductions.harness.reporting.page.Headline` for
     the index of all tables; None stands for the row with most runs.
 
-    ``claims`` takes the same page and returns what its runs say of the paper's claims, a
-    :class:`~reproductions.harness.reporting.found.Found` for each; None for a table without claims.
+    ``claims`` takes the same page and returns a :class:`~reproductions.harness.reporting.found.Found` for each of the
+    paper's claims; None for a table without claims.
 
     ``script``: the name of a script with several experiments, one per data set; ``dataset``: the experiment's name on
     its command line, None for the first. ``module`` is the module below ``reproductions`` to run, if it has another
@@ -252,7 +259,11 @@ class Experiment:
     ``measure`` measures the runs' final networks before the report, for a report that needs more than records and the
     errors on exact test images, which are measured for all experiments. It takes the completed runs' records, the
     :class:`~reproductions.harness.launching.run_paths.RunPaths`, a device, and the time after which it starts nothing
-    more, writes files, and returns the problems.
+    more, writes files, and returns the problems. ``measurements``: the kinds of
+    :class:`~reproductions.harness.measurements.Measurement` that it makes, which are published beside the records.
+
+    ``overview`` draws a plot of all profiles for the README. It takes the experiment, the folder of the plots and all
+    published records, and returns the files.
     """
 
     name: str
@@ -270,6 +281,8 @@ class Experiment:
     epilog: str = ""
     protocol: str = PROFILES["paper"]
     measure: Callable[[list[dict], Any, torch.device, float], list[str]] | None = None
+    measurements: tuple = field(default=(), hash=False)
+    overview: "Callable[[Experiment, Path, Pool], list[Path]] | None" = None
     datasets: dict[str, Callable[[], Any]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self):

@@ -57,7 +57,7 @@ def wanted_runs(
     """
     rows = experiment.chosen_rows(variant, None if keys is None else [*keys])
     if keys:
-        rows.sort(key=lambda row: keys.index(row.key.split()[0]))
+        rows.sort(key=lambda row: keys.index(row.own_key))
     return [Wanted(experiment, variant, variant.apply(row.run(seed))) for seed in seeds for row in rows]
 
 

@@ -6,18 +6,17 @@ import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
-from reproductions import degradation, headline
-from reproductions.cifar_imagenet_stem.predictions import PREDICTIONS
 from reproductions.harness import provenance
 from reproductions.harness.exact_errors import EXACT_ERRORS
 from reproductions.harness.experiment import Experiment, Table, kept_runs
 from reproductions.harness.final_weights import read_final_weights
 from reproductions.harness.known_records import read_known_pool
+from reproductions.harness.measurements import Measurement
 from reproductions.harness.record_files import cache_folder, file_state, record_path, weights_path
 from reproductions.harness.records import Pool, read_pool
 from reproductions.harness.reporting import notes
@@ -27,8 +26,6 @@ from reproductions.harness.reporting.frame import CURVES, RUNS, write_frames
 from reproductions.harness.reporting.index import write_index
 from reproductions.harness.reporting.page import Page, make_page
 from reproductions.harness.reporting.summary import write_summary
-from reproductions.layer_responses.measuring import RESPONSES
-from reproductions.transfer.pictures import PICTURES
 from resnet.data import KNOWN_COPIES
 from resnet.files import write_atomically
 from resnet.plugins import Plugin, is_own
@@ -37,7 +34,6 @@ from resnet.weights import WeightsError
 
 README = Path("README.md")
 INDEX, SUMMARY, CLAIMS = Path("README.md"), Path("summary.md"), Path("claims.md")  # of the results, in their folder
-KINDS = (RESPONSES, PREDICTIONS, EXACT_ERRORS, PICTURES)  # of measurements
 NO_TABLE = (
     "no table shows this record; add its experiment and variant to PUBLISHED_TABLES in reproductions/experiments.py"
 )
@@ -130,13 +126,23 @@ def _copy(path: Path, target: Path, problems: list[str], new: list[Path], refuse
         new.append(target)
 
 
-def publish_measurements(out: Path, results: Path) -> tuple[list[Path], dict[Path, str]]:
+def _kinds(experiments: Iterable[Experiment]) -> list[Measurement]:
+    """List the kinds of measurements of these experiments, each once."""
+    kinds = [EXACT_ERRORS]
+    for kind in (kind for experiment in experiments for kind in experiment.measurements):
+        kinds += [] if kind in kinds else [kind]
+    return kinds
+
+
+def publish_measurements(
+    experiments: Sequence[Experiment], out: Path, results: Path
+) -> tuple[list[Path], dict[Path, str]]:
     """Copy the measurements below ``out`` of the published records' weights into ``results``.
 
     Returns the new files, and the reason for each one left out. Published files are never replaced.
     """
     new, refused, pool = [], {}, read_pool(results / "records")
-    for kind in KINDS:
+    for kind in _kinds(experiments):
         found, problems = kind.read_all(out, pool)
         refused |= problems
         for path, content in found.items():
@@ -176,8 +182,9 @@ def write_published(tables: Sequence[Table], results: Path, pool: Pool) -> tuple
             files = experiment.report(page)
             written += files
             pages += [page] if files else []  # records alone make no table of layer responses
-    if any(experiment is degradation.EXPERIMENT for experiment, _ in tables):
-        written += headline.write(results / "plots" / "headline", pool)
+    for experiment in dict.fromkeys(experiment for experiment, _ in tables):
+        if experiment.overview is not None:
+            written += experiment.overview(experiment, results / "plots", pool)
     for name, text in (
         (INDEX, write_index(pages)),
         (SUMMARY, write_summary(pages)),
@@ -266,14 +273,15 @@ def check(tables: Sequence[Table], results: Path, readme: Path) -> list[str]:
     problems, history = [str(error) for error in pool.damaged.values()], provenance.has_history()
     for record in pool.records.values():
         problems += [f"{_path(results, record)}: {objection}" for objection in objections(record, history)]
-    for kind in KINDS:
+    kinds = _kinds(experiment for experiment, _ in tables)
+    for kind in kinds:
         measured, damaged = kind.read_all(results, pool)
         problems += damaged.values()
         problems += [f"{path}: {text}" for path, content in measured.items() for text in objections(content, history)]
     problems += _wrong_weights(results, pool)
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / "results"
-        for kind in KINDS:
+        for kind in kinds:
             if (results / kind.folder).exists():
                 shutil.copytree(results / kind.folder, fresh / kind.folder)
         try:

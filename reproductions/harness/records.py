@@ -210,7 +210,7 @@ def device_seconds(record: dict) -> float:
 
 
 def best_point(curve: list[dict]) -> dict:
-    """Return the evaluation with the lowest test error, or the highest value of what else the run is judged by.
+    """Return the evaluation with the lowest test error, or the highest value of the task's first metric.
 
     Of equals it is the first. It is selected on the test set.
     """

@@ -133,7 +133,7 @@ def _errors(page: Page, test: str) -> list[Column]:
 
 
 def judged(page: Page) -> list[Finding]:
-    """Return what the runs say of the claims of sections 4.1 about depth, shortcuts and plain nets."""
+    """Judge the claims of section 4.1 about depth, shortcuts and plain nets by the runs."""
     rows, claims = {result.row.key: result.row for result in page.results}, []
     for better, other in BETTER:
         if better in rows and other in rows:

@@ -67,7 +67,7 @@ def headline(page: Page) -> Headline:
 
 
 def found(page: Page) -> list[Found]:
-    """Return what the measured responses say of each pair: that the first net's are smaller."""
+    """Return a finding on each pair: whether the first net's measured responses are smaller."""
     nets = responses.find_nets(page.results, page.out)
     return responses.found(responses.compare(nets, pairs(page.variant.profile), page.variant))
 
@@ -81,4 +81,5 @@ EXPERIMENT = Experiment(
     headline=headline,
     claims=found,
     measure=RESPONSES.make_missing,
+    measurements=(RESPONSES,),
 )

@@ -8,6 +8,7 @@ runs find them by their SHA-256, which is a part of the runs' identities. Each r
 """
 
 import argparse
+import hashlib
 import re
 import sys
 from collections.abc import Mapping
@@ -31,24 +32,23 @@ def main(experiments: Mapping[str, Experiment], arguments: list[str] | None = No
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--backbones")
-    options, others = parser.parse_known_args(arguments)
+    parser.add_argument("--dataset")
+    options, others = parser.parse_known_args(arguments)  # others: for the command line of a table of one data set
     if options.backbones is None:
         return cli.run_experiment(experiments, arguments)
-    parser.add_argument("--dataset", choices=experiments, default=next(iter(experiments)))
     parser.add_argument("--out", type=path_argument, default=DEFAULT_OUT)
     parser.add_argument("--profile", choices=PROFILES, default="paper")
     options, _ = parser.parse_known_args(arguments)
     try:
-        if options.dataset == "canvas" or options.profile == "smoke":
-            real = " or ".join(name for name in experiments if name != "canvas")
-            raise WeightsError(f"weights of ImageNet nets need real images: --dataset {real} (DATASET= with make), in "
-                               "the profiles paper and short")  # fmt: skip
+        real = [name for name in experiments if name != "canvas"]
+        if options.dataset not in real or options.profile == "smoke":
+            raise WeightsError(f"weights of ImageNet nets need real images: --dataset {' or '.join(real)} (DATASET= "
+                               "with make), in the profiles paper and short")  # fmt: skip
         experiment = of_backbones(experiments[options.dataset], options.backbones.split(), options.out)
     except (WeightsError, OSError) as error:
         complain(make_console(stderr=True), str(error))
         return EXIT_REFUSED
-    place = others.index("--dataset") if "--dataset" in others else None
-    return cli.run_experiment(experiment, others if place is None else others[:place] + others[place + 2 :])
+    return cli.run_experiment(experiment, others)
 
 
 def of_backbones(experiment: Experiment, names: list[str], out: Path) -> Experiment:
@@ -59,7 +59,8 @@ def of_backbones(experiment: Experiment, names: list[str], out: Path) -> Experim
     if not names:
         raise WeightsError("no weights are named")
     found = [(name, *_read(name, out)) for name in names]
-    if len({digest for *_, digest in found}) < len(found):
+    digests = [digest for *_, digest in found]
+    if len({*digests}) < len(found):
         raise WeightsError(f"the same weights are named twice: {' '.join(names)}")
 
     def rows(profile: str) -> list[Row]:
@@ -81,7 +82,7 @@ def of_backbones(experiment: Experiment, names: list[str], out: Path) -> Experim
 
     return replace(
         experiment,
-        name=f"{experiment.name}_backbones",
+        name=f"{experiment.name}_backbones_{hashlib.sha256(''.join(digests).encode()).hexdigest()[:8]}",
         title=f"{experiment.title}, from given weights",
         rows=rows,
         headline=of_fullest_row,

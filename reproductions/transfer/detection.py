@@ -34,6 +34,7 @@ EXPERIMENTS = experiments(
     headline=reports.headline,
     claims=reports.claimed,
     measure=PICTURES.make_missing,
+    measurements=(PICTURES,),
 )
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Pictures of test images with the masks or boxes that a row's first seed finds, and the true ones beside them."""
+"""Pictures of test images with the masks or boxes that a row's first seed finds, and the true ones beside them.
+
+Of the boxes that are found, the surest are shown, as many as there are objects.
+"""
 
 import base64
 import io
@@ -26,7 +29,6 @@ from resnet.run import Run
 
 SHOWN = 4  # test images, the first ones
 LONGEST = 192  # pixels of a picture's longer side; larger images are scaled down
-SURE = 0.5  # score from which on a detection is shown
 
 
 @torch.no_grad()
@@ -47,10 +49,14 @@ def _picture(task: str, scene, found) -> dict:
         return {"image": image} | {
             name: _packed(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for name, mask in masks.items()
         }
-    sure = found.scores >= SURE
-    boxes = {"true": (scene.boxes, scene.labels), "found": (found.boxes[sure], found.labels[sure])}
+    sure = np.argsort(-found.scores, kind="stable")[: len(scene.boxes)]
+    texts = [f"{100 * score:.0f} %" for score in found.scores[sure]]
+    boxes = {
+        "true": (scene.boxes, scene.labels, [""] * len(scene.boxes)),
+        "found": (found.boxes[sure], found.labels[sure], texts),
+    }
     return {"image": image} | {
-        name: [[int(label), *(round(scale * float(side), 1) for side in box)] for box, label in zip(*own)]
+        name: [[int(label), *(round(scale * float(side), 1) for side in box), text] for box, label, text in zip(*own)]
         for name, own in boxes.items()
     }
 
@@ -81,7 +87,9 @@ def _problem(content: dict, record: dict) -> str | None:
 PICTURES = Measurement(
     folder="pictures",
     how="first test images, evaluation mode, fp32",
-    fields={"shown": list},  # of each image: itself, and the true and found masks, as PNG, or boxes after their labels
+    # Of each image: itself as a PNG, and the true and the found mask, too, or boxes between label and score; of those
+    # that were found, the surest are kept, as many as there are objects.
+    fields={"shown": list},
     measure=_measure,
     problem=_problem,
     concerns=lambda record: "task" in record["specification"] and record["specification"]["seed"] == 0,
@@ -118,6 +126,7 @@ def figure(results: Sequence[RowResult], variant: Variant, out) -> Figure | None
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
             axis.imshow(image)
+            axis.autoscale(False)  # boxes at the border would make room
             if pictures is not None:
                 _draw(axis, pictures[line]["true" if label == "truth" else "found"], data)
             if line == 0:
@@ -139,10 +148,10 @@ def _draw(axis: Axes, content: str | list, data: str) -> None:
         axis.imshow(shown)
         return
     names = _names(data)
-    for label, left, top, right, bottom in content:
+    for label, left, top, right, bottom, score in content:
         colour = COLOURS[label % len(COLOURS)]
         axis.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=colour, linewidth=1)
-        axis.text(left + 1, top + 1, names[label - 1], color="white", fontsize=4, va="top",
+        axis.text(left + 1, top + 1, f"{names[label - 1]} {score}".rstrip(), color="white", fontsize=4, va="top",
                   bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.5})  # fmt: skip
 
 

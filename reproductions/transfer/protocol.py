@@ -197,6 +197,7 @@ def experiments(
             script=script,
             module=script.replace("transfer_", "transfer."),
             dataset=None if dataset == "canvas" else dataset,
+            epilog="" if dataset == "canvas" else "With --backbones, weights that exist: docs/transfer.md.",
             protocol="all of this suite's own protocol" if dataset == "canvas" else "the paper's protocol",
             **more,
         )

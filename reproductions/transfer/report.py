@@ -34,10 +34,12 @@ def write(page: Page, metrics: tuple[str, ...]) -> list[Path]:
     steps = {metric: _steps(page, metric) for metric in metrics}
     findings = find(page)
     headings = {metric: f"What each step does to {METRICS[metric]}" for metric in metrics}
-    sections = [
-        compare.steps_section(own, page.variant, agreement, headings[metric]) for metric, own in steps.items() if own
-    ]
     every = [step for own in steps.values() for step in own]
+    sections = [
+        compare.steps_section(own, page.variant, agreement, headings[metric], compare.count_steps(every))
+        for metric, own in steps.items()
+        if own
+    ]
     shown = pictures.figure(page.results, page.variant, page.out)
     return [
         *page.write(columns, [*sections, claims_section(findings, NOTE)]),
@@ -55,7 +57,7 @@ def _steps(page: Page, metric: str) -> list[Step]:
 
 
 def _base_accuracy(page: Page) -> list[Column]:
-    """Return the columns of the classifiers' accuracies: the paper's, on ImageNet, and those of the records."""
+    """Return the columns of the classifiers' accuracies: the paper's, on ImageNet, and the records'."""
     metric = "top1_accuracy"
     heading = f"{METRICS[metric]} of the classifier"
     numbers = [next(iter(reported.in_paper(r.row.reported, METRICS[metric])), None) for r in page.results]
@@ -75,11 +77,7 @@ def _base_accuracy(page: Page) -> list[Column]:
 def claims(task: str, variant: Variant) -> list[Claim]:
     """Return the paper's claims on the task, and on canvases that training on images helps at all."""
     without = "cosine" if variant.profile == "paper" else "efficient"
-    what = (
-        "label smoothing of the classifier"
-        if variant.profile == "paper"
-        else "cosine decay and label smoothing of the classifier"
-    )
+    what = f"training the classifier with {'' if variant.profile == 'paper' else 'cosine decay and '}label smoothing"
     name = "smoothing" if variant.profile == "paper" else "cosine_smoothing"
     first = "mean_iou" if task == "segmentation" else "map_11_point"
     trained = Claim("trained", f"a trained classifier is a better beginning than random weights: {METRICS[first]}",
@@ -98,19 +96,19 @@ def claims(task: str, variant: Variant) -> list[Claim]:
 
 
 def find(page: Page) -> list[Finding]:
-    """Return what the runs say of the claims whose rows the page has."""
+    """Judge the claims whose rows the page has by the runs."""
     there = {result.row.key for result in page.results}
     task = page.results[0].row.task.name
     return judge([c for c in claims(task, page.variant) if there >= {*c.nets}], page.results, page.variant)
 
 
 def claimed(page: Page) -> list[Found]:
-    """Return what the runs say of the claims, for the page of all claims."""
+    """Return the findings on the claims, for the page of all claims."""
     return of_findings(find(page))
 
 
 def headline(page: Page) -> Headline:
-    """Return the paper's claim, with what the runs say of it; without the claim's rows, the last row."""
+    """Return the paper's claim with the finding on it; without the claim's rows, the last row."""
     findings = [finding for finding in find(page) if finding.claim.where]
     if not findings:
         last = page.results[-1]

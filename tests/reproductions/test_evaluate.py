@@ -6,7 +6,7 @@ import pytest
 import torch
 from trained import leave, synthetic
 
-from reproductions import __main__, cifar_table, commands, evaluate
+from reproductions import __main__, cifar_table, evaluate
 from reproductions.harness.experiment import Variant
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.record_files import weights_path
@@ -99,13 +99,11 @@ def test_a_released_name_is_found_and_an_unknown_one_lists_them(run, monkeypatch
     assert run("mine", "--model", "cifar_resnet8", "--normalization", "pixel_mean")[0] == 0
 
 
-def test_the_released_files_are_those_of_published_records_and_have_reported_numbers():
-    options = commands._parser().parse_args(["evaluate", "cifar_resnet20"])
-    weights = evaluate.find_weights(options)
-    assert weights.record["final"]["test_error"] == 8.43 and weights.path.parent == ROOT / "weights"
-    text = evaluate._table(weights, synthetic(), 8.5)
-    assert "8.43" in text and "eported by" not in text and "; on other data than these" in text
-    numbers = evaluate._reported(weights.architecture, "cifar10")
+def test_the_released_files_are_those_of_published_records_and_have_reported_numbers(run):
+    status, row, said = run("cifar_resnet20")
+    assert status == 0 and row["recorded"] == "8.43" and str(ROOT / "weights") in said
+    assert "eported by" not in said and "; on other data than these" in said
+    numbers = evaluate.reported_errors(Architecture("cifar_resnet20", {}), "cifar10")
     assert str(numbers[0]) == "8.75" and numbers[0].source.name == "He et al. 2015" and len(numbers) > 3
 
 
@@ -151,6 +149,9 @@ def test_what_the_weights_leave_open_has_to_be_said(run, theirs):
         (["--std", "1,1,1"], "--std needs --mean"),
         (["--mean", "0.5,0.5,0.5", "--normalization", "pixel_mean"], "choose one of --normalization"),
         (["--mean", "0.5"], "a value for each of the 3 channels of synthetic"),
+        (["--mean", "125,123,114"], "from 0 to 1"),
+        (["--mean", "nan,0,0"], "from 0 to 1"),
+        (["--mean", "0.5,0.5,0.5", "--std", "0.2,0,0.2"], "--std none of 0"),
         (["--mean", "0,0,0", "--option", "shortcut=C"], "the weights fit cifar_resnet8"),
         (["--mean", "0,0,0", "--model", "cifar_resnet14"], "do not fit cifar_resnet14: 30 missing"),
         (["--mean", "0,0,0", "--model", "cifar_resnet9"], "depth 9 is not 6n+2"),
@@ -170,9 +171,11 @@ def test_nets_for_100_classes_have_a_top5_error_too(run, tmp_path):
     wrong = count_wrong(model, data.tests("test", slice(None), RUN.recipe), top5=True)
     expected = [f"{value:.2f}" for value in (100 * wrong / data.test_images["test"]).tolist()]
     assert status == 0 and row == dict(zip(["test error, %", "top-5 error, %"], expected))
-    numbers = evaluate._reported(Architecture("cifar_resnet56", {"num_classes": 100, "shortcut": "B"}), "cifar100")
+    numbers = evaluate.reported_errors(
+        Architecture("cifar_resnet56", {"num_classes": 100, "shortcut": "B"}), "cifar100"
+    )
     assert [str(number) for number in numbers] == ["27.37"]
-    assert evaluate._reported(Architecture("resnet18", {"small_stem": True}), "cifar10") == []
+    assert evaluate.reported_errors(Architecture("resnet18", {"small_stem": True}), "cifar10") == []
 
 
 def test_another_programs_number_of_classes_is_refused(run, tmp_path):

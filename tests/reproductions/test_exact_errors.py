@@ -104,7 +104,7 @@ def test_publish_report_and_check(repository, tmp_path):
     results, experiment = repository / "results", replace(cifar_table.EXPERIMENT, report=write_table)
     own_results(tmp_path / "runs")
     publish.publish(tmp_path / "runs" / "records", results)
-    new, refused = publish.publish_measurements(tmp_path / "runs", results)
+    new, refused = publish.publish_measurements([experiment], tmp_path / "runs", results)
     assert [path.parent for path in new] == [results / "exact_errors"] and refused == {}
     publish.report([(experiment, Variant())], results, repository / "README.md")
     said = "On the 9,980 test images of cifar10 that are exact in this copy, the mean test error differs by "

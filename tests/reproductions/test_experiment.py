@@ -1,5 +1,6 @@
 """What the experiments declare: the paper's rows and recipes, and how a departure from them is named."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from reproductions import cifar_table, degradation, precision
 from reproductions.bag_of_tricks import tweaks
 from reproductions.experiments import EXPERIMENTS, PUBLISHED_TABLES, evidence
 from reproductions.harness.experiment import PROFILES, Row, Variant
+from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import Pool, read_pool
 from resnet.recipe import Recipe, learning_rate_at
 
@@ -221,3 +223,16 @@ def test_the_fast_row_of_the_precision_table_is_the_cifar_tables_own():
     assert full.recipe.precision == "fp32"
     assert fused.on_request and fused.recipe == replace(fast.recipe, kernels="fused")
     assert [row.recipe.precision for row in precision.rows("smoke")] == ["bf16", "bf16", "fp32"]
+
+
+def test_the_harness_imports_no_table():
+    allowed = r"reproductions\.(harness|reported)\b|reproductions import reported$"
+    for file in (ROOT / "reproductions" / "harness").rglob("*.py"):
+        imports = re.findall(r"^(?:from|import) (reproductions\b.*)", file.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not [line for line in imports if not re.match(allowed, line)], file
+
+
+def test_the_experiments_name_the_measurements_that_are_published_and_one_plot_of_all_profiles():
+    kinds = {kind.folder for experiment in EXPERIMENTS for kind in experiment.measurements}
+    assert kinds == {"responses", "predictions", "pictures"}
+    assert [experiment for experiment in EXPERIMENTS if experiment.overview] == [degradation.EXPERIMENT]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fakes import make_record, store
 
-from reproductions import cifar_table, degradation
+from reproductions import cifar_table, degradation, reported
 from reproductions.bag_of_tricks import refinements
 from reproductions.experiments import PUBLISHED_TABLES
 from reproductions.harness import publish
@@ -62,6 +62,24 @@ def test_claims_about_depth_and_their_power(tmp_path):
     assert found["spread"].statement == "not yet run (n = 3, 3, 1, 0)" and found["spread"].power < 0.2
     assert found["best_resnet20"].statement == "contradicted", "8.75 lies above every run"
     assert found["best_resnet32"].statement == "not contradicted, nor is a single run"
+
+
+def test_the_power_for_unequal_spreads_is_of_the_runs_that_there_are(tmp_path):
+    errors = {f"resnet{depth}": [8.4, 8.5, 8.6] for depth in (20, 32, 44, 56)}
+    (found,) = cifar_table.spread_found(page_of(cifar_table.EXPERIMENT, errors, tmp_path))
+    assert found.counts == (3, 3, 3, 3) and found.statement == "not resolvable with 3 seeds"
+    theirs = [float(n.std) for n in reported.load() if n.source.key == cifar_table.SPREAD and n.std is not None]
+    assert found.power == intervals.spread_power(theirs, 3)
+
+
+def test_a_step_on_imagenet_has_its_tables_interval(tmp_path):
+    errors = {"efficient": [24, 24.2, 24.1], "cosine": [23, 23.1, 23.3]}
+    page = page_of(refinements.EXPERIMENTS["imagenet"], errors, tmp_path)
+    found = {one.key: one for one in page.experiment.claims(page)}
+    steps = sum(result.row.after is not None for result in page.results)
+    corrected = intervals.corrected(2 * steps)  # of both accuracies
+    assert found["cosine_top1_accuracy"].interval == intervals.mean_interval([1.0, 1.1, 0.8], corrected)
+    assert "cosine_top5_accuracy" in found
 
 
 def test_the_lowest_of_several_further_values_lies_where_it_is_predicted():

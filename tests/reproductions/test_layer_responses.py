@@ -306,9 +306,9 @@ def test_publish_report_and_check(repository, tmp_path):
     publish.publish(tmp_path / "runs" / "records", results)
     without, _ = publish.report([(EXPERIMENT, Variant("short"))], results, readme)
     assert not [path for path in without if EXPERIMENT.name in path.name]  # no table of responses without any
-    new, refused = publish.publish_measurements(tmp_path / "runs", results)
+    new, refused = publish.publish_measurements([EXPERIMENT], tmp_path / "runs", results)
     assert [path.parent for path in new] == [results / "responses"] and refused == {}
-    assert publish.publish_measurements(tmp_path / "runs", results) == ([], {})
+    assert publish.publish_measurements([EXPERIMENT], tmp_path / "runs", results) == ([], {})
     files, _ = publish.report([(EXPERIMENT, Variant("short"))], results, readme)
     assert "layer_responses_short.md" in [path.name for path in files]
     assert publish.check([(EXPERIMENT, Variant("short"))], results, readme) == []
@@ -323,14 +323,14 @@ def test_responses_that_do_not_fit_the_published_record_are_refused(repository, 
     published = repository / "results" / "records" / "cifar10" / "cifar_plain20" / f"{record['identity'][:16]}.json"
     published.parent.mkdir(parents=True)
     published.write_text(json.dumps(seal({**record, "weights_sha256": "3" * 64})))
-    new, refused = publish.publish_measurements(tmp_path / "runs", repository / "results")
+    new, refused = publish.publish_measurements([EXPERIMENT], tmp_path / "runs", repository / "results")
     assert new == [] and "its weights_sha256 differs" in next(iter(refused.values()))
 
 
 def test_responses_from_modified_code_are_refused(repository, tmp_path):
     own_results(tmp_path / "runs", code={**provenance.code_identity(), "modified": True})
     publish.publish(tmp_path / "runs" / "records", repository / "results")
-    new, refused = publish.publish_measurements(tmp_path / "runs", repository / "results")
+    new, refused = publish.publish_measurements([EXPERIMENT], tmp_path / "runs", repository / "results")
     assert new == [] and "modified" in next(iter(refused.values()))
 
 

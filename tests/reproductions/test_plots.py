@@ -334,7 +334,7 @@ def test_data_take_at_least_half_of_every_panel_that_is_published(monkeypatch):
                 monkeypatch.setattr(type(page), "write", lambda *_: [])
                 monkeypatch.setattr(type(page), "write_csv", lambda *_: [])
                 experiment.report(page)
-    headline.write(PUBLISHED / "headline", pool)
+    headline.write(DEGRADATION, PUBLISHED, pool)
     shown = [(name, axis) for name, figure in figures.items() if figure for axis in figure.axes]
     assert len(shown) >= 10
     for name, axis in shown:
@@ -384,12 +384,15 @@ def pool_of(tmp_path, **errors):
 
 
 def test_the_headline_has_the_short_profile_beside_a_paper_profile_of_one_plain_depth(tmp_path):
+    def panels(name: str, **errors) -> list[str]:
+        return [*headline.find(DEGRADATION, pool_of(tmp_path / name, **errors))]
+
     one = {"plain20": [9.1, 9.3], "resnet20": [8.6]}
-    assert [*headline.find(pool_of(tmp_path / "a", paper=one, short=ERRORS_BY_DEPTH))] == ["paper", "short"]
-    assert [*headline.find(pool_of(tmp_path / "b", paper=ERRORS_BY_DEPTH, short=ERRORS_BY_DEPTH))] == ["paper"]
-    assert [*headline.find(pool_of(tmp_path / "c", short=ERRORS_BY_DEPTH))] == ["short"]
+    assert panels("a", paper=one, short=ERRORS_BY_DEPTH) == ["paper", "short"]
+    assert panels("b", paper=ERRORS_BY_DEPTH, short=ERRORS_BY_DEPTH) == ["paper"]
+    assert panels("c", short=ERRORS_BY_DEPTH) == ["short"]
     (tmp_path / "none").mkdir()
-    assert headline.write(tmp_path / "headline", read_pool(tmp_path / "none")) == []
+    assert headline.write(DEGRADATION, tmp_path, read_pool(tmp_path / "none")) == []
 
 
 def test_the_headline_draws_every_seed_and_the_papers_numbers(tmp_path):

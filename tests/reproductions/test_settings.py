@@ -22,6 +22,7 @@ from reproductions.harness.reporting import sweep
 from reproductions.harness.reporting.curves import learning_curves
 from reproductions.harness.reporting.page import make_page, write_report
 from reproductions.harness.settings import combinations, parse_settings, parse_sweep
+from reproductions.transfer import detection
 
 TABLE = cifar_table.EXPERIMENT
 REFINEMENTS = refinements.EXPERIMENTS["cifar10"]
@@ -228,6 +229,13 @@ def test_a_name_is_either_set_or_swept():
         Variant(settings=("momentum=0.8",), sweep=("momentum=0.8,0.9",))
     with pytest.raises(ValueError, match="an image folder has no validation split"):
         refinements.EXPERIMENTS["imagenet"].runs(sweeping("learning_rate=0.1,0.2"), 1)
+    with pytest.raises(ValueError, match="a sweep ranks by held-out images, and training for detection holds out none"):
+        detection.EXPERIMENTS["canvas"].runs(sweeping("learning_rate=0.1,0.2"), 1)
+
+
+def test_a_key_of_several_words_stays_the_key_of_a_swept_row():
+    (first, second) = sweeping("learning_rate=0.1,0.2").rows_of(replace(TABLE.rows("smoke")[0], key="my net"))
+    assert first.own_key == second.own_key == "my net" and first.key == "my net learning_rate=0.1"
 
 
 SWEEP = sweeping("learning_rate=0.05,0.1,0.2 weight_decay=1e-4,5e-4", "smoke", settings=("momentum=0.8",))

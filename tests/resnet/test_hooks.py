@@ -7,6 +7,7 @@ from dataclasses import replace
 import hooked
 import pytest
 import torch
+from test_packing import pretended_cuda  # noqa: F401  (a fixture)
 from test_trainer import RECIPE, make_run, stop_at, train_to_the_end
 
 from resnet.checkpoint import MismatchError
@@ -234,7 +235,7 @@ def test_a_teacher_with_plugins_is_built_with_them(data):
 
 
 @pytest.fixture
-def unrecordable(monkeypatch):
+def unrecordable(monkeypatch, pretended_cuda):  # noqa: F811
     """A trainer on the CPU that records its steps with a plugin that fails then."""
 
     def make(run, data, rehearsed):
@@ -254,7 +255,6 @@ def unrecordable(monkeypatch):
             with recording():
                 trainer._compute(8)
 
-        trainer._recordable = True
         monkeypatch.setattr(trainer, "_make_graphs", make_graphs)
         monkeypatch.setattr("resnet.trainer.refuse_to_wait", recording if rehearsed else nullcontext)
         return trainer
@@ -267,6 +267,7 @@ def test_a_hook_that_can_not_be_recorded_is_named_and_the_run_goes_on(data, unre
     run = make_run(with_plugins(Plugin("hooked:ReadsBack"), *EXAMPLES))
     whole = train_to_the_end(run, data)
     trainer = unrecordable(run, data, rehearsed)
+    assert trainer._recordable
     with pytest.warns(UserWarning, match="plugin hooked:ReadsBack: batch can't be recorded in a CUDA graph, because"):
         trainer.step()
     assert not trainer._graphs and not trainer._recordable
@@ -297,9 +298,8 @@ def test_on_a_gpu_steps_are_recorded_and_resumed_and_a_hook_that_reads_back_is_n
     assert after._graphs and after.weights_digest() == whole.weights_digest()
 
 
-def test_a_failure_of_the_device_is_not_put_down_to_a_plugin(data, monkeypatch):
+def test_a_failure_of_the_device_is_not_put_down_to_a_plugin(data, monkeypatch, pretended_cuda):  # noqa: F811
     trainer = Trainer(make_run(with_plugins(EXAMPLES[1])), data)
-    trainer._recordable = True
 
     def fail():
         raise RuntimeError("unspecified launch failure")

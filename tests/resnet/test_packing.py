@@ -25,6 +25,7 @@ from resnet.device import DeviceLost
 from resnet.distributed import Group
 from resnet.models import create_model
 from resnet.packing import Pack
+from resnet.plugins import Plugin
 from resnet.recipe import Recipe
 from resnet.run import Run
 from resnet.trainer import Trainer
@@ -47,12 +48,14 @@ TRICKS = replace(
     temperature=20.0,
     batch_norm_size=4,
 )
+PLUGINS = Plugin("examples.stochastic_depth:StochasticDepth"), Plugin("examples.cutmix:CutMix"), Plugin("hooked:Noise")
 RUNS = [
     Run("cifar_resnet8", RECIPE, "synthetic", seed=0),
     Run("cifar_resnet14", WARMED_UP, "synthetic"),
     Run("cifar_plain8", replace(RECIPE, iterations=7, eval_interval=3), "synthetic", seed=2),
     Run("cifar_resnet8", replace(RECIPE, learning_rate=1e30), "synthetic", seed=3),  # diverges
     Run("cifar_resnet8", replace(RECIPE, iterations=20, last_batch="use", normalization="channel_std"), "synthetic"),
+    Run("cifar_resnet8", replace(RECIPE, plugins=PLUGINS), "synthetic", seed=5),
     Run("cifar_resnet8", TRICKS, "synthetic", seed=4, teacher=Run("cifar_resnet14", RECIPE, "synthetic")),
 ]  # fmt: skip
 TEACHER = create_model("cifar_resnet14", generator=torch.Generator().manual_seed(0)).state_dict()
@@ -336,7 +339,7 @@ UNRECORDABLE = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "li
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("run", [*RUNS[:3], RUNS[-1]], ids=["plain step", "warm-up", "short", "tricks"])
+@pytest.mark.parametrize("run", [*RUNS[:3], *RUNS[-2:]], ids=["plain step", "warm-up", "short", "plugins", "tricks"])
 def test_all_steps_are_the_same_operations_and_a_graph_can_keep_them(data, run, precision):
     """Over learning-rate drops, the end of the warm-up, an epoch's end and evaluations."""
     run = replace(run, recipe=replace(run.recipe, precision=precision))
@@ -355,8 +358,9 @@ def test_all_steps_are_the_same_operations_and_a_graph_can_keep_them(data, run, 
         if trainer.evaluation_due:
             trainer.evaluate()
     assert len(steps) == run.recipe.iterations and len(steps[0].lines) > 50
-    assert not [name for name in steps[0].names for word in UNRECORDABLE if word in name]
-    assert all(step.lines == steps[0].lines for step in steps)
+    recorded = steps[1:] if run.recipe.plugins else steps  # hooks are watched in the first step, before a recording
+    assert not [name for name in recorded[0].names for word in UNRECORDABLE if word in name]
+    assert all(step.lines == recorded[0].lines for step in recorded)
 
 
 def test_a_step_works_on_the_same_memory_every_time(data):

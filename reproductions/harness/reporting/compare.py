@@ -144,12 +144,19 @@ def count_steps(steps: list[Step]) -> int:
     return max(1, sum(not step.changes_nothing for step in steps))
 
 
-def steps_section(steps: list[Step], variant: Variant, agreement: str, heading: str = "What each step does") -> str:
+def steps_section(
+    steps: list[Step],
+    variant: Variant,
+    agreement: str,
+    heading: str = "What each step does",
+    comparisons: int | None = None,
+) -> str:
     """A table of what each step of a ladder does, beside what it does in the paper, under a heading.
 
-    ``agreement``: what is said of a step that does what it does in the paper; see :func:`statement`.
+    ``agreement``: what is said of a step that does what it does in the paper; see :func:`statement`. ``comparisons``:
+    the number to correct for where the page has other steps, too; None for these alone.
     """
-    counts, comparisons = [len(step.differences) for step in steps], count_steps(steps)
+    counts, comparisons = [len(step.differences) for step in steps], comparisons or count_steps(steps)
     sigmas = sigmas_of(steps)
     columns = {
         "step": [step.row.row.label for step in steps],

@@ -30,7 +30,7 @@ def command(experiment: Experiment, variant: Variant, results: list[RowResult]) 
     if is_published(results):
         return "make report"
     # Of a sweep, the results are those of the rows that were chosen.
-    keys = dict.fromkeys(result.row.key.split()[0] for result in results if variant.sweep)
+    keys = dict.fromkeys(result.row.own_key for result in results if variant.sweep)
     return experiment.command(variant, max(result.seeds for result in results), [*keys])
 
 

@@ -1,4 +1,4 @@
-"""What the runs of one profile say of a claim, in the form that all claims have on their page."""
+"""Findings on claims from the runs of one profile, in one form for the page of all claims."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class Found:
 
 
 def of_findings(findings: list[Finding]) -> list[Found]:
-    """Return what is found of a page's claims about nets."""
+    """Return the findings on a page's claims about nets."""
     return [
         Found(
             finding.claim.key,
@@ -80,7 +80,7 @@ def of_findings(findings: list[Finding]) -> list[Found]:
 
 
 def of_steps(steps: list[Step], profile: str) -> list[Found]:
-    """Return what is found of a ladder's steps that have a reported effect: whether each has the reported sign.
+    """Return the findings on a ladder's steps that have a reported effect: whether each has the reported sign.
 
     A reported effect within the paper's own noise has no sign to be found; such a step is left out.
     """

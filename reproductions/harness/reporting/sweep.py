@@ -28,7 +28,7 @@ def write_sweep(page: Page) -> list[Path]:
     """Write the ranked values of each net that has records, the command for the best, and a plot; return the files."""
     nets: dict[str, list[RowResult]] = {}
     for result in page.results:
-        nets.setdefault(_net(result), []).append(result)
+        nets.setdefault(result.row.own_key, []).append(result)
     nets = {key: rank(own) for key, own in nets.items() if any(result.records for result in own)}
     results = [result for own in nets.values() for result in own]
     page = replace(page, results=results)
@@ -40,7 +40,7 @@ def write_sweep(page: Page) -> list[Path]:
     found = [error_interval(result) for result in results]
     held_out = sorted({_held_out(r) for r in results if r.records})
     columns = [
-        Column("net", [label(result) for result in results], {"net": [_net(result) for result in results]}),
+        Column("net", [label(result) for result in results], {"net": [result.row.own_key for result in results]}),
         Column("rank", [str(place or NONE) for place in places], {"rank": places}),
         *(Column(name, cells, {name: cells}) for name, cells in values.items()),
         replace(page.reproduced(METRIC), note=_NOTE.format(images=" or ".join(f"{n:,}" for n in held_out))),
@@ -78,11 +78,6 @@ def error_interval(result: RowResult) -> Interval | None:
 def label(result: RowResult) -> str:
     """Return the label of the row that was swept."""
     return result.row.label.removesuffix(f", {', '.join(result.row.swept)}")
-
-
-def _net(result: RowResult) -> str:
-    """Return the key of the row that was swept."""
-    return result.row.key.split()[0]
 
 
 def _held_out(result: RowResult) -> int:
