@@ -55,7 +55,8 @@ class DetectionNet(nn.Module):
         frozen = [net.conv1, net.bn1, *(getattr(net, name) for name in net.stages)][: task.frozen and task.frozen + 1]
         for module in frozen:
             module.requires_grad_(False)
-        self.kept = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)] if task.frozen_bn else []
+        fixed = [net] if task.frozen_bn else frozen
+        self.kept = [m for module in fixed for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
         for module in self.kept:
             module.requires_grad_(False)
         maps, channels = _Maps(Trunk(net, stages=-1)), last[-1].last_bn.num_features

@@ -265,6 +265,11 @@ def test_frozen_parts_stay_as_they_were(canvases):
     assert changed and not any("running" in name or ".bn" in name for name in changed)
     assert not any(part in name for name in changed for part in ("trunk.conv1", "trunk.layer1"))
     assert any("trunk.layer2" in name for name in changed) and any("box_head" in name for name in changed)
+    partly = TaskTrainer(replace(run, task=replace(RCNN, frozen=1)), canvases[run.data])
+    partly.step()
+    changed = {name for name, value in partly.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert not any("trunk.conv1" in name or "trunk.bn1" in name for name in changed)
+    assert any("trunk.layer1" in name and "running" in name for name in changed)
     free = TaskTrainer(DETECTED, canvases[run.data])
     free.step()
     kept = {name for name, value in free.model.state_dict().items() if torch.equal(value, before[name])}
