@@ -119,7 +119,7 @@ def _known_mean(data_sha256: str) -> Tensor:
     return torch.from_numpy(np.load(KNOWN_MEANS[data_sha256], allow_pickle=False))
 
 
-def of_card(card: Mapping[str, str], path: Path) -> Preprocessing | None:
+def of_card(card: Mapping[str, str], path: str | Path) -> Preprocessing | None:
     """Return the preprocessing that the card of the file ``path`` gives, or that follows from it; None without.
 
     A card without the values names a run; the values follow from it if the run is certain and its data are known.

@@ -42,17 +42,18 @@ def pack_weights(state: Mapping[str, Tensor], card: Mapping[str, str]) -> bytes:
     return len(header).to_bytes(8, "little") + header + content[end:]
 
 
-def write_weights(path: Path, state: Mapping[str, Tensor], card: Mapping[str, str]) -> None:
+def write_weights(path: str | Path, state: Mapping[str, Tensor], card: Mapping[str, str]) -> None:
     """Write a state dict and its card atomically. Raises OSError."""
-    write_atomically(path, pack_weights(state, card))
+    write_atomically(Path(path), pack_weights(state, card))
 
 
-def read_card(path: Path) -> dict[str, str]:
+def read_card(path: str | Path) -> dict[str, str]:
     """Read the card of a file; return an empty one for other formats. Raises WeightsError for a damaged file.
 
     Other programs' safetensors files have metadata, too, in which ``model`` can mean anything; only metadata with the
     weights' digest are a card.
     """
+    path = Path(path)
     if path.suffix != ".safetensors" and not is_safetensors(path):
         return {}
     try:
@@ -63,7 +64,7 @@ def read_card(path: Path) -> dict[str, str]:
         raise WeightsError(f"{path} can't be read as safetensors: {error}") from error
 
 
-def architecture_of(card: Mapping[str, str], path: Path) -> Architecture:
+def architecture_of(card: Mapping[str, str], path: str | Path) -> Architecture:
     """Return the network that the card of the file ``path`` names. Raises WeightsError for invalid options."""
     try:
         return Architecture(card["model"], dict(json.loads(card.get("options", "{}"))))
@@ -111,7 +112,7 @@ def preprocess(weights: str | Path) -> preprocessing.Preprocessing:
     raise WeightsError(f"{path} does not say how images are normalised for its network{said}")
 
 
-def load_weights(model: nn.Module, name: str, options: dict, path: Path) -> None:
+def load_weights(model: nn.Module, name: str, options: dict, path: str | Path) -> None:
     """Load the weights in a file into a network that ``create_model(name, **options)`` made.
 
     A card must name this network. Without a card only names and shapes of weights are compared, which are the same for

@@ -50,12 +50,13 @@ class WeightsError(Exception):
     """Weights that can't be found, read or used. The message names the file and the remedy."""
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Read the state dict in a file: one of ``runs/weights``, a safetensors file, or a PyTorch file.
 
     A PyTorch file may hold a dictionary with other objects or a whole pickled network. Names may have prefixes, or
     other programs' names for the last layer (``linear``) and for projections (``shortcut``). Raises WeightsError.
     """
+    path = Path(path)
     if path.is_dir():
         raise WeightsError(f"{path} is a folder; name a weights file in it")
     if not path.exists():
@@ -100,9 +101,9 @@ def _why_no_weight(name: str, value: Tensor) -> str:
     return "" if value.float().isfinite().all() else "has values that are not finite (of a training that diverged?)"
 
 
-def is_safetensors(path: Path) -> bool:
+def is_safetensors(path: str | Path) -> bool:
     """Return whether a file begins like a safetensors file: with a length below 100 MB and JSON."""
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         head = file.read(9)
     return head[8:] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000
 

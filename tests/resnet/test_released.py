@@ -6,7 +6,7 @@ import torch
 from resnet import checkpoint
 from resnet.checkpoint import digest_of_weights
 from resnet.models import create_model
-from resnet.released import load_model, pack_weights, read_card, write_weights
+from resnet.released import load_model, load_weights, pack_weights, preprocess, read_card, write_weights
 from resnet.weights import WeightsError
 
 NAME = "cifar_resnet8"
@@ -42,6 +42,18 @@ def test_another_network_is_refused_with_what_the_file_is(released, name, option
     with pytest.raises(WeightsError, match=holds) as error:
         load_model(name, released, **options)
     assert " ".join([name, *(f"{key}={value}" for key, value in options.items())]) in str(error.value)
+
+
+def test_a_path_may_be_a_text(tmp_path):
+    state, path = make_state(), str(tmp_path / "w.safetensors")
+    values = {"mean": "[1.0,2.0,3.0]", "scale": "0.5", "image_size": "32"}
+    write_weights(path, state, make_card(state, **values))
+    model = create_model(NAME)
+    load_weights(model, NAME, {}, path)
+    assert digest_of_weights(model.state_dict()) == read_card(path)["weights_sha256"]
+    assert preprocess(path).card() == values
+    with pytest.raises(WeightsError, match="there is no file no.pt"):
+        load_weights(model, NAME, {}, "no.pt")
 
 
 def test_options_that_only_decide_the_beginning_do_not_matter(released):
