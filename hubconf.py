@@ -57,9 +57,10 @@ def _own_package():
 with _own_package():
     from resnet.models import create_model as _create_model
     from resnet.released import architecture_of as _architecture_of
+    from resnet.released import find_released as _find_released
+    from resnet.released import find_weights as _find_weights
     from resnet.released import load_model as _load_model
     from resnet.released import read_card as _read_card
-    from resnet.weights import WeightsError as _WeightsError
 
 dependencies = ["PIL", "numpy", "safetensors", "torch"]
 
@@ -71,9 +72,9 @@ def _entry(model: str):
 
     def build(pretrained: bool = False, weights: str | _Path | None = None, **options):
         with _own_package():  # because some parts of the package are imported on demand
-            path = _find(weights) if weights is not None else None
+            path = _find_weights(weights, _RELEASED) if weights is not None else None
             if path is None and pretrained:
-                path = _find_released(model, departures=True)
+                path = _find_released(model, _RELEASED, departures=True)
             if path is not None:
                 options = _options_of(path, model) | options
             return _create_model(model, **options) if path is None else _load_model(model, path, **options)
@@ -93,26 +94,6 @@ def _options_of(path: _Path, model: str) -> dict:
     """Return the options on a file's card for this model, empty if there are none; unusable files fail when loaded."""
     card = _read_card(path) if path.is_file() else {}
     return _architecture_of(card, path).options if card.get("model") == model else {}
-
-
-def _find(weights: str | _Path) -> _Path:
-    """Return the file with this released name or path. Raises WeightsError."""
-    path = _Path(weights)
-    return path if path.suffix or path.is_file() else _find_released(str(weights))
-
-
-def _find_released(name: str, departures: bool = False) -> _Path:
-    """Return the released file of that name, or, with ``departures``, the first by another paper-profile recipe.
-
-    Raises WeightsError, with a list of the released files.
-    """
-    released = {path.stem: path for path in sorted(_RELEASED.glob("*.safetensors"))}
-    others = [stem for stem in released if departures and stem.startswith(f"{name}_")]
-    departing = (released[stem] for stem in others if not stem.startswith((f"{name}_short", f"{name}_smoke")))
-    if found := released.get(name) or next(departing, None):
-        return found
-    there = f"released: {', '.join(released)}" if released else "there are no released weights of any net yet"
-    raise _WeightsError(f"there are no released weights of {name}; {there}. weights= also takes the path of a file")
 
 
 cifar_resnet20, cifar_resnet32, cifar_resnet44, cifar_resnet56, cifar_resnet110 = (

@@ -36,6 +36,7 @@ from resnet.models import changed_options, count_parameters
 from resnet.preprocessing import Preprocessing
 from resnet.recipe import Recipe
 from resnet.released import architecture_of, read_card
+from resnet.released import find_weights as find_file
 from resnet.run import Run
 from resnet.weights import (
     Architecture,
@@ -48,7 +49,6 @@ from resnet.weights import (
     read_weights,
 )
 
-RELEASED = provenance.ROOT / "weights"
 # In reported.toml: how data sets are called, and how their keys begin.
 DATA_NAMES = {"cifar10": ("CIFAR-10", ""), "cifar100": ("CIFAR-100", "cifar100_")}
 _CHOOSE = "--normalization, or --mean and --std"
@@ -115,13 +115,7 @@ def _evaluate(options: Namespace, console: Console) -> str:
 
 def find_weights(options: Namespace) -> Weights:
     """Find the weights that the options name, their network and their record. Raises WeightsError and RecordError."""
-    path = Path(options.weights)
-    if not path.suffix and not path.exists():
-        names = [found.stem for found in sorted(RELEASED.glob("*.safetensors"))]
-        if path.name not in names or path.parent != Path():
-            raise WeightsError(f"there is no file {path}, and no released weights have this name; released: "
-                               f"{', '.join(names) or 'none'}")  # fmt: skip
-        path = RELEASED / f"{path.name}.safetensors"
+    path = find_file(options.weights)
     asked, state = _asked_options(options.option), read_weights(path)
     card = read_card(path)
     if card:

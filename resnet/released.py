@@ -28,6 +28,7 @@ from resnet.weights import (
     weight_shapes,
 )
 
+RELEASED = Path(__file__).resolve().parents[1] / "weights"  # files that `make export` writes
 _INITIAL_OPTIONS = ("initialization", "zero_gamma")  # options that affect only the initial weights
 
 
@@ -45,6 +46,31 @@ def pack_weights(state: Mapping[str, Tensor], card: Mapping[str, str]) -> bytes:
 def write_weights(path: str | Path, state: Mapping[str, Tensor], card: Mapping[str, str]) -> None:
     """Write a state dict and its card atomically. Raises OSError."""
     write_atomically(Path(path), pack_weights(state, card))
+
+
+def find_released(name: str, folder: str | Path | None = None, departures: bool = False) -> Path:
+    """Return the released file of that name, or, with ``departures``, the first by another paper-profile recipe.
+
+    ``folder``: where the files are; None for the folder ``weights`` beside this package. Raises WeightsError, with a
+    list of the released files.
+    """
+    released = {path.stem: path for path in sorted(Path(folder or RELEASED).glob("*.safetensors"))}
+    others = [stem for stem in released if departures and stem.startswith(f"{name}_")]
+    departing = (released[stem] for stem in others if not stem.startswith((f"{name}_short", f"{name}_smoke")))
+    if found := released.get(name) or next(departing, None):
+        return found
+    there = f"released: {', '.join(released)}" if released else "there are no released weights of any net yet"
+    raise WeightsError(f"there are no released weights of {name}; {there}. A file is named by its path")
+
+
+def find_weights(weights: str | Path, folder: str | Path | None = None) -> Path:
+    """Return the path of a weights file that is named by its path, or by its name if it is a released one.
+
+    ``folder`` is as in :func:`find_released`. Raises WeightsError for a name without a folder or a suffix that is
+    neither a file nor a released one, with a list of the released files.
+    """
+    path = Path(weights)
+    return path if path.suffix or path.parent != Path() or path.is_file() else find_released(str(path), folder)
 
 
 def read_card(path: str | Path) -> dict[str, str]:
@@ -73,15 +99,16 @@ def architecture_of(card: Mapping[str, str], path: str | Path) -> Architecture:
 
 
 def load_model(name: str | Path, weights: str | Path | None = None, **options) -> nn.Module:
-    """Build ``create_model(name, **options)`` with the weights in a file.
+    """Build ``create_model(name, **options)`` with the weights in a file, or with released weights, by their name.
 
-    ``load_model(file)`` builds the network that the file's card names. The network's attribute ``preprocessing`` is the
+    ``load_model(file)`` builds the network that the file's card names, ``load_model("cifar_resnet20")`` the one of the
+    released file ``cifar_resnet20``. The network's attribute ``preprocessing`` is the
     card's :class:`resnet.preprocessing.Preprocessing`, which converts images to its input; None if the file has none.
 
     Raises ValueError as :func:`resnet.models.create_model`, and WeightsError for a file that can't be used or holds
     another network.
     """
-    path = Path(name if weights is None else weights)
+    path = find_weights(name if weights is None else weights)
     if weights is None:
         card = read_card(path) if path.is_file() else {}
         if not card:
@@ -97,12 +124,12 @@ def load_model(name: str | Path, weights: str | Path | None = None, **options) -
 
 
 def preprocess(weights: str | Path) -> preprocessing.Preprocessing:
-    """Return the conversion of images to the input of the network in a file.
+    """Return the conversion of images to the input of the network in a file, or of released weights, by their name.
 
     See :class:`resnet.preprocessing.Preprocessing` for the accepted images and shapes. Raises WeightsError for a file
     that can't be read, and for one without these values.
     """
-    path = Path(weights)
+    path = find_weights(weights)
     card = read_card(path) if path.is_file() else {}
     if (found := preprocessing.of_card(card, path)) is not None:
         return found

@@ -11,6 +11,7 @@ from reproductions.harness.experiment import Variant
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.record_files import weights_path
 from reproductions.imagenet import table as imagenet_table
+from resnet import released
 from resnet.checkpoint import digest_of_weights
 from resnet.data import load, place
 from resnet.evaluate import count_wrong
@@ -92,10 +93,10 @@ def test_weights_that_were_trained_on_a_part_are_normalised_by_that_part(run, tm
 
 def test_a_released_name_is_found_and_an_unknown_one_lists_them(run, monkeypatch, out, tmp_path):
     status, _, said = run("cifar_resnet21")
-    assert status == 2 and "no released weights have this name; released: " in said and ", cifar_resnet20" in said
+    assert status == 2 and "no released weights of cifar_resnet21; released: " in said and ", cifar_resnet20" in said
     state = evaluate.read_weights(weights_path(out, RUN))
     (tmp_path / "mine.safetensors").write_bytes(pack_weights(state, {}))
-    monkeypatch.setattr(evaluate, "RELEASED", tmp_path)
+    monkeypatch.setattr(released, "RELEASED", tmp_path)
     assert run("mine", "--model", "cifar_resnet8", "--normalization", "pixel_mean")[0] == 0
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from resnet import checkpoint
+from resnet import released as module
 from resnet.checkpoint import digest_of_weights
 from resnet.models import create_model
 from resnet.released import load_model, load_weights, pack_weights, preprocess, read_card, write_weights
@@ -54,6 +55,19 @@ def test_a_path_may_be_a_text(tmp_path):
     assert preprocess(path).card() == values
     with pytest.raises(WeightsError, match="there is no file no.pt"):
         load_weights(model, NAME, {}, "no.pt")
+
+
+def test_released_weights_are_found_by_their_names(released, monkeypatch):
+    monkeypatch.setattr(module, "RELEASED", released.parent)
+    assert digest_of_weights(load_model("cifar_resnet8").state_dict()) == digest_of_weights(make_state())
+    assert load_model("cifar_resnet8", "cifar_resnet8").fc.out_features == 10
+    with pytest.raises(WeightsError, match="cifar_resnet8.safetensors does not say how images are normalised"):
+        preprocess("cifar_resnet8")
+    for find in load_model, preprocess, lambda name: load_model("cifar_resnet8", name):
+        with pytest.raises(WeightsError, match="no released weights of cifar_resnet9; released: cifar_resnet8. A file"):
+            find("cifar_resnet9")
+    with pytest.raises(WeightsError, match="there is no file runs/cifar_resnet8"):
+        load_model("runs/cifar_resnet8")
 
 
 def test_options_that_only_decide_the_beginning_do_not_matter(released):
