@@ -17,6 +17,7 @@ from reproductions.harness.console import (
     EXIT_FAILED,
     EXIT_REFUSED,
     PUBLISHED,
+    ArgumentParser,
     complain,
     make_console,
     path_argument,
@@ -39,8 +40,8 @@ def main(arguments: list[str]) -> int:
     return COMMANDS[options.command](options, make_console()) or 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m reproductions", description="The papers' tables.")
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m reproductions", description="The papers' tables.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the experiments, their rows and commands")
     commands.add_parser("models", help="the papers' networks, their parameters and multiply-adds")
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
+def _add_evaluate_flags(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("weights", help="a file of weights, or the name of released ones, such as cifar_resnet20")
     add("--data", type=path_argument, default=DEFAULT_DATA, help="folder of the data (default: data)")

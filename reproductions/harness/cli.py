@@ -10,6 +10,7 @@ from reproductions.harness.console import (
     DEFAULT_OUT,
     EXIT_REFUSED,
     PUBLISHED,
+    ArgumentParser,
     complain,
     make_console,
     path_argument,
@@ -28,7 +29,7 @@ from resnet.recipe import KERNELS, PRECISIONS
 def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line; ``experiment`` among the options is the one for the data set that they name."""
     experiment = _choose_experiment(experiments, arguments)
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=experiment.program,
         description=f"{experiment.title} ({experiment.source})",
         epilog=experiment.epilog,
@@ -66,7 +67,7 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
     return options
 
 
-def add_launch_flags(parser: argparse.ArgumentParser) -> None:
+def add_launch_flags(parser: ArgumentParser) -> None:
     """Add the flags that set where and how runs are trained, the same for one table and for all."""
     add = parser.add_argument
     add("--launcher", choices=launching.NAMES, default="auto", help="auto: in-process, or a queue on GPUs or cores")
@@ -98,13 +99,14 @@ def _choose_experiment(experiments: Experiment | Mapping[str, Experiment], argum
     """Choose the experiment for the data set that the arguments name."""
     if isinstance(experiments, Experiment):
         return experiments
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = next(iter(experiments.values()))
+    parser = ArgumentParser(first.program, add_help=False, allow_abbrev=False)
     _add_dataset(parser, experiments)
     name = parser.parse_known_args(arguments)[0].dataset
-    return experiments.get(name, next(iter(experiments.values())))  # a wrong name is refused by the whole parser
+    return experiments.get(name, first)  # a wrong name is refused by the whole parser
 
 
-def _add_dataset(parser: argparse.ArgumentParser, experiments: Mapping[str, Experiment]) -> None:
+def _add_dataset(parser: ArgumentParser, experiments: Mapping[str, Experiment]) -> None:
     first = next(iter(experiments))
     parser.add_argument("--dataset", choices=experiments, default=first, help=f"the training data (default: {first})")
 

@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -14,6 +15,14 @@ from reproductions.harness import provenance
 EXIT_FAILED, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 130
 PUBLISHED = provenance.ROOT / "results"
 DEFAULT_OUT, DEFAULT_DATA = Path("runs"), Path("data")
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser whose errors are a message and a hint, because the usage of all flags would hide the message."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and end the process with EXIT_REFUSED."""
+        self.exit(EXIT_REFUSED, f"{self.prog}: error: {message}\n--help lists the flags\n")
 
 
 def path_argument(text: str) -> Path:

@@ -3,6 +3,7 @@
 They are kept as texts of one form, ``weight_decay=0.0005``, so that a variant is named alike however it was written.
 """
 
+import difflib
 import types
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -83,8 +84,9 @@ def with_settings(settings: Sequence[str], model: str, recipe: Recipe, options: 
         elif name == "num_classes":
             raise ValueError("num_classes follows from the data")
         else:
-            raise ValueError(f"nothing is called {name!r}; fields of the recipe: {', '.join(_FIELDS)}; options of "
-                             f"{model}: {', '.join(defaults)}")  # fmt: skip
+            close = difflib.get_close_matches(name, [*_FIELDS, *_FLAGS, *defaults], 1)
+            known = f"fields of the recipe: {', '.join(_FIELDS)}; options of {model}: {', '.join(defaults)}"
+            raise ValueError(f"nothing is called {name!r}; {f'did you mean {close[0]}?' if close else known}")
     if changes_model:
         _check_model(model, tuple(sorted(options.items())))
     return replace(recipe, **recipe_changes), options

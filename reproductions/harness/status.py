@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import time
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reproductions.harness import provenance
-from reproductions.harness.console import DEFAULT_OUT, complain, make_console, path_argument
+from reproductions.harness.console import DEFAULT_OUT, ArgumentParser, complain, make_console, path_argument
 from reproductions.harness.launching.claims import owned
 from reproductions.harness.launching.curve_file import read_curve, shown, sparkline
 from reproductions.harness.launching.run_paths import Status, describe, duration
@@ -36,9 +35,7 @@ LAST_LINES = 5  # of what a failed run said
 
 def main(arguments: list[str]) -> int:
     """Run ``python -m reproductions status`` and return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m reproductions status", description="The status of the runs in a folder."
-    )
+    parser = ArgumentParser(prog="python -m reproductions status", description="The status of the runs in a folder.")
     parser.add_argument("--out", type=path_argument, default=DEFAULT_OUT, help="folder of the runs (default: runs)")
     parser.add_argument("--json", action="store_true", help="for programs: JSON, described in docs/usage.md")
     options = parser.parse_args(arguments)

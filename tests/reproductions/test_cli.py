@@ -289,7 +289,9 @@ def test_training_on_a_processor_says_why_unless_it_was_asked_for(out, no_gpu, l
 def test_bad_arguments_are_refused_with_the_reason(out, launched, capsys, arguments, message):
     with pytest.raises(SystemExit) as ended:
         run(out, *arguments)
-    assert ended.value.code == 2 and message in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and message in said
+    assert said.startswith("python -m reproductions.tiny: error: ") and said.endswith("\n--help lists the flags\n")
     assert not launched and not out.exists()
 
 
@@ -654,7 +656,12 @@ def test_cancel_is_refused_where_slurm_does_not_answer(out, submitted, monkeypat
 def test_cancel_wants_the_name_of_an_experiment(capsys):
     with pytest.raises(SystemExit) as ended:
         main.main(["cancel"])
-    assert ended.value.code == 2 and "experiment" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith("python -m reproductions cancel: error: ") and "experiment" in said
+    with pytest.raises(SystemExit) as ended:
+        main.main(["status", "--jsn"])
+    first = "python -m reproductions status: error: unrecognized arguments: --jsn"
+    assert ended.value.code == 2 and capsys.readouterr().err == f"{first}\n--help lists the flags\n"
 
 
 def test_cancel_takes_the_name_of_a_table_of_ones_own_that_has_jobs(out, submitted, capsys):

@@ -120,8 +120,10 @@ def test_many_values_are_named_by_their_digest_because_names_of_files_are_short(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("weight_dekay=1", "nothing is called 'weight_dekay'; fields of the recipe: iterations, .*weight_decay.*; "
-                           "options of cifar_resnet20: shortcut, "),
+        ("weight_dekay=1", r"nothing is called 'weight_dekay'; did you mean weight_decay\?"),
+        ("short_cut=B", r"nothing is called 'short_cut'; did you mean shortcut\?"),
+        ("speed=1", "nothing is called 'speed'; fields of the recipe: iterations, .*weight_decay.*; "
+                    "options of cifar_resnet20: shortcut, "),
         ("precision=bf16", "precision has a variable of its own, PRECISION="),
         ("num_classes=5", "num_classes follows from the data"),
         ("learning_rate=-1", "row resnet20 .*learning_rate must be a number of at least 0, not -1"),
@@ -182,12 +184,14 @@ def test_the_command_line_takes_values_and_refuses_others(capsys):
     assert options.variant == variant("momentum=0.8", profile="smoke")  # the batch size is its own
     assert {run.recipe for run in options.runs} == {replace(TINY, momentum=0.8)}
     for wrong, said in (
-        ("momentun=0.8", "nothing is called 'momentun'"),
+        ("weightdecay=5e-4", "nothing is called 'weightdecay'; did you mean weight_decay?\n--help lists the flags\n"),
+        ("speed=1", "nothing is called 'speed'; fields of the recipe: iterations, "),
         ("momentum", "is not of the form name=value"),
     ):
         with pytest.raises(SystemExit):
             cli.parse(make_experiment(), ["--set", wrong])
-        assert said in capsys.readouterr().err
+        printed = capsys.readouterr().err
+        assert said in printed and printed.startswith("python -m reproductions.tiny: error: ")
 
 
 # ---------------------------------------------------------------------------------------------------------------- sweep
