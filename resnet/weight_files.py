@@ -82,6 +82,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
                            "than tensors and plain values; torch.save(model.state_dict(), ...) makes a readable file"
                            ) from error  # fmt: skip
     if not (state := find_state(content)):
+        if names := _tensor_names(content):
+            raise WeightsError(f"{path} holds tensors whose names fit no net, because none ends in weight or bias: "
+                               f"{some(names, SHOWN)}; give them the names that the net's state_dict() has")  # fmt: skip
         raise WeightsError(f"{path} holds no state dict, a dictionary of tensors by name; it holds "
                            f"{_describe(content)}")  # fmt: skip
     if odd := [f"{name} {why}" for name, value in state.items() if (why := _why_no_weight(name, value))]:
@@ -204,6 +207,13 @@ def _is_state(content: Mapping) -> bool:
     return all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()) and any(
         key.endswith(("weight", "bias")) for key in content
     )
+
+
+def _tensor_names(content) -> list[str]:
+    """List the names in a dictionary of tensors alone, which may be under a key of WRAPPERS; none without one."""
+    inside = [content, *(content.get(key) for key in WRAPPERS)] if isinstance(content, Mapping) else []
+    found = [one for one in inside if isinstance(one, Mapping) and all(isinstance(v, Tensor) for v in one.values())]
+    return next((list(map(str, one)) for one in found if one), [])
 
 
 def _tensors_of(module: _StandIn, prefix: str = "") -> Iterator[tuple[str, Tensor]]:

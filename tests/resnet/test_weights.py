@@ -262,6 +262,14 @@ def test_a_file_without_a_state_dict(tmp_path, content):
         read_weights(tmp_path / "a.pt")
 
 
+def test_names_of_tensors_that_fit_no_net_are_shown(tmp_path, state):
+    for content in (odd := {f"{name}x": value for name, value in state.items()}), {"epoch": 3, "state_dict": odd}:
+        torch.save(content, tmp_path / "a.pt")
+        with pytest.raises(WeightsError, match="a.pt holds tensors whose names fit no net.*: conv1.weightx, ") as error:
+            read_weights(tmp_path / "a.pt")
+        assert f" and {len(state) - 6} more; " in str(error.value) and "state dict" not in str(error.value)
+
+
 def test_a_folder_and_a_missing_file(tmp_path):
     with pytest.raises(WeightsError, match="is a folder; name a weights file in it"):
         read_weights(tmp_path)
