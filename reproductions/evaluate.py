@@ -110,7 +110,8 @@ def _evaluate(options: Namespace, console: Console) -> str:
         f"SHA-256 of the weights {digest_of_weights(model.state_dict())}",
         f"{name}: {images:,} test images, {_describe(dataset)}; {how}; {precision} on {where}",
     ]
-    return "\n".join([*lines, "", _table(weights, dataset, *(100 * count / images for count in wrong))])
+    named = bool(options.normalization or options.mean)
+    return "\n".join([*lines, "", _table(weights, dataset, named, *(100 * count / images for count in wrong))])
 
 
 def find_weights(options: Namespace) -> Weights:
@@ -211,11 +212,14 @@ def _describe(dataset: ImageDataset) -> str:
     return f"not the official files{f' ({what})' if what else ''}"
 
 
-def _table(weights: Weights, dataset: ImageDataset, error: float, top5_error: float | None = None) -> str:
-    """Return the error beside the recorded and the reported ones, with notes on their sources."""
+def _table(weights: Weights, dataset: ImageDataset, named: bool, error: float, top5_error: float | None = None) -> str:
+    """Return the error beside the recorded and the reported ones, with notes on their sources.
+
+    ``named``: whether the options name the preprocessing, in the place of the network's own.
+    """
     columns, notes = {"test error, %": [number(error)]}, []
     if weights.record is not None or "test_error" in weights.card:
-        columns["recorded"], note = _recorded(weights, dataset)
+        columns["recorded"], note = _recorded(weights, dataset, named)
         notes.append(note)
     numbers = reported_errors(weights.architecture, dataset.name)
     columns["reported"] = [numbers[0].described if numbers else NONE]
@@ -229,7 +233,7 @@ def _table(weights: Weights, dataset: ImageDataset, error: float, top5_error: fl
     return markdown_table(columns) + "".join(f"{note}\n" for note in ["", *(f"- {note}" for note in notes)] if notes)
 
 
-def _recorded(weights: Weights, dataset: ImageDataset) -> tuple[list[str], str]:
+def _recorded(weights: Weights, dataset: ImageDataset, named: bool) -> tuple[list[str], str]:
     """Return the error at the end of training, and a note on how it was measured."""
     record, card = weights.record, weights.card
     if record is not None:
@@ -238,7 +242,8 @@ def _recorded(weights: Weights, dataset: ImageDataset) -> tuple[list[str], str]:
     else:
         error, precision, data = float(card["test_error"]), card.get("precision"), card.get("data_sha256")
         where = f"{precision}, by its card" if precision else "by its card"
-    other = "" if data == dataset.digest else "; on other data than these"
+    other = "; on other data than these" if data != dataset.digest else ""
+    other += f"; with the {'card' if card else 'run'}'s own preprocessing, not the one named here" if named else ""
     return [NONE if error is None else number(error)], f"Recorded at the end of training: {where}{other}."
 
 

@@ -84,6 +84,15 @@ def test_an_exported_file_needs_no_more_than_its_card(run, out, tmp_path):
     assert run(path, "--option", "shortcut=B")[0] == 2 and run(path, "--option", "shortcut=A")[0] == 0
 
 
+def test_a_record_beside_another_preprocessing_says_that_it_has_its_own(run, out):
+    status, row, said = run(weights_path(out, RUN), "--normalization", "channel_std")
+    assert status == 0 and row["recorded"] == "9.00"
+    assert re.search("- Recorded at the end of training: .*; with the run's own preprocessing, not the one named", said)
+    assert "own preprocessing" not in run(weights_path(out, RUN))[2]
+    said = run("cifar_resnet20", "--mean", "0.49,0.48,0.45")[2]
+    assert re.search("- Recorded at the end of training: .*; with the card's own preprocessing, not the one", said)
+
+
 def test_weights_that_were_trained_on_a_part_are_normalised_by_that_part(run, tmp_path):
     part = Variant("smoke", train_images=500).apply(RUN)
     leave(tmp_path, part, 9.0)
