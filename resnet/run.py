@@ -68,9 +68,11 @@ class Run:
     def _check_channels(self) -> None:
         *_, channels = self.arrays.shape if self.arrays else IMAGE_SHAPES.get(self.data, (3,))  # files are in colour
         if channels != (wanted := image_channels(self.model)):
-            raise ValueError(
-                f"{self.model} takes images with {wanted} channel(s), but images of {self.data} have {channels}"
-            )
+            remedy = f"choose a net for {'grey images, mnist_residual' if channels == 1 else 'colour images'}"
+            if self.arrays and channels == 1:
+                remedy = f"stack the channel three times, np.stack([images] * 3, axis=-1), or {remedy}"
+            raise ValueError(f"{self.model} takes images with {wanted} channel(s), but images of {self.data} have "
+                             f"{channels}: {remedy}")  # fmt: skip
 
     def _check_task(self) -> None:
         wanted, own = TASK_DATA.get(self.data), self.task and self.task.name

@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from resnet.data.dataset import DataError, ImageDataset
-from resnet.files import write_atomically
+from resnet.files import some, write_atomically
 
 _FIELDS = ("train_images", "train_labels", "test_images", "test_labels")
 _makers: dict[str, Callable[[], Sequence]] = {}
@@ -57,7 +58,7 @@ def is_added(name: str) -> bool:
 
 
 def make(name: str) -> ImageDataset:
-    """Make an added data set, once. Raises DataError for arrays that are no data set."""
+    """Make an added data set, once. Raises DataError for arrays that are no data set; warns of unused classes."""
     if name not in _made:
         try:
             arrays = _makers[name]()
@@ -67,7 +68,17 @@ def make(name: str) -> ImageDataset:
         if not isinstance(arrays, (tuple, list)) or len(arrays) != len(_FIELDS):
             raise DataError(f"the function of the data set {name} must return four arrays: {', '.join(_FIELDS)}")
         _made[name] = _checked(name, dict(zip(_FIELDS, map(np.asarray, arrays))))
+        _warn_of_unused(_made[name])
     return _made[name]
+
+
+def _warn_of_unused(dataset: ImageDataset) -> None:
+    """Warn of classes without a training image: a net has outputs for them, which it never learns."""
+    unused = sorted({*range(dataset.num_classes)} - {*dataset.train_labels.tolist()})
+    if unused:
+        warnings.warn(f"data set {dataset.name}: no training image has the label {some(list(map(str, unused)))}, but "
+                      f"its nets have {dataset.num_classes} outputs, one for each label from 0 to "
+                      f"{dataset.num_classes - 1}; number the classes from 0 on", stacklevel=2)  # fmt: skip
 
 
 def save(dataset: ImageDataset, folder: Path) -> None:

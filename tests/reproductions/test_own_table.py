@@ -212,10 +212,22 @@ def test_arrays_have_the_properties_that_they_show():
     add_arrays("some_arrays", lambda: (images(value=1), *GOOD[1:]))
     other = Run("cifar_resnet8", data="some_arrays", train_images=3)
     assert other.identity != run.identity and Run.from_specification(run.specification()) == run
-    add_arrays("grey_arrays", lambda: (images(shape=(8, 8)), GOOD[1], images(2, (8, 8)), GOOD[3]))
-    with pytest.raises(ValueError, match=r"takes images with 3 channel\(s\), but images of grey_arrays have 1"):
+    grey = images(shape=(8, 8)), GOOD[1], images(2, (8, 8)), GOOD[3]
+    add_arrays("grey_arrays", lambda: grey)
+    with pytest.raises(ValueError, match=r"with 3 channel\(s\), but images of grey_arrays have 1: stack .* or choose"):
         Run("cifar_resnet8", data="grey_arrays")
+    add_arrays("stacked_arrays", lambda: [np.stack([one] * 3, axis=-1) if one.ndim == 3 else one for one in grey])
+    assert Run("cifar_resnet8", data="stacked_arrays").arrays.shape == (8, 8, 3)
     assert Run("mnist_residual", data="grey_arrays").arrays.shape == (8, 8, 1)
+
+
+def test_classes_without_a_training_image_are_named(recwarn):
+    add_arrays("some_arrays", lambda: GOOD)
+    Run("cifar_resnet8", data="some_arrays")
+    assert not recwarn
+    add_arrays("from_one", lambda: (GOOD[0], np.array([1, 2, 4, 4]), GOOD[2], np.array([1, 3])))
+    with pytest.warns(UserWarning, match="data set from_one: no training image has the label 0, 3, but .* 5 outputs"):
+        assert Run("cifar_resnet8", data="from_one").arrays.num_classes == 5
 
 
 @pytest.mark.parametrize(
