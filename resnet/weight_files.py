@@ -84,7 +84,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not (state := find_state(content)):
         if names := _tensor_names(content):
             raise WeightsError(f"{path} holds tensors whose names fit no net, because none ends in weight or bias: "
-                               f"{some(names, SHOWN)}; give them the names that the net's state_dict() has")  # fmt: skip
+                               f"{some(names, SHOWN)}; give them the names of the net's state_dict()")  # fmt: skip
         raise WeightsError(f"{path} holds no state dict, a dictionary of tensors by name; it holds "
                            f"{_describe(content)}")  # fmt: skip
     if odd := [f"{name} {why}" for name, value in state.items() if (why := _why_no_weight(name, value))]:
