@@ -257,9 +257,9 @@ def section(comparisons: list[Comparison]) -> str:
         f"## Are the first net's responses smaller?\n\n{table}\nThe paper finds that residual nets have smaller "
         "responses than plain ones, and deeper residual nets smaller ones than shallower. Differences of the mean over "
         "layers; Welch's two-sided t-test with Welch–Satterthwaite degrees of freedom, which needs "
-        f"{intervals.FEWEST} runs of both; intervals and p-values are corrected for {len(comparisons)} comparisons "
-        "(Bonferroni). “Yes”: the interval lies below 0; “not shown”: it includes 0. Profiles other than the paper's "
-        "say nothing of the paper's claim.\n"
+        f"{intervals.FEWEST} runs of both; intervals and p-values are corrected for "
+        f"{counted(len(comparisons), 'comparison')} (Bonferroni). “Yes”: the interval lies below 0; “not shown”: it "
+        "includes 0. Profiles other than the paper's say nothing of the paper's claim.\n"
     )
 
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.footnotes import counted
 from reproductions.harness.reporting.frame import completed, paired_differences, pairs_note
 from reproductions.harness.reporting.intervals import Interval
 from reproductions.harness.reporting.page import Headline
@@ -104,10 +105,10 @@ def section(effects: list[Effect]) -> str:
     return (
         f"## Effect of each change\n\n{table}\nTest error with the change minus test error of the default with the "
         "same seed, in percentage points: above 0, the change is worse. Means over pairs of completed runs, paired "
-        f"t-intervals and t-tests, corrected for {comparisons} comparisons (Bonferroni): if no change has an effect, "
-        "the probability that any interval excludes 0 is at most 5 %. The best of several evaluations is selected by "
-        "test error, so it is never above the last; the difference is the effect of this selection. It is neither "
-        "tested nor counted; its interval has the same level."
+        f"t-intervals and t-tests, corrected for {counted(comparisons, 'comparison')} (Bonferroni): if no change has "
+        "an effect, the probability that any interval excludes 0 is at most 5 %. The best of several evaluations is "
+        "selected by test error, so it is never above the last; the difference is the effect of this selection. It is "
+        "neither tested nor counted; its interval has the same level."
         f"{pairs_note(sum((effect.left_out for effect in effects), Counter()))}\n"
     )
 

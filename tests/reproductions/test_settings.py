@@ -295,6 +295,20 @@ def test_the_page_ranks_by_the_validation_error_and_gives_the_command_for_the_be
     assert files[0].name == f"cifar_table{SWEEP.suffix}.md" and "_sweep_learning_rate=0.05,0.1,0.2_" in SWEEP.suffix
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (2, "The other has an interval that overlaps with its own. At"),
+        (3, "1 of the 2 others has an interval that overlaps with its own. At"),
+        (4, "1 of the 2 others has an interval that overlaps with its own. 1 of 4 has no completed run yet. At"),
+    ],
+)
+def test_one_row_of_a_sweep_has(tmp_path, values, said):
+    swept = sweeping(f"learning_rate={','.join(('0.4', '0.3', '0.2', '0.1')[:values])}", "smoke")
+    errors = {f"resnet8 learning_rate={rate}": [error] for rate, error in ((0.4, 20.0), (0.3, 20.5), (0.2, 80.0))}
+    assert f" %. {said} the end of" in sweep.write_sweep(page_of(tmp_path, errors, swept))[0].read_text()
+
+
 def test_the_interval_is_over_images_of_few_runs_and_over_seeds_of_three(tmp_path):
     few, many = (f"resnet8 learning_rate={rate} weight_decay=0.0001" for rate in (0.1, 0.05))
     results = page_of(tmp_path, {few: [20.0, 22.0], many: [20.0, 22.0, 24.0]}).results

@@ -148,7 +148,8 @@ def test_a_step_of_precision_compares_other_precisions_on_one_kind_of_device():
     half = [make_record(new.run(0), 6.1), make_record(new.run(1), 6.1, **CPU)]
     step = step_of(full, half)
     assert step.differences == pytest.approx([0.3]) and step.left_out == {"of other devices": 1}
-    assert "counted in brackets" not in steps_section([step_of(full, half[:1])], PAPER, "carries over")
+    alone = steps_section([step_of(full, half[:1])], PAPER, "carries over")
+    assert "counted in brackets" not in alone and "corrected for 1 step (Bonferroni)" in alone
 
 
 def row_of(experiment, key):

@@ -11,6 +11,7 @@ from functools import cached_property
 from reproductions import reported
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.footnotes import counted
 from reproductions.harness.reporting.frame import HIGHER_IS_BETTER, METRICS, final_values
 from reproductions.harness.reporting.intervals import WelchTest
 from reproductions.harness.reporting.text import NONE, interval, markdown_table, number, p_value, signed
@@ -157,7 +158,7 @@ def claims_section(findings: list[Finding], note: str = "") -> str:
         f"## Claims\n\n{markdown_table(columns)}\nEach effect is a contrast of {means} in percentage "
         f"points that is above 0 if the claim holds{note}. Welch's two-sided t-test with Welch–Satterthwaite degrees "
         f"of freedom, from {intervals.FEWEST} runs of each net on; intervals and p-values are corrected for "
-        f"{comparisons} claims (Bonferroni). “Shown”: the interval lies above 0; “contradicted”: below.\n"
+        f"{counted(comparisons, 'claim')} (Bonferroni). “Shown”: the interval lies above 0; “contradicted”: below.\n"
         + power_note(spread, reported=any(f.reported for f in findings))
     )
 

@@ -9,6 +9,7 @@ from reproductions import reported
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import intervals
 from reproductions.harness.reporting.claims import power_note, seeds_text
+from reproductions.harness.reporting.footnotes import counted
 from reproductions.harness.reporting.frame import (
     ACCURACIES,
     METRICS,
@@ -176,8 +177,8 @@ def steps_section(
     note = (
         f"{with_it} with the step minus {what} without, in percentage points: mean over the pairs of "
         "completed runs with the same seed, and from three pairs on the 95 % t-interval of that mean, corrected for "
-        f"{comparisons} steps (Bonferroni): if none of them did anything, the chance that any interval excluded 0 "
-        "would be at most 5 %."
+        f"{counted(comparisons, 'step')} (Bonferroni): if none of them did anything, the chance that any interval "
+        "excluded 0 would be at most 5 %."
     ) + pairs_note(sum((step.left_out for step in steps), Counter()))
     if taught := [f"“{step.row.row.label}”" for step in steps if step.row.row.teacher]:
         note += (

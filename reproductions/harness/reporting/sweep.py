@@ -95,9 +95,10 @@ def _best(key: str, ranked: list[RowResult], page: Page) -> str:
     variant = page.experiment.resolve(variant)
     bounds = error_interval(first)
     near = sum(error_interval(other).low <= bounds.high for other in others)
-    said = f"{near} of the {len(others)} others have an interval that overlaps with its own. " if near else ""
+    which = "The other" if len(others) == 1 else f"{near} of the {len(others)} others"
+    said = f"{which} {_have(near)} an interval that overlaps with its own. " if near else ""
     lacking = len(ranked) - len(others) - 1
-    said += f"{lacking} of {len(ranked)} have no completed run yet. " if lacking else ""
+    said += f"{lacking} of {len(ranked)} {_have(lacking)} no completed run yet. " if lacking else ""
     ends = [one for one in first.row.swept if _is_at_an_end(one, page.variant.sweep)]
     said += f"At the end of what was swept: {', '.join(ends)}. " if ends else ""
     return (
@@ -105,6 +106,10 @@ def _best(key: str, ranked: list[RowResult], page: Page) -> str:
         f"{number(intervals.mean(final_values(first.records, METRIC)))} %. {said}To train it on all images with all "
         f"seeds:\n\n    {page.experiment.command(variant, keys=[key], seeds=page.experiment.default_seeds(variant))}\n"
     )
+
+
+def _have(count: int) -> str:
+    return "has" if count == 1 else "have"
 
 
 def _is_at_an_end(setting: str, sweep: Sequence[str]) -> bool:
