@@ -40,6 +40,11 @@ class Preprocessing:
     image_size: int
     whole: bool = True
 
+    def __repr__(self) -> str:
+        values = self.mean, self.scale
+        mean, scale = (f"float32 {tuple(v.shape)}" if isinstance(v, Tensor) else f"{v:.6g}" for v in values)
+        return f"Preprocessing(mean={mean}, scale={scale}, image_size={self.image_size}, whole={self.whole})"
+
     @property
     def channels(self) -> int:
         """The number of channels of the images, 3 for RGB and 1 for grey."""
@@ -50,11 +55,15 @@ class Preprocessing:
 
         ``images``: a Pillow image; or a uint8 array or tensor of one image (S, S, C) or (C, S, S), of a grey image
         (S, S), or of a batch of these with N in front. A Pillow image of another size is cut to its central square and
-        scaled. Raises ValueError for other shapes, and for numbers other than uint8: pixels are from 0 to 255.
+        scaled. Raises ValueError for other shapes, and for numbers other than uint8: pixels are from 0 to 255. Raises
+        TypeError for other objects, such as the path of a file.
         """
         pixels = self._of_picture(images) if type(images).__module__.startswith("PIL.") else images
         if isinstance(pixels, np.ndarray):
             pixels = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))  # what PyTorch takes
+        if not isinstance(pixels, Tensor):
+            text = f"images must be a Pillow image, or a uint8 array or tensor, not {type(images).__name__}"
+            raise TypeError(f"{text}: open a file with PIL.Image.open" if isinstance(images, str | Path) else text)
         if pixels.dtype != torch.uint8:
             raise ValueError(f"images must be uint8, with pixels from 0 to 255, not {pixels.dtype}")
         size, shape = self.image_size, tuple(pixels.shape)

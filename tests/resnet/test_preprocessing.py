@@ -93,6 +93,26 @@ def test_other_images_are_refused(images, message):
         of_image_files(32)(images)
 
 
+@pytest.mark.parametrize(
+    ("images", "kind", "hint"),
+    [
+        ("a.png", "str", ": open a file"),
+        (Path("a.png"), "PosixPath", ": open a file"),
+        ([[0]], "list", "$"),
+        (None, "None", ""),
+    ],
+)
+def test_what_is_no_image_is_refused_with_what_is_one(images, kind, hint):
+    with pytest.raises(TypeError, match=f"a Pillow image, or a uint8 array or tensor, not {kind}{hint}"):
+        of_image_files(32)(images)
+
+
+def test_it_is_shown_in_a_line(data):
+    shown = repr(of_resident_data(data, Recipe()))
+    assert shown == "Preprocessing(mean=float32 (32, 32, 3), scale=0.00392157, image_size=32, whole=True)"
+    assert repr(of_image_files(224)).startswith("Preprocessing(mean=float32 (3,), scale=float32 (3,), image_size=224, ")
+
+
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
