@@ -83,6 +83,11 @@ class Plugin:
         """The name of the module."""
         return self.path.partition(":")[0]
 
+    @property
+    def name(self) -> str:
+        """The name of the class."""
+        return self.path.partition(":")[2]
+
     def specification(self) -> dict:
         """Return the plugin as JSON values."""
         return {"path": self.path, "options": copy.deepcopy(self.options), "sha256": self.sha256}
@@ -100,10 +105,11 @@ class Plugin:
         except Exception as error:  # the module's own
             raise PluginError(f"plugin {self}: its module can't be imported: {_said(error)}") from error
         _imported[self.module] = self.sha256
-        name = self.path.partition(":")[2]
-        if not inspect.isclass(kind := getattr(module, name, None)):
+        if not inspect.isclass(kind := getattr(module, self.name, None)):
             classes = [n for n, value in vars(module).items() if inspect.isclass(value) and not n.startswith("_")]
-            raise PluginError(f"plugin {self}: {self.module} has no class {name}; its classes: {', '.join(classes)}")
+            raise PluginError(
+                f"plugin {self}: {self.module} has no class {self.name}; its classes: {', '.join(classes)}"
+            )
         _check_hooks(self, kind)
         try:
             return kind(**copy.deepcopy(self.options))

@@ -175,7 +175,9 @@ class Run:
     def __str__(self) -> str:
         options = "".join(f" {name}={value}" for name, value in self.model_options.items())
         task = "" if self.task is None else f" for {self.task.name}"
-        return f"{self.model}{options}{task} seed {self.seed} ({self.data}, {self.short_id})"
+        names = " and ".join(plugin.name for plugin in self.recipe.plugins)
+        plugins = f" with {names}" if names else ""
+        return f"{self.model}{options}{task}{plugins} seed {self.seed} ({self.data}, {self.short_id})"
 
 
 def _network(run: Run) -> str:

@@ -148,6 +148,14 @@ def test_a_package_with_data_is_too_large(package, monkeypatch):
         Plugin(f"{package.name}.one:Trick")
 
 
+def test_a_run_is_named_with_its_plugins():
+    cutmix, ema = Plugin("examples.cutmix:CutMix"), Plugin("examples.ema:EMA")
+    plain, one, two = (Run("cifar_resnet8", Recipe(plugins=each)) for each in ((), (cutmix,), (cutmix, ema)))
+    assert str(plain) == f"cifar_resnet8 seed 0 (cifar10, {plain.short_id})"
+    assert str(one) == f"cifar_resnet8 with CutMix seed 0 (cifar10, {one.short_id})"
+    assert str(two) == f"cifar_resnet8 with CutMix and EMA seed 0 (cifar10, {two.short_id})"
+
+
 def test_a_run_with_plugins_has_them_in_its_specification_and_identity(package):
     plugin = Plugin(f"{package.name}.one:Trick", alpha=0.5)
     run, plain = (Run("cifar_resnet8", Recipe(plugins=plugins), "synthetic") for plugins in ((plugin,), ()))
