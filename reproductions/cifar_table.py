@@ -214,7 +214,7 @@ def best_found(page: Page) -> list[Found]:
         said = ""
         if bounds is not None:
             fits = [float(target.value) in each for each in (bounds, one)]
-            said = "contradicted" if not fits[0] else "not contradicted" + (", nor is a single run" if fits[1] else "")
+            said = "ruled out" if not fits[0] else "not ruled out" + (", nor is a single run" if fits[1] else "")
         text = f"the error of {result.row.label} is the best of several runs ({BEST_OF}, as a guess)"
         claims.append(Found(f"best_{result.row.key}", text, (len(values),), None, None, said=said))
     return claims

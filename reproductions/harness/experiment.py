@@ -330,7 +330,10 @@ class Experiment:
 
     def heading(self, variant: Variant) -> str:
         """Write the variant's part of a table's heading."""
-        return variant.heading.replace(PROFILES["paper"], self.protocol, 1)
+        text = variant.heading.replace(PROFILES["paper"], self.protocol, 1)
+        if variant.profile == "smoke" and not all(row.data.startswith("synthetic") for row in self.rows("smoke")):
+            return text.replace("synthetic data", "a few iterations")  # on data of the user's own
+        return text
 
     @property
     def target(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from reproductions.harness.experiment import PROFILES, Experiment, Table, Variant
 from reproductions.harness.record_files import LAUNCHED
 from reproductions.harness.records import Pool
+from resnet.run import ROLES, Run
 
 
 def note_tables(out: Path, tables: Iterable[Table]) -> None:
@@ -22,8 +23,8 @@ def note_tables(out: Path, tables: Iterable[Table]) -> None:
 def launched_tables(experiments: Sequence[Experiment], out: Path, pool: Pool) -> list[Table]:
     """Read the list of ``out``: the tables of these experiments that have records in ``pool``, its pool.
 
-    If the listed tables do not show all records, as in a folder of older code, which has no list, the default variants
-    of all experiments follow.
+    If the listed tables and the runs that they need are not all records, as in a folder of older code, which has no
+    list, the default variants of all experiments follow; but not where a user's own tables are listed, too.
     """
     by_name, listed = {experiment.name: experiment for experiment in experiments}, list[Table]()
     for line in _read_lines(out):
@@ -31,11 +32,28 @@ def launched_tables(experiments: Sequence[Experiment], out: Path, pool: Pool) ->
             variant = json.loads(line)
             experiment = by_name[variant.pop("experiment")]
             listed.append((experiment, experiment.resolve(Variant(**variant))))
-    shown = {record["identity"] for experiment, variant in listed for row in experiment.rows_of(variant)
-             for record in row.records(variant, pool)}  # fmt: skip
-    if pool.records.keys() - shown:
+    shown = [record for experiment, variant in listed for row in experiment.rows_of(variant)
+             for record in row.records(variant, pool)]  # fmt: skip
+    known = {identity for record in shown for identity in (record["identity"], *needed(record["specification"]))}
+    if pool.records.keys() - known and not own_tables(experiments, out):
         listed += [(experiment, Variant(profile)) for experiment in experiments for profile in PROFILES]
     return [table for table in dict.fromkeys(listed) if table[0].recorded_seeds(table[1], pool)]
+
+
+def own_tables(experiments: Sequence[Experiment], out: Path) -> list[str]:
+    """List the names of the tables launched into ``out`` that are none of these experiments."""
+    names = dict[str, None]()
+    for line in _read_lines(out):
+        with suppress(ValueError, TypeError, KeyError):
+            names[json.loads(line)["experiment"]] = None
+    return [name for name in names if name not in {experiment.name for experiment in experiments}]
+
+
+def needed(specification: dict) -> list[str]:
+    """List the identities of the runs that a run needs."""
+    if not any(specification.get(role) for role in ROLES):
+        return []
+    return [need.identity for need in Run.from_specification(specification).needs.values()]
 
 
 def _read_lines(out: Path) -> list[str]:

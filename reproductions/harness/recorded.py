@@ -5,7 +5,7 @@ from pathlib import Path
 
 from reproductions.harness.experiment import Experiment
 from reproductions.harness.known_records import read_known_pool
-from reproductions.harness.launched import launched_tables
+from reproductions.harness.launched import launched_tables, needed, own_tables
 from reproductions.harness.record_files import judged_by
 
 
@@ -15,7 +15,8 @@ def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dic
     ``experiments``: those whose tables are listed; None for all. The summary has "rows", each with the experiment,
     profile and row, "seeds", the number of "done" and of "diverged" ones, and "test_errors" in percent ("mean_ious" for
     segmentation, "map_11_points" for detection), None for a run that diverged; "records": their number; "in_no_table":
-    the number that no row shows; "damaged": a sentence for each file that can't be used.
+    the number of those that no row shows or needs; "own_tables": the names of other tables launched there, which their
+    own scripts show; "damaged": a sentence for each file that can't be used.
     """
     if experiments is None:
         from reproductions.experiments import EXPERIMENTS as experiments
@@ -26,6 +27,7 @@ def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dic
         for result in experiment.results(variant, seeds, pool, pool):
             if result.records:
                 left.difference_update(record["identity"] for record in result.records)
+                left.difference_update(*(needed(record["specification"]) for record in result.records))
                 diverged = sum(record["status"] == "diverged" for record in result.records)
                 names = {"experiment": experiment.name, "profile": variant.name, "row": result.row.key}
                 counts = {"seeds": seeds, "done": len(result.records), "diverged": diverged}
@@ -33,4 +35,5 @@ def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dic
                 metric = "validation_error" if variant.sweep else judged  # which a sweep hides
                 rows.append({**names, **counts, f"{metric}s": [record["final"][metric] for record in result.records]})
     damaged = [f"{error.kind}: {error}" for error in pool.damaged.values()]
-    return {"rows": rows, "records": len(pool.records), "in_no_table": len(left), "damaged": damaged}
+    counts = {"records": len(pool.records), "in_no_table": len(left)}
+    return {"rows": rows, **counts, "own_tables": own_tables(experiments, out), "damaged": damaged}

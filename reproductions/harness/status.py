@@ -73,7 +73,8 @@ def _print(out: Path, console: Console, recorded: dict, standings: list[Standing
     if not recorded["records"]:
         console.print(f"no records in {out / 'records'}")
     elif left := recorded["in_no_table"]:
-        console.print(f"{left} of {recorded['records']} records in {out / 'records'} are in no listed table")
+        own = f"; launched there, too: {', '.join(recorded['own_tables'])}" if recorded["own_tables"] else ""
+        console.print(f"{left} of {recorded['records']} records in {out / 'records'} are in no listed table{own}")
 
     for standing in standings:
         console.print(f"{standing.run}: {standing.state}{standing.text}")
@@ -141,7 +142,9 @@ class Standing:
 
     def as_json(self) -> dict:
         """Return the status as JSON values, for programs."""
-        known = asdict(self.progress) if self.progress is not None else dict.fromkeys(Progress.__dataclass_fields__)
+        known = dict.fromkeys(Progress.__dataclass_fields__)
+        last = self.curve[-1] if self.curve else {}  # all that is known of a run that was stopped
+        known |= asdict(self.progress) if self.progress else {name: last.get(name) for name in known}
         if known["validation_error"] is not None:
             known["test_error"] = None
         text, curve = self.text.lstrip(":,; "), [shown(point) for point in self.curve]

@@ -130,7 +130,7 @@ def test_status_draws_the_curve_so_far_and_programs_get_its_numbers(paths, capsy
     assert show_status(paths.out, console, (EXPERIMENT,), as_json=True) == 0
     found = json.loads(console.file.getvalue())
     assert {name: found[name] for name in found if name not in ("rows", "runs")} == {
-        "version": 1, "out": str(paths.out), "records": 1, "in_no_table": 0, "damaged": [],
+        "version": 1, "out": str(paths.out), "records": 1, "in_no_table": 0, "own_tables": [], "damaged": [],
     }  # fmt: skip
     row = {"experiment": "tiny", "profile": "smoke", "row": "resnet8", "seeds": 2, "done": 1, "diverged": 0}
     assert {**row, "test_errors": [20.0]} in found["rows"]
@@ -161,7 +161,17 @@ def test_of_runs_with_held_out_images_the_test_errors_are_not_shown(paths, fake)
 
 def test_keys_for_programs_are_described():
     text = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8").partition("### For programs")[2].partition("\n#")[0]
-    keys = {"version", "out", "rows", "records", "in_no_table", "damaged", "runs", *Standing("", "", "").as_json()}
+    keys = {
+        "version",
+        "out",
+        "rows",
+        "records",
+        "in_no_table",
+        "own_tables",
+        "damaged",
+        "runs",
+        *Standing("", "", "").as_json(),
+    }
     assert {key for key in keys if f"`{key}`" not in text} == set()
 
 

@@ -236,3 +236,8 @@ def test_the_experiments_name_the_measurements_that_are_published_and_one_plot_o
     kinds = {kind.folder for experiment in EXPERIMENTS for kind in experiment.measurements}
     assert kinds == {"responses", "predictions", "pictures"}
     assert [experiment for experiment in EXPERIMENTS if experiment.overview] == [degradation.EXPERIMENT]
+
+
+def test_a_smoke_profile_on_data_of_ones_own_is_not_called_synthetic():
+    own, synthetic = (make_experiment(data=data).heading(Variant("smoke")) for data in ("cifar10", "synthetic"))
+    assert own == "smoke profile: a few iterations, not comparable with the paper" and "synthetic data" in synthetic

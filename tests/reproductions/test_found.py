@@ -60,8 +60,8 @@ def test_claims_about_depth_and_their_power(tmp_path):
     assert second.statement == "not yet run (n = 3, 1)"
     assert second.power == pytest.approx(intervals.power(0.34, 0.1, 5, alpha=0.05 / 4)), "with the wanted seeds"
     assert found["spread"].statement == "not yet run (n = 3, 3, 1, 0)" and found["spread"].power < 0.2
-    assert found["best_resnet20"].statement == "contradicted", "8.75 lies above every run"
-    assert found["best_resnet32"].statement == "not contradicted, nor is a single run"
+    assert found["best_resnet20"].statement == "ruled out", "8.75 lies above every run"
+    assert found["best_resnet32"].statement == "not ruled out, nor is a single run"
 
 
 def test_the_power_for_unequal_spreads_is_of_the_runs_that_there_are(tmp_path):
@@ -109,8 +109,7 @@ def test_the_page_of_claims_follows_the_records(tmp_path):
     tables = [table for table in PUBLISHED_TABLES if table[0] in (degradation.EXPERIMENT, cifar_table.EXPERIMENT)]
     publish.write_published(tables, tmp_path / "results", read_pool(tmp_path / "records"))
     text = (tmp_path / "results" / "claims.md").read_text()
-    title = "*Degradation of plain nets with depth on CIFAR-10*"
-    assert f"- Shown in the paper profile: {title}: ResNet-20 has a lower test error than plain-20.\n" in text
+    assert "- Shown by the paper's protocol: ResNet-20 has a lower test error than plain-20.\n" in text
     assert "- Shown in the short profile: nothing yet.\n" in text
     (line,) = (
         line for line in text.splitlines() if line.startswith("| ResNet-20 has a lower test error than plain-20")

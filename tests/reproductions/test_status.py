@@ -12,7 +12,7 @@ from tiny import make_experiment
 
 from reproductions.harness import recorded
 from reproductions.harness.console import make_console
-from reproductions.harness.experiment import Variant
+from reproductions.harness.experiment import Row, Variant
 from reproductions.harness.launched import launched_tables, note_tables
 from reproductions.harness.launching.claims import claim
 from reproductions.harness.launching.run_paths import RunPaths, Status
@@ -93,7 +93,18 @@ def test_the_tables_of_a_folder_are_the_launched_ones_as_far_as_they_have_record
         note_tables(paths.out, launched)
     assert len((paths.out / "launched.jsonl").read_text().splitlines()) == 3
     assert tables(paths.out, EXPERIMENT, other) == [("other", "smoke, fp32"), ("other", "smoke")]
-    assert tables(paths.out, EXPERIMENT) == DEFAULTS, "of records that no listed table shows"
+    assert tables(paths.out, EXPERIMENT) == [], "the other table's script shows the records"
+
+
+def test_where_tables_of_ones_own_were_launched_no_other_is_guessed_and_what_a_table_needs_is_its_own(paths):
+    taught = replace(RUNS[0], recipe=replace(RUNS[0].recipe, temperature=2.0), teacher=RUNS[1])
+    rows = [Row("taught", "taught", taught.model, taught.recipe, taught.data, teacher=EXPERIMENT.rows("smoke")[0])]
+    own = replace(EXPERIMENT, name="mine", rows=lambda profile: rows if profile == "smoke" else [])
+    store(paths.records, make_record(rows[0].run(0), 20.0), make_record(rows[0].run(0).teacher, 20.0))
+    note_tables(paths.out, [(own, Variant("smoke"))])
+    assert tables(paths.out, EXPERIMENT) == []
+    assert show(paths)[1] == f"2 of 2 records in {paths.records} are in no listed table; launched there, too: mine\n"
+    assert tables(paths.out, EXPERIMENT, own) == [("mine", "smoke")] and "no listed table" not in show(paths, own)[1]
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"experiment": "tiny", "pro', b'[1]\n{"experiment": "gone"}\n\xff'])

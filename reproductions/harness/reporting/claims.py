@@ -98,7 +98,7 @@ class Finding:
 
     @property
     def statement(self) -> str:
-        """Shown, contradicted or not yet shown; of a profile other than the paper's it is said that it is of that."""
+        """Shown, contradicted, not shown or not yet run, with the name of a profile that is not the paper's."""
         said = self._said
         return said if self.variant.profile == "paper" else f"{said}, in the {self.variant.profile} profile"
 
@@ -106,13 +106,14 @@ class Finding:
     def _said(self) -> str:
         counts = ", ".join(str(len(sample)) for sample in self.samples)
         if self.test is None:
-            return f"not yet shown (n = {counts})"
+            enough = min(map(len, self.samples)) >= intervals.FEWEST
+            return "not shown: no spread" if enough else f"not yet run (n = {counts})"
         if 0 not in self.test.interval:
             return "shown" if self.test.difference > 0 else "contradicted"
         least = self.smallest(min(map(len, self.samples)))
         if self.reported is not None and least is not None and abs(self.reported) < least:
             return f"not resolvable with n = {counts}"
-        return f"not yet shown (n = {counts})"
+        return f"not shown with n = {counts}"
 
 
 def seeds_text(effect: float | None, sigma: float | None, comparisons: int, weights: Sequence[float]) -> str:

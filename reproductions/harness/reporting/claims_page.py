@@ -43,29 +43,33 @@ def write_claims(pages: Sequence[Page], written: Sequence[Page]) -> str:
 
 
 def _in_short(found: Collection[dict[str, tuple[Page, list[Found]]]]) -> str:
-    """Write three lines: the claims shown in the paper profile and in the short one, and the others.
+    """Write three lines: the papers' claims shown by their protocol and in the short profile, and the others.
 
-    Each stands behind its table's title, which names the data: they need not be the paper's.
+    Claims of other reports, and of tables by another protocol, are left out.
     """
+    pages = [
+        both for profiles in found for both in profiles.values() if both[0].experiment.protocol == PROFILES["paper"]
+    ]
 
-    def listed(word: str, profile: str) -> list[str]:
-        claims = {}
-        for page, own in (profiles[profile] for profiles in found if profile in profiles):
-            claims[page.experiment.title] = "; ".join(one.text for one in own if one.statement.startswith(word))
-        return [f"*{title}*: {texts}" for title, texts in claims.items() if texts]
+    def listed(word: str, profile: str) -> str:
+        own = [one for page, claims in pages if page.variant.profile == profile for one in claims]
+        return "; ".join(one.text for one in own if one.statement.startswith(word))
 
-    text, both = "", ("paper", "short")
-    for profile in both:
-        text += f"- Shown in the {profile} profile: {'. '.join(listed(SHOWN, profile)) or 'nothing yet'}.\n"
-    text += "- "
-    for word in (CONTRADICTED, NOT_SHOWN):
-        claims = [
-            f"{one} (in the {profile} profile)" for profile in ("paper", "short") for one in listed(word, profile)
-        ]
-        text += f"{word.capitalize()}: {'. '.join(claims)}. " if claims else ""
-    statements = [one.statement for profiles in found for _, own in profiles.values() for one in own]
-    counted = (f"{sum(s.startswith(word) for s in statements)} are {word}" for word in (NOT_RESOLVABLE, NOT_RUN))
-    return f"{text}Of the others, {' and '.join(counted)}, both profiles counted.\n"
+    lines = [
+        f"- Shown {where}: {listed(SHOWN, profile) or 'nothing yet'}.\n"
+        for profile, where in {"paper": "by the paper's protocol", "short": "in the short profile"}.items()
+    ]
+    others = [
+        f"{word.capitalize()} in the {profile} profile: {claims}. "
+        for word in (CONTRADICTED, NOT_SHOWN)
+        for profile in ("paper", "short")
+        if (claims := listed(word, profile))
+    ]
+    statements = [one.statement for _, claims in pages for one in claims]
+    counts = {word: sum(said.startswith(word) for said in statements) for word in (NOT_RESOLVABLE, NOT_RUN)}
+    said = " and ".join(f"{count} are {word}" for word, count in counts.items() if count)
+    said = f"Of {len(statements)} claims, counted in each profile, {said}." if said else ""
+    return "".join([*lines, f"- {''.join(others)}{said}".rstrip(), "\n"])
 
 
 def _section(profiles: dict[str, tuple[Page, list[Found]]], written: Sequence[Page]) -> str:

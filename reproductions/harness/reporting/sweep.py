@@ -101,10 +101,11 @@ def _best(key: str, ranked: list[RowResult], page: Page) -> str:
     said += f"{lacking} of {len(ranked)} {_have(lacking)} no completed run yet. " if lacking else ""
     ends = [one for one in first.row.swept if _is_at_an_end(one, page.variant.sweep)]
     said += f"At the end of what was swept: {', '.join(ends)}. " if ends else ""
+    command = page.experiment.command(variant, keys=[key], seeds=page.experiment.default_seeds(variant))
     return (
         f"{label(first)}: {', '.join(first.row.swept)}, validation error "
         f"{number(intervals.mean(final_values(first.records, METRIC)))} %. {said}To train it on all images with all "
-        f"seeds:\n\n    {page.experiment.command(variant, keys=[key], seeds=page.experiment.default_seeds(variant))}\n"
+        f"seeds, with the folders of this sweep (OUT, DATA):\n\n    {command}\n"
     )
 
 

@@ -196,7 +196,10 @@ def test_another_programs_number_of_classes_is_refused(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [("imagenet", "a folder of images; test it with: python -m reproductions.imagenet"), ("mine", "with --dataset: ")],
+    [
+        ("imagenet", "a folder of images; test it with: python -m reproductions.imagenet"),
+        ("elsewhere", "with --dataset: "),
+    ],
 )
 def test_weights_of_other_data_are_refused_with_what_to_do(tmp_path, capsys, data, message):
     state, path = model_of().state_dict(), tmp_path / "net.safetensors"

@@ -203,7 +203,7 @@ def test_the_claims_of_the_paper():
     (finding,) = report.find(make_page(experiment, Variant(), results, Path("x")))
     assert finding.reported == pytest.approx(80.71 - 79.23)
     headline = report.headline(make_page(experiment, Variant(), results, Path("x")))
-    assert headline.reported == "+1.48" and headline.verdict.startswith("not yet shown")
+    assert headline.reported == "+1.48" and headline.verdict.startswith("not yet run")
 
 
 # ------------------------------------------------------------------------------------------------------------ training
