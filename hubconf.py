@@ -57,8 +57,8 @@ def _own_package():
 with _own_package():
     from resnet.models import create_model as _create_model
     from resnet.released import architecture_of as _architecture_of
+    from resnet.released import find_file as _find_file
     from resnet.released import find_released as _find_released
-    from resnet.released import find_weights as _find_weights
     from resnet.released import load_model as _load_model
     from resnet.released import read_card as _read_card
 
@@ -72,7 +72,7 @@ def _entry(model: str):
 
     def build(pretrained: bool = False, weights: str | _Path | None = None, **options):
         with _own_package():  # because some parts of the package are imported on demand
-            path = _find_weights(weights, _RELEASED) if weights is not None else None
+            path = _find_file(weights, _RELEASED) if weights is not None else None
             if path is None and pretrained:
                 path = _find_released(model, _RELEASED, departures=True)
             if path is not None:

@@ -35,8 +35,7 @@ from resnet.evaluate import count_wrong
 from resnet.models import changed_options, count_parameters
 from resnet.preprocessing import Preprocessing
 from resnet.recipe import Recipe
-from resnet.released import architecture_of, read_card
-from resnet.released import find_weights as find_file
+from resnet.released import architecture_of, find_file, read_card
 from resnet.run import Run
 from resnet.weights import (
     Architecture,

@@ -63,7 +63,7 @@ def find_released(name: str, folder: str | Path | None = None, departures: bool 
     raise WeightsError(f"there are no released weights of {name}; {there}. A file is named by its path")
 
 
-def find_weights(weights: str | Path, folder: str | Path | None = None) -> Path:
+def find_file(weights: str | Path, folder: str | Path | None = None) -> Path:
     """Return the path of a weights file that is named by its path, or by its name if it is a released one.
 
     ``folder`` is as in :func:`find_released`. Raises WeightsError for a name without a folder or a suffix that is
@@ -108,7 +108,7 @@ def load_model(name: str | Path, weights: str | Path | None = None, **options) -
     Raises ValueError as :func:`resnet.models.create_model`, and WeightsError for a file that can't be used or holds
     another network.
     """
-    path = find_weights(name if weights is None else weights)
+    path = find_file(name if weights is None else weights)
     if weights is None:
         card = read_card(path) if path.is_file() else {}
         if not card:
@@ -129,7 +129,7 @@ def preprocess(weights: str | Path) -> preprocessing.Preprocessing:
     See :class:`resnet.preprocessing.Preprocessing` for the accepted images and shapes. Raises WeightsError for a file
     that can't be read, and for one without these values.
     """
-    path = find_weights(weights)
+    path = find_file(weights)
     card = read_card(path) if path.is_file() else {}
     if (found := preprocessing.of_card(card, path)) is not None:
         return found
