@@ -21,14 +21,14 @@ from torch import Tensor
 
 from reproductions import reported
 from reproductions.harness import provenance
-from reproductions.harness.console import EXIT_INTERRUPTED, EXIT_REFUSED, PUBLISHED, complain, make_console
-from reproductions.harness.record_files import RecordError, record_path
+from reproductions.harness.console import PUBLISHED, make_console
+from reproductions.harness.record_files import record_path
 from reproductions.harness.records import read_record
 from reproductions.harness.reporting.text import NONE, markdown_table, number
-from reproductions.imagenet.evaluate_checkpoint import record_of
+from reproductions.imagenet.evaluate_checkpoint import print_test, record_of
 from resnet import preprocessing
 from resnet.checkpoint import digest_of_weights
-from resnet.data import FOLDERS, IMAGE_SHAPES, KNOWN_COPIES, DataError, ImageDataset, load, place
+from resnet.data import FOLDERS, IMAGE_SHAPES, KNOWN_COPIES, ImageDataset, load, place
 from resnet.data.resident import TEST_BATCH, TOP5_FROM
 from resnet.device import exact_kernels, find_device, resolve_precision
 from resnet.evaluate import count_wrong
@@ -70,14 +70,7 @@ def evaluate_weights(options: Namespace, console: Console) -> int:
     0: tested. 2: the weights or data can't be used, and the message says why. 130: interrupted.
     """
     said = make_console(stderr=True)
-    try:
-        console.print(_evaluate(options, said), end="")
-    except (WeightsError, DataError, RecordError, ValueError) as error:
-        complain(said, str(error))
-        return EXIT_REFUSED
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    return 0
+    return print_test(lambda: _evaluate(options, said), console, said)
 
 
 def _evaluate(options: Namespace, console: Console) -> str:

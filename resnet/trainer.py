@@ -17,7 +17,6 @@ from resnet.device import (
     autocast,
     autocast_dtype,
     exact_kernels,
-    has_bf16,
     keep_freed_memory,
     no_garbage_collection,
     refuse_to_wait,
@@ -34,6 +33,7 @@ from resnet.models.net import Net
 from resnet.normalization import BatchCounters, RunningEstimates, synchronize_batch_norm
 from resnet.recipe import Recipe, learning_rate_at, make_optimizer
 from resnet.run import ROLES, Run
+from resnet.stepwise import Stepwise
 from resnet.transfer import take_over
 
 _WARM_UP_STEPS = 3  # before a CUDA graph is recorded: libraries choose their kernels and memory in the first steps
@@ -81,7 +81,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return during or isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _NO_MEMORY)
 
 
-class Trainer:
+class Trainer(Stepwise):
     """One run, advanced step by step.
 
     ``curve`` has one entry per evaluation: iteration (steps taken), learning_rate (of the last step), training_loss
@@ -225,11 +225,6 @@ class Trainer:
     @property
     def _recordable(self) -> bool:
         return self._stream is not None and self.group.size == 1 and not self._unrecordable
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run has taken its last step or has diverged."""
-        return self.diverged or self.iteration == self.recipe.iterations
 
     @property
     def learning_rate(self) -> float:
@@ -429,10 +424,6 @@ class Trainer:
         """Record an event after all work queued for this run so far; return None on a CPU."""
         return None if self._stream is None else self._stream.record_event()
 
-    def reached(self, mark: "torch.cuda.Event | None") -> bool:
-        """Return whether the device has reached a :meth:`mark`; always true on a CPU."""
-        return mark is None or mark.query()
-
     def _on_stream(self) -> AbstractContextManager:
         if self._stream is None:
             return nullcontext()
@@ -440,16 +431,6 @@ class Trainer:
         stack.enter_context(_reraise_out_of_memory())
         stack.enter_context(torch.cuda.stream(self._stream))
         return stack
-
-    @property
-    def evaluation_due(self) -> bool:
-        """Whether the recipe asks for an evaluation after the last step."""
-        return self.recipe.evaluates_after(self.iteration)
-
-    def evaluate(self) -> None:
-        """Evaluate the network and add an entry to ``curve``."""
-        self.begin_evaluation()
-        self.finish_evaluation()
 
     def begin_evaluation(self) -> None:
         """Queue an evaluation on the device; :meth:`finish_evaluation` must follow before the next step."""
@@ -571,14 +552,7 @@ class Trainer:
         Raises MismatchError, a ValueError, if the state belongs to another run, other data, or other teacher or
         pretrained weights, or if its precision or kernels can't be used by this run here.
         """
-        own = {"run": self.run.identity, "data": self.data.digest}
-        for name, here in (own | {role: self.needed_digests.get(role) for role in ROLES}).items():
-            if (saved := state.get(name)) != here:
-                raise MismatchError(name, f"the checkpoint's {name} is {saved}, but this run's is {here}")
-        if (precision := state["precision"]) != self.precision:
-            if self.recipe.precision != "auto" or (precision == "bf16" and not has_bf16(self.device)):
-                text = f"the checkpoint's precision is {precision}, but here the run's is {self.precision}"
-                raise MismatchError("precision", text)
+        if (precision := self.precision_of(state)) != self.precision:
             self._compute_in(precision)
         if (kernels := state.get("kernels", LIBRARY)) != self.kernels:
             try:

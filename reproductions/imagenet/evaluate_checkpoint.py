@@ -17,6 +17,7 @@ cut out of a resized one at whole pixels, so they are shifted by up to half a pi
 import argparse
 import shlex
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -131,10 +132,15 @@ def main(arguments: list[str] | None = None) -> int:
     0: tested. 2: the weights or data can't be used, and the message says why. 130: interrupted.
     """
     options, console = parse(arguments), make_console(stderr=True)
+    return print_test(lambda: evaluate(options, console), make_console(), console)
+
+
+def print_test(test: Callable[[], str], output: Console, errors: Console) -> int:
+    """Print the text that a test returns, or the reason for its refusal; return the exit status as :func:`main`."""
     try:
-        print(evaluate(options, console), end="")
+        output.print(test(), end="")
     except (WeightsError, DataError, RecordError, ValueError) as error:
-        complain(console, str(error))
+        complain(errors, str(error))
         return EXIT_REFUSED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -11,31 +11,11 @@ follows the authors' public commands and logs. ``--backbones`` takes weights tha
 """
 
 import sys
-from pathlib import Path
 
-from reproductions.harness.reporting.page import Page
-from reproductions.transfer import report as reports
 from reproductions.transfer.backbones import main
-from reproductions.transfer.pictures import PICTURES
-from reproductions.transfer.protocol import experiments
+from reproductions.transfer.report import tables
 
-
-def report(page: Page) -> list[Path]:
-    """Write both forms of mean average precision; return the files."""
-    return reports.write(page, ("map_11_point", "map_area"))
-
-
-EXPERIMENTS = experiments(
-    task="detection",
-    table="Table 8",
-    title="Transfer of classifiers to detection",
-    metric="map_11_point",
-    report=report,
-    headline=reports.headline,
-    claims=reports.claimed,
-    measure=PICTURES.make_missing,
-    measurements=(PICTURES,),
-)
+EXPERIMENTS = tables("detection", "Table 8", ("map_11_point", "map_area"))
 
 if __name__ == "__main__":
     sys.exit(main(EXPERIMENTS))

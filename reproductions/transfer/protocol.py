@@ -58,7 +58,7 @@ class Setting:
 
     @property
     def on_canvas(self) -> bool:
-        """Whether the data are canvases."""
+        """True if the data are canvases."""
         return "canvas" in self.data
 
 

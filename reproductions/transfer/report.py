@@ -1,10 +1,11 @@
 """Report of both tables: values, paired effects of the steps, claims as tests, a plot, and pictures of test images."""
 
+from functools import partial
 from pathlib import Path
 
 from reproductions import reported
 from reproductions.bag_of_tricks.ladder import ladder
-from reproductions.harness.experiment import Variant
+from reproductions.harness.experiment import Experiment, Variant
 from reproductions.harness.reporting import compare, intervals
 from reproductions.harness.reporting.claims import Claim, Finding, claims_numbers, claims_section, judge
 from reproductions.harness.reporting.compare import Step
@@ -14,7 +15,7 @@ from reproductions.harness.reporting.frame import METRICS, final_values
 from reproductions.harness.reporting.page import Column, Headline, Page
 from reproductions.harness.reporting.text import NONE, interval, mean_std, signed
 from reproductions.transfer import pictures
-from reproductions.transfer.protocol import UNTRAINED
+from reproductions.transfer.protocol import UNTRAINED, experiments
 
 PLACE = "He T. et al. 2018, section 6"
 NOTE = (
@@ -116,3 +117,18 @@ def headline(page: Page) -> Headline:
     one = findings[0]
     bounds = interval(one.test and one.test.interval, signed)
     return Headline(one.claim.text, signed(one.reported), f"{signed(one.effect)} {bounds}", one.statement)
+
+
+def tables(task: str, table: str, metrics: tuple[str, ...]) -> dict[str, Experiment]:
+    """Return a table's experiments by the data sets' names, canvases first; the first metric is the pages' own."""
+    return experiments(
+        task=task,
+        table=table,
+        title=f"Transfer of classifiers to {task}",
+        metric=metrics[0],
+        report=partial(write, metrics=metrics),
+        headline=headline,
+        claims=claimed,
+        measure=pictures.PICTURES.make_missing,
+        measurements=(pictures.PICTURES,),
+    )

@@ -11,31 +11,11 @@ ADE20K training follows the authors' public commands and logs. ``--backbones`` t
 """
 
 import sys
-from pathlib import Path
 
-from reproductions.harness.reporting.page import Page
-from reproductions.transfer import report as reports
 from reproductions.transfer.backbones import main
-from reproductions.transfer.pictures import PICTURES
-from reproductions.transfer.protocol import experiments
+from reproductions.transfer.report import tables
 
-
-def report(page: Page) -> list[Path]:
-    """Write mean IoU and pixel accuracy; return the files."""
-    return reports.write(page, ("mean_iou", "pixel_accuracy"))
-
-
-EXPERIMENTS = experiments(
-    task="segmentation",
-    table="Table 9",
-    title="Transfer of classifiers to segmentation",
-    metric="mean_iou",
-    report=report,
-    headline=reports.headline,
-    claims=reports.claimed,
-    measure=PICTURES.make_missing,
-    measurements=(PICTURES,),
-)
+EXPERIMENTS = tables("segmentation", "Table 9", ("mean_iou", "pixel_accuracy"))
 
 if __name__ == "__main__":
     sys.exit(main(EXPERIMENTS))

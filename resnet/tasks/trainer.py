@@ -7,15 +7,16 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import nn
 
-from resnet.checkpoint import MismatchError, digest_of_weights
+from resnet.checkpoint import digest_of_weights
 from resnet.data.sampling import seeded_generator
 from resnet.data.scenes import SceneData
-from resnet.device import autocast, exact_kernels, has_bf16, keep_freed_memory, resolve_precision
+from resnet.device import autocast, exact_kernels, keep_freed_memory, resolve_precision
 from resnet.distributed import ALONE, Group
 from resnet.kernels import LIBRARY
 from resnet.models import create_model
 from resnet.recipe import learning_rate_at
 from resnet.run import ROLES, Run
+from resnet.stepwise import Stepwise
 from resnet.tasks import Segmentation
 from resnet.tasks.detection import DetectionNet
 from resnet.tasks.segmentation import SegmentationNet
@@ -64,7 +65,7 @@ def _deterministic(device: torch.device) -> Iterator[None]:
             torch.use_deterministic_algorithms(before, warn_only=warns)
 
 
-class TaskTrainer:
+class TaskTrainer(Stepwise):
     """One run for segmentation or detection, advanced step by step; see :class:`resnet.trainer.Trainer`.
 
     ``curve`` has one entry per evaluation: iteration, learning_rate (of the last step), training_loss (the mean since
@@ -127,19 +128,9 @@ class TaskTrainer:
         self._scores: dict[str, float] | None = None  # of the evaluation in progress
 
     @property
-    def finished(self) -> bool:
-        """Whether the run has taken its last step or has diverged."""
-        return self.diverged or self.iteration == self.recipe.iterations
-
-    @property
     def learning_rate(self) -> float:
         """The learning rate of the next step, of the trunk."""
         return learning_rate_at(self.recipe, self.iteration)
-
-    @property
-    def evaluation_due(self) -> bool:
-        """Whether the recipe asks for an evaluation after the last step."""
-        return self.recipe.evaluates_after(self.iteration)
 
     def step(self) -> None:
         """Take one training step. If :attr:`evaluation_due` is then true, the caller evaluates before the next step."""
@@ -160,15 +151,6 @@ class TaskTrainer:
     def mark(self) -> "torch.cuda.Event | None":
         """Record an event after all work queued so far; return None on a CPU."""
         return torch.cuda.current_stream(self.device).record_event() if self.device.type == "cuda" else None
-
-    def reached(self, mark: "torch.cuda.Event | None") -> bool:
-        """Return whether the device has reached a :meth:`mark`; always true on a CPU."""
-        return mark is None or mark.query()
-
-    def evaluate(self) -> None:
-        """Evaluate the network and add an entry to ``curve``."""
-        self.begin_evaluation()
-        self.finish_evaluation()
 
     @torch.no_grad()
     def begin_evaluation(self) -> None:
@@ -226,15 +208,7 @@ class TaskTrainer:
         Raises MismatchError, a ValueError, if the state belongs to another run, other data or other pretrained weights,
         or if its precision can't be used here.
         """
-        own = {"run": self.run.identity, "data": self.data.digest}
-        for name, here in (own | {role: self.needed_digests.get(role) for role in ROLES}).items():
-            if (saved := state.get(name)) != here:
-                raise MismatchError(name, f"the checkpoint's {name} is {saved}, but this run's is {here}")
-        if (precision := state["precision"]) != self.precision:
-            if self.recipe.precision != "auto" or (precision == "bf16" and not has_bf16(self.device)):
-                text = f"the checkpoint's precision is {precision}, but here the run's is {self.precision}"
-                raise MismatchError("precision", text)
-            self.precision = precision
+        self.precision = self.precision_of(state)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._loss_sum.copy_(state["loss_sum"])

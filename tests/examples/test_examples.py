@@ -36,7 +36,7 @@ def test_the_line_that_shows_how_to_use_it_works(line):
 
 
 def test_a_table_of_three_rows_with_paired_differences(tmp_path, monkeypatch, capsys):
-    """Of six runs of few steps; ``python -m examples.three_rows`` differs in the recipe alone."""
+    """Make the table with six runs of few steps; ``python -m examples.three_rows`` differs in the recipe alone."""
     short = Recipe().shortened(4, eval_interval=2, batch_size=8, precision="fp32")
     monkeypatch.setattr(three_rows, "recipe_for", lambda profile: short)
     flags = ["--profile", "smoke", "--seeds", "3", "--launcher", "inline", "--out", str(tmp_path)]

@@ -20,7 +20,7 @@ from reproductions.harness.launching.signals import stop_on_signals
 from reproductions.harness.launching.worker import execute
 from reproductions.harness.record_files import record_path
 from reproductions.harness.records import ORIGIN, read_record
-from resnet import checkpoint, trainer
+from resnet import checkpoint
 from resnet.data import DataError, load
 from resnet.data.synthetic import make_synthetic
 from resnet.recipe import Recipe
@@ -246,7 +246,7 @@ def test_a_checkpoint_of_newer_code_is_said_in_a_line_and_stays(paths):
 
 
 def test_a_record_names_the_precision_of_the_checkpoint_that_a_run_went_on_from(paths, monkeypatch):
-    monkeypatch.setattr(trainer, "has_bf16", lambda device: True)
+    monkeypatch.setattr("resnet.stepwise.has_bf16", lambda device: True)
     run = Run("cifar_resnet8", replace(SHORT, precision="auto"), "synthetic")
     begin(paths, run)
     change(paths, run, {"precision": "bf16"})

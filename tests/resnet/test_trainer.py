@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from resnet import trainer as trainer_module
 from resnet.checkpoint import MismatchError
 from resnet.data.dataset import ImageDataset
 from resnet.data.resident import ResidentData
@@ -333,7 +332,7 @@ def test_a_checkpoint_in_bf16_is_refused_on_a_device_without_it(data):
 
 @pytest.mark.parametrize("begun_in", ["fp32", "bf16"])
 def test_a_run_whose_precision_is_left_to_the_device_goes_on_in_that_of_its_checkpoint(data, monkeypatch, begun_in):
-    monkeypatch.setattr(trainer_module, "has_bf16", lambda device: True)
+    monkeypatch.setattr("resnet.stepwise.has_bf16", lambda device: True)
     begun, whole = left_to_the_device(data, begun_in), left_to_the_device(data, begun_in)
     own = {"fp32": "bf16", "bf16": "fp32"}[begun_in]
     begun.step(), begun.step()

@@ -13,8 +13,16 @@ from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import intervals
 from reproductions.harness.reporting.footnotes import counted
 from reproductions.harness.reporting.frame import HIGHER_IS_BETTER, METRICS, final_values
-from reproductions.harness.reporting.intervals import WelchTest
+from reproductions.harness.reporting.intervals import Interval, WelchTest
 from reproductions.harness.reporting.text import NONE, interval, markdown_table, number, p_value, signed
+
+SHOWN, CONTRADICTED, NOT_SHOWN, NOT_RESOLVABLE, NOT_RUN = (
+    "shown",
+    "contradicted",
+    "not shown",
+    "not resolvable",
+    "not yet run",
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,21 @@ def trend(depths: Sequence[int]) -> tuple[float, ...]:
     centre = intervals.mean(depths)
     squares = sum((depth - centre) ** 2 for depth in depths)
     return tuple((centre - depth) * (depths[-1] - depths[0]) / squares for depth in depths)
+
+
+def statement_on(counts: Sequence[int], bounds: Interval | None, weak: bool) -> str:
+    """Return the statement on a claim by the interval of its effect, None where that has no spread.
+
+    ``counts``: runs of each net. ``weak``: so many runs would seldom find the reported effect.
+    """
+    n = f"n = {', '.join(map(str, counts))}"
+    if min(counts) < intervals.FEWEST:
+        return f"{NOT_RUN} ({n})"
+    if bounds is None:
+        return f"{NOT_SHOWN}: no spread"
+    if 0 not in bounds:
+        return SHOWN if bounds.low > 0 else CONTRADICTED
+    return f"{NOT_RESOLVABLE if weak else NOT_SHOWN} with {n}"
 
 
 @dataclass(frozen=True)
@@ -104,16 +127,10 @@ class Finding:
 
     @property
     def _said(self) -> str:
-        counts = ", ".join(str(len(sample)) for sample in self.samples)
-        if self.test is None:
-            enough = min(map(len, self.samples)) >= intervals.FEWEST
-            return "not shown: no spread" if enough else f"not yet run (n = {counts})"
-        if 0 not in self.test.interval:
-            return "shown" if self.test.difference > 0 else "contradicted"
-        least = self.smallest(min(map(len, self.samples)))
-        if self.reported is not None and least is not None and abs(self.reported) < least:
-            return f"not resolvable with n = {counts}"
-        return f"not shown with n = {counts}"
+        counts = [*map(len, self.samples)]
+        least = self.smallest(min(counts))
+        weak = self.reported is not None and least is not None and abs(self.reported) < least
+        return statement_on(counts, self.test and self.test.interval, weak)
 
 
 def seeds_text(effect: float | None, sigma: float | None, comparisons: int, weights: Sequence[float]) -> str:

@@ -5,15 +5,8 @@ from textwrap import fill
 
 from reproductions.harness.experiment import PROFILES
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.found import (
-    CONTRADICTED,
-    NOT_RESOLVABLE,
-    NOT_RUN,
-    NOT_SHOWN,
-    SHOWN,
-    Found,
-    percent,
-)
+from reproductions.harness.reporting.claims import CONTRADICTED, NOT_RESOLVABLE, NOT_RUN, NOT_SHOWN, SHOWN
+from reproductions.harness.reporting.found import Found, percent
 from reproductions.harness.reporting.page import Page
 from reproductions.harness.reporting.text import NONE, markdown_table, signed
 

@@ -5,19 +5,11 @@ from dataclasses import dataclass
 
 from reproductions.harness.experiment import RowResult
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.claims import Finding
+from reproductions.harness.reporting.claims import NOT_RUN, Finding, statement_on
 from reproductions.harness.reporting.compare import Step, count_steps, sigmas_of
 from reproductions.harness.reporting.frame import METRICS
 from reproductions.harness.reporting.intervals import Interval
 from reproductions.harness.reporting.text import NONE, interval, signed
-
-SHOWN, CONTRADICTED, NOT_SHOWN, NOT_RESOLVABLE, NOT_RUN = (
-    "shown",
-    "contradicted",
-    "not shown",
-    "not resolvable",
-    "not yet run",
-)
 
 
 @dataclass(frozen=True)
@@ -44,17 +36,12 @@ class Found:
     @property
     def statement(self) -> str:
         """Shown, contradicted, not resolvable or not shown with so many runs, or not yet run."""
-        n = f"n = {', '.join(map(str, self.counts))}"
-        if min(self.counts) < intervals.FEWEST:
-            return NOT_RUN if not any(self.counts) else f"{NOT_RUN} ({n})"
-        if self.said:
+        if not any(self.counts):
+            return NOT_RUN
+        if self.said and min(self.counts) >= intervals.FEWEST:
             return self.said
-        if self.interval is None:
-            return f"{NOT_SHOWN}: no spread"
-        if 0 not in self.interval:
-            return SHOWN if self.effect > 0 else CONTRADICTED
         weak = self.power is not None and self.power < intervals.POWER
-        return f"{NOT_RESOLVABLE if weak else NOT_SHOWN} with {n}"
+        return statement_on(self.counts, self.interval, weak)
 
     @property
     def measured(self) -> str:
