@@ -1,6 +1,5 @@
 """Data loader: worker processes do tasks, such as reading images, ahead of time and deliver the results in order."""
 
-import atexit
 import gc
 import multiprocessing
 import os
@@ -9,11 +8,11 @@ import sys
 import threading
 import time
 import warnings
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from multiprocessing.queues import Queue
+from multiprocessing.util import Finalize
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -65,9 +64,9 @@ class Loader:
             self._results = [iter(loader)]
         _convert_worker_errors()
         # A finalizer, because in a reference cycle the garbage collector may free the queues that tell workers to end
-        # too early. For the same reason ``tasks`` must not refer to the owner of this loader.
-        self._end = weakref.finalize(self, self._results.clear)
-        _open.add(self)
+        # too early. For the same reason ``tasks`` must not refer to the owner of this loader. At exit it runs before
+        # those of the queues (10), and before multiprocessing sends workers SIGTERM, which they block, and waits.
+        self._end = Finalize(self, self._results.clear, exitpriority=100)
 
     def __iter__(self) -> Iterator:
         return self
@@ -172,13 +171,3 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(WATCH_SECONDS)
     os._exit(1)
-
-
-_open: "weakref.WeakSet[Loader]" = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    """Close all loaders before multiprocessing's exit handler, which sends workers a blocked signal and waits."""
-    for loader in list(_open):
-        loader.close()

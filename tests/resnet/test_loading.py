@@ -234,3 +234,19 @@ def test_a_process_ends_at_once_with_a_loader_still_open(end):
     process.communicate(timeout=20)
     assert time.perf_counter() - begin < 8  # each worker that is not heard of costs PyTorch 5 s
     assert all_end_within(3, workers)
+
+
+def leave_a_loader_open():
+    global kept
+    kept = Loader(work, range(8, 1_000), 2)
+    next(kept)
+    raise SystemExit(3)
+
+
+def test_a_process_that_multiprocessing_started_ends_at_once_too():
+    """It waits for its children before the functions that atexit knows are called."""
+    process = multiprocessing.get_context("fork").Process(target=leave_a_loader_open)
+    process.start()
+    process.join(30)
+    process.kill()
+    assert process.exitcode == 3

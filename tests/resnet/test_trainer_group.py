@@ -1,5 +1,6 @@
 """One run in two processes: the trainer gives what it gives in one, and stops and resumes in both together."""
 
+import faulthandler
 import multiprocessing
 import socket
 from dataclasses import replace
@@ -19,6 +20,7 @@ from resnet.run import Run
 from resnet.trainer import Trainer
 from resnet.training import Interrupted, train
 
+SECONDS = 480  # for what takes 15 s on two idle cores
 RECIPE = Recipe(
     iterations=9,
     batch_size=11,  # so that the parts are unequal
@@ -66,8 +68,9 @@ def make_tricky(name, group=ALONE):
 def work(rank, port, folder):
     """What each process does: train RUN; train STOPPED, which only rank 1 is asked to stop, and go on with it."""
     torch.set_num_threads(1)
+    faulthandler.dump_traceback_later(SECONDS / 2)
     data = make_data()
-    with join("127.0.0.1", port, rank, 2, timeout=60) as group:
+    with join("127.0.0.1", port, rank, 2) as group:
         whole = Trainer(RUN, data, group)
         train(whole, folder / "whole")
         undisturbed = Trainer(STOPPED, data, group)
@@ -114,9 +117,11 @@ def seen(tmp_path_factory):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(SECONDS)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
         process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert codes == [0, 0]
     return [checkpoint.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
