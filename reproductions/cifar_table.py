@@ -200,9 +200,9 @@ def spread_found(page: Page) -> list[Found]:
 
 
 def best_found(page: Page) -> list[Found]:
-    """Return whether each reported single error can be the best of BEST_OF runs, the guess of some who missed it.
+    """Return whether each reported single error can be the best of BEST_OF runs, as some who missed it suspect.
 
-    It can if it lies where the best of so many further runs would, with a probability of 95 %.
+    It can if it lies in the 95 % prediction interval of the best of BEST_OF further runs.
     """
     claims = []
     for result in page.results if page.variant.profile == "paper" else []:
@@ -231,8 +231,7 @@ def depth_claims(rows: list[Row]) -> list[Claim]:
 
 @styled
 def error_against_depth(results: list[RowResult], variant: Variant) -> Figure | None:
-    """Draw the final test error of every seed as a dot, from three seeds on their mean with its 95 % interval, and the
-    reported number beside them.
+    """Draw the final test errors as dots, with mean and 95 % interval from three seeds on, beside the reported number.
 
     Reported numbers are drawn in the paper profile only. The nets with completed runs stand side by side, evenly
     spaced; the caption names the others. None of fewer than two runs, which have nothing to be seen beside.

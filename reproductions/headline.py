@@ -42,14 +42,17 @@ class Place:
 
     @property
     def kind(self) -> str:
+        """Kind of net: plain or resnet."""
         return self.row.key.rstrip("0123456789")
 
     @property
     def depth(self) -> int:
+        """Number of layers."""
         return int(self.row.key.removeprefix(self.kind))
 
     @property
     def values(self) -> list[float]:
+        """Final test errors."""
         return final_values(self.records)
 
 
@@ -68,8 +71,9 @@ def write(experiment: Experiment, folder: Path, pool: Pool) -> list[Path]:
 
 
 def find(experiment: Experiment, pool: Pool) -> dict[str, list[Place]]:
-    """Return the nets by profile: of the paper profile, and of the short one while the former has fewer than two depths
-    of plain nets. A profile without completed runs is left out.
+    """Return the nets by profile; a profile without completed runs is left out.
+
+    The short profile is shown only while the paper profile has fewer than two depths of plain nets.
     """
     found = {}
     for profile in PANELS:

@@ -197,8 +197,9 @@ def errors_over_epochs(result: RowResult, reported_after: dict[int, RowResult], 
 
 @styled
 def mean_losses(result: RowResult, numbers: dict[int, reported.Reported], variant: Variant) -> Figure | None:
-    """Draw the means of a net's training loss over its recipe's loss intervals, on a log axis over the epochs, and the
-    reported ones, ``numbers`` by iteration, of the paper profile. None if no run was completed.
+    """Draw the mean training loss over each loss interval, on a log axis over the epochs, beside reported ``numbers``.
+
+    These are given by iteration, and drawn in the paper profile. None if no run was completed.
     """
     if (losses := mean_loss_curve(result.records)) is None:
         return None

@@ -1,4 +1,4 @@
-"""What so many seeds can show of the tables' claims and steps, and what they cost, before they are trained."""
+"""Plan of an experiment: the effects that a number of seeds can show, and their cost, before training."""
 
 from reproductions import cifar_table, degradation
 from reproductions.bag_of_tricks import refinements, tweaks
@@ -14,11 +14,11 @@ from reproductions.harness.reporting.text import NONE, markdown_table, number, s
 PAPER, SEEDS = Variant("paper"), (5, 10, 20)
 _HEAD = """What seeds can show by the paper's protocol on CIFAR-10, and what they cost.
 
-For each claim and step: the smallest difference in points that so many seeds of each net find with a probability of
-{power:.0f} %, the reported difference, the seeds that one as large takes, and the GPU-hours of these seeds. They are
+For each claim and step: the smallest difference in points that a number of seeds of each net find with a probability of
+{power:.0f} %, the reported difference, the number of seeds that find it, and the GPU-hours of these seeds. They are
 computed for normal errors with the standard deviations of the published records, and corrected for the number of claims
-or steps in their table. A smaller difference is not resolvable with so many seeds, which does not say that there is
-none.
+or steps in their table. A smaller difference is not resolvable with that number of seeds, which does not say that there
+is none.
 """
 
 
@@ -80,7 +80,7 @@ def _section(experiment: Experiment, lines: list[list[str]], spread: str) -> str
 
 
 def _hours(rows: list[Row], seeds: str, pool: Pool) -> str:
-    """Return the GPU-hours of so many seeds of the rows, by rates of records or in proportion to them."""
+    """Return the GPU-hours of the rows' seeds, by rates of records or in proportion to them."""
     runs = [row.run(0) for row in rows]
     known = cost.rates_elsewhere(runs, [pool]) or cost.rates_elsewhere([cifar_table.rows("paper")[0].run(0)], [pool])
     rates = known | cost.estimated_rates([cifar_table.rows("paper")[0].run(0), *runs], known)

@@ -56,7 +56,7 @@ class Reported:
     unconfirmed: bool = False
 
     def __str__(self) -> str:
-        """The number as printed, with its standard deviation: ``6.61 ± 0.16``, ``≈ 9``, ``> 60``."""
+        """Format the number as printed, with its standard deviation: ``6.61 ± 0.16``, ``≈ 9``, ``> 60``."""
         sign = {"approximate": "≈ ", "below": "< ", "above": "> "}.get(self.kind, "")
         spread = "" if self.std is None else f" ± {self.std}"
         return f"{sign}{self.value}{spread}{' (unconfirmed)' if self.unconfirmed else ''}"

@@ -93,7 +93,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def _why_no_weight(name: str, value: Tensor) -> str:
-    """Why no network can compute with this weight; empty if one can."""
+    """Return the reason why no network can compute with this weight; empty if one can."""
     if value.is_meta:
         return "has no values (saved from the device meta)"
     if name.endswith("num_batches_tracked"):

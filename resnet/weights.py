@@ -289,7 +289,7 @@ def _why_not(state: Mapping[str, Tensor], architecture: Architecture, fitting: l
 
 
 def _several(state: Mapping[str, Tensor]) -> str:
-    """Describe weights of several networks, such as those of contrastive learning, for a message."""
+    """Describe weights of several networks, as contrastive learning saves them, for a message."""
     stems = [key.removesuffix("conv1.weight") for key in state if re.fullmatch(r"(\w+\.)+conv1\.weight", key)]
     stems = [stem for stem in stems if not re.search(r"layer\d\.", stem)]
     return f"; there are several networks, under {' and '.join(stems)}: save only one" if len(stems) > 1 else ""

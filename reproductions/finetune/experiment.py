@@ -89,7 +89,7 @@ def _images(results: list[RowResult]) -> Column:
     cells = [f"{count:,}, {number} epochs" for count, number in zip(counts, epochs)]
     note = (
         "Each training is tested on all test images of its own five classes. A fine-tuned net begins with the final "
-        "weights of the pre-training with the same seed, but for those of its last layer, which are new."
+        "weights of the pre-training with the same seed, except its last layer, which is new."
     )
     return Column("training images", cells, {"training_images": counts, "epochs": epochs}, note)
 

@@ -26,7 +26,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def path_argument(text: str) -> Path:
-    """A path on the command line; shells leave ~ as it is where it stands behind an equals sign or in quotes."""
+    """Parse a path, with ~ expanded: shells leave it as it is behind an equals sign or in quotes."""
     if not text:  # of a variable that is not set: it would be the current folder
         raise argparse.ArgumentTypeError("no path is named")
     return Path(os.path.expanduser(text))

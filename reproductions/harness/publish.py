@@ -59,7 +59,7 @@ def objections(record: dict, history: bool = True, foreign: bool = False) -> lis
         if committed is None:
             found.append(f"its commit {code['commit']} is not in this repository")
         elif committed != code["resnet_sha256"]:
-            found.append(f"its code is not that of commit {code['commit']}")
+            found.append(f"its code differs from commit {code['commit']}")
     if data["name"].startswith("synthetic"):
         found.append("it is from synthetic data")
     elif foreign and record.get("specification", {}).get("arrays"):
@@ -242,7 +242,7 @@ def _file_states(results: Path, readme: Path) -> tuple[dict[str, list[int]], dic
 
 
 def _singles(results: Path) -> list[Path]:
-    """The generated files beside the folders."""
+    """Return the generated files beside the folders."""
     return [results / name for name in (INDEX, SUMMARY, CLAIMS, RUNS, CURVES)]
 
 
@@ -335,7 +335,7 @@ def _differences(committed: Path, fresh: Path) -> list[str]:
 
 
 def _content(path: Path) -> bytes | None:
-    """A file's content, decompressed: the same text need not give the same bytes everywhere; None of a damaged one."""
+    """Read a file's content, decompressed because compressed bytes differ between machines; None if it is damaged."""
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error):

@@ -190,7 +190,7 @@ def _kinds(kind) -> tuple:
 
 
 def segments(record: dict) -> list[dict]:
-    """Return the parts of a run's training; a record of an older schema knows one part, that of its last start."""
+    """Return the parts of a run's training; a record of an older schema has one part, from its last start."""
     if "segments" in record:
         return record["segments"]
     timing = record["timing"]  # the first schema knew neither packs nor several processes
@@ -234,6 +234,7 @@ class Pool:
     _rows: dict[str, list[dict]] = field(default_factory=dict, compare=False, repr=False)
 
     def get(self, run: Run) -> dict | None:
+        """Return the run's record; None without one."""
         return self.records.get(run.identity)
 
     def of_row(self, first: Run) -> list[dict]:

@@ -18,9 +18,7 @@ TITLES = {"in layer order": "3x3 layer, from the input on", "sorted by size": "3
 
 @dataclass(frozen=True)
 class Layers:
-    """A net's layers, each with the standard deviation of its response in every seed's net: in the order of the layers,
-    and sorted by size.
-    """
+    """Standard deviations of a net's responses, by layer and seed: in the order of the layers, and sorted by size."""
 
     label: str
     plain: bool

@@ -205,7 +205,7 @@ class Comparison:
 
     @property
     def statement(self) -> str:
-        """Whether the first net's responses are smaller, by the interval of the difference.
+        """Statement on the first net's responses being smaller, by the interval of the difference.
 
         Only the paper profile gives a "yes".
         """

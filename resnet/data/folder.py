@@ -285,7 +285,7 @@ class _ReadTraining:
 
     @property
     def recolours(self) -> bool:
-        """Whether the recipe has colour augmentation."""
+        """True if the recipe has colour augmentation."""
         return self.recipe.augment and (self.recipe.colour_jitter > 0 or self.recipe.pca_noise > 0)
 
     def __call__(self, places: list[_Place]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -102,7 +102,7 @@ class Sampler:
         self._next.fill_(self._start(iteration) % self._places)
 
     def load(self, iteration: int) -> None:
-        """Copy the draws of training step ``iteration`` to the device, over those of past epochs."""
+        """Copy the draws of training step ``iteration`` to the device, where they replace draws of past epochs."""
         count = self._epoch_images
         for number in range(self._start(iteration) // count, (self._start(iteration + 1) - 1) // count + 1):
             place = number % len(self._loaded)

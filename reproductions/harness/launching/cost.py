@@ -82,6 +82,7 @@ class Rate:
     source: str
 
     def hours(self, run: Run) -> float:
+        """Return the hours that the run takes at this rate, with the overhead."""
         return run.recipe.iterations * run.recipe.batch_size / self.images_per_second * self.overhead / 3600
 
 

@@ -39,6 +39,7 @@ class Job:
     folders: tuple[str, ...] = ()
 
     def __call__(self) -> Outcome:
+        """Train the job's runs; submitit calls this in the job's process."""
         import submitit
 
         self._check_code()

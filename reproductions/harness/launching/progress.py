@@ -36,6 +36,7 @@ class Display:
 
     @property
     def done(self) -> int:
+        """Number of finished runs."""
         return len(self._finished)
 
     def __enter__(self) -> "Display":
@@ -51,6 +52,7 @@ class Display:
             self.tracker.close()
 
     def say(self, text: str) -> None:
+        """Print a line above the progress bars."""
         self.console.print(text)
 
     def update(self, run: Run, status: Status) -> None:
@@ -121,4 +123,5 @@ def _text_column(field: str) -> TextColumn:
 
 
 def clock() -> str:
+    """Return the time of day as HH:MM:SS."""
     return time.strftime("%H:%M:%S")

@@ -35,11 +35,12 @@ class RunPaths:
 
     @property
     def records(self) -> Path:
+        """Folder of the records."""
         return self.out / "records"
 
     @property
     def jobs(self) -> Path:
-        """submitit's folder, with the jobs' input, output and logs."""
+        """Folder of submitit, with the jobs' input, output and logs."""
         return self.out / "work" / "jobs"
 
     @property
@@ -48,9 +49,11 @@ class RunPaths:
         return self.out / "work" / "data"
 
     def work(self, run: Run) -> Path:
+        """Return the folder of the run's checkpoints, status and curve."""
         return self.out / "work" / run.short_id
 
     def weights(self, run: Run) -> Path:
+        """Return the path of the run's final weights."""
         return weights_path(self.out, run)
 
     def only_published(self, run: Run) -> bool:
@@ -78,6 +81,7 @@ class Status:
     launch: str = ""  # what the jobs of one launch have in common
 
     def write(self, folder: Path) -> None:
+        """Write the status into a run's work folder."""
         # Written once a second for each run: worth no flush, which takes a while and the device waits for.
         write_atomically(folder / "status.json", json.dumps(asdict(self)).encode(), durable=False)
 

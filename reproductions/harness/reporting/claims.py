@@ -1,7 +1,7 @@
 """Claims of papers as tests: a contrast of nets' mean errors that is above 0 where the claim holds.
 
-All claims of a page are tested together: intervals and p-values are corrected for their number (Bonferroni). What so
-many seeds could find at all stands beside what they found.
+All claims of a page are tested together: intervals and p-values are corrected for their number (Bonferroni). The
+smallest effect that the seeds could find stands beside the effect that they found.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ SHOWN, CONTRADICTED, NOT_SHOWN, NOT_RESOLVABLE, NOT_RUN = (
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says of several nets.
+    """A paper's statement about several nets.
 
     key, text: its name, and the sentence. where: in which paper. nets: keys of rows. weights: of their means in the
     contrast, in percentage points, which is above 0 if the claim holds. metric: one of METRICS.
@@ -46,16 +46,16 @@ class Claim:
 
 
 def trend(depths: Sequence[int]) -> tuple[float, ...]:
-    """Weights of a contrast: by how much a line through the nets' errors falls from the first depth to the last."""
+    """Return the weights of a contrast: the fall, from first to last depth, of a line fitted to the nets' errors."""
     centre = intervals.mean(depths)
     squares = sum((depth - centre) ** 2 for depth in depths)
     return tuple((centre - depth) * (depths[-1] - depths[0]) / squares for depth in depths)
 
 
 def statement_on(counts: Sequence[int], bounds: Interval | None, weak: bool) -> str:
-    """Return the statement on a claim by the interval of its effect, None where that has no spread.
+    """Return the statement on a claim by the interval of its effect, which is None for runs without spread.
 
-    ``counts``: runs of each net. ``weak``: so many runs would seldom find the reported effect.
+    ``counts``: runs of each net. ``weak``: this number of runs would seldom find the reported effect.
     """
     n = f"n = {', '.join(map(str, counts))}"
     if min(counts) < intervals.FEWEST:
@@ -69,7 +69,7 @@ def statement_on(counts: Sequence[int], bounds: Interval | None, weak: bool) -> 
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim with what the runs say of it, as one of so many ``comparisons``.
+    """Test of a claim by runs, as one of ``comparisons`` that intervals are corrected for.
 
     ``sigma``: the pooled standard deviation of the page's errors, None if no row has enough runs.
     """
@@ -82,41 +82,42 @@ class Finding:
 
     @cached_property
     def samples(self) -> list[list[float]]:
+        """Final values of each net."""
         return [final_values(result.records, self.claim.metric) for result in self.results]
 
     @cached_property
     def test(self) -> WelchTest | None:
-        """The test, with the interval corrected."""
+        """Welch's test of the claim, with the corrected interval."""
         return self.claim.test(self.samples, intervals.corrected(self.comparisons))
 
     @property
     def effect(self) -> float | None:
-        """The contrast of the means; None if a net has no completed run."""
+        """Contrast of the means; None if a net has no completed run."""
         if not all(self.samples):
             return None
         return sum(w * intervals.mean(sample) for w, sample in zip(self.claim.weights, self.samples))
 
     @property
     def p(self) -> float | None:
-        """The two-sided p-value, corrected."""
+        """Two-sided p-value, corrected."""
         return self.test and min(1.0, self.comparisons * self.test.p)
 
     @property
     def reported(self) -> float | None:
-        """The contrast of the numbers that the paper reports, read off figures or not; None if one is missing."""
+        """Contrast of the paper's numbers, also where they were read off figures; None if one is missing."""
         found = [reported.in_paper(result.row.reported, METRICS[self.claim.metric]) for result in self.results]
         if self.variant.profile != "paper" or not all(found):
             return None
         return sum(w * float(numbers[0].value) for w, numbers in zip(self.claim.weights, found))
 
     def smallest(self, n: int) -> float | None:
-        """The smallest contrast that ``n`` seeds of each net find; None where nothing tells the spread."""
+        """Return the smallest contrast that ``n`` seeds of each net find; None if the spread is unknown."""
         alpha = 1 - intervals.corrected(self.comparisons)
         return self.sigma and intervals.smallest_effect(self.sigma, n, self.claim.weights, alpha)
 
     @property
     def seeds(self) -> str:
-        """How many seeds of each net find a contrast as large as the reported one."""
+        """Number of seeds of each net that find a contrast as large as the reported one."""
         return seeds_text(self.reported, self.sigma, self.comparisons, self.claim.weights)
 
     @property
@@ -134,7 +135,7 @@ class Finding:
 
 
 def seeds_text(effect: float | None, sigma: float | None, comparisons: int, weights: Sequence[float]) -> str:
-    """How many seeds find an effect with probability POWER, one of so many comparisons; a dash where nothing tells."""
+    """Format the number of seeds that find an effect with probability POWER; a dash if the spread is unknown."""
     if not effect or not sigma:
         return NONE
     count = intervals.seeds_for(effect, sigma, weights, 1 - intervals.corrected(comparisons))
@@ -142,7 +143,7 @@ def seeds_text(effect: float | None, sigma: float | None, comparisons: int, weig
 
 
 def judge(claims: Sequence[Claim], results: Sequence[RowResult], variant: Variant) -> list[Finding]:
-    """What the runs say of the claims, all of them together."""
+    """Test all claims together by the runs of the results."""
     by_key = {result.row.key: result for result in results}
     sigmas = {
         metric: intervals.pooled_std([final_values(result.records, metric) for result in results])
@@ -155,7 +156,7 @@ def judge(claims: Sequence[Claim], results: Sequence[RowResult], variant: Varian
 
 
 def claims_section(findings: list[Finding], note: str = "") -> str:
-    """A table of the claims, with what is found and what could be, under a heading; ``note`` explains contrasts."""
+    """Return a section with a table of the claims and their power; ``note`` explains contrasts."""
     if not findings:
         return ""
     seeds, comparisons = max(result.seeds for f in findings for result in f.results), len(findings)
@@ -182,20 +183,19 @@ def claims_section(findings: list[Finding], note: str = "") -> str:
 
 
 def power_note(spread: str, of: str = "records, pooled over the rows", reported: bool = True) -> str:
-    """What the columns about power mean; ``spread`` names the standard deviations that they are computed with, ``of``
-    what."""
+    """Explain the columns about power; ``spread`` gives the standard deviations behind them, ``of`` their samples."""
     if not spread:
         return ""
     return (
-        f"\nThe smallest effect that so many seeds find with a probability of {100 * intervals.POWER:.0f} %"
-        f"{', and the seeds that an effect as large as the reported one takes, are' if reported else ' is'} computed "
+        f"\nThe smallest effect that these seeds find with a probability of {100 * intervals.POWER:.0f} %"
+        f"{', and the number of seeds that find the reported effect so, are' if reported else ' is'} computed "
         f"for normal errors with the standard deviation of the {of}: {spread}. A smaller effect is not "
-        "resolvable with so many seeds, which does not say that there is none.\n"
+        "resolvable with these seeds, which does not say that there is none.\n"
     )
 
 
 def claims_numbers(findings: list[Finding]) -> dict[str, list]:
-    """The same as columns for a CSV."""
+    """Return the table of :func:`claims_section` as columns for a CSV."""
     tests = [f.test for f in findings]
     return {
         "claim": [f.claim.key for f in findings],

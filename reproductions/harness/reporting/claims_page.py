@@ -13,12 +13,12 @@ from reproductions.harness.reporting.text import NONE, markdown_table, signed
 SHORT = "In short"  # the section that the README shows
 _TEXT = f"""Each claim that the suite can test, with the effect in percentage points that is above 0 if it holds, and
 the 95 % interval, corrected for the claims of its table (Bonferroni). It is *shown* where the interval lies above 0 and
-*contradicted* where it lies below; *not resolvable* where so many runs would find an effect as large as the reported
-one with a probability of less than {100 * intervals.POWER:.0f} %, and *not shown* where they would find it, or nothing
-is reported. *Not yet run*: a net has fewer than {intervals.FEWEST} runs. Power: that probability, for the runs that
-there are or, where they are too few, for the wanted seeds. Reported effects of Bag of Tricks are on ImageNet, those of
-its transfer on ADE20K and PASCAL VOC. Of a claim that is a reported accuracy, the effect is the mean here minus it. The
-short profile is {PROFILES["short"].split(": ")[1]}; its effects stand beside no reported ones."""
+*contradicted* where it lies below. Where it includes 0, the claim is *not resolvable* if these runs would find an
+effect as large as the reported one with a probability (power) of less than {100 * intervals.POWER:.0f} %, else *not
+shown*. It is *not yet run* if a net has fewer than {intervals.FEWEST} runs; its power is then computed for the wanted
+number of seeds. Reported effects of Bag of Tricks are on ImageNet, and on ADE20K and PASCAL VOC for its transfer. For a
+claim that is a reported accuracy, the effect is the mean here minus the reported number. The short profile is
+{PROFILES["short"].split(": ")[1]}; its effects stand beside no reported ones."""
 
 
 def write_claims(pages: Sequence[Page], written: Sequence[Page]) -> str:

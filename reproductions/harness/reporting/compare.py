@@ -1,4 +1,4 @@
-"""What each step of a ladder of rows does: paired differences by seed, and what they say of the paper's."""
+"""Steps of a ladder of rows: paired differences by seed, compared with the paper's."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from reproductions.reported import Reported, Source
 
 @dataclass(frozen=True)
 class Step:
-    """What a row of a ladder adds to the row that it comes after, seed by seed."""
+    """Effect of one row of a ladder, compared with the row that it comes after, seed by seed."""
 
     row: RowResult
     before: RowResult
@@ -42,13 +42,13 @@ class Step:
 
     @cached_property
     def differences(self) -> list[float]:
-        """With the step minus without, in percentage points, for every seed whose two runs can be compared."""
+        """Row minus the row before, in percentage points, for every seed whose two runs can be compared."""
         new, old = (by_seed(records, self.metric) for records in (self._comparable[0], self.before.records))
         return paired_differences(new, old)
 
     @property
     def left_out(self) -> Counter[str]:
-        """How many pairs of completed runs are not compared, by the reason."""
+        """Number of pairs of completed runs that are not compared, by the reason."""
         return self._comparable[1]
 
     @cached_property
@@ -57,18 +57,19 @@ class Step:
 
     @property
     def mean(self) -> float | None:
+        """Mean of the differences; None without any."""
         return intervals.mean(self.differences)
 
     def interval(self, comparisons: int = 1) -> Interval | None:
-        """The 95 % t-interval of the mean of the paired differences, one of so many ``comparisons`` (Bonferroni).
+        """Return the 95 % t-interval of the mean difference, corrected for all ``comparisons`` (Bonferroni).
 
-        None of too few pairs, or equal ones.
+        None if the pairs are too few, or all differences are equal.
         """
         return intervals.mean_interval(self.differences, intervals.corrected(comparisons))
 
     @cached_property
     def reported(self) -> dict[Source, Decimal]:
-        """The same difference in each paper that has a number for both rows; those of means with a std come first."""
+        """Reported difference by paper with a number for both rows; differences of means with a std come first."""
         new, old = (
             {n.source: n for n in reported.in_paper(r.row.reported, METRICS[self.metric])}
             for r in (self.row, self.before)
@@ -78,27 +79,27 @@ class Step:
 
     @property
     def noise(self) -> Decimal:
-        """The largest standard deviation over runs that a paper gives of the metric, which all tables share; else 0."""
+        """Largest standard deviation over runs that a paper reports for the metric, in any table; 0 if none does."""
         numbers = [n for n in reported.load() if n.source.origin == "paper" and n.metric == METRICS[self.metric]]
         return max((n.std for n in numbers if n.std), default=Decimal(0))
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether both rows are the same runs."""
+        """Both rows consist of the same runs."""
         return share_runs(self.row.records, self.before.records)
 
 
 def find_steps(results: list[RowResult], metric: str = "top1_accuracy") -> list[Step]:
-    """The steps of a table: one for each row that comes after another."""
+    """Return the steps of a table, one for each row that comes after another."""
     by_key = {result.row.key: result for result in results}
     return [Step(result, by_key[result.row.after], metric) for result in results if result.row.after]
 
 
 def sigmas_of(steps: list[Step]) -> dict[str, float | None]:
-    """The standard deviation of the steps' paired differences, pooled, by metric.
+    """Return the pooled standard deviation of the steps' paired differences, by metric.
 
-    Where no step has enough pairs, the one that differences of runs as unlike as the rows' own would have; None where
-    no row has enough runs either.
+    Where no step has enough pairs, it is estimated as for differences of unpaired runs, from the spread within the
+    rows; None where no row has enough runs either.
     """
     found = {}
     for metric in dict.fromkeys(step.metric for step in steps):
@@ -114,13 +115,12 @@ def sigmas_of(steps: list[Step]) -> dict[str, float | None]:
 def statement(
     step: Step, variant: Variant, agreement: str, comparisons: int = 1, sigma: float | None = None
 ) -> str | None:
-    """What the paired differences say of the paper's (the first, where several sources have one), in a few words.
+    """Compare the paired differences with the paper's (the first, where several sources report one) in a few words.
 
-    A reported difference that is not larger than the noise has no direction to be confirmed.
-
-    ``agreement`` if their 95 % interval, as one of so many ``comparisons``, excludes 0 on the paper's side, "reversed"
-    if it does on the other, "not shown" if it includes 0; "not resolvable" if it does and so many pairs, whose standard
-    deviation is ``sigma``, would seldom find the reported difference. None where the paper has no number.
+    With the 95 % interval corrected for all ``comparisons``, return ``agreement`` if it excludes 0 on the paper's side,
+    "reversed" if it excludes 0 on the other side, and "not shown" if it includes 0; then "not resolvable" if this
+    number of pairs, with the standard deviation ``sigma``, would seldom find the reported difference. A reported
+    difference that is not larger than the noise has no direction to be confirmed. None where the paper has no number.
     """
     if not step.reported:
         return None
@@ -141,7 +141,7 @@ def statement(
 
 
 def count_steps(steps: list[Step]) -> int:
-    """How many comparisons the steps are: all but those between the same runs."""
+    """Count the comparisons: all steps except between rows of the same runs."""
     return max(1, sum(not step.changes_nothing for step in steps))
 
 
@@ -152,10 +152,10 @@ def steps_section(
     heading: str = "What each step does",
     comparisons: int | None = None,
 ) -> str:
-    """A table of what each step of a ladder does, beside what it does in the paper, under a heading.
+    """Return a section with the table of steps: each step's effect here beside its reported effect.
 
-    ``agreement``: what is said of a step that does what it does in the paper; see :func:`statement`. ``comparisons``:
-    the number to correct for where the page has other steps, too; None for these alone.
+    ``agreement``: the words for a step with the reported effect; see :func:`statement`. ``comparisons``: the number to
+    correct for where the page has other steps, too; None for these alone.
     """
     counts, comparisons = [len(step.differences) for step in steps], comparisons or count_steps(steps)
     sigmas = sigmas_of(steps)
@@ -211,7 +211,7 @@ def steps_section(
 
 
 def steps_numbers(steps: list[Step], variant: Variant, agreement: str) -> dict[str, list]:
-    """The same as columns for a CSV."""
+    """Return the table of :func:`steps_section` as columns for a CSV."""
     comparisons, sigmas = count_steps(steps), sigmas_of(steps)
     found = [step.interval(comparisons) for step in steps]
     columns = {
@@ -235,20 +235,20 @@ def steps_numbers(steps: list[Step], variant: Variant, agreement: str) -> dict[s
 
 
 def _sources(steps: list[Step]) -> list[Source]:
-    """The papers that report any of the steps, in the order of the file."""
+    """Return the papers that report any of the steps, in the order of the file."""
     used = {source for step in steps for source in step.reported}
     return [source for source in dict.fromkeys(n.source for n in reported.load()) if source in used]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a ``reported`` number is contradicted by runs, at the 5 % level.
+    """Comparison of a ``reported`` number with the runs: contradicted or not, at the 5 % level.
 
-    By ``interval``, where the mean of ``k`` further runs lies with 95 % probability; where the paper gives mean ± std
-    of n runs, by Welch's ``test`` of the runs against that instead.
+    It is contradicted if it lies outside ``interval``, the 95 % prediction interval of the mean of ``k`` further runs.
+    Where the paper gives mean ± std of n runs, Welch's ``test`` of both samples decides instead.
 
-    A number in ``whole`` percent was rounded or cut off, nobody knows which: it is looked at either way. One that was
-    ``cut_off`` stands for anything up to one point more.
+    A number in ``whole`` percent was either rounded or cut off, so both readings are tested. A number that was
+    ``cut_off`` stands for any value up to one point more.
     """
 
     reported: float
@@ -260,14 +260,14 @@ class Verdict:
 
     @cached_property
     def sides(self) -> dict[str, str]:
-        """``not contradicted``, or on which side it is, by how the number may have been made."""
+        """Result by reading of the number: ``not contradicted``, or contradicted with the number's side."""
         readings = {"as it is": (0.0, 1.0 if self.cut_off else 0.0)}
         if self.whole:
             readings = {"if rounded": (-0.5, 0.5), "if cut off": (0.0, 1.0)}
         return {how: self._side(self.reported + low, self.reported + high) for how, (low, high) in readings.items()}
 
     def _side(self, low: float, high: float) -> str:
-        """Where the values from ``low`` to ``high`` lie; not contradicted if any of them is not."""
+        """Return the result for a number from ``low`` to ``high``: not contradicted if any value in between is not."""
         if self.test is not None:
             above, below = self.test.interval.high < 0, self.test.interval.low > 0
         else:
@@ -281,7 +281,7 @@ class Verdict:
 
 
 def verdict(sample: list[float], target: Reported | None, variant: Variant) -> Verdict | None:
-    """The verdict on a reported number: by one further run, or by Welch's test where the paper has mean ± std of n.
+    """Compare a reported number with the runs: as one further run, or as mean ± std of n where the paper gives that.
 
     None outside the paper profile, without a number to compare with, and with too few completed runs.
     """
@@ -298,10 +298,10 @@ def verdict(sample: list[float], target: Reported | None, variant: Variant) -> V
 
 
 def further(found: Verdict) -> str:
-    """Of how many runs an interval is, where that is not one."""
+    """Name the number of runs that an interval is for; empty for one run."""
     return "" if found.k == 1 else f" of the mean of {found.k} more"
 
 
 def no_verdict(sample: list[float], variant: Variant) -> str:
-    """Why there is none on a reported number, in the place of one."""
+    """Return the words in place of a missing verdict."""
     return no_interval(sample) if variant.profile == "paper" else "not comparable"

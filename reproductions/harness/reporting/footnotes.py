@@ -1,6 +1,6 @@
-"""Where the numbers of a table came from: papers, data, hardware, code, records, and the command that makes it again.
+"""Footnotes of a table: papers, data, hardware, code, records, and the command that makes it again.
 
-No times and no paths of a machine: the same records give the same text.
+They hold no times and no paths of a machine, so the same records give the same text.
 """
 
 from collections import Counter
@@ -21,12 +21,12 @@ from resnet.kernels import FUSED
 
 
 def is_published(results: list[RowResult]) -> bool:
-    """Whether these results are the project's own published ones, with nothing to compare them with."""
+    """Return whether these are the project's own published results, with nothing to compare them with."""
     return all(result.published is None for result in results)
 
 
 def command(experiment: Experiment, variant: Variant, results: list[RowResult]) -> str:
-    """What makes these files again."""
+    """Return the command that makes the files of these results again."""
     if is_published(results):
         return "make report"
     # Of a sweep, the results are those of the rows that were chosen.
@@ -35,12 +35,13 @@ def command(experiment: Experiment, variant: Variant, results: list[RowResult]) 
 
 
 def all_records(results: list[RowResult]) -> list[dict]:
-    """Every record that the results are made from, once, teachers' too."""
+    """Return every record that the results are made from once, with teachers' records."""
     teachers = [result.teacher for result in results if result.teacher]
     return _once(teachers + [record for result in results for record in result.records])
 
 
 def published_records(results: list[RowResult]) -> list[dict]:
+    """Return every published record that the results are compared with once."""
     return _once([record for result in results for record in result.published or []])
 
 
@@ -49,7 +50,7 @@ def _once(records: list[dict]) -> list[dict]:
 
 
 def description(experiment: Experiment, variant: Variant, results: list[RowResult]) -> str:
-    """One line that says what a generated file shows, from which records, and how to make it again."""
+    """Describe a generated file in one line: its content, its records, and the command that makes it again."""
     own, compared = all_records(results), published_records(results)
     origin = f"{counted(len(own), 'record')}, SHA-256 {records_digest(own)}"
     if compared:
@@ -59,7 +60,7 @@ def description(experiment: Experiment, variant: Variant, results: list[RowResul
 
 
 def reported_note(results: list[RowResult], *metrics: str) -> str:
-    """The papers whose numbers stand in the table, with table or figure."""
+    """Name the papers whose numbers stand in the table, with their tables or figures."""
     places: dict[Source, dict[str, None]] = {}
     for metric in metrics:
         for value in (n for result in results for n in reported.in_paper(result.row.reported, METRICS[metric])):
@@ -71,6 +72,7 @@ def reported_note(results: list[RowResult], *metrics: str) -> str:
 
 
 def diverged_notes(results: list[RowResult]) -> list[str]:
+    """Name the diverged runs; no note without any."""
     lost = [
         f"{result.row.label} seed {record['specification']['seed']} "
         f"(found at iteration {record['final']['iteration']:,})"
@@ -83,7 +85,7 @@ def diverged_notes(results: list[RowResult]) -> list[str]:
 
 
 def teacher_notes(variant: Variant, results: list[RowResult], metric: str) -> list[str]:
-    """From which run rows are distilled, and what it came to."""
+    """Name the teachers of distilled rows, with their final values."""
     taught: dict[str, list[RowResult]] = {}
     for result in results:
         if result.row.teacher is not None:
@@ -103,7 +105,7 @@ def teacher_notes(variant: Variant, results: list[RowResult], metric: str) -> li
 
 
 def data_notes(records: list[dict]) -> list[str]:
-    """Which data, by the digest of their arrays; plain where they are not the official files."""
+    """Name the data by the digest of their arrays, and say so where they are not the official files."""
     given = {r["data"]["name"] for r in records if r["specification"].get("arrays")}
     copies = Counter((r["data"]["name"], r["data"]["official"], r["data"]["sha256"]) for r in records)
     notes = []
@@ -120,7 +122,7 @@ def data_notes(records: list[dict]) -> list[str]:
 
 
 def exact_notes(records: list[dict], out: Path) -> list[str]:
-    """What inexact test images of a copy of the data do to the errors, from the measurements below ``out``."""
+    """Describe the effect of a copy's inexact test images on the errors, from the measurements below ``out``."""
     found = []
     for record in completed(records):
         with suppress(MeasurementError):  # a damaged file counts as none
@@ -137,7 +139,7 @@ def exact_notes(records: list[dict], out: Path) -> list[str]:
 
 
 def hardware_notes(records: list[dict]) -> list[str]:
-    """What the runs ran on, and for how long."""
+    """Describe the runs' hardware and the hours on it."""
     groups: dict[tuple[str, str], list[tuple[dict, dict]]] = {}
     for record in records:
         for segment in segments(record):
@@ -154,7 +156,7 @@ def hardware_notes(records: list[dict]) -> list[str]:
 
 
 def _place(segment: dict) -> tuple[str, str]:
-    """A unit of what a segment ran on, and all that is to be said of it."""
+    """Return the unit of a segment's hardware and the full description of it."""
     hardware, versions = segment["hardware"], segment["versions"]
     if hardware is None:
         return "device", "a device and with software that are not known"
@@ -170,7 +172,7 @@ def _place(segment: dict) -> tuple[str, str]:
 
 
 def _places(record: dict) -> list[tuple[str, int]]:
-    """What the run ran on one after another, each with the iteration that it came to there."""
+    """Return the run's hardware in order of time, each with the last iteration on it."""
     places: list[tuple[str, int]] = []
     for segment in segments(record):
         where = _place(segment)[1]
@@ -181,7 +183,7 @@ def _places(record: dict) -> list[tuple[str, int]]:
 
 
 def moved_notes(results: list[RowResult]) -> list[str]:
-    """Which runs went on on another device or with other software than they were begun, as far as it is known."""
+    """Name the runs that moved to another device or other software, as far as it is known."""
     moved, unsure, notes = {}, {}, []
     for result in results:
         taught = [] if result.teacher is None else [(result.row.teacher.label, result.teacher)]
@@ -204,7 +206,7 @@ def moved_notes(results: list[RowResult]) -> list[str]:
 
 
 def precision_notes(records: list[dict]) -> list[str]:
-    """Which precisions devices chose, where that is not the same everywhere or a processor chose bf16."""
+    """Count the precisions that devices chose, if they differ or if a processor chose bf16."""
     left = [record for record in records if record["specification"]["recipe"]["precision"] == "auto"]
     chosen = Counter((unit(record["hardware"]), record["precision"]) for record in left)
     if len({precision for _, precision in chosen}) < 2 and ("CPU", "bf16") not in chosen:
@@ -214,14 +216,14 @@ def precision_notes(records: list[dict]) -> list[str]:
 
 
 def unit(hardware: dict) -> str:
-    """What hours of this hardware are called by."""
+    """Return the unit of this hardware's hours: GPU or CPU."""
     return "GPU" if hardware["type"] == "cuda" else "CPU"
 
 
 def code_note(records: list[dict], published: bool) -> str:
-    """Which commits, and which of the runs came from modified code.
+    """Name the commits, and the runs from modified code.
 
-    Nothing is ``published`` before the digest of its package resnet was found to be the commit's.
+    A record is ``published`` only after the digest of its package resnet was proved to be the commit's.
     """
     sources = Counter(_source(record, published) for record in records)
     parts = [f"{commits} ({counted(n, 'run')}{said})" for (commits, said), n in sorted(sources.items())]
@@ -229,7 +231,7 @@ def code_note(records: list[dict], published: bool) -> str:
 
 
 def _source(record: dict, published: bool) -> tuple[str, str]:
-    """The commits of a record's or measurement's code one after another, and whether they are known to be the code."""
+    """Return the commits of a record's or measurement's code in order of time, and the doubts about them."""
     codes = [segment["code"] for segment in record.get("segments", [record])]
     commits = [f"commit {code['commit'][:10]}" if code and code["commit"] else "unknown commit" for code in codes]
     modified = record["code"]["modified"]
@@ -243,7 +245,7 @@ def _source(record: dict, published: bool) -> tuple[str, str]:
 
 
 def records_notes(experiment: Experiment, variant: Variant, results: list[RowResult]) -> list[str]:
-    """From which records, and how to make the table again."""
+    """Name the number and digest of the records, and the command that makes the table again."""
     own, compared = all_records(results), published_records(results)
     notes = [
         f"From {counted(len(own), 'record')}, SHA-256 over their digests `{records_digest(own)}`; "
@@ -256,5 +258,5 @@ def records_notes(experiment: Experiment, variant: Variant, results: list[RowRes
 
 
 def counted(n: int, what: str) -> str:
-    """``1 run``, ``2 runs``."""
+    """Format a count with its noun: ``1 run``, ``2 runs``."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"

@@ -14,12 +14,12 @@ from reproductions.harness.reporting.text import NONE, interval, signed
 
 @dataclass(frozen=True)
 class Found:
-    """A claim, and an effect that is above 0 if it holds.
+    """Finding on a claim: an effect that is above 0 if the claim holds.
 
     key, text: the claim's name and sentence, the same in all profiles. counts: completed runs of each net, or pairs.
     effect, interval: in percentage points, None of too few runs; the interval is corrected for the claims of its table.
-    reported: the effect in the paper. power: the probability that so many runs, or as many as are wanted where there
-    are too few, show an effect as large as the reported one. said: the statement on a claim that is no contrast.
+    reported: the effect in the paper. power: the probability that these runs, or the wanted number where they are
+    too few, show an effect as large as the reported one. said: the statement on a claim that is no contrast.
     show: how an effect is written.
     """
 
@@ -35,7 +35,7 @@ class Found:
 
     @property
     def statement(self) -> str:
-        """Shown, contradicted, not resolvable or not shown with so many runs, or not yet run."""
+        """Shown, contradicted, not resolvable or not shown with the number of runs, or not yet run."""
         if not any(self.counts):
             return NOT_RUN
         if self.said and min(self.counts) >= intervals.FEWEST:

@@ -55,12 +55,12 @@ OTHER_DEVICE, OTHER_PRECISION, SAME_PRECISION = "of other devices", "of other pr
 
 
 def completed(records: list[dict]) -> list[dict]:
-    """The runs that came to their end; those that diverged are counted, but are in no sample."""
+    """Return the runs that reached their last iteration; diverged runs are counted, but are in no sample."""
     return [record for record in records if record["status"] == "completed"]
 
 
 def measured(point: dict, metric: str) -> float:
-    """One of METRICS at an evaluation of a completed run, in percent; none of FURTHER_TESTS, which are at its end.
+    """Return one of METRICS, except FURTHER_TESTS, at an evaluation of a completed run, in percent.
 
     ``training_error`` is the mean over the augmented batches since the evaluation before.
     """
@@ -68,7 +68,7 @@ def measured(point: dict, metric: str) -> float:
 
 
 def at_the_end(record: dict, metric: str) -> float:
-    """What a completed run came to at its last iteration."""
+    """Return the value of a metric at a completed run's last iteration."""
     if metric in FURTHER_TESTS:
         test, error = FURTHER_TESTS[metric]
         return record["tests"][test][error]
@@ -76,20 +76,20 @@ def at_the_end(record: dict, metric: str) -> float:
 
 
 def by_seed(records: list[dict], metric: str = "test_error") -> dict[int, float]:
-    """What every completed run came to at its last iteration, by its seed."""
+    """Return the final values of all completed runs by seed."""
     return {r["specification"]["seed"]: at_the_end(r, metric) for r in completed(records)}
 
 
 def share_runs(records: list[dict], others: list[dict]) -> bool:
-    """Whether the records of two rows are of the same runs: a variant may override what sets them apart."""
+    """Return whether two rows share runs: a variant may override the difference between the rows."""
     return bool({record["identity"] for record in records} & {record["identity"] for record in others})
 
 
 def comparable(new: list[dict], old: list[dict]) -> tuple[list[dict], Counter[str]]:
-    """The completed runs of ``new`` that can be paired with one of ``old`` with the same seed, and why others can't.
+    """Select the completed runs of ``new`` that pair with a run of ``old`` by seed; count the others by reason.
 
-    Both runs of a pair must have been on one kind of device, all of them, and have the same precision; where their
-    recipes name different ones, that is what is compared, and they must have different ones.
+    Both runs of a pair must have been on one kind of device throughout, with the same precision. Where their recipes
+    name different precisions, precision is what is compared, and it must differ.
     """
     partners, kept, left_out = {r["specification"]["seed"]: r for r in completed(old)}, [], Counter()
     for record in completed(new):
@@ -103,7 +103,7 @@ def comparable(new: list[dict], old: list[dict]) -> tuple[list[dict], Counter[st
 
 
 def _why_not(record: dict, partner: dict) -> str:
-    """Why two runs can't be a pair; nothing if they can."""
+    """Return the reason why two runs can't be a pair; empty if they can."""
     both = (record, partner)
     kinds = {part["hardware"] and part["hardware"]["type"] for one in both for part in segments(one)}
     if len(kinds) > 1 or None in kinds:
@@ -114,7 +114,7 @@ def _why_not(record: dict, partner: dict) -> str:
 
 
 def pairs_note(left_out: Counter[str]) -> str:
-    """What a table with pairs that were left out says of it."""
+    """Return the sentence for a table in which pairs were left out."""
     if not left_out:
         return ""
     return (
@@ -124,23 +124,23 @@ def pairs_note(left_out: Counter[str]) -> str:
 
 
 def paired_differences(new: dict[int, float], old: dict[int, float]) -> list[float]:
-    """New minus old for every seed that both have, in the order of the seeds; equal ones are equal to the last bit."""
+    """Return new minus old for every common seed, in order; rounding makes equal differences bitwise equal."""
     return [round(new[seed] - old[seed], 9) for seed in sorted(new.keys() & old.keys())]
 
 
 def final_values(records: list[dict], metric: str = "test_error") -> list[float]:
-    """What every completed run came to at its last iteration."""
+    """Return the final values of all completed runs."""
     return [at_the_end(record, metric) for record in completed(records)]
 
 
 def best_values(records: list[dict], metric: str = "test_error") -> list[float]:
-    """The same at the evaluation with the lowest test error: selected on the test set."""
+    """Return the values at each run's lowest test error, which is a selection on the test set."""
     return [measured(record["best"], metric) for record in completed(records)]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """An error or accuracy over the iterations: mean, lowest and highest of the completed runs."""
+    """Error or accuracy over the iterations: mean, lowest and highest of the completed runs."""
 
     iterations: list[int]
     mean: list[float]
@@ -149,7 +149,7 @@ class Curve:
 
 
 def mean_loss_curve(records: list[dict]) -> Curve | None:
-    """The means of the training loss over each of the recipe's loss intervals, at their ends.
+    """Return the mean training loss over each of the recipe's loss intervals, at the end of the interval.
 
     None without completed runs or a ``loss_interval``.
     """
@@ -169,7 +169,7 @@ def mean_loss_curve(records: list[dict]) -> Curve | None:
 
 
 def curve(records: list[dict], metric: str) -> Curve | None:
-    """The learning curve of one row's completed runs; None if there are none."""
+    """Return the learning curve of one row's completed runs; None if there are none."""
     curves = [record["curve"] for record in completed(records)]
     if not curves:
         return None
@@ -184,7 +184,7 @@ RUNS, CURVES = "runs.csv", "curves.csv.gz"  # of all published records
 
 
 def read_frame(records: str | Path, curves: bool = False) -> pandas.DataFrame:
-    """All records below a folder as a frame: see :func:`reproductions.frame`."""
+    """Read all records below a folder into a frame; see :func:`reproductions.frame`."""
     pool = read_pool(Path(records))
     for error in pool.damaged.values():
         warnings.warn(f"left out: {error}", stacklevel=3)
@@ -194,14 +194,14 @@ def read_frame(records: str | Path, curves: bool = False) -> pandas.DataFrame:
 
 
 def runs_frame(pool: Pool) -> pandas.DataFrame:
-    """One line a run, those of a row side by side. An absent number is NaN."""
+    """Return a frame with one line per run, ordered by row. An absent number is NaN."""
     import pandas
 
     return pandas.DataFrame([_run_line(record, pool) for record in _in_order(pool)])
 
 
 def curves_frame(pool: Pool) -> pandas.DataFrame:
-    """One line an evaluation, of the runs in the order of :func:`runs_frame`."""
+    """Return a frame with one line per evaluation, the runs in the order of :func:`runs_frame`."""
     import pandas
 
     lines = []
@@ -223,7 +223,7 @@ def _in_order(pool: Pool) -> list[dict]:
 
 
 def _name_columns(record: dict, pool: Pool) -> dict:
-    """What says which run it is; runs of the same ``row`` differ in their seed alone."""
+    """Return the columns that identify a run; runs of the same ``row`` differ only in their seed."""
     run = record["specification"]
     return {"run": record["identity"][:16], "row": pool.first_of(record)[:16], "model": run["model"],
             "seed": run["seed"]}  # fmt: skip
@@ -268,7 +268,7 @@ def _run_line(record: dict, pool: Pool) -> dict:
 
 
 def csv_text(table: pandas.DataFrame, digits: int = 6) -> str:
-    """A frame as CSV, its numbers to so many significant digits, an absent one empty."""
+    """Format a frame as CSV with numbers of ``digits`` significant digits; an absent one is empty."""
     return table.to_csv(index=False, lineterminator="\n", float_format=f"{{:z.{digits}g}}".format)
 
 

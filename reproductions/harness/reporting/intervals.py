@@ -1,9 +1,9 @@
-"""What a few seeds say: means, spreads, intervals, tests, and the differences that so many seeds can find.
+"""Statistics of a few seeds: means, standard deviations, intervals, tests and their power.
 
-All take plain sequences of numbers and give None where the numbers are too few to say anything: a mean needs one, a
-standard deviation two, intervals and tests FEWEST. Intervals and tests need numbers that vary: errors are whole numbers
-of images, so two or three can be equal by chance, and an interval without width would exclude everything else.
-Normality of the seeds' errors is assumed throughout, and equal standard deviations where power is computed.
+All functions take plain sequences of numbers and return None for too few: a mean needs one, a standard deviation two,
+intervals and tests FEWEST. Intervals and tests need numbers that vary: errors are whole numbers of images, so two or
+three can be equal by chance, and an interval without width would exclude everything else. Normality of the seeds'
+errors is assumed throughout, and equal standard deviations where power is computed.
 """
 
 import math
@@ -26,7 +26,7 @@ MOST_SEEDS = 1_000  # that are looked at
 
 @dataclass(frozen=True)
 class Interval:
-    """From ``low`` to ``high``, both included."""
+    """Closed interval from ``low`` to ``high``."""
 
     low: float
     high: float
@@ -41,7 +41,7 @@ class Interval:
 
 
 class Sample(NamedTuple):
-    """A sample by its mean, sample standard deviation and size, as papers report it."""
+    """Mean, sample standard deviation and size of a sample, as papers report it."""
 
     mean: float
     std: float
@@ -81,32 +81,32 @@ class EquivalenceTest:
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """Arithmetic mean, correctly rounded; None of nothing."""
+    """Return the arithmetic mean, correctly rounded; None for no values."""
     return statistics.mean(values) if values else None
 
 
 def std(values: Sequence[float]) -> float | None:
-    """Sample standard deviation (divided by n - 1); None of fewer than two values."""
+    """Return the sample standard deviation (divided by n - 1); None for fewer than two values."""
     return statistics.stdev(values) if len(values) > 1 else None
 
 
 def corrected(comparisons: int) -> float:
-    """The level of each of several intervals that all of them together keep to with LEVEL (Bonferroni)."""
+    """Return the level of each of several intervals with which all hold together at LEVEL (Bonferroni)."""
     return 1 - (1 - LEVEL) / max(1, comparisons)
 
 
 def percent(interval: Interval | None) -> Interval | None:
-    """The part of an interval of errors or accuracies that they can have: from 0 to 100."""
+    """Clip an interval of errors or accuracies to the possible values, 0 to 100."""
     return interval and Interval(max(0.0, interval.low), min(100.0, interval.high))
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
-    """Two-sided t-interval of the mean; None of fewer than FEWEST values, or if they don't vary."""
+    """Return the two-sided t-interval of the mean; None for fewer than FEWEST values, or if they don't vary."""
     return _around(values, math.sqrt(1 / len(values)), level) if _says(values) else None
 
 
 def wilson(counted: float, images: int) -> Interval:
-    """Return Wilson's 95 % interval (1927) of a share in percent: of the ``counted`` ones among ``images``."""
+    """Return Wilson's 95 % interval (1927), in percent, of the share ``counted`` / ``images``."""
     share, spread = counted / images, Z**2 / images
     middle = (share + spread / 2) / (1 + spread)
     half = Z / (1 + spread) * (share * (1 - share) / images + spread / (4 * images)) ** 0.5
@@ -114,9 +114,9 @@ def wilson(counted: float, images: int) -> Interval:
 
 
 def prediction_interval(values: Sequence[float], k: int = 1, level: float = LEVEL) -> Interval | None:
-    """Where the mean of ``k`` further runs like these falls with probability ``level``.
+    """Return the interval in which the mean of ``k`` further values falls with probability ``level``.
 
-    mean ± t(n - 1) · s · sqrt(1/k + 1/n); None of fewer than FEWEST values, or if they don't vary.
+    mean ± t(n - 1) · s · sqrt(1/k + 1/n); None for fewer than FEWEST values, or if they don't vary.
     """
     return _around(values, math.sqrt(1 / k + 1 / len(values)), level) if _says(values) else None
 
@@ -131,7 +131,7 @@ def _around(values: Sequence[float], factor: float, level: float) -> Interval:
 
 
 def welch_test(a: Sequence[float], b: Sequence[float], level: float = LEVEL) -> WelchTest | None:
-    """Whether two samples of unequal variance have the same mean.
+    """Test whether two samples of unequal variance have the same mean, by Welch's t-test.
 
     None if a sample has fewer than FEWEST values, or if neither varies: then there is no t.
     """
@@ -147,9 +147,9 @@ def welch_test(a: Sequence[float], b: Sequence[float], level: float = LEVEL) -> 
 
 
 def contrast(samples: Sequence[Sample], weights: Sequence[float], level: float = LEVEL) -> WelchTest | None:
-    """Whether the sum of the samples' means, each times its weight, is 0: Welch's test for any number of samples.
+    """Test whether the weighted sum of the samples' means is 0, by Welch's test for any number of samples.
 
-    None if a sample is of fewer than FEWEST values, or if none varies.
+    None if a sample has fewer than FEWEST values, or if none varies.
     """
     parts = [(w * own.std) ** 2 / own.n for w, own in zip(weights, samples, strict=True) if own.n >= FEWEST]
     if len(parts) < len(samples) or not (squared := sum(parts)):
@@ -163,12 +163,12 @@ def contrast(samples: Sequence[Sample], weights: Sequence[float], level: float =
 
 
 def sample_of(values: Sequence[float]) -> Sample:
-    """The values by mean, standard deviation and number; without values the mean is not a number."""
+    """Summarise values as a :class:`Sample`; without values the mean is NaN."""
     return Sample(math.nan if not values else mean(values), std(values) or 0.0, len(values))
 
 
 def equivalence_p(test: WelchTest, margin: float = MARGIN) -> float:
-    """The larger p-value of two one-sided tests that the means differ by ``margin`` or more, either way."""
+    """Return the larger p-value of the two one-sided tests for a difference of ``margin`` or more, either way."""
     sides = (test.difference + margin, margin - test.difference)
     return max(float(scipy.stats.t.sf(side / test.error, test.df)) for side in sides)
 
@@ -176,7 +176,7 @@ def equivalence_p(test: WelchTest, margin: float = MARGIN) -> float:
 def equivalence_test(
     a: Sequence[float], b: Sequence[float], margin: float = MARGIN, alpha: float = 1 - LEVEL
 ) -> EquivalenceTest | None:
-    """Whether two samples of unequal variance have means less than ``margin`` apart, by Welch's t.
+    """Test whether two samples of unequal variance have means less than ``margin`` apart, by Welch's t.
 
     None where Welch's test says nothing: too few values, or none that vary.
     """
@@ -188,24 +188,24 @@ def equivalence_test(
 
 
 def paired_p(differences: Sequence[float]) -> float | None:
-    """Two-sided p-value of Student's paired t-test that the mean of the differences is 0.
+    """Return the two-sided p-value of Student's paired t-test for a mean difference of 0.
 
-    None of fewer than FEWEST, or if they don't vary: then there is no t.
+    None for fewer than FEWEST, or if they don't vary: then there is no t.
     """
     return float(scipy.stats.ttest_1samp(differences, 0).pvalue) if _says(differences) else None
 
 
 def spread_p(samples: Sequence[Sequence[float]]) -> float | None:
-    """The p-value of equal variances by Brown and Forsythe; None of fewer than two samples, or of too few values."""
+    """Return Brown and Forsythe's p-value for equal variances; None for fewer than two samples or too few values."""
     if len(samples) < 2 or min(map(len, samples)) < FEWEST:
         return None
     return float(scipy.stats.levene(*samples, center="median").pvalue)
 
 
 def spread_power(stds: Sequence[float], n: int, alpha: float = 1 - LEVEL, draws: int = 4_000) -> float:
-    """How often Brown and Forsythe's test of ``n`` values each finds these standard deviations unequal.
+    """Return the power of Brown and Forsythe's test, with ``n`` values each, for these standard deviations.
 
-    By simulation with normal values and a fixed seed.
+    It is simulated with normal values and a fixed seed.
     """
     rng = np.random.default_rng(0)
     drawn = [s * rng.standard_normal((draws, n)) for s in stds]
@@ -216,7 +216,7 @@ def spread_power(stds: Sequence[float], n: int, alpha: float = 1 - LEVEL, draws:
 def best_prediction(values: Sequence[float], k: int, level: float = LEVEL, draws: int = 100_000) -> Interval | None:
     """Return the interval in which the lowest of ``k`` further values falls with probability ``level``.
 
-    By simulation with normal values and a fixed seed. None of fewer than FEWEST values, or if they don't vary.
+    It is simulated with normal values and a fixed seed. None for fewer than FEWEST values, or if they don't vary.
     """
     if not _says(values):
         return None
@@ -228,7 +228,7 @@ def best_prediction(values: Sequence[float], k: int, level: float = LEVEL, draws
 
 
 def expected_best(n: int) -> float:
-    """By how many standard deviations the best of ``n`` normal values is better than their mean, on average."""
+    """Return the expected distance, in standard deviations, of the best of ``n`` normal values from the mean."""
     normal = scipy.stats.norm
     return float(scipy.integrate.quad(lambda x: x * n * normal.pdf(x) * normal.cdf(x) ** (n - 1), -10, 10)[0])
 
@@ -237,17 +237,17 @@ def expected_best(n: int) -> float:
 
 
 def pooled_std(samples: Sequence[Sequence[float]]) -> float | None:
-    """One standard deviation for all samples of FEWEST values or more; None without such a sample, or a spread."""
+    """Pool the standard deviations of all samples of FEWEST values or more; None without such a sample or spread."""
     used = [values for values in samples if len(values) >= FEWEST]
     squares, df = sum(std(v) ** 2 * (len(v) - 1) for v in used), sum(len(v) - 1 for v in used)
     return math.sqrt(squares / df) if squares else None
 
 
 def power(effect: float, sigma: float, n: int, weights: Sequence[float] = (1, -1), alpha: float = 1 - LEVEL) -> float:
-    """The probability that a contrast of this size is found: that its t-test has p < ``alpha``.
+    """Return the probability that the t-test of a contrast of size ``effect`` has p < ``alpha``.
 
-    ``n`` values in each sample, all of standard deviation ``sigma``. ``weights`` of a difference of two means by
-    default; (1,) for the mean of paired differences.
+    There are ``n`` values in each sample, all with the standard deviation ``sigma``. By default, ``weights`` are a
+    difference of two means; they are (1,) for the mean of paired differences.
     """
     df, away = len(weights) * (n - 1), abs(effect) / (sigma * math.sqrt(sum(w * w for w in weights) / n))
     bound = scipy.stats.t.isf(alpha / 2, df)
@@ -256,7 +256,7 @@ def power(effect: float, sigma: float, n: int, weights: Sequence[float] = (1, -1
 
 
 def smallest_effect(sigma: float, n: int, weights: Sequence[float] = (1, -1), alpha: float = 1 - LEVEL) -> float | None:
-    """The smallest contrast that ``n`` values in each sample find with probability POWER; None below FEWEST."""
+    """Return the smallest contrast that ``n`` values in each sample find with probability POWER; None below FEWEST."""
     if n < FEWEST:
         return None
     most = 37 * sigma * math.sqrt(sum(w * w for w in weights) / n)
@@ -264,7 +264,7 @@ def smallest_effect(sigma: float, n: int, weights: Sequence[float] = (1, -1), al
 
 
 def seeds_for(effect: float, sigma: float, weights: Sequence[float] = (1, -1), alpha: float = 1 - LEVEL) -> int | None:
-    """How many values in each sample find a contrast of this size with probability POWER; None above MOST_SEEDS."""
+    """Return the values per sample that find this contrast with probability POWER; None above MOST_SEEDS."""
     low, high = FEWEST - 1, MOST_SEEDS
     if power(effect, sigma, high, weights, alpha) < POWER:
         return None
@@ -276,7 +276,7 @@ def seeds_for(effect: float, sigma: float, weights: Sequence[float] = (1, -1), a
 
 
 def equivalence_power(sigma: float, n: int, margin: float = MARGIN, alpha: float = 1 - LEVEL) -> float:
-    """The probability that two equal means are shown to be less than ``margin`` apart by ``n`` values each."""
+    """Return the probability that ``n`` values each show two equal means to be less than ``margin`` apart."""
     df, error = 2 * (n - 1), sigma * math.sqrt(2 / n)
     bound, normal = scipy.stats.t.isf(alpha, df), scipy.stats.norm
 

@@ -51,6 +51,7 @@ class Note:
             raise self.error(f"{found.group()!r} stands outside a placeholder such as {{mean:{self.row}}}")
 
     def error(self, text: str) -> NoteError:
+        """Create an error that names the note's place."""
         return NoteError(f"{FILE}: the note on {self.row} in {self.table}: {text}")
 
 

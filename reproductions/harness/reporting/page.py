@@ -45,7 +45,7 @@ from resnet.models.complexity import multiply_adds
 
 @dataclass(frozen=True)
 class Column:
-    """One column: a cell for every row, the same as numbers for the CSV, and a footnote. May be left out."""
+    """Column of a table: a cell for every row, the same as numbers for the CSV, and a footnote."""
 
     heading: str
     cells: list[str]
@@ -54,7 +54,7 @@ class Column:
     shown: bool = True
 
     def of(self, metric: str) -> "Column":
-        """The column in a table with several of METRICS, where its heading and numbers must say which it is about."""
+        """Return the column for a table with several of METRICS, with the metric in its heading and numbers."""
         heading, name = self.heading, METRICS[metric]
         numbers = {key if metric in key else f"{metric}_{key}": values for key, values in self.numbers.items()}
         return replace(self, heading=heading if name in heading else f"{name}, {heading}", numbers=numbers)
@@ -62,7 +62,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Section:
-    """A further table of a page, of the same rows, under a heading of its own."""
+    """Further table of a page, with the same rows, under its own heading."""
 
     heading: str
     columns: list[Column]
@@ -70,9 +70,9 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """The table of an experiment, with columns to choose from, and where its files belong below ``out``.
+    """Table of an experiment: columns to choose from, and the paths of its files below ``out``.
 
-    ``metric``: what the table is about, one of METRICS; columns are of it unless told otherwise.
+    ``metric``: the table's own, one of METRICS, which columns show unless another one is named.
     """
 
     experiment: Experiment
@@ -84,6 +84,7 @@ class Page:
     # ---------------------------------------------------------------------------------------------------- columns
 
     def net(self, heading: str = "net") -> Column:
+        """Create the column of the rows' labels."""
         labels, keys = [r.row.label for r in self.results], [r.row.key for r in self.results]
         note = (
             f"{self._values} in percent: mean ± sample "
@@ -92,27 +93,29 @@ class Page:
         return Column(heading, labels, {"row": keys, "net": labels}, note)
 
     def parameters(self) -> Column:
+        """Create the column of the numbers of trainable parameters."""
         counts = [_parameters(r) for r in self.results]
         return Column("parameters", [f"{n:,}" for n in counts], {"parameters": counts})
 
     def multiply_adds(self) -> Column:
-        """Of the forward pass for one image, which the papers call FLOPs."""
+        """Create the column of multiply-adds of the forward pass for one image, which the papers call FLOPs."""
         counts = [_multiply_adds(r.row.model, _options(r), r.row.data) for r in self.results]
-        note = "Multiply-adds are those of convolutions and the fully connected layer, for one image."
+        note = "Multiply-adds count convolutions and the fully connected layer, for one image."
         return Column("multiply-adds", [f"{n / 1e6:,.1f} M" for n in counts], {"multiply_adds": counts}, note)
 
     def precision(self) -> Column:
+        """Create the column of the precisions that the runs were computed in."""
         texts = [", ".join(sorted({record["precision"] for record in r.records})) or NONE for r in self.results]
         return Column("precision", texts, {"precision": texts})
 
     def packed(self) -> Column:
-        """With how many other runs the row's runs shared their device."""
+        """Create the column of the numbers of other runs that shared the device."""
         others = [[record["timing"].get("packed_with", 0) for record in r.records] for r in self.results]
         texts = [_distinct(counts) if counts else NONE for counts in others]
         return Column("others on the device", texts, {"packed_with": texts})
 
     def reported(self) -> Column:
-        """What the paper reports, each number with its kind."""
+        """Create the column of the paper's numbers, each with its kind."""
         values = [self._in_paper(r) for r in self.results]
         numbers = {
             "reported": [float(t.value) if t else None for t in self._targets],
@@ -126,7 +129,7 @@ class Page:
         return Column(heading, cells, numbers, note, self._has_targets or any(values))
 
     def reported_by_source(self, metric: str | None = None) -> list[Column]:
-        """What papers report, a column for each, headed by the data that it was measured on."""
+        """Create a column of reported numbers for each paper, headed by its data set."""
         metric = metric or self.metric
         values = [reported.in_paper(r.row.reported, METRICS[metric]) for r in self.results]
         note = f"Reported: {footnotes.reported_note(self.results, metric)}."
@@ -144,7 +147,7 @@ class Page:
         return columns
 
     def reproduced(self, metric: str | None = None) -> Column:
-        """The final value, mean ± std (n): the table's own."""
+        """Create the column of this table's final values, mean ± std (n)."""
         metric = metric or self.metric
         numbers = {
             "n": [len(completed(r.records)) for r in self.results],
@@ -161,7 +164,7 @@ class Page:
         return Column(f"{METRICS[metric]}, {self._whose}", cells, numbers, note)
 
     def validation(self) -> Column:
-        """The error on held-out training images, where it was measured and is not the table's own."""
+        """Create the column of errors on held-out training images; hidden if it is empty or the table's own metric."""
         measured = [[record for record in r.records if "validation_error" in record["final"]] for r in self.results]
         cells = [mean_std(final_values(records, "validation_error")) or NONE for records in measured]
         numbers = _sample_numbers("validation_error", [final_values(own, "validation_error") for own in measured])
@@ -170,14 +173,14 @@ class Page:
         return Column("validation error", cells, numbers, note, shown)
 
     def top5(self) -> list[Column]:
-        """The top-5 error, where it is measured beside the top-1 error."""
+        """Create the columns of top-5 errors; none if a row's data set has no top-5 error."""
         if any(r.row.data not in WITH_TOP5 for r in self.results):
             return []
         metric = "test_top5_error"
         return [self.published(metric), self.reproduced(metric), self.other_implementations(metric)]
 
     def published(self, metric: str | None = None) -> Column:
-        """The same of the project's own results, beside a user's; synthetic data are never published."""
+        """Create the column of published values beside a user's; hidden for synthetic data, never published."""
         metric = metric or self.metric
         records = [r.published or [] for r in self.results]
         cells = [sample(own, result.seeds, metric) for own, result in zip(records, self.results)]
@@ -188,16 +191,18 @@ class Page:
         return Column(f"{METRICS[metric]}, published here", cells, numbers, shown=shown)
 
     def interval(self) -> Column:
-        """The 95 % t-interval of the mean; its bounds are in the CSV already."""
+        """Create the column of the mean's 95 % t-intervals, whose bounds are in the CSV already."""
         cells = [interval(intervals.percent(intervals.mean_interval(sample))) for sample in self._samples]
         return Column("95 % t-interval", cells)
 
     def best_of_n(self) -> Column:
+        """Create the column of the best final value over the seeds."""
         choose = max if self.metric in HIGHER_IS_BETTER else min
         best = [choose(sample) if len(sample) >= intervals.FEWEST else None for sample in self._samples]
         return Column("best of n", [number(value) for value in best], {"best_of_n": best})
 
     def best_over_curve(self) -> Column:
+        """Create the column of each seed's best value at any evaluation, which is a selection on the test set."""
         samples = [best_values(r.records, self.metric) for r in self.results]
         numbers = {"best_over_curve_mean": [intervals.mean(s) for s in samples]}
         numbers |= {"best_over_curve_std": [intervals.std(s) for s in samples]}
@@ -208,7 +213,7 @@ class Page:
         return Column(heading, [mean_std(s) for s in samples], numbers, note)
 
     def difference(self) -> Column:
-        """Reproduced minus reported, in percentage points; in the paper profile only."""
+        """Create the column of reproduced minus reported, in percentage points; shown in the paper profile only."""
         pairs = zip(self._samples, self._targets)
         values = [intervals.mean(s) - float(t.value) if s and t else None for s, t in pairs]
         shown = self._has_targets and self._comparable
@@ -218,7 +223,7 @@ class Page:
         return Column("difference from reported", [signed(v) for v in values], {"difference": values}, note, shown)
 
     def verdict(self) -> list[Column]:
-        """Whether the reported number is contradicted: by one more run like these, or by Welch's test."""
+        """Create the columns of the comparison with reported numbers, by prediction intervals or Welch's test."""
         verdicts = [verdict(s, t, self.variant) for s, t in zip(self._samples, self._targets)]
         missing = [no_verdict(sample, self.variant) for sample in self._samples]
         cells = [str(v) if v else m if t else NONE for v, m, t in zip(verdicts, missing, self._targets)]
@@ -270,7 +275,7 @@ class Page:
         ]  # fmt: skip
 
     def training(self) -> list[Column]:
-        """Training accuracy and loss at the end, reported and of the records."""
+        """Create the columns of final training accuracy and loss, reported and reproduced."""
         columns = []
         for name, key, digits in (("training accuracy", "training_error", 2), ("training loss", "training_loss", 3)):
             printed = [next(iter(reported.in_paper(r.row.reported, name)), None) for r in self.results]
@@ -288,7 +293,7 @@ class Page:
         return columns
 
     def other_implementations(self, metric: str | None = None) -> Column:
-        """Other implementations' numbers, with each source's letter, which the footnote explains."""
+        """Create the column of other implementations' numbers, each with the letter of its source in the footnote."""
         name = METRICS[metric or self.metric]
         values = [reported.elsewhere(r.row.reported, name) for r in self.results]
         used = {value.source for row in values for value in row}
@@ -348,12 +353,12 @@ class Page:
         return _write(self._path("tables", f"{what and '_'}{what}.csv"), csv_text(table))
 
     def plot_path(self, what: str) -> Path:
-        """Where a plot belongs, without the suffix of its format."""
+        """Return the path of a plot, without the suffix of its format."""
         return self._path("plots", f"_{what}")
 
     @property
     def description(self) -> str:
-        """One line of what is shown, from which records, and how to make it again."""
+        """One line on content, records and the command that makes the file again."""
         return footnotes.description(self.experiment, self.variant, self.results)
 
     def _path(self, folder: str, end: str) -> Path:
@@ -361,7 +366,7 @@ class Page:
 
     @property
     def _name(self) -> str:
-        """The begin of the files' names."""
+        """Beginning of the files' names."""
         return f"{self.experiment.name}{self.variant.suffix}"
 
     def _origin(self) -> list[str]:
@@ -376,7 +381,7 @@ class Page:
         return notes + footnotes.records_notes(self.experiment, self.variant, self.results)
 
     def _table_of(self, columns: list[Column]) -> str:
-        """The columns as a table without the rows that have no records, and without columns that say nothing then."""
+        """Format the columns as a table without rows that have no records and without columns that are empty then."""
         places = [place for place, result in enumerate(self.results) if result in self._run]
         return markdown_table({c.heading: [c.cells[place] for place in places] for c in columns if c.shown})
 
@@ -402,7 +407,7 @@ class Page:
 
     @property
     def _comparable(self) -> bool:
-        """Whether this is the paper's protocol."""
+        """True for the paper's protocol."""
         return self.variant.profile == "paper"
 
     @property
@@ -432,14 +437,14 @@ def _distinct(values) -> str:
 
 
 def _parameters(result: RowResult) -> int:
-    """Number of trainable parameters of the row's model."""
+    """Return the number of trainable parameters of the row's model."""
     if result.records:
         return result.records[0]["parameters"]
     return _count_parameters(result.row.model, _options(result))
 
 
 def _options(result: RowResult) -> tuple:
-    """Those that the row's model is made with."""
+    """Return the options that the row's model is created with."""
     return tuple({"num_classes": NUM_CLASSES[result.row.data], **result.row.model_options}.items())
 
 
@@ -450,13 +455,13 @@ def _count_parameters(model: str, options: tuple) -> int:
 
 @cache
 def _multiply_adds(model: str, options: tuple, data: str) -> int:
-    """For an image of the data, or for one of the size that the net was made for where they have many sizes."""
+    """Count multiply-adds for an image of the data; where sizes differ, for the size that the net was designed for."""
     size = IMAGE_SHAPES[data][0] if data in IMAGE_SHAPES else None
     return multiply_adds(model, dict(options), size)
 
 
 def _sample_numbers(name: str, samples: list[list[float]]) -> dict[str, list]:
-    """Mean, standard deviation and 95 % t-interval of samples as columns that begin with ``name``."""
+    """Return mean, standard deviation and 95 % t-interval of samples as columns that begin with ``name``."""
     found = [intervals.percent(intervals.mean_interval(sample)) for sample in samples]
     return {
         f"{name}_mean": [intervals.mean(sample) for sample in samples],
@@ -477,13 +482,13 @@ def write_report(experiment: Experiment, variant: Variant, results: list[RowResu
 
 
 def make_page(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> Page:
-    """What the experiment's report takes."""
+    """Create the page that the experiment's report takes."""
     return Page(experiment, variant, results, out, "validation_error" if variant.sweep else experiment.metric)
 
 
 @dataclass(frozen=True)
 class Headline:
-    """Of which row, or of what, it is; what is reported of it, what was reproduced, and how the two compare."""
+    """Line of the summary: a row, its reported and its reproduced number, and how the two compare."""
 
     row: str
     reported: str
@@ -492,7 +497,7 @@ class Headline:
 
 
 def of_fullest_row(page: Page) -> Headline:
-    """The row with a reported number and most completed runs, the last of equals; else the row with most runs."""
+    """Choose the last row with a reported number and most completed runs; else the one with most runs."""
     metric, name = page.metric, METRICS[page.metric]
     filled = [result for result in page.results if final_values(result.records, metric)] or page.results
     compared = [result for result in filled if reported.target(result.row.reported, name)] or filled
@@ -509,5 +514,5 @@ def of_fullest_row(page: Page) -> Headline:
 
 
 def _is_of_the_rows_data(target: Reported, row: Row) -> bool:
-    """Whether a reported number was measured on the row's data set: "CIFAR-10" is cifar10."""
+    """Return whether a reported number was measured on the row's data set: "CIFAR-10" is cifar10."""
     return re.sub(r"\W", "", target.data).lower() == row.data

@@ -33,9 +33,11 @@ class Submission:
     submitted: float
 
     def write(self, paths: RunPaths) -> None:
+        """Write the submission into its file below the output folder."""
         write_atomically(submissions_folder(paths.out) / f"{self.launch}.json", json.dumps(asdict(self)).encode())
 
     def covers(self, run: Run) -> bool:
+        """Return whether a job of this submission trains the run."""
         return run.short_id in self.runs
 
     def job_of(self, run: str) -> str:
