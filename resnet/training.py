@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 from resnet import checkpoint
-from resnet.device import threads
+from resnet.device import available_cores, threads
 from resnet.progress import Progress
 from resnet.trainer import Trainer
 
@@ -80,6 +80,10 @@ def training(
         history |= state["history"]
         if not history["segments"]:
             _note_segment(history, trainer.iteration, None)
+        if trainer.threads > (cores := available_cores()):
+            warnings.warn(f"{trainer.run} was begun with {trainer.threads} threads and keeps them, because the last "
+                          f"bits depend on their number. On fewer cores ({cores}) it trains many times slower: give "
+                          f"it more, or remove {folder} to begin again", stacklevel=2)  # fmt: skip
     own_origin = origin()
     burst = BURST[trainer.device.type]
     first_iteration = kept = trainer.iteration  # kept: iteration of the newest checkpoint

@@ -255,6 +255,23 @@ def test_a_run_goes_on_with_as_many_threads_as_it_was_begun_with(data, tmp_path,
         torch.set_num_threads(1)
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_more_threads_than_cores_are_named_with_the_remedy(data, tmp_path):
+    cores = os.sched_getaffinity(0)
+    torch.set_num_threads(2)
+    try:
+        interrupted = Trainer(make_run(seed=1), data)
+        with pytest.raises(Interrupted):
+            train(interrupted, tmp_path, stop_requested=stop_at(interrupted, 1))
+        os.sched_setaffinity(0, {min(cores)})
+        warned = pytest.warns(UserWarning, match=rf"begun with 2 threads.* cores \(1\).*remove {tmp_path} to begin")
+        with warned, pytest.raises(Interrupted):
+            train(Trainer(make_run(seed=1), data), tmp_path, stop_requested=lambda: True)
+    finally:
+        os.sched_setaffinity(0, cores)
+        torch.set_num_threads(1)
+
+
 def test_train_equals_the_loop_by_hand_and_reports_progress(data, tmp_path):
     trainer, seen = Trainer(make_run(), data), []
     timing = train(trainer, tmp_path, on_progress=seen.append)
