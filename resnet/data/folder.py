@@ -148,7 +148,7 @@ class FolderBatches:
     def __init__(self, data: FolderData, seed: int, recipe: Recipe, groups: list[slice]):
         if recipe.crop == "pad":
             raise ValueError("crop 'pad' is for images in memory; image folders take crop 'scale' or 'area'")
-        self._data, self._recipe = data, recipe
+        self._data = data
         # Not a method, because the loader's tasks must not refer to this object, which holds the loader.
         self._begin = partial(_images_before, recipe, len(data.dataset.train))
         last = self.size(len(data.dataset.train) // recipe.batch_size)
