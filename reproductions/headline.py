@@ -125,23 +125,25 @@ def error_against_depth(panels: dict[str, list[Place]]) -> Figure | None:
 
 
 def _draw_kind(axis: Axes, places: list[Place], depths: list[int], numbers: dict[str, float | None]) -> None:
-    """Draw the nets of one kind, evenly spaced by their depths."""
+    """Draw the nets of one kind, evenly spaced by depth; if the paper's numbers are drawn, runs stand left of them."""
+    aside = 0.28 if any(numbers.values()) else 0.0
     for place in places:
         colour, marker, _ = LOOKS[place.kind]
-        x, count = depths.index(place.depth), len(place.values)
+        x, count = depths.index(place.depth) - aside, len(place.values)
         beside = [x + 0.06 * (seed - (count - 1) / 2) for seed in range(count)]
         axis.scatter(beside, place.values, s=12, color=colour, marker=marker, alpha=0.8, linewidth=0, zorder=4)
     papers = [place for place in places if numbers.get(place.row.key)]
     if papers:
         colour, *_ = LOOKS[papers[0].kind]
-        x = [depths.index(place.depth) + (0.2 if place.kind == "plain" else 0.32) for place in papers]
+        x = [depths.index(place.depth) + (-0.06 if place.kind == "plain" else 0.06) for place in papers]
         look = HOLLOW | {"color": colour, "linestyle": ":", "linewidth": 0.7}
         axis.plot(x, [numbers[place.row.key] for place in papers], **look)
     trained = [place for place in places if place.values]
     if trained:
         colour, _, line = LOOKS[trained[0].kind]
         means = [intervals.mean(place.values) for place in trained]
-        axis.plot([depths.index(place.depth) for place in trained], means, color=colour, linestyle=line, linewidth=0.9)
+        x = [depths.index(place.depth) - aside for place in trained]
+        axis.plot(x, means, color=colour, linestyle=line, linewidth=0.9)
 
 
 def _reported(place: Place) -> float | None:
