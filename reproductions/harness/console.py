@@ -15,6 +15,7 @@ from reproductions.harness import provenance
 EXIT_FAILED, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 130
 PUBLISHED = provenance.ROOT / "results"
 DEFAULT_OUT, DEFAULT_DATA = Path("runs"), Path("data")
+WIDE = 140  # characters of a line in a pipe or a file
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -64,10 +65,14 @@ class _Lenient:
 def make_console(**settings) -> Console:
     """Make a console that prints texts and tables as they are: without markup, and without added line breaks.
 
+    Tables are as wide as the terminal; where there is none and COLUMNS is not set, WIDE.
     Standard output replaces unprintable characters from now on. ``settings`` are rich's own, such as ``stderr``; text
     for a stderr that cannot be written to is dropped, because the work goes on.
     """
     replace_unprintable()
+    target = sys.stderr if settings.get("stderr") else sys.stdout
+    if "file" not in settings and not (target and target.isatty()) and "COLUMNS" not in os.environ:
+        settings.setdefault("width", WIDE)
     if settings.get("stderr") and sys.stderr is not None:  # None is one that was closed
         settings["file"] = _Lenient(sys.stderr)
     return Console(soft_wrap=True, highlight=False, markup=False, **settings)

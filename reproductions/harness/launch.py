@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +18,7 @@ from reproductions.harness.console import (
     show_files,
 )
 from reproductions.harness.exact_errors import EXACT_ERRORS
-from reproductions.harness.experiment import Experiment, Variant
+from reproductions.harness.experiment import Experiment, Row, Variant
 from reproductions.harness.launched import note_tables
 from reproductions.harness.launching import cost
 from reproductions.harness.launching.budget import Budget, Plan, lacking, make_plan
@@ -128,7 +129,8 @@ class _Launch:
                 title = f"{table.experiment.source}, {table.experiment.heading(table.variant)}: {len(self.runs)} runs"
                 text = f"{title}, {len(self.runs) - len(missing) - len(damaged)} already recorded; {text}"
             self.console.print(text)
-            with Display(len(plan.runs), self.console, tracker) as display:
+            names = {run: f"{self._label(run)} seed {run.seed}" for run in self._rows}
+            with Display(len(plan.runs), self.console, tracker, names) as display:
                 outcome = start(plan.runs, self.paths, display, options)
         except (DataError, ValueError) as error:
             complain(self.console, str(error))
@@ -144,13 +146,22 @@ class _Launch:
         """Make the tracker of all runs, each in the group of its table and row. Raises ValueError."""
         if self.flags.track is None:
             return None
-        seeds, groups = {run.seed for run in self.runs}, dict[Run, str]()
-        for experiment, variant in dict.fromkeys((one.experiment, one.variant) for one in self.wanted):
-            for row in (row for row in experiment.rows_of(variant) if not row.unfit):
-                group = f"{experiment.name}{variant.suffix}/{row.key}"
-                groups = {variant.apply(row.run(seed)): group for seed in seeds} | groups
+        groups = {run: f"{table}/{row.key}" for run, (table, row) in self._rows.items()}
         groups = {run: groups.get(run, f"others/{run.model}") for run in self.runs}
         return Tracker(self.flags.track, self.paths, groups, self.console.print)
+
+    @cached_property
+    def _rows(self) -> dict[Run, tuple[str, Row]]:
+        """The runs' first table, by its files' name, and row; runs that only others need are left out."""
+        seeds, rows = {run.seed for run in self.runs}, dict[Run, tuple[str, Row]]()
+        for experiment, variant in dict.fromkeys((one.experiment, one.variant) for one in self.wanted):
+            for row in (row for row in experiment.rows_of(variant) if not row.unfit):
+                place = f"{experiment.name}{variant.suffix}", row
+                rows = {variant.apply(row.run(seed)): place for seed in seeds} | rows
+        return rows
+
+    def _label(self, run: Run) -> str:
+        return self._rows[run][1].label if run in self._rows else "needed by others"
 
     def _plan_time(self, missing: list[Run]) -> tuple[Plan, Options]:
         """Plan the launch's minutes and print the plan; returns it with the launcher's options."""
@@ -177,14 +188,16 @@ class _Launch:
             text += f" and begin {len(chosen) - finished} more"
         console = make_console() if flags.dry_run else self.console
         if flags.dry_run:
-            table = Table("run", "state", "hours", "in this time", title="dry run: nothing is trained")
+            table = Table("row", "run", "state", "hours", "in this time", title="dry run: nothing is trained")
             for run, finished in chosen.items():
                 begun = plan.begun.get(run)
                 state = f"at {begun.iteration:,} of {run.recipe.iterations:,}" if begun else "lacking"
                 state += f", in {plan.precisions[run]}" if run in plan.precisions else ""
                 hours = f"{plan.seconds[run] / 3600:.2f}" if run in plan.seconds else "not measured"
-                table.add_row(str(run), state, hours, {True: "finished", False: "begun", None: ""}[finished])
-            console.print(table, crop=False, width=max(console.width, 110))
+                table.add_row(
+                    self._label(run), str(run), state, hours, {True: "finished", False: "begun", None: ""}[finished]
+                )
+            console.print(table, crop=False)
         console.print(text)
         for why in dict.fromkeys(plan.left.values()):
             console.print(f"left, {why}: {', '.join(str(run) for run, own in plan.left.items() if own == why)}")
@@ -193,19 +206,19 @@ class _Launch:
 
     def _show_cost(self, missing: list[Run], damaged: dict[Run, RecordError]) -> None:
         """Print all runs, with the cost of the ``missing`` ones."""
-        table = Table("run", "status", "images/s", "hours", title="dry run: nothing is trained")
+        table = Table("row", "run", "status", "images/s", "hours", title="dry run: nothing is trained")
         rates = preflight.find_rates(self.flags, missing, self.pools)
         known = {run: rates[work] for run in missing if (work := cost.work_of(run)) in rates}
         for run in self.runs:
             if run not in missing:
-                table.add_row(str(run), damaged[run].kind if run in damaged else "recorded", "", "")
+                table.add_row(self._label(run), str(run), damaged[run].kind if run in damaged else "recorded", "", "")
             elif run in known:
                 speed, hours = known[run].images_per_second, known[run].hours(run)
-                table.add_row(str(run), "to be trained", f"{speed:,.0f}", f"{hours:.2f}")
+                table.add_row(self._label(run), str(run), "to be trained", f"{speed:,.0f}", f"{hours:.2f}")
             else:
-                table.add_row(str(run), "to be trained", "not measured", "")
+                table.add_row(self._label(run), str(run), "to be trained", "not measured", "")
         console = make_console()
-        console.print(table, crop=False, width=max(console.width, 110))
+        console.print(table, crop=False)
         unit = "CPU" if self.flags.device is not None and self.flags.device.type == "cpu" else "GPU"
         slots = len(self.flags.slots(len(missing)))
         at_once = f", in {slots} slots" if slots > 1 and unit == "CPU" else ""

@@ -459,8 +459,8 @@ def test_a_dry_run_lists_runs_and_cost_and_trains_nothing(out, launched, capsys)
     store(out / "records", make_record(first, 20.0))
     assert run(out, "--dry-run", "--seeds", "2", "--rows", "resnet8") == 0
     said = capsys.readouterr().out
-    assert re.search(r"resnet8 seed 0[^│]*│ recorded", said)
-    assert re.search(r"resnet8 seed 1[^│]*│ to be trained +│ [\d,]+ ", said)
+    assert re.search(r"│ ResNet-8 +│ cifar_resnet8 seed 0[^│]*│ recorded", said)
+    assert re.search(r"│ ResNet-8 +│ cifar_resnet8 seed 1[^│]*│ to be trained +│ [\d,]+ ", said)
     assert re.search(r"1 of 2 runs to be trained: \d+\.\d\d [CG]PU-hours", said)
     assert not launched and not (out / "work").exists()
 

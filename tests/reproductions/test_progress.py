@@ -88,14 +88,15 @@ def test_poll_does_not_count_a_damaged_record(display, tmp_path):
 def test_without_a_terminal_there_is_a_line_a_minute(display, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    display = Display(2, make_console(file=io.StringIO(), width=200))
+    display = Display(2, make_console(file=io.StringIO(), width=200), names={RUNS[0]: "ResNet-8, fast seed 0"})
     with display:
         for _ in range(180):
             now[0] += 1
             for run in RUNS:
                 display.update(run, running(run))
     lines = said(display).splitlines()
-    assert len(lines) == 3 * len(RUNS) and "0/2 done; cifar_resnet8 seed 1: 3/6, 2.0 it/s" in lines[1]
+    assert len(lines) == 3 * len(RUNS) and "0/2 done; ResNet-8, fast seed 0: 3/6, 2.0 it/s" in lines[0]
+    assert "0/2 done; cifar_resnet8 seed 1: 3/6, 2.0 it/s" in lines[1]
 
 
 def test_on_a_terminal_there_are_bars():

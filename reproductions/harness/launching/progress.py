@@ -1,7 +1,9 @@
 """Live progress of many runs: bars on a terminal, a line a minute elsewhere."""
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -20,11 +22,17 @@ class Display:
     """Progress of the runs of a launch; a context manager.
 
     An in-process launcher calls :meth:`update`, one that starts processes :meth:`poll`. ``say`` prints a line without
-    disturbing the bars. A ``tracker`` follows the runs' curves meanwhile.
+    disturbing the bars. A ``tracker`` follows the runs' curves meanwhile. ``names``: of runs; else their models'.
     """
 
-    def __init__(self, total: int, console: Console | None = None, tracker: Tracker | None = None):
-        self.total, self.tracker = total, tracker
+    def __init__(
+        self,
+        total: int,
+        console: Console | None = None,
+        tracker: Tracker | None = None,
+        names: Mapping[Run, str] = MappingProxyType({}),
+    ):
+        self.total, self.tracker, self._names = total, tracker, names
         self.console = console or make_console(stderr=True)
         self._statuses: dict[Run, Status] = {}  # of the running ones
         self._finished: set[Run] = set()
@@ -100,7 +108,7 @@ class Display:
             self._bars.update(self._all, completed=self.done, info=f"{self.done}/{self.total}{self._eta()}")
             for run, status in running.items():
                 if run not in self._tasks:
-                    self._tasks[run] = self._bars.add_task(f"{run.model} seed {run.seed}", total=None, info="")
+                    self._tasks[run] = self._bars.add_task(self._name(run), total=None, info="")
                 progress = status.progress
                 self._bars.update(
                     self._tasks[run], completed=progress.iteration, total=progress.iterations, info=describe(status)
@@ -108,7 +116,10 @@ class Display:
         elif running and time.monotonic() - self._last_line >= LINE_SECONDS:
             self._last_line = time.monotonic()
             for run, status in running.items():
-                self.say(f"{clock()} {self.done}/{self.total} done; {run.model} seed {run.seed}: {describe(status)}")
+                self.say(f"{clock()} {self.done}/{self.total} done; {self._name(run)}: {describe(status)}")
+
+    def _name(self, run: Run) -> str:
+        return self._names.get(run, f"{run.model} seed {run.seed}")
 
     def _eta(self) -> str:
         """Estimate the time left for all runs from the finished ones."""
