@@ -78,9 +78,9 @@ def _print(out: Path, console: Console, recorded: dict, standings: list[Standing
 
     for standing in standings:
         console.print(f"{standing.run}: {standing.state}{standing.text}")
-        which, errors = standing.errors
-        if len(errors) > 1:
-            console.print(f"  {which} error {sparkline(errors)} {errors[0]:.2f} → {errors[-1]:.2f} %")
+        what, values = standing.judged_by
+        if len(values) > 1:
+            console.print(f"  {what} {sparkline(values)} {values[0]:.2f} → {values[-1]:.2f} %")
     for problem in recorded["damaged"]:
         complain(console, problem)
 
@@ -134,11 +134,12 @@ class Standing:
     curve: tuple[dict, ...] = ()
 
     @property
-    def errors(self) -> tuple[str, list[float]]:
-        """The kind of errors to show, test or validation, and those so far in percent, where the loss was finite."""
-        which = "validation" if any("validation_error" in point for point in self.curve) else "test"
-        found = [point.get(f"{which}_error") for point in self.curve]
-        return which, [error for error in found if error is not None]
+    def judged_by(self) -> tuple[str, list[float]]:
+        """The metric to show, by its words, and its values so far in percent, where the loss was finite."""
+        names = {"validation_error": "validation error"} | JUDGED_BY
+        name = next((name for name in names if any(name in point for point in self.curve)), "test_error")
+        found = [point.get(name) for point in self.curve]
+        return names[name], [value for value in found if value is not None]
 
     def as_json(self) -> dict:
         """Return the status as JSON values, for programs."""

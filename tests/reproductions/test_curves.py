@@ -125,6 +125,9 @@ def test_status_draws_the_curve_so_far_and_programs_get_its_numbers(paths, capsy
     held_out = make_console(file=io.StringIO(), width=200)
     assert show_status(paths.out, held_out, (EXPERIMENT,)) == 0
     assert f"\n  validation error {sparkline([5, 4, 3, 2, 1])} 49.00 → 45.00 %\n" in held_out.file.getvalue()
+    CurveFile(folder).write([{"iteration": n, "mean_iou": 20.0 + n, "pixel_accuracy": 70.0} for n in (1, 2)])
+    task = make_console(file=io.StringIO(), width=200)
+    assert show_status(paths.out, task, (EXPERIMENT,)) == 0 and "\n  mIoU ▁█ 21.00 → 22.00 %\n" in task.file.getvalue()
     CurveFile(folder).write([*CURVE, {**CURVE[-1], "iteration": 6, "test_error": None}])
     console = make_console(file=io.StringIO(), width=20)
     assert show_status(paths.out, console, (EXPERIMENT,), as_json=True) == 0
