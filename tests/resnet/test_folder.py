@@ -343,9 +343,8 @@ def test_a_batch_of_another_size_is_an_error(dataset):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_smaller_last_batch_ends_each_epoch_where_it_is_used(dataset, workers):
-    batches = batches_of(
-        dataset, workers, recipe=replace(RECIPE, last_batch="use", augment=False, colour_jitter=0, pca_noise=0)
-    )
+    recipe = replace(RECIPE, last_batch="use", augment=False, colour_jitter=0, pca_noise=0)
+    batches = batches_of(dataset, workers, recipe=recipe)
     assert batches.sizes == (6, 4) and [batches.size(step) for step in range(4)] == [6, 4, 6, 4]
     order = [torch.randperm(10, generator=seeded_generator(0, "order", epoch)) for epoch in (0, 1)]
     labels = torch.as_tensor(dataset.train.labels)
@@ -353,7 +352,7 @@ def test_a_smaller_last_batch_ends_each_epoch_where_it_is_used(dataset, workers)
         found = [taken(batches, 2 * epoch + step)[0] for step in (0, 1)]
         assert torch.equal(torch.cat([own for _, own in found]), labels[order[epoch]])
         assert [len(images) for images, _ in found] == [6, 4]
-    again = batches_of(dataset, recipe=batches._recipe)
+    again = batches_of(dataset, recipe=recipe)
     assert same(taken(again, 3), [(found[1])])
 
 
