@@ -52,10 +52,10 @@ def measure_kind(
     command = [sys.executable, "-m", "benchmarks.alternatives", "--only", kind, "--models", *models]
     for name, value in common.items():
         command += [f"--{name}", str(value)]
-    return _rows_of(kind, command, limit)
+    return rows_of(kind, command, limit)
 
 
-def _rows_of(kind: str, command: list[str], limit: float) -> list[Measured]:
+def rows_of(kind: str, command: list[str], limit: float) -> list[Measured]:
     """Run a child process and return the rows that it prints, and one more if it fails."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         try:

@@ -61,7 +61,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Cost(Resources):
-    """The same with the launches of a step and the instructions of a warp.
+    """Resources with the launches of a step and the instructions of a warp.
 
     ``issue`` and ``memory``: the bounds of one launch in µs.
     """

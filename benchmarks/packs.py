@@ -84,7 +84,7 @@ def build_packs(
         raise ValueError(f"widths must be in 1 to {len(runs)}, the number of runs, not {widths}")
     full = None  # the reason why no more runs fit
     for width in sorted(set(widths)):
-        full = full or _no_room(device, reserved_before, len(trainers), width)
+        full = full or no_room(device, reserved_before, len(trainers), width)
         if full is None:
             say(f"preparing {width} run{'s' if width > 1 else ''}")
             full = _grow(trainers, runs[:width], data)
@@ -114,7 +114,7 @@ def _grow(trainers: list[Trainer], runs: list[Run], data: ResidentData) -> str |
     return reason
 
 
-def _no_room(device: torch.device, reserved_before: int, present: int, width: int) -> str | None:
+def no_room(device: torch.device, reserved_before: int, present: int, width: int) -> str | None:
     """Return the reason why ``width`` runs will not fit, judged by the present runs' memory; None if they may fit."""
     if device.type != "cuda" or not present:
         return None

@@ -221,7 +221,7 @@ def best_found(page: Page) -> list[Found]:
 
 
 def depth_claims(rows: list[Row]) -> list[Claim]:
-    """Every net of the table is better than the next shallower one."""
+    """Return the claims that every net of the table is better than the next shallower one."""
     rows = [row for row in rows if not row.on_request]
     return [
         Claim(f"{a.key}_{b.key}", f"{b.label} has a lower test error than {a.label}", SOURCE, (a.key, b.key), (1, -1))

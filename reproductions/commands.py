@@ -45,7 +45,7 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the experiments, their rows and commands")
     commands.add_parser("models", help="the papers' networks, their parameters and multiply-adds")
-    commands.add_parser("plan", help="the differences that numbers of seeds can find, and their cost")
+    commands.add_parser("plan", help="the differences that 5, 10 and 20 seeds can find, and their cost")
     lacking = commands.add_parser("evidence", help="train the runs that the tables lack, for --minutes")
     add_launch_flags(lacking)
     commands.add_parser("status", help="the status of the runs in a folder")

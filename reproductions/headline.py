@@ -130,7 +130,7 @@ def _draw_kind(axis: Axes, places: list[Place], depths: list[int], numbers: dict
     for place in places:
         colour, marker, _ = LOOKS[place.kind]
         x, count = depths.index(place.depth) - aside, len(place.values)
-        beside = [x + 0.06 * (seed - (count - 1) / 2) for seed in range(count)]
+        beside = [x + min(0.06, 0.4 / count) * (seed - (count - 1) / 2) for seed in range(count)]
         axis.scatter(beside, place.values, s=12, color=colour, marker=marker, alpha=0.8, linewidth=0, zorder=4)
     papers = [place for place in places if numbers.get(place.row.key)]
     if papers:

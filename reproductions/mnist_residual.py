@@ -73,7 +73,7 @@ def report(page: Page) -> list[Path]:
     """Write the accuracies after the SHOWN epochs, learning curves, and mean losses; return the files."""
     (result,) = page.results
     epochs = _shown_epochs(page)
-    lines = [_after(result, epoch, page.variant) for epoch in epochs]
+    lines = [after_epoch(result, epoch, page.variant) for epoch in epochs]
     page = replace(page, results=lines)
     columns = [
         _epoch_column(result, epochs),
@@ -106,7 +106,7 @@ def headline(page: Page) -> Headline:
     (result,) = page.results
     lines = []
     for epoch in _shown_epochs(page):
-        line = _after(result, epoch, page.variant)
+        line = after_epoch(result, epoch, page.variant)
         lines.append(replace(line, row=replace(line.row, label=f"{line.row.label}, after epoch {epoch}")))
     return of_fullest_row(replace(page, results=lines))
 
@@ -116,7 +116,7 @@ def found(page: Page) -> list[Found]:
     (result,) = page.results
     claims = []
     for epoch in _shown_epochs(page):
-        line = _after(result, epoch, page.variant)
+        line = after_epoch(result, epoch, page.variant)
         values, target = (
             final_values(line.records, page.metric),
             reported.target(line.row.reported, METRICS[page.metric]),
@@ -136,7 +136,7 @@ def _shown_epochs(page: Page) -> list[int]:
     return [epoch for epoch in SHOWN if epoch <= last] or [last]
 
 
-def _after(result: RowResult, epoch: int, variant: Variant) -> RowResult:
+def after_epoch(result: RowResult, epoch: int, variant: Variant) -> RowResult:
     """Return the row with its runs' results after ``epoch`` epochs and the number reported for that epoch.
 
     Nothing is reported of a variant with other values.

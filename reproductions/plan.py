@@ -1,4 +1,4 @@
-"""Plan of an experiment: the effects that a number of seeds can show, and their cost, before training."""
+"""Plan of several tables: the effects that numbers of seeds can show, and their cost, before training."""
 
 from reproductions import cifar_table, degradation
 from reproductions.bag_of_tricks import refinements, tweaks
@@ -14,8 +14,8 @@ from reproductions.harness.reporting.text import NONE, markdown_table, number, s
 PAPER, SEEDS = Variant("paper"), (5, 10, 20)
 _HEAD = """What seeds can show by the paper's protocol on CIFAR-10, and what they cost.
 
-For each claim and step: the smallest difference in points that a number of seeds of each net find with a probability of
-{power:.0f} %, the reported difference, the number of seeds that find it, and the GPU-hours of these seeds. They are
+For each claim and step: the smallest difference in points that a number of seeds of each net finds with a probability
+of {power:.0f} %, the reported difference, the number of seeds that find it, and the GPU-hours of these seeds. They are
 computed for normal errors with the standard deviations of the published records, and corrected for the number of claims
 or steps in their table. A smaller difference is not resolvable with that number of seeds, which does not say that there
 is none.

@@ -10,7 +10,7 @@ from string import ascii_lowercase
 PATH = Path(__file__).with_name("reported.toml")
 ORIGINS = ("paper", "report", "implementation")
 KINDS = ("single", "mean", "best", "median", "whole", "cut_off", "approximate", "below", "above")
-COUNTED = ("mean", "best", "median")  # kinds that are of n runs; that of a mean is not always stated
+COUNTED = ("mean", "best", "median")  # kinds that are of n runs; for a mean n is not always stated
 
 
 class ReportedError(ValueError):

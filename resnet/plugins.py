@@ -32,7 +32,7 @@ HOOKS = {
     "state_dict": (),
     "load_state_dict": ("state",),
 }
-_MOST_MEGABYTES = 64  # of a package: it is read at every start, and copied for the jobs of a cluster
+MOST_MEGABYTES = 64  # of a package: it is read at every start, and copied for the jobs of a cluster
 _imported: dict[str, str] = {}  # the digest of each imported plugin's source
 
 
@@ -175,8 +175,8 @@ def _sources(path: str) -> dict[str, bytes]:
     }
     if not files:
         raise PluginError(f"plugin {path}: the package {top} in {', '.join(map(str, folders))} has no Python files")
-    if sum(file.stat().st_size for file in files.values()) > _MOST_MEGABYTES * 2**20:
-        raise PluginError(f"plugin {path}: the package {top} has more than {_MOST_MEGABYTES} MiB in folders with "
+    if sum(file.stat().st_size for file in files.values()) > MOST_MEGABYTES * 2**20:
+        raise PluginError(f"plugin {path}: the package {top} has more than {MOST_MEGABYTES} MiB in folders with "
                           "Python files; move data to another folder")  # fmt: skip
     return {name: file.read_bytes() for name, file in files.items()}
 

@@ -80,10 +80,10 @@ def training(
         history |= state["history"]
         if not history["segments"]:
             _note_segment(history, trainer.iteration, None)
-        if trainer.threads > (cores := available_cores()):
+        if trainer.device.type == "cpu" and trainer.threads > (cores := available_cores()):
             warnings.warn(f"{trainer.run} was begun with {trainer.threads} threads and keeps them, because the last "
-                          f"bits depend on their number. On fewer cores ({cores}) it trains many times slower: give "
-                          f"it more, or remove {folder} to begin again", stacklevel=2)  # fmt: skip
+                          f"bits depend on their number. On fewer cores ({cores}) it can be many times slower: give "
+                          f"it more cores, or remove {folder} to begin again", stacklevel=2)  # fmt: skip
     own_origin = origin()
     burst = BURST[trainer.device.type]
     first_iteration = kept = trainer.iteration  # kept: iteration of the newest checkpoint

@@ -65,7 +65,7 @@ class _Lenient:
 def make_console(**settings) -> Console:
     """Make a console that prints texts and tables as they are: without markup, and without added line breaks.
 
-    Tables are as wide as the terminal; where there is none and COLUMNS is not set, WIDE.
+    Tables are as wide as the terminal or COLUMNS; without either, they have WIDE characters.
     Standard output replaces unprintable characters from now on. ``settings`` are rich's own, such as ``stderr``; text
     for a stderr that cannot be written to is dropped, because the work goes on.
     """

@@ -37,7 +37,7 @@ from resnet.data import DataError
 from resnet.device import find_device
 from resnet.run import Run
 
-_MEASURING_SECONDS = 60.0  # after the time is over, to measure final networks
+MEASURING_SECONDS = 60.0  # after the time is over, to measure final networks
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,11 @@ class _Launch:
         return rows
 
     def _label(self, run: Run) -> str:
-        return self._rows[run][1].label if run in self._rows else "needed by others"
+        """Name the run's row, after its table if there are several."""
+        if run not in self._rows:
+            return "needed by others"
+        table, row = self._rows[run]
+        return row.label if len({one.experiment for one in self.wanted}) == 1 else f"{table}, {row.label}"
 
     def _plan_time(self, missing: list[Run]) -> tuple[Plan, Options]:
         """Plan the launch's minutes and print the plan; returns it with the launcher's options."""
@@ -277,7 +281,7 @@ class _Launch:
                 continue
             if measuring:
                 # The device of a cluster's jobs may not be here.
-                device, until = self.flags.device or find_device(), budget.until + _MEASURING_SECONDS
+                device, until = self.flags.device or find_device(), budget.until + MEASURING_SECONDS
                 with self.console.status("measuring the final networks"):
                     # A sweep is not to know the test errors.
                     measures = [] if variant.sweep else [EXACT_ERRORS.make_missing, experiment.measure]

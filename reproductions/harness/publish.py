@@ -335,7 +335,7 @@ def _differences(committed: Path, fresh: Path) -> list[str]:
 
 
 def _content(path: Path) -> bytes | None:
-    """Read a file's content, decompressed because compressed bytes differ between machines; None if it is damaged."""
+    """Read a file's content, decompressed because compressed bytes may differ elsewhere; None if it is damaged."""
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error):

@@ -190,7 +190,7 @@ def _kinds(kind) -> tuple:
 
 
 def segments(record: dict) -> list[dict]:
-    """Return the parts of a run's training; a record of an older schema has one part, from its last start."""
+    """Return the parts of a run's training; a record of an older schema has one part, with its last origin."""
     if "segments" in record:
         return record["segments"]
     timing = record["timing"]  # the first schema knew neither packs nor several processes

@@ -135,7 +135,7 @@ class Standing:
 
     @property
     def judged_by(self) -> tuple[str, list[float]]:
-        """The metric to show, by its words, and its values so far in percent, where the loss was finite."""
+        """Name of the metric to show, and its values so far in percent, where the loss was finite."""
         names = {"validation_error": "validation error"} | JUDGED_BY
         name = next((name for name in names if any(name in point for point in self.curve)), "test_error")
         found = [point.get(name) for point in self.curve]

@@ -178,7 +178,7 @@ def evaluate(options: EvaluationOptions, console: Console) -> str:
     ]
     if trained and (name, recipe.image_size) != (trained["data"], size):  # the record is about another test
         checkpoint = replace(checkpoint, record=None)
-    return "\n".join([*lines, "", _table(checkpoint, name, errors, seconds, len(dataset.test))])
+    return "\n".join([*lines, "", errors_table(checkpoint, name, errors, seconds, len(dataset.test))])
 
 
 def find_checkpoint(options: EvaluationOptions) -> Checkpoint:
@@ -243,7 +243,7 @@ def _load(name: str, directory: Path, checkpoint: Checkpoint, outputs: int) -> F
     return dataset
 
 
-def _table(checkpoint: Checkpoint, data: str, errors: dict, seconds: dict, images: int) -> str:
+def errors_table(checkpoint: Checkpoint, data: str, errors: dict, seconds: dict, images: int) -> str:
     """Return a table of the errors by test beside the recorded and the reported ones, with notes on the sources."""
     published = {test: [_reported(checkpoint, data, metric) for metric in _metrics(test)] for test in errors}
     sources = dict.fromkeys(n.source for numbers in published.values() for n in numbers if n)

@@ -54,12 +54,12 @@ class Net:
 
     @cached_property
     def in_order(self) -> list[list[float]]:
-        """For each layer, its standard deviation in each seed's net."""
+        """Standard deviations in each seed's net, by layer."""
         return [list(layer) for layer in zip(*(own["std"] for own in self.responses))]
 
     @cached_property
     def by_size(self) -> list[list[float]]:
-        """For each rank by size, largest first, the standard deviation in each seed's net."""
+        """Standard deviations in each seed's net, by rank, largest first."""
         return [list(rank) for rank in zip(*(sorted(own["std"], reverse=True) for own in self.responses))]
 
 
@@ -205,7 +205,7 @@ class Comparison:
 
     @property
     def statement(self) -> str:
-        """Statement on the first net's responses being smaller, by the interval of the difference.
+        """Statement on whether the first net's responses are smaller, by the interval of the difference.
 
         Only the paper profile gives a "yes".
         """

@@ -142,10 +142,10 @@ def headline(effects: list[Effect]) -> Headline:
 
 
 def effects_forest(effects: list[Effect], variant: Variant) -> Figure | None:
-    """Every effect as a line: each pair of seeds as a dot, the mean with its corrected interval. None without pairs."""
+    """Draw every effect as a line: pairs of seeds as dots, the mean with its corrected interval. None without pairs."""
     shown = [effect for effect in by_size(effects) if effect.differences]
     if not shown:
         return None
     lines = [Line(effect.change, effect.net, effect.differences, effect.interval(count(effects))) for effect in shown]
-    meaning = "test error, points above that of the default"
+    meaning = "test error, points above the default"
     return forest(lines, meaning, "95 % interval, corrected", variant)

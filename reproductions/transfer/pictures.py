@@ -36,10 +36,11 @@ def _measure(model: nn.Module, data: Data, run: Run) -> dict:
     model.eval()
     batches = data.tests(run.task, first=SHOWN)
     pairs = [pair for batch in batches for pair in zip(batch.scenes, model.predict(batch))]
-    return {"shown": [_picture(run.task.name, *pair) for pair in pairs]}
+    return {"shown": [make_picture(run.task.name, *pair) for pair in pairs]}
 
 
-def _picture(task: str, scene, found) -> dict:
+def make_picture(task: str, scene, found) -> dict:
+    """Pack a test image, at most LONGEST pixels long, with its true and found masks or boxes, as texts and numbers."""
     pixels = scene.pixels.cpu().numpy()
     scale = min(1.0, LONGEST / max(pixels.shape[:2]))
     size = tuple(max(1, round(scale * side)) for side in pixels.shape[1::-1])
@@ -68,7 +69,8 @@ def _packed(image: Image.Image) -> str:
     return base64.b64encode(content.getvalue()).decode()
 
 
-def _unpacked(text: str) -> np.ndarray:
+def unpack(text: str) -> np.ndarray:
+    """Decode a packed image (H, W, 3) or mask (H, W)."""
     with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as image:
         return np.asarray(image)
 
@@ -77,7 +79,7 @@ def _problem(content: dict, record: dict) -> str | None:
     try:
         for picture in content["shown"]:
             texts = [picture[name] for name in ("image", "true", "found") if isinstance(picture[name], str)]
-            if len({_unpacked(text).shape[:2] for text in texts}) != 1:
+            if len({unpack(text).shape[:2] for text in texts}) != 1:
                 return "a mask has another size than its image"
             boxes = [each for name in ("true", "found") if isinstance(picture[name], list) for each in picture[name]]
             if any(len(each) != 6 for each in boxes):
@@ -125,7 +127,7 @@ def figure(results: Sequence[RowResult], variant: Variant, out) -> Figure | None
     grid = drawn.subplots(lines, len(columns), squeeze=False)
     for column, (label, pictures) in enumerate(columns.items()):
         for line in range(lines):
-            axis, image = grid[line][column], _unpacked(first["shown"][line]["image"])
+            axis, image = grid[line][column], unpack(first["shown"][line]["image"])
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
             axis.imshow(image)
@@ -143,7 +145,7 @@ def figure(results: Sequence[RowResult], variant: Variant, out) -> Figure | None
 def _draw(axis: Axes, content: str | list, data: str) -> None:
     """Draw a mask's classes in colours, or boxes with the names of their classes."""
     if isinstance(content, str):
-        mask = _unpacked(content)
+        mask = unpack(content)
         shown = np.zeros((*mask.shape, 4))
         for label in set(np.unique(mask).tolist()) - {IGNORED} - ({0} if "canvas" in data else set()):
             shown[mask == label] = (*_colour(label), 0.65)

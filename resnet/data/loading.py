@@ -1,5 +1,6 @@
 """Data loader: worker processes do tasks, such as reading images, ahead of time and deliver the results in order."""
 
+import atexit
 import gc
 import multiprocessing
 import os
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from multiprocessing.queues import Queue
-from multiprocessing.util import Finalize
+from multiprocessing.util import Finalize, _run_finalizers
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -22,6 +23,10 @@ from resnet.device import no_garbage_collection
 
 PREFETCH = 4  # pieces that each worker has ready or in progress
 WATCH_SECONDS = 0.5
+
+# Before PyTorch's function for the exit, after which it stops no worker: functions registered last run first. Programs
+# can have imported multiprocessing, which calls the finalizers too, before PyTorch.
+atexit.register(_run_finalizers, 100)
 
 # Signals that a scheduler or Ctrl-C sends to all processes of a job. Only the main process handles them.
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -65,7 +70,7 @@ class Loader:
         _convert_worker_errors()
         # A finalizer, because in a reference cycle the garbage collector may free the queues that tell workers to end
         # too early. For the same reason ``tasks`` must not refer to the owner of this loader. At exit it runs before
-        # those of the queues (10), and before multiprocessing sends workers SIGTERM, which they block, and waits.
+        # the queues' finalizers (10), and before multiprocessing sends workers SIGTERM, which they block, and waits.
         self._end = Finalize(self, self._results.clear, exitpriority=100)
 
     def __iter__(self) -> Iterator:

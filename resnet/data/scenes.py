@@ -212,7 +212,7 @@ def _read_boxes(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64), np.array(difficult, bool)
 
 
-def _read(part: Canvases | SceneFiles, index: int) -> Scene:
+def read_scene(part: Canvases | SceneFiles, index: int) -> Scene:
     """Return a scene. Raises DataError for a file that can't be read."""
     if isinstance(part, Canvases):
         there = part.labels[index] > 0
@@ -252,9 +252,9 @@ class _ReadTraining:
         return [self._one(place) for place in places]
 
     def _one(self, place: _Place) -> Scene:
-        scene = _read(self.part, place.index)
+        scene = read_scene(self.part, place.index)
         if place.flip:
-            scene = _flipped(scene)
+            scene = flip(scene)
         if isinstance(self.task, Segmentation) and self.task.crop is not None:
             generator = seeded_generator(self.seed, "augmentation", place.iteration, place.row)
             scene = _cropped(scene, self.task, generator, self.augment)
@@ -269,14 +269,15 @@ class _ReadTests:
     task: Task
 
     def __call__(self, numbers: range) -> list[Scene]:
-        scenes = [_read(self.part, number) for number in numbers]
+        scenes = [read_scene(self.part, number) for number in numbers]
         if isinstance(self.task, Segmentation) and self.task.base is not None:
             sizes = [_size_with(scene.pixels, self.task.base) for scene in scenes]
             scenes = [s._replace(pixels=_resized(s.pixels, size)) for s, size in zip(scenes, sizes)]
         return scenes
 
 
-def _flipped(scene: Scene) -> Scene:
+def flip(scene: Scene) -> Scene:
+    """Mirror a scene: pixels, boxes and mask."""
     left, top, right, bottom = scene.boxes.T
     width = scene.pixels.shape[1]
     boxes = np.stack([width - right, top, width - left, bottom], axis=1)

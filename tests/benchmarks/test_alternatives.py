@@ -124,7 +124,7 @@ def test_a_kind_is_measured_in_a_process_of_its_own_and_its_failure_is_a_row():
 
 def test_a_child_that_takes_too_long_is_a_row_too():
     script = f"import time; print({alternatives.ROW + to_json(Measured('a', 'b', 1))!r}, flush=True); time.sleep(60)"
-    first, second = alternatives._rows_of("eager", [sys.executable, "-c", script], 2)
+    first, second = alternatives.rows_of("eager", [sys.executable, "-c", script], 2)
     assert first.name == "a" and second.failed == "not finished within 2 s"
 
 

@@ -82,9 +82,9 @@ def test_packs_that_will_not_fit_are_not_tried(data, monkeypatch):
     monkeypatch.setattr(packs.torch.cuda, "memory_reserved", lambda device: 3 * packs.GIB)
     monkeypatch.setattr(packs.torch.cuda, "mem_get_info", lambda device: (10 * packs.GIB, 20 * packs.GIB))
     cuda = torch.device("cuda", 0)
-    assert packs._no_room(cuda, packs.GIB, present=2, width=4) is None
-    assert packs._no_room(cuda, packs.GIB, present=2, width=16) == "needs about 14 GiB more, 10 GiB are free"
-    assert packs._no_room(cuda, packs.GIB, present=0, width=16) is None
+    assert packs.no_room(cuda, packs.GIB, present=2, width=4) is None
+    assert packs.no_room(cuda, packs.GIB, present=2, width=16) == "needs about 14 GiB more, 10 GiB are free"
+    assert packs.no_room(cuda, packs.GIB, present=0, width=16) is None
 
 
 def test_impossible_widths_are_refused(data):

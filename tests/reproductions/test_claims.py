@@ -31,7 +31,7 @@ RUNS = [Run("cifar_resnet8", TINY, "synthetic", seed) for seed in range(2)]
 
 @pytest.fixture
 def paths(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker, "_CLAIM_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "CLAIM_SECONDS", 0.0)
     return RunPaths(tmp_path, Path("data"))
 
 
@@ -156,10 +156,10 @@ def test_where_processes_can_not_be_looked_up_only_touching_counts(tmp_path, mon
 
 def test_the_start_of_a_process_is_the_kernels_number_and_no_part_of_the_clock(monkeypatch):
     fields = Path(f"/proc/{os.getpid()}/stat").read_text().rpartition(")")[2].split()
-    assert claims._start_of(os.getpid()) == fields[19]
-    assert claims._lives(os.getpid(), fields[19]) and not claims._lives(os.getpid(), str(int(fields[19]) + 500))
+    assert claims.start_of(os.getpid()) == fields[19]
+    assert claims.lives(os.getpid(), fields[19]) and not claims.lives(os.getpid(), str(int(fields[19]) + 500))
     for process, started in [(None, fields[19]), (os.getpid(), None), (os.getpid(), "x"), (2**22 + 1, fields[19])]:
-        assert not claims._lives(process, started)
+        assert not claims.lives(process, started)
 
 
 def test_of_many_that_want_a_run_at_the_same_moment_one_gets_it(tmp_path):
@@ -293,7 +293,7 @@ def test_a_run_that_got_nowhere_is_tried_again_without_neighbours(paths, monkeyp
             execute(runs, paths, lambda: False, execution=execution)
     assert not read_pool(paths.records).records, "all went down with it"
     monkeypatch.setattr(worker, "training", watched)
-    monkeypatch.setattr(worker, "_CLAIM_SECONDS", 1e-4)
+    monkeypatch.setattr(worker, "CLAIM_SECONDS", 1e-4)
     assert execute(runs, paths, lambda: False, execution=execution) == Outcome({})
     assert {seed for seed, _ in companions} == {0, 1, 2} and not any(others for _, others in companions)
 
@@ -312,7 +312,7 @@ def short_of_memory(monkeypatch, is_short):
 
     monkeypatch.setattr(worker, "Pack", Crowd)
     monkeypatch.setattr(worker, "training", started)
-    monkeypatch.setattr(worker, "_CLAIM_SECONDS", 1e-4)
+    monkeypatch.setattr(worker, "CLAIM_SECONDS", 1e-4)
     return starts
 
 

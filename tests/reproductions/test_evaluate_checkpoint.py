@@ -193,7 +193,7 @@ SECONDS = dict.fromkeys(TESTS, 1.0)
 
 
 def table(architecture: Architecture, data: str = "imagenet") -> str:
-    return evaluate_checkpoint._table(Checkpoint({}, architecture, None), data, ERRORS, SECONDS, 50_000)
+    return evaluate_checkpoint.errors_table(Checkpoint({}, architecture, None), data, ERRORS, SECONDS, 50_000)
 
 
 def test_the_papers_numbers_stand_beside():

@@ -259,7 +259,7 @@ def thin(machine, monkeypatch):
 
     jobs = Jobs()
     machine(0)
-    monkeypatch.setattr(local, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(local, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(local, "_submit", jobs.submit)
     monkeypatch.setattr(local, "_result", lambda job: job.end(job))
     return jobs
@@ -472,7 +472,7 @@ def test_a_launch_that_ends_at_once_does_not_leave_its_jobs_behind(thin, paths, 
 
 
 def test_jobs_that_do_not_stop_are_not_waited_for_for_long(thin, paths, stop, monkeypatch):
-    monkeypatch.setattr(local, "_DISMISS_SECONDS", 0.1)
+    monkeypatch.setattr(local, "DISMISS_SECONDS", 0.1)
     display = Watcher(4)
     display.poll = lambda *arguments: 1 / 0
     with pytest.raises(ZeroDivisionError):
@@ -631,8 +631,8 @@ def cluster(monkeypatch, tmp_path):
     monkeypatch.setattr(slurm.queue, "jobs", fake.jobs)
     monkeypatch.setattr(slurm.queue, "ending", lambda job: f"TIMEOUT of {job}")
     monkeypatch.setattr(slurm, "take", lambda folder, plugins: folder / "the copy")
-    monkeypatch.setattr(slurm, "_POLL_SECONDS", 0.0)
-    monkeypatch.setattr(slurm, "_QUEUE_SECONDS", 0.0)
+    monkeypatch.setattr(slurm, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.0)
     return fake
 
 

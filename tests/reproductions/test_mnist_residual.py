@@ -202,7 +202,7 @@ def test_the_mean_losses_stand_beside_the_reported_ones_at_the_same_batches(tmp_
 
 def test_the_plot_has_both_curves_over_the_epochs_and_the_reported_errors(tmp_path):
     result = make_result(tmp_path, ACCURACIES, seeds=3)
-    lines = {epoch: mnist_residual._after(result, epoch, PAPER) for epoch in mnist_residual.SHOWN}
+    lines = {epoch: mnist_residual.after_epoch(result, epoch, PAPER) for epoch in mnist_residual.SHOWN}
     figure = errors_over_epochs(result, lines, PAPER)
     (axis,) = figure.axes
     curves = [line for line in axis.lines if len(line.get_xdata()) == 10]
@@ -222,7 +222,7 @@ def test_the_plot_has_both_curves_over_the_epochs_and_the_reported_errors(tmp_pa
 def test_there_is_no_plot_without_completed_runs_and_nothing_reported_on_other_profiles(tmp_path):
     assert errors_over_epochs(make_result(tmp_path / "none", []), {}, PAPER) is None
     result = make_result(tmp_path, ACCURACIES[:2], SHORT)
-    figure = errors_over_epochs(result, {1: mnist_residual._after(result, 1, SHORT)}, SHORT)
+    figure = errors_over_epochs(result, {1: mnist_residual.after_epoch(result, 1, SHORT)}, SHORT)
     assert not figure.axes[0].patches
     assert figure.get_suptitle().startswith("MNIST · short profile")
 

@@ -127,8 +127,8 @@ def test_a_program_that_never_ends_is_given_up_with_what_it_said(programs, monke
     programs(
         scontrol="echo 'cannot stat file /etc/slurm.conf, retrying' >&2; exec /bin/sleep 60", sacct="exec /bin/sleep 60"
     )
-    monkeypatch.setattr(queue, "_SECONDS", 0.5)
-    monkeypatch.setattr(queue, "_PING_SECONDS", 0.5)
+    monkeypatch.setattr(queue, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(queue, "PING_SECONDS", 0.5)
     with pytest.raises(ValueError, match="did not answer within .*; cannot stat file /etc/slurm.conf"):
         queue.check_reachable()
     assert queue.jobs(["1"]) is None and queue.ending("1") is None

@@ -37,8 +37,8 @@ LONG = Run("cifar_resnet8", Recipe(iterations=400, batch_size=8, milestones=(200
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(slurm, "_POLL_SECONDS", 0.3)
-    monkeypatch.setattr(slurm, "_QUEUE_SECONDS", 1.0)
+    monkeypatch.setattr(slurm, "POLL_SECONDS", 0.3)
+    monkeypatch.setattr(slurm, "QUEUE_SECONDS", 1.0)
 
 
 def launch(run, out, profile=TWO_NODES):

@@ -277,10 +277,10 @@ def test_pictures_are_measured_once_and_drawn_without_data(trained, monkeypatch)
 def test_a_pictures_masks_have_its_size_and_its_boxes_its_scale():
     pixels, mask = torch.zeros(300, 600, 3, dtype=torch.uint8), torch.ones(40, 80, dtype=torch.uint8)
     scene = SimpleNamespace(pixels=pixels, mask=mask, boxes=torch.tensor([[0, 0, 600, 150]]), labels=torch.tensor([3]))
-    picture = pictures._picture("segmentation", scene, mask.long())
-    assert {pictures._unpacked(text).shape[:2] for text in picture.values()} == {(96, 192)}
+    picture = pictures.make_picture("segmentation", scene, mask.long())
+    assert {pictures.unpack(text).shape[:2] for text in picture.values()} == {(96, 192)}
     found = Detections(np.array([[0, 0, 6, 3], [0, 0, 60, 30]]), np.array([5, 4]), np.array([0.1, 0.3]))
-    picture = pictures._picture("detection", scene, found)
+    picture = pictures.make_picture("detection", scene, found)
     assert picture["true"] == [[3, 0, 0, 192, 48, ""]], "in the picture's scale"
     assert picture["found"] == [[4, 0, 0, 19.2, 9.6, "30 %"]], "the surest, as many as there are objects"
 
@@ -378,7 +378,7 @@ def test_a_folder_in_the_official_layout_goes_through_the_papers_profile(
     """Real sizes of images (a shorter side of 600 or 520), torchvision's trunk and this suite's variant D."""
     expect(monkeypatch, 10, 2)
     make(tmp_path / "data", 10, 2)
-    monkeypatch.setattr(launch, "_MEASURING_SECONDS", 600)  # on a busy machine
+    monkeypatch.setattr(launch, "MEASURING_SECONDS", 600)  # on a busy machine
     settings = protocol.SETTINGS[f"{task} {data}"]
     brief = {"segmentation": {}, "detection": {"proposals": (50, 8, 50, 8), "regions": 8}}[task]
     recipe = replace(settings["paper"].recipe, iterations=2, batch_size=2, eval_interval=2, milestones=())

@@ -171,10 +171,10 @@ print(*(process.pid for process in multiprocessing.active_children()), flush=Tru
 """
 
 
-def start(code):
-    """A process with two workers in a group of their own; their process numbers."""
+def start(code, first=""):
+    """A process with two workers in a group of their own; their process numbers. ``first`` comes before all imports."""
     process = subprocess.Popen(
-        [sys.executable, "-c", PROCESS + textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-c", first + PROCESS + textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, start_new_session=True, cwd=ROOT,
     )  # fmt: skip
     return process, [int(number) for number in process.stdout.readline().split()]
@@ -228,8 +228,9 @@ def test_workers_do_not_outlive_a_killed_process():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["", "raise SystemExit(3)", "raise ValueError", "loader.itself = loader"])
-def test_a_process_ends_at_once_with_a_loader_still_open(end):
-    process, workers = start(end)
+@pytest.mark.parametrize("first", ["", "import multiprocessing.util"])
+def test_a_process_ends_at_once_with_a_loader_still_open(end, first):
+    process, workers = start(end, first)
     begin = time.perf_counter()
     process.communicate(timeout=20)
     assert time.perf_counter() - begin < 8  # each worker that is not heard of costs PyTorch 5 s

@@ -142,7 +142,7 @@ def test_another_source_than_the_runs_is_refused(package):
 
 
 def test_a_package_with_data_is_too_large(package, monkeypatch):
-    monkeypatch.setattr("resnet.plugins._MOST_MEGABYTES", 1)
+    monkeypatch.setattr("resnet.plugins.MOST_MEGABYTES", 1)
     (package / "images.bin").write_bytes(bytes(2**20))
     with pytest.raises(PluginError, match="has more than 1 MiB"):
         Plugin(f"{package.name}.one:Trick")

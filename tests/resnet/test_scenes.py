@@ -39,7 +39,7 @@ def test_boxes_of_voc(voc):
     assert (len(dataset.train), len(dataset.test), dataset.num_classes) == (8, 4, 21)
     years = [path.parent.parent.name for path in dataset.train.images]
     assert years == 4 * ["VOC2007"] + 4 * ["VOC2012"] and "test" in dataset.test.images[0].name
-    scene = scenes._read(dataset.test, 3)
+    scene = scenes.read_scene(dataset.test, 3)
     width, height = SIZES[3]
     assert scene.pixels.shape == (height, width, 3)
     assert scene.boxes.tolist() == [[0, 0, width // 2, height // 2], [width // 3 - 1, height // 3 - 1, width, height]]
@@ -49,7 +49,7 @@ def test_boxes_of_voc(voc):
 def test_masks_of_ade20k(ade20k):
     dataset = check("ade20k", ade20k)
     assert (len(dataset.train), len(dataset.test), dataset.num_classes) == (8, 4, 150)
-    scene = scenes._read(dataset.test, 1)
+    scene = scenes.read_scene(dataset.test, 1)
     width, height = SIZES[1]
     assert scene.mask.shape == (height, width)
     assert (scene.mask[0] == 1).all() and scene.mask[-1, 0] == IGNORED and scene.mask[-1, -1] == 149

@@ -145,11 +145,11 @@ def test_a_batch_depends_on_seed_and_step_alone_and_flips_all_that_is_known(canv
     other = data.batches(1, RECIPE, RCNN)(3)
     assert all(torch.equal(one, two) for one, two in zip(third.images, again.images))
     assert not all(torch.equal(one, two) for one, two in zip(third.images, other.images))
-    scene = scenes._read(data.dataset.train, 0)
-    flipped = scenes._flipped(scene)
+    scene = scenes.read_scene(data.dataset.train, 0)
+    flipped = scenes.flip(scene)
     for (left, top, right, bottom), label in zip(flipped.boxes.astype(int), flipped.labels):
         assert (flipped.mask[top + 1 : bottom - 1, left + 1 : right - 1] == label).all()
-    assert np.array_equal(scenes._flipped(flipped).boxes, scene.boxes)
+    assert np.array_equal(scenes.flip(flipped).boxes, scene.boxes)
 
 
 def test_images_are_normalised_as_the_classifiers_are(canvases):

@@ -20,7 +20,7 @@ import psutil
 
 from resnet.files import write_atomically
 
-STALE_SECONDS = 120.0  # an owner on another machine that was silent for so long is dead; NFS may hide a touch for 60
+STALE_SECONDS = 120.0  # an owner on another machine that was silent for this long is dead; NFS may hide a touch for 60
 _BEATS = 12  # touches in that time
 
 
@@ -103,7 +103,7 @@ def owned(folder: Path, stale_seconds: float = STALE_SECONDS) -> bool:
     if owner.get("released"):
         return False
     if owner.get("boot") is not None and _place(owner) == _place(_this_process()):
-        return _lives(owner.get("pid"), owner.get("started"))
+        return lives(owner.get("pid"), owner.get("started"))
     if owner.get("slurm_job") is not None and owner["slurm_job"] == _slurm_job():
         return False  # SLURM has one living process of a job: the other one was there before a requeue
     return silent < stale_seconds
@@ -137,7 +137,7 @@ def _slurm_job() -> str | None:
 
 
 def _this_process() -> dict:
-    return {**_machine(), "pid": os.getpid(), "started": _start_of(os.getpid())}
+    return {**_machine(), "pid": os.getpid(), "started": start_of(os.getpid())}
 
 
 def _place(owner: dict) -> tuple:
@@ -156,7 +156,7 @@ def _machine() -> dict:
     return {"host": socket.gethostname(), "boot": boot, "processes": processes}
 
 
-def _start_of(process: int) -> str | None:
+def start_of(process: int) -> str | None:
     """Return the start of a living process, in hundredths of a second after the machine's; None without one.
 
     As a difference it does not depend on the clock, which may be set anew. On Linux it is the kernel's own number.
@@ -169,8 +169,8 @@ def _start_of(process: int) -> str | None:
         return None
 
 
-def _lives(process, started) -> bool:
+def lives(process, started) -> bool:
     """Return whether a process with this number and start lives, to a second, because clocks are set."""
-    if not isinstance(process, int) or not str(started).isdigit() or (found := _start_of(process)) is None:
+    if not isinstance(process, int) or not str(started).isdigit() or (found := start_of(process)) is None:
         return False
     return abs(int(found) - int(started)) <= 100

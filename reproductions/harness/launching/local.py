@@ -26,8 +26,8 @@ from reproductions.harness.launching.worker import ExecutionOptions, Outcome
 from resnet.run import Run
 
 _MONTH_MINUTES = 30 * 24 * 60  # submitit wants a time limit; a local job has none
-_POLL_SECONDS = 0.5
-_DISMISS_SECONDS = 3.0  # enough for jobs to start, stop at a checkpoint and end
+POLL_SECONDS = 0.5
+DISMISS_SECONDS = 3.0  # enough for jobs to start, stop at a checkpoint and end
 _FALSE_STARTS = 3  # jobs in a row that died before they began a run: the slot is of no use
 _LOG_LINES = 20  # shown of a job that died
 
@@ -47,7 +47,7 @@ def launch(runs: list[Run], paths: RunPaths, display: Display, options: Options)
             while queue.running or (queue.usable and not stop_requested() and queue.unfinished()):
                 if not stop_requested():
                     queue.begin()
-                time.sleep(_POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
                 display.poll(paths, runs)
                 queue.collect()
                 if stop_requested():  # again and again: a job that is just starting may miss the first
@@ -141,10 +141,10 @@ class _Queue:
 
     def dismiss(self) -> None:
         """Ask the jobs to stop for a moment, and leave the slower ones running."""
-        end = time.monotonic() + _DISMISS_SECONDS
+        end = time.monotonic() + DISMISS_SECONDS
         while self.running and time.monotonic() < end:
             self.ask_to_stop()
-            time.sleep(_POLL_SECONDS / 5)
+            time.sleep(POLL_SECONDS / 5)
             self.collect()
 
     def _owned(self, run: Run) -> bool:

@@ -22,7 +22,7 @@ class Display:
     """Progress of the runs of a launch; a context manager.
 
     An in-process launcher calls :meth:`update`, one that starts processes :meth:`poll`. ``say`` prints a line without
-    disturbing the bars. A ``tracker`` follows the runs' curves meanwhile. ``names``: of runs; else their models'.
+    disturbing the bars. A ``tracker`` follows the runs' curves meanwhile. ``names``: of runs.
     """
 
     def __init__(

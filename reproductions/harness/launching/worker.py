@@ -42,7 +42,7 @@ from resnet.trainer import Trainer
 from resnet.training import Interrupted, training
 from resnet.weights import WeightsError
 
-_CLAIM_SECONDS = 1.0  # between two looks at runs that other processes train
+CLAIM_SECONDS = 1.0  # between two looks at runs that other processes train
 
 
 ROLE_NAMES = {"teacher": "teacher", "pretrained": "pre-training"}  # in messages, what a run is to one that needs it
@@ -132,7 +132,7 @@ class _Worker:
     def work(self) -> Outcome:
         self.pack.train(self._begin)
         while self.waiting and self.execution.wait and not self.stop_requested():
-            time.sleep(_CLAIM_SECONDS)
+            time.sleep(CLAIM_SECONDS)
             self.pack.train(self._begin)
         if self.waiting and self.stop_requested():
             self.interrupted = self.interrupted or "stopped between two runs"
@@ -155,7 +155,7 @@ class _Worker:
         if time.monotonic() < self._next_look or self.interrupted or self.stop_requested():
             return None
         if self._alone is not None and self._is_suspected(self._alone):
-            self._next_look = time.monotonic() + _CLAIM_SECONDS
+            self._next_look = time.monotonic() + CLAIM_SECONDS
             return None
         self._alone = None
         self.waiting = deque(sorted(self.waiting, key=lambda run: self.execution.budget.rank(run, self.pack.size)))
@@ -181,7 +181,7 @@ class _Worker:
             elif (begun := self._note_start(run, claimed)) is not None:
                 self._alone = run if suspected else None
                 return begun
-        self._next_look = time.monotonic() + _CLAIM_SECONDS
+        self._next_look = time.monotonic() + CLAIM_SECONDS
         return None
 
     def _needs_missing(self, run: Run) -> dict[str, Run]:

@@ -1,1 +1,1 @@
-"""From records to tables and plots: reads records only, needs no GPU and takes seconds."""
+"""Tables and plots from records; making them needs no GPU and takes seconds."""

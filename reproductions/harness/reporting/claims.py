@@ -122,7 +122,7 @@ class Finding:
 
     @property
     def statement(self) -> str:
-        """Shown, contradicted, not shown or not yet run, with the name of a profile that is not the paper's."""
+        """Shown, contradicted, not resolvable, not shown or not yet run; with the profile's name unless it is paper."""
         said = self._said
         return said if self.variant.profile == "paper" else f"{said}, in the {self.variant.profile} profile"
 
@@ -143,7 +143,7 @@ def seeds_text(effect: float | None, sigma: float | None, comparisons: int, weig
 
 
 def judge(claims: Sequence[Claim], results: Sequence[RowResult], variant: Variant) -> list[Finding]:
-    """Test all claims together by the runs of the results."""
+    """Test all claims together with the runs of the results."""
     by_key = {result.row.key: result for result in results}
     sigmas = {
         metric: intervals.pooled_std([final_values(result.records, metric) for result in results])
@@ -156,7 +156,7 @@ def judge(claims: Sequence[Claim], results: Sequence[RowResult], variant: Varian
 
 
 def claims_section(findings: list[Finding], note: str = "") -> str:
-    """Return a section with a table of the claims and their power; ``note`` explains contrasts."""
+    """Return a section with a table of the claims, their tests and power; ``note`` explains contrasts."""
     if not findings:
         return ""
     seeds, comparisons = max(result.seeds for f in findings for result in f.results), len(findings)
@@ -178,19 +178,19 @@ def claims_section(findings: list[Finding], note: str = "") -> str:
         f"points that is above 0 if the claim holds{note}. Welch's two-sided t-test with Welch–Satterthwaite degrees "
         f"of freedom, from {intervals.FEWEST} runs of each net on; intervals and p-values are corrected for "
         f"{counted(comparisons, 'claim')} (Bonferroni). “Shown”: the interval lies above 0; “contradicted”: below.\n"
-        + power_note(spread, reported=any(f.reported for f in findings))
+        + power_note(spread, f"{seeds} seeds", reported=any(f.reported for f in findings))
     )
 
 
-def power_note(spread: str, of: str = "records, pooled over the rows", reported: bool = True) -> str:
-    """Explain the columns about power; ``spread`` gives the standard deviations behind them, ``of`` their samples."""
+def power_note(spread: str, n: str, of: str = "records, pooled over the rows", reported: bool = True) -> str:
+    """Explain the columns about power with ``n``; ``spread`` gives their standard deviations, ``of`` the samples."""
     if not spread:
         return ""
     return (
-        f"\nThe smallest effect that these seeds find with a probability of {100 * intervals.POWER:.0f} %"
-        f"{', and the number of seeds that find the reported effect so, are' if reported else ' is'} computed "
+        f"\nThe smallest effect that {n} find with a probability of {100 * intervals.POWER:.0f} %"
+        f"{', and the number that finds the reported effect with it, are' if reported else ' is'} computed "
         f"for normal errors with the standard deviation of the {of}: {spread}. A smaller effect is not "
-        "resolvable with these seeds, which does not say that there is none.\n"
+        f"resolvable with {n}, which does not say that there is none.\n"
     )
 
 

@@ -85,7 +85,7 @@ class Step:
 
     @property
     def changes_nothing(self) -> bool:
-        """Both rows consist of the same runs."""
+        """True if both rows are the same runs."""
         return share_runs(self.row.records, self.before.records)
 
 
@@ -118,9 +118,10 @@ def statement(
     """Compare the paired differences with the paper's (the first, where several sources report one) in a few words.
 
     With the 95 % interval corrected for all ``comparisons``, return ``agreement`` if it excludes 0 on the paper's side,
-    "reversed" if it excludes 0 on the other side, and "not shown" if it includes 0; then "not resolvable" if this
-    number of pairs, with the standard deviation ``sigma``, would seldom find the reported difference. A reported
-    difference that is not larger than the noise has no direction to be confirmed. None where the paper has no number.
+    "reversed" if it excludes 0 on the other side, and "not shown" if it includes 0; or, in that case, "not resolvable"
+    if this number of pairs, with the standard deviation ``sigma``, would seldom find the reported difference. A
+    reported difference that is not larger than the noise has no direction to be confirmed. None where the paper has no
+    number.
     """
     if not step.reported:
         return None
@@ -141,7 +142,7 @@ def statement(
 
 
 def count_steps(steps: list[Step]) -> int:
-    """Count the comparisons: all steps except between rows of the same runs."""
+    """Count the comparisons: all steps but the ones between identical rows."""
     return max(1, sum(not step.changes_nothing for step in steps))
 
 
@@ -206,7 +207,9 @@ def steps_section(
                 seeds_text(value, sigma, comparisons, (1,)) for value, sigma in zip(first, own)
             ]
             spread = " and ".join(f"{number(sigma)} ({METRICS[metric]})" for metric, sigma in sigmas.items() if sigma)
-            note += f"\n{power_note(spread, 'differences of pairs, pooled over the steps')}".rstrip("\n")
+            note += f"\n{power_note(spread, f'{seeds} pairs', 'differences of pairs, pooled over the steps')}".rstrip(
+                "\n"
+            )
     return f"## {heading}\n\n{markdown_table(columns)}\n{note}\n"
 
 
@@ -281,7 +284,7 @@ class Verdict:
 
 
 def verdict(sample: list[float], target: Reported | None, variant: Variant) -> Verdict | None:
-    """Compare a reported number with the runs: as one further run, or as mean ± std of n where the paper gives that.
+    """Compare a reported number with the runs: as the mean of one or n further runs, or as mean ± std of n.
 
     None outside the paper profile, without a number to compare with, and with too few completed runs.
     """

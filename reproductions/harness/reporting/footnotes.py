@@ -29,19 +29,19 @@ def command(experiment: Experiment, variant: Variant, results: list[RowResult]) 
     """Return the command that makes the files of these results again."""
     if is_published(results):
         return "make report"
-    # Of a sweep, the results are those of the rows that were chosen.
+    # The results of a sweep are the rows that were chosen.
     keys = dict.fromkeys(result.row.own_key for result in results if variant.sweep)
     return experiment.command(variant, max(result.seeds for result in results), [*keys])
 
 
 def all_records(results: list[RowResult]) -> list[dict]:
-    """Return every record that the results are made from once, with teachers' records."""
+    """Return once each record that the results are made from, teachers' included."""
     teachers = [result.teacher for result in results if result.teacher]
     return _once(teachers + [record for result in results for record in result.records])
 
 
 def published_records(results: list[RowResult]) -> list[dict]:
-    """Return every published record that the results are compared with once."""
+    """Return once each published record that the results are compared with."""
     return _once([record for result in results for record in result.published or []])
 
 
@@ -231,7 +231,7 @@ def code_note(records: list[dict], published: bool) -> str:
 
 
 def _source(record: dict, published: bool) -> tuple[str, str]:
-    """Return the commits of a record's or measurement's code in order of time, and the doubts about them."""
+    """Return the commits of a record's or measurement's code in order of time, and whether they are that code."""
     codes = [segment["code"] for segment in record.get("segments", [record])]
     commits = [f"commit {code['commit'][:10]}" if code and code["commit"] else "unknown commit" for code in codes]
     modified = record["code"]["modified"]

@@ -134,7 +134,7 @@ def final_values(records: list[dict], metric: str = "test_error") -> list[float]
 
 
 def best_values(records: list[dict], metric: str = "test_error") -> list[float]:
-    """Return the values at each run's lowest test error, which is a selection on the test set."""
+    """Return the values at each run's best evaluation, which is a selection on the test set."""
     return [measured(record["best"], metric) for record in completed(records)]
 
 
@@ -194,7 +194,7 @@ def read_frame(records: str | Path, curves: bool = False) -> pandas.DataFrame:
 
 
 def runs_frame(pool: Pool) -> pandas.DataFrame:
-    """Return a frame with one line per run, ordered by row. An absent number is NaN."""
+    """Return a frame with one line per run, the runs of a row side by side. An absent number is NaN."""
     import pandas
 
     return pandas.DataFrame([_run_line(record, pool) for record in _in_order(pool)])

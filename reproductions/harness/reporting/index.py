@@ -26,7 +26,7 @@ How to read the tables:
   the paper reports mean ± std of several runs. "Not contradicted (± 0.54)" does not say that the two are equal: within
   that half-width of the interval no number would be contradicted.
 - Intervals and p-values of several claims, steps or comparisons in one table are corrected for their number. A
-  difference that these seeds would seldom find is "not resolvable", which does not say that there is none.
+  difference that a table's seeds would seldom find is "not resolvable", which does not say that there is none.
 - Differences are in percentage points. Hours are the runs' shares of their devices' time.
 - The notes below a table name its data, hardware, code and records. The numbers are in a CSV file beside the table.
 """

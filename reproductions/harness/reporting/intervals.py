@@ -91,7 +91,7 @@ def std(values: Sequence[float]) -> float | None:
 
 
 def corrected(comparisons: int) -> float:
-    """Return the level of each of several intervals with which all hold together at LEVEL (Bonferroni)."""
+    """Return the level for each of several intervals so that all together have LEVEL (Bonferroni)."""
     return 1 - (1 - LEVEL) / max(1, comparisons)
 
 
@@ -264,7 +264,7 @@ def smallest_effect(sigma: float, n: int, weights: Sequence[float] = (1, -1), al
 
 
 def seeds_for(effect: float, sigma: float, weights: Sequence[float] = (1, -1), alpha: float = 1 - LEVEL) -> int | None:
-    """Return the values per sample that find this contrast with probability POWER; None above MOST_SEEDS."""
+    """Return the number of values per sample that finds this contrast with probability POWER; None above MOST_SEEDS."""
     low, high = FEWEST - 1, MOST_SEEDS
     if power(effect, sigma, high, weights, alpha) < POWER:
         return None

@@ -45,7 +45,7 @@ from resnet.models.complexity import multiply_adds
 
 @dataclass(frozen=True)
 class Column:
-    """Column of a table: a cell for every row, the same as numbers for the CSV, and a footnote."""
+    """Column of a table: a cell for every row, numbers for the CSV, and a footnote; hidden if not ``shown``."""
 
     heading: str
     cells: list[str]
@@ -72,7 +72,7 @@ class Section:
 class Page:
     """Table of an experiment: columns to choose from, and the paths of its files below ``out``.
 
-    ``metric``: the table's own, one of METRICS, which columns show unless another one is named.
+    ``metric``: one of METRICS; columns show it unless another is named.
     """
 
     experiment: Experiment
@@ -180,7 +180,7 @@ class Page:
         return [self.published(metric), self.reproduced(metric), self.other_implementations(metric)]
 
     def published(self, metric: str | None = None) -> Column:
-        """Create the column of published values beside a user's; hidden for synthetic data, never published."""
+        """Create the column of published values beside a user's; hidden for synthetic data, which aren't."""
         metric = metric or self.metric
         records = [r.published or [] for r in self.results]
         cells = [sample(own, result.seeds, metric) for own, result in zip(records, self.results)]
@@ -488,7 +488,7 @@ def make_page(experiment: Experiment, variant: Variant, results: list[RowResult]
 
 @dataclass(frozen=True)
 class Headline:
-    """Line of the summary: a row, its reported and its reproduced number, and how the two compare."""
+    """Line of the index: a row, claim or comparison, what is reported and reproduced of it, and how the two compare."""
 
     row: str
     reported: str
@@ -497,7 +497,7 @@ class Headline:
 
 
 def of_fullest_row(page: Page) -> Headline:
-    """Choose the last row with a reported number and most completed runs; else the one with most runs."""
+    """Summarize the row with most completed runs, the last of equals; rows with a reported number come first."""
     metric, name = page.metric, METRICS[page.metric]
     filled = [result for result in page.results if final_values(result.records, metric)] or page.results
     compared = [result for result in filled if reported.target(result.row.reported, name)] or filled

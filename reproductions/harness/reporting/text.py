@@ -56,7 +56,7 @@ def sample(records: list[dict], seeds: int, metric: str = "test_error") -> str:
 
 
 def p_value(value: float | None) -> str:
-    """Format a p-value to three digits, or as ``< 0.001``; a dash for None."""
+    """Format a p-value to three decimals, or as ``< 0.001``; a dash for None."""
     return NONE if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

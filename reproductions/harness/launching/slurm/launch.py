@@ -32,8 +32,8 @@ from reproductions.harness.launching.worker import ExecutionOptions, Outcome
 from reproductions.harness.record_files import record_path
 from resnet.run import Run
 
-_POLL_SECONDS = 2.0
-_QUEUE_SECONDS = 15.0  # between two questions to SLURM
+POLL_SECONDS = 2.0
+QUEUE_SECONDS = 15.0  # between two questions to SLURM
 _NEVER = 10**6  # times out so often before submitit gives a job up
 _MARGIN_MINUTES = 3  # beyond a budget's minutes: for the start of a job, and for its last checkpoints
 # SLURM's signal would end a process that has not come as far as submitit's handler for it, and the job with it.
@@ -57,7 +57,7 @@ def launch(runs: list[Run], paths: RunPaths, display: Display, options: Options)
             if options.detach:
                 return Outcome({}, detached=_farewell(plan, paths, options))
             ended = _watch(plan, paths, display, stop_requested, options.budget)
-            # Jobs that this launch found may have been about to end, as those of a node that was lost.
+            # Jobs that this launch found may have been about to end, as on a node that was lost.
             if stop_requested() or all(plan[run].launch in own for run in ended):
                 break
     found = {}
@@ -105,15 +105,15 @@ def _watch(
     plan: dict[Run, Submission], paths: RunPaths, display: Display, stop_requested, budget: Budget
 ) -> dict[Run, str]:
     """Wait for the end of the runs; returns the runs without a job, with the last words of their jobs."""
-    next_question, silent = time.monotonic() + _QUEUE_SECONDS, 0
+    next_question, silent = time.monotonic() + QUEUE_SECONDS, 0
     while not stop_requested():
-        time.sleep(_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
         display.poll(paths, list(plan))
         remaining = [run for run, submission in plan.items() if unfinished([run], paths, submission.launch)]
         if not remaining:
             return {}
         if time.monotonic() >= next_question:
-            next_question = time.monotonic() + _QUEUE_SECONDS
+            next_question = time.monotonic() + QUEUE_SECONDS
             living = queue.jobs({job for run in remaining for job in plan[run].jobs})
             # Twice, because SLURM may not show a job for a moment, nor the file system its last file.
             silent = silent + 1 if living is not None and not living else 0
@@ -203,7 +203,7 @@ def _submit(
 def _one_at_a_time(paths: RunPaths):
     """Let one launch on a folder submit at a time."""
     while (turn := claim(submissions_folder(paths.out), paths.stale_seconds)) is None:
-        time.sleep(_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
     with turn:
         yield
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-_SECONDS = 20.0  # for one command; with a controller that does not answer, SLURM's own go on trying for longer
-_PING_SECONDS = 10.0
+ANSWER_SECONDS = 20.0  # for one command; with a controller that does not answer, SLURM's own go on trying for longer
+PING_SECONDS = 10.0
 _PROGRAMS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 _ID = re.compile(r"[1-9]\d{0,17}(_\d{1,9})?", re.ASCII)
 # sacct's rows of an array: 12_3 of an element, 12_[3-5,7%2] of those that never began.
@@ -102,7 +102,7 @@ def _ask(command: str, array: str, question: Callable[[], Any]) -> Any:
 
 def _ending_by_sacct(job_id: str) -> str | None:
     array, _, element = job_id.partition("_")
-    # All rows of the whole array: those of its elements that never began are only among them. The last one counts.
+    # All rows of the whole array: only they include elements that never began. The last one counts.
     command = ["sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", "--format=JobID,State,ExitCode"]
     found, output = None, _ask("sacct", array, lambda: _run([*command, f"--jobs={array}"]))
     for line in (output or "").splitlines():
@@ -153,14 +153,14 @@ class _Failure(Exception):
 
 
 def _ping() -> None:
-    output = _run(["scontrol", "ping"], _PING_SECONDS)
+    output = _run(["scontrol", "ping"], PING_SECONDS)
     if " UP" not in output.upper():  # "Slurmctld(primary) at login1 is UP"; one of several controllers is enough
         raise _Failure(_words(output))
 
 
 def _run(command: list[str], seconds: float | None = None) -> str:
     """Run a command and return its output."""
-    seconds = _SECONDS if seconds is None else seconds
+    seconds = ANSWER_SECONDS if seconds is None else seconds
     # Settings of the user's for the same commands, such as SQUEUE_STATES, would change what they answer.
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_", "SCANCEL_"))
