@@ -153,7 +153,8 @@ def test_notes_stand_on_published_tables_alone_and_a_wrong_one_fails_the_check(t
     results_of(tmp_path)
     pool, table = read_pool(tmp_path / "records"), (degradation.EXPERIMENT, Variant())
     note = Note("degradation", "plain20", "The mean is {mean:plain20}.")
-    monkeypatch.setattr(notes, "load", lambda: (note, Note("degradation", "plain56", "{mean:plain56} is left out.")))
+    lacking = ("plain56", "{mean:plain56} is left out."), ("plain20", "{difference:plain20:plain56} is left out.")
+    monkeypatch.setattr(notes, "load", lambda: (note, *(Note("degradation", *one) for one in lacking)))
     publish.write_published([table], tmp_path / "results", pool)
     text = (tmp_path / "results" / "tables" / "degradation.md").read_text()
     assert "## Notes\n\n- plain-20: The mean is 9.20.\n\n## Claims" in text and "left out" not in text
@@ -163,7 +164,7 @@ def test_notes_stand_on_published_tables_alone_and_a_wrong_one_fails_the_check(t
     assert "## Notes" not in (tmp_path / "own" / "tables" / "degradation.md").read_text()
     monkeypatch.setattr(notes, "load", lambda: (Note("degradation", "plain20", "{mean:plain9}"),))
     *_, problem = publish.check([table], tmp_path, tmp_path / "README.md")
-    assert problem.endswith("{mean:plain9} has no value: a wrong name, row or metric, or no runs")
+    assert problem.endswith("{mean:plain9} has no value: a wrong name, row or metric, or no number")
 
 
 def test_a_file_of_notes_that_is_damaged_is_named(tmp_path):

@@ -41,9 +41,17 @@ class Note:
                     return signed(means[0] - means[1])
                 return _FORMATS[name](by_key[key], final_values(by_key[key].records, further or metric), metric)
             except (KeyError, TypeError, IndexError) as error:
-                raise self.error(f"{match.group()} has no value: a wrong name, row or metric, or no runs") from error
+                raise self.error(f"{match.group()} has no value: a wrong name, row or metric, or no number") from error
 
         return " ".join(_PLACEHOLDER.sub(value, self.text).split())
+
+    @property
+    def rows(self) -> set[str]:
+        """Keys of the rows that the note names."""
+        found = [match.groups() for match in _PLACEHOLDER.finditer(self.text)]
+        return (
+            {self.row} | {key for _, key, _ in found} | {further for name, _, further in found if name == "difference"}
+        )
 
     def check(self) -> None:
         """Raise NoteError for a digit or a brace outside the placeholders."""
@@ -78,8 +86,9 @@ def load(path: Path = FILE) -> tuple[Note, ...]:
 
 
 def section(table: str, results: Sequence[RowResult], metric: str) -> str:
-    """Write the notes on the rows of a table that have runs, under a heading; nothing if there are none."""
-    have = {result.row.key: result.row.label for result in results if final_values(result.records, metric)}
-    own = [note for note in load() if note.table == table and note.row in have]
-    lines = "".join(f"- {have[note.row]}: {note.fill(results, metric)}\n" for note in own)
+    """Write a table's notes under a heading, without the ones that name a row without runs; nothing if none is left."""
+    lacking = {result.row.key for result in results if not final_values(result.records, metric)}
+    labels = {result.row.key: result.row.label for result in results}
+    own = [note for note in load() if note.table == table and not note.rows & lacking and note.row in labels]
+    lines = "".join(f"- {labels[note.row]}: {note.fill(results, metric)}\n" for note in own)
     return lines and f"## Notes\n\n{lines}"
