@@ -120,7 +120,7 @@ class _Launch:
                 return EXIT_REFUSED
             preflight.check_writable(self.paths.out)
             tracker = self._make_tracker()
-            note_tables(self.paths.out, [(one.experiment, one.variant) for one in self.wanted])
+            note_tables(self.paths.out, self._tables)
             preflight.check_data(plan.runs, self.paths, self.console)
             if plan.runs:
                 preflight.say_code(self.console)
@@ -151,13 +151,18 @@ class _Launch:
         return Tracker(self.flags.track, self.paths, groups, self.console.print)
 
     @cached_property
+    def _tables(self) -> list[tuple[Experiment, Variant]]:
+        """The tables of the wanted runs, each once, in their order."""
+        return list(dict.fromkeys((one.experiment, one.variant) for one in self.wanted))
+
+    @cached_property
     def _rows(self) -> dict[Run, tuple[str, Row]]:
         """The runs' first table, by its files' name, and row; runs that only others need are left out."""
         seeds, rows = {run.seed for run in self.runs}, dict[Run, tuple[str, Row]]()
-        for experiment, variant in dict.fromkeys((one.experiment, one.variant) for one in self.wanted):
+        for experiment, variant in self._tables:
             for row in (row for row in experiment.rows_of(variant) if not row.unfit):
-                place = f"{experiment.name}{variant.suffix}", row
-                rows = {variant.apply(row.run(seed)): place for seed in seeds} | rows
+                for seed in seeds:
+                    rows.setdefault(variant.apply(row.run(seed)), (f"{experiment.name}{variant.suffix}", row))
         return rows
 
     def _label(self, run: Run) -> str:
@@ -165,7 +170,7 @@ class _Launch:
         if run not in self._rows:
             return "needed by others"
         table, row = self._rows[run]
-        return row.label if len({one.experiment for one in self.wanted}) == 1 else f"{table}, {row.label}"
+        return row.label if len(self._tables) == 1 else f"{table}, {row.label}"
 
     def _plan_time(self, missing: list[Run]) -> tuple[Plan, Options]:
         """Plan the launch's minutes and print the plan; returns it with the launcher's options."""
@@ -215,12 +220,13 @@ class _Launch:
         known = {run: rates[work] for run in missing if (work := cost.work_of(run)) in rates}
         for run in self.runs:
             if run not in missing:
-                table.add_row(self._label(run), str(run), damaged[run].kind if run in damaged else "recorded", "", "")
+                cells = damaged[run].kind if run in damaged else "recorded", "", ""
             elif run in known:
                 speed, hours = known[run].images_per_second, known[run].hours(run)
-                table.add_row(self._label(run), str(run), "to be trained", f"{speed:,.0f}", f"{hours:.2f}")
+                cells = "to be trained", f"{speed:,.0f}", f"{hours:.2f}"
             else:
-                table.add_row(self._label(run), str(run), "to be trained", "not measured", "")
+                cells = "to be trained", "not measured", ""
+            table.add_row(self._label(run), str(run), *cells)
         console = make_console()
         console.print(table, crop=False)
         unit = "CPU" if self.flags.device is not None and self.flags.device.type == "cpu" else "GPU"

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from types import MappingProxyType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -22,7 +21,7 @@ class Display:
     """Progress of the runs of a launch; a context manager.
 
     An in-process launcher calls :meth:`update`, one that starts processes :meth:`poll`. ``say`` prints a line without
-    disturbing the bars. A ``tracker`` follows the runs' curves meanwhile. ``names``: of runs.
+    disturbing the bars. A ``tracker`` follows the runs' curves meanwhile. ``names``: of the runs.
     """
 
     def __init__(
@@ -30,9 +29,9 @@ class Display:
         total: int,
         console: Console | None = None,
         tracker: Tracker | None = None,
-        names: Mapping[Run, str] = MappingProxyType({}),
+        names: Mapping[Run, str] | None = None,
     ):
-        self.total, self.tracker, self._names = total, tracker, names
+        self.total, self.tracker, self._names = total, tracker, names or {}
         self.console = console or make_console(stderr=True)
         self._statuses: dict[Run, Status] = {}  # of the running ones
         self._finished: set[Run] = set()

@@ -49,9 +49,8 @@ class Note:
     def rows(self) -> set[str]:
         """Keys of the rows that the note names."""
         found = [match.groups() for match in _PLACEHOLDER.finditer(self.text)]
-        return (
-            {self.row} | {key for _, key, _ in found} | {further for name, _, further in found if name == "difference"}
-        )
+        compared = {further for name, _, further in found if name == "difference"}
+        return {self.row} | {key for _, key, _ in found} | compared
 
     def check(self) -> None:
         """Raise NoteError for a digit or a brace outside the placeholders."""
