@@ -205,7 +205,7 @@ def mean_losses(result: RowResult, numbers: dict[int, reported.Reported], varian
         return None
     figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [result.row.data])
     epoch, place = result.row.recipe.eval_interval, STEP_PLACES["with the step"]
-    draw_curve(axis, losses, place, epoch, most=len(losses.mean))
+    draw_curve(axis, losses, place, epoch, most=len(losses))
     (line,), (band,) = axis.lines, axis.collections
     name = named(f"mean over {result.row.recipe.loss_interval} batches", result.records)
     legend = {name: line, "lowest to highest seed": band}

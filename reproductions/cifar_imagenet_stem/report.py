@@ -163,7 +163,7 @@ def loss_curves(results: list[RowResult], variant: Variant) -> Figure | None:
 
     None if no run was completed.
     """
-    drawn = {i: loss for i, r in enumerate(results) if (loss := curve(r.records, "training_loss"))}
+    drawn = {i: loss for i, r in enumerate(results) if (loss := curve(r.records, "training_loss")) is not None}
     if not drawn:
         return None
     figure, (axis,) = make_figure(SINGLE, 2.1, [""], variant, [results[index].row.data for index in drawn])

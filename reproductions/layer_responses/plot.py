@@ -7,10 +7,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from reproductions.harness.experiment import Variant
-from reproductions.harness.reporting import intervals
 from reproductions.harness.reporting.curves import draw_curve
 from reproductions.harness.reporting.figure import DOUBLE, INK, legend_below, make_figure, styled
-from reproductions.harness.reporting.frame import Curve
 
 LAYERS_PLACES = (3, 1, 2, 4, 5)  # colours and markers of the nets of Figure 7, the plain ones first
 TITLES = {"in layer order": "3x3 layer, from the input on", "sorted by size": "3x3 layer, the largest first"}
@@ -33,15 +31,17 @@ def layer_responses(nets: list[Layers], variant: Variant, data: list[str]) -> Fi
     Plain nets are dashed; a band from the lowest to the highest seed surrounds the mean. A net without layers is not
     drawn; the others look as they would beside it. data: the names of the data sets, for the caption.
     """
+    import pandas  # it takes a second to load
+
     figure, axes = make_figure(DOUBLE, 2.3, [*TITLES], variant, data)
     legend: dict[str, object] = {}
     drawn = [(place, net) for place, net in zip(LAYERS_PLACES * len(nets), nets) if net.in_order]
     for axis, meaning, panel in zip(axes, TITLES.values(), ("in_order", "by_size")):
         for place, net in drawn:
-            layers = getattr(net, panel)
-            mean, low, high = [*map(intervals.mean, layers)], [*map(min, layers)], [*map(max, layers)]
-            draw_curve(axis, Curve([*range(1, len(layers) + 1)], mean, low, high), place, 1, net.plain, most=9)
-            legend[f"{net.label} (n = {len(layers[0])})"] = axis.lines[-1]
+            layers = pandas.DataFrame(getattr(net, panel))
+            over_seeds = layers.agg(["mean", "min", "max"], axis=1).set_axis(range(1, len(layers) + 1))
+            draw_curve(axis, over_seeds, place, 1, net.plain, most=9)
+            legend[f"{net.label} (n = {layers.shape[1]})"] = axis.lines[-1]
         axis.set(xlabel=meaning, xlim=(0, None))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_ylabel("standard deviation of response")

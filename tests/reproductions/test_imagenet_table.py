@@ -122,7 +122,7 @@ def test_further_tests_are_read_where_records_have_them():
     }
     assert frame.by_seed([record], "multi_scale_error") == {0: 19.0}
     assert frame.by_seed([record], "multi_scale_top5_error") == {0: 4.0}
-    assert frame.curve([record], "one_crop_error").mean[-1] == 24.0
+    assert frame.curve([record], "one_crop_error")["mean"].iloc[-1] == 24.0
 
 
 # --------------------------------------------------------------------------------------------------------------- page

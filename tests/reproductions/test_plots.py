@@ -5,6 +5,7 @@ from collections import Counter
 
 import matplotlib
 import numpy as np
+import pandas
 import pytest
 from fakes import make_record, make_results, with_validation, written_in
 from matplotlib.collections import PathCollection
@@ -39,7 +40,7 @@ from reproductions.harness.reporting.figure import (
     save,
     spread,
 )
-from reproductions.harness.reporting.frame import Curve, curve
+from reproductions.harness.reporting.frame import curve
 from reproductions.harness.reporting.intervals import Interval
 from reproductions.harness.reporting.page import make_page, write_report
 from reproductions.layer_responses import experiment as layer_responses
@@ -69,12 +70,12 @@ def test_letters_that_the_styles_font_lacks_are_drawn_in_one_that_has_them(resul
 def test_curve_is_mean_and_range_over_completed_runs(results):
     runs = results[3].records
     found = curve(runs, "test_error")
-    assert found.iterations == list(range(1_000, 64_001, 1_000))
-    assert (found.low[-1], found.high[-1]) == (7.0, 7.1)
-    assert found.mean[-1] == pytest.approx(7.05)
+    assert [*found.index] == list(range(1_000, 64_001, 1_000))
+    assert (found["min"].iloc[-1], found["max"].iloc[-1]) == (7.0, 7.1)
+    assert found["mean"].iloc[-1] == pytest.approx(7.05)
     tenth = [run["curve"][10]["test_error"] for run in runs if run["status"] == "completed"]
     assert len(tenth) == 2
-    assert (found.low[10], found.high[10]) == (min(tenth), max(tenth))
+    assert (found["min"].iloc[10], found["max"].iloc[10]) == (min(tenth), max(tenth))
     assert curve(results[4].records, "test_error") is None
 
 
@@ -192,8 +193,8 @@ def test_report_leaves_its_files_where_they_belong(tmp_path, experiment, tables,
     assert sorted(path for path in out.rglob("*") if path.is_file()) == sorted(written)
 
 
-def line(*values) -> Curve:
-    return Curve(list(range(len(values))), list(values), list(values), list(values))
+def line(*values) -> pandas.DataFrame:
+    return pandas.DataFrame({name: values for name in ("mean", "min", "max")})
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """Learning curves: errors and losses over the iterations or epochs."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,8 +25,11 @@ from reproductions.harness.reporting.figure import (
     spread,
     styled,
 )
-from reproductions.harness.reporting.frame import Curve, completed, curve
+from reproductions.harness.reporting.frame import completed, curve
 from resnet.data import TRAIN_IMAGES
+
+if TYPE_CHECKING:
+    import pandas  # loaded where a frame is made: it takes a second
 
 MARGIN = 1.02  # of the iterations, so that the last markers are whole
 THOUSANDS_FROM = 10_000  # iterations; longer runs have an axis in thousands
@@ -74,9 +80,10 @@ def learning_curves(
     return figure
 
 
-def errors_of(result: RowResult) -> list[Curve]:
+def errors_of(result: RowResult) -> list[pandas.DataFrame]:
     """Return a row's curves of the test error and of the training error; none without completed runs."""
-    return [found for metric in ("test_error", "training_error") if (found := curve(result.records, metric))]
+    found = [curve(result.records, metric) for metric in ("test_error", "training_error")]
+    return [values for values in found if values is not None]
 
 
 def draw_curves(axis: Axes, result: RowResult, index: int, unit: float) -> None:
@@ -85,17 +92,19 @@ def draw_curves(axis: Axes, result: RowResult, index: int, unit: float) -> None:
         draw_curve(axis, values, index, unit, dashed)
 
 
-def draw_curve(axis: Axes, values: Curve, index: int, unit: float, dashed: bool = False, most: int = 8) -> None:
-    """Draw a curve of means with the band from the lowest to the highest seed and about ``most`` markers."""
+def draw_curve(
+    axis: Axes, values: pandas.DataFrame, index: int, unit: float, dashed: bool = False, most: int = 8
+) -> None:
+    """Draw a curve's mean, with the band from min to max and about ``most`` markers, over its index."""
     colour, marker = look(index)
-    x = [iteration / unit for iteration in values.iterations]
+    x = values.index / unit
     step = max(1, math.ceil(len(x) / most))
     axis.plot(
-        x, values.mean, color=colour, linewidth=0.8 if dashed else 1.3, linestyle=DASHES if dashed else "-",
+        x, values["mean"], color=colour, linewidth=0.8 if dashed else 1.3, linestyle=DASHES if dashed else "-",
         marker=marker, markevery=(index % step, step), markerfacecolor="white" if dashed else colour,
         zorder=2 if dashed else 3,
     )  # fmt: skip
-    axis.fill_between(x, values.low, values.high, color=colour, alpha=0.18, linewidth=0, zorder=1)
+    axis.fill_between(x, values["min"], values["max"], color=colour, alpha=0.18, linewidth=0, zorder=1)
 
 
 def mark_drops(axis: Axes, places: Iterable[float]) -> None:
@@ -115,7 +124,7 @@ def _label_ends(axis: Axes, panel: dict[int, RowResult]) -> None:
     if max(len(result.row.label) for result in panel.values()) > LONGEST:
         return
     bottom, top = axis.get_ylim()
-    ends = [curve(result.records, "test_error").mean[-1] for result in panel.values()]
+    ends = [curve(result.records, "test_error")["mean"].iloc[-1] for result in panel.values()]
     fractions = [min(1.0, (end - bottom) / (top - bottom)) for end in ends]
     for (place, result), fraction, height in zip(panel.items(), fractions, spread(fractions, gap=0.085)):
         colour, _ = look(place)
@@ -131,8 +140,8 @@ def limits(results: Iterable[RowResult]) -> tuple[float, float]:
     more than a quarter would be empty.
     """
     curves = [found for result in results for found in errors_of(result)]
-    values = sorted(value for found in curves for value in found.high)
-    low, high, last = min(min(found.low) for found in curves), values[-1], max(found.high[-1] for found in curves)
+    values = sorted(value for found in curves for value in found["max"])
+    low, high, last = min(found["min"].min() for found in curves), values[-1], max(f["max"].iloc[-1] for f in curves)
     if high > 3 * last:
         high = max(values[int(0.9 * (len(values) - 1))], last)
     bottom = 0.0 if low < 0.25 * high else max(0.0, low - 0.06 * (high - low))

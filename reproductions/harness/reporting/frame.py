@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,49 +134,56 @@ def final_values(records: list[dict], metric: str = "test_error") -> list[float]
     return [at_the_end(record, metric) for record in completed(records)]
 
 
+def at_the_best(record: dict, metric: str) -> float:
+    """Return the value of a metric at a completed run's best evaluation, which is a selection on the test set."""
+    return measured(record["best"], metric)
+
+
 def best_values(records: list[dict], metric: str = "test_error") -> list[float]:
-    """Return the values at each run's best evaluation, which is a selection on the test set."""
-    return [measured(record["best"], metric) for record in completed(records)]
+    """Return the values at the best evaluations of all completed runs."""
+    return [at_the_best(record, metric) for record in completed(records)]
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Error or accuracy over the iterations: mean, lowest and highest of the completed runs."""
+def aggregated(rows: Sequence[list[dict]], metric: str, value: Callable[[dict, str], float]) -> pandas.DataFrame:
+    """Return mean, std, and the ends ``low`` and ``high`` of the mean's 95 % t-interval, a line per row.
 
-    iterations: list[int]
-    mean: list[float]
-    low: list[float]
-    high: list[float]
+    They are over the completed runs of a row's records, of which ``value`` returns the metric; NaN of too few runs.
+    """
+    import pandas
+
+    def end(name: str) -> Callable[[pandas.Series], float]:
+        return lambda own: getattr(intervals.percent(intervals.mean_interval([*own])), name, math.nan)
+
+    lines = [(place, value(record, metric)) for place, records in enumerate(rows) for record in completed(records)]
+    grouped = pandas.DataFrame(lines, columns=["row", metric]).astype({metric: float}).groupby("row")[metric]
+    return grouped.agg(mean="mean", std="std", low=end("low"), high=end("high")).reindex(range(len(rows)))
 
 
-def mean_loss_curve(records: list[dict]) -> Curve | None:
+def mean_loss_curve(records: list[dict]) -> pandas.DataFrame | None:
     """Return the mean training loss over each of the recipe's loss intervals, at the end of the interval.
 
-    None without completed runs or a ``loss_interval``.
+    As :func:`curve` does; None without completed runs or a ``loss_interval``.
     """
-    losses = [
-        {
-            before + recipe["loss_interval"] * number: loss
-            for before, point in zip([0, *(point["iteration"] for point in record["curve"])], record["curve"])
-            for number, loss in enumerate(point["mean_losses"], start=1)
-        }
+    return _over_seeds(
+        (before + record["specification"]["recipe"]["loss_interval"] * number, loss)
         for record in completed(records)
-        if (recipe := record["specification"]["recipe"]).get("loss_interval")
-    ]
-    if not losses:
-        return None
-    together = [[own[iteration] for own in losses] for iteration in losses[0]]
-    return Curve([*losses[0]], [intervals.mean(p) for p in together], [*map(min, together)], [*map(max, together)])
+        for before, point in zip([0, *(point["iteration"] for point in record["curve"])], record["curve"])
+        for number, loss in enumerate(point.get("mean_losses", []), start=1)
+    )
 
 
-def curve(records: list[dict], metric: str) -> Curve | None:
-    """Return the learning curve of one row's completed runs; None if there are none."""
-    curves = [record["curve"] for record in completed(records)]
-    if not curves:
-        return None
-    points = [[measured(point, metric) for point in together] for together in zip(*curves, strict=True)]
-    iterations = [point["iteration"] for point in curves[0]]
-    return Curve(iterations, [intervals.mean(p) for p in points], [min(p) for p in points], [max(p) for p in points])
+def curve(records: list[dict], metric: str) -> pandas.DataFrame | None:
+    """Return the learning curve of one row's completed runs: their mean, min and max by iteration; None without any."""
+    return _over_seeds(
+        (point["iteration"], measured(point, metric)) for record in completed(records) for point in record["curve"]
+    )
+
+
+def _over_seeds(points: Iterable[tuple[int, float]]) -> pandas.DataFrame | None:
+    import pandas
+
+    table = pandas.DataFrame(points, columns=["iteration", "value"])
+    return None if table.empty else table.groupby("iteration")["value"].agg(["mean", "min", "max"])
 
 
 # ------------------------------------------------------------------------------------------------------------- frames

@@ -20,6 +20,9 @@ from reproductions.harness.reporting.frame import (
     ACCURACIES,
     HIGHER_IS_BETTER,
     METRICS,
+    aggregated,
+    at_the_best,
+    at_the_end,
     best_values,
     completed,
     csv_text,
@@ -153,7 +156,7 @@ class Page:
             "n": [len(completed(r.records)) for r in self.results],
             "seeds": [r.seeds for r in self.results],
             "diverged": [len(r.records) - len(completed(r.records)) for r in self.results],
-            **_sample_numbers(metric, [final_values(r.records, metric) for r in self.results]),
+            **_aggregates([r.records for r in self.results], metric),
         }
         cells = [sample(r.records, r.seeds, metric) for r in self.results]
         note = (
@@ -167,7 +170,7 @@ class Page:
         """Create the column of errors on held-out training images; hidden if it is empty or the table's own metric."""
         measured = [[record for record in r.records if "validation_error" in record["final"]] for r in self.results]
         cells = [mean_std(final_values(records, "validation_error")) or NONE for records in measured]
-        numbers = _sample_numbers("validation_error", [final_values(own, "validation_error") for own in measured])
+        numbers = _aggregates(measured, "validation_error")
         note = "Validation error: on the training images that were held out."
         shown = self.metric != "validation_error" and any(map(completed, measured))
         return Column("validation error", cells, numbers, note, shown)
@@ -185,7 +188,7 @@ class Page:
         records = [r.published or [] for r in self.results]
         cells = [sample(own, result.seeds, metric) for own, result in zip(records, self.results)]
         numbers = {f"published_{metric}_n": [len(completed(own)) for own in records]}
-        numbers |= _sample_numbers(f"published_{metric}", [final_values(own, metric) for own in records])
+        numbers |= _aggregates(records, metric, "published_")
         real = any(not r.row.data.startswith("synthetic") for r in self.results)
         shown = not footnotes.is_published(self.results) and real
         return Column(f"{METRICS[metric]}, published here", cells, numbers, shown=shown)
@@ -204,8 +207,8 @@ class Page:
     def best_over_curve(self) -> Column:
         """Create the column of each seed's best value at any evaluation, which is a selection on the test set."""
         samples = [best_values(r.records, self.metric) for r in self.results]
-        numbers = {"best_over_curve_mean": [intervals.mean(s) for s in samples]}
-        numbers |= {"best_over_curve_std": [intervals.std(s) for s in samples]}
+        over_seeds = aggregated([r.records for r in self.results], self.metric, at_the_best)
+        numbers = {f"best_over_curve_{name}": [*over_seeds[name]] for name in ("mean", "std")}
         best = "highest" if self.metric in HIGHER_IS_BETTER else "lowest"
         what = f"the {best} {METRICS[self.metric]} at any evaluation"
         note = f"Best over the curve: of each seed {what}, so selected on the test set."
@@ -460,15 +463,10 @@ def _multiply_adds(model: str, options: tuple, data: str) -> int:
     return multiply_adds(model, dict(options), size)
 
 
-def _sample_numbers(name: str, samples: list[list[float]]) -> dict[str, list]:
-    """Return mean, standard deviation and 95 % t-interval of samples as columns that begin with ``name``."""
-    found = [intervals.percent(intervals.mean_interval(sample)) for sample in samples]
-    return {
-        f"{name}_mean": [intervals.mean(sample) for sample in samples],
-        f"{name}_std": [intervals.std(sample) for sample in samples],
-        f"{name}_low": [bounds and bounds.low for bounds in found],
-        f"{name}_high": [bounds and bounds.high for bounds in found],
-    }
+def _aggregates(rows: Sequence[list[dict]], metric: str, prefix: str = "") -> dict[str, list]:
+    """Return mean, standard deviation and 95 % t-interval of each row's final values as columns."""
+    table = aggregated(rows, metric, at_the_end)
+    return {f"{prefix}{metric}_{name}": [*table[name]] for name in ("mean", "std", "low", "high")}
 
 
 def _write(path: Path, text: str) -> Path:
