@@ -40,6 +40,7 @@ from reproductions.harness.console import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_REFUSED,
+    ArgumentParser,
     complain,
     make_console,
     path_argument,
@@ -130,7 +131,7 @@ class PredictionOptions:
 
 def parse(arguments: list[str] | None) -> TrainingOptions | PredictionOptions:
     """Parse the command line of train or predict."""
-    parser = argparse.ArgumentParser(prog="python -m reproductions.finetune")
+    parser = ArgumentParser(prog="python -m reproductions.finetune")
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train on the images of a folder", description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip

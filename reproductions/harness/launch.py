@@ -232,8 +232,9 @@ class _Launch:
         unit = "CPU" if self.flags.device is not None and self.flags.device.type == "cpu" else "GPU"
         slots = len(self.flags.slots(len(missing)))
         at_once = f", in {slots} slots" if slots > 1 and unit == "CPU" else ""
-        total = f"{sum(rate.hours(run) for run, rate in known.items()):.2f} {unit}-hours for {len(known)} of them"
-        console.print(f"{len(missing)} of {len(self.runs)} runs to be trained: {total}{at_once}")
+        total = f": {sum(rate.hours(run) for run, rate in known.items()):.2f} {unit}-hours for {len(known)} of them"
+        text = f"{len(missing)} of {len(self.runs)} runs to be trained"
+        console.print(f"{text}{total}{at_once}" if known or not missing else f"{text}, in a time that is not known")
         for work, rate in rates.items():
             console.print(f"  {work}: {rate.source}")
         if len(known) < len(missing):

@@ -26,18 +26,24 @@ def launched_tables(experiments: Sequence[Experiment], out: Path, pool: Pool) ->
     If the listed tables and the runs that they need are not all records, as in a folder of older code, which has no
     list, the default variants of all experiments follow; but not where a user's own tables are listed, too.
     """
-    by_name, listed = {experiment.name: experiment for experiment in experiments}, list[Table]()
-    for line in _read_lines(out):
-        with suppress(ValueError, TypeError, KeyError):  # a line cut short, or a table of other code
-            variant = json.loads(line)
-            experiment = by_name[variant.pop("experiment")]
-            listed.append((experiment, experiment.resolve(Variant(**variant))))
+    listed = listed_tables(experiments, out)
     shown = [record for experiment, variant in listed for row in experiment.rows_of(variant)
              for record in row.records(variant, pool)]  # fmt: skip
     known = {identity for record in shown for identity in (record["identity"], *needed(record["specification"]))}
     if pool.records.keys() - known and not own_tables(experiments, out):
         listed += [(experiment, Variant(profile)) for experiment in experiments for profile in PROFILES]
     return [table for table in dict.fromkeys(listed) if table[0].recorded_seeds(table[1], pool)]
+
+
+def listed_tables(experiments: Sequence[Experiment], out: Path) -> list[Table]:
+    """Read the tables of these experiments in the list of ``out``, with records or without."""
+    by_name, listed = {experiment.name: experiment for experiment in experiments}, list[Table]()
+    for line in _read_lines(out):
+        with suppress(ValueError, TypeError, KeyError):  # a line cut short, or a table of other code
+            variant = json.loads(line)
+            experiment = by_name[variant.pop("experiment")]
+            listed.append((experiment, experiment.resolve(Variant(**variant))))
+    return listed
 
 
 def own_tables(experiments: Sequence[Experiment], out: Path) -> list[str]:

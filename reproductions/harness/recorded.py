@@ -1,12 +1,14 @@
 """A summary of the records in a folder, by table and row, for its status."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from reproductions.harness.experiment import Experiment
+from reproductions.harness.experiment import Experiment, Table
 from reproductions.harness.known_records import read_known_pool
-from reproductions.harness.launched import launched_tables, needed, own_tables
+from reproductions.harness.launched import launched_tables, listed_tables, needed, own_tables
 from reproductions.harness.record_files import judged_by
+
+NAMED_SEEDS = 20  # of each row: unfinished runs with these seeds are called by their rows
 
 
 def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dict:
@@ -16,7 +18,8 @@ def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dic
     profile and row, "seeds", the number of "done" and of "diverged" ones, and "test_errors" in percent ("mean_ious" for
     segmentation, "map_11_points" for detection), None for a run that diverged; "records": their number; "in_no_table":
     the number of those that no row shows or needs; "own_tables": the names of other tables launched there, which their
-    own scripts show; "damaged": a sentence for each file that can't be used.
+    own scripts show; "damaged": a sentence for each file that can't be used; "row_names": by the short id of each run
+    without a record that was launched, its table and row.
     """
     if experiments is None:
         from reproductions.experiments import EXPERIMENTS as experiments
@@ -36,4 +39,20 @@ def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dic
                 rows.append({**names, **counts, f"{metric}s": [record["final"][metric] for record in result.records]})
     damaged = [f"{error.kind}: {error}" for error in pool.damaged.values()]
     counts = {"records": len(pool.records), "in_no_table": len(left)}
-    return {"rows": rows, **counts, "own_tables": own_tables(experiments, out), "damaged": damaged}
+    names = _row_names(listed_tables(experiments, out), pool.records)
+    return {"rows": rows, **counts, "own_tables": own_tables(experiments, out), "damaged": damaged, "row_names": names}
+
+
+def _row_names(tables: Sequence[Table], recorded: Collection[str]) -> dict[str, str]:
+    """Name the tables' runs that are not ``recorded`` (identities) by their short ids, each after its first row."""
+    names, needed_by = dict[str, str](), dict[str, str]()
+    for experiment, variant in tables:
+        for row in (row for row in experiment.rows_of(variant) if not row.unfit):
+            called = f"{experiment.name}{variant.suffix}, {row.label}"
+            for run in (variant.apply(row.run(seed)) for seed in range(NAMED_SEEDS)):
+                if run.identity not in recorded:
+                    names.setdefault(run.short_id, called)
+                for need in run.needs.values():
+                    if need.identity not in recorded:
+                        needed_by.setdefault(need.short_id, f"{called}, needed by it")
+    return needed_by | names

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -51,7 +51,8 @@ def show_status(
     docs/usage.md describes; keys that are there stay.
     """
     recorded = _recorded(out, experiments)
-    standings = find_standings(out, {path.stem for path in (out / "records").glob("*/*/*.json")})
+    row_names = recorded.pop("row_names")
+    standings = find_standings(out, {path.stem for path in (out / "records").glob("*/*/*.json")}, row_names)
     if as_json:
         runs = [standing.as_json() for standing in standings]
         console.print(json.dumps({"version": JSON_VERSION, "out": str(out), **recorded, "runs": runs}, indent=1))
@@ -77,7 +78,8 @@ def _print(out: Path, console: Console, recorded: dict, standings: list[Standing
         console.print(f"{left} of {recorded['records']} records in {out / 'records'} are in no listed table{own}")
 
     for standing in standings:
-        console.print(f"{standing.run}: {standing.state}{standing.text}")
+        row = f"{standing.row}: " if standing.row else ""
+        console.print(f"{row}{standing.run}: {standing.state}{standing.text}")
         what, values = standing.judged_by
         if len(values) > 1:
             console.print(f"  {what} {sparkline(values)} {values[0]:.2f} → {values[-1]:.2f} %")
@@ -123,7 +125,8 @@ class Standing:
     """The status of a run without a record.
 
     state: running, queued, stopped, waiting or failed. text: further details, after a colon or a comma. id: the first
-    digits of the run's identity. progress: as its job last wrote it. curve: its evaluations so far.
+    digits of the run's identity. progress: as its job last wrote it. curve: its evaluations so far. row: its table and
+    row, as far as they are known.
     """
 
     run: str
@@ -132,6 +135,7 @@ class Standing:
     id: str = ""
     progress: Progress | None = None
     curve: tuple[dict, ...] = ()
+    row: str = ""
 
     @property
     def judged_by(self) -> tuple[str, list[float]]:
@@ -149,13 +153,14 @@ class Standing:
         if known["validation_error"] is not None:
             known["test_error"] = None
         text, curve = self.text.lstrip(":,; "), [shown(point) for point in self.curve]
-        return {"id": self.id, "run": self.run, "state": self.state, "text": text, **known, "curve": curve}
+        names = {"id": self.id, "run": self.run, "row": self.row, "state": self.state, "text": text}
+        return {**names, **known, "curve": curve}
 
 
-def find_standings(out: Path, recorded: set[str]) -> list[Standing]:
+def find_standings(out: Path, recorded: set[str], rows: Mapping[str, str] | None = None) -> list[Standing]:
     """Find the status of the runs below ``out`` that are not ``recorded`` (short ids), from jobs' files and SLURM.
 
-    If SLURM's queue does not answer, the files alone decide.
+    ``rows``: tables and rows by short ids. If SLURM's queue does not answer, the files alone decide.
     """
     submissions = [s for s in read_submissions(out) if set(s.runs) - recorded]
     living = queue.jobs({job for submission in submissions for job in submission.jobs}) if submissions else {}
@@ -165,15 +170,18 @@ def find_standings(out: Path, recorded: set[str]) -> list[Standing]:
         if (status := Status.read(path.parent)) is not None:
             names.setdefault(path.parent.name, status.run)
     endings: dict[str, str] = {}  # by job, that several runs may have in common
-    left = sorted(((name, run) for run, name in names.items() if run not in recorded))
+    rows = rows or {}
+    left = sorted((rows.get(run, ""), name, run) for run, name in names.items() if run not in recorded)
     with queue.asking_once():
-        found = [_standing(name, out / "work" / run, newest.get(run), living, endings) for name, run in left]
-    return [_with_curve(standing, out / "work" / run) for standing, (_, run) in zip(found, left)]
+        found = [_standing(name, out / "work" / run, newest.get(run), living, endings) for _, name, run in left]
+    return [_completed(standing, out / "work" / run, row) for standing, (row, _, run) in zip(found, left)]
 
 
-def _with_curve(standing: Standing, folder: Path) -> Standing:
+def _completed(standing: Standing, folder: Path, row: str) -> Standing:
+    """Return the status with the run's id, row, progress and curve."""
     status, curve = Status.read(folder), tuple(read_curve(folder))
-    return replace(standing, id=folder.name, progress=status.progress if status is not None else None, curve=curve)
+    progress = status.progress if status is not None else None
+    return replace(standing, id=folder.name, row=row, progress=progress, curve=curve)
 
 
 def _standing(

@@ -30,6 +30,7 @@ from reproductions.harness.console import (
     DEFAULT_DATA,
     EXIT_INTERRUPTED,
     EXIT_REFUSED,
+    ArgumentParser,
     complain,
     make_console,
     path_argument,
@@ -94,7 +95,7 @@ class EvaluationOptions:
 
 def parse(arguments: list[str] | None) -> EvaluationOptions:
     """Parse the options that go with ``--evaluate-only``."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m reproductions.imagenet",
         description="Test weights by the papers' protocol; nothing is trained or written.",
     )

@@ -7,7 +7,6 @@ from torchvision or in files of any kind that :mod:`resnet.weights` reads. They 
 runs find them by their SHA-256, which is a part of the runs' identities. Each row is compared with the one before.
 """
 
-import argparse
 import hashlib
 import re
 import sys
@@ -16,7 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from reproductions.harness import cli
-from reproductions.harness.console import DEFAULT_OUT, EXIT_REFUSED, complain, make_console, path_argument
+from reproductions.harness.console import (
+    DEFAULT_OUT,
+    EXIT_REFUSED,
+    ArgumentParser,
+    complain,
+    make_console,
+    path_argument,
+)
 from reproductions.harness.experiment import PROFILES, Experiment, Row
 from reproductions.harness.final_weights import keep_backbone
 from reproductions.harness.reporting.page import of_fullest_row
@@ -30,7 +36,7 @@ def main(experiments: Mapping[str, Experiment], arguments: list[str] | None = No
     2: weights can't be used, or the data set is not one of real images, and the message says why.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--backbones")
     parser.add_argument("--dataset")
     options, others = parser.parse_known_args(arguments)  # others: for the command line of a table of one data set

@@ -476,7 +476,7 @@ def test_a_dry_run_of_the_local_queue_measures_with_the_threads_of_a_slot(out, l
     monkeypatch.setattr(cost, "measured_rate", lambda *_: measured.append(torch.get_num_threads()))
     flags = ("--dry-run", "--seeds", "5", "--rows", "resnet8", "--device", "cpu", "--launcher", "local")
     assert run(out, *flags, "--slots", "3") == 0
-    assert "5 of 5 runs to be trained: 0.00 CPU-hours for 0 of them, in 3 slots" in capsys.readouterr().out
+    assert "5 of 5 runs to be trained, in a time that is not known" in capsys.readouterr().out
     assert run(out, *flags) == 0
     assert measured == [2, 1]
 

@@ -36,7 +36,7 @@ def same(found, printed):
     assert (pandas.isna(printed) and found is None) or printed == pytest.approx(found, **DIGITS)
 
 
-@pytest.mark.parametrize(("name", "table"), product(("cifar_table", "degradation"), ("", "_short", "_bf16")))
+@pytest.mark.parametrize(("name", "table"), [*product(("cifar_table", "degradation"), ("", "_short", "_bf16"))])
 def test_means_and_intervals(runs, name, table):
     path = RESULTS / "tables" / f"{name}{table}.csv"
     if not path.exists():

@@ -187,6 +187,20 @@ def test_runs_are_in_the_order_of_their_names(paths):
     assert list(standings(paths)) == sorted(str(run) for run in RUNS)
 
 
+def test_a_run_without_a_record_is_named_after_its_table_and_row(paths):
+    first, teacher = EXPERIMENT.rows("smoke")[0], replace(EXPERIMENT.rows("smoke")[0], model="cifar_resnet20")
+    recipe = replace(first.recipe, temperature=2.0)
+    student = replace(first, key="student", label="a student", recipe=recipe, teacher=teacher)
+    experiment = replace(EXPERIMENT, rows=lambda profile: [first, student])
+    note_tables(paths.out, [(experiment, Variant("smoke"))])
+    unknown = replace(RUNS[0], seed=1_000)
+    for run in (RUNS[0], student.run(3), teacher.run(0), unknown):
+        write(paths, "stopped", run=run)
+    lines = [line.partition(": cifar")[0] for line in show(paths, experiment)[1].splitlines()[1:]]
+    named = ["tiny_smoke, ResNet-8", "tiny_smoke, a student", "tiny_smoke, a student, needed by it"]
+    assert lines == [f"{unknown}: stopped; the same command begins it", *named]
+
+
 def test_slurm_is_not_asked_where_nothing_was_submitted(paths, monkeypatch):
     monkeypatch.setattr(queue, "jobs", lambda ids: pytest.fail("asked"))
     write(paths, "stopped")
