@@ -153,7 +153,7 @@ class Trainer(Stepwise):
         self.model = model if grouped else synchronize_batch_norm(model, group)
         self._estimates = RunningEstimates(self.model, self.recipe, group) if grouped else None
         self._counters = BatchCounters(self.model)
-        with self._on_stream():  # DistributedDataParallel sums gradients on the stream that it was created on
+        with self.on_stream():  # DistributedDataParallel sums gradients on the stream that it was created on
             self._parallel = distribute(self.model, group)
         self._compute_in(precision)
         self._teacher = None if teacher is None else self._create_teacher(run.teacher, teacher)
@@ -181,7 +181,7 @@ class Trainer(Stepwise):
         self._filled: float | None = None  # its last value
         self._mixing_weight = torch.ones((), device=self.device)
         self._prepared = False
-        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}  # by the number of images
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}  # by the number of images
         self._unrecordable = False  # because of a plugin
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
@@ -223,7 +223,8 @@ class Trainer(Stepwise):
                 net.kernels = self.kernels
 
     @property
-    def _recordable(self) -> bool:
+    def recordable(self) -> bool:
+        """Whether a CUDA graph can keep the step: on a GPU, in one process, with plugins that can be recorded."""
         return self._stream is not None and self.group.size == 1 and not self._unrecordable
 
     @property
@@ -233,7 +234,7 @@ class Trainer(Stepwise):
 
     def step(self) -> None:
         """Take one training step. If :attr:`evaluation_due` is then true, the caller evaluates before the next step."""
-        with self._on_stream():
+        with self.on_stream():
             self.batches.load(self.iteration)
             if self.recipe.momentum_at_drops != "scaled":
                 self._adjust_momentum()
@@ -245,27 +246,27 @@ class Trainer(Stepwise):
             size = self.batches.size(self.iteration)
             if self.group.size > 1 and not self._prepared:
                 self._prepare(1)
-            if self._recordable and not self._graphs:
-                self._graphs = self._record()
-            if self._graphs:
-                self._graphs[size].replay()
+            if self.recordable and not self.graphs:
+                self.graphs = self.record()
+            if self.graphs:
+                self.graphs[size].replay()
             else:
-                self._compute(size)
+                self.compute(size)
         self.iteration += 1
         self._images_since_evaluation += size
         if self.recipe.ends_loss_interval(self.iteration):
-            with self._on_stream():
+            with self.on_stream():
                 self._loss_marks.append(self._loss_sum.clone())
             self._images_at_marks.append(self._images_since_evaluation)
         if self.hooks:
             self.draws.begin(0)  # the same draws in all processes, and whether or not a graph was replayed
-            with self._on_stream(), exact_kernels():
+            with self.on_stream(), exact_kernels():
                 self.hooks.after_step(self)
         warming_up = self.recipe.warmup_learning_rate is not None and self.warmup_ended_at is None
         if warming_up and self.iteration % self.recipe.warmup_window == 0:
             self._check_warmup()
 
-    def _compute(self, size: int) -> None:
+    def compute(self, size: int) -> None:
         """Compute a step on ``size`` images, on the device only and with the same operations on the same memory."""
         self.optimizer.zero_grad()
         if self._copies is not None:
@@ -277,7 +278,7 @@ class Trainer(Stepwise):
                 self.draws.begin(first)
                 # The gradients are summed over the processes during the last backward pass.
                 with nullcontext() if last or self._parallel is self.model else self._parallel.no_sync():
-                    self._accumulate(images, labels, len(labels) / size)
+                    self.accumulate(images, labels, len(labels) / size)
                 if self._estimates is not None:
                     self._estimates.end_group()
         if self._estimates is not None:
@@ -287,7 +288,7 @@ class Trainer(Stepwise):
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-    def _accumulate(self, images: Tensor, labels: Tensor, share: float) -> None:
+    def accumulate(self, images: Tensor, labels: Tensor, share: float) -> None:
         """Accumulate gradients, losses and errors of these images, which are a ``share`` of the batch."""
         if self.hooks:
             images, labels = self.hooks.batch(images, labels, self.draws)
@@ -309,9 +310,9 @@ class Trainer(Stepwise):
         self.scaler.scale(loss if share == 1 else loss * share).backward()
 
         answers = logits.detach().argmax(dim=1)
-        wrong = _count_errors(answers, labels)
+        wrong = count_errors(answers, labels)
         if weight is not None:
-            wrong = weight * wrong + (1 - weight) * _count_errors(answers, other_labels)
+            wrong = weight * wrong + (1 - weight) * count_errors(answers, other_labels)
         self._loss_sum += loss.detach() * len(labels)
         self._wrong += wrong
         if recipe.warmup_learning_rate is not None:
@@ -348,21 +349,21 @@ class Trainer(Stepwise):
         with self._raise_if_memory_was_short():
             for size in self.batches.sizes:
                 for _ in range(steps):
-                    self._compute(size)
-            if self._recordable and self.hooks:
+                    self.compute(size)
+            if self.recordable and self.hooks:
                 self._rehearse()
         self.load_state_dict(before)
         self._set_learning_rate(self.learning_rate)
         self._prepared = True
 
-    def _record(self) -> dict[int, "torch.cuda.CUDAGraph"]:
+    def record(self) -> dict[int, "torch.cuda.CUDAGraph"]:
         """Record the step as CUDA graphs, one for each batch size; return none if a plugin can't be recorded."""
         self._prepare(_WARM_UP_STEPS)
         if not self.hooks:
-            return self._make_graphs()
+            return self.make_graphs()
         before = copy.deepcopy(self.state_dict())
         try:
-            return self._make_graphs() if self._recordable else {}
+            return self.make_graphs() if self.recordable else {}
         except RuntimeError as error:
             self._go_without_graphs(error)
         self.load_state_dict(before)
@@ -373,7 +374,7 @@ class Trainer(Stepwise):
         """Compute a step that must not wait for the device, because a failed recording can break CUDA's allocator."""
         try:
             with refuse_to_wait(self.device):
-                self._compute(self.batches.sizes[0])
+                self.compute(self.batches.sizes[0])
         except RuntimeError as error:
             self._go_without_graphs(error)
 
@@ -386,7 +387,8 @@ class Trainer(Stepwise):
                       stacklevel=2)  # fmt: skip
         self._unrecordable = True
 
-    def _make_graphs(self) -> dict[int, "torch.cuda.CUDAGraph"]:
+    def make_graphs(self) -> dict[int, "torch.cuda.CUDAGraph"]:
+        """Record :meth:`compute` once for each batch size."""
         graphs = {}
         for size in self.batches.sizes:
             self.optimizer.zero_grad()  # so that the gradients are allocated in the graph's memory
@@ -394,7 +396,7 @@ class Trainer(Stepwise):
             # Collecting a deleted trainer would synchronize its stream, which breaks the recording.
             recording = torch.cuda.graph(graphs[size], stream=self._stream)
             with self._raise_if_memory_was_short(), no_garbage_collection(), recording:
-                self._compute(size)
+                self.compute(size)
         return graphs
 
     @contextmanager
@@ -413,7 +415,7 @@ class Trainer(Stepwise):
 
     def _check_warmup(self) -> None:
         """End the warm-up if the training error over the last complete window is low enough."""
-        with self._on_stream():
+        with self.on_stream():
             self.group.sum_(self._warmup_wrong)
             wrong = self._warmup_wrong.item()
             self._warmup_wrong.zero_()
@@ -424,7 +426,8 @@ class Trainer(Stepwise):
         """Record an event after all work queued for this run so far; return None on a CPU."""
         return None if self._stream is None else self._stream.record_event()
 
-    def _on_stream(self) -> AbstractContextManager:
+    def on_stream(self) -> AbstractContextManager:
+        """Queue the work inside on the trainer's own stream; on a CPU this does nothing."""
         if self._stream is None:
             return nullcontext()
         stack = ExitStack()
@@ -434,7 +437,7 @@ class Trainer(Stepwise):
 
     def begin_evaluation(self) -> None:
         """Queue an evaluation on the device; :meth:`finish_evaluation` must follow before the next step."""
-        with self._on_stream(), exact_kernels():
+        with self.on_stream(), exact_kernels():
             if self.recipe.statistics_batches is not None and self.iteration == self.recipe.iterations:
                 self._recompute_statistics()
             model = self.evaluated()
@@ -505,7 +508,7 @@ class Trainer(Stepwise):
         """Run the recipe's additional tests; return test_error and test_top5_error of each, in percent."""
         errors, count = {}, self.data.test_images["test"]
         for kind in self.recipe.tests:
-            with self._on_stream(), exact_kernels():
+            with self.on_stream(), exact_kernels():
                 part = self.group.share(count)
                 wrong = count_wrong_in(kind, self.evaluated(), self.data, self.recipe, part, self.precision)
                 self.group.sum_(wrong)
@@ -564,7 +567,7 @@ class Trainer(Stepwise):
                 raise MismatchError("kernels", text)
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
-        with self._on_stream():
+        with self.on_stream():
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
@@ -580,20 +583,20 @@ class Trainer(Stepwise):
         self.curve, self.diverged = list(state["curve"]), state["diverged"]
         self._images_since_evaluation = state["images_since_evaluation"]
         self._images_at_marks = list(state.get("images_at_marks", []))  # older checkpoints have none
-        self._graphs = {}  # they use the optimizer's old state
+        self.graphs = {}  # they use the optimizer's old state
 
     def weights_digest(self) -> str:
         """Return the SHA-256 of all weights and buffers of the network that is tested.
 
         It is equal if and only if two networks are bit for bit equal.
         """
-        with self._on_stream():
+        with self.on_stream():
             state = self.evaluated().state_dict()
         self._wait()
         return digest_of_weights(state)
 
 
-def _count_errors(answers: Tensor, targets: Tensor) -> Tensor:
+def count_errors(answers: Tensor, targets: Tensor) -> Tensor:
     """Count the wrong answers (N,) to labels (N,); to shares of the classes (N, K), add up the shares of the others."""
     if targets.dim() == 1:
         return (answers != targets).sum()

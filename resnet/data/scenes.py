@@ -161,7 +161,7 @@ def check_scenes_once(dataset: SceneDataset, cache: Path) -> None:
         return
     pairs = [pair for part in (dataset.train, dataset.test) for pair in zip(part.images, part.annotations)]
     with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(partial(_why_unusable, dataset.name), *zip(*pairs))
+        found = pool.map(partial(why_unusable, dataset.name), *zip(*pairs))
         bad = [f"{path} ({why})" for (_, path), why in zip(pairs, found) if why]
     if bad:
         raise DataError(f"{len(bad):,} of {len(pairs):,} annotations below {dataset.root} can't be used: {some(bad)}; "
@@ -169,7 +169,8 @@ def check_scenes_once(dataset: SceneDataset, cache: Path) -> None:
     write_atomically(note, f"{dataset.name}: {len(pairs)} images\n".encode())
 
 
-def _why_unusable(name: str, image: Path, annotation: Path) -> str | None:
+def why_unusable(name: str, image: Path, annotation: Path) -> str | None:
+    """Describe the problem with an image or its annotation; None if both can be used."""
     try:
         with Image.open(image) as opened:
             size = opened.size

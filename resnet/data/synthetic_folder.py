@@ -37,7 +37,7 @@ def make(root: Path) -> None:
         temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}.", suffix=".tmp"))
         try:
             folder = temporary / root.name  # a sub-folder, because only its owner can read a temporary folder
-            _write(folder)
+            write(folder)
             try:
                 folder.rename(root)
             except OSError:  # not empty: another process was faster
@@ -57,7 +57,8 @@ def digest(root: Path) -> str:
         raise DataError(f"{root / DIGEST} can't be read ({error}); remove {root} to have it generated again") from error
 
 
-def _write(folder: Path) -> None:
+def write(folder: Path) -> None:
+    """Write the images of both parts, and the digest of their pixels, into a folder."""
     pixels = hashlib.sha256()
     for stream, (part, count) in enumerate((("train", TRAIN_IMAGES), ("val", TEST_IMAGES))):
         rng = np.random.Generator(np.random.PCG64([1, stream]))

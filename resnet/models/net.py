@@ -58,9 +58,9 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Compute the logits."""
         maps = fused_maps(self, x)
-        return self.fc(_MeanOfMaps.apply(self._maps(x) if maps is None else maps))
+        return self.fc(_MeanOfMaps.apply(self.maps(x) if maps is None else maps))
 
-    def _maps(self, x: Tensor) -> Tensor:
+    def maps(self, x: Tensor) -> Tensor:
         """Compute the output of the last block, (N, C, H, W)."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         for name in self.stages:

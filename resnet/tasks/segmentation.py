@@ -35,9 +35,9 @@ class SegmentationNet(nn.Module):
         images = torch.stack(batch.images).contiguous(memory_format=torch.channels_last)
         masks = torch.stack([scene.mask for scene in batch.scenes])
         features = self.trunk(images)
-        loss = _pixel_loss(_scaled(self.head(features[-1]), masks.shape[1:]), masks)
+        loss = pixel_loss(_scaled(self.head(features[-1]), masks.shape[1:]), masks)
         if self.auxiliary is not None:
-            own = _pixel_loss(_scaled(self.auxiliary(features[-2]), masks.shape[1:]), masks)
+            own = pixel_loss(_scaled(self.auxiliary(features[-2]), masks.shape[1:]), masks)
             loss = loss + self.task.auxiliary * own
         return loss
 
@@ -68,6 +68,6 @@ def _scaled(logits: Tensor, size) -> Tensor:
     return logits if logits.shape[2:] == size else F.interpolate(logits, size=tuple(size), mode="bilinear")
 
 
-def _pixel_loss(logits: Tensor, masks: Tensor) -> Tensor:
+def pixel_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Return the cross-entropy, in the form for vectors: the form for maps is not deterministic on a GPU."""
     return F.cross_entropy(logits.float().movedim(1, -1).flatten(0, 2), masks.flatten().long(), ignore_index=IGNORED)

@@ -146,9 +146,8 @@ def test_a_claim_that_can_not_be_read_counts_by_its_age(tmp_path, content):
 
 
 def test_where_processes_can_not_be_looked_up_only_touching_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims, "_machine", lambda: {"host": "here", "boot": None, "processes": None})
+    monkeypatch.setattr(claims, "machine", lambda: {"host": "here", "boot": None, "processes": None})
     mine = claim(tmp_path, 60)
-    mine._over.set()
     assert owned(tmp_path, 60)
     os.utime(mine.path, (0, 0))
     assert not owned(tmp_path, 60)
@@ -213,23 +212,16 @@ def test_waiting_for_another_process_can_be_stopped(paths):
 
 def test_a_run_that_was_taken_over_is_stopped_and_its_new_owner_waited_for(paths, monkeypatch):
     paths = RunPaths(paths.out, paths.data, stale_seconds=0.24)
-    taken = []
+    taken, claimed = [], []
 
     def on_status(run, status):
         if status.state == "running" and not taken:
             taken.append(elsewhere(paths.work(run), 2))
-            wait_until(lambda: paths.work(run) in lost)
+            wait_until(lambda: claimed[0].lost)
         if status.state == "waiting":  # the new owner ends
             store(paths.records, make_record(run, 20.0))
 
-    lost = []
-    beat = claims.Claim._beat
-
-    def watched(self, seconds):
-        beat(self, seconds)
-        lost.append(self.path.parent)
-
-    monkeypatch.setattr(claims.Claim, "_beat", watched)
+    monkeypatch.setattr(worker, "claim", lambda *given: (claimed.append(claim(*given)), claimed[-1])[1])
     assert execute(RUNS[:1], paths, lambda: False, on_status) == Outcome({})
     assert read_record(record_path(paths.records, RUNS[0]))["weights_sha256"] == "0" * 64
 

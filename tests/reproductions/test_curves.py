@@ -140,7 +140,7 @@ def test_status_draws_the_curve_so_far_and_programs_get_its_numbers(paths, capsy
     (run,) = found["runs"]
     assert run.pop("curve")[:5] == CURVE and run.pop("text").startswith("the same command begins it")
     assert run == {
-        "id": RUNS[0].short_id, "run": str(RUNS[0]), "state": "stopped", "iteration": 5, "iterations": 9,
+        "id": RUNS[0].short_id, "run": str(RUNS[0]), "row": "", "state": "stopped", "iteration": 5, "iterations": 9,
         "learning_rate": 0.1, "training_error": None, "test_error": 85.0, "validation_error": None,
         "steps_per_second": 2.0,
     }  # fmt: skip
@@ -210,15 +210,18 @@ def make_tracker(name, paths):
     return tracker
 
 
-def test_each_evaluation_is_logged_once_whoever_looks_and_a_requeued_run_goes_on_in_its_series(paths, fake):
+def test_each_evaluation_is_logged_once_whoever_looks_and_a_requeued_run_goes_on_in_its_series(
+    paths, fake, monkeypatch
+):
+    monkeypatch.setattr(tracking, "LOOK_SECONDS", 0.0)
     name = fake.__name__
     make_tracker(name, paths).close()
     assert fake.made == [], "nothing is there yet"
     CurveFile(paths.work(RUNS[0])).write(CURVE[:2])
     tracker = make_tracker(name, paths)
-    tracker._look()
+    tracker.update()
     CurveFile(paths.work(RUNS[0])).write(CURVE[:1])  # requeued, from an earlier checkpoint
-    tracker._look()
+    tracker.update()
     CurveFile(paths.work(RUNS[0])).write(CURVE[:3])
     tracker.close()
     (run,) = fake.made

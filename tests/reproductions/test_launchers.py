@@ -260,8 +260,8 @@ def thin(machine, monkeypatch):
     jobs = Jobs()
     machine(0)
     monkeypatch.setattr(local, "POLL_SECONDS", 0.0)
-    monkeypatch.setattr(local, "_submit", jobs.submit)
-    monkeypatch.setattr(local, "_result", lambda job: job.end(job))
+    monkeypatch.setattr(local, "submit", jobs.submit)
+    monkeypatch.setattr(local, "result", lambda job: job.end(job))
     return jobs
 
 
@@ -381,7 +381,7 @@ def test_a_job_that_cannot_be_started_is_a_failure_with_the_reason(thin, paths, 
     def submit(job, slot):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(local, "_submit", submit)
+    monkeypatch.setattr(local, "submit", submit)
     outcome = start(paths, slots=2)
     assert set(outcome.failures) == set(RUNS) and "No space left on device" in outcome.failures[RUNS[0]]
 
@@ -483,10 +483,10 @@ def test_jobs_that_do_not_stop_are_not_waited_for_for_long(thin, paths, stop, mo
 def test_a_process_that_died_leaves_the_end_of_its_log_and_is_not_waited_for(tmp_path):
     job = SimpleNamespace(paths=SimpleNamespace(result_pickle=tmp_path / "result", stderr=tmp_path / "log"))
     with pytest.raises(local._Died, match="log ends:$"):
-        local._result(job)
+        local.result(job)
     job.paths.stderr.write_text("".join(f"line {number}\n" for number in range(100)))
     with pytest.raises(local._Died, match=f"{job.paths.stderr} ends:\n(line \\d+\n){{19}}line 99$"):
-        local._result(job)
+        local.result(job)
 
 
 def test_the_result_of_an_earlier_process_of_the_same_number_is_not_taken_for_the_jobs(paths, monkeypatch):
@@ -494,7 +494,7 @@ def test_the_result_of_an_earlier_process_of_the_same_number_is_not_taken_for_th
     paths.jobs.mkdir(parents=True)
     job_paths.result_pickle.write_bytes(b"of old")
     monkeypatch.setattr(submitit.LocalExecutor, "submit", lambda self, job: SimpleNamespace(paths=job_paths))
-    local._submit(Job(RUNS, paths, ExecutionOptions()), Slot(0, None, 1))
+    local.submit(Job(RUNS, paths, ExecutionOptions()), Slot(0, None, 1))
     assert not job_paths.result_pickle.exists()
 
 

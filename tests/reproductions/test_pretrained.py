@@ -47,13 +47,13 @@ def test_what_is_missing_is_named(paths):
 
 @pytest.mark.slow
 def test_in_the_local_queue_a_chain_is_trained_in_its_order(paths, monkeypatch):
-    started, submit_job = [], local._submit
+    started, submit_job = [], local.submit
 
     def noted(job, slot):
         started.append((job.runs[job.first], time.time_ns()))
         return submit_job(job, slot)
 
-    monkeypatch.setattr(local, "_submit", noted)
+    monkeypatch.setattr(local, "submit", noted)
     assert local.launch([STUDENT, TUNED, FIRST], paths, Watcher(3), Options(slots=2)) == Outcome({})
     assert started[0][0] == FIRST and len(started) <= 3, "what waits keeps no slot busy"
     assert all(when > finished(paths, FIRST) for _, when in started[1:])

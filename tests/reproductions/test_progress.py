@@ -104,6 +104,5 @@ def test_on_a_terminal_there_are_bars():
     with Display(2, console) as display:
         display.update(RUNS[0], Status("done", str(RUNS[0]), 0.0, message="test error 12.00 %"))
         display.update(RUNS[1], running(RUNS[1], 3, 40.0))
-        display._bars.refresh()
     text = said(display)
     assert "all runs" in text and "1/2" in text and "cifar_resnet8 seed 1" in text and "test error 40.00 %" in text

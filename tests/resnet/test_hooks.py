@@ -71,9 +71,9 @@ def test_each_group_of_a_batch_has_draws_of_its_own(data):
     seen = []
 
     class Seen(Trainer):
-        def _accumulate(self, images, labels, share):
+        def accumulate(self, images, labels, share):
             seen.append(self.draws.of("x").uniform((3,)))
-            super()._accumulate(images, labels, share)
+            super().accumulate(images, labels, share)
 
     Seen(make_run(replace(with_plugins(EXAMPLES[1]), batch_norm_size=4)), data).step()
     assert len(seen) == 2 and not torch.isin(*seen).any()
@@ -123,11 +123,11 @@ def test_cutmix_pastes_a_rectangle_and_mixes_the_targets_by_its_area(data):
 
 
 def test_shares_of_classes_count_as_errors_of_the_others():
-    from resnet.trainer import _count_errors
+    from resnet.trainer import count_errors
 
     answers, targets = torch.tensor([0, 1, 2]), torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0], [0.25, 0.75, 0]])
-    assert _count_errors(answers, targets).item() == 0 + 0.5 + 1
-    assert _count_errors(answers, torch.tensor([0, 0, 2])).item() == 1
+    assert count_errors(answers, targets).item() == 0 + 0.5 + 1
+    assert count_errors(answers, torch.tensor([0, 0, 2])).item() == 1
 
 
 def test_stochastic_depth_drops_whole_branches_and_nothing_in_evaluation(data):
@@ -253,9 +253,9 @@ def unrecordable(monkeypatch, pretended_cuda):  # noqa: F811
         def make_graphs():
             assert not rehearsed, "the rehearsal has found it"
             with recording():
-                trainer._compute(8)
+                trainer.compute(8)
 
-        monkeypatch.setattr(trainer, "_make_graphs", make_graphs)
+        monkeypatch.setattr(trainer, "make_graphs", make_graphs)
         monkeypatch.setattr("resnet.trainer.refuse_to_wait", recording if rehearsed else nullcontext)
         return trainer
 
@@ -267,10 +267,10 @@ def test_a_hook_that_can_not_be_recorded_is_named_and_the_run_goes_on(data, unre
     run = make_run(with_plugins(Plugin("hooked:ReadsBack"), *EXAMPLES))
     whole = train_to_the_end(run, data)
     trainer = unrecordable(run, data, rehearsed)
-    assert trainer._recordable
+    assert trainer.recordable
     with pytest.warns(UserWarning, match="plugin hooked:ReadsBack: batch can't be recorded in a CUDA graph, because"):
         trainer.step()
-    assert not trainer._graphs and not trainer._recordable
+    assert not trainer.graphs and not trainer.recordable
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         finish(trainer)
@@ -282,7 +282,7 @@ def test_on_a_gpu_steps_are_recorded_and_resumed_and_a_hook_that_reads_back_is_n
     data = ResidentData(dataset, None, "cuda")
     run = make_run(with_plugins(*EXAMPLES))
     whole = train_to_the_end(run, data)
-    assert whole._graphs
+    assert whole.graphs
     for iteration in (1, 5, 8):
         interrupted = Trainer(run, data)
         with pytest.raises(Interrupted):
@@ -293,9 +293,9 @@ def test_on_a_gpu_steps_are_recorded_and_resumed_and_a_hook_that_reads_back_is_n
     reading = make_run(with_plugins(*EXAMPLES, Plugin("hooked:ReadsBack")))
     with pytest.warns(UserWarning, match="plugin hooked:ReadsBack: batch can't be recorded"):
         trainer = train_to_the_end(reading, data)
-    assert not trainer._graphs and trainer.weights_digest() == whole.weights_digest()
+    assert not trainer.graphs and trainer.weights_digest() == whole.weights_digest()
     after = train_to_the_end(run, data)
-    assert after._graphs and after.weights_digest() == whole.weights_digest()
+    assert after.graphs and after.weights_digest() == whole.weights_digest()
 
 
 def test_a_failure_of_the_device_is_not_put_down_to_a_plugin(data, monkeypatch, pretended_cuda):  # noqa: F811
@@ -304,6 +304,6 @@ def test_a_failure_of_the_device_is_not_put_down_to_a_plugin(data, monkeypatch, 
     def fail():
         raise RuntimeError("unspecified launch failure")
 
-    monkeypatch.setattr(trainer, "_make_graphs", fail)
+    monkeypatch.setattr(trainer, "make_graphs", fail)
     with pytest.raises(RuntimeError, match="launch failure"):
         trainer.step()

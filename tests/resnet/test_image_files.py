@@ -217,8 +217,8 @@ def test_synthetic_folder_is_the_same_every_time(synthetic, tmp_path):
 
 
 def test_synthetic_folder_is_made_once_whole_and_by_many_at_once(tmp_path, monkeypatch):
-    calls, write = [], synthetic_folder._write
-    monkeypatch.setattr(synthetic_folder, "_write", lambda folder: (calls.append(folder), write(folder)))
+    calls, write = [], synthetic_folder.write
+    monkeypatch.setattr(synthetic_folder, "write", lambda folder: (calls.append(folder), write(folder)))
     with ThreadPoolExecutor(3) as threads:
         datasets = list(threads.map(lambda _: load_folder("synthetic_imagenet", tmp_path), range(3)))
     assert len({dataset.digest for dataset in datasets}) == 1
@@ -234,7 +234,7 @@ def test_synthetic_folder_that_was_not_finished_does_not_matter(tmp_path, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(synthetic_folder, "_write", killed)
+        patch.setattr(synthetic_folder, "write", killed)
         load_folder("synthetic_imagenet", tmp_path)
     assert not (tmp_path / "synthetic_imagenet").exists()
     (tmp_path / ".synthetic_imagenet.abc.tmp" / "synthetic_imagenet" / "train").mkdir(parents=True)

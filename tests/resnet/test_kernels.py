@@ -269,7 +269,7 @@ def step(net: nn.Module, images: Tensor, outer: Tensor, dtype: torch.dtype, fuse
     net.zero_grad()
     half = dtype in (torch.float16, torch.bfloat16)
     with exact_kernels(), torch.autocast(DEVICE.type, dtype if half else torch.float16, enabled=half):
-        maps = nets.find(net).compute(images, dtype) if fused else net._maps(images.to(net.fc.weight.dtype))
+        maps = nets.find(net).compute(images, dtype) if fused else net.maps(images.to(net.fc.weight.dtype))
     with exact_kernels():
         maps.backward(outer.to(maps.dtype))
     gradients = {f"{name}.grad": p.grad for name, p in net.named_parameters() if p.grad is not None}
@@ -560,9 +560,9 @@ def test_graphs_and_neighbours_leave_the_bits_as_they_are(data, model):
         beside.step()
         other.step()
     for _ in range(2):
-        with eager._on_stream():
+        with eager.on_stream():
             eager.batches.load(eager.iteration)
             eager._set_learning_rate(eager.learning_rate)
-            eager._compute(RECIPE.batch_size)
+            eager.compute(RECIPE.batch_size)
         eager.iteration += 1
     assert alone.weights_digest() == beside.weights_digest() == eager.weights_digest()

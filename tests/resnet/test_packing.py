@@ -68,8 +68,8 @@ def make_trainer(run, data):
 class Crowd(Pack):
     """A pack that lets runs take turns on a CPU, too, as they do on a GPU."""
 
-    def __init__(self, limit):
-        super().__init__(CPU)
+    def __init__(self, limit, **settings):
+        super().__init__(CPU, **settings)
         self.limit = limit
 
 
@@ -166,8 +166,7 @@ def test_members_take_turns():
 
 def test_a_pack_out_of_memory_goes_on_with_fewer_and_says_so():
     said, ended, waiting = [], [], deque(range(5))
-    pack = Crowd(4)
-    pack._say = said.append
+    pack = Crowd(4, say=said.append)
 
     def one(number):
         for _ in range(4):
@@ -345,14 +344,14 @@ def test_all_steps_are_the_same_operations_and_a_graph_can_keep_them(data, run, 
     run = replace(run, recipe=replace(run.recipe, precision=precision))
     trainer, steps = make_trainer(run, data), []
     trainer.scaler.scale(torch.zeros(()))  # makes the tensors that it keeps, as the steps before a recording do
-    compute = trainer._compute
+    compute = trainer.compute
 
     def watched(size):
         with Operations() as operations:
             compute(size)
         steps.append(operations)
 
-    trainer._compute = watched
+    trainer.compute = watched
     while not trainer.finished:
         trainer.step()
         if trainer.evaluation_due:
@@ -416,7 +415,7 @@ def pretended_cuda(monkeypatch):
         yield
         PretendedGraph.recording = None
 
-    compute = Trainer._compute
+    compute = Trainer.compute
 
     def watched(trainer, size):
         if PretendedGraph.recording is None:
@@ -425,7 +424,7 @@ def pretended_cuda(monkeypatch):
             assert all(parameter.grad is None for parameter in trainer.model.parameters())
             PretendedGraph.recording.steps.append(lambda: compute(trainer, size))
 
-    monkeypatch.setattr(Trainer, "_compute", watched)
+    monkeypatch.setattr(Trainer, "compute", watched)
     monkeypatch.setattr("resnet.trainer._make_stream", lambda device: PretendedStream())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: PretendedStream())
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
@@ -442,7 +441,7 @@ def test_recording_and_replaying_changes_nothing(data, tmp_path, request):
     recorded = [make_trainer(run, data) for run in RUNS]
     train_packed(Crowd(3), recorded, tmp_path)
     for one, other in zip(expected, recorded):
-        assert other._graphs and all(len(graph.steps) == 1 for graph in other._graphs.values())
+        assert other.graphs and all(len(graph.steps) == 1 for graph in other.graphs.values())
         assert one.weights_digest() == other.weights_digest(), str(one.run)
         assert (one.curve, one.warmup_ended_at) == (other.curve, other.warmup_ended_at)
 
@@ -467,14 +466,14 @@ def test_no_garbage_is_collected_in_a_recording(data, pretended_cuda, monkeypatc
         def __init__(self):
             self.itself = self
 
-    collected_in, compute = [], Trainer._compute
+    collected_in, compute = [], Trainer.compute
 
     def littering(trainer, size):
         weakref.finalize(Dead(), lambda: collected_in.append(PretendedGraph.recording))
         assert len([[] for _ in range(1_000)]) == 1_000  # enough for Python to look for garbage
         compute(trainer, size)
 
-    monkeypatch.setattr(Trainer, "_compute", littering)
+    monkeypatch.setattr(Trainer, "compute", littering)
     thresholds = gc.get_threshold()
     gc.set_threshold(10)
     try:
@@ -493,7 +492,7 @@ class PretendedGroup(Group):
 
 
 def test_kernels_are_exact_wherever_some_are_chosen_and_nobody_asks_at_a_replay(data, pretended_cuda, monkeypatch):
-    seen, accumulate, count = [], Trainer._accumulate, trainer_module.count_wrong
+    seen, accumulate, count = [], Trainer.accumulate, trainer_module.count_wrong
 
     def noting(what, function=lambda *_: None):
         def noted(*arguments):
@@ -502,7 +501,7 @@ def test_kernels_are_exact_wherever_some_are_chosen_and_nobody_asks_at_a_replay(
 
         return noted
 
-    monkeypatch.setattr(Trainer, "_accumulate", noting("step", accumulate))
+    monkeypatch.setattr(Trainer, "accumulate", noting("step", accumulate))
     monkeypatch.setattr(trainer_module, "count_wrong", noting("evaluation", count))
     monkeypatch.setattr(PretendedGraph, "replay", noting("replay"))
     default = torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32
@@ -534,7 +533,7 @@ def test_a_want_of_memory_has_one_name(data, pretended_cuda, monkeypatch, error,
         raise error
 
     trainer = make_trainer(RUNS[0], data)
-    monkeypatch.setattr(Trainer, "_compute", fail)
+    monkeypatch.setattr(Trainer, "compute", fail)
     with pytest.raises(RuntimeError, match=str(error)[:30]) as caught:
         trainer.step()
     assert isinstance(caught.value, torch.OutOfMemoryError) == named
@@ -558,14 +557,14 @@ def test_a_recording_that_fails_for_want_of_memory(data, pretended_cuda, monkeyp
 @pytest.mark.parametrize("step", [0, 2, 3], ids=["first", "last before the recording", "recorded"])
 def test_memory_that_a_library_makes_do_without_is_wanting(data, pretended_cuda, monkeypatch, step):
     """cuDNN then takes another engine, in silence."""
-    count, steps, compute = 3, 0, Trainer._compute
+    count, steps, compute = 3, 0, Trainer.compute
 
     def computed(trainer, size):
         nonlocal count, steps
         count, steps = count + (steps == step), steps + 1
         compute(trainer, size)
 
-    monkeypatch.setattr(Trainer, "_compute", computed)
+    monkeypatch.setattr(Trainer, "compute", computed)
     monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: {"num_ooms": count})
     with pytest.raises(torch.OutOfMemoryError, match="too little memory for cuDNN's usual engine"):
         make_trainer(RUNS[0], data).step()
@@ -626,7 +625,7 @@ def test_cuda_graph_equals_the_same_steps_without_one(gpu_data, steps):
     """The recorded step against the same one launched kernel by kernel."""
     for run in gpu_runs():
         recorded, launched = make_trainer(run, gpu_data), make_trainer(run, gpu_data)
-        launched._record = lambda t=launched: {size: Launched(t, size) for size in t.batches.sizes}
+        launched.record = lambda t=launched: {size: Launched(t, size) for size in t.batches.sizes}
         for _ in range(steps):
             recorded.step()
             launched.step()
@@ -637,7 +636,7 @@ class Launched:
     """In the place of a CUDA graph: computes instead of replaying."""
 
     def __init__(self, trainer, size):
-        self.replay = partial(trainer._compute, size)
+        self.replay = partial(trainer.compute, size)
 
 
 @pytest.mark.gpu
@@ -663,7 +662,7 @@ def test_cuda_more_runs_than_streams_end_as_if_they_were_alone(gpu_data, tmp_pat
 def test_cuda_an_fp16_step_that_overflows_changes_neither_weights_nor_velocities(gpu_data):
     trainer = make_trainer(gpu_runs()[4], gpu_data)
     trainer.step()
-    with trainer._on_stream():
+    with trainer.on_stream():
         trainer.scaler._scale.fill_(2.0**40)
     before = copy.deepcopy(trainer.state_dict())
     trainer.step()

@@ -152,7 +152,7 @@ def test_a_mask_of_ade20k_that_does_not_fit_is_named(ade20k):
 
 def test_files_are_checked_again_only_if_they_changed(voc, monkeypatch):
     check("voc", voc)
-    monkeypatch.setattr(scenes, "_why_unusable", lambda *_: "looked at")
+    monkeypatch.setattr(scenes, "why_unusable", lambda *_: "looked at")
     check("voc", voc)
     image = next((voc / "VOCdevkit" / "VOC2007" / "JPEGImages").iterdir())
     save(np.random.default_rng(5), image, 33, 44)

@@ -19,7 +19,7 @@ from resnet.plugins import Plugin
 from resnet.recipe import Recipe, learning_rate_at
 from resnet.run import Run
 from resnet.tasks import Detection, Segmentation
-from resnet.tasks.segmentation import _pixel_loss
+from resnet.tasks.segmentation import pixel_loss
 from resnet.tasks.trainer import TaskTrainer
 from resnet.training import train
 
@@ -238,7 +238,7 @@ def test_the_pixel_loss_is_the_one_of_maps():
     logits = torch.randn(2, 5, 7, 6, generator=torch.Generator().manual_seed(0))
     masks = torch.randint(5, (2, 7, 6), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
     masks[0, 2:5] = 255
-    torch.testing.assert_close(_pixel_loss(logits, masks), F.cross_entropy(logits, masks.long(), ignore_index=255))
+    torch.testing.assert_close(pixel_loss(logits, masks), F.cross_entropy(logits, masks.long(), ignore_index=255))
 
 
 def test_in_bf16_boxes_stay_in_fp32(canvases):

@@ -222,8 +222,8 @@ def test_test_images_are_normalized_as_the_training_images(dataset, data, normal
 def test_a_smaller_last_batch_counts_for_what_it_is(data, teacher):
     trainer = make_trainer(data, teacher, last_batch="use", iterations=8, eval_interval=8)
     seen = []
-    accumulate = trainer._accumulate
-    trainer._accumulate = lambda images, labels, share: (seen.append(len(labels)), accumulate(images, labels, share))
+    accumulate = trainer.accumulate
+    trainer.accumulate = lambda images, labels, share: (seen.append(len(labels)), accumulate(images, labels, share))
     while not trainer.finished:
         trainer.step()
     trainer.evaluate()

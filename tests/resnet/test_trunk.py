@@ -36,7 +36,7 @@ def trained(name, options):
 @torch.no_grad()
 def test_the_features_are_the_nets_own(name, options):
     net, images = trained(name, options), torch.randn(2, 3, 45, 64, generator=generator(2))
-    expected = net._maps(images.clone())
+    expected = net.maps(images.clone())
     trunk = Trunk(copy.deepcopy(net))
     features = trunk(images.clone())
     assert torch.equal(features[-1], expected) and len(features) == len(net.stages)

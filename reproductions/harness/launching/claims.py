@@ -137,7 +137,7 @@ def _slurm_job() -> str | None:
 
 
 def _this_process() -> dict:
-    return {**_machine(), "pid": os.getpid(), "started": start_of(os.getpid())}
+    return {**machine(), "pid": os.getpid(), "started": start_of(os.getpid())}
 
 
 def _place(owner: dict) -> tuple:
@@ -146,7 +146,8 @@ def _place(owner: dict) -> tuple:
 
 
 @cache
-def _machine() -> dict:
+def machine() -> dict:
+    """Identify this machine and its present start, and the container that counts its processes; None if unknown."""
     boot, processes = None, None
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

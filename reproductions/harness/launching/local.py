@@ -104,7 +104,7 @@ class _Queue:
             job = Job(self.runs, self.paths, self.execution, first, slot.threads, self.code, import_folders())
             self._claims[slot] = self._count_claims()
             try:
-                self.running[slot] = _submit(job, slot)
+                self.running[slot] = submit(job, slot)
             except OSError as error:  # a full disk, say: the other jobs go on
                 self.last_words = f"{slot}: no job could be started: {error}"
                 self.usable.remove(slot)
@@ -120,7 +120,7 @@ class _Queue:
                 continue
             del self.running[slot]
             try:
-                self.failures |= _result(job).failures
+                self.failures |= result(job).failures
                 self._deaths[slot] = 0
             except _Died as death:
                 self.last_words = f"{slot}: {death}"
@@ -158,7 +158,8 @@ class _Died(Exception):
     """The death of a job's process; the message is the end of its log."""
 
 
-def _submit(job: Job, slot: Slot) -> submitit.Job:
+def submit(job: Job, slot: Slot) -> submitit.Job:
+    """Start the job in a process of its own. Raises OSError."""
     executor = submitit.LocalExecutor(job.paths.jobs)
     gpus = {"gpus_per_node": 1, "visible_gpus": (slot.gpu,)} if slot.gpu is not None else {}
     executor.update_parameters(timeout_min=_MONTH_MINUTES, **gpus)
@@ -169,7 +170,7 @@ def _submit(job: Job, slot: Slot) -> submitit.Job:
     return submitted
 
 
-def _result(job: submitit.Job) -> Outcome:
+def result(job: submitit.Job) -> Outcome:
     """Return or raise the result of a job that has ended, without submitit's wait for the file of a dead one."""
     if job.paths.result_pickle.exists():
         return job.result()

@@ -29,7 +29,7 @@ TRACKERS = {
     "wandb": ("wandb>=0.19.10", "wandb"),
     "trackio": ("trackio>=0.30", "trackio"),
 }
-_SECONDS = 5.0  # between two looks at the runs
+LOOK_SECONDS = 5.0  # between two looks at the runs
 PROJECT = "resnet-reproductions"
 
 
@@ -73,7 +73,7 @@ class Tracker:
         """Log what is new, at most every few seconds."""
         if time.monotonic() >= self._next:
             self._try(self._look)
-            self._next = time.monotonic() + _SECONDS
+            self._next = time.monotonic() + LOOK_SECONDS
 
     def close(self) -> None:
         """Log what is new and close all series."""
