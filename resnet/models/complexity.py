@@ -7,6 +7,7 @@ along a side, 224 for the ImageNet nets, 28 for the MNIST net.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import nn
@@ -20,7 +21,12 @@ PARAMETER_BYTES = 4  # weights and momentum are fp32 whatever the precision of t
 
 def multiply_adds(name: str, options: dict | None = None, size: int | None = None) -> int:
     """Count the forward multiply-adds for one image (C, size, size). Raises ValueError for an unknown model."""
-    model, images = _on_meta(name, options, size, batch=1)
+    return _multiply_adds(name, tuple(sorted((options or {}).items())), size)
+
+
+@cache
+def _multiply_adds(name: str, options: tuple, size: int | None) -> int:
+    model, images = _on_meta(name, dict(options), size, batch=1)
     with FlopCounterMode(display=False) as counter:
         model(images)
     return counter.get_total_flops() // 2

@@ -102,7 +102,7 @@ class Page:
 
     def multiply_adds(self) -> Column:
         """Create the column of multiply-adds of the forward pass for one image, which the papers call FLOPs."""
-        counts = [_multiply_adds(r.row.model, _options(r), r.row.data) for r in self.results]
+        counts = [_multiply_adds(r) for r in self.results]
         note = "Multiply-adds count convolutions and the fully connected layer, for one image."
         return Column("multiply-adds", [f"{n / 1e6:,.1f} M" for n in counts], {"multiply_adds": counts}, note)
 
@@ -456,11 +456,10 @@ def _count_parameters(model: str, options: tuple) -> int:
     return count_parameters(create_model(model, **dict(options)))
 
 
-@cache
-def _multiply_adds(model: str, options: tuple, data: str) -> int:
+def _multiply_adds(result: RowResult) -> int:
     """Count multiply-adds for an image of the data; where sizes differ, for the size that the net was designed for."""
-    size = IMAGE_SHAPES[data][0] if data in IMAGE_SHAPES else None
-    return multiply_adds(model, dict(options), size)
+    size = IMAGE_SHAPES[result.row.data][0] if result.row.data in IMAGE_SHAPES else None
+    return multiply_adds(result.row.model, dict(_options(result)), size)
 
 
 def _aggregates(rows: Sequence[list[dict]], metric: str, prefix: str = "") -> dict[str, list]:
