@@ -25,7 +25,14 @@ from matplotlib.figure import Figure
 from reproductions import reported
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.claims import Claim, Finding, claims_numbers, claims_section, judge
+from reproductions.harness.reporting.claims import (
+    RULED_OUT,
+    Claim,
+    Finding,
+    claims_numbers,
+    claims_section,
+    judge,
+)
 from reproductions.harness.reporting.curves import learning_curves
 from reproductions.harness.reporting.figure import (
     GREY,
@@ -161,8 +168,8 @@ def spread_section(page: Page) -> str:
     return (
         f"## Does the spread grow with depth?\n\n{found} Implementation ({letter}) has the standard deviations "
         f"{', '.join(str(number.std) for number in theirs)} for {', '.join(samples)}. Brown and Forsythe's test of "
-        "equal variances at the 5 % level finds a spread as unequal as that with a probability of: "
-        f"{powers} (simulated).\n"
+        "equal variances, which a single outlier does not mislead, finds a spread as unequal as that at the 5 % level "
+        f"with a probability of: {powers} (simulated).\n"
     )
 
 
@@ -214,7 +221,7 @@ def best_found(page: Page) -> list[Found]:
         said = ""
         if bounds is not None:
             fits = [float(target.value) in each for each in (bounds, one)]
-            said = "ruled out" if not fits[0] else "not ruled out" + (", nor is a single run" if fits[1] else "")
+            said = RULED_OUT if not fits[0] else f"not {RULED_OUT}" + (", nor is a single run" if fits[1] else "")
         text = f"the error of {result.row.label} is the best of several runs ({BEST_OF}, as a guess)"
         claims.append(Found(f"best_{result.row.key}", text, (len(values),), None, None, said=said))
     return claims

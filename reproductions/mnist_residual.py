@@ -12,6 +12,7 @@ loss over every 300 batches, which is recorded here, too.
 import math
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ from matplotlib.figure import Figure
 from reproductions import reported
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.compare import verdict
+from reproductions.harness.reporting.compare import from_reported, verdict
 from reproductions.harness.reporting.curves import (
     STEP_PLACES,
     curve_legend,
@@ -125,7 +126,8 @@ def found(page: Page) -> list[Found]:
             effect = intervals.mean(values) - float(target.value) if values else None
             text = f"the {METRICS[page.metric]} after epoch {epoch} is {target.described}"
             said = str(verdict(values, target, page.variant) or "")
-            claims.append(Found(f"epoch_{epoch}", text, (len(values),), effect, None, said=said))
+            show = partial(from_reported, target=target)
+            claims.append(Found(f"epoch_{epoch}", text, (len(values),), effect, None, said=said, show=show))
     return claims
 
 
@@ -181,9 +183,9 @@ def errors_over_epochs(result: RowResult, reported_after: dict[int, RowResult], 
     for epoch, row in reported_after.items() if variant.profile == "paper" else ():
         for value in reported.in_paper(row.row.reported, METRICS["top1_accuracy"]):
             error = 100 - float(value.value)
-            reaches = {"whole": (1.0, 0.5, "rounded or cut off"), "cut_off": (1.0, 0.0, "cut off")}
-            if value.kind in reaches:
-                below, above, how = reaches[value.kind]
+            above, below = value.reach  # an accuracy's below is an error's above
+            if any(value.reach):
+                how = "cut off" if value.kind == "cut_off" else "rounded or cut off"
                 legend[f"reported, {how} to whole percent: anywhere in the box"] = axis.bar(
                     epoch, below + above, 0.5, error - below, facecolor="none", edgecolor=HOLLOW["color"], zorder=4
                 )

@@ -6,7 +6,7 @@ from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.launching import cost
 from reproductions.harness.records import Pool
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.claims import judge, seeds_text
+from reproductions.harness.reporting.claims import about, judge, seeds_text
 from reproductions.harness.reporting.compare import count_steps, find_steps
 from reproductions.harness.reporting.frame import METRICS, final_values
 from reproductions.harness.reporting.text import NONE, markdown_table, number, signed
@@ -37,7 +37,7 @@ def plan(pool: Pool) -> str:
             [
                 finding.claim.text,
                 *(number(finding.smallest(n)) for n in SEEDS),
-                signed(finding.reported),
+                about(finding.reported, finding.doubt),
                 finding.seeds,
                 _hours([result.row for result in finding.results], finding.seeds, pool),
             ]

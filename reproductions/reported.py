@@ -62,6 +62,11 @@ class Reported:
         return f"{sign}{self.value}{spread}{' (unconfirmed)' if self.unconfirmed else ''}"
 
     @property
+    def reach(self) -> tuple[float, float]:
+        """How far below and above the printed value the number may lie: one in whole percent was rounded or cut off."""
+        return {"whole": (0.5, 1.0), "cut_off": (0.0, 1.0)}.get(self.kind, (0.0, 0.0))
+
+    @property
     def described(self) -> str:
         """The number with its kind: ``8.75 (single)``, ``6.61 ± 0.16 (mean of 5)``, ``≈ 9 (read off a figure)``."""
         meanings = {"approximate": "read off a figure", "whole": "in whole percent", "below": "bound", "above": "bound"}

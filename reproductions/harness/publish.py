@@ -24,7 +24,7 @@ from reproductions.harness.reporting.claims_page import write_claims
 from reproductions.harness.reporting.figure import read_description
 from reproductions.harness.reporting.frame import CURVES, RUNS, write_frames
 from reproductions.harness.reporting.index import write_index
-from reproductions.harness.reporting.page import Page, make_page
+from reproductions.harness.reporting.page import Page, make_page, write_page
 from reproductions.harness.reporting.summary import write_summary
 from resnet.data import KNOWN_COPIES
 from resnet.files import write_atomically
@@ -179,7 +179,7 @@ def write_published(tables: Sequence[Table], results: Path, pool: Pool) -> tuple
         page = make_page(experiment, variant, experiment.results(variant, wanted, pool, pool), results)
         every.append(page)
         if seeds:
-            files = experiment.report(page)
+            files = write_page(page)
             written += files
             pages += [page] if files else []  # records alone make no table of layer responses
     for experiment in dict.fromkeys(experiment for experiment, _ in tables):

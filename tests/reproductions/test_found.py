@@ -42,7 +42,7 @@ def page_of(experiment, errors, tmp_path, variant=None):
         ((5, 4), 0.1, AROUND, 0.9, "", "not shown with n = 5, 4"),
         ((5, 4), 0.1, AROUND, None, "", "not shown with n = 5, 4"),
         ((5, 5), 0.1, None, 0.9, "", "not shown: no spread"),
-        ((5, 2), 0.3, None, 0.9, "not contradicted", "not yet run (n = 5, 2)"),
+        ((5, 2), 0.3, None, 0.9, "not contradicted", "too few runs (n = 5, 2)"),
         ((0, 0), None, None, 0.9, "", "not yet run"),
         ((5,), None, None, None, "not contradicted", "not contradicted"),
     ],
@@ -57,9 +57,9 @@ def test_claims_about_depth_and_their_power(tmp_path):
     first, second = found["resnet20_resnet32"], found["resnet32_resnet44"]
     assert first.statement == "shown" and first.effect == pytest.approx(1.0) and first.reported == pytest.approx(1.24)
     assert first.power == pytest.approx(intervals.power(1.24, 0.1, 3, alpha=0.05 / 4))
-    assert second.statement == "not yet run (n = 3, 1)"
+    assert second.statement == "too few runs (n = 3, 1)"
     assert second.power == pytest.approx(intervals.power(0.34, 0.1, 5, alpha=0.05 / 4)), "with the wanted seeds"
-    assert found["spread"].statement == "not yet run (n = 3, 3, 1, 0)" and found["spread"].power < 0.2
+    assert found["spread"].statement == "too few runs (n = 3, 3, 1, 0)" and found["spread"].power < 0.2
     assert found["best_resnet20"].statement == "ruled out", "8.75 lies above every run"
     assert found["best_resnet32"].statement == "not ruled out, nor is a single run"
 

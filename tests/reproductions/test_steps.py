@@ -194,10 +194,10 @@ class FakeStep:
         (FakeStep([-0.2, 0.3, 0.25]), PAPER, "not shown"),
         (FakeStep([-0.2, -0.3, -0.25], Decimal("-0.14")), PAPER, "carries over"),
         (FakeStep([0.2, 0.3, 0.25], Decimal("-0.14")), PAPER, "reversed"),
-        (FakeStep([-0.2, -0.3, -0.25], Decimal("-0.03")), PAPER, "none: reported is within a std of 0"),
-        (FakeStep([0.2, 0.3, 0.25], Decimal("0.13")), PAPER, "none: reported is within a std of 0"),
+        (FakeStep([-0.2, -0.3, -0.25], Decimal("-0.03")), PAPER, "none: reported is within the noise"),
+        (FakeStep([0.2, 0.3, 0.25], Decimal("0.13")), PAPER, "none: reported is within the noise"),
         (FakeStep([0.2, 0.3, 0.25], Decimal("0.3"), Decimal("-0.3")), PAPER, "carries over"),  # the first source counts
-        (FakeStep([0.2, 0.3, 0.25], Decimal("0.00")), PAPER, "none: reported is within a std of 0"),
+        (FakeStep([0.2, 0.3, 0.25], Decimal("0.00")), PAPER, "none: reported is within the noise"),
         (FakeStep([0.2, 0.3]), PAPER, "none: n < 3"),
         (FakeStep([]), PAPER, "none: n < 3"),
         (FakeStep([0.0, 0.0, 0.0]), PAPER, "none: no spread"),

@@ -424,13 +424,13 @@ def test_degradation_has_training_and_test_error_and_claims_about_depth(tmp_path
     bounds = welch.confidence_interval(1 - 0.05 / 10)
     assert float(plain["low_corrected"]) == pytest.approx(bounds.low, rel=1e-5)
     assert lines["plain56_plain20_training_error"]["effect"] == "5"
-    assert lines["plain32_resnet32_test_error"]["statement"] == "not yet run (n = 0, 3)"
+    assert lines["plain32_resnet32_test_error"]["statement"] == "too few runs (n = 0, 3)"
     said = {key: line["statement"] for key, line in lines.items() if "training" not in key and "32" not in key}
     assert said == {
         "plain56_plain20_test_error": "shown",
         "resnet20_resnet56_test_error": "shown",
         "plain20_resnet20_test_error": "shown",
-        "plain44_resnet44_test_error": "not yet run (n = 0, 3)",
+        "plain44_resnet44_test_error": "too few runs (n = 0, 3)",
         "plain56_resnet56_test_error": "shown",
         "trend": "shown",
         "interaction": "shown",
@@ -454,7 +454,7 @@ def test_claims_say_beforehand_what_seeds_can_find(tmp_path):
     text = (tmp_path / "results" / "tables" / "degradation.md").read_text()
     (line,) = [line for line in text.splitlines() if "ResNet-20 has a lower test error than plain-20" in line]
     *_, said, expected, least, seeds = [cell.strip() for cell in line.strip("|").split("|")]
-    assert (said, expected) == ("not yet run (n = 0, 3)", "+0.25")
+    assert (said, expected) == ("too few runs (n = 0, 3)", "+0.25")
     assert float(least) == pytest.approx(intervals.smallest_effect(0.1, 5, alpha=0.005), abs=0.005)
     assert intervals.power(0.25, 0.1, int(seeds), alpha=0.005) >= 0.8
 
@@ -488,7 +488,7 @@ def test_the_spread_and_the_steps_of_depth(tmp_path):
     assert f"ResNet-20 0.10 (n = 3), ResNet-56 1.00 (n = 3); not shown unequal, p = {p:.3f}." in text
     assert "Implementation (i) has the standard deviations 0.120, 0.318, 0.475, 0.523 for ResNet-20" in text
     (step,) = [line for line in text.splitlines() if "ResNet-56 has a lower test error than ResNet-44" in line]
-    assert [cell.strip() for cell in step.split("|")[2:4]] == ["not yet run (n = 0, 3)", "+0.20"]
+    assert [cell.strip() for cell in step.split("|")[2:4]] == ["too few runs (n = 0, 3)", "+0.20"]
 
 
 # ------------------------------------------------------------------------------------------------------------- cells

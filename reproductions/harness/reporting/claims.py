@@ -15,14 +15,12 @@ from reproductions.harness.reporting.footnotes import counted
 from reproductions.harness.reporting.frame import HIGHER_IS_BETTER, METRICS, final_values
 from reproductions.harness.reporting.intervals import Interval, WelchTest
 from reproductions.harness.reporting.text import NONE, interval, markdown_table, number, p_value, signed
+from reproductions.reported import Reported
 
-SHOWN, CONTRADICTED, NOT_SHOWN, NOT_RESOLVABLE, NOT_RUN = (
-    "shown",
-    "contradicted",
-    "not shown",
-    "not resolvable",
-    "not yet run",
-)
+SHOWN, CONTRADICTED, NOT_SHOWN, NOT_RESOLVABLE = "shown", "contradicted", "not shown", "not resolvable"
+RULED_OUT, TOO_FEW, NOT_RUN = "ruled out", "too few runs", "not yet run"
+WITHIN_NOISE = "no sign reported"  # the reported effect is too small to have one
+READING = 0.5  # percentage points by which a number that was read off a figure may be wrong
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,10 @@ def statement_on(counts: Sequence[int], bounds: Interval | None, weak: bool) -> 
     ``counts``: runs of each net. ``weak``: this number of runs would seldom find the reported effect.
     """
     n = f"n = {', '.join(map(str, counts))}"
+    if not any(counts):
+        return NOT_RUN
     if min(counts) < intervals.FEWEST:
-        return f"{NOT_RUN} ({n})"
+        return f"{TOO_FEW} ({n})"
     if bounds is None:
         return f"{NOT_SHOWN}: no spread"
     if 0 not in bounds:
@@ -105,10 +105,23 @@ class Finding:
     @property
     def reported(self) -> float | None:
         """Contrast of the paper's numbers, also where they were read off figures; None if one is missing."""
+        return self._reported and sum(w * float(own.value) for w, own in zip(self.claim.weights, self._reported))
+
+    @property
+    def doubt(self) -> float:
+        """Percentage points by which :attr:`reported` may be wrong, because numbers were read off a figure."""
+        read = [own.kind == "approximate" for own in self._reported or []]
+        return sum(abs(w) * READING for w, off_a_figure in zip(self.claim.weights, read) if off_a_figure)
+
+    @property
+    def expected(self) -> float | None:
+        """The reported contrast that power is computed for; None where it could be nothing but :attr:`doubt`."""
+        return None if self.reported is None or abs(self.reported) <= self.doubt else self.reported
+
+    @cached_property
+    def _reported(self) -> list[Reported] | None:
         found = [reported.in_paper(result.row.reported, METRICS[self.claim.metric]) for result in self.results]
-        if self.variant.profile != "paper" or not all(found):
-            return None
-        return sum(w * float(numbers[0].value) for w, numbers in zip(self.claim.weights, found))
+        return [own[0] for own in found] if self.variant.profile == "paper" and all(found) else None
 
     def smallest(self, n: int) -> float | None:
         """Return the smallest contrast that ``n`` seeds of each net find; None if the spread is unknown."""
@@ -118,11 +131,11 @@ class Finding:
     @property
     def seeds(self) -> str:
         """Number of seeds of each net that find a contrast as large as the reported one."""
-        return seeds_text(self.reported, self.sigma, self.comparisons, self.claim.weights)
+        return seeds_text(self.expected, self.sigma, self.comparisons, self.claim.weights)
 
     @property
     def statement(self) -> str:
-        """Shown, contradicted, not resolvable, not shown or not yet run; with the profile's name unless it is paper."""
+        """Shown, contradicted, not resolvable, not shown or untested; with the profile's name unless it is paper."""
         said = self._said
         return said if self.variant.profile == "paper" else f"{said}, in the {self.variant.profile} profile"
 
@@ -130,7 +143,7 @@ class Finding:
     def _said(self) -> str:
         counts = [*map(len, self.samples)]
         least = self.smallest(min(counts))
-        weak = self.reported is not None and least is not None and abs(self.reported) < least
+        weak = self.expected is not None and least is not None and abs(self.expected) < least
         return statement_on(counts, self.test and self.test.interval, weak)
 
 
@@ -166,23 +179,34 @@ def claims_section(findings: list[Finding], note: str = "") -> str:
         "95 % interval, corrected": [interval(f.test and f.test.interval, signed) for f in findings],
         "p, corrected": [p_value(f.p) for f in findings],
         "shown?": [f.statement for f in findings],
-        "effect, reported": [signed(f.reported) for f in findings],
+        "effect, reported": [about(f.reported, f.doubt) for f in findings],
         f"smallest found by {seeds} seeds": [number(f.smallest(seeds)) for f in findings],
         "seeds for the reported effect": [f.seeds for f in findings],
     }
     sigmas = {METRICS[f.claim.metric]: f.sigma for f in findings if f.sigma}
     spread = " and ".join(f"{number(sigma)} ({name})" for name, sigma in sigmas.items())
+    pooled = dict.fromkeys(
+        result.row.label for f in findings for result, own in zip(f.results, f.samples) if len(own) >= intervals.FEWEST
+    )
+    of = f"records of {', '.join(pooled)}{', pooled' if len(pooled) > 1 else ', which other rows need not share'}"
+    read = any(f.doubt for f in findings)
     means = "means" if any(f.claim.metric in HIGHER_IS_BETTER for f in findings) else "mean errors"
     return (
         f"## Claims\n\n{markdown_table(columns)}\nEach effect is a contrast of {means} in percentage "
         f"points that is above 0 if the claim holds{note}. Welch's two-sided t-test with Welch–Satterthwaite degrees "
         f"of freedom, from {intervals.FEWEST} runs of each net on; intervals and p-values are corrected for "
         f"{counted(comparisons, 'claim')} (Bonferroni). “Shown”: the interval lies above 0; “contradicted”: below.\n"
-        + power_note(spread, f"{seeds} seeds", reported=any(f.reported for f in findings))
+        + power_note(spread, f"{seeds} seeds", of, any(f.reported for f in findings))
+        + (f"\n≈: of numbers read off a figure, each to about {READING:g} points.\n" if read else "")
     )
 
 
-def power_note(spread: str, n: str, of: str = "records, pooled over the rows", reported: bool = True) -> str:
+def about(effect: float | None, doubt: float) -> str:
+    """Format a reported effect, ``≈ +6.0`` if it is uncertain."""
+    return signed(effect) if not doubt or effect is None else f"≈ {effect:+.1f}".replace("-", "−")
+
+
+def power_note(spread: str, n: str, of: str, reported: bool = True) -> str:
     """Explain the columns about power with ``n``; ``spread`` gives their standard deviations, ``of`` the samples."""
     if not spread:
         return ""

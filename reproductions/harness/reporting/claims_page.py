@@ -5,20 +5,35 @@ from textwrap import fill
 
 from reproductions.harness.experiment import PROFILES
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.claims import CONTRADICTED, NOT_RESOLVABLE, NOT_RUN, NOT_SHOWN, SHOWN
+from reproductions.harness.reporting.claims import (
+    CONTRADICTED,
+    NOT_RESOLVABLE,
+    NOT_RUN,
+    NOT_SHOWN,
+    RULED_OUT,
+    SHOWN,
+    TOO_FEW,
+    WITHIN_NOISE,
+    about,
+)
 from reproductions.harness.reporting.found import Found, percent
 from reproductions.harness.reporting.page import Page
-from reproductions.harness.reporting.text import NONE, markdown_table, signed
+from reproductions.harness.reporting.text import NONE, markdown_table
 
 SHORT = "In short"  # the section that the README shows
-_TEXT = f"""Each claim that the suite can test, with the effect in percentage points that is above 0 if it holds, and
-the 95 % interval, corrected for the claims of its table (Bonferroni). It is *shown* where the interval lies above 0 and
-*contradicted* where it lies below. Where it includes 0, the claim is *not resolvable* if these runs would find an
-effect as large as the reported one with a probability (power) of less than {100 * intervals.POWER:.0f} %, else *not
-shown*. It is *not yet run* if a net has fewer than {intervals.FEWEST} runs; its power is then computed for the wanted
-number of seeds. Reported effects of Bag of Tricks are on ImageNet, and on ADE20K and PASCAL VOC for its transfer. For a
-claim that is a reported accuracy, the effect is the mean here minus the reported number. The short profile is
-{PROFILES["short"].split(": ")[1]}; its effects stand beside no reported ones."""
+_TEXT = f"""Each claim that the suite can test, with its effect, which is above 0 if the claim holds, and the 95 %
+interval, corrected for the claims of its table (Bonferroni). Effects are in percentage points; of layer responses they
+are differences of standard deviations, and for a claim that is a reported accuracy the effect is the mean here minus
+the reported number. A claim is *shown* where the interval lies above 0 and *contradicted* where it lies below. Where it
+includes 0, the claim is *not resolvable* if these runs would find an effect as large as the reported one with a
+probability (power) of less than {100 * intervals.POWER:.0f} %, else *not shown*. A test needs {intervals.FEWEST} runs
+of each net: with *{TOO_FEW}*, or none, the power is computed for the wanted number. A step has *{WITHIN_NOISE}* if two
+runs of one row may differ by as much as it is reported to do. That a reported error is the best of several runs is
+*{RULED_OUT}* if it lies outside the 95 % prediction interval of the best of as many further runs. Reported effects of
+Bag of Tricks are on ImageNet, and on ADE20K and PASCAL VOC for its transfer; ≈ marks effects of numbers that were read
+off a figure. The short profile is {PROFILES["short"].split(": ")[1]}: its effects must not be compared with the
+reported ones. Not all claims are the papers': some ask what others asked of the papers' numbers, and some what training
+on other data shows."""
 
 
 def write_claims(pages: Sequence[Page], written: Sequence[Page]) -> str:
@@ -59,9 +74,12 @@ def _in_short(found: Collection[dict[str, tuple[Page, list[Found]]]]) -> str:
         if (claims := listed(word, profile))
     ]
     statements = [one.statement for _, claims in pages for one in claims]
-    counts = {word: sum(said.startswith(word) for said in statements) for word in (NOT_RESOLVABLE, NOT_RUN)}
-    said = " and ".join(f"{count} are {word}" for word, count in counts.items() if count)
-    said = f"Of {len(statements)} claims, counted in each profile, {said}." if said else ""
+    words = {NOT_RESOLVABLE: "are not resolvable", RULED_OUT: "ruled out",
+             f"not {RULED_OUT}": f"not {RULED_OUT}", TOO_FEW: "have too few runs",
+             NOT_RUN: "are not yet run", WITHIN_NOISE: "have no reported sign"}  # fmt: skip
+    counts = {said: sum(one.startswith(word) for one in statements) for word, said in words.items()}
+    said = ", ".join(f"{count} {said}" for said, count in counts.items() if count)
+    said = f"Of {len(statements)} claims, counted in each profile: {said}." if said else ""
     return "".join([*lines, f"- {''.join(others)}{said}".rstrip(), "\n"])
 
 
@@ -77,7 +95,7 @@ def _section(profiles: dict[str, tuple[Page, list[Found]]], written: Sequence[Pa
         name = page.variant.name
         own = [claims.get(profile) for claims in by_key.values()]
         if profile == "paper":
-            columns["reported"] = [signed(one and one.reported) for one in own]
+            columns["reported"] = [about(one.reported, one.doubt) if one else NONE for one in own]
             columns["power"] = [percent(one and one.power) for one in own]
         columns[f"{name}: effect"] = [one.measured if one else NONE for one in own]
         columns[f"{name}: found"] = [one.statement if one else NONE for one in own]

@@ -79,9 +79,9 @@ class Step:
 
     @property
     def noise(self) -> Decimal:
-        """Largest standard deviation over runs that a paper reports for the metric, in any table; 0 if none does."""
+        """Standard deviation of a difference of two single runs: √2 times the largest that a paper reports; else 0."""
         numbers = [n for n in reported.load() if n.source.origin == "paper" and n.metric == METRICS[self.metric]]
-        return max((n.std for n in numbers if n.std), default=Decimal(0))
+        return Decimal(2).sqrt() * max((n.std for n in numbers if n.std), default=Decimal(0))
 
     @property
     def changes_nothing(self) -> bool:
@@ -137,7 +137,7 @@ def statement(
         weak = sigma and abs(expected) < intervals.smallest_effect(sigma, n, (1,), alpha)
         return f"not resolvable with n = {n}" if weak else "not shown"
     if abs(expected) <= step.noise:
-        return "none: reported is within a std of 0"
+        return "none: reported is within the noise"
     return agreement if (step.mean > 0) == (expected > 0) else "reversed"
 
 
@@ -188,8 +188,10 @@ def steps_section(
         )
     if sources:
         compared = " or ".join(dict.fromkeys(next(iter(step.reported)).name for step in steps if step.reported))
-        if noise := max(step.noise for step in steps):
-            note += f" Reported differences of up to {noise}, the largest std that the paper gives, have no direction."
+        if noise := {METRICS[step.metric]: step.noise for step in steps if step.noise}:
+            up_to = " and ".join(f"{number(float(value))} ({metric})" for metric, value in noise.items())
+            note += f" Reported differences of up to {up_to}, √2 times the largest std that a paper gives, have no "
+            note += "direction: so much may lie between two runs of one row."
         said = [statement(step, variant, agreement, comparisons, sigmas[step.metric]) or NONE for step in steps]
         columns["does it do that here?"] = said
         note += (
@@ -298,6 +300,14 @@ def verdict(sample: list[float], target: Reported | None, variant: Variant) -> V
     k = target.n or 1  # of a mean of nobody says how many runs: as of one, which is the widest interval
     expected = intervals.percent(intervals.prediction_interval(sample, k))
     return expected and Verdict(value, expected, k, target.kind == "whole", target.kind == "cut_off")
+
+
+def from_reported(difference: float | None, target: Reported | None) -> str:
+    """Format a difference from the printed number, ``+0.26 to +1.26`` from one that stands for several."""
+    below, above = target.reach if target else (0.0, 0.0)
+    if difference is None or not below + above:
+        return signed(difference)
+    return f"{signed(difference - above)} to {signed(difference + below)}"
 
 
 def further(found: Verdict) -> str:

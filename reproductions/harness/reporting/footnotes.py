@@ -205,14 +205,27 @@ def moved_notes(results: list[RowResult]) -> list[str]:
     return notes
 
 
-def precision_notes(records: list[dict]) -> list[str]:
-    """Count the precisions that devices chose, if they differ or if a processor chose bf16."""
-    left = [record for record in records if record["specification"]["recipe"]["precision"] == "auto"]
+def precision_notes(results: list[RowResult]) -> list[str]:
+    """Count the precisions that devices chose, if they differ or if a processor chose bf16; by row if rows differ."""
+    left = _left_to_the_device(all_records(results))
     chosen = Counter((unit(record["hardware"]), record["precision"]) for record in left)
     if len({precision for _, precision in chosen}) < 2 and ("CPU", "bf16") not in chosen:
         return []
     parts = [f"{counted(n, 'run')} in {precision} on a {name}" for (name, precision), n in sorted(chosen.items())]
-    return [f"Precision: left to the device (`auto`), which chose: {', '.join(parts)}."]
+    notes = [f"Precision: left to the device (`auto`), which chose: {', '.join(parts)}."]
+    by_row = {r.row.label: Counter(own["precision"] for own in _left_to_the_device(r.records)) for r in results}
+    by_row = {label: counts for label, counts in by_row.items() if counts}
+    if len({frozenset(counts) for counts in by_row.values()}) > 1:
+        listed = {
+            label: ", ".join(f"{n} in {p}" for p, n in sorted(counts.items())) for label, counts in by_row.items()
+        }
+        said = "; ".join(f"{label} {counts}" for label, counts in listed.items())
+        notes[0] += f" By row: {said}. A difference between rows of unlike precision may be due to the precision."
+    return notes
+
+
+def _left_to_the_device(records: list[dict]) -> list[dict]:
+    return [record for record in records if record["specification"]["recipe"]["precision"] == "auto"]
 
 
 def unit(hardware: dict) -> str:

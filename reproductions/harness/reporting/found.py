@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from reproductions.harness.experiment import RowResult
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.claims import NOT_RUN, Finding, statement_on
+from reproductions.harness.reporting.claims import WITHIN_NOISE, Finding, statement_on
 from reproductions.harness.reporting.compare import Step, count_steps, sigmas_of
 from reproductions.harness.reporting.frame import METRICS
 from reproductions.harness.reporting.intervals import Interval
@@ -18,9 +18,9 @@ class Found:
 
     key, text: the claim's name and sentence, the same in all profiles. counts: completed runs of each net, or pairs.
     effect, interval: in percentage points, None of too few runs; the interval is corrected for the claims of its table.
-    reported: the effect in the paper. power: the probability that these runs, or the wanted number where they are
-    too few, show an effect as large as the reported one. said: the statement on a claim that is no contrast.
-    show: how an effect is written.
+    reported: the effect in the paper, which may be wrong by ``doubt``. power: the probability that these runs, or the
+    wanted number where they are too few, show an effect as large as the reported one. said: WITHIN_NOISE, or the
+    statement on a claim that is no contrast. show: how an effect is written.
     """
 
     key: str
@@ -32,13 +32,12 @@ class Found:
     power: float | None = None
     said: str = ""
     show: Callable[[float | None], str] = signed
+    doubt: float = 0.0
 
     @property
     def statement(self) -> str:
-        """Shown, contradicted, not resolvable or not shown with the number of runs, or not yet run."""
-        if not any(self.counts):
-            return NOT_RUN
-        if self.said and min(self.counts) >= intervals.FEWEST:
+        """Shown, contradicted, not resolvable or not shown with the number of runs, too few runs, or not yet run."""
+        if self.said == WITHIN_NOISE or (self.said and min(self.counts) >= intervals.FEWEST):
             return self.said
         weak = self.power is not None and self.power < intervals.POWER
         return statement_on(self.counts, self.interval, weak)
@@ -59,8 +58,9 @@ def of_findings(findings: list[Finding]) -> list[Found]:
             finding.effect,
             finding.test and finding.test.interval,
             finding.reported,
-            _power(finding.reported, finding.sigma, finding.results, finding.samples, finding.claim.weights,
+            _power(finding.expected, finding.sigma, finding.results, finding.samples, finding.claim.weights,
                    finding.comparisons),
+            doubt=finding.doubt,
         )
         for finding in findings
     ]  # fmt: skip
@@ -69,12 +69,12 @@ def of_findings(findings: list[Finding]) -> list[Found]:
 def of_steps(steps: list[Step], profile: str) -> list[Found]:
     """Return the findings on a ladder's steps that have a reported effect: whether each has the reported sign.
 
-    A reported effect within the paper's own noise has no sign to be found; such a step is left out.
+    A reported effect within the paper's own noise has no sign to be found.
     """
     comparisons, sigmas, found = count_steps(steps), sigmas_of(steps), []
     for step in steps:
         expected = float(next(iter(step.reported.values()), 0))
-        if abs(expected) <= step.noise or step.changes_nothing:
+        if not expected or step.changes_nothing:
             continue
         sign, bounds = (1 if expected > 0 else -1), step.interval(comparisons)
         if bounds is not None and sign < 0:
@@ -87,7 +87,8 @@ def of_steps(steps: list[Step], profile: str) -> list[Found]:
         reported = abs(expected) if profile == "paper" else None
         power = _power(reported, sigmas[step.metric], [step.row], [step.differences], (1,), comparisons)
         key = f"{step.row.row.key}_{step.metric}"
-        found.append(Found(key, text, (len(step.differences),), effect, bounds, reported, power))
+        said = WITHIN_NOISE if abs(expected) <= step.noise else ""
+        found.append(Found(key, text, (len(step.differences),), effect, bounds, reported, power, said))
     return found
 
 

@@ -21,7 +21,7 @@ How to read the tables:
   learning curve has a column of its own, because it is selected on the test set.
 - A result is given as mean ± sample standard deviation over n seeds. "n = 3 of 5" says that two seeds have no record
   yet. A run whose loss is no longer finite is counted as diverged and is in no mean.
-- The 95 % t-interval is Student's interval of the mean, from three runs on; two runs stand for themselves. A reported
+- The 95 % t-interval is Student's interval of the mean, from three runs on; one or two runs are listed. A reported
   number is contradicted where it lies outside of the 95 % prediction interval of one more run, or by Welch's test where
   the paper reports mean ± std of several runs. "Not contradicted (± 0.54)" does not say that the two are equal: within
   that half-width of the interval no number would be contradicted.
@@ -41,7 +41,8 @@ def write_index(pages: Sequence[Page]) -> str:
     headings = ("experiment", "profile", "row", "reported", "reproduced", "reported number", "runs", "hardware",
                 "hours", "other tables")  # fmt: skip
     table = markdown_table(dict(zip(headings, zip(*lines), strict=True))) if lines else "No records yet.\n"
-    meanings = {name: PROFILES[name].removeprefix(f"{name} profile: ") for name in ("paper", "short")}
+    meanings = {"paper": "the whole protocol that the table's heading names: a paper's, a report's or this suite's own",
+                "short": PROFILES["short"].removeprefix("short profile: ")}  # fmt: skip
     profiles = "\n".join(f"- {name}: {meaning}." for name, meaning in meanings.items())
     return f"{_HEAD}\n{table}\n{profiles}\n"
 

@@ -15,7 +15,7 @@ from reproductions import reported
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.records import records_digest
 from reproductions.harness.reporting import footnotes, intervals
-from reproductions.harness.reporting.compare import further, no_verdict, verdict
+from reproductions.harness.reporting.compare import from_reported, further, no_verdict, verdict
 from reproductions.harness.reporting.frame import (
     ACCURACIES,
     HIGHER_IS_BETTER,
@@ -223,7 +223,8 @@ class Page:
         sources = list(dict.fromkeys(t.source.name for t in self._targets if t))
         several = len({n.source for r in self.results for n in self._in_paper(r)}) > len(sources)
         note = f"Difference and interval are compared with the numbers of {', '.join(sources)}." if several else ""
-        return Column("difference from reported", [signed(v) for v in values], {"difference": values}, note, shown)
+        cells = [from_reported(value, target) for value, target in zip(values, self._targets)]
+        return Column("difference from reported", cells, {"difference": values}, note, shown)
 
     def verdict(self) -> list[Column]:
         """Create the columns of the comparison with reported numbers, by prediction intervals or Welch's test."""
@@ -378,7 +379,7 @@ class Page:
         notes += footnotes.diverged_notes(self.results)
         notes += footnotes.data_notes(records + footnotes.published_records(self.results))
         notes += [] if self.variant.sweep else footnotes.exact_notes(records, self.out)
-        notes += footnotes.hardware_notes(records) + footnotes.precision_notes(records)
+        notes += footnotes.hardware_notes(records) + footnotes.precision_notes(self.results)
         notes += footnotes.moved_notes(self.results)
         notes += [footnotes.code_note(records, footnotes.is_published(self.results))] if records else []
         return notes + footnotes.records_notes(self.experiment, self.variant, self.results)
@@ -475,7 +476,16 @@ def _write(path: Path, text: str) -> Path:
 
 def write_report(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> list[Path]:
     """Write the experiment's tables and plots of these results below ``out``; returns the files, .md first."""
-    return experiment.report(make_page(experiment, variant, results, out))
+    return write_page(make_page(experiment, variant, results, out))
+
+
+def write_page(page: Page) -> list[Path]:
+    """Write the tables and plots of the page, and show the plots at the end of its Markdown; returns the files."""
+    files = page.experiment.report(page)
+    plots = [f"![{path.stem}](../plots/{path.name})\n" for path in files if path.suffix == ".png"]
+    if plots:
+        _write(files[0], "\n".join([files[0].read_text(encoding="utf-8"), "## Plots\n", *plots]))
+    return files
 
 
 def make_page(experiment: Experiment, variant: Variant, results: list[RowResult], out: Path) -> Page:
