@@ -98,7 +98,7 @@ def test_every_epoch_stands_beside_what_is_reported(no_plots, tmp_path):
         "96 (in whole percent, cut off)",
         "97.27 ± 0.15 (n = 3)",
         "[96.89, 97.65]",
-        "+1.27",
+        "+0.27 to +1.27",
         "[96.51, 98.03]",
         "not contradicted (± 0.76)",
     ]

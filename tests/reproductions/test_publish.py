@@ -337,7 +337,10 @@ def test_what_report_has_made_passes_the_check(published):
     frames = {"summary.md", "claims.md", "runs.csv", "curves.csv.gz"}
     assert files == {"README.md", "tiny.md", "tiny.csv", "tiny_depth.png", "tiny_depth.svg"} | frames
     index = (published / "results" / "README.md").read_text()
-    assert "\n- paper: the paper's protocol.\n- short: real data, fewer iterations, not comparable" in index
+    meanings = (
+        "\n- paper: the whole protocol that the table's heading names: a paper's, a report's or this suite's own.\n"
+    )
+    assert f"{meanings}- short: real data, fewer iterations, not comparable" in index
     assert 0 < index.index("How to read the tables:") < index.index("| experiment ")
     assert "](tables/tiny.md)" in index and "test error 8.50, 8.60 (n = 2 of 5)" in index and "2.00 GPU" in index
 

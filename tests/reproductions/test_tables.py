@@ -12,7 +12,7 @@ from scipy import stats
 from reproductions import cifar_table, degradation, precision, reported
 from reproductions.bag_of_tricks import efficient as bag_of_tricks_efficient
 from reproductions.cifar_imagenet_stem import experiment as cifar_imagenet_stem
-from reproductions.harness.experiment import Variant
+from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.records import ORIGIN, read_pool, records_digest
 from reproductions.harness.reporting import compare, footnotes, intervals, text
 from reproductions.harness.reporting.index import write_index
@@ -330,10 +330,18 @@ def test_precisions_that_devices_chose_are_said(tmp_path):
         make_record(runs[2], 8.9, **cpu, precision="fp32"),
         make_record(named, 8.9, **cpu, precision="fp32"),
     )
-    assert footnotes.precision_notes([gpu, other]) == []
+    first, second = (replace(row, label=label) for row, label in zip(TABLE.rows("paper"), ("one", "other")))
+
+    def notes(*records: dict, others: tuple[dict, ...] = ()):
+        return footnotes.precision_notes([RowResult(first, [*records], None, 3), RowResult(second, [*others], None, 3)])
+
+    assert notes(gpu, other) == []
     said = "Precision: left to the device (`auto`), which chose: "
-    assert footnotes.precision_notes([fast]) == [f"{said}1 run in bf16 on a CPU."]
-    assert footnotes.precision_notes([gpu, slow]) == [f"{said}1 run in fp32 on a CPU, 1 run in bf16 on a GPU."]
+    assert notes(fast) == [f"{said}1 run in bf16 on a CPU."]
+    both = f"{said}1 run in fp32 on a CPU, 1 run in bf16 on a GPU."
+    assert notes(gpu, slow) == [both], "both are of one row"
+    (text,) = notes(gpu, others=(slow,))
+    assert text.startswith(f"{both} By row: one 1 in bf16; other 1 in fp32. A difference between rows")
     store(tmp_path, fast)
     assert said in report_pools(read_pool(tmp_path), read_pool(tmp_path), tmp_path)[0].read_text()
 
@@ -443,7 +451,11 @@ def test_claims_are_contradicted_not_resolvable_or_of_another_profile(tmp_path):
     errors = {**DEPTHS, "resnet20": [9.71, 9.73, 9.6], "resnet56": [14.3, 14.2, 14.4]}
     lines = claims_of(errors, PAPER, tmp_path / "other")
     assert lines["resnet20_resnet56_test_error"]["statement"] == "contradicted"
-    assert lines["plain20_resnet20_test_error"]["statement"] == "not resolvable with n = 3, 3"  # reported: 0.25
+    said = "not shown with n = 3, 3"  # reported is 0.25, no more than what the reading of a figure may be wrong by
+    assert lines["plain20_resnet20_test_error"]["statement"] == said
+    errors["resnet20"], errors["resnet56"] = [9.0, 8.0, 7.0], [7.5, 8.5, 9.5]
+    lines = claims_of(errors, PAPER, tmp_path / "wide")
+    assert lines["resnet20_resnet56_test_error"]["statement"] == "not resolvable with n = 3, 3"  # reported: 1.78
     lines = claims_of({"plain20": [20.0, 20.1, 20.2], "resnet20": [16.0, 16.1, 16.2]}, SHORT, tmp_path / "short")
     assert lines["plain20_resnet20_test_error"]["statement"] == "shown, in the short profile"
     assert {line["effect_reported"] for line in lines.values()} == {""}
@@ -454,9 +466,13 @@ def test_claims_say_beforehand_what_seeds_can_find(tmp_path):
     text = (tmp_path / "results" / "tables" / "degradation.md").read_text()
     (line,) = [line for line in text.splitlines() if "ResNet-20 has a lower test error than plain-20" in line]
     *_, said, expected, least, seeds = [cell.strip() for cell in line.strip("|").split("|")]
-    assert (said, expected) == ("too few runs (n = 0, 3)", "+0.25")
+    assert (said, expected, seeds) == ("too few runs (n = 0, 3)", "≈ +0.2", "–")
     assert float(least) == pytest.approx(intervals.smallest_effect(0.1, 5, alpha=0.005), abs=0.005)
-    assert intervals.power(0.25, 0.1, int(seeds), alpha=0.005) >= 0.8
+    assert "deviation of the records of ResNet-20, which other rows need not share: 0.10" in text
+    (line,) = [line for line in text.splitlines() if "ResNet-56 has a lower test error than ResNet-20" in line]
+    seeds = int(line.strip("| ").rpartition("|")[2])
+    assert intervals.power(1.78, 0.1, seeds, alpha=0.005) >= 0.8
+    assert "≈: of numbers read off a figure, each to about 0.5 points" in text
 
 
 def test_the_plan_says_what_seeds_find_and_what_they_cost(tmp_path):
