@@ -51,6 +51,7 @@ def training(
     neighbours: Callable[[], int] = lambda: 0,
     origin: Callable[[], dict] = dict,
     clock: Callable[[], float] = lambda: time.perf_counter(),
+    may_save: Callable[[], bool] = lambda: True,
 ) -> Generator[int, None, dict]:
     """Train to the end in small parts, from the newest checkpoint in ``folder`` if there is one.
 
@@ -62,7 +63,7 @@ def training(
     checkpoint can't be written, for example because the disk is full, there is a warning, the older ones stay, and
     training continues until the next one. When ``stop_requested`` returns true, a checkpoint is written and Interrupted
     is raised; its message says if the checkpoint could not be written. In a group of processes, only rank 0 reads and
-    writes checkpoints.
+    writes checkpoints. ``may_save`` is asked before each: if another process has taken the run over, its own stay.
 
     Returns the history of the training, summed over all starts without the work that killed processes lost:
     wall_seconds; train_seconds, without evaluations and checkpoints; device_seconds, this run's share of the device's
@@ -125,7 +126,7 @@ def training(
             history["wall_seconds"] = wall_before + now - started
             _note_segment(history, trainer.iteration, own_origin)
             state = {**trainer.state_dict(), "history": history}
-            problem = _save(folder, state) if group.rank == 0 else None
+            problem = _save(folder, state, may_save) if group.rank == 0 else None
             kept = kept if problem else trainer.iteration
             group.barrier()  # a process that ends early could end the others before the checkpoint is written
             segment = clock()
@@ -142,9 +143,11 @@ def training(
     return history
 
 
-def _save(folder: Path, state: dict) -> str:
+def _save(folder: Path, state: dict, may_save: Callable[[], bool]) -> str:
     """Write a checkpoint; return the reason if it could not be written, else an empty text."""
     try:
+        if not may_save():
+            return "another process has taken the run over"
         checkpoint.save(folder, state)
     except OSError as error:
         return f"its checkpoint could not be written ({error})"

@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from reproductions.harness import launching
 from reproductions.harness.console import (
@@ -60,8 +61,10 @@ def parse(experiments: Experiment | Mapping[str, Experiment], arguments: list[st
         flags = (options.profile, options.train_images, options.precision, options.kernels)
         options.variant = Variant(*flags, settings=options.set, sweep=options.sweep)
         options.seeds = options.seeds or experiment.default_seeds(options.variant)
-        options.runs = experiment.runs(options.variant, options.seeds, options.rows)
         options.variant = experiment.resolve(options.variant, options.rows)
+        options.runs = experiment.runs(options.variant, options.seeds, options.rows)
+        if options.sweep and options.train_images and options.variant.train_images is None:
+            raise ValueError(f"--train-images {options.train_images} holds out no images to rank a sweep by")
     except (ValueError, DataError) as error:
         parser.error(str(error))
     return options
@@ -134,9 +137,10 @@ def _parsed(parse: Callable[[str], tuple[str, ...]], text: str) -> tuple[str, ..
 
 
 def _positive_number(text: str) -> float:
-    if not 0 < (value := float(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
+    with suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
 
 
 def positive(text: str) -> int:

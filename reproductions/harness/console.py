@@ -19,7 +19,13 @@ WIDE = 140  # characters of a line in a pipe or a file
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser whose errors are a message and a hint, because the usage of all flags would hide the message."""
+    """A parser whose errors are a message and a hint, because the usage of all flags would hide the message.
+
+    Flags can't be abbreviated.
+    """
+
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **{"allow_abbrev": False} | settings)
 
     def error(self, message: str) -> NoReturn:
         """Print the message and end the process with EXIT_REFUSED."""
@@ -75,7 +81,7 @@ def make_console(**settings) -> Console:
         settings.setdefault("width", WIDE)
     if settings.get("stderr") and sys.stderr is not None:  # None is one that was closed
         settings["file"] = _Lenient(sys.stderr)
-    return Console(soft_wrap=True, highlight=False, markup=False, **settings)
+    return Console(soft_wrap=True, highlight=False, markup=False, emoji=False, **settings)
 
 
 def complain(console: Console, text: str) -> None:

@@ -96,10 +96,14 @@ class _Launch:
         damaged = _damaged(self.runs, self.pools[0])
         if self.flags.minutes is not None:
             missing = lacking(self.runs, self.pools[: 1 if self.flags.all else 2])
+            missing = [run for run in missing if run not in damaged]
         else:
             missing = [run for run in self.runs if self.pools[0].get(run) is None and run not in damaged]
         try:
-            launcher, start = launching.choose(self.flags.launcher, self.flags.options.device, len(missing))
+            # With flags of a queue the same command is the same launcher, however few runs are left.
+            queue = self.flags.launcher == "auto" and self.flags.given & {"--slots", "--max-starts"}
+            wanted = "local" if queue else self.flags.launcher
+            launcher, start = launching.choose(wanted, self.flags.options.device, len(missing))
             self.flags = replace(self.flags, launcher=launcher)
             preflight.check_flags(self.flags)
             preflight.check_device(self.flags, self.runs)
@@ -132,7 +136,7 @@ class _Launch:
             names = {run: f"{self._label(run)} seed {run.seed}" for run in self._rows}
             with Display(len(plan.runs), self.console, tracker, names) as display:
                 outcome = start(plan.runs, self.paths, display, options)
-        except (DataError, ValueError) as error:
+        except (DataError, ValueError, OSError) as error:  # the last of a full disk, say
             complain(self.console, str(error))
             return EXIT_REFUSED
         except DeviceLost as error:
@@ -247,11 +251,11 @@ class _Launch:
         """Measure, write the tables, and print the outcome (None: the device is lost); returns the exit status."""
         pool, minutes = read_pool(self.paths.records), self.flags.minutes
         over = budget.over or budget.minutes is not None
-        problems = self._write_tables(pool, budget, measuring=outcome is not None and (over or not outcome.interrupted))
+        measuring = outcome is not None and not outcome.detached and (over or not outcome.interrupted)
+        problems = self._write_tables(pool, budget, measuring)
         said = [f"\nfailed: {run}\n{text}" for run, text in outcome.failures.items()] if outcome else []
-        if minutes is None:
-            damaged = _damaged(self.runs, pool).items()
-            said += [f"\nnot trained: {run}\n{error}\n{error.advice}" for run, error in damaged]
+        damaged = _damaged(self.runs, pool)
+        said += [f"\nnot trained: {run}\n{error}\n{error.advice}" for run, error in damaged.items()]
         for text in [*(f"\n{problem}" for problem in problems), *said]:
             complain(self.console, text)
         done = sum(pool.get(run) is not None for run in plan.runs)
@@ -264,11 +268,11 @@ class _Launch:
             return EXIT_FAILED
         if outcome.detached:
             self.console.print(f"\n{outcome.detached}")
-            return 0 if self.flags.options.detach else EXIT_INTERRUPTED
+            return EXIT_INTERRUPTED if not self.flags.options.detach else EXIT_FAILED if damaged else 0
         if outcome.interrupted and not over:
             self.console.print(f"\n{outcome.interrupted}.\nThe same command goes on where this stopped.")
             return EXIT_INTERRUPTED
-        if outcome.failures or problems:
+        if outcome.failures or problems or damaged:
             return EXIT_FAILED
         if minutes is None:
             return 0 if all(pool.get(run) for run in self.runs) else EXIT_FAILED

@@ -124,6 +124,7 @@ def test_an_owner_touches_its_claim(tmp_path):
 def test_an_owner_that_was_taken_for_dead_notices_and_leaves_the_new_claim_alone(tmp_path):
     with claim(tmp_path, stale_seconds=0.24) as mine:
         elsewhere(tmp_path, 2)
+        mine.path.unlink()  # by the new owner
         wait_until(lambda: mine.lost)
     assert json.loads((tmp_path / "owner.2").read_text())["host"] == "elsewhere"
 
@@ -134,6 +135,10 @@ def test_a_requeued_job_takes_over_from_itself(tmp_path, monkeypatch):
     assert owned(tmp_path)
     elsewhere(tmp_path, slurm_job="7")
     assert not owned(tmp_path)
+    for before, now, alive in ((0, 0, True), (0, 1, False), (1, 1, True)):  # another of its processes, or its past
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(now))
+        elsewhere(tmp_path, slurm_job="7", slurm_restart=before)
+        assert owned(tmp_path) == alive
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\0"])
@@ -224,6 +229,15 @@ def test_a_run_that_was_taken_over_is_stopped_and_its_new_owner_waited_for(paths
     monkeypatch.setattr(worker, "claim", lambda *given: (claimed.append(claim(*given)), claimed[-1])[1])
     assert execute(RUNS[:1], paths, lambda: False, on_status) == Outcome({})
     assert read_record(record_path(paths.records, RUNS[0]))["weights_sha256"] == "0" * 64
+
+
+def test_a_run_that_was_taken_over_leaves_checkpoints_weights_and_record_to_its_new_owner(paths, monkeypatch):
+    monkeypatch.setattr(claims.Claim, "holds", lambda self: bool(setattr(self, "lost", True)))  # found only at the end
+    monkeypatch.setattr(claims.Claim, "lost", property(lambda self: False, lambda self, value: None), raising=False)
+    outcome = execute(RUNS[:1], paths, lambda: False, execution=ExecutionOptions(wait=False))
+    assert "was taken over by another process" in outcome.interrupted
+    assert not paths.weights(RUNS[0]).exists() and not read_pool(paths.records).records
+    assert not [*paths.work(RUNS[0]).glob("checkpoint*")]
 
 
 def test_a_run_that_failed_in_this_launch_is_not_begun_again_by_another_job(paths, monkeypatch):

@@ -237,6 +237,8 @@ def test_the_device_and_the_runs_decide_which_launcher_auto_is(out, launched, mo
     monkeypatch.setattr(launching, "choose", lambda *names: asked.append(names) or ("inline", launched.launch))
     run(out, "--device", "cpu", "--launcher", "auto")
     assert asked == [("auto", "cpu", 2)]
+    run(out, "--device", "cpu", "--launcher", "auto", "--slots", "2")
+    assert asked[1] == ("local", "cpu", 2), "however few runs are left"
 
 
 PACKS_NOT = "trains one run at a time in spite of --pack"
@@ -278,6 +280,9 @@ def test_training_on_a_processor_says_why_unless_it_was_asked_for(out, no_gpu, l
         (["--precision", "fp8"], "invalid choice: 'fp8'"),
         (["--checkpoint-seconds", "nan"], "not a number above 0"),
         (["--checkpoint-seconds", "-1"], "not a number above 0"),
+        (["--minutes", "ten"], "'ten' is not a number above 0"),
+        (["--datase", "cifar100"], "unrecognized arguments: --datase"),
+        (["--sweep", "learning_rate=0.1,0.2", "--train-images", "2000"], "2000 holds out no images to rank a sweep by"),
         (["--pack", "0"], "'0' is not a whole number of at least 1"),
         (["--pack", "many"], "'many' is not a whole number"),
         (["--max-starts", "0"], "'0' is not a whole number of at least 1"),

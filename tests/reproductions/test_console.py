@@ -12,10 +12,10 @@ from rich.table import Table
 from reproductions.harness.console import complain, make_console, show_files
 from reproductions.harness.launching.progress import Display
 
-BRACKETS = "a [b]c[/b] [1/2] [/red]"
+BRACKETS = "a [b]c[/b] [1/2] [/red] :x:"
 
 
-def test_brackets_are_no_markup_and_long_lines_are_not_broken():
+def test_brackets_and_colons_are_no_markup_and_long_lines_are_not_broken():
     console = make_console(file=io.StringIO(), width=40)
     table = Table("run")
     table.add_row(BRACKETS)

@@ -27,6 +27,7 @@ from reproductions.harness.launching.job import Job
 from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.run_paths import RunPaths
+from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
 from reproductions.harness.launching.worker import ExecutionOptions, Outcome
 from reproductions.harness.record_files import record_path
@@ -80,6 +81,15 @@ def plan_of(hours, begun=()):
 def test_time_goes_to_begun_runs_then_to_those_that_will_finish(hours, begun, slots, expected):
     found = plan_of(hours, begun).within(minutes=120, slots=slots)
     assert [(PAPER_RUNS.index(run), finished) for run, finished in found.items()] == [*expected.items()]
+
+
+def test_time_goes_to_a_student_only_behind_its_teacher():
+    runs = [RUNS[0], STUDENT]
+
+    def within(*hours):
+        return Plan(runs, seconds={run: 3600.0 * own for run, own in zip(runs, hours)}).within(minutes=120, slots=2)
+
+    assert within(3, 1) == {RUNS[0]: False} and within(1, 1) == {RUNS[0]: True, STUDENT: True}
 
 
 def test_jobs_are_as_many_as_the_known_hours_take_and_one_for_each_unknown_run():
@@ -287,6 +297,23 @@ def test_a_cluster_whose_jobs_had_their_time_is_no_failure(cluster, tmp_path):  
     cluster.look = lambda: cluster.living.clear()
     outcome = launch(tmp_path, RUNS[:2], budget=Budget(minutes=1.0))
     assert not outcome.failures
+
+
+def test_a_cluster_whose_jobs_fail_at_once_is_one_in_spite_of_a_limited_time(cluster, tmp_path, monkeypatch):  # noqa: F811
+    cluster.look = lambda: cluster.living.clear()
+    monkeypatch.setattr(queue, "ending", lambda job: "FAILED, exit code 127:0")
+    outcome = launch(tmp_path, RUNS[:2], budget=Budget(minutes=30.0))
+    assert set(outcome.failures) == set(RUNS[:2]) and "exit code 127" in outcome.failures[RUNS[0]]
+
+
+def test_a_damaged_record_is_said_in_a_limited_time_too(tmp_path, capsys):
+    out = tmp_path / "runs"
+    assert run(out, "--minutes", "5", "--launcher", "inline", depths=(8,)) == 0
+    (path,) = (out / "records").glob("*/*/*.json")
+    path.write_text("{")
+    assert run(out, "--minutes", "5", "--launcher", "local", depths=(8,)) == 1
+    said = capsys.readouterr().err
+    assert "0 runs are lacking" in said and "not trained" in said and "is over" not in said
 
 
 # ------------------------------------------------------------------------------------------------------------- evidence

@@ -1,6 +1,8 @@
 """Progress: each run counted once, a line a minute without a terminal, bars on one."""
 
 import io
+import time
+from dataclasses import replace
 
 import pytest
 from fakes import make_record, store
@@ -18,7 +20,7 @@ RUNS = [Run("cifar_resnet8", TINY, "synthetic", seed) for seed in range(2)]
 
 
 def running(run, iteration=3, test_error=None):
-    return Status("running", str(run), 0.0, Progress(iteration, 6, 0.1, 50.0, test_error, 2.0))
+    return Status("running", str(run), time.time(), Progress(iteration, 6, 0.1, 50.0, test_error, 2.0))
 
 
 @pytest.fixture
@@ -74,6 +76,14 @@ def test_poll_takes_the_result_from_the_record_not_from_the_last_status(display,
         display.poll(paths, RUNS)
     assert display.done == 1 and said(display).count("done 1/2") == 1
     assert "test error 20.00 %" in said(display) and "77" not in said(display)
+
+
+def test_poll_shows_no_run_whose_process_was_killed_long_ago(tmp_path):
+    paths, console = RunPaths(tmp_path, tmp_path), make_console(file=io.StringIO(), force_terminal=True, width=150)
+    replace(running(RUNS[0], 3, 77.0), updated=time.time() - 1_000).write(paths.work(RUNS[0]))
+    with Display(2, console) as display:
+        display.poll(paths, RUNS)
+    assert "77.00" not in said(display)
 
 
 def test_poll_does_not_count_a_damaged_record(display, tmp_path):

@@ -53,7 +53,8 @@ class Plan:
             for run in runs:
                 slot, needed = free.index(max(free)), self.seconds.get(run, float("inf"))
                 fits = needed <= free[slot]
-                if run not in found and free[slot] > 0 and (fits or not only_fitting):
+                ready = all(found.get(need, need not in self.runs) for need in run.needs.values())
+                if run not in found and ready and free[slot] > 0 and (fits or not only_fitting):
                     found[run], free[slot] = fits, max(0.0, free[slot] - needed)
 
         take([run for run in self.runs if run in self.begun], only_fitting=False)

@@ -39,10 +39,14 @@ class Claim:
     def _beat(self, seconds: float) -> None:
         while not self._over.wait(seconds):
             with suppress(OSError):  # of a file system that is away for a moment
-                os.utime(self.path)
-                self.lost = _newest(self.path.parent) != self.path
-                if self.lost:
+                if not self.holds():  # first: a new owner has removed the file
                     return
+                os.utime(self.path)
+
+    def holds(self) -> bool:
+        """Look whether this process still owns the run, and note if it does not."""
+        self.lost = self.lost or _number(_newest(self.path.parent)) > _number(self.path)
+        return not self.lost
 
     def __enter__(self) -> "Claim":
         return self
@@ -72,7 +76,7 @@ def claim(folder: Path, stale_seconds: float = STALE_SECONDS) -> Claim | None:
         return None
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(json.dumps({**_this_process(), "slurm_job": _slurm_job()}).encode())
+            file.write(json.dumps({**_this_process(), **_slurm_start()}).encode())
     except OSError:
         path.unlink(missing_ok=True)
         raise
@@ -104,8 +108,10 @@ def owned(folder: Path, stale_seconds: float = STALE_SECONDS) -> bool:
         return False
     if owner.get("boot") is not None and _place(owner) == _place(_this_process()):
         return lives(owner.get("pid"), owner.get("started"))
-    if owner.get("slurm_job") is not None and owner["slurm_job"] == _slurm_job():
-        return False  # SLURM has one living process of a job: the other one was there before a requeue
+    own = _slurm_start()
+    requeued = owner.get("slurm_restart", -1) < own["slurm_restart"]
+    if requeued and owner.get("slurm_job") is not None and owner["slurm_job"] == own["slurm_job"]:
+        return False  # it was there before the job was requeued
     return silent < stale_seconds
 
 
@@ -132,8 +138,10 @@ def _time_there(folder: Path) -> float:
         return time.time()
 
 
-def _slurm_job() -> str | None:
-    return os.environ.get("SLURM_JOB_ID")
+def _slurm_start() -> dict:
+    """Identify this process's start of its SLURM job; the job is None outside of SLURM."""
+    restart = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return {"slurm_job": os.environ.get("SLURM_JOB_ID"), "slurm_restart": int(restart) if restart.isdigit() else 0}
 
 
 def _this_process() -> dict:

@@ -82,7 +82,10 @@ class Display:
                 with suppress(RecordError):  # a damaged one is its job's to report
                     self._finish(run, outcome(read_record(path)))
             elif (status := Status.read(paths.work(run))) is not None and status.state == "running":
-                self._statuses[run] = status
+                if time.time() - status.updated < paths.stale_seconds:
+                    self._statuses[run] = status
+                else:  # of a process that was killed
+                    self._forget(run)
             else:
                 self._forget(run)
         self._show()

@@ -316,10 +316,13 @@ class _Worker:
             neighbours=lambda: self.pack.neighbours,
             origin=begin,
             clock=self.pack.clock,
+            may_save=lambda: begun.claimed is None or begun.claimed.holds(),
         )
         tests = {} if trainer.diverged else trainer.final_tests()
         record = make_record(trainer, history, tests, begun.starts)
         if self.group.rank == 0:
+            if begun.claimed is not None and not begun.claimed.holds():  # the new owner's weights fit its record
+                raise Interrupted(f"{run} was taken over by another process", saved=False)
             write_atomically(self.paths.weights(run), checkpoint.pack(trainer.evaluated().state_dict()))
             path = write_record(self.paths.records, record)
             checkpoint.remove(folder)

@@ -35,6 +35,7 @@ from resnet.run import Run
 POLL_SECONDS = 2.0
 QUEUE_SECONDS = 15.0  # between two questions to SLURM
 _NEVER = 10**6  # times out so often before submitit gives a job up
+_IN_TIME = ("COMPLETED", "TIMEOUT", "PREEMPTED", "CANCELLED")  # endings of jobs with a budget that are no failures
 _MARGIN_MINUTES = 3  # beyond a budget's minutes: for the start of a job, and for its last checkpoints
 # SLURM's signal would end a process that has not come as far as submitit's handler for it, and the job with it.
 _DEAF = 'sh -c \'trap "" USR2; exec "$0" "$@"\''
@@ -117,10 +118,11 @@ def _watch(
             living = queue.jobs({job for run in remaining for job in plan[run].jobs})
             # Twice, because SLURM may not show a job for a moment, nor the file system its last file.
             silent = silent + 1 if living is not None and not living else 0
-            if silent == 2 and budget.minutes is not None:  # the jobs' time is over
-                return {}
             if silent == 2:
                 with queue.asking_once():
+                    if budget.minutes is not None:  # it is over for jobs that ended by themselves
+                        endings = {run: queue.ending(plan[run].job_of(run.short_id)) for run in remaining}
+                        remaining = [run for run in remaining if not (endings[run] or "COMPLETED").startswith(_IN_TIME)]
                     return {
                         run: f"no job is left that trains it\n{last_words(plan[run], run.short_id)}"
                         for run in remaining
@@ -195,7 +197,13 @@ def _submit(
     logs = {job.job_id: str(job.paths.stderr) for job in jobs}
     names = {run.short_id: str(run) for run in begun}
     submission = Submission(execution.launch, options.experiment, logs, names, pack, time.time())
-    submission.write(paths)
+    try:
+        submission.write(paths)
+    except OSError as error:  # nobody would know of these jobs
+        queue.cancel(logs)
+        raise ValueError(
+            f"the jobs {', '.join(logs)} were cancelled, because a note on them can't be kept: {error}"
+        ) from error
     return submission
 
 
