@@ -22,13 +22,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# A misspelt variable would else be a run with other values than were asked for.
-VARIABLES := PROFILE LAUNCHER SEEDS ROWS DATA OUT DATASET TRAIN_IMAGES PRECISION KERNELS DEVICE PACK SLOTS YES DRY_RUN \
-	MINUTES ALL SLURM_PROFILE DETACH EXPERIMENT TO ANEW TRACK JSON PYTHON SET SWEEP BACKBONES
+# A misspelt variable, or one that the target does not read, would else be a run with other values than were asked for.
+LAUNCHING := LAUNCHER DATA OUT DEVICE PACK SLOTS SLURM_PROFILE DETACH DRY_RUN MINUTES ALL TRACK
+TABLE := PROFILE SEEDS ROWS DATASET TRAIN_IMAGES PRECISION KERNELS SET SWEEP BACKBONES YES $(LAUNCHING)
+VARIABLES := $(TABLE) EXPERIMENT TO ANEW JSON PYTHON
+READ_BY_cancel := EXPERIMENT OUT
+READ_BY_status := OUT JSON
+READ_BY_publish := OUT TO
+READ_BY_export := OUT TO DATA EXPERIMENT ROWS PROFILE TRAIN_IMAGES PRECISION KERNELS SET
+READ_BY_gpu-check := MINUTES ANEW
+READ_BY_reproduce-all = $(if $(MINUTES),$(LAUNCHING),$(TABLE))
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
 $(if $(filter-out $(VARIABLES) MAKEFLAGS MAKEOVERRIDES -*-command-variables-*-,$(GIVEN)),$(error there is no variable \
 	$(filter-out $(VARIABLES),$(GIVEN)); the variables are: $(VARIABLES)))
-on = $(filter-out 0 no false off,$(1))
+READ := PYTHON $(foreach goal,$(MAKECMDGOALS),$(or $(READ_BY_$(goal)),$(if $(filter reproduce-%,$(goal)),$(TABLE))))
+$(if $(filter-out $(READ),$(filter $(VARIABLES),$(GIVEN))),$(error make $(MAKECMDGOALS) does not read \
+	$(filter-out $(READ),$(filter $(VARIABLES),$(GIVEN))); it reads: $(READ)))
+on = $(filter-out 0 no No NO false False FALSE off Off OFF,$(1))
 
 OUT_FLAG = $(if $(OUT),--out '$(OUT)')
 LAUNCH_FLAGS = $(if $(LAUNCHER),--launcher '$(LAUNCHER)') $(if $(DATA),--data '$(DATA)') $(OUT_FLAG) \

@@ -61,7 +61,10 @@ def times_table(model: str, device: torch.device, capability: int) -> str:
         times = (microseconds(same[0]), cost.issue, cost.memory)
         rows.append([cost.kernel, cost.shape, str(cost.launches), *(markdown.number(time, 1) for time in times)])
     head = ("kernel", "maps and channels", "launches a step", "µs", "issue bound", "memory bound")
-    return markdown.table(head, rows)
+    note = (
+        "A launch is repeated on the same tensors. If the L2 cache holds them, its time can be below the memory bound."
+    )
+    return f"{markdown.table(head, rows)}\n{note}\n"
 
 
 def settings_table(model: str, device: torch.device, say: Callable[[str], None] = lambda text: None) -> str:

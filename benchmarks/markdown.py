@@ -154,7 +154,8 @@ def _explanation(results: Results) -> str:
     text = f"""Training images per second at batch {results.batch}: median (lowest to highest) of {results.rounds}
         rounds of about {results.seconds:g} s, with the loops in turn in one process, {results.hardware["threads"]}
         thread(s) and {results.workers} DataLoader workers. The ratio is the median of the rounds' ratios. Conventional
-        loop: torchvision transforms in a DataLoader, fp32, eager, NCHW. One run and packed: resnet.trainer, in
+        loop: torchvision transforms in a DataLoader, fp32 (on a GPU with TF32 convolutions, PyTorch's default), eager,
+        NCHW. One run and packed: resnet.trainer, in
         {results.limits.precision}."""
     if results.hardware["type"] == "cpu":
         text += """ All loops run with the memory settings that resnet.trainer makes for its process
@@ -162,6 +163,7 @@ def _explanation(results: Results) -> str:
     if memory:
         text += " Memory: reserved by PyTorch at the peak, data set included."
     if energy:
-        text += " Energy: NVML's counter of the whole GPU."
+        text += " Energy: NVML's counter of the whole GPU"
+        text += "." if results.seconds > 0.5 else ", which is coarse for rounds as short as these."
     text += f" {versions_sentence(results.versions, results.code)} Regenerate with `make bench`."
     return paragraph(text)

@@ -18,6 +18,7 @@ each are trained on request (``--rows resnet18-no-decay,resnet18-no-momentum,res
 
 import math
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -80,7 +81,7 @@ def rows(profile: str) -> list[Row]:
     against = {
         "no-decay": ("no weight decay", {"weight_decay": 0.0}),
         "no-momentum": ("no momentum", {"momentum": 0.0, "momentum_at_drops": "scaled"}),
-        "batch64": ("batches of 64", stages(64) if profile == "paper" else {"batch_size": 64}),
+        "batch64": ("batches of 64", stages(64) if profile == "paper" else _halved(recipe)),
     }
     others = [
         replace(
@@ -93,6 +94,13 @@ def rows(profile: str) -> list[Row]:
     first = row("resnet18", "ResNet-18, 7x7 stem", "resnet18", None)
     deeper = row("resnet34", "ResNet-34, 7x7 stem", "resnet34", "resnet18")
     return [first, small] if smoke else [first, deeper, small, *others]
+
+
+def _halved(recipe: Recipe) -> dict:
+    """Return the recipe's fields for batches half as large and twice as many."""
+    longer = recipe.lengthened(Fraction(2))
+    counts = {"iterations": longer.iterations, "milestones": longer.milestones}
+    return {"batch_size": recipe.batch_size // 2, "eval_interval": 2 * recipe.eval_interval, **counts}
 
 
 def report(page: Page) -> list[Path]:

@@ -4,11 +4,11 @@
     python -m reproductions.imagenet --evaluate-only torchvision:resnet50 --data DIR
 
 The nets are plain nets and ResNet-18 to ResNet-152, with the tables' shortcuts: option A for 18 layers; A, B and C for
-34; B for the bottlenecks. All are trained by the recipe of section 3.4: batches of 256 on 8 GPUs, so that BN takes its
-statistics over 32 images; learning rate 0.1, divided by 10 when the error plateaus; up to 600,000 iterations; weight
-decay 1e-4 and momentum 0.9; the shorter side scaled to 256 to 480 pixels, random crops of 224 with flips, colour noise
-along the principal components; no dropout. The final network is tested on each image's central square ("1-crop"), on 10
-crops, and on the whole image at five scales.
+34; B for the bottlenecks. All are trained by the recipe of section 3.4: batches of 256, with the statistics of BN over
+32 images, as on 8 GPUs, of which the section does not speak; learning rate 0.1, divided by 10 when the error plateaus;
+up to 600,000 iterations; weight decay 1e-4 and momentum 0.9; the shorter side scaled to 256 to 480 pixels, random crops
+of 224 with flips, colour noise along the principal components; no dropout. The final network is tested on each image's
+central square ("1-crop"), on 10 crops, and on the whole image at five scales.
 
 The paper does not say when the error plateaued. Here the learning rate drops at 150,000, 300,000 and 450,000 of 600,000
 iterations: every 30 epochs, as in Facebook's later public code for these nets (fb.resnet.torch), up to the paper's

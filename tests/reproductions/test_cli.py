@@ -568,10 +568,24 @@ def would_run(*arguments):
 
 
 def test_a_switch_that_is_off_and_a_variable_that_does_not_exist():
-    assert would_run("reproduce-degradation", "DRY_RUN=0", "YES=no") == [("degradation", "")]
+    assert would_run("reproduce-degradation", "DRY_RUN=0", "YES=No") == [("degradation", "")]
     assert would_run("reproduce-degradation", "DRY_RUN=1", "YES=yes") == [("degradation", "--yes --dry-run")]
     made = subprocess.run(["make", "--dry-run", "list", "SEED=3"], cwd=ROOT, capture_output=True, text=True)
     assert made.returncode and "there is no variable SEED; the variables are: PROFILE" in made.stderr
+
+
+@pytest.mark.parametrize(
+    ("target", "given", "unread"),
+    [
+        ("publish", ["OUT=runs", "DRY_RUN=1"], "DRY_RUN"),
+        ("export", ["DATASET=cifar100"], "DATASET"),
+        ("reproduce-all", ["MINUTES=5", "PROFILE=smoke", "ROWS=resnet20"], "PROFILE ROWS"),
+        ("bench", ["DEVICE=cpu"], "DEVICE"),
+    ],
+)
+def test_a_variable_that_the_target_does_not_read_is_refused(target, given, unread):
+    made = subprocess.run(["make", "--dry-run", target, *given], cwd=ROOT, capture_output=True, text=True)
+    assert made.returncode and f"make {target} does not read {unread};" in " ".join(made.stderr.split())
 
 
 def test_every_listed_target_is_in_the_makefile():

@@ -73,6 +73,7 @@ def normalized(raw: Tensor, norm: Norm) -> Tensor:
 SHAPES = [
     (3, 9, 16, 16, 1),
     (2, 16, 16, 16, 1),
+    (2, 15, 16, 32, 2),  # which blocks cover exactly once it is 8 pixels wide
     pytest.param(3, 9, 16, 32, 2, marks=slow),
     pytest.param(2, 8, 16, 32, 2, marks=slow),
     pytest.param(1, 24, 16, 16, 1, marks=slow),
