@@ -37,7 +37,7 @@ $(if $(filter-out $(VARIABLES) MAKEFLAGS MAKEOVERRIDES -*-command-variables-*-,$
 	$(filter-out $(VARIABLES),$(GIVEN)); the variables are: $(VARIABLES)))
 READ := PYTHON $(foreach goal,$(MAKECMDGOALS),$(or $(READ_BY_$(goal)),$(if $(filter reproduce-%,$(goal)),$(TABLE))))
 $(if $(filter-out $(READ),$(filter $(VARIABLES),$(GIVEN))),$(error make $(MAKECMDGOALS) does not read \
-	$(filter-out $(READ),$(filter $(VARIABLES),$(GIVEN))); it reads: $(READ)))
+	$(sort $(filter-out $(READ),$(filter $(VARIABLES),$(GIVEN)))); it reads: $(READ)))
 on = $(filter-out 0 no No NO false False FALSE off Off OFF,$(1))
 
 OUT_FLAG = $(if $(OUT),--out '$(OUT)')
