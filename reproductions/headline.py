@@ -96,8 +96,10 @@ def error_against_depth(panels: dict[str, list[Place]]) -> Figure | None:
     titles, data = [PANELS[p] for p in panels], [place.row.data for places in panels.values() for place in places]
     width = DOUBLE if len(panels) > 1 else SINGLE
     figure, axes = make_figure(width, 2.3, titles, Variant(), data, share_y=False)
-    if "short" in panels:
-        caption(figure, f"{figure.get_suptitle()} · the short profile is not comparable with the paper")
+    missing = [place.row.label for place in panels.get("paper", ()) if not (place.values or place.row.on_request)]
+    said = [f"by the paper's protocol not yet run: {', '.join(missing)}"] if missing and "paper" in panels else []
+    said += ["the short profile is not comparable with the paper"] if "short" in panels else []
+    caption(figure, " · ".join([figure.get_suptitle(), *said]))
     counts: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for letter, axis, (profile, places) in zip(ascii_lowercase, axes, panels.items()):
         numbers = {p.row.key: _reported(p) for p in places if profile == "paper"}

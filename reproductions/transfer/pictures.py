@@ -123,7 +123,9 @@ def figure(results: Sequence[RowResult], variant: Variant, out) -> Figure | None
     drawn = Figure(figsize=(DOUBLE, DOUBLE * lines / len(columns) + 0.4), layout="constrained")
     FigureCanvasAgg(drawn)
     data = results[0].row.data
-    caption(drawn, " · ".join([DATA_NAMES.get(data, data), *([variant.heading] if variant.suffix else []), "seed 0"]))
+    boxes = isinstance(first["shown"][0]["true"], list)
+    said = ["seed 0", *(["the surest boxes, as many as there are objects"] if boxes else [])]
+    caption(drawn, " · ".join([DATA_NAMES.get(data, data), *([variant.heading] if variant.suffix else []), *said]))
     grid = drawn.subplots(lines, len(columns), squeeze=False)
     for column, (label, pictures) in enumerate(columns.items()):
         for line in range(lines):
@@ -136,8 +138,8 @@ def figure(results: Sequence[RowResult], variant: Variant, out) -> Figure | None
                 _draw(axis, pictures[line]["true" if label == "truth" else "found"], data)
             if line == 0:
                 axis.set_title(label, fontsize=SMALLEST, loc="center", weight="normal")
-    if "canvas" in data and isinstance(first["shown"][0]["true"], str):
-        patches = {name: Patch(color=_colour(label)) for label, name in enumerate(_names(data), start=1)}
+    if "canvas" in data and not boxes:
+        patches = {name: Patch(color=_colour(label, data)) for label, name in enumerate(_names(data), start=1)}
         legend_below(drawn, patches)
     return drawn
 
@@ -148,7 +150,7 @@ def _draw(axis: Axes, content: str | list, data: str) -> None:
         mask = unpack(content)
         shown = np.zeros((*mask.shape, 4))
         for label in set(np.unique(mask).tolist()) - {IGNORED} - ({0} if "canvas" in data else set()):
-            shown[mask == label] = (*_colour(label), 0.65)
+            shown[mask == label] = (*_colour(label, data), 0.65)
         shown[mask == IGNORED] = (1, 1, 1, 0.8)
         axis.imshow(shown)
         return
@@ -165,6 +167,7 @@ def _names(data: str) -> tuple[str, ...]:
     return VOC_CLASSES if data == "voc" else CLASSES["synthetic" if data.startswith("synthetic") else "cifar10"]
 
 
-def _colour(label: int) -> tuple[float, float, float]:
-    """Return a class's colour, far from its neighbours' on the circle of hues."""
-    return tuple(hsv_to_rgb((label * 0.381966 % 1, 0.8, 0.9)))
+def _colour(label: int, data: str) -> tuple[float, float, float]:
+    """Return a class's colour: the ten classes of canvases have ten hues, and neighbours in hue differ in lightness."""
+    hue = label * 3 % 10 / 10 if "canvas" in data else label * 0.381966 % 1
+    return tuple(hsv_to_rgb((hue, 0.8, 0.65 if label % 2 else 0.95)))
