@@ -39,11 +39,18 @@ class WeightCopies:
 
     @torch.no_grad()
     def move_gradients(self) -> None:
-        """Move the copies' gradients to the weights; layers that were not called have none."""
-        called = {name: copy for name, copy in self._copies.items() if copy.grad is not None}
-        for name in called:
-            self._weights[name].grad = torch.empty_like(self._weights[name])
-        gradients = [copy.grad for copy in called.values()]
-        torch._foreach_copy_([self._weights[name].grad for name in called], gradients)
-        for copy in called.values():
+        """Move the copies' gradients to the weights; layers that were not called have none.
+
+        They are added to gradients that the weights have already, from a penalty in the loss, for example.
+        """
+        called = [(self._weights[name], copy) for name, copy in self._copies.items() if copy.grad is not None]
+        fresh = [pair for pair in called if pair[0].grad is None]
+        for weight, copy in called:
+            if weight.grad is None:
+                weight.grad = torch.empty_like(weight)
+            else:
+                weight.grad += copy.grad
+        if fresh:
+            torch._foreach_copy_([weight.grad for weight, _ in fresh], [copy.grad for _, copy in fresh])
+        for _, copy in called:
             copy.grad = None
