@@ -8,7 +8,8 @@ from torch.func import functional_call
 class WeightCopies:
     """Copies of a network's weights in ``dtype``, and the network called with them under autocast.
 
-    Frozen weights, which need no gradient, have no copies.
+    Frozen weights, which need no gradient, have no copies, and neither have layers of other classes than PyTorch's own
+    or with forward pre-hooks, which may compute with their weights in fp32: these are left to autocast.
 
     Autocast itself copies each weight in every forward pass and converts each gradient back in every backward pass, one
     kernel each: a fifth of all kernels of a ResNet-110 step. Here one kernel handles many weights. For one backward
@@ -22,7 +23,7 @@ class WeightCopies:
         self._weights = {
             f"{path}.{name}": parameter
             for path, module in model.named_modules()
-            if isinstance(module, (nn.Conv2d, nn.Linear))
+            if type(module) in (nn.Conv2d, nn.Linear) and not module._forward_pre_hooks
             for name, parameter in module.named_parameters(recurse=False)
             if parameter.requires_grad
         }
@@ -31,7 +32,8 @@ class WeightCopies:
     @torch.no_grad()
     def refresh(self) -> None:
         """Copy the current weights."""
-        torch._foreach_copy_(list(self._copies.values()), list(self._weights.values()))
+        if self._copies:
+            torch._foreach_copy_(list(self._copies.values()), list(self._weights.values()))
 
     def __call__(self, images: Tensor) -> Tensor:
         """Call the network with the copies of its weights."""

@@ -1,5 +1,6 @@
 """Copies of the weights in low precision: gradients are those that autocast alone gives, bit for bit."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -42,3 +43,32 @@ def test_gradients_from_outside_of_the_network_are_added():
     assert_the_same(net, penalty=0.1)
     penalized, plain = (gradients(net, True, penalty)["0.weight"] for penalty in (0.1, 0.0))
     assert not torch.equal(penalized, plain)
+
+
+class Standardized(nn.Conv2d):
+    def forward(self, x):
+        centred = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        return self._conv_forward(x, centred / centred.std(dim=(1, 2, 3), keepdim=True), self.bias)
+
+
+def with_pre_hook():
+    layer = nn.Conv2d(3, 8, 3)
+    layer.scale = nn.Parameter(torch.ones(8, 1, 1, 1))
+    layer.kernel = nn.Parameter(layer.weight.detach().clone())
+    del layer.weight
+    layer.register_forward_pre_hook(lambda layer, _: setattr(layer, "weight", layer.kernel / 3 * layer.scale))
+    return layer
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Standardized(3, 8, 3),
+        with_pre_hook,
+        lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3)),
+    ],
+    ids=["subclass", "pre-hook", "parametrization"],
+)
+def test_layers_that_change_their_weights_are_left_to_autocast(make):
+    assert_the_same(make_net(make()))
+    assert_the_same(nn.Sequential(make(), nn.Flatten()))  # without any copy
