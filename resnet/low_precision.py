@@ -9,7 +9,8 @@ class WeightCopies:
     """Copies of a network's weights in ``dtype``, and the network called with them under autocast.
 
     Frozen weights, which need no gradient, have no copies, and neither have layers of other classes than PyTorch's own
-    or with forward pre-hooks, which may compute with their weights in fp32: these are left to autocast.
+    or with forward pre-hooks, which may compute with their weights in fp32: these, and weights that they share with
+    others, are left to autocast.
 
     Autocast itself copies each weight in every forward pass and converts each gradient back in every backward pass, one
     kernel each: a fifth of all kernels of a ResNet-110 step. Here one kernel handles many weights. For one backward
@@ -20,13 +21,14 @@ class WeightCopies:
 
     def __init__(self, model: nn.Module, dtype: torch.dtype):
         self._model = model
-        self._weights = {
-            f"{path}.{name}": parameter
-            for path, module in model.named_modules()
-            if type(module) in (nn.Conv2d, nn.Linear) and not module._forward_pre_hooks
-            for name, parameter in module.named_parameters(recurse=False)
-            if parameter.requires_grad
-        }
+        names, others = {}, set()  # weights that several layers share have one copy, for all of them
+        for path, module in model.named_modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if type(module) in (nn.Conv2d, nn.Linear) and not module._forward_pre_hooks and parameter.requires_grad:
+                    names[parameter] = f"{path}.{name}"
+                else:
+                    others.add(parameter)
+        self._weights = {name: parameter for parameter, name in names.items() if parameter not in others}
         self._copies = {name: weight.detach().to(dtype).requires_grad_() for name, weight in self._weights.items()}
 
     @torch.no_grad()

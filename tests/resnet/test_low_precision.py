@@ -72,3 +72,11 @@ def with_pre_hook():
 def test_layers_that_change_their_weights_are_left_to_autocast(make):
     assert_the_same(make_net(make()))
     assert_the_same(nn.Sequential(make(), nn.Flatten()))  # without any copy
+
+
+@pytest.mark.parametrize("other", [nn.Conv2d, Standardized])
+def test_layers_can_share_weights(other):
+    net = make_net(nn.Conv2d(3, 8, 3))
+    net.insert(3, other(8, 8, 3, padding=1))
+    net[3].weight = net[4].weight
+    assert_the_same(net)
