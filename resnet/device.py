@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import torch
 
@@ -167,9 +167,17 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
-def exact_kernels() -> AbstractContextManager:
-    """Return a context with deterministic cuDNN kernels and without TF32; it has no effect on a CPU."""
-    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+@contextmanager
+def exact_kernels() -> Iterator[None]:
+    """Use deterministic cuDNN kernels and no TF32 inside the context; it has no effect on a CPU."""
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        products.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            products.fp32_precision = before
 
 
 def synchronized_time(device: torch.device) -> float:

@@ -147,14 +147,34 @@ def test_products_are_computed_in_the_precision(precision, dtype):
     assert (a @ a).dtype == torch.float32
 
 
-def test_exact_kernels_are_chosen_within_the_context_alone(monkeypatch):
+@pytest.mark.filterwarnings("error")
+def test_exact_kernels_are_chosen_within_the_context_alone():
     def settings():
-        return torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32
+        cudnn = torch.backends.cudnn
+        return cudnn.deterministic, cudnn.allow_tf32, torch.backends.cuda.matmul.fp32_precision
 
     before = settings()
     with exact_kernels():
-        assert settings() == (True, False)
+        with exact_kernels():
+            assert settings() == (True, False, "ieee")
+        assert settings() == (True, False, "ieee")
     assert settings() == before
+
+
+@pytest.mark.parametrize("allowed", ["import torch; torch.set_float32_matmul_precision('high')", ""])
+def test_tf32_that_a_user_allows_is_not_used(allowed):
+    program = f"""{allowed}
+import torch
+from resnet.device import exact_kernels
+
+before = torch.backends.cuda.matmul.fp32_precision
+with exact_kernels():
+    print(before, torch.backends.cuda.matmul.fp32_precision)
+assert torch.backends.cuda.matmul.fp32_precision == before
+"""
+    environment = os.environ | ({} if allowed else {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"})
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["tf32", "ieee"]
 
 
 def test_whatever_trains_keeps_the_memory_that_it_frees(monkeypatch, tmp_path):
