@@ -205,6 +205,8 @@ def test_a_hook_that_returns_something_else_is_named(data, hook, said):
         ("loss", "plugin hooked:Global: loss draws from the global generator of PyTorch"),
         ("after_step", "plugin hooked:Global: after_step draws from the global generator of PyTorch"),
         ("model", r"layer fc\.1 \(Dropout\) of the network draws from the global generator of PyTorch"),
+        ("numpy", "plugin hooked:Global: model draws from the global generator of NumPy"),
+        ("python", "plugin hooked:Global: model draws from the global generator of Python"),
     ],
 )
 def test_global_random_numbers_are_refused(data, hook, said):
