@@ -249,6 +249,33 @@ def test_how_threads_wait_is_the_users_to_say():
     assert "GOMP_SPINCOUNT = '0'" in openmp_says("-c", "import resnet.trainer", OMP_WAIT_POLICY="passive")
 
 
+@pytest.mark.parametrize(
+    ("own", "files", "cores"),
+    [
+        ("0::/", {"cpu.max": "250000 100000"}, 3),
+        ("0::/job/step", {"job/cpu.max": "200000 100000", "job/step/cpu.max": "max 100000"}, 2),
+        ("0::/", {"cpu.max": "max 100000"}, 8),
+        ("0::/", {"cpu.max": "1000 100000"}, 1),
+        ("0::/", {"cpu.max": "1600000 100000"}, 8),
+        ("4:cpu,cpuacct:/job\n0::/", {"cpu/job/cpu.cfs_quota_us": "150000", "cpu/job/cpu.cfs_period_us": "50000"}, 3),
+        ("4:cpu:/docker/x", {"cpu/cpu.cfs_quota_us": "150000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+        ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ("3:cpuset:/job\n1:name=a:b:/job", {}, 8),
+        (None, {}, 8),
+    ],
+)
+def test_cores_are_those_of_the_cgroups_quotas(monkeypatch, tmp_path, own, files, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(device, "_OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(device, "_CGROUPS", tmp_path / "all")
+    if own is not None:
+        (tmp_path / "own").write_text(f"{own}\n")
+    for name, text in files.items():
+        (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "all" / name).write_text(f"{text}\n")
+    assert device.available_cores() == cores
+
+
 def test_a_busy_neighbour_is_counted():
     with subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=-1) as neighbour:
         neighbour.stdout.readline()
