@@ -93,7 +93,8 @@ def is_checkpoint(path: Path) -> bool:
 def load(path: Path, device="cpu") -> dict:
     """Read one checkpoint file.
 
-    Raises CheckpointError if the file is damaged or holds anything but tensors and plain values.
+    Raises CheckpointError if the file is damaged or holds anything but tensors and plain values. Errors of the device,
+    such as torch.OutOfMemoryError, say nothing about the file, and are raised as they are.
     """
     content = path.read_bytes()
     start = len(_MAGIC) + 32
@@ -106,7 +107,7 @@ def load(path: Path, device="cpu") -> dict:
         raise CheckpointError(f"{path} is damaged: its content does not match its SHA-256 digest")
     try:
         return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, EOFError) as error:
         raise CheckpointError(f"{path} holds objects other than tensors and plain values") from error
 
 

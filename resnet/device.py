@@ -2,15 +2,18 @@
 
 import ctypes
 import gc
+import math
 import os
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}  # autocast's dtype for each precision
+_OWN_CGROUPS, _CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
 
@@ -48,8 +51,22 @@ def why_no_cuda() -> str:
 
 
 def available_cores() -> int:
-    """Count the processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Count the processor cores that this process may use, by its affinity and by its cgroups' quotas, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([cores, *map(math.ceil, _quotas())])
+
+
+def _quotas() -> Iterator[float]:
+    """Yield the limits, in cores, of this process's cgroups and of those around them."""
+    lines = _OWN_CGROUPS.read_text().splitlines() if _OWN_CGROUPS.exists() else []
+    for controllers, path in (line.split(":", 2)[1:] for line in lines):
+        folder = _CGROUPS / ("cpu" if "cpu" in controllers.split(",") else "") / path.lstrip("/")
+        for place in (folder, *folder.parents):
+            for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):  # of versions 2 and 1
+                with suppress(OSError, ValueError):  # not there, or "max"
+                    quota, period = (int(word) for name in names for word in (place / name).read_text().split())
+                    if quota > 0:
+                        yield quota / period
 
 
 def busy_cores(seconds: float = 0.5) -> int:
@@ -167,9 +184,17 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
-def exact_kernels() -> AbstractContextManager:
-    """Return a context with deterministic cuDNN kernels and without TF32; it has no effect on a CPU."""
-    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+@contextmanager
+def exact_kernels() -> Iterator[None]:
+    """Use deterministic cuDNN kernels and no TF32 inside the context; it has no effect on a CPU."""
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        products.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            products.fp32_precision = before
 
 
 def synchronized_time(device: torch.device) -> float:

@@ -212,11 +212,13 @@ def train(
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     steps = math.ceil(len(dataset.train) / settings.batch_size)
     done = Training([], [])
-    if (state := checkpoint.load_latest(folder, device)) is not None:
+    # On the CPU, where Adam's counters of steps stay: on a GPU every step would wait for them.
+    if (state := checkpoint.load_latest(folder)) is not None:
         _check_identity(state["identity"], identity, folder)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         done = Training(state["history"], state["confusion"])
+        state = None
     batches = data.batches(settings.seed, recipe, [slice(0, settings.batch_size)])
     try:
         with exact_kernels():

@@ -21,9 +21,9 @@ class Hooks:
     """The objects of a recipe's plugins, in their order, for one run.
 
     The first calls of ``batch``, ``loss`` and ``after_step`` raise DrawsError if they draw random numbers from a global
-    generator. ``running``: the hook that is being called, empty between hooks; after an error it is the hook that
-    failed. Raises PluginError for a plugin that can't be used, and for plugins and fields of the recipe that contradict
-    each other.
+    generator, and ``model`` from any but PyTorch's, which is the run's own there. ``running``: the hook that is being
+    called, empty between hooks; after an error it is the hook that failed. Raises PluginError for a plugin that can't
+    be used, and for plugins and fields of the recipe that contradict each other.
     """
 
     def __init__(self, recipe: Recipe):
@@ -46,7 +46,8 @@ class Hooks:
     def model(self, network: nn.Module, seed: int) -> nn.Module:
         """Let the plugins change or replace a new network; the weights that they add are drawn by the run's seed."""
         for number, (name, hook) in enumerate(self._called("model")):
-            with torch.random.fork_rng(devices=[]), self._running(name):
+            watching = own_numbers_only(name, torch.device("cpu"))  # PyTorch's generator is back by its end
+            with self._running(name), watching, torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(seeded_generator(seed, "plugin", number).initial_seed())
                 network = hook(network)
             _check(isinstance(network, nn.Module), name, "the network, an nn.Module", network)

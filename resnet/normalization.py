@@ -16,11 +16,11 @@ class BatchCounters:
     """The BN layers' counters of batches, incremented for all layers at once.
 
     By themselves the layers count with one kernel each, a tenth of all kernels of a ResNet-110 step. Layers that are
-    synchronized with other processes still count by themselves.
+    synchronized with other processes still count by themselves, and so do those with cumulative estimates.
     """
 
     def __init__(self, model: nn.Module):
-        self._layers = [m for m in model.modules() if type(m) in (nn.BatchNorm1d, nn.BatchNorm2d)]
+        self._layers = [m for m in _with_moving_estimates(model) if type(m) in (nn.BatchNorm1d, nn.BatchNorm2d)]
 
     @contextmanager
     def one_batch(self) -> Iterator[None]:
@@ -37,16 +37,23 @@ class BatchCounters:
             torch._foreach_add_(counters, 1)
 
 
+def _with_moving_estimates(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """List the BN layers with running estimates that are no cumulative averages, which momentum None stands for."""
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return [layer for layer in layers if layer.running_mean is not None and layer.momentum is not None]
+
+
 class RunningEstimates:
     """BN's running estimates for batches that are processed in groups of ``recipe.batch_norm_size`` images.
 
     Every group's forward pass starts from the same estimates, and a step ends with the mean of its groups' estimates,
-    which does not depend on the number of processes. Use: :meth:`begin_batch`, then a forward pass and
+    which does not depend on the number of processes. Cumulative estimates are left as they are, averages over all
+    groups of this process. Use: :meth:`begin_batch`, then a forward pass and
     :meth:`end_group` for each group of this process, then :meth:`end_batch`.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, group: Group):
-        layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        layers = _with_moving_estimates(model)
         self._estimates = [tensor for layer in layers for tensor in (layer.running_mean, layer.running_var)]
         self._before, self._sums = ([torch.zeros_like(t) for t in self._estimates] for _ in range(2))
         self._groups, self._group = recipe.batch_size // recipe.batch_norm_size, group

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from resnet.data.augment import subtract_mean
 from resnet.data.colour import MEAN, STD
-from resnet.data.crops import centre_box, centre_square, crop
+from resnet.data.crops import as_shown, centre_box, centre_square, crop
 from resnet.data.resident import ResidentData
 from resnet.recipe import Recipe
 from resnet.run import Run
@@ -33,12 +33,14 @@ class Preprocessing:
     ``mean``: float32 (H, W, C) or (C,), for pixels in 0..255. ``scale``: a number, or float32 (C,). ``image_size``:
     pixels along a side. ``whole``: whether a picture of another size is taken up to its edges, as for nets for small
     images; otherwise its shorter side is scaled to 256 pixels for a centre crop of 224, or in that proportion.
+    ``upright``: whether a picture is rotated by EXIF's orientation first, as for fine-tuned nets.
     """
 
     mean: Tensor
     scale: float | Tensor
     image_size: int
     whole: bool = True
+    upright: bool = False
 
     def __repr__(self) -> str:
         values = self.mean, self.scale
@@ -54,9 +56,10 @@ class Preprocessing:
         """Return images as float32 (C, S, S), a batch as (N, C, S, S), with S the ``image_size``, on their device.
 
         ``images``: a Pillow image; or a uint8 array or tensor of one image (S, S, C) or (C, S, S), of a grey image
-        (S, S), or of a batch of these with N in front. A Pillow image of another size is cut to its central square and
-        scaled. Raises ValueError for other shapes, and for numbers other than uint8: pixels are from 0 to 255. Raises
-        TypeError for other objects, such as the path of a file.
+        (S, S), or of a batch of these with N in front. A Pillow image is converted as files are for training
+        (:func:`resnet.data.crops.read_image`); one of another size is cut to its central square and scaled. Raises
+        ValueError for other shapes, and for numbers other than uint8: pixels are from 0 to 255. Raises TypeError for
+        other objects, such as the path of a file.
         """
         pixels = self._of_picture(images) if type(images).__module__.startswith("PIL.") else images
         if isinstance(pixels, np.ndarray):
@@ -81,7 +84,7 @@ class Preprocessing:
 
     def _of_picture(self, image) -> np.ndarray:
         """Return a Pillow image as uint8 (S, S, C)."""
-        image = image.convert("RGB" if self.channels == 3 else "L")
+        image = as_shown(image, self.upright).convert("RGB" if self.channels == 3 else "L")
         if image.size != (self.image_size, self.image_size):
             box = (centre_square if self.whole else centre_box)(*image.size)
             pixels = crop(image, box, self.image_size)
@@ -152,7 +155,7 @@ def _written(card: Mapping[str, str]) -> Preprocessing:
     if isinstance(scale, Tensor) and scale.shape != mean.shape[-1:]:
         raise ValueError(f"its scale has the shape {tuple(scale.shape)}")
     whole = "std" not in card and json.loads(card.get("recipe", "{}")).get("crop", "pad") == "pad"
-    return Preprocessing(mean, scale, size, whole)
+    return Preprocessing(mean, scale, size, whole, upright="std" in card)
 
 
 def _of_old_card(card: Mapping[str, str]) -> Preprocessing | None:

@@ -79,6 +79,7 @@ def training(
     if (state := group.broadcast(state, trainer.device)) is not None:
         trainer.load_state_dict(state)
         history |= state["history"]
+        state = None  # its tensors are on the device
         if not history["segments"]:
             _note_segment(history, trainer.iteration, None)
         if trainer.device.type == "cpu" and trainer.threads > (cores := available_cores()):

@@ -130,13 +130,21 @@ def read_image(path: Path, upright: bool = False) -> Image.Image:
     try:
         with Image.open(path) as image:
             cut = len(image.getbands()) > 1 and any(";16" in str(tile[3]) for tile in image.tile)
-            colours = _opaque(_of_8_bits(_upright(image) if upright else image)).convert("RGB")
+            colours = as_shown(image, upright).convert("RGB")
             if cut and max(high for _, high in colours.getextrema()) < 16:
                 raise ValueError("its colours have 16 bits, but the upper 4 are unused, and only the upper 8 are read: "
                                  "save it with 8 bits")  # fmt: skip
             return colours
     except Exception as error:  # each format's decoder raises its own types
         raise DataError(f"{path} can't be read ({error}); extract the file again") from error
+
+
+def as_shown(image: Image.Image, upright: bool = False) -> Image.Image:
+    """Return an image of 8 bits, opaque where its transparency is the picture; see :func:`read_image`.
+
+    Raises ValueError for pixels whose value of white is unknown.
+    """
+    return _opaque(_of_8_bits(_upright(image) if upright else image))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -29,6 +29,13 @@ class _Maps(nn.Module):
         return OrderedDict({"0": self.trunk(images.contiguous(memory_format=torch.channels_last))[-1]})
 
 
+class _Anchors(AnchorGenerator):
+    """Anchors in fp32: torchvision gives them the dtype of the maps, and bf16 rounds by pixels."""
+
+    def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
+        super().set_cell_anchors(torch.float32, device)
+
+
 class _RegionHead(nn.Module):
     """A net's last stage and the mean over the places of its output: regions (n, C, H, W) to vectors (n, C')."""
 
@@ -66,7 +73,7 @@ class DetectionNet(nn.Module):
             max_size=task.long_side,
             image_mean=[0.0] * 3,  # the images are normalised already
             image_std=[1.0] * 3,
-            rpn_anchor_generator=AnchorGenerator((task.anchors,), (SHAPES,)),
+            rpn_anchor_generator=_Anchors((task.anchors,), (SHAPES,)),
             rpn_pre_nms_top_n_train=task.proposals[0],
             rpn_post_nms_top_n_train=task.proposals[1],
             rpn_pre_nms_top_n_test=task.proposals[2],

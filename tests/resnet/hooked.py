@@ -1,5 +1,8 @@
 """Plugins for the tests of hooks."""
 
+import random
+
+import numpy as np
 import torch
 from torch import nn
 
@@ -87,6 +90,7 @@ class Global:
             torch.rand(1)
 
     def model(self, model):
+        {"numpy": np.random.rand, "python": random.random}.get(self._hook, int)()
         model.fc = nn.Sequential(model.fc, nn.Dropout(0.5)) if self._hook == "model" else model.fc
         return model
 

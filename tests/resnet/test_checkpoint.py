@@ -78,6 +78,21 @@ def test_a_checkpoint_of_newer_code_is_refused_and_stays(tmp_path):
     assert path.read_bytes() == before and os.listdir(tmp_path) == [NEWEST]
 
 
+def test_a_failure_of_the_device_is_not_put_down_to_the_checkpoint(tmp_path, monkeypatch):
+    for number in (1, 2):
+        checkpoint.save(tmp_path, state(number))
+    with pytest.raises(RuntimeError, match="CUDA"):
+        checkpoint.load_latest(tmp_path, "cuda:99")
+
+    def full(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+        patch.setattr(torch, "load", full)
+        checkpoint.load_latest(tmp_path, "cuda")
+    assert sorted(os.listdir(tmp_path)) == sorted([NEWEST, PREVIOUS]) and newest(tmp_path) == 2
+
+
 class Malicious:
     def __init__(self, path):
         self.path = path

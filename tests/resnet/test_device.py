@@ -147,14 +147,34 @@ def test_products_are_computed_in_the_precision(precision, dtype):
     assert (a @ a).dtype == torch.float32
 
 
-def test_exact_kernels_are_chosen_within_the_context_alone(monkeypatch):
+@pytest.mark.filterwarnings("error")
+def test_exact_kernels_are_chosen_within_the_context_alone():
     def settings():
-        return torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32
+        cudnn = torch.backends.cudnn
+        return cudnn.deterministic, cudnn.allow_tf32, torch.backends.cuda.matmul.fp32_precision
 
     before = settings()
     with exact_kernels():
-        assert settings() == (True, False)
+        with exact_kernels():
+            assert settings() == (True, False, "ieee")
+        assert settings() == (True, False, "ieee")
     assert settings() == before
+
+
+@pytest.mark.parametrize("allowed", ["import torch; torch.set_float32_matmul_precision('high')", ""])
+def test_tf32_that_a_user_allows_is_not_used(allowed):
+    program = f"""{allowed}
+import torch
+from resnet.device import exact_kernels
+
+before = torch.backends.cuda.matmul.fp32_precision
+with exact_kernels():
+    print(before, torch.backends.cuda.matmul.fp32_precision)
+assert torch.backends.cuda.matmul.fp32_precision == before
+"""
+    environment = os.environ | ({} if allowed else {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"})
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["tf32", "ieee"]
 
 
 def test_whatever_trains_keeps_the_memory_that_it_frees(monkeypatch, tmp_path):
@@ -227,6 +247,33 @@ def test_threads_do_not_wait_for_one_another_actively_for_long(command):
 def test_how_threads_wait_is_the_users_to_say():
     assert "GOMP_SPINCOUNT = '7'" in openmp_says("-c", "import resnet.trainer", GOMP_SPINCOUNT="7")
     assert "GOMP_SPINCOUNT = '0'" in openmp_says("-c", "import resnet.trainer", OMP_WAIT_POLICY="passive")
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "cores"),
+    [
+        ("0::/", {"cpu.max": "250000 100000"}, 3),
+        ("0::/job/step", {"job/cpu.max": "200000 100000", "job/step/cpu.max": "max 100000"}, 2),
+        ("0::/", {"cpu.max": "max 100000"}, 8),
+        ("0::/", {"cpu.max": "1000 100000"}, 1),
+        ("0::/", {"cpu.max": "1600000 100000"}, 8),
+        ("4:cpu,cpuacct:/job\n0::/", {"cpu/job/cpu.cfs_quota_us": "150000", "cpu/job/cpu.cfs_period_us": "50000"}, 3),
+        ("4:cpu:/docker/x", {"cpu/cpu.cfs_quota_us": "150000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+        ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ("3:cpuset:/job\n1:name=a:b:/job", {}, 8),
+        (None, {}, 8),
+    ],
+)
+def test_cores_are_those_of_the_cgroups_quotas(monkeypatch, tmp_path, own, files, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(device, "_OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(device, "_CGROUPS", tmp_path / "all")
+    if own is not None:
+        (tmp_path / "own").write_text(f"{own}\n")
+    for name, text in files.items():
+        (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "all" / name).write_text(f"{text}\n")
+    assert device.available_cores() == cores
 
 
 def test_a_busy_neighbour_is_counted():

@@ -1,6 +1,7 @@
 """Training on one's own images: the weights of a plain loop, interruptions without a trace, weights to begin with."""
 
 import json
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -98,6 +99,40 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(dataset, trained,
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
     again = train(from_scratch(NET, 2, SETTINGS.seed), dataset, SETTINGS, 3, tmp_path, CPU)
     assert again == whole
+
+
+def test_a_checkpoint_is_loaded_beside_the_device_and_freed_before_the_first_step(dataset, tmp_path, monkeypatch):
+    train(from_scratch(NET, 2, SETTINGS.seed), dataset, SETTINGS, 1, tmp_path, CPU)
+    load, kept, alive = checkpoint.load_latest, [], []
+
+    def note(*_):
+        alive.append(kept[1]())
+
+    def noted(folder, device="cpu"):
+        state = load(folder, device)
+        kept.extend([str(device), weakref.ref(state["model"]["fc.weight"])])
+        return state
+
+    monkeypatch.setattr(checkpoint, "load_latest", noted)
+    train(from_scratch(NET, 2, SETTINGS.seed), dataset, SETTINGS, 2, tmp_path, torch.device("cpu", 0), on_step=note)
+    assert kept[0] == "cpu" and alive == [None] * 3
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_resumed_optimizer_counts_steps_on_the_cpu_like_a_new_one(dataset, tmp_path, monkeypatch):
+    made = []
+
+    class Kept(torch.optim.Adam):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    monkeypatch.setattr(torch.optim, "Adam", Kept)
+    for epochs in (1, 2):
+        train(from_scratch(NET, 2, SETTINGS.seed), dataset, SETTINGS, epochs, tmp_path, torch.device("cuda"))
+    assert len(made) == 2
+    for values in (values for optimizer in made for values in optimizer.state.values()):
+        assert values["step"].is_cpu and values["exp_avg"].is_cuda
 
 
 def test_another_training_in_the_same_folder_is_refused(dataset, trained):

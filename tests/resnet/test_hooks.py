@@ -150,6 +150,12 @@ def test_a_plugin_can_freeze_weights_and_add_layers_that_are_not_called(data, pr
     assert not changed & {"conv1.weight", "unused.weight", "unused.bias"} and {"fc.weight", "bn1.weight"} < changed
 
 
+def test_in_bf16_the_logits_of_a_loss_are_in_fp32(data):
+    plain = train_to_the_end(make_run(replace(RECIPE, precision="bf16")), data)
+    own = train_to_the_end(make_run(with_plugins(Plugin("hooked:Returns", hook="none"), precision="bf16")), data)
+    assert (own.weights_digest(), own.curve) == (plain.weights_digest(), plain.curve)
+
+
 def test_an_attribute_with_the_name_of_a_hook_is_none(data):
     plain = train_to_the_end(make_run(), data)
     named = train_to_the_end(make_run(with_plugins(Plugin("hooked:Named", loss="focal", batch=32))), data)
@@ -199,6 +205,8 @@ def test_a_hook_that_returns_something_else_is_named(data, hook, said):
         ("loss", "plugin hooked:Global: loss draws from the global generator of PyTorch"),
         ("after_step", "plugin hooked:Global: after_step draws from the global generator of PyTorch"),
         ("model", r"layer fc\.1 \(Dropout\) of the network draws from the global generator of PyTorch"),
+        ("numpy", "plugin hooked:Global: model draws from the global generator of NumPy"),
+        ("python", "plugin hooked:Global: model draws from the global generator of Python"),
     ],
 )
 def test_global_random_numbers_are_refused(data, hook, said):

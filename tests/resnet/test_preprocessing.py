@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from resnet import preprocessing
 from resnet.checkpoint import digest_of_weights
 from resnet.data import load, place
-from resnet.data.crops import centre_box, centre_square, crop
+from resnet.data.crops import centre_box, centre_square, crop, read_image
 from resnet.models import create_model
 from resnet.preprocessing import of_card, of_image_files, of_known_data, of_resident_data
 from resnet.recipe import Recipe
@@ -164,6 +164,35 @@ def test_a_fine_tuned_nets_card(tmp_path, state):
     values = {"mean": "[1.0, 2.0, 3.0]", "std": "[2.0, 4.0, 8.0]", "image_size": "16"}
     convert = preprocess(write(tmp_path / "w.safetensors", state, **values))
     assert convert.scale.tolist() == [0.5, 0.25, 0.125] and convert.image_size == 16 and not convert.whole
+
+
+def turned():
+    image = Image.fromarray(drawn(20, 40, 3).numpy())
+    image.getexif()[ExifTags.Base.Orientation] = 6
+    return image
+
+
+def transparent():
+    image = Image.new("LA", (40, 20))
+    image.putalpha(Image.fromarray(drawn(20, 40).numpy()))
+    return image
+
+
+@pytest.mark.parametrize(
+    "make", [turned, transparent, lambda: Image.fromarray(drawn(20, 40).numpy().astype(np.uint16) << 4)]
+)
+def test_a_fine_tuned_net_takes_pictures_as_its_training_reads_files(tmp_path, state, make):
+    values = {"mean": "[1.0, 2.0, 3.0]", "std": "[2.0, 4.0, 8.0]", "image_size": "16"}
+    convert = preprocess(write(tmp_path / "w.safetensors", state, **values))
+    image = make()
+    image.save(tmp_path / "image.png", exif=image.getexif())
+    read = read_image(tmp_path / "image.png", upright=True)
+    expected = convert(crop(read, centre_box(*read.size), 16).copy())
+    with Image.open(tmp_path / "image.png") as image:
+        assert torch.equal(convert(image), expected)
+        plain = image.convert("RGB")
+    plain.info.clear()
+    assert not torch.equal(convert(plain), expected)
 
 
 # ------------------------------------------------------------------------------------------ cards older than the values

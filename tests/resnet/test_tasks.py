@@ -243,9 +243,15 @@ def test_the_pixel_loss_is_the_one_of_maps():
 
 def test_in_bf16_boxes_stay_in_fp32(canvases):
     """bf16 has 8 bits, so boxes near the right edge would lie on every fourth pixel of an image of VOC."""
-    data = canvases[DETECTED.data]
-    trainer = TaskTrainer(replace(DETECTED, recipe=replace(RECIPE, precision="bf16")), data)
-    trainer.step()
+    data, anchors = canvases[DETECTED.data], []
+    trainers = [
+        TaskTrainer(replace(DETECTED, recipe=replace(RECIPE, precision=each)), data) for each in ("fp32", "bf16")
+    ]
+    for trainer in trainers:
+        generator = trainer.model.detector.rpn.anchor_generator
+        generator.register_forward_hook(lambda module, arguments, made: anchors.append(torch.cat(made)))
+        trainer.step()
+    assert torch.equal(*anchors) and anchors[1].dtype == torch.float32
     trainer.evaluate()
     assert 0 <= trainer.curve[0]["map_area"] <= 100
     with torch.no_grad(), autocast(data.device, "bf16"):

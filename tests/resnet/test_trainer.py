@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from resnet import checkpoint
 from resnet.checkpoint import MismatchError
 from resnet.data.dataset import ImageDataset
 from resnet.data.resident import ResidentData
@@ -237,6 +238,25 @@ def test_interrupted_after_every_step_it_ends_as_if_it_had_not_been(data, tmp_pa
     train(resumed, tmp_path)
     assert (resumed.weights_digest(), resumed.curve) == (whole.weights_digest(), whole.curve)
     assert resumed.warmup_ended_at == whole.warmup_ended_at
+
+
+def test_the_tensors_of_a_loaded_checkpoint_are_freed_before_the_first_step(data, tmp_path, monkeypatch):
+    interrupted = Trainer(make_run(), data)
+    with pytest.raises(Interrupted):
+        train(interrupted, tmp_path, stop_requested=stop_at(interrupted, 1))
+    load, kept, alive = checkpoint.load_latest, [], []
+
+    def noted(*arguments):
+        state = load(*arguments)
+        kept.append(weakref.ref(state["model"]["fc.weight"]))
+        return state
+
+    monkeypatch.setattr(checkpoint, "load_latest", noted)
+    trainer = Trainer(make_run(), data)
+    step = trainer.step
+    monkeypatch.setattr(trainer, "step", lambda: alive.append(kept[0]()) or step())
+    next(training(trainer, tmp_path))
+    assert alive == [None]
 
 
 def test_a_run_goes_on_with_as_many_threads_as_it_was_begun_with(data, tmp_path, monkeypatch):
