@@ -407,7 +407,7 @@ def test_the_headline_draws_every_seed_and_the_papers_numbers(tmp_path):
     assert not [line for line in short.lines if line.get_marker() == "D"]
     assert [label.get_text() for label in short.get_xticklabels()] == ["20", "56"]
     assert short.get_title(loc="left") == "(b) short profile, 1/16 of the iterations"
-    assert "not comparable" in figure.get_suptitle()
+    assert "not comparable" in " ".join(figure.get_suptitle().split())
     assert "plain nets, one seed a dot; (a) n = 2, 3; (b) n = 2, 3" in written_in(figure)
 
 
