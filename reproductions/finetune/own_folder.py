@@ -223,6 +223,8 @@ def train_on_folder(options: TrainingOptions, console: Console) -> int:
     console.print(f"{dataset.num_classes} classes, {len(dataset.train):,} training images, "
                   f"{len(dataset.test):,} held out ({how})")  # fmt: skip
     console.print(f"{beginning.architecture} {beginning.said}")
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (beginning.mean, beginning.std))
+    console.print(f"red, green and blue, from 0 to 255: minus {mean}; divided by {std}")
     copies = find_copies(dataset)
     for line in copied(copies, len(dataset.test)):
         console.print(line)
