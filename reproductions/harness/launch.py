@@ -120,7 +120,7 @@ class _Launch:
                 return EXIT_REFUSED
             preflight.check_writable(self.paths.out)
             tracker = self._make_tracker()
-            note_tables(self.paths.out, self._tables)
+            note_tables(self.paths.out, self._tables, self.seeds)
             preflight.check_data(plan.runs, self.paths, self.console)
             if plan.runs:
                 preflight.say_code(self.console)

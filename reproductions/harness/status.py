@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -52,6 +53,7 @@ def show_status(
     """
     recorded = _recorded(out, experiments)
     row_names = recorded.pop("row_names")
+    recorded["own_commands"] = [f"{command} --out {shlex.quote(str(out))}" for command in recorded["own_commands"]]
     standings = find_standings(out, {path.stem for path in (out / "records").glob("*/*/*.json")}, row_names)
     if as_json:
         runs = [standing.as_json() for standing in standings]
@@ -74,8 +76,11 @@ def _print(out: Path, console: Console, recorded: dict, standings: list[Standing
     if not recorded["records"]:
         console.print(f"no records in {out / 'records'}")
     elif left := recorded["in_no_table"]:
-        own = f"; launched there, too: {', '.join(recorded['own_tables'])}" if recorded["own_tables"] else ""
-        console.print(f"{left} of {recorded['records']} records in {out / 'records'} are in no listed table{own}")
+        console.print(f"records in no table of the suite: {left} of {recorded['records']}, in {out / 'records'}")
+    if own := recorded["own_tables"]:
+        commands = recorded["own_commands"]
+        how = "to see them:" if commands else "their scripts show them"
+        console.print("\n  ".join([f"tables of your own there: {', '.join(own)}; {how}", *commands]))
 
     for standing in standings:
         row = f"{standing.row}: " if standing.row else ""

@@ -1,6 +1,7 @@
 """The status of a folder of runs: what is recorded, running, queued, waiting, stopped, failed and damaged."""
 
 import io
+import os
 import subprocess
 import sys
 import time
@@ -75,7 +76,7 @@ def test_more_seeds_than_the_default_are_shown(paths):
 def test_records_of_no_listed_table_are_counted(paths):
     store(paths.records, make_record(RUNS[0], 20.0))
     said = show(paths, make_experiment(data="cifar10"))[1]
-    assert said == f"1 of 1 records in {paths.records} are in no listed table\n"
+    assert said == f"records in no table of the suite: 1 of 1, in {paths.records}\n"
 
 
 DEFAULTS = [("tiny", profile) for profile in ("paper", "short", "smoke")]  # whose rows are the same
@@ -103,8 +104,14 @@ def test_where_tables_of_ones_own_were_launched_no_other_is_guessed_and_what_a_t
     store(paths.records, make_record(rows[0].run(0), 20.0), make_record(rows[0].run(0).teacher, 20.0))
     note_tables(paths.out, [(own, Variant("smoke"))])
     assert tables(paths.out, EXPERIMENT) == []
-    assert show(paths)[1] == f"2 of 2 records in {paths.records} are in no listed table; launched there, too: mine\n"
-    assert tables(paths.out, EXPERIMENT, own) == [("mine", "smoke")] and "no listed table" not in show(paths, own)[1]
+    counted, there = f"records in no table of the suite: 2 of 2, in {paths.records}\n", "tables of your own there: mine"
+    assert show(paths)[1] == f"{counted}{there}; their scripts show them\n", "the list may be of older code"
+    for seeds in (2, 3):
+        note_tables(paths.out, [(replace(own, script="a folder/mine.py"), Variant("smoke"))], seeds)
+    script = f"'{os.path.abspath('a folder/mine.py')}'"
+    command = f"python {script} --profile smoke --seeds 3 --out {paths.out}"
+    assert show(paths)[1] == f"{counted}{there}; to see them:\n  {command}\n"
+    assert tables(paths.out, EXPERIMENT, own) == [("mine", "smoke")] and "no table" not in show(paths, own)[1]
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"experiment": "tiny", "pro', b'[1]\n{"experiment": "gone"}\n\xff'])
