@@ -224,7 +224,7 @@ def _begun(name: str, status: Status | None) -> str:
     """Describe the progress of a run that has a checkpoint and no process."""
     if status is None:
         return ""
-    if status.progress is not None:
+    if status.progress is not None and status.state != "stopped":  # which says more in its message
         return f", {status.progress.iteration:,} of {status.progress.iterations:,} iterations done"
     said = status.message.removeprefix(f"{name} stopped ").removesuffix("; it can be resumed")
     return f", {said}" if status.state == "stopped" and said else ""

@@ -162,8 +162,11 @@ def test_a_run_whose_process_was_killed_is_stopped(paths, kept, text):
 
 def test_a_run_that_was_asked_to_stop_says_where(paths):
     keep_checkpoint(paths)
-    write(paths, "stopped", message=f"{RUNS[0]} stopped at iteration 3; it can be resumed")
+    said, progress = f"{RUNS[0]} stopped at iteration 3; it can be resumed", Progress(3, 6, 0.1, None, 40.0, 2.0)
+    Status("stopped", str(RUNS[0]), time.time(), progress, said).write(paths.work(RUNS[0]))
     assert stands(paths) == ("stopped", ", at iteration 3; the same command goes on from its checkpoint")
+    (standing,) = find_standings(paths.out, set())
+    assert (standing.as_json()["iteration"], standing.as_json()["iterations"]) == (3, 6)
 
 
 def test_the_previous_checkpoint_will_do(paths):
