@@ -1,5 +1,6 @@
 """One launch, from the runs that a command wants to their records and tables; it may be limited (``--minutes``)."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,12 +30,13 @@ from reproductions.harness.launching.tracking import Tracker
 from reproductions.harness.launching.worker import DeviceLost, Outcome
 from reproductions.harness.record_files import PoolError, RecordError, record_path
 from reproductions.harness.records import Pool, read_pool
+from reproductions.harness.reporting.footnotes import counted
 from reproductions.harness.reporting.frame import completed
 from reproductions.harness.reporting.page import write_report
 from reproductions.harness.reporting.sweep import write_sweep
 from resnet import checkpoint
 from resnet.data import DataError
-from resnet.device import find_device
+from resnet.device import available_cores, find_device
 from resnet.run import Run
 
 MEASURING_SECONDS = 60.0  # after the time is over, to measure final networks
@@ -197,12 +199,12 @@ class _Launch:
             text += f" and begin {len(chosen) - finished} more"
         console = make_console() if flags.dry_run else self.console
         if flags.dry_run:
-            table = Table("row", "run", "state", "hours", "in this time", title="dry run: nothing is trained")
+            table = Table("row", "run", "state", "time", "in this time", title="dry run: nothing is trained")
             for run, finished in chosen.items():
                 begun = plan.begun.get(run)
                 state = f"at {begun.iteration:,} of {run.recipe.iterations:,}" if begun else "lacking"
                 state += f", in {plan.precisions[run]}" if run in plan.precisions else ""
-                hours = f"{plan.seconds[run] / 3600:.2f}" if run in plan.seconds else "not measured"
+                hours = _time(plan.seconds[run] / 3600) if run in plan.seconds else "not measured"
                 table.add_row(
                     self._label(run), str(run), state, hours, {True: "finished", False: "begun", None: ""}[finished]
                 )
@@ -215,26 +217,30 @@ class _Launch:
 
     def _show_cost(self, missing: list[Run], damaged: dict[Run, RecordError]) -> None:
         """Print all runs, with the cost of the ``missing`` ones."""
-        table = Table("row", "run", "status", "images/s", "hours", title="dry run: nothing is trained")
+        table = Table("row", "run", "status", "images/s", "time", title="dry run: nothing is trained")
         rates = preflight.find_rates(self.flags, missing, self.pools)
         known = {run: rates[work] for run in missing if (work := cost.work_of(run)) in rates}
         for run in self.runs:
             if run not in missing:
                 cells = damaged[run].kind if run in damaged else "recorded", "", ""
             elif run in known:
-                speed, hours = known[run].images_per_second, known[run].hours(run)
-                cells = "to be trained", f"{speed:,.0f}", f"{hours:.2f}"
+                cells = "to be trained", f"{known[run].images_per_second:,.0f}", _time(known[run].hours(run))
             else:
                 cells = "to be trained", "not measured", ""
             table.add_row(self._label(run), str(run), *cells)
         console = make_console()
         console.print(table, crop=False)
         unit = "CPU" if self.flags.device is not None and self.flags.device.type == "cpu" else "GPU"
-        slots = len(self.flags.slots(len(missing)))
-        at_once = f", in {slots} slots" if slots > 1 and unit == "CPU" else ""
-        total = f": {sum(rate.hours(run) for run, rate in known.items()):.2f} {unit}-hours for {len(known)} of them"
-        text = f"{len(missing)} of {len(self.runs)} runs to be trained"
-        console.print(f"{text}{total}{at_once}" if known or not missing else f"{text}, in a time that is not known")
+        slots, hours = len(self.flags.slots(len(missing))), sum(rate.hours(run) for run, rate in known.items())
+        total = f": {_time(hours, f'{unit}-')} for {len(known)} of them"
+        if slots > 1 and unit == "CPU":
+            total += f", about {_time(hours / min(slots, available_cores()))} in {slots} slots"
+        text = f"{len(missing)} of {counted(len(self.runs), 'run')} to be trained"
+        console.print(f"{text}{total}" if known or not missing else f"{text}, in a time that is not known")
+        if self.flags.launcher == "slurm":
+            cluster = self.flags.options.slurm
+            jobs = min(math.ceil(len(missing) / self.flags.options.runs_a_job), cluster.max_jobs)
+            console.print(f"{counted(jobs, 'job')} with {counted(cluster.gpus * cluster.processes, 'GPU')} each")
         for work, rate in rates.items():
             console.print(f"  {work}: {rate.source}")
         if len(known) < len(missing):
@@ -302,6 +308,13 @@ class _Launch:
             except OSError as error:  # a full disk, say: the records are there, and the same command tries again
                 problems.append(f"the tables could not be written: {error}")
         return problems
+
+
+def _time(hours: float, unit: str = "") -> str:
+    """Format a time: ``404 CPU-hours`` with the unit "CPU-", ``1.25 hours``, ``3.1 minutes``."""
+    if hours < 0.1:
+        return f"{60 * hours:.2g} {unit}minutes"
+    return f"{hours:,.{0 if hours >= 10 else 2}f} {unit}hours"
 
 
 def _damaged(runs: list[Run], pool: Pool) -> dict[Run, RecordError]:

@@ -170,8 +170,7 @@ def _submit(
     setup = [f"cd {shlex.quote(str(code))}", f"export PYTHONPATH={shlex.quote(modules)}"]
     parameters["slurm_setup"] = [*parameters["slurm_setup"], *setup]
     identity, threads = provenance.code_identity(), parameters["cpus_per_task"]
-    pack = options.pack if options.pack and options.slurm.processes == 1 else 1  # several processes train one by one
-    starts = range(0, len(begun), pack)
+    starts = range(0, len(begun), options.runs_a_job)
     if len(starts) > jobs_at_most:
         starts = [-(-number * len(begun) // jobs_at_most) for number in range(jobs_at_most)]
     firsts = [runs.index(begun[start]) for start in starts]
@@ -194,7 +193,7 @@ def _submit(
         raise ValueError(text) from error
     logs = {job.job_id: str(job.paths.stderr) for job in jobs}
     names = {run.short_id: str(run) for run in begun}
-    submission = Submission(execution.launch, options.experiment, logs, names, pack, time.time())
+    submission = Submission(execution.launch, options.experiment, logs, names, options.runs_a_job, time.time())
     submission.write(paths)
     return submission
 
