@@ -269,7 +269,7 @@ def test_training_on_a_processor_says_why_unless_it_was_asked_for(out, no_gpu, l
     [
         (["--profile", "long"], "invalid choice: 'long'"),
         (["--launcher", "cloud"], "invalid choice: 'cloud'"),
-        (["--rows", "resnet8,resnet9"], "no row resnet9; available rows: resnet8, resnet14"),
+        (["--rows", "resnet8,resnet9"], "no row resnet9 in the smoke profile; available rows: resnet8, resnet14"),
         (["--rows", " , "], "no row is named"),
         (["--seeds", "0"], "'0' is not a whole number of at least 1"),
         (["--seeds", "-1"], "not a whole number"),
