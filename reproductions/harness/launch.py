@@ -128,7 +128,8 @@ class _Launch:
                 preflight.say_code(self.console)
             text = f"{preflight.describe_place(self.flags)}, records in {self.paths.records}"
             if self.flags.minutes is None:
-                title = f"{table.experiment.source}, {table.experiment.heading(table.variant)}: {len(self.runs)} runs"
+                title = f"{table.experiment.source}, {table.experiment.heading(table.variant)}: "
+                title += counted(len(self.runs), "run")
                 text = f"{title}, {len(self.runs) - len(missing) - len(damaged)} already recorded; {text}"
             self.console.print(text)
             names = {run: f"{self._label(run)} seed {run.seed}" for run in self._rows}
@@ -185,12 +186,12 @@ class _Launch:
             rates=lambda runs: preflight.find_rates(flags, runs, self.pools),
         )
         jobs = min(max(1, plan.jobs(minutes)), flags.options.slurm.max_jobs)
-        text = f"{len(plan.runs)} runs are lacking, {len(plan.begun)} of them begun; "
+        text = f"lacking: {counted(len(plan.runs), 'run')}, {len(plan.begun)} of them begun; "
         if flags.device is None:
             chosen = dict.fromkeys(plan.runs)
             known = [plan.seconds[run] for run in plan.runs if run in plan.seconds]
             text += f"{sum(known) / 3600:.1f} GPU-hours for {len(known)} of them by published rates and estimates: "
-            text += f"{jobs} jobs of {minutes:g} minutes"
+            text += f"{counted(jobs, 'job')} of {minutes:g} minutes"
         else:
             slots = len(flags.slots(len(plan.runs))) or 1
             chosen = plan.within(minutes, slots)

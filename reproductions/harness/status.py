@@ -102,7 +102,7 @@ def _recorded(out: Path, experiments: Sequence[Experiment] | None) -> dict:
     from reproductions.harness.recorded import summarize  # whose torch takes a second to load
 
     recorded = summarize(out, experiments)
-    if not recorded["damaged"]:
+    if not recorded["damaged"] and out.is_dir():
         with suppress(OSError):  # a folder of somebody else's, or a full disk
             write_atomically(path, json.dumps({"key": key, "recorded": recorded}).encode(), durable=False)
     return recorded

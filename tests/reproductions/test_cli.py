@@ -633,7 +633,7 @@ def test_cancel_cancels_the_living_jobs_of_one_experiment(out, submitted, capsys
 def test_cancel_takes_the_name_of_a_launch_for_all_tables(out, submitted, capsys):
     Submission("all", "evidence", {"14": "log"}, {"a": "run"}, 1, time.time()).write(RunPaths(out, out))
     assert main.main(["cancel", "evidence", "--out", str(out)]) == 0
-    assert submitted == ["14"] and "cancelled 1 jobs of evidence: 14" in capsys.readouterr().out
+    assert submitted == ["14"] and "cancelled 1 job of evidence: 14" in capsys.readouterr().out
 
 
 def test_cancel_says_when_there_is_nothing_to_cancel(out, submitted, monkeypatch, tmp_path, capsys):

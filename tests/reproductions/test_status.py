@@ -60,6 +60,7 @@ def stands(paths, run=RUNS[0]):
 def test_an_empty_or_absent_folder_has_no_records(paths):
     assert show(paths) == (0, f"no records in {paths.records}\n")
     assert show(RunPaths(paths.out / "absent", paths.data))[0] == 0
+    assert not (paths.out / "absent").exists()
 
 
 def test_recorded_runs_are_listed_by_row_with_their_errors(paths):

@@ -11,7 +11,6 @@ import torch
 
 from reproductions.harness import provenance
 from reproductions.harness.records import Pool, device_seconds, segments
-from reproductions.harness.reporting.footnotes import counted
 from resnet.data import FOLDERS, IMAGE_SHAPES, Arrays, ImageDataset, place
 from resnet.data.canvas import make_canvases
 from resnet.data.resident import ResidentData
@@ -111,7 +110,7 @@ def recorded_rate(run: Run, pools: list[Pool], hardware: dict, precision: str | 
     )
     overhead = statistics.median(timing["wall_seconds"] / timing["train_seconds"] for timing in timings)
     devices = ", ".join(sorted({record["hardware"]["device"] for record in matching}))
-    return Rate(rate, overhead, f"{counted(len(matching), 'record')} on {devices}")
+    return Rate(rate, overhead, f"{len(matching)} record{'s' * (len(matching) > 1)} on {devices}")
 
 
 def measured_rate(run: Run, device: torch.device, steps: int = 2) -> Rate | None:

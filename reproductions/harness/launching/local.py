@@ -23,6 +23,7 @@ from reproductions.harness.launching.run_paths import RunPaths, failures, unfini
 from reproductions.harness.launching.signals import STOPPING, stop_on_signals
 from reproductions.harness.launching.slots import Slot, find_slots
 from reproductions.harness.launching.worker import ExecutionOptions, Outcome
+from reproductions.harness.reporting.footnotes import counted
 from resnet.run import Run
 
 _MONTH_MINUTES = 30 * 24 * 60  # submitit wants a time limit; a local job has none
@@ -61,7 +62,7 @@ def launch(runs: list[Run], paths: RunPaths, display: Display, options: Options)
     if not stopped:
         return Outcome(dict.fromkeys(undone, queue.last_words) | found)
     elsewhere = sum(owned(paths.work(run), paths.stale_seconds) for run in undone)
-    note = f"; {elsewhere} runs go on in processes of another launch" if elsewhere else ""
+    note = f"; processes of another launch go on with {counted(elsewhere, 'run')}" if elsewhere else ""
     return Outcome(found, f"stopped at a checkpoint{note}" if undone else "")
 
 

@@ -30,6 +30,7 @@ from reproductions.harness.launching.slurm.submissions import (
 )
 from reproductions.harness.launching.worker import ExecutionOptions, Outcome
 from reproductions.harness.record_files import record_path
+from reproductions.harness.reporting.footnotes import counted
 from resnet.run import Run
 
 POLL_SECONDS = 2.0
@@ -73,7 +74,7 @@ def _submit_missing(
     with _one_at_a_time(paths):
         plan = _underway(runs, paths)
         if plan:
-            display.say(f"{len(plan)} runs have jobs already: {_ids(plan)}")
+            display.say(f"jobs of {counted(len(plan), 'run')} are there already: {_ids(plan)}")
         ended = {run for token in own for run in failures(runs, paths, token)}
         ended |= {run for run in runs if record_path(paths.records, run).exists()}
         missing = waiting = [run for run in runs if run not in plan and run not in ended]
@@ -93,7 +94,7 @@ def _submit_missing(
             own.add(submission.launch)
             plan |= dict.fromkeys(stage, submission)
             waiting = [run for run in waiting if run not in stage]
-            display.say(f"submitted {len(submission.jobs)} jobs to SLURM: {_ids({stage[0]: submission})}")
+            display.say(f"submitted {counted(len(submission.jobs), 'job')} to SLURM: {_ids({stage[0]: submission})}")
     return plan
 
 
@@ -186,7 +187,7 @@ def _submit(
             jobs = executor.submit_array([Job(runs, paths, execution, first, *shared) for first in firsts])
     except (submitit.core.utils.FailedJobError, RuntimeError, NameError, TypeError) as error:
         asked = " ".join(f"{name}={value}" for name, value in parameters.items())
-        text = f"nothing was submitted to SLURM: {error}\nasked for: {len(firsts)} jobs with {asked}"
+        text = f"nothing was submitted to SLURM: {error}\nasked for: {counted(len(firsts), 'job')} with {asked}"
         if len(firsts) > 1:
             text += "\nIf these are too many jobs for the cluster, set max_jobs in its profile (--slurm-profile; "
             text += f"SLURM_PROFILE= with make) to less than {len(firsts)}: any job trains any run"
