@@ -25,7 +25,7 @@ from reproductions.harness.launching import cost
 from reproductions.harness.launching.budget import Budget, Plan, lacking, make_plan
 from reproductions.harness.launching.options import LaunchFlags, Options
 from reproductions.harness.launching.progress import Display
-from reproductions.harness.launching.run_paths import duration
+from reproductions.harness.launching.run_paths import Status, duration
 from reproductions.harness.launching.tracking import Tracker
 from reproductions.harness.launching.worker import DeviceLost, Outcome
 from reproductions.harness.record_files import PoolError, RecordError, record_path
@@ -37,7 +37,7 @@ from reproductions.harness.reporting.sweep import write_sweep
 from resnet import checkpoint
 from resnet.data import DataError
 from resnet.device import available_cores, find_device
-from resnet.run import Run
+from resnet.run import Run, canonical_json
 
 MEASURING_SECONDS = 60.0  # after the time is over, to measure final networks
 
@@ -105,6 +105,7 @@ class _Launch:
             self.flags = replace(self.flags, launcher=launcher)
             preflight.check_flags(self.flags)
             preflight.check_device(self.flags, self.runs)
+            self._say_other_versions([run for run in missing if run.recipe.plugins])
             preflight.check_plugins(missing)
             if missing:
                 preflight.leave_busy_cores(self.flags, self.console)
@@ -142,6 +143,19 @@ class _Launch:
             complain(self.console, f"{error}\nThe same command goes on from the last checkpoints.")
             outcome = None
         return self._conclude(plan, outcome, options.budget)
+
+    def _say_other_versions(self, runs: list[Run]) -> None:
+        """Print how many records and begun runs are like these, but of another version of their plugins."""
+        if not runs:
+            return
+        wanted, names = {_unversioned(run.specification()) for run in runs}, {_unnumbered(str(run)) for run in runs}
+        records = sum(_unversioned(record["specification"]) in wanted for record in self.pools[0].records.values())
+        known = {run.short_id for run in self._rows}  # of the current version
+        folders = (path.parent for path in self.paths.out.glob("work/*/status.json") if path.parent.name not in known)
+        begun = sum(status is not None and _unnumbered(status.run) in names for status in map(Status.read, folders))
+        if found := [counted(n, what) for n, what in ((records, "record"), (begun, "begun run")) if n]:
+            modules = ", ".join(dict.fromkeys(plugin.module for run in runs for plugin in run.recipe.plugins))
+            self.console.print(f"of another version of {modules}, which does not count here: {' and '.join(found)}")
 
     # ------------------------------------------------------------------------------------------------------------ plans
 
@@ -309,6 +323,18 @@ class _Launch:
             except OSError as error:  # a full disk, say: the records are there, and the same command tries again
                 problems.append(f"the tables could not be written: {error}")
         return problems
+
+
+def _unversioned(specification: dict) -> bytes:
+    """Return a run's specification without the digests of its plugins' sources."""
+    recipe = specification["recipe"]
+    plugins = [{**plugin, "sha256": None} for plugin in recipe.get("plugins", ())]
+    return canonical_json({**specification, "recipe": {**recipe, "plugins": plugins}})
+
+
+def _unnumbered(run: str) -> str:
+    """Return a run's name without its id."""
+    return run.rpartition(", ")[0]
 
 
 def _time(hours: float, unit: str = "") -> str:
