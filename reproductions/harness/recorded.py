@@ -15,11 +15,12 @@ def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dic
     """Summarize the records below ``out`` in plain values.
 
     ``experiments``: those whose tables are listed; None for all. The summary has "rows", each with the experiment,
-    profile and row, "seeds", the number of "done" and of "diverged" ones, and "test_errors" in percent ("mean_ious" for
-    segmentation, "map_11_points" for detection), None for a run that diverged; "records": their number; "in_no_table":
-    the number of those that no row shows or needs; "own_tables": the names of other tables launched there, and
-    "own_commands": the commands that show them; "damaged": a sentence for each file that can't be used; "row_names": by
-    the short id of each run without a record that was launched, its table and row.
+    profile and row, "seeds" (of the profile, or of the records if these are more), the number of "done" and of
+    "diverged" ones, and "test_errors" in percent ("mean_ious" for segmentation, "map_11_points" for detection), None
+    for a run that diverged; "records": their number; "in_no_table": the number of those that no row shows or needs;
+    "own_tables": the names of other tables launched there, and "own_commands": the commands that show them; "damaged":
+    a sentence for each file that can't be used; "row_names": by the short id of each run without a record that was
+    launched, its table and row.
     """
     if experiments is None:
         from reproductions.experiments import EXPERIMENTS as experiments
