@@ -131,6 +131,7 @@ def test_many_values_are_named_by_their_digest_because_names_of_files_are_short(
         ("shortcut=D", "shortcut must be one of 'A', 'B', 'C', not 'D'"),
         ("zero_gamma=2", "zero_gamma must be true or false"),
         ("schedule=cosine", "a cosine schedule has no milestones"),
+        ("milestones=2000,99000", "milestones 99000 are beyond the 64000 iterations"),
         ("temperature=4", "there is a temperature, but no teacher"),
     ],
 )  # fmt: skip
