@@ -19,6 +19,7 @@ from reproductions.harness.console import (
     PUBLISHED,
     ArgumentParser,
     complain,
+    counted,
     make_console,
     path_argument,
     show_files,
@@ -140,7 +141,7 @@ def _cancel(options: argparse.Namespace, console: Console) -> int:
         complain(console, str(error))
         return EXIT_REFUSED
     if jobs:
-        done = f"cancelled {len(jobs)} jobs of {options.experiment}: {', '.join(jobs)}"
+        done = f"cancelled {counted(len(jobs), 'job')} of {options.experiment}: {', '.join(jobs)}"
         console.print(f"{done}; a launch continues from their checkpoints")
     else:
         console.print(f"{options.experiment} has no jobs from {options.out}")
@@ -151,19 +152,20 @@ def _publish(options: argparse.Namespace, console: Console) -> int:
     if options.to is not None and options.to.resolve() != PUBLISHED:
         new, refused = publish.publish(options.out / "records", options.to, foreign=True)
         _say_published(new, refused, console)
-        console.print(f"{len(new)} records published in {options.to}, {len(refused)} refused")
+        console.print(f"{counted(len(new), 'record')} published in {options.to}, {len(refused)} refused")
         return int(bool(refused))
     new, refused = publish.publish(options.out / "records", PUBLISHED, PUBLISHED_TABLES)
     _say_published(new, refused, console)
     measured, unfit = publish.publish_measurements(EXPERIMENTS, options.out, PUBLISHED)
     _say_published(measured, unfit, console)
     if measured or unfit:
-        console.print(f"{len(measured)} measurements of final networks published, {len(unfit)} refused")
+        console.print(f"{counted(len(measured), 'measurement')} of final networks published, {len(unfit)} refused")
     weights, unlike = publish.publish_weights(EXPERIMENTS, options.out, PUBLISHED)
     _say_published(weights, unlike, console)
     if weights or unlike:
-        console.print(f"weights of {len(weights)} runs published, {len(unlike)} refused")
-    console.print(f"{len(new)} records published, {len(refused)} refused; next: make report, then commit results/")
+        console.print(f"weights of {counted(len(weights), 'run')} published, {len(unlike)} refused")
+    text = f"{counted(len(new), 'record')} published, {len(refused)} refused"
+    console.print(f"{text}; next: make report, then commit results/")
     return int(bool(refused or unfit or unlike))
 
 

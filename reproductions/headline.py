@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reproductions import reported
+from reproductions.harness.console import counted
 from reproductions.harness.experiment import Experiment, Row, Variant
 from reproductions.harness.records import Pool, records_digest
 from reproductions.harness.reporting import intervals
@@ -24,7 +25,6 @@ from reproductions.harness.reporting.figure import (
     styled,
 )
 from reproductions.harness.reporting.figure import save as save_figure
-from reproductions.harness.reporting.footnotes import counted
 from reproductions.harness.reporting.frame import final_values
 
 KINDS = {"plain": "plain nets", "resnet": "residual nets"}  # by the beginning of a row's key

@@ -24,6 +24,7 @@ from resnet.data.sampling import seeded_generator
 from resnet.device import autocast, exact_kernels, keep_freed_memory, resolve_precision
 from resnet.losses import cross_entropy
 from resnet.models import create_model, image_channels
+from resnet.preprocessing import of_card
 from resnet.recipe import Recipe
 from resnet.released import architecture_of, load_model, read_card, write_weights
 from resnet.transfer import LAST_LAYER, take_over
@@ -81,11 +82,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class InitialModel:
-    """A network to train, its architecture, and a description of its weights' origin."""
+    """A network to train, its architecture, and a description of its weights' origin.
+
+    ``mean`` and ``std``: of red, green and blue in 0..255, which the pixels are normalised with.
+    """
 
     model: nn.Module
     architecture: Architecture
     said: str
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
 
 
 def from_scratch(architecture: Architecture, classes: int, seed: int) -> InitialModel:
@@ -106,7 +112,8 @@ def from_weights(
 
     The architecture comes from the file's card, else from the weights; ``model`` and ``variant`` are needed where these
     leave it open. The last layer is a new one if its number of outputs or the card's classes differ from ``classes``;
-    ``initialization``, an option of the network, then applies to that layer. Raises WeightsError and ValueError.
+    ``initialization``, an option of the network, then applies to that layer. Pixels are normalised as the card says,
+    with the mean of a mean image; without a card, as for ImageNet. Raises WeightsError and ValueError.
     """
     if source.startswith(TORCHVISION):
         name = source.removeprefix(TORCHVISION)
@@ -141,7 +148,15 @@ def from_weights(
     else:
         why = f"with {len(classes):,} outputs instead of {outputs:,}"
         last = f"but with a new last layer, {'for other classes' if outputs == len(classes) else why}"
-    return InitialModel(network, architecture, f"from the weights of {path.name}, {last}")
+    return InitialModel(network, architecture, f"from the weights of {path.name}, {last}", *_normalisation(card, path))
+
+
+def _normalisation(card: dict[str, str], path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and std of each channel, to three digits, by which the card normalises pixels in 0..255."""
+    if (found := of_card(card, path)) is None:
+        return MEAN, STD
+    mean, std = found.mean.double().view(-1, 3).mean(dim=0), 1 / torch.as_tensor(found.scale).double().expand(3)
+    return tuple(tuple(round(value, 3) for value in values.tolist()) for values in (mean, std))
 
 
 def _create(architecture: Architecture, classes: int, seed: int) -> nn.Module:
@@ -208,7 +223,11 @@ def train(
         "classes": list(dataset.classes),
         "model": str(beginning.architecture),
         "initial_weights": digest_of_weights(model.state_dict()),
+        "normalisation": None,  # ImageNet's, which earlier versions do not name
     }
+    if (beginning.mean, beginning.std) != (MEAN, STD):
+        identity["normalisation"] = [*beginning.mean, *beginning.std]
+        data.to_input.mean, data.to_input.std = torch.tensor([beginning.mean, beginning.std], device=device)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     steps = math.ceil(len(dataset.train) / settings.batch_size)
     done = Training([], [])
@@ -315,8 +334,8 @@ def make_card(beginning: InitialModel, dataset: FolderDataset, settings: Setting
         "options": json.dumps({**beginning.architecture.options, "num_classes": dataset.num_classes}),
         "classes": json.dumps(dataset.classes, ensure_ascii=False),
         "image_size": str(settings.image_size),
-        "mean": json.dumps(MEAN),
-        "std": json.dumps(STD),
+        "mean": json.dumps(beginning.mean),
+        "std": json.dumps(beginning.std),
         "begun": beginning.said,
         "settings": json.dumps(asdict(settings)),
         "epoch": str(entry["epoch"]),

@@ -167,6 +167,7 @@ class Recipe:
             check(getattr(self, name) in choices, name, f"one of {', '.join(map(str, choices))}")
         check(set(self.tests) <= set(TESTS), "tests", f"among {', '.join(TESTS)}")
         check(self.label_smoothing < 1, "label_smoothing", "below 1")
+        check(self.momentum < 1, "momentum", "below 1")
         check(self.colour_jitter < 1, "colour_jitter", "below 1")
         check(self.temperature != 0, "temperature", "above 0")
         self._check_combinations()

@@ -74,12 +74,14 @@ def find_file(weights: str | Path, folder: str | Path | None = None) -> Path:
 
 
 def read_card(path: str | Path) -> dict[str, str]:
-    """Read the card of a file; return an empty one for other formats. Raises WeightsError for a damaged file.
+    """Read the card of a file or a released name; return an empty one for other formats.
+
+    Raises WeightsError for a damaged file.
 
     Other programs' safetensors files have metadata, too, in which ``model`` can mean anything; only metadata with the
     weights' digest are a card.
     """
-    path = Path(path)
+    path = find_file(path)
     if path.suffix != ".safetensors" and not is_safetensors(path):
         return {}
     try:

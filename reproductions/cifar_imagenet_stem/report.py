@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from reproductions.cifar_imagenet_stem.predictions import PREDICTIONS
+from reproductions.harness.console import counted
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.measurements import MeasurementError
 from reproductions.harness.reporting.curves import draw_curve, log_axis
@@ -27,7 +28,6 @@ from reproductions.harness.reporting.figure import (
     named,
     styled,
 )
-from reproductions.harness.reporting.footnotes import counted
 from reproductions.harness.reporting.frame import completed, curve
 from reproductions.harness.reporting.text import markdown_table
 

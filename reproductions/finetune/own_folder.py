@@ -77,7 +77,8 @@ from resnet.finetuning import (
 )
 from resnet.models import image_size
 from resnet.models.blocks import VARIANTS
-from resnet.weights import Architecture, WeightsError
+from resnet.released import find_file
+from resnet.weights import TORCHVISION, Architecture, WeightsError
 
 # The options of the reported training of ResNet-50 on 2,850 images of 14 classes.
 AS_REPORTED = {
@@ -138,8 +139,8 @@ def parse(arguments: list[str] | None) -> TrainingOptions | PredictionOptions:
     add = training.add_argument
     add("folder", type=path_argument, help="folder with a sub-folder of images for each class")
     add("--out", type=path_argument, required=True, metavar="DIR", help="folder for the weights and the report")
-    add("--weights", default="none", help="none (from scratch, default), torchvision:resnet50, or a file of weights")
-    add("--model", help="network (default: the one of the weights, else resnet50)")
+    add("--weights", default="none", help="none (from scratch, default), torchvision:resnet50, a released name, a file")
+    add("--model", help="network, see python -m reproductions models (default: the one of the weights, else resnet50)")
     add("--variant", choices=VARIANTS, help="its variant (default: the one of the weights, else b, like torchvision's)")
     add("--as-reported", action="store_true", help="train like the reported ResNet-50 on 2,850 images, see above")
     held_out = training.add_mutually_exclusive_group()
@@ -223,6 +224,8 @@ def train_on_folder(options: TrainingOptions, console: Console) -> int:
     console.print(f"{dataset.num_classes} classes, {len(dataset.train):,} training images, "
                   f"{len(dataset.test):,} held out ({how})")  # fmt: skip
     console.print(f"{beginning.architecture} {beginning.said}")
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (beginning.mean, beginning.std))
+    console.print(f"red, green and blue, from 0 to 255: minus {mean}; divided by {std}")
     copies = find_copies(dataset)
     for line in copied(copies, len(dataset.test)):
         console.print(line)
@@ -353,7 +356,9 @@ def copied(copies: list[tuple[str, str]], held_out: int) -> list[str]:
 def _begin(options: TrainingOptions, classes: tuple[str, ...]) -> InitialModel:
     begun = {"initialization": "uniform"} if options.as_reported else {}  # PyTorch's own
     if options.weights != "none":
-        return from_weights(options.weights, classes, options.seed, options.model, options.variant, **begun)
+        name = options.weights
+        source = name if name.startswith(TORCHVISION) else str(find_file(name))
+        return from_weights(source, classes, options.seed, options.model, options.variant, **begun)
     model = options.model or "resnet50"
     own = "original" if options.as_reported else "b"
     variant = options.variant or (own if model.startswith("resnet") else None)

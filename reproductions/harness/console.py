@@ -84,6 +84,11 @@ def make_console(**settings) -> Console:
     return Console(soft_wrap=True, highlight=False, markup=False, emoji=False, **settings)
 
 
+def counted(n: int, what: str) -> str:
+    """Format a count with its noun: ``1 run``, ``2 runs``."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
 def complain(console: Console, text: str) -> None:
     """Print an error in red."""
     console.print(text, style="red")

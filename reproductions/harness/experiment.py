@@ -365,7 +365,8 @@ class Experiment:
         rows = self.rows(variant.profile)
         known = {row.key: row for row in rows}
         if unknown := [key for key in keys or [] if key not in known]:
-            raise ValueError(f"{self.name} has no row {', '.join(unknown)}; available rows: {', '.join(known)}")
+            text = f"{self.name} has no row {', '.join(unknown)} in the {variant.profile} profile; available rows: "
+            raise ValueError(text + ", ".join(known))
         chosen = [row for row in rows if (not row.on_request if keys is None else row.key in keys)]
         varied = {row.key: variant.rows_of(row) for row in chosen}
         fit = [key for key, own in varied.items() if not any(row.unfit for row in own)]

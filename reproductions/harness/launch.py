@@ -1,5 +1,6 @@
 """One launch, from the runs that a command wants to their records and tables; it may be limited (``--minutes``)."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from reproductions.harness.console import (
     EXIT_INTERRUPTED,
     EXIT_REFUSED,
     complain,
+    counted,
     make_console,
     show_files,
 )
@@ -24,7 +26,7 @@ from reproductions.harness.launching import cost
 from reproductions.harness.launching.budget import Budget, Plan, lacking, make_plan
 from reproductions.harness.launching.options import LaunchFlags, Options
 from reproductions.harness.launching.progress import Display
-from reproductions.harness.launching.run_paths import duration
+from reproductions.harness.launching.run_paths import Status, duration
 from reproductions.harness.launching.tracking import Tracker
 from reproductions.harness.launching.worker import DeviceLost, Outcome
 from reproductions.harness.record_files import PoolError, RecordError, record_path
@@ -34,8 +36,8 @@ from reproductions.harness.reporting.page import write_report
 from reproductions.harness.reporting.sweep import write_sweep
 from resnet import checkpoint
 from resnet.data import DataError
-from resnet.device import find_device
-from resnet.run import Run
+from resnet.device import available_cores, find_device
+from resnet.run import Run, canonical_json
 
 MEASURING_SECONDS = 60.0  # after the time is over, to measure final networks
 
@@ -107,6 +109,7 @@ class _Launch:
             self.flags = replace(self.flags, launcher=launcher)
             preflight.check_flags(self.flags)
             preflight.check_device(self.flags, self.runs)
+            self._say_other_versions([run for run in missing if run.recipe.plugins])
             preflight.check_plugins(missing)
             if missing:
                 preflight.leave_busy_cores(self.flags, self.console)
@@ -124,13 +127,14 @@ class _Launch:
                 return EXIT_REFUSED
             preflight.check_writable(self.paths.out)
             tracker = self._make_tracker()
-            note_tables(self.paths.out, self._tables)
+            note_tables(self.paths.out, self._tables, self.seeds)
             preflight.check_data(plan.runs, self.paths, self.console)
             if plan.runs:
                 preflight.say_code(self.console)
             text = f"{preflight.describe_place(self.flags)}, records in {self.paths.records}"
             if self.flags.minutes is None:
-                title = f"{table.experiment.source}, {table.experiment.heading(table.variant)}: {len(self.runs)} runs"
+                title = f"{table.experiment.source}, {table.experiment.heading(table.variant)}: "
+                title += counted(len(self.runs), "run")
                 text = f"{title}, {len(self.runs) - len(missing) - len(damaged)} already recorded; {text}"
             self.console.print(text)
             names = {run: f"{self._label(run)} seed {run.seed}" for run in self._rows}
@@ -143,6 +147,19 @@ class _Launch:
             complain(self.console, f"{error}\nThe same command goes on from the last checkpoints.")
             outcome = None
         return self._conclude(plan, outcome, options.budget)
+
+    def _say_other_versions(self, runs: list[Run]) -> None:
+        """Print how many records and begun runs are like these, but of another version of their plugins."""
+        if not runs:
+            return
+        wanted, names = {_unversioned(run.specification()) for run in runs}, {_unnumbered(str(run)) for run in runs}
+        records = sum(_unversioned(record["specification"]) in wanted for record in self.pools[0].records.values())
+        known = {run.short_id for run in self._rows}  # of the current version
+        folders = (path.parent for path in self.paths.out.glob("work/*/status.json") if path.parent.name not in known)
+        begun = sum(status is not None and _unnumbered(status.run) in names for status in map(Status.read, folders))
+        if found := [counted(n, what) for n, what in ((records, "record"), (begun, "begun run")) if n]:
+            modules = ", ".join(dict.fromkeys(plugin.module for run in runs for plugin in run.recipe.plugins))
+            self.console.print(f"of another version of {modules}, which does not count here: {' and '.join(found)}")
 
     # ------------------------------------------------------------------------------------------------------------ plans
 
@@ -187,12 +204,12 @@ class _Launch:
             rates=lambda runs: preflight.find_rates(flags, runs, self.pools),
         )
         jobs = min(max(1, plan.jobs(minutes)), flags.options.slurm.max_jobs)
-        text = f"{len(plan.runs)} runs are lacking, {len(plan.begun)} of them begun; "
+        text = f"lacking: {counted(len(plan.runs), 'run')}, {len(plan.begun)} of them begun; "
         if flags.device is None:
             chosen = dict.fromkeys(plan.runs)
             known = [plan.seconds[run] for run in plan.runs if run in plan.seconds]
             text += f"{sum(known) / 3600:.1f} GPU-hours for {len(known)} of them by published rates and estimates: "
-            text += f"{jobs} jobs of {minutes:g} minutes"
+            text += f"{counted(jobs, 'job')} of {minutes:g} minutes"
         else:
             slots = len(flags.slots(len(plan.runs))) or 1
             chosen = plan.within(minutes, slots)
@@ -201,12 +218,12 @@ class _Launch:
             text += f" and begin {len(chosen) - finished} more"
         console = make_console() if flags.dry_run else self.console
         if flags.dry_run:
-            table = Table("row", "run", "state", "hours", "in this time", title="dry run: nothing is trained")
+            table = Table("row", "run", "state", "time", "in this time", title="dry run: nothing is trained")
             for run, finished in chosen.items():
                 begun = plan.begun.get(run)
                 state = f"at {begun.iteration:,} of {run.recipe.iterations:,}" if begun else "lacking"
                 state += f", in {plan.precisions[run]}" if run in plan.precisions else ""
-                hours = f"{plan.seconds[run] / 3600:.2f}" if run in plan.seconds else "not measured"
+                hours = _time(plan.seconds[run] / 3600) if run in plan.seconds else "not measured"
                 table.add_row(
                     self._label(run), str(run), state, hours, {True: "finished", False: "begun", None: ""}[finished]
                 )
@@ -219,26 +236,30 @@ class _Launch:
 
     def _show_cost(self, missing: list[Run], damaged: dict[Run, RecordError]) -> None:
         """Print all runs, with the cost of the ``missing`` ones."""
-        table = Table("row", "run", "status", "images/s", "hours", title="dry run: nothing is trained")
+        table = Table("row", "run", "status", "images/s", "time", title="dry run: nothing is trained")
         rates = preflight.find_rates(self.flags, missing, self.pools)
         known = {run: rates[work] for run in missing if (work := cost.work_of(run)) in rates}
         for run in self.runs:
             if run not in missing:
                 cells = damaged[run].kind if run in damaged else "recorded", "", ""
             elif run in known:
-                speed, hours = known[run].images_per_second, known[run].hours(run)
-                cells = "to be trained", f"{speed:,.0f}", f"{hours:.2f}"
+                cells = "to be trained", f"{known[run].images_per_second:,.0f}", _time(known[run].hours(run))
             else:
                 cells = "to be trained", "not measured", ""
             table.add_row(self._label(run), str(run), *cells)
         console = make_console()
         console.print(table, crop=False)
         unit = "CPU" if self.flags.device is not None and self.flags.device.type == "cpu" else "GPU"
-        slots = len(self.flags.slots(len(missing)))
-        at_once = f", in {slots} slots" if slots > 1 and unit == "CPU" else ""
-        total = f": {sum(rate.hours(run) for run, rate in known.items()):.2f} {unit}-hours for {len(known)} of them"
-        text = f"{len(missing)} of {len(self.runs)} runs to be trained"
-        console.print(f"{text}{total}{at_once}" if known or not missing else f"{text}, in a time that is not known")
+        slots, hours = len(self.flags.slots(len(missing))), sum(rate.hours(run) for run, rate in known.items())
+        total = f": {_time(hours, f'{unit}-')} for {len(known)} of them"
+        if slots > 1 and unit == "CPU":
+            total += f", about {_time(hours / min(slots, available_cores()))} in {slots} slots"
+        text = f"{len(missing)} of {counted(len(self.runs), 'run')} to be trained"
+        console.print(f"{text}{total}" if known or not missing else f"{text}, in a time that is not known")
+        if self.flags.launcher == "slurm":
+            cluster = self.flags.options.slurm
+            jobs = min(math.ceil(len(missing) / self.flags.options.runs_a_job), cluster.max_jobs)
+            console.print(f"{counted(jobs, 'job')} with {counted(cluster.gpus * cluster.processes, 'GPU')} each")
         for work, rate in rates.items():
             console.print(f"  {work}: {rate.source}")
         if len(known) < len(missing):
@@ -306,6 +327,25 @@ class _Launch:
             except OSError as error:  # a full disk, say: the records are there, and the same command tries again
                 problems.append(f"the tables could not be written: {error}")
         return problems
+
+
+def _unversioned(specification: dict) -> bytes:
+    """Return a run's specification without the digests of its plugins' sources."""
+    recipe = specification["recipe"]
+    plugins = [{**plugin, "sha256": None} for plugin in recipe.get("plugins", ())]
+    return canonical_json({**specification, "recipe": {**recipe, "plugins": plugins}})
+
+
+def _unnumbered(run: str) -> str:
+    """Return a run's name without its id."""
+    return run.rpartition(", ")[0]
+
+
+def _time(hours: float, unit: str = "") -> str:
+    """Format a time: ``404 CPU-hours`` with the unit "CPU-", ``1.25 hours``, ``3.1 minutes``."""
+    if hours < 0.1:
+        return f"{60 * hours:.2g} {unit}minutes"
+    return f"{hours:,.{0 if hours >= 10 else 2}f} {unit}hours"
 
 
 def _damaged(runs: list[Run], pool: Pool) -> dict[Run, RecordError]:

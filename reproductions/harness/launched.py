@@ -1,6 +1,8 @@
 """The list of tables that were launched into a folder of runs."""
 
 import json
+import os
+import shlex
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -12,12 +14,26 @@ from reproductions.harness.records import Pool
 from resnet.run import ROLES, Run
 
 
-def note_tables(out: Path, tables: Iterable[Table]) -> None:
-    """Add the tables of a launch to the list of ``out``. Raises OSError."""
-    lines = dict.fromkeys(json.dumps({"experiment": one.name, **asdict(variant)}) for one, variant in tables)
+def note_tables(out: Path, tables: Iterable[Table], seeds: int | None = None) -> None:
+    """Add the tables of a launch to the list of ``out``; a user's own with the command for ``seeds`` runs per row.
+
+    Raises OSError.
+    """
+    lines = dict.fromkeys(
+        json.dumps({"experiment": one.name, **asdict(variant), **_command(one, variant, seeds)})
+        for one, variant in tables
+    )
     if new := [line for line in lines if line not in _read_lines(out)]:
         with (out / LAUNCHED).open("a", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in new))
+
+
+def _command(experiment: Experiment, variant: Variant, seeds: int | None) -> dict[str, str]:
+    """Return the command that starts a user's own script from any folder; nothing for a table of the suite."""
+    command, script = experiment.command(variant, seeds), experiment.script
+    if script.endswith(".py"):
+        command = command.replace(experiment.program, f"python {shlex.quote(os.path.abspath(script))}", 1)
+    return {"command": command} if "." in script else {}
 
 
 def launched_tables(experiments: Sequence[Experiment], out: Path, pool: Pool) -> list[Table]:
@@ -41,18 +57,24 @@ def listed_tables(experiments: Sequence[Experiment], out: Path) -> list[Table]:
     for line in _read_lines(out):
         with suppress(ValueError, TypeError, KeyError):  # a line cut short, or a table of other code
             variant = json.loads(line)
-            experiment = by_name[variant.pop("experiment")]
+            experiment, _ = by_name[variant.pop("experiment")], variant.pop("command", "")
             listed.append((experiment, experiment.resolve(Variant(**variant))))
     return listed
 
 
-def own_tables(experiments: Sequence[Experiment], out: Path) -> list[str]:
-    """List the names of the tables launched into ``out`` that are none of these experiments."""
-    names = dict[str, None]()
+def own_tables(experiments: Sequence[Experiment], out: Path) -> dict[str, list[str]]:
+    """Find the tables launched into ``out`` that are none of these experiments: by name, the commands that show them.
+
+    The command is the latest of each variant; a list of older code has none.
+    """
+    commands, known = dict[str, dict[str, str]](), {experiment.name for experiment in experiments}
     for line in _read_lines(out):
-        with suppress(ValueError, TypeError, KeyError):
-            names[json.loads(line)["experiment"]] = None
-    return [name for name in names if name not in {experiment.name for experiment in experiments}]
+        with suppress(ValueError, TypeError, KeyError, AttributeError):
+            variant = json.loads(line)
+            name, command = variant.pop("experiment"), variant.pop("command", "")
+            if name not in known:
+                commands.setdefault(name, {})[json.dumps(variant)] = command
+    return {name: [*filter(None, own.values())] for name, own in commands.items()}
 
 
 def needed(specification: dict) -> list[str]:

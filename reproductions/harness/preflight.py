@@ -140,17 +140,21 @@ def find_rates(flags: LaunchFlags, runs: list[Run], pools: list[Pool]) -> dict[c
     """Find the rates of the runs' work where they would be trained: recorded ones, else measured ones.
 
     With ``flags.minutes``, measuring takes at most a tenth of them and stops after the runs that fill twice the time;
-    the other rates are estimated.
+    the other rates are estimated, and so are those of a cluster, from any run's if none of these has one.
     """
     device, slots = flags.device, flags.slots(len(runs))
     if device is None:
         found = cost.rates_elsewhere(runs, pools)
+        on_gpus = (r for pool in pools for r in pool.records.values() if r["hardware"]["type"] == "cuda")
+        if not found and (record := next(on_gpus, None)) is not None:
+            runs = [Run.from_specification(record["specification"]), *runs]
+            found = cost.rates_elsewhere(runs[:1], pools)
     else:
         limits = ()
         if flags.minutes is not None:
             limits = (60 * flags.minutes * _MEASURING_SHARE, 2 * flags.minutes / 60 * max(1, len(slots)))
         found = cost.rates_here(runs, pools, device, slots[0].threads if slots else None, *limits)
-    return found if flags.minutes is None else found | cost.estimated_rates(runs, found)
+    return found if flags.minutes is None and device else found | cost.estimated_rates(runs, found)
 
 
 def refuse_without_gpu(flags: LaunchFlags, missing: list[Run], pools: list[Pool], experiment: Experiment) -> bool:

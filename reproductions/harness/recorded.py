@@ -15,11 +15,12 @@ def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dic
     """Summarize the records below ``out`` in plain values.
 
     ``experiments``: those whose tables are listed; None for all. The summary has "rows", each with the experiment,
-    profile and row, "seeds", the number of "done" and of "diverged" ones, and "test_errors" in percent ("mean_ious" for
-    segmentation, "map_11_points" for detection), None for a run that diverged; "records": their number; "in_no_table":
-    the number of those that no row shows or needs; "own_tables": the names of other tables launched there, which their
-    own scripts show; "damaged": a sentence for each file that can't be used; "row_names": by the short id of each run
-    without a record that was launched, its table and row.
+    profile and row, "seeds" (of the profile, or of the records if these are more), the number of "done" and of
+    "diverged" ones, and "test_errors" in percent ("mean_ious" for segmentation, "map_11_points" for detection), None
+    for a run that diverged; "records": their number; "in_no_table": the number of those that no row shows or needs;
+    "own_tables": the names of other tables launched there, and "own_commands": the commands that show them; "damaged":
+    a sentence for each file that can't be used; "row_names": by the short id of each run without a record that was
+    launched, its table and row.
     """
     if experiments is None:
         from reproductions.experiments import EXPERIMENTS as experiments
@@ -39,8 +40,10 @@ def summarize(out: Path, experiments: Sequence[Experiment] | None = None) -> dic
                 rows.append({**names, **counts, f"{metric}s": [record["final"][metric] for record in result.records]})
     damaged = [f"{error.kind}: {error}" for error in pool.damaged.values()]
     counts = {"records": len(pool.records), "in_no_table": len(left)}
-    names = _row_names(listed_tables(experiments, out), pool.records)
-    return {"rows": rows, **counts, "own_tables": own_tables(experiments, out), "damaged": damaged, "row_names": names}
+    names, own = _row_names(listed_tables(experiments, out), pool.records), own_tables(experiments, out)
+    commands = [command for commands in own.values() for command in commands]
+    others = {"own_tables": [*own], "own_commands": commands}
+    return {"rows": rows, **counts, **others, "damaged": damaged, "row_names": names}
 
 
 def _row_names(tables: Sequence[Table], recorded: Collection[str]) -> dict[str, str]:

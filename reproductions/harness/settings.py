@@ -89,7 +89,10 @@ def with_settings(settings: Sequence[str], model: str, recipe: Recipe, options: 
             raise ValueError(f"nothing is called {name!r}; {f'did you mean {close[0]}?' if close else known}")
     if changes_model:
         _check_model(model, tuple(sorted(options.items())))
-    return replace(recipe, **recipe_changes), options
+    recipe = replace(recipe, **recipe_changes)
+    if beyond := [m for m in recipe_changes.get("milestones", ()) if m > recipe.iterations]:
+        raise ValueError(f"milestones {', '.join(map(str, beyond))} are beyond the {recipe.iterations} iterations")
+    return recipe, options
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -52,6 +53,7 @@ def show_status(
     """
     recorded = _recorded(out, experiments)
     row_names = recorded.pop("row_names")
+    recorded["own_commands"] = [f"{command} --out {shlex.quote(str(out))}" for command in recorded["own_commands"]]
     standings = find_standings(out, {path.stem for path in (out / "records").glob("*/*/*.json")}, row_names)
     if as_json:
         runs = [standing.as_json() for standing in standings]
@@ -74,8 +76,11 @@ def _print(out: Path, console: Console, recorded: dict, standings: list[Standing
     if not recorded["records"]:
         console.print(f"no records in {out / 'records'}")
     elif left := recorded["in_no_table"]:
-        own = f"; launched there, too: {', '.join(recorded['own_tables'])}" if recorded["own_tables"] else ""
-        console.print(f"{left} of {recorded['records']} records in {out / 'records'} are in no listed table{own}")
+        console.print(f"records in no table of the suite: {left} of {recorded['records']}, in {out / 'records'}")
+    if own := recorded["own_tables"]:
+        commands = recorded["own_commands"]
+        how = "to see them:" if commands else "their scripts show them"
+        console.print("\n  ".join([f"tables of your own there: {', '.join(own)}; {how}", *commands]))
 
     for standing in standings:
         row = f"{standing.row}: " if standing.row else ""
@@ -97,7 +102,7 @@ def _recorded(out: Path, experiments: Sequence[Experiment] | None) -> dict:
     from reproductions.harness.recorded import summarize  # whose torch takes a second to load
 
     recorded = summarize(out, experiments)
-    if not recorded["damaged"]:
+    if not recorded["damaged"] and out.is_dir():
         with suppress(OSError):  # a folder of somebody else's, or a full disk
             write_atomically(path, json.dumps({"key": key, "recorded": recorded}).encode(), durable=False)
     return recorded
@@ -219,7 +224,7 @@ def _begun(name: str, status: Status | None) -> str:
     """Describe the progress of a run that has a checkpoint and no process."""
     if status is None:
         return ""
-    if status.progress is not None:
+    if status.progress is not None and status.state != "stopped":  # which says more in its message
         return f", {status.progress.iteration:,} of {status.progress.iterations:,} iterations done"
     said = status.message.removeprefix(f"{name} stopped ").removesuffix("; it can be resumed")
     return f", {said}" if status.state == "stopped" and said else ""

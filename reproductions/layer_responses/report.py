@@ -7,11 +7,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from reproductions.harness.console import counted
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.final_weights import has_final_weights
 from reproductions.harness.measurements import MeasurementError, digest
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.footnotes import code_note, counted, is_published
+from reproductions.harness.reporting.footnotes import code_note, is_published
 from reproductions.harness.reporting.found import Found
 from reproductions.harness.reporting.frame import completed
 from reproductions.harness.reporting.intervals import Interval, WelchTest

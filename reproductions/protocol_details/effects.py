@@ -6,9 +6,9 @@ from functools import cached_property
 
 from matplotlib.figure import Figure
 
+from reproductions.harness.console import counted
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.footnotes import counted
 from reproductions.harness.reporting.frame import completed, paired_differences, pairs_note
 from reproductions.harness.reporting.intervals import Interval
 from reproductions.harness.reporting.page import Headline

@@ -271,7 +271,7 @@ def test_training_on_a_processor_says_why_unless_it_was_asked_for(out, no_gpu, l
     [
         (["--profile", "long"], "invalid choice: 'long'"),
         (["--launcher", "cloud"], "invalid choice: 'cloud'"),
-        (["--rows", "resnet8,resnet9"], "no row resnet9; available rows: resnet8, resnet14"),
+        (["--rows", "resnet8,resnet9"], "no row resnet9 in the smoke profile; available rows: resnet8, resnet14"),
         (["--rows", " , "], "no row is named"),
         (["--seeds", "0"], "'0' is not a whole number of at least 1"),
         (["--seeds", "-1"], "not a whole number"),
@@ -466,13 +466,13 @@ def test_a_dry_run_lists_runs_and_cost_and_trains_nothing(out, launched, capsys)
     said = capsys.readouterr().out
     assert re.search(r"│ ResNet-8 +│ cifar_resnet8 seed 0[^│]*│ recorded", said)
     assert re.search(r"│ ResNet-8 +│ cifar_resnet8 seed 1[^│]*│ to be trained +│ [\d,]+ ", said)
-    assert re.search(r"1 of 2 runs to be trained: \d+\.\d\d [CG]PU-hours", said)
+    assert re.search(r"1 of 2 runs to be trained: [\d.]+ [CG]PU-minutes", said)
     assert not launched and not (out / "work").exists()
 
 
 def test_a_dry_run_counts_the_hours_of_the_device_asked_for(out, launched, capsys):
     assert run(out, "--dry-run", "--rows", "resnet8", "--device", "cpu") == 0
-    assert re.search(r"1 of 1 runs to be trained: \d+\.\d\d CPU-hours", capsys.readouterr().out)
+    assert re.search(r"1 of 1 run to be trained: [\d.]+ CPU-minutes", capsys.readouterr().out)
 
 
 def test_a_dry_run_of_the_local_queue_measures_with_the_threads_of_a_slot(out, launched, capsys, monkeypatch):
@@ -484,6 +484,10 @@ def test_a_dry_run_of_the_local_queue_measures_with_the_threads_of_a_slot(out, l
     assert "5 of 5 runs to be trained, in a time that is not known" in capsys.readouterr().out
     assert run(out, *flags) == 0
     assert measured == [2, 1]
+    monkeypatch.setattr("reproductions.harness.launch.available_cores", lambda: 6)
+    monkeypatch.setattr(cost, "measured_rate", lambda *_: cost.Rate(1.0, 1000.0, "guessed"))  # x 6 x 8 images
+    assert run(out, *flags, "--slots", "3") == 0
+    assert "5 of 5 runs to be trained: 67 CPU-hours for 5 of them, about 22 hours in 3 slots" in capsys.readouterr().out
 
 
 def test_a_dry_run_for_a_cluster_takes_the_rate_of_gpu_records(out, launched, capsys):
@@ -494,8 +498,13 @@ def test_a_dry_run_for_a_cluster_takes_the_rate_of_gpu_records(out, launched, ca
     experiment = make_experiment(long)
     assert run(out, "--dry-run", "--launcher", "slurm", experiment=experiment) == 0
     said = capsys.readouterr().out
-    assert "2 of 2 runs to be trained: 2.00 GPU-hours for 1 of them" in said
-    assert "cifar_resnet8, batch 8: 1 records on NVIDIA H200" in said and "not measured" in said
+    assert re.search(r"2 of 2 runs to be trained: \d\.\d\d GPU-hours for 2 of them\n2 jobs with 1 GPU each\n", said)
+    assert "2.00 hours" in said and "cifar_resnet8, batch 8: 1 record on NVIDIA H200" in said
+    assert "cifar_resnet14, batch 8: estimated by multiply-adds" in said
+    others = make_experiment(long, depths=(20, 32))
+    assert run(out, "--dry-run", "--launcher", "slurm", "--pack", "2", experiment=others) == 0
+    said = capsys.readouterr().out
+    assert "for 2 of them\n1 job with 1 GPU each\n" in said, "by the rate of a net of another table"
 
 
 def test_a_dry_run_shows_a_damaged_record(out, launched, capsys):
@@ -643,7 +652,7 @@ def test_cancel_cancels_the_living_jobs_of_one_experiment(out, submitted, capsys
 def test_cancel_takes_the_name_of_a_launch_for_all_tables(out, submitted, capsys):
     Submission("all", "evidence", {"14": "log"}, {"a": "run"}, 1, time.time()).write(RunPaths(out, out))
     assert main.main(["cancel", "evidence", "--out", str(out)]) == 0
-    assert submitted == ["14"] and "cancelled 1 jobs of evidence: 14" in capsys.readouterr().out
+    assert submitted == ["14"] and "cancelled 1 job of evidence: 14" in capsys.readouterr().out
 
 
 def test_cancel_says_when_there_is_nothing_to_cancel(out, submitted, monkeypatch, tmp_path, capsys):

@@ -133,7 +133,8 @@ def test_status_draws_the_curve_so_far_and_programs_get_its_numbers(paths, capsy
     assert show_status(paths.out, console, (EXPERIMENT,), as_json=True) == 0
     found = json.loads(console.file.getvalue())
     assert {name: found[name] for name in found if name not in ("rows", "runs")} == {
-        "version": 1, "out": str(paths.out), "records": 1, "in_no_table": 0, "own_tables": [], "damaged": [],
+        "version": 1, "out": str(paths.out), "records": 1, "in_no_table": 0, "own_tables": [], "own_commands": [],
+        "damaged": [],
     }  # fmt: skip
     row = {"experiment": "tiny", "profile": "smoke", "row": "resnet8", "seeds": 2, "done": 1, "diverged": 0}
     assert {**row, "test_errors": [20.0]} in found["rows"]
@@ -171,6 +172,7 @@ def test_keys_for_programs_are_described():
         "records",
         "in_no_table",
         "own_tables",
+        "own_commands",
         "damaged",
         "runs",
         *Standing("", "", "").as_json(),

@@ -19,6 +19,7 @@ from reproductions.harness import cli, status
 from reproductions.harness.provenance import ROOT
 from reproductions.imagenet import evaluate_checkpoint
 from reproductions.transfer import backbones
+from resnet.data.synthetic import make_synthetic
 from resnet.recipe import Recipe
 
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
@@ -114,6 +115,14 @@ def test_the_library_is_used_as_the_readme_says(monkeypatch):
     names = {"images": torch.zeros(2, 32, 32, 3, dtype=torch.uint8)}
     exec(re.sub("^    ", "", code, flags=re.MULTILINE), names)
     assert names["logits"].shape == (2, 10) and len(code.splitlines()) == 5
+
+
+def test_the_program_that_names_images_works_as_it_stands(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("resnet.data.load", lambda name, folder: make_synthetic(train_images=10, test_images=10))
+    (code,) = re.findall(r"((?:    .*\n|\n)*    NAMES = (?:    .*\n|.+\n)+)", text_of("docs/usage.md"))
+    exec(re.sub("^    ", "", code, flags=re.MULTILINE), {})
+    assert capsys.readouterr().out.count(", in truth ") == 5
 
 
 def test_files_on_the_map_are_there():

@@ -133,7 +133,7 @@ def test_an_unknown_profile_is_an_error_that_lists_the_profiles():
 
 
 def test_an_unknown_row_is_an_error_that_lists_the_rows():
-    with pytest.raises(ValueError, match="no row resnet21, vgg; available rows: resnet20, .*resnet110"):
+    with pytest.raises(ValueError, match="no row resnet21, vgg in the paper profile; available rows: resnet20, .*110"):
         cifar_table.EXPERIMENT.runs(PAPER, 1, ["resnet20", "resnet21", "vgg"])
 
 

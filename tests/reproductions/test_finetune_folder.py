@@ -128,6 +128,14 @@ def test_fine_tuning_says_what_becomes_of_the_last_layer(folder, trained, tmp_pa
     assert status == 0 and "from the weights of last.safetensors" in err and "2 outputs instead of 3" in err
 
 
+def test_released_weights_are_named_and_pixels_normalised_as_theirs(folder, tmp_path, capsys):
+    flags = ("--weights", "cifar_resnet20", "--batch", "6", "--epochs", "1", "--device", "cpu", "--workers", "0")
+    status, _, err = run(capsys, "train", folder, "--out", tmp_path, *flags)
+    assert status == 0 and "from the weights of cifar_resnet20.safetensors, but with a new last layer" in err
+    assert "from 0 to 255: minus 125.307, 122.95, 113.865; divided by 255, 255, 255" in err
+    assert json.loads(read_card(tmp_path / "last.safetensors")["std"]) == [255.0] * 3
+
+
 def test_what_is_passed_over_and_held_out_copies_are_said(folder, tmp_path, capsys):
     root = tmp_path / "colours"
     for name in ("blue", "red"):
@@ -151,6 +159,7 @@ def test_what_is_passed_over_and_held_out_copies_are_said(folder, tmp_path, caps
         (["--strict"], "--strict refuses unreadable images"),
         (["--every", "1000"], "no image of"),
         (["--weights", "missing.pt"], "there is no file missing.pt"),
+        (["--weights", "resnet50"], "there are no released weights of resnet50; released: cifar_"),
         (["--model", "resnet51"], "there is no model 'resnet51'"),
         (["--model", "mnist_residual"], "only grey images"),
         (["--device", "cuda:77"], "there is no device 'cuda:77'"),

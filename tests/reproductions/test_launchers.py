@@ -449,7 +449,7 @@ def test_a_stopped_launch_tells_of_runs_that_go_on_elsewhere(thin, paths, stop):
 
     thin.end = finish
     with claim(paths.work(RUNS[0])):
-        assert "1 runs go on in processes of another launch" in start(paths, slots=1).interrupted
+        assert "processes of another launch go on with 1 run" in start(paths, slots=1).interrupted
 
 
 def test_a_launch_that_ends_at_once_does_not_leave_its_jobs_behind(thin, paths, stop, monkeypatch):
@@ -748,7 +748,7 @@ def test_a_launch_while_the_jobs_live_submits_nothing_and_waits_for_them(cluster
     display = Watcher(2)
     assert launch(tmp_path, display=display) == Outcome({})
     assert len(cluster.submissions) == 1 and cluster.looks >= 3
-    assert "2 runs have jobs already: 12" in display.said
+    assert "jobs of 2 runs are there already: 12" in display.said
 
 
 def test_only_runs_that_no_job_is_there_for_are_submitted(cluster, tmp_path):
@@ -756,7 +756,7 @@ def test_only_runs_that_no_job_is_there_for_are_submitted(cluster, tmp_path):
     display = Watcher(4)
     submit(tmp_path, RUNS, display=display)
     assert [job.runs for job in cluster.submissions[1].jobs] == [RUNS[2:]] * 2
-    assert display.said == ["2 runs have jobs already: 12", "submitted 2 jobs to SLURM: 13"]
+    assert display.said == ["jobs of 2 runs are there already: 12", "submitted 2 jobs to SLURM: 13"]
 
 
 def test_runs_whose_jobs_have_all_ended_are_submitted_again(cluster, tmp_path):

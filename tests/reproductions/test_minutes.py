@@ -205,7 +205,7 @@ def test_what_is_lacking_is_trained_and_what_is_published_is_not(tmp_path, publi
     assert run(out, "--minutes", "5", *launcher) == 0
     assert set(read_pool(out / "records").records) == {second.identity}
     said = capsys.readouterr()
-    assert "1 runs are lacking, 0 of them begun; 5 minutes" in said.err and "wrote" in said.out
+    assert "lacking: 1 run, 0 of them begun; 5 minutes" in said.err and "wrote" in said.out
     assert "1 of 1 lacking runs were finished, 0 have checkpoints" in said.err
     if launcher[1] == "inline":
         assert run(out, "--minutes", "5", "--all", *launcher) == 0

@@ -11,7 +11,7 @@ import pytest
 
 from reproductions.harness import cli, provenance
 from reproductions.harness.launching.job import Job, import_folders
-from reproductions.harness.launching.run_paths import RunPaths
+from reproductions.harness.launching.run_paths import RunPaths, Status
 from reproductions.harness.launching.slurm import snapshot
 from reproductions.harness.launching.worker import ExecutionOptions, execute
 from reproductions.harness.records import read_pool
@@ -142,6 +142,19 @@ def test_an_edited_plugin_is_another_run_and_the_old_one_is_refused(table, folde
     arrays.save(load("mine"), RunPaths(out, tmp_path).arrays)
     outcome = execute([old], RunPaths(out, tmp_path), lambda: False, execution=ExecutionOptions(device="cpu"))
     assert "but the source here has" in outcome.failures[old] and "Traceback" not in outcome.failures[old]
+
+
+def test_a_launch_says_that_runs_belong_to_another_version_of_a_plugin(table, folder, tmp_path, capsys):
+    assert run(table, tmp_path / "out", "--launcher", "inline", "--rows", "shaken") == 0
+    begun = table.EXPERIMENT.rows("short")[1].run(1)
+    Status("stopped", str(begun), 0.0).write(RunPaths(tmp_path / "out", tmp_path).work(begun))
+    command = ("--launcher", "inline", "--seeds", "2", "--dry-run")
+    assert run(table, tmp_path / "out", *command) == 0 and "another version" not in capsys.readouterr().err
+    file = next(folder.glob("*/__init__.py"))
+    file.write_text(file.read_text() + "# edited\n")
+    run(table, tmp_path / "out", *command)  # which refuses a second version in this process
+    said = f"of another version of {file.parent.name}, which does not count here: 1 record and 1 begun run\n"
+    assert said in capsys.readouterr().err
 
 
 def test_a_plugin_that_can_not_be_used_is_refused_before_any_job(table, folder, tmp_path, capsys):

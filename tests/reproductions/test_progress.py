@@ -49,7 +49,8 @@ def test_a_finished_run_is_counted_once_with_its_result(display):
         for _ in range(2):
             display.update(RUNS[0], Status("done", str(RUNS[0]), 0.0, message="test error 12.00 %"))
         assert display.done == 1
-    assert said(display).count("done 1/2") == 1 and "12.00 %" in said(display)
+    assert said(display).count("done 1/2") == 1
+    assert f": cifar_resnet8 seed 0 ({RUNS[0].short_id}), test error 12.00 %\n" in said(display)
 
 
 def test_a_run_that_failed_at_the_end_is_not_counted_as_done(display):
@@ -59,11 +60,12 @@ def test_a_run_that_failed_at_the_end_is_not_counted_as_done(display):
     assert display.done == 0 and "done" not in said(display)
 
 
-def test_a_wait_for_another_process_is_said_once(display):
-    with display:
+def test_a_wait_for_another_process_is_said_once():
+    console, names = make_console(file=io.StringIO(), width=200), {RUNS[0]: "ResNet-8, fast seed 0"}
+    with Display(2, console, names=names) as display:
         for _ in range(3):
             display.update(RUNS[0], Status("waiting", str(RUNS[0]), 0.0, message="another process trains it"))
-    assert said(display).count("another process trains it") == 1
+    assert said(display) == f"ResNet-8, fast seed 0 ({RUNS[0].short_id}): another process trains it\n"
 
 
 def test_poll_takes_the_result_from_the_record_not_from_the_last_status(display, tmp_path):

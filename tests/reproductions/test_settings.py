@@ -131,6 +131,7 @@ def test_many_values_are_named_by_their_digest_because_names_of_files_are_short(
         ("shortcut=D", "shortcut must be one of 'A', 'B', 'C', not 'D'"),
         ("zero_gamma=2", "zero_gamma must be true or false"),
         ("schedule=cosine", "a cosine schedule has no milestones"),
+        ("milestones=2000,99000", "milestones 99000 are beyond the 64000 iterations"),
         ("temperature=4", "there is a temperature, but no teacher"),
     ],
 )  # fmt: skip
@@ -281,7 +282,8 @@ def test_the_page_ranks_by_the_validation_error_and_gives_the_command_for_the_be
     assert "77.77" not in "".join(path.read_text() for path in files if path.suffix in (".md", ".csv"))
     assert "ResNet-8: learning_rate=0.1, weight_decay=0.0001, validation error 22.50 %." in text
     assert "2 of the 2 others have an interval that overlaps" in text and "3 of 6 have no completed run yet" in text
-    assert "At the end of what was swept: weight_decay=0.0001." in text and "ResNet-14" not in text
+    assert "At the edge of the values tried: weight_decay=0.0001; try larger or smaller ones." in text
+    assert "ResNet-14" not in text
     # 0.0001 is the row's own value.
     winner = "make reproduce-cifar-table PROFILE=smoke ROWS=resnet8 SET='learning_rate=0.1 momentum=0.8'"
     assert f"\n    {winner}\n" in text
@@ -306,7 +308,7 @@ def test_the_page_ranks_by_the_validation_error_and_gives_the_command_for_the_be
 def test_one_row_of_a_sweep_has(tmp_path, values, said):
     swept = sweeping(f"learning_rate={','.join(('0.4', '0.3', '0.2', '0.1')[:values])}", "smoke")
     errors = {f"resnet8 learning_rate={rate}": [error] for rate, error in ((0.4, 20.0), (0.3, 20.5), (0.2, 80.0))}
-    assert f" %. {said} the end of" in sweep.write_sweep(page_of(tmp_path, errors, swept))[0].read_text()
+    assert f" %. {said} the edge of" in sweep.write_sweep(page_of(tmp_path, errors, swept))[0].read_text()
 
 
 def test_the_interval_is_over_images_of_few_runs_and_over_seeds_of_three(tmp_path):

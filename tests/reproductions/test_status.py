@@ -1,6 +1,7 @@
 """The status of a folder of runs: what is recorded, running, queued, waiting, stopped, failed and damaged."""
 
 import io
+import os
 import subprocess
 import sys
 import time
@@ -59,6 +60,7 @@ def stands(paths, run=RUNS[0]):
 def test_an_empty_or_absent_folder_has_no_records(paths):
     assert show(paths) == (0, f"no records in {paths.records}\n")
     assert show(RunPaths(paths.out / "absent", paths.data))[0] == 0
+    assert not (paths.out / "absent").exists()
 
 
 def test_recorded_runs_are_listed_by_row_with_their_errors(paths):
@@ -75,7 +77,7 @@ def test_more_seeds_than_the_default_are_shown(paths):
 def test_records_of_no_listed_table_are_counted(paths):
     store(paths.records, make_record(RUNS[0], 20.0))
     said = show(paths, make_experiment(data="cifar10"))[1]
-    assert said == f"1 of 1 records in {paths.records} are in no listed table\n"
+    assert said == f"records in no table of the suite: 1 of 1, in {paths.records}\n"
 
 
 DEFAULTS = [("tiny", profile) for profile in ("paper", "short", "smoke")]  # whose rows are the same
@@ -103,8 +105,14 @@ def test_where_tables_of_ones_own_were_launched_no_other_is_guessed_and_what_a_t
     store(paths.records, make_record(rows[0].run(0), 20.0), make_record(rows[0].run(0).teacher, 20.0))
     note_tables(paths.out, [(own, Variant("smoke"))])
     assert tables(paths.out, EXPERIMENT) == []
-    assert show(paths)[1] == f"2 of 2 records in {paths.records} are in no listed table; launched there, too: mine\n"
-    assert tables(paths.out, EXPERIMENT, own) == [("mine", "smoke")] and "no listed table" not in show(paths, own)[1]
+    counted, there = f"records in no table of the suite: 2 of 2, in {paths.records}\n", "tables of your own there: mine"
+    assert show(paths)[1] == f"{counted}{there}; their scripts show them\n", "the list may be of older code"
+    for seeds in (2, 3):
+        note_tables(paths.out, [(replace(own, script="a folder/mine.py"), Variant("smoke"))], seeds)
+    script = f"'{os.path.abspath('a folder/mine.py')}'"
+    command = f"python {script} --profile smoke --seeds 3 --out {paths.out}"
+    assert show(paths)[1] == f"{counted}{there}; to see them:\n  {command}\n"
+    assert tables(paths.out, EXPERIMENT, own) == [("mine", "smoke")] and "no table" not in show(paths, own)[1]
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"experiment": "tiny", "pro', b'[1]\n{"experiment": "gone"}\n\xff'])
@@ -155,8 +163,11 @@ def test_a_run_whose_process_was_killed_is_stopped(paths, kept, text):
 
 def test_a_run_that_was_asked_to_stop_says_where(paths):
     keep_checkpoint(paths)
-    write(paths, "stopped", message=f"{RUNS[0]} stopped at iteration 3; it can be resumed")
+    said, progress = f"{RUNS[0]} stopped at iteration 3; it can be resumed", Progress(3, 6, 0.1, None, 40.0, 2.0)
+    Status("stopped", str(RUNS[0]), time.time(), progress, said).write(paths.work(RUNS[0]))
     assert stands(paths) == ("stopped", ", at iteration 3; the same command goes on from its checkpoint")
+    (standing,) = find_standings(paths.out, set())
+    assert (standing.as_json()["iteration"], standing.as_json()["iterations"]) == (3, 6)
 
 
 def test_the_previous_checkpoint_will_do(paths):

@@ -13,6 +13,7 @@ from fakes import make_record, move, store, written_in
 from matplotlib.collections import PathCollection
 from scipy import stats
 
+from examples import three_rows
 from reproductions.bag_of_tricks import efficient as bag_of_tricks_efficient
 from reproductions.bag_of_tricks import refinements as bag_of_tricks_refinements
 from reproductions.bag_of_tricks import tweaks as bag_of_tricks_tweaks
@@ -472,3 +473,13 @@ def test_report_leaves_its_files_where_they_belong(tmp_path, experiment):
     expected += [f"plots/{name}_{what}.{suffix}" for what in drawn for suffix in ("png", "svg")]
     assert [path.relative_to(tmp_path / "results").as_posix() for path in written] == expected
     assert all(path.stat().st_size for path in written)
+
+
+def test_a_table_without_steps_is_written_without_their_section(tmp_path):
+    variant = Variant("smoke")
+    rows = [replace(row, after=None) for row in three_rows.rows("smoke")]
+    experiment = replace(three_rows.EXPERIMENT, rows=lambda profile: rows)
+    pool = make_pool(experiment, variant, {"plain": [20.0, 21.0], "cutmix": [19.0, 20.0]}, tmp_path / "records")
+    files = write_report(experiment, variant, experiment.results(variant, 2, pool, pool), tmp_path)
+    assert "CutMix" in files[0].read_text() and "What each trick does" not in files[0].read_text()
+    assert len({len(column) for column in steps_numbers([], variant, "shown").values()}) == 1

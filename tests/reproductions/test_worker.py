@@ -261,7 +261,8 @@ def test_asked_to_stop_it_leaves_a_checkpoint_and_says_so(paths):
     outcome = execute([run, other], paths, lambda: next(stops, True))
     assert outcome.interrupted and not outcome.failures
     assert checkpoint.load_latest(paths.work(run))["iteration"] == 2
-    assert Status.read(paths.work(run)).state == "stopped"
+    status = Status.read(paths.work(run))
+    assert (status.state, status.progress.iteration, status.progress.iterations) == ("stopped", 2, 6)
     assert not paths.work(other).exists()
     execute([run], paths, never)
     assert read_record(record_path(paths.records, run))["interruptions"] == 1

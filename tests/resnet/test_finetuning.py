@@ -4,6 +4,7 @@ import json
 import weakref
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from resnet.data.crops import centre_box, crop, read_image
 from resnet.data.folder import FolderData
 from resnet.finetuning import BEST, LAST, FinetuningError, Settings, from_scratch, from_weights, load_classifier, train
 from resnet.models import create_model
-from resnet.released import read_card
+from resnet.released import RELEASED, read_card
 from resnet.weights import Architecture, WeightsError, read_weights
 
 CPU = torch.device("cpu")
@@ -78,6 +79,28 @@ def test_validation_looks_at_the_centre_of_each_image(dataset, trained):
     last = done.history[-1]
     assert last["validation_accuracy"] == 100 * (confusion[0][0] + confusion[1][1]) / 4
     assert last["validation_loss"] == pytest.approx(sum(losses) / 4, rel=1e-4)
+
+
+def test_pixels_are_normalised_as_those_that_the_weights_were_trained_with(dataset, trained, tmp_path):
+    of_cifar = (125.307, 122.95, 113.865), (255.0,) * 3
+    released = str(RELEASED / "cifar_resnet20.safetensors")
+    found = from_weights(released, ("a", "b"), 0)
+    assert (found.mean, found.std) == of_cifar
+    settings, seen = replace(SETTINGS, image_size=32), []
+    found.model.register_forward_pre_hook(lambda model, inputs: seen.append(inputs[0]))
+    done = train(found, dataset, settings, 1, tmp_path, CPU)
+    classifier, again = load_classifier(tmp_path / LAST, CPU), from_weights(str(tmp_path / LAST), ("a", "b"), 0)
+    assert (classifier.mean, classifier.std) == of_cifar == (again.mean, again.std)
+    images = [read_image(dataset.path(dataset.test, index)) for index in range(4)]
+    pixels = np.stack([crop(image, centre_box(*image.size), 32) for image in images])
+    chances = classifier.probabilities(torch.from_numpy(pixels))[range(4), dataset.test.labels.tolist()]
+    assert done.history[0]["validation_loss"] == pytest.approx(-chances.log().mean().item(), rel=1e-4)
+    assert max(images.abs().max() for images in seen) < 0.6  # in training, too
+    imagenet = replace(from_weights(released, ("a", "b"), 0), mean=MEAN, std=STD)
+    with pytest.raises(FinetuningError, match="different normalisation"):
+        train(imagenet, dataset, settings, 1, tmp_path, CPU)
+    known = from_weights(str(trained[1] / LAST), ("a", "b"), 0)
+    assert (known.mean, known.std) == (MEAN, STD)
 
 
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(dataset, trained, tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from reproductions.harness import provenance
+from reproductions.harness.console import counted
 from reproductions.harness.records import Pool, device_seconds, segments
 from resnet.data import FOLDERS, IMAGE_SHAPES, Arrays, ImageDataset, place
 from resnet.data.canvas import make_canvases
@@ -110,7 +111,7 @@ def recorded_rate(run: Run, pools: list[Pool], hardware: dict, precision: str | 
     )
     overhead = statistics.median(timing["wall_seconds"] / timing["train_seconds"] for timing in timings)
     devices = ", ".join(sorted({record["hardware"]["device"] for record in matching}))
-    return Rate(rate, overhead, f"{len(matching)} records on {devices}")
+    return Rate(rate, overhead, f"{counted(len(matching), 'record')} on {devices}")
 
 
 def measured_rate(run: Run, device: torch.device, steps: int = 2) -> Rate | None:

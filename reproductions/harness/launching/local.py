@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 import submitit
 
 from reproductions.harness import provenance
+from reproductions.harness.console import counted
 from reproductions.harness.launching.claims import claim_number, owned
 from reproductions.harness.launching.job import Job, import_folders
 from reproductions.harness.launching.options import Options
@@ -61,7 +62,7 @@ def launch(runs: list[Run], paths: RunPaths, display: Display, options: Options)
     if not stopped:
         return Outcome(dict.fromkeys(undone, queue.last_words) | found)
     elsewhere = sum(owned(paths.work(run), paths.stale_seconds) for run in undone)
-    note = f"; {elsewhere} runs go on in processes of another launch" if elsewhere else ""
+    note = f"; processes of another launch go on with {counted(elsewhere, 'run')}" if elsewhere else ""
     return Outcome(found, f"stopped at a checkpoint{note}" if undone else "")
 
 

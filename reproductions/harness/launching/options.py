@@ -30,6 +30,11 @@ class Options:
     experiment: str = "runs"
     budget: Budget = Budget()
 
+    @property
+    def runs_a_job(self) -> int:
+        """The runs that a job on SLURM begins with; several processes train one at a time."""
+        return self.pack if self.pack and self.slurm.processes == 1 else 1
+
 
 @dataclass(frozen=True)
 class LaunchFlags:

@@ -68,7 +68,7 @@ class Display:
             self._finish(run, status.message)
         elif status.state == "waiting" and run not in self._waiting:
             self._waiting.add(run)
-            self.say(f"{run}: {status.message}")
+            self.say(f"{self._name(run)} ({run.short_id}): {status.message}")
         elif status.state == "running":
             self._statuses[run] = status
         else:
@@ -95,7 +95,7 @@ class Display:
         self._forget(run)
         if run not in self._finished:
             self._finished.add(run)
-            self.say(f"{clock()} done {self.done}/{self.total}: {run}, {how}")
+            self.say(f"{clock()} done {self.done}/{self.total}: {self._name(run)} ({run.short_id}), {how}")
 
     def _forget(self, run: Run) -> None:
         self._statuses.pop(run, None)

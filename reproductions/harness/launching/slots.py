@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from reproductions.harness.console import counted
 from resnet.device import available_cores
 
 
@@ -17,7 +18,7 @@ class Slot:
     threads: int | None
 
     def __str__(self) -> str:
-        return f"GPU {self.gpu}" if self.gpu is not None else f"slot {self.number} ({self.threads} threads)"
+        return f"GPU {self.gpu}" if self.gpu is not None else f"slot {self.number} ({counted(self.threads, 'thread')})"
 
 
 def find_slots(wanted: int | None, jobs: int, device: str = "auto") -> list[Slot]:

@@ -7,7 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -126,6 +126,7 @@ class _Worker:
         self.failures: dict[Run, str] = {}
         self.interrupted = ""
         self._data: dict[tuple, Data] = {}
+        self._progress: dict[Run, Progress] = {}  # last known
         self._next_look = 0.0
         self._alone: Run | None = None  # in training, and suspected of bringing processes down
 
@@ -246,7 +247,7 @@ class _Worker:
                     self.waiting.append(run)
                 else:
                     self.interrupted = str(interrupted)
-                    self._report(run, "stopped", message=str(interrupted))
+                    self._report(run, "stopped", self._progress.get(run), str(interrupted))
                     if not interrupted.saved:
                         self.failures[run] = str(interrupted)
             except torch.OutOfMemoryError:
@@ -305,19 +306,25 @@ class _Worker:
 
         def on_progress(progress: Progress) -> None:
             self._write_curve(trainer, curve_file)
+            self._progress[run] = progress
             self._report(run, "running", progress)
 
-        history = yield from training(
-            trainer,
-            folder,
-            self.paths.checkpoint_seconds,
-            on_progress=on_progress,
-            stop_requested=lambda: (begun.claimed is not None and begun.claimed.lost) or self.stop_requested(),
-            neighbours=lambda: self.pack.neighbours,
-            origin=begin,
-            clock=self.pack.clock,
-            may_save=lambda: begun.claimed is None or begun.claimed.holds(),
-        )
+        try:
+            history = yield from training(
+                trainer,
+                folder,
+                self.paths.checkpoint_seconds,
+                on_progress=on_progress,
+                stop_requested=lambda: (begun.claimed is not None and begun.claimed.lost) or self.stop_requested(),
+                neighbours=lambda: self.pack.neighbours,
+                origin=begin,
+                clock=self.pack.clock,
+                may_save=lambda: begun.claimed is None or begun.claimed.holds(),
+            )
+        except Interrupted:
+            if run in self._progress:
+                self._progress[run] = replace(self._progress[run], iteration=trainer.iteration)
+            raise
         tests = {} if trainer.diverged else trainer.final_tests()
         record = make_record(trainer, history, tests, begun.starts)
         if self.group.rank == 0:

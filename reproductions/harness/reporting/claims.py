@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from reproductions import reported
+from reproductions.harness.console import counted
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.footnotes import counted
 from reproductions.harness.reporting.frame import HIGHER_IS_BETTER, METRICS, final_values
 from reproductions.harness.reporting.intervals import Interval, WelchTest
 from reproductions.harness.reporting.text import NONE, interval, markdown_table, number, p_value, signed

@@ -6,10 +6,10 @@ from decimal import Decimal
 from functools import cached_property
 
 from reproductions import reported
+from reproductions.harness.console import counted
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.reporting import intervals
 from reproductions.harness.reporting.claims import power_note, seeds_text
-from reproductions.harness.reporting.footnotes import counted
 from reproductions.harness.reporting.frame import (
     ACCURACIES,
     METRICS,
@@ -153,11 +153,13 @@ def steps_section(
     heading: str = "What each step does",
     comparisons: int | None = None,
 ) -> str:
-    """Return a section with the table of steps: each step's effect here beside its reported effect.
+    """Return a section with the table of steps: each effect here beside its reported effect; empty without steps.
 
     ``agreement``: the words for a step with the reported effect; see :func:`statement`. ``comparisons``: the number to
     correct for where the page has other steps, too; None for these alone.
     """
+    if not steps:
+        return ""
     counts, comparisons = [len(step.differences) for step in steps], comparisons or count_steps(steps)
     sigmas = sigmas_of(steps)
     columns = {

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from reproductions import reported
+from reproductions.harness.console import counted
 from reproductions.harness.exact_errors import EXACT_ERRORS
 from reproductions.harness.experiment import Experiment, RowResult, Variant
 from reproductions.harness.measurements import MeasurementError
@@ -268,8 +269,3 @@ def records_notes(experiment: Experiment, variant: Variant, results: list[RowRes
         origin = f"{counted(len(compared), 'record')} in `results/records`, SHA-256 over their digests"
         notes.append(f"Published here: {origin} `{records_digest(compared)}`.")
     return notes
-
-
-def counted(n: int, what: str) -> str:
-    """Format a count with its noun: ``1 run``, ``2 runs``."""
-    return f"{n:,} {what}{'' if n == 1 else 's'}"

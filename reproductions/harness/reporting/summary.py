@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from reproductions import reported
+from reproductions.harness.console import counted
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.records import device_seconds, records_digest
 from reproductions.harness.reporting import footnotes, intervals
@@ -42,7 +43,7 @@ def write_summary(pages: Sequence[Page]) -> str:
     records = footnotes.all_records(done)
     notes = [*footnotes.data_notes(records), *footnotes.hardware_notes(records)]
     notes.append(
-        f"From {footnotes.counted(len(records), 'record')}, SHA-256 over their digests `{records_digest(records)}`; "
+        f"From {counted(len(records), 'record')}, SHA-256 over their digests `{records_digest(records)}`; "
         "made again by `make report`."
     )
     lacking = [f"{result.row.label} ({_reported(result)[0]})" for result in results.values() if result not in done]

@@ -100,7 +100,7 @@ def _best(key: str, ranked: list[RowResult], page: Page) -> str:
     lacking = len(ranked) - len(others) - 1
     said += f"{lacking} of {len(ranked)} {_have(lacking)} no completed run yet. " if lacking else ""
     ends = [one for one in first.row.swept if _is_at_an_end(one, page.variant.sweep)]
-    said += f"At the end of what was swept: {', '.join(ends)}. " if ends else ""
+    said += f"At the edge of the values tried: {', '.join(ends)}; try larger or smaller ones. " if ends else ""
     command = page.experiment.command(variant, keys=[key], seeds=page.experiment.default_seeds(variant))
     return (
         f"{label(first)}: {', '.join(first.row.swept)}, validation error "

@@ -12,6 +12,7 @@ from dataclasses import replace
 import submitit
 
 from reproductions.harness import provenance
+from reproductions.harness.console import counted
 from reproductions.harness.launching.budget import Budget
 from reproductions.harness.launching.claims import claim
 from reproductions.harness.launching.job import Job, import_folders
@@ -74,7 +75,7 @@ def _submit_missing(
     with _one_at_a_time(paths):
         plan = _underway(runs, paths)
         if plan:
-            display.say(f"{len(plan)} runs have jobs already: {_ids(plan)}")
+            display.say(f"jobs of {counted(len(plan), 'run')} are there already: {_ids(plan)}")
         ended = {run for token in own for run in failures(runs, paths, token)}
         ended |= {run for run in runs if record_path(paths.records, run).exists()}
         missing = waiting = [run for run in runs if run not in plan and run not in ended]
@@ -94,7 +95,7 @@ def _submit_missing(
             own.add(submission.launch)
             plan |= dict.fromkeys(stage, submission)
             waiting = [run for run in waiting if run not in stage]
-            display.say(f"submitted {len(submission.jobs)} jobs to SLURM: {_ids({stage[0]: submission})}")
+            display.say(f"submitted {counted(len(submission.jobs), 'job')} to SLURM: {_ids({stage[0]: submission})}")
     return plan
 
 
@@ -172,8 +173,7 @@ def _submit(
     setup = [f"cd {shlex.quote(str(code))}", f"export PYTHONPATH={shlex.quote(modules)}"]
     parameters["slurm_setup"] = [*parameters["slurm_setup"], *setup]
     identity, threads = provenance.code_identity(), parameters["cpus_per_task"]
-    pack = options.pack if options.pack and options.slurm.processes == 1 else 1  # several processes train one by one
-    starts = range(0, len(begun), pack)
+    starts = range(0, len(begun), options.runs_a_job)
     if len(starts) > jobs_at_most:
         starts = [-(-number * len(begun) // jobs_at_most) for number in range(jobs_at_most)]
     firsts = [runs.index(begun[start]) for start in starts]
@@ -189,21 +189,20 @@ def _submit(
             jobs = executor.submit_array([Job(runs, paths, execution, first, *shared) for first in firsts])
     except (submitit.core.utils.FailedJobError, RuntimeError, NameError, TypeError) as error:
         asked = " ".join(f"{name}={value}" for name, value in parameters.items())
-        text = f"nothing was submitted to SLURM: {error}\nasked for: {len(firsts)} jobs with {asked}"
+        text = f"nothing was submitted to SLURM: {error}\nasked for: {counted(len(firsts), 'job')} with {asked}"
         if len(firsts) > 1:
             text += "\nIf these are too many jobs for the cluster, set max_jobs in its profile (--slurm-profile; "
             text += f"SLURM_PROFILE= with make) to less than {len(firsts)}: any job trains any run"
         raise ValueError(text) from error
     logs = {job.job_id: str(job.paths.stderr) for job in jobs}
     names = {run.short_id: str(run) for run in begun}
-    submission = Submission(execution.launch, options.experiment, logs, names, pack, time.time())
+    submission = Submission(execution.launch, options.experiment, logs, names, options.runs_a_job, time.time())
     try:
         submission.write(paths)
     except OSError as error:  # nobody would know of these jobs
         queue.cancel(logs)
-        raise ValueError(
-            f"the jobs {', '.join(logs)} were cancelled, because a note on them can't be kept: {error}"
-        ) from error
+        text = f"the jobs {', '.join(logs)} were cancelled, because no note on them can be kept"
+        raise ValueError(f"{text}: {error}") from error
     return submission
 
 
