@@ -313,7 +313,7 @@ def test_a_damaged_record_is_said_in_a_limited_time_too(tmp_path, capsys):
     path.write_text("{")
     assert run(out, "--minutes", "5", "--launcher", "local", depths=(8,)) == 1
     said = capsys.readouterr().err
-    assert "0 runs are lacking" in said and "not trained" in said and "is over" not in said
+    assert "lacking: 0 runs" in said and "not trained" in said and "is over" not in said
 
 
 # ------------------------------------------------------------------------------------------------------------- evidence
