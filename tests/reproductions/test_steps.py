@@ -269,7 +269,7 @@ def test_the_table_of_tweaks(tmp_path, no_plots):
         [f"{net}-D", f"{net}-C", "2 of 5", "+0.15", "–", "+0.29", "none: n < 3", "0.20", "4"],
     ]
     assert steps[0] == [
-        "step", "compared with", "pairs", "difference", "95 % interval, corrected", "reported, He T. et al. 2018",
+        "step", "compared with", "pairs", "difference in accuracy", "95 % interval, corrected", "reported, He T. et al. 2018",
         "does it do that here?", "smallest found by 5 pairs", "pairs for the reported one",
     ]  # fmt: skip
     assert "- Accuracies are in percent: mean ± sample standard deviation over n seeds" in text

@@ -169,9 +169,9 @@ def steps_section(
     if len({step.metric for step in steps}) > 1:
         columns["accuracy"] = [METRICS[step.metric].removesuffix(" accuracy") for step in steps]
     columns["pairs"] = [pairs(n, step.row.seeds, step.left_out) for n, step in zip(counts, steps)]
-    columns["difference"] = [signed(step.mean) for step in steps]
-    columns["95 % interval, corrected"] = [interval(step.interval(comparisons), signed) for step in steps]
     what = "accuracy" if steps[0].metric in ACCURACIES else METRICS[steps[0].metric]
+    columns[f"difference in {what}"] = [signed(step.mean) for step in steps]
+    columns["95 % interval, corrected"] = [interval(step.interval(comparisons), signed) for step in steps]
     with_it = what.capitalize() if what.islower() else what
     sources = _sources(steps)
     for source in sources:
