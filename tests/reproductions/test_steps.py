@@ -269,8 +269,8 @@ def test_the_table_of_tweaks(tmp_path, no_plots):
         [f"{net}-D", f"{net}-C", "2 of 5", "+0.15", "–", "+0.29", "none: n < 3", "0.20", "4"],
     ]
     assert steps[0] == [
-        "step", "compared with", "pairs", "difference in accuracy", "95 % interval, corrected", "reported, He T. et al. 2018",
-        "does it do that here?", "smallest found by 5 pairs", "pairs for the reported one",
+        "step", "compared with", "pairs", "difference in accuracy", "95 % interval, corrected",
+        "reported, He T. et al. 2018", "does it do that here?", "smallest found by 5 pairs", "pairs for the reported one",
     ]  # fmt: skip
     assert "- Accuracies are in percent: mean ± sample standard deviation over n seeds" in text
     assert "corrected for 3 steps (Bonferroni)" in text and "pooled over the steps: 0.09 (top-1 accuracy)." in text
@@ -304,7 +304,7 @@ def test_the_numbers_of_the_tweaks(tmp_path, no_plots):
 
 def test_single_seeds_and_no_records_say_nothing(tmp_path, no_plots):
     text = report(TWEAKS["cifar10"], PAPER, {"original": [6.4], "b": [6.1]}, tmp_path)[0].read_text()
-    assert "| 1 of 5 | +0.30      | +0.45                       | none: n < 3" in text
+    assert "| 1 of 5 | +0.30                  | +0.45                       | none: n < 3" in text
     assert "| 0 of 5 | –          | +0.29                       | none: n < 3" in text
 
 
@@ -328,7 +328,7 @@ def test_imagenet_has_two_accuracies_a_verdict_and_a_command_of_its_own(tmp_path
         "| [76.60, 77.60]                           | not contradicted (± 0.50) |" in text
     )  # 77.26 in 77.10 ± 4.302653 · 0.1 · sqrt(4 / 3)
     assert "Difference and interval are compared with the numbers of He T. et al. 2019, CVPR." in text
-    assert "| + cosine decay      | efficient           | top-5    | 3      | +0.16      |" in text
+    assert "| + cosine decay      | efficient           | top-5    | 3      | +0.16                  |" in text
     assert "| not resolvable with n = 3 " in text and "“Confirmed”: the interval excludes 0" in text
     assert "corrected for 10 steps" in text and "77.26 ± 0.07" in text
     taught = "All seeds of “+ distill w/o mixup” and of “+ distill w/ mixup” learn from one teacher each"
