@@ -270,7 +270,8 @@ def test_the_table_of_tweaks(tmp_path, no_plots):
     ]
     assert steps[0] == [
         "step", "compared with", "pairs", "difference in accuracy", "95 % interval, corrected",
-        "reported, He T. et al. 2018", "does it do that here?", "smallest found by 5 pairs", "pairs for the reported one",
+        "reported, He T. et al. 2018", "does it do that here?",
+        "smallest found by 5 pairs", "pairs for the reported one",
     ]  # fmt: skip
     assert "- Accuracies are in percent: mean ± sample standard deviation over n seeds" in text
     assert "corrected for 3 steps (Bonferroni)" in text and "pooled over the steps: 0.09 (top-1 accuracy)." in text
@@ -305,7 +306,7 @@ def test_the_numbers_of_the_tweaks(tmp_path, no_plots):
 def test_single_seeds_and_no_records_say_nothing(tmp_path, no_plots):
     text = report(TWEAKS["cifar10"], PAPER, {"original": [6.4], "b": [6.1]}, tmp_path)[0].read_text()
     assert "| 1 of 5 | +0.30                  | +0.45                       | none: n < 3" in text
-    assert "| 0 of 5 | –          | +0.29                       | none: n < 3" in text
+    assert "| 0 of 5 | –                      | +0.29                       | none: n < 3" in text
 
 
 def test_short_is_not_comparable_and_smoke_compares_nothing(tmp_path, no_plots):
