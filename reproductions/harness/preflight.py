@@ -96,8 +96,8 @@ def check_writable(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         for folder in (out, *(path for name in _FOLDERS if (path := out / name).exists())):
-            with tempfile.TemporaryFile(dir=folder) as file:
-                file.write(b"a byte")  # which a full disk takes no more
+            with tempfile.TemporaryFile(dir=folder):
+                pass
     except OSError as error:
         text = f"{out} can't be written to ({error}); name another folder with --out (OUT= with make)"
         raise ValueError(text) from error
