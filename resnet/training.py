@@ -14,6 +14,7 @@ from resnet.trainer import Trainer
 # Steps queued on the device at once, and the largest number of such bursts in its queue: enough that it never waits for
 # the host, and few enough that training stops soon after a request.
 BURST, AHEAD = {"cpu": 1, "cuda": 4}, 2
+TAKEN_OVER = "another process has taken the run over"
 POLL_SECONDS = 5e-5  # between two polls of a busy device
 
 
@@ -136,7 +137,7 @@ def training(
                 raise Interrupted(f"{reached}, but {problem}; it can be resumed from iteration {kept}", saved=False)
             if stop:
                 raise Interrupted(f"{reached}; it can be resumed")
-            if problem:
+            if problem and problem != TAKEN_OVER:  # which soon stops this training
                 warnings.warn(f"{trainer.run} at iteration {trainer.iteration}: {problem}; training continues, with "
                               f"the next checkpoint in {checkpoint_seconds:g} s", stacklevel=2)  # fmt: skip
     history["wall_seconds"] = wall_before + clock() - started
@@ -148,7 +149,7 @@ def _save(folder: Path, state: dict, may_save: Callable[[], bool]) -> str:
     """Write a checkpoint; return the reason if it could not be written, else an empty text."""
     try:
         if not may_save():
-            return "another process has taken the run over"
+            return TAKEN_OVER
         checkpoint.save(folder, state)
     except OSError as error:
         return f"its checkpoint could not be written ({error})"

@@ -103,7 +103,7 @@ def _choose_experiment(experiments: Experiment | Mapping[str, Experiment], argum
     if isinstance(experiments, Experiment):
         return experiments
     first = next(iter(experiments.values()))
-    parser = ArgumentParser(first.program, add_help=False, allow_abbrev=False)
+    parser = ArgumentParser(first.program, add_help=False)
     _add_dataset(parser, experiments)
     name = parser.parse_known_args(arguments)[0].dataset
     return experiments.get(name, first)  # a wrong name is refused by the whole parser

@@ -95,7 +95,7 @@ class _Launch:
     def run(self) -> int:
         for error in (error for pool in self.pools for error in pool.damaged.values()):
             complain(self.console, f"{error.kind}: {error}")
-        damaged = _damaged(self.runs, self.pools[0])
+        damaged, begun = _damaged(self.runs, self.pools[0]), False
         if self.flags.minutes is not None:
             missing = lacking(self.runs, self.pools[: 1 if self.flags.all else 2])
             missing = [run for run in missing if run not in damaged]
@@ -138,11 +138,12 @@ class _Launch:
                 text = f"{title}, {len(self.runs) - len(missing) - len(damaged)} already recorded; {text}"
             self.console.print(text)
             names = {run: f"{self._label(run)} seed {run.seed}" for run in self._rows}
+            begun = True
             with Display(len(plan.runs), self.console, tracker, names) as display:
                 outcome = start(plan.runs, self.paths, display, options)
         except (DataError, ValueError, OSError) as error:  # the last of a full disk, say
             complain(self.console, str(error))
-            return EXIT_REFUSED
+            return EXIT_FAILED if begun and isinstance(error, OSError) else EXIT_REFUSED
         except DeviceLost as error:
             complain(self.console, f"{error}\nThe same command goes on from the last checkpoints.")
             outcome = None
@@ -159,7 +160,7 @@ class _Launch:
         begun = sum(status is not None and _unnumbered(status.run) in names for status in map(Status.read, folders))
         if found := [counted(n, what) for n, what in ((records, "record"), (begun, "begun run")) if n]:
             modules = ", ".join(dict.fromkeys(plugin.module for run in runs for plugin in run.recipe.plugins))
-            self.console.print(f"of another version of {modules}, which does not count here: {' and '.join(found)}")
+            self.console.print(f"not counted, because they are of another version of {modules}: {' and '.join(found)}")
 
     # ------------------------------------------------------------------------------------------------------------ plans
 

@@ -36,7 +36,7 @@ def main(experiments: Mapping[str, Experiment], arguments: list[str] | None = No
     2: weights can't be used, or the data set is not one of real images, and the message says why.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = ArgumentParser(add_help=False)
     parser.add_argument("--backbones")
     parser.add_argument("--dataset")
     options, others = parser.parse_known_args(arguments)  # others: for the command line of a table of one data set

@@ -468,7 +468,7 @@ def test_claims_say_beforehand_what_seeds_can_find(tmp_path):
     *_, said, expected, least, seeds = [cell.strip() for cell in line.strip("|").split("|")]
     assert (said, expected, seeds) == ("too few runs (n = 0, 3)", "≈ +0.2", "–")
     assert float(least) == pytest.approx(intervals.smallest_effect(0.1, 5, alpha=0.005), abs=0.005)
-    assert "deviation of the records of ResNet-20, which other rows need not share: 0.10" in text
+    assert "deviation of the records of “ResNet-20”, which other rows need not share: 0.10" in text
     (line,) = [line for line in text.splitlines() if "ResNet-56 has a lower test error than ResNet-20" in line]
     seeds = int(line.strip("| ").rpartition("|")[2])
     assert intervals.power(1.78, 0.1, seeds, alpha=0.005) >= 0.8

@@ -45,7 +45,8 @@ class Claim:
 
     def holds(self) -> bool:
         """Look whether this process still owns the run, and note if it does not."""
-        self.lost = self.lost or _number(_newest(self.path.parent)) > _number(self.path)
+        newest = _newest(self.path.parent)  # None where the file system is away for a moment
+        self.lost = self.lost or (newest is not None and newest != self.path)
         return not self.lost
 
     def __enter__(self) -> "Claim":

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from reproductions.harness.console import make_console
+from reproductions.harness.launching.claims import owned
 from reproductions.harness.launching.run_paths import RunPaths, Status, describe, duration
 from reproductions.harness.launching.tracking import Tracker
 from reproductions.harness.record_files import RecordError, outcome, record_path
@@ -82,9 +83,10 @@ class Display:
                 with suppress(RecordError):  # a damaged one is its job's to report
                     self._finish(run, outcome(read_record(path)))
             elif (status := Status.read(paths.work(run))) is not None and status.state == "running":
-                if time.time() - status.updated < paths.stale_seconds:
+                # A status is old during long tests, and where a process was killed.
+                if time.time() - status.updated < paths.stale_seconds or owned(paths.work(run), paths.stale_seconds):
                     self._statuses[run] = status
-                else:  # of a process that was killed
+                else:
                     self._forget(run)
             else:
                 self._forget(run)

@@ -71,7 +71,8 @@ def statement_on(counts: Sequence[int], bounds: Interval | None, weak: bool) -> 
 class Finding:
     """Test of a claim by runs, as one of ``comparisons`` that intervals are corrected for.
 
-    ``sigma``: the pooled standard deviation of the page's errors, None if no row has enough runs.
+    ``sigma``: the standard deviation of the page's errors, over the rows with enough runs, whose labels are ``pooled``;
+    None if no row has.
     """
 
     claim: Claim
@@ -79,6 +80,7 @@ class Finding:
     variant: Variant
     comparisons: int
     sigma: float | None
+    pooled: tuple[str, ...] = ()
 
     @cached_property
     def samples(self) -> list[list[float]]:
@@ -157,15 +159,13 @@ def seeds_text(effect: float | None, sigma: float | None, comparisons: int, weig
 
 def judge(claims: Sequence[Claim], results: Sequence[RowResult], variant: Variant) -> list[Finding]:
     """Test all claims together with the runs of the results."""
-    by_key = {result.row.key: result for result in results}
-    sigmas = {
-        metric: intervals.pooled_std([final_values(result.records, metric) for result in results])
-        for metric in {claim.metric for claim in claims}
-    }
-    return [
-        Finding(claim, [by_key[net] for net in claim.nets], variant, len(claims), sigmas[claim.metric])
-        for claim in claims
-    ]
+    by_key, found = {result.row.key: result for result in results}, []
+    for claim in claims:
+        samples = {result.row.label: final_values(result.records, claim.metric) for result in results}
+        pooled = tuple(label for label, own in samples.items() if len(own) >= intervals.FEWEST)
+        nets, sigma = [by_key[net] for net in claim.nets], intervals.pooled_std([*samples.values()])
+        found.append(Finding(claim, nets, variant, len(claims), sigma, pooled))
+    return found
 
 
 def claims_section(findings: list[Finding], note: str = "") -> str:
@@ -185,9 +185,7 @@ def claims_section(findings: list[Finding], note: str = "") -> str:
     }
     sigmas = {METRICS[f.claim.metric]: f.sigma for f in findings if f.sigma}
     spread = " and ".join(f"{number(sigma)} ({name})" for name, sigma in sigmas.items())
-    pooled = dict.fromkeys(
-        result.row.label for f in findings for result, own in zip(f.results, f.samples) if len(own) >= intervals.FEWEST
-    )
+    pooled = [f"“{label}”" for label in dict.fromkeys(label for f in findings for label in f.pooled)]
     of = f"records of {', '.join(pooled)}{', pooled' if len(pooled) > 1 else ', which other rows need not share'}"
     read = any(f.doubt for f in findings)
     means = "means" if any(f.claim.metric in HIGHER_IS_BETTER for f in findings) else "mean errors"

@@ -74,12 +74,10 @@ def _in_short(found: Collection[dict[str, tuple[Page, list[Found]]]]) -> str:
         if (claims := listed(word, profile))
     ]
     statements = [one.statement for _, claims in pages for one in claims]
-    words = {NOT_RESOLVABLE: "are not resolvable", RULED_OUT: "ruled out",
-             f"not {RULED_OUT}": f"not {RULED_OUT}", TOO_FEW: "have too few runs",
-             NOT_RUN: "are not yet run", WITHIN_NOISE: "have no reported sign"}  # fmt: skip
-    counts = {said: sum(one.startswith(word) for one in statements) for word, said in words.items()}
-    said = ", ".join(f"{count} {said}" for said, count in counts.items() if count)
-    said = f"Of {len(statements)} claims, counted in each profile: {said}." if said else ""
+    words = (NOT_RESOLVABLE, RULED_OUT, f"not {RULED_OUT}", TOO_FEW, NOT_RUN, WITHIN_NOISE)
+    counts = {word: sum(one.startswith(word) for one in statements) for word in words}
+    said = "; ".join(f"{word}, {count}" for word, count in counts.items() if count)
+    said = f"The others of {len(statements)} claims, counted in each profile: {said}." if said else ""
     return "".join([*lines, f"- {''.join(others)}{said}".rstrip(), "\n"])
 
 

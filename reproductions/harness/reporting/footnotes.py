@@ -216,7 +216,7 @@ def precision_notes(results: list[RowResult]) -> list[str]:
     notes = [f"Precision: left to the device (`auto`), which chose: {', '.join(parts)}."]
     by_row = {r.row.label: Counter(own["precision"] for own in _left_to_the_device(r.records)) for r in results}
     by_row = {label: counts for label, counts in by_row.items() if counts}
-    if len({frozenset(counts) for counts in by_row.values()}) > 1:
+    if len(by_row) > 1 and len({precision for counts in by_row.values() for precision in counts}) > 1:
         listed = {
             label: ", ".join(f"{n} in {p}" for p, n in sorted(counts.items())) for label, counts in by_row.items()
         }

@@ -60,7 +60,7 @@ def launch(runs: list[Run], paths: RunPaths, display: Display, options: Options)
                 return Outcome({}, detached=_farewell(plan, paths, options))
             ended = _watch(plan, paths, display, stop_requested, options.budget)
             # Jobs that this launch found may have been about to end, as on a node that was lost.
-            if stop_requested() or all(plan[run].launch in own for run in ended):
+            if stop_requested() or options.budget.minutes is not None or all(plan[run].launch in own for run in ended):
                 break
     found = {}
     for token in {submission.launch for submission in plan.values()} | own:
@@ -86,7 +86,7 @@ def _submit_missing(
             jobs = max(1, options.slurm.max_jobs * len(stage) // len(missing))  # each stage has its share of them
             try:
                 submission = _submit(stage, missing, jobs, plan, paths, options)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 before = {run: submission for run, submission in plan.items() if submission.launch in own}
                 if not before:
                     raise
