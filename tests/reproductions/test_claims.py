@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -127,6 +128,16 @@ def test_an_owner_that_was_taken_for_dead_notices_and_leaves_the_new_claim_alone
         mine.path.unlink()  # by the new owner
         wait_until(lambda: mine.lost)
     assert json.loads((tmp_path / "owner.2").read_text())["host"] == "elsewhere"
+
+
+def test_an_owner_whose_folder_was_removed_notices_the_next_owner(tmp_path):
+    claim(tmp_path / "run").release()
+    with claim(tmp_path / "run") as mine:
+        assert mine.holds()
+        shutil.rmtree(tmp_path / "run")
+        assert mine.holds(), "a file system may be away for a moment"
+        with claim(tmp_path / "run") as other:
+            assert other.holds() and not mine.holds()
 
 
 def test_a_requeued_job_takes_over_from_itself(tmp_path, monkeypatch):
