@@ -153,7 +153,7 @@ def test_a_launch_says_that_runs_belong_to_another_version_of_a_plugin(table, fo
     file = next(folder.glob("*/__init__.py"))
     file.write_text(file.read_text() + "# edited\n")
     run(table, tmp_path / "out", *command)  # which refuses a second version in this process
-    said = f"of another version of {file.parent.name}, which does not count here: 1 record and 1 begun run\n"
+    said = f"not counted, because they are of another version of {file.parent.name}: 1 record and 1 begun run\n"
     assert said in capsys.readouterr().err
 
 
