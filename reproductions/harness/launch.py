@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from reproductions.harness import launching, preflight
 from reproductions.harness.console import (
@@ -219,7 +219,8 @@ class _Launch:
             text += f" and begin {len(chosen) - finished} more"
         console = make_console() if flags.dry_run else self.console
         if flags.dry_run:
-            table = Table("row", "run", "state", "time", "in this time", title="dry run: nothing is trained")
+            state = Column("state", no_wrap=True)
+            table = Table("row", "run", state, "time", "in this time", title="dry run: nothing is trained")
             for run, finished in chosen.items():
                 begun = plan.begun.get(run)
                 state = f"at {begun.iteration:,} of {run.recipe.iterations:,}" if begun else "lacking"
