@@ -97,7 +97,7 @@ def error_against_depth(panels: dict[str, list[Place]]) -> Figure | None:
     width = DOUBLE if len(panels) > 1 else SINGLE
     figure, axes = make_figure(width, 2.3, titles, Variant(), data, share_y=False)
     missing = [place.row.label for place in panels.get("paper", ()) if not (place.values or place.row.on_request)]
-    said = [f"by the paper's protocol not yet run: {', '.join(missing)}"] if missing and "paper" in panels else []
+    said = [f"by the paper's protocol not yet run: {', '.join(missing)}"] if missing else []
     said += ["the short profile is not comparable with the paper"] if "short" in panels else []
     caption(figure, " · ".join([figure.get_suptitle(), *said]))
     counts: dict[str, list[str]] = {kind: [] for kind in KINDS}

@@ -63,7 +63,10 @@ class Reported:
 
     @property
     def reach(self) -> tuple[float, float]:
-        """How far below and above the printed value the number may lie: one in whole percent was rounded or cut off."""
+        """Distances below and above the printed value within which the number lies.
+
+        One in whole percent was rounded or cut off.
+        """
         return {"whole": (0.5, 1.0), "cut_off": (0.0, 1.0)}.get(self.kind, (0.0, 0.0))
 
     @property

@@ -71,10 +71,10 @@ class Hooks:
         return images, labels
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor | None:
-        """Compute the mean loss () by the plugin that has this hook; None without one."""
+        """Compute the mean loss () by the plugin that has this hook, from logits in fp32; None without one."""
         for name, hook in self._called("loss"):
             with self._running(name), self._watching(name, logits.device):
-                loss = hook(logits, targets)
+                loss = hook(logits.float(), targets)
             right = isinstance(loss, Tensor) and loss.shape == () and loss.requires_grad
             _check(right, name, "a loss, a tensor () with a gradient", loss)
             return loss

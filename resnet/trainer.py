@@ -224,7 +224,7 @@ class Trainer(Stepwise):
 
     @property
     def recordable(self) -> bool:
-        """Whether a CUDA graph can keep the step: on a GPU, in one process, with plugins that can be recorded."""
+        """True if a CUDA graph can keep the step: on a GPU, in one process, with plugins that can be recorded."""
         return self._stream is not None and self.group.size == 1 and not self._unrecordable
 
     @property
@@ -320,7 +320,7 @@ class Trainer(Stepwise):
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compute the mean loss, by a plugin if one has a loss."""
-        own = self.hooks.loss(logits.float(), targets) if self.hooks else None
+        own = self.hooks.loss(logits, targets) if self.hooks else None
         return (
             cross_entropy(logits, targets, self.recipe.label_smoothing, self.recipe.smoothed_over)
             if own is None

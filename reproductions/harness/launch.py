@@ -98,9 +98,9 @@ class _Launch:
         damaged, begun = _damaged(self.runs, self.pools[0]), False
         if self.flags.minutes is not None:
             missing = lacking(self.runs, self.pools[: 1 if self.flags.all else 2])
-            missing = [run for run in missing if run not in damaged]
         else:
-            missing = [run for run in self.runs if self.pools[0].get(run) is None and run not in damaged]
+            missing = [run for run in self.runs if self.pools[0].get(run) is None]
+        missing = [run for run in missing if run not in damaged]
         try:
             # With flags of a queue the same command is the same launcher, however few runs are left.
             queue = self.flags.launcher == "auto" and self.flags.given & {"--slots", "--max-starts"}
@@ -219,8 +219,8 @@ class _Launch:
             text += f" and begin {len(chosen) - finished} more"
         console = make_console() if flags.dry_run else self.console
         if flags.dry_run:
-            state = Column("state", no_wrap=True)
-            table = Table("row", "run", state, "time", "in this time", title="dry run: nothing is trained")
+            headings = ("row", "run", Column("state", no_wrap=True), "time", "in this time")
+            table = Table(*headings, title="dry run: nothing is trained")
             for run, finished in chosen.items():
                 begun = plan.begun.get(run)
                 state = f"at {begun.iteration:,} of {run.recipe.iterations:,}" if begun else "lacking"

@@ -17,7 +17,7 @@ from reproductions.harness.reporting.found import Found
 from reproductions.harness.reporting.frame import completed
 from reproductions.harness.reporting.intervals import Interval, WelchTest
 from reproductions.harness.reporting.page import Column, Headline, Page
-from reproductions.harness.reporting.text import NONE, interval, markdown_table, no_interval, number, p_value
+from reproductions.harness.reporting.text import NONE, interval, markdown_table, no_interval, number, p_value, signed
 from reproductions.layer_responses.measuring import RESPONSES
 from reproductions.layer_responses.plot import Layers, layer_responses
 
@@ -115,7 +115,7 @@ def _number(value: float | None) -> str:
 
 
 def _signed(value: float | None) -> str:
-    return ("+" if value is not None and round(value, DIGITS) > 0 else "") + _number(value)
+    return signed(value, DIGITS)
 
 
 def with_digest(numbers: dict[str, list], nets: list[Net]) -> dict[str, list]:

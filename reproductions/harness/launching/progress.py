@@ -82,12 +82,8 @@ class Display:
             if (path := record_path(paths.records, run)).exists():
                 with suppress(RecordError):  # a damaged one is its job's to report
                     self._finish(run, outcome(read_record(path)))
-            elif (status := Status.read(paths.work(run))) is not None and status.state == "running":
-                # A status is old during long tests, and where a process was killed.
-                if time.time() - status.updated < paths.stale_seconds or owned(paths.work(run), paths.stale_seconds):
-                    self._statuses[run] = status
-                else:
-                    self._forget(run)
+            elif (status := Status.read(paths.work(run))) is not None and _is_running(status, run, paths):
+                self._statuses[run] = status
             else:
                 self._forget(run)
         self._show()
@@ -131,6 +127,12 @@ class Display:
             return ""
         elapsed = time.monotonic() - self._started
         return f", about {duration(elapsed / self.done * (self.total - self.done))} left"
+
+
+def _is_running(status: Status, run: Run, paths: RunPaths) -> bool:
+    """Return whether a process trains the run: its status is old during long tests, and after it was killed."""
+    fresh = time.time() - status.updated < paths.stale_seconds
+    return status.state == "running" and (fresh or owned(paths.work(run), paths.stale_seconds))
 
 
 def _text_column(field: str) -> TextColumn:

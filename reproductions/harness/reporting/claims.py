@@ -159,13 +159,15 @@ def seeds_text(effect: float | None, sigma: float | None, comparisons: int, weig
 
 def judge(claims: Sequence[Claim], results: Sequence[RowResult], variant: Variant) -> list[Finding]:
     """Test all claims together with the runs of the results."""
-    by_key, found = {result.row.key: result for result in results}, []
-    for claim in claims:
-        samples = {result.row.label: final_values(result.records, claim.metric) for result in results}
+    by_key, spreads = {result.row.key: result for result in results}, {}
+    for metric in {claim.metric for claim in claims}:
+        samples = {result.row.label: final_values(result.records, metric) for result in results}
         pooled = tuple(label for label, own in samples.items() if len(own) >= intervals.FEWEST)
-        nets, sigma = [by_key[net] for net in claim.nets], intervals.pooled_std([*samples.values()])
-        found.append(Finding(claim, nets, variant, len(claims), sigma, pooled))
-    return found
+        spreads[metric] = intervals.pooled_std([*samples.values()]), pooled
+    return [
+        Finding(claim, [by_key[net] for net in claim.nets], variant, len(claims), *spreads[claim.metric])
+        for claim in claims
+    ]
 
 
 def claims_section(findings: list[Finding], note: str = "") -> str:
@@ -201,7 +203,7 @@ def claims_section(findings: list[Finding], note: str = "") -> str:
 
 def about(effect: float | None, doubt: float) -> str:
     """Format a reported effect, ``≈ +6.0`` if it is uncertain."""
-    return signed(effect) if not doubt or effect is None else f"≈ {effect:+.1f}".replace("-", "−")
+    return signed(effect) if not doubt or effect is None else f"≈ {signed(effect, 1)}"
 
 
 def power_note(spread: str, n: str, of: str, reported: bool = True) -> str:

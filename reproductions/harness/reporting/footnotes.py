@@ -213,7 +213,7 @@ def precision_notes(results: list[RowResult]) -> list[str]:
     if len({precision for _, precision in chosen}) < 2 and ("CPU", "bf16") not in chosen:
         return []
     parts = [f"{counted(n, 'run')} in {precision} on a {name}" for (name, precision), n in sorted(chosen.items())]
-    notes = [f"Precision: left to the device (`auto`), which chose: {', '.join(parts)}."]
+    note = f"Precision: left to the device (`auto`), which chose: {', '.join(parts)}."
     by_row = {r.row.label: Counter(own["precision"] for own in _left_to_the_device(r.records)) for r in results}
     by_row = {label: counts for label, counts in by_row.items() if counts}
     if len(by_row) > 1 and len({precision for counts in by_row.values() for precision in counts}) > 1:
@@ -221,8 +221,8 @@ def precision_notes(results: list[RowResult]) -> list[str]:
             label: ", ".join(f"{n} in {p}" for p, n in sorted(counts.items())) for label, counts in by_row.items()
         }
         said = "; ".join(f"{label} {counts}" for label, counts in listed.items())
-        notes[0] += f" By row: {said}. A difference between rows of unlike precision may be due to the precision."
-    return notes
+        note += f" By row: {said}. A difference between rows of unlike precision may be due to the precision."
+    return [note]
 
 
 def _left_to_the_device(records: list[dict]) -> list[dict]:

@@ -15,9 +15,10 @@ def number(value: float | None, digits: int = 2) -> str:
     return NONE if value is None else f"{value:z.{digits}f}".replace("-", "−")
 
 
-def signed(value: float | None) -> str:
+def signed(value: float | None, digits: int = 2) -> str:
     """Format a difference: ``+0.12``, ``−0.12``, and ``0.00`` without a sign."""
-    return NONE if value is None else "0.00" if round(value, 2) == 0 else f"{value:+.2f}".replace("-", "−")
+    sign = "+" if value is not None and round(value, digits) > 0 else ""
+    return sign + number(value, digits)
 
 
 def interval(values: Interval | None, show=number) -> str:
