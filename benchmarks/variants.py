@@ -17,6 +17,7 @@ from resnet import trainer as trainer_module
 from resnet.data.augment import crop_and_flip, pad
 from resnet.data.resident import ResidentData
 from resnet.data.sampling import Sampler
+from resnet.device import exact_kernels
 from resnet.models.blocks import BasicBlock, Bottleneck
 from resnet.recipe import Recipe
 from resnet.trainer import Trainer
@@ -185,8 +186,7 @@ def fused(model: str, setting: Setting) -> Iterator[Measured]:
 
 def tuned(model: str, setting: Setting) -> Iterator[Measured]:
     """Measure the same with cudnn.benchmark, which picks the fastest deterministic kernels, not always the same."""
-    chosen = partial(torch.backends.cudnn.flags, enabled=True, benchmark=True, deterministic=True, allow_tf32=False)
-    with patch.object(trainer_module, "exact_kernels", chosen):
+    with patch.object(trainer_module, "exact_kernels", partial(exact_kernels, benchmark=True)):
         yield from _packed("graphs on streams, cudnn.benchmark", [1, *STREAMS], model, setting)
 
 

@@ -185,16 +185,30 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 @contextmanager
-def exact_kernels() -> Iterator[None]:
-    """Use deterministic cuDNN kernels and no TF32 inside the context; it has no effect on a CPU."""
-    products = torch.backends.cuda.matmul
-    before = products.fp32_precision
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        products.fp32_precision = "ieee"
-        try:
-            yield
-        finally:
-            products.fp32_precision = before
+def exact_kernels(benchmark: bool = False) -> Iterator[None]:
+    """Use deterministic cuDNN kernels and no TF32 inside the context; it has no effect on a CPU.
+
+    ``benchmark``: let cuDNN choose the fastest kernels, which are not always the same ones.
+    """
+    cudnn = torch.backends.cudnn
+    kernels = {"enabled": True, "benchmark": benchmark, "deterministic": True}
+    # Not cudnn.flags(allow_tf32=...): PyTorch refuses it where a program has set an fp32_precision.
+    products = cudnn.conv, torch.backends.cuda.matmul
+    before = {name: getattr(cudnn, name) for name in kernels}, [each.fp32_precision for each in products]
+    try:
+        _set(cudnn, kernels)
+        for each in products:
+            each.fp32_precision = "ieee"
+        yield
+    finally:
+        _set(cudnn, before[0])
+        for each, precision in zip(products, before[1]):
+            each.fp32_precision = precision
+
+
+def _set(module, values: dict) -> None:
+    for name, value in values.items():
+        setattr(module, name, value)
 
 
 def synchronized_time(device: torch.device) -> float:

@@ -1,6 +1,7 @@
 """Test errors of a network."""
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +29,15 @@ def count_wrong(
     training = model.training
     model.eval()
     counts = []
-    for images, labels in batches:
-        with autocast(labels.device, precision):
+    with ExitStack() as stack:
+        for images, labels in batches:
+            if not counts:  # one context for all batches, which keeps the weights that it has converted
+                stack.enter_context(autocast(labels.device, precision))
             scores = model(images) if isinstance(images, Tensor) else _mean_prediction(model, images)
-        counts.append([(scores.argmax(dim=1) != labels).sum()])
-        if top5:
-            best = scores.topk(min(5, scores.shape[1])).indices
-            counts[-1].append((best != labels[:, None]).all(dim=1).sum())
+            counts.append([(scores.argmax(dim=1) != labels).sum()])
+            if top5:
+                best = scores.topk(min(5, scores.shape[1])).indices
+                counts[-1].append((best != labels[:, None]).all(dim=1).sum())
     model.train(training)
     return sum(torch.stack(batch) for batch in counts)
 

@@ -364,10 +364,14 @@ class SceneData:
 
     def to_device(self, scenes: list[Scene]) -> Batch:
         """Move scenes to the device and normalise their images."""
-        moved = [
-            Scene(*(torch.from_numpy(np.array(each, order="C")).to(self.device) for each in scene)) for scene in scenes
-        ]
+        moved = [Scene(*map(self._move, scene)) for scene in scenes]
         return Batch([(s.pixels.permute(2, 0, 1).float() - self._mean) / self._std for s in moved], moved)
+
+    def _move(self, array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(np.array(array, order="C"))
+        if self.device.type == "cuda":  # from pinned memory, so that the copy need not wait for the step before
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
 
 class _Batches:

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator
-from torchvision.ops import MultiScaleRoIAlign
 
 from resnet.data.scenes import Batch
 from resnet.models.net import Net
 from resnet.tasks import Detection
 from resnet.tasks.metrics import Detections, Truth, voc_map
+from resnet.tasks.regions import RegionPooling
 from resnet.tasks.trunk import Trunk
 
 SHAPES = (0.5, 1.0, 2.0)  # height over width of the anchors
@@ -78,7 +78,7 @@ class DetectionNet(nn.Module):
             rpn_post_nms_top_n_train=task.proposals[1],
             rpn_pre_nms_top_n_test=task.proposals[2],
             rpn_post_nms_top_n_test=task.proposals[3],
-            box_roi_pool=MultiScaleRoIAlign(["0"], output_size=task.pooled, sampling_ratio=2),
+            box_roi_pool=RegionPooling(task.pooled),
             box_head=_RegionHead(last),
             box_predictor=FastRCNNPredictor(channels, classes),
             box_batch_size_per_image=task.regions,

@@ -54,14 +54,17 @@ def global_draws(device: torch.device, seed: int, *stream) -> Iterator[None]:
 
 @contextmanager
 def _deterministic(device: torch.device) -> Iterator[None]:
-    """Use deterministic kernels, on a GPU also the slower ones of torchvision's RoIAlign and of interpolation."""
+    """Use deterministic kernels, on a GPU also the slower ones of interpolation and of gradients by index."""
     before, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    on_gpu = device.type == "cuda"
+    memory, on_gpu = torch.utils.deterministic, device.type == "cuda"
+    filled = memory.fill_uninitialized_memory
     with exact_kernels(), torch.cuda.device(device) if on_gpu else nullcontext():
         torch.use_deterministic_algorithms(before or on_gpu, warn_only=warns or not before)
+        memory.fill_uninitialized_memory = filled and before  # else every new tensor is filled with NaN first
         try:
             yield
         finally:
+            memory.fill_uninitialized_memory = filled
             torch.use_deterministic_algorithms(before, warn_only=warns)
 
 

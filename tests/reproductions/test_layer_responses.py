@@ -103,13 +103,13 @@ def test_what_is_measured_is_what_a_plain_loop_gives(measured):
 def test_every_kind_is_measured_in_fp32_by_deterministic_kernels(measured, kind):
     def note(*arguments):
         cudnn = torch.backends.cudnn
-        seen.append((cudnn.enabled, cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32))
+        seen.append((cudnn.enabled, cudnn.deterministic, cudnn.benchmark, cudnn.conv.fp32_precision))
         return {}
 
     seen = []
     out, (record, *_) = measured
     replace(kind, measure=note).make(record, out, synthetic(), CPU)
-    assert seen == [(True, True, False, False)]
+    assert seen == [(True, True, False, "ieee")]
 
 
 def test_what_was_measured_is_not_measured_again_and_needs_no_weights(paths, monkeypatch):

@@ -14,7 +14,7 @@ from image_folder import make_dataset
 from resnet import device, finetuning, trainer
 from resnet.data.resident import ResidentData
 from resnet.data.synthetic import make_synthetic
-from resnet.device import autocast, busy_cores, exact_kernels, find_device, resolve_precision, why_no_cuda
+from resnet.device import autocast, busy_cores, find_device, resolve_precision, why_no_cuda
 from resnet.recipe import Recipe
 from resnet.run import Run
 from resnet.weights import Architecture
@@ -147,34 +147,36 @@ def test_products_are_computed_in_the_precision(precision, dtype):
     assert (a @ a).dtype == torch.float32
 
 
-@pytest.mark.filterwarnings("error")
-def test_exact_kernels_are_chosen_within_the_context_alone():
-    def settings():
-        cudnn = torch.backends.cudnn
-        return cudnn.deterministic, cudnn.allow_tf32, torch.backends.cuda.matmul.fp32_precision
-
-    before = settings()
-    with exact_kernels():
-        with exact_kernels():
-            assert settings() == (True, False, "ieee")
-        assert settings() == (True, False, "ieee")
-    assert settings() == before
-
-
-@pytest.mark.parametrize("allowed", ["import torch; torch.set_float32_matmul_precision('high')", ""])
-def test_tf32_that_a_user_allows_is_not_used(allowed):
-    program = f"""{allowed}
-import torch
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "",
+        "torch.set_float32_matmul_precision('high')",
+        "torch.backends.fp32_precision = 'tf32'",
+        "torch.backends.fp32_precision = 'ieee'",
+        "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
+        "torch.backends.cudnn.allow_tf32 = False",
+        "os.environ['TORCH_ALLOW_TF32_CUBLAS_OVERRIDE'] = '1'",
+    ],
+)
+def test_exact_kernels_are_chosen_within_the_context_alone_whatever_a_user_has_set(setting):
+    program = f"""import os, torch
+{setting}
 from resnet.device import exact_kernels
 
-before = torch.backends.cuda.matmul.fp32_precision
+def settings():
+    cudnn = torch.backends.cudnn
+    products = cudnn.conv, torch.backends.cuda.matmul
+    return cudnn.enabled, cudnn.benchmark, cudnn.deterministic, *(each.fp32_precision for each in products)
+
+before = settings()
 with exact_kernels():
-    print(before, torch.backends.cuda.matmul.fp32_precision)
-assert torch.backends.cuda.matmul.fp32_precision == before
+    with exact_kernels(benchmark=True):
+        assert settings() == (True, True, True, "ieee", "ieee"), settings()
+    assert settings() == (True, False, True, "ieee", "ieee"), settings()
+assert settings() == before, settings()
 """
-    environment = os.environ | ({} if allowed else {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"})
-    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert ran.stdout.split() == ["tf32", "ieee"]
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
 
 
 def test_whatever_trains_keeps_the_memory_that_it_frees(monkeypatch, tmp_path):

@@ -496,7 +496,7 @@ def test_kernels_are_exact_wherever_some_are_chosen_and_nobody_asks_at_a_replay(
 
     def noting(what, function=lambda *_: None):
         def noted(*arguments):
-            seen.append((what, torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32))
+            seen.append((what, torch.backends.cudnn.deterministic, torch.backends.cudnn.conv.fp32_precision))
             return function(*arguments)
 
         return noted
@@ -504,12 +504,12 @@ def test_kernels_are_exact_wherever_some_are_chosen_and_nobody_asks_at_a_replay(
     monkeypatch.setattr(Trainer, "accumulate", noting("step", accumulate))
     monkeypatch.setattr(trainer_module, "count_wrong", noting("evaluation", count))
     monkeypatch.setattr(PretendedGraph, "replay", noting("replay"))
-    default = torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32
-    assert default != (True, False)
+    default = torch.backends.cudnn.deterministic, torch.backends.cudnn.conv.fp32_precision
+    assert default != (True, "ieee")
     trainer = make_trainer(RUNS[0], data)
     trainer.step()
     trainer.evaluate()
-    exact = [(what, True, False) for what in ("step", "evaluation")]
+    exact = [(what, True, "ieee") for what in ("step", "evaluation")]
     assert seen == [*[exact[0]] * 3, ("replay", *default), exact[1]]
     in_a_group = make_trainer(RUNS[0], data)
     in_a_group.group = PretendedGroup(0, 2)
