@@ -62,12 +62,20 @@ class Reported:
         return f"{sign}{self.value}{spread}{' (unconfirmed)' if self.unconfirmed else ''}"
 
     @property
-    def reach(self) -> tuple[float, float]:
-        """Distances below and above the printed value within which the number lies.
+    def readings(self) -> dict[str, tuple[float, float]]:
+        """Distances from the printed value to the lowest and highest number that it stands for, by reading.
 
-        One in whole percent was rounded or cut off.
+        A number in whole percent was rounded or cut off.
         """
-        return {"whole": (0.5, 1.0), "cut_off": (0.0, 1.0)}.get(self.kind, (0.0, 0.0))
+        rounded, cut_off = (-0.5, 0.5), (0.0, 1.0)
+        readings = {"whole": {"if rounded": rounded, "if cut off": cut_off}, "cut_off": {"as it is": cut_off}}
+        return readings.get(self.kind, {"as it is": (0.0, 0.0)})
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """Distances below and above the printed value within which the number lies."""
+        low, high = zip(*self.readings.values())
+        return -min(low), max(high)
 
     @property
     def described(self) -> str:

@@ -38,10 +38,6 @@ class Claim:
     weights: tuple[float, ...]
     metric: str = "test_error"
 
-    def test(self, samples: Sequence[list[float]], level: float = intervals.LEVEL) -> WelchTest | None:
-        """Test the claim with the nets' samples, in their order; None where they are too few."""
-        return intervals.contrast([*map(intervals.sample_of, samples)], self.weights, level)
-
 
 def trend(depths: Sequence[int]) -> tuple[float, ...]:
     """Return the weights of a contrast: the fall, from first to last depth, of a line fitted to the nets' errors."""
@@ -50,10 +46,10 @@ def trend(depths: Sequence[int]) -> tuple[float, ...]:
     return tuple((centre - depth) * (depths[-1] - depths[0]) / squares for depth in depths)
 
 
-def statement_on(counts: Sequence[int], bounds: Interval | None, weak: bool) -> str:
+def statement_on(counts: Sequence[int], bounds: Interval | None, power: float | None) -> str:
     """Return the statement on a claim by the interval of its effect, which is None for runs without spread.
 
-    ``counts``: runs of each net. ``weak``: this number of runs would seldom find the reported effect.
+    ``counts``: runs of each net. ``power``: the probability that they find the reported effect, None if it is unknown.
     """
     n = f"n = {', '.join(map(str, counts))}"
     if not any(counts):
@@ -64,7 +60,7 @@ def statement_on(counts: Sequence[int], bounds: Interval | None, weak: bool) -> 
         return f"{NOT_SHOWN}: no spread"
     if 0 not in bounds:
         return SHOWN if bounds.low > 0 else CONTRADICTED
-    return f"{NOT_RESOLVABLE if weak else NOT_SHOWN} with {n}"
+    return f"{NOT_RESOLVABLE if power is not None and power < intervals.POWER else NOT_SHOWN} with {n}"
 
 
 @dataclass(frozen=True)
@@ -89,8 +85,9 @@ class Finding:
 
     @cached_property
     def test(self) -> WelchTest | None:
-        """Welch's test of the claim, with the corrected interval."""
-        return self.claim.test(self.samples, intervals.corrected(self.comparisons))
+        """Welch's test of the claim, with the corrected interval; None where the runs are too few."""
+        samples = [*map(intervals.sample_of, self.samples)]
+        return intervals.contrast(samples, self.claim.weights, intervals.corrected(self.comparisons))
 
     @property
     def effect(self) -> float | None:
@@ -136,17 +133,35 @@ class Finding:
         return seeds_text(self.expected, self.sigma, self.comparisons, self.claim.weights)
 
     @property
-    def statement(self) -> str:
-        """Shown, contradicted, not resolvable, not shown or untested; with the profile's name unless it is paper."""
-        said = self._said
-        return said if self.variant.profile == "paper" else f"{said}, in the {self.variant.profile} profile"
+    def power(self) -> float | None:
+        """Probability that a contrast as large as the reported one is found; see :func:`power_of`."""
+        wanted = max(result.seeds for result in self.results)
+        return power_of(self.expected, self.sigma, self.samples, wanted, self.comparisons, self.claim.weights)
 
     @property
-    def _said(self) -> str:
-        counts = [*map(len, self.samples)]
-        least = self.smallest(min(counts))
-        weak = self.expected is not None and least is not None and abs(self.expected) < least
-        return statement_on(counts, self.test and self.test.interval, weak)
+    def statement(self) -> str:
+        """Shown, contradicted, not resolvable, not shown or untested; with the profile's name unless it is paper."""
+        said = statement_on([*map(len, self.samples)], self.test and self.test.interval, self.power)
+        return said if self.variant.profile == "paper" else f"{said}, in the {self.variant.profile} profile"
+
+
+def power_of(
+    effect: float | None,
+    sigma: float | None,
+    samples: Sequence[list[float]],
+    wanted: int,
+    comparisons: int,
+    weights: tuple[float, ...] = (1,),
+) -> float | None:
+    """Return the probability to find an effect with the smallest sample, or with the wanted seeds if it is too small.
+
+    None where nothing is reported or nothing tells the spread.
+    """
+    least = min(map(len, samples))
+    n = least if least >= intervals.FEWEST else wanted
+    if not effect or not sigma or n < intervals.FEWEST:
+        return None
+    return intervals.power(effect, sigma, n, weights, 1 - intervals.corrected(comparisons))
 
 
 def seeds_text(effect: float | None, sigma: float | None, comparisons: int, weights: Sequence[float]) -> str:

@@ -249,32 +249,34 @@ def _sources(steps: list[Step]) -> list[Source]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Comparison of a ``reported`` number with the runs: contradicted or not, at the 5 % level.
+    """Comparison of a reported number with the runs: contradicted or not, at the 5 % level.
 
     It is contradicted if it lies outside ``interval``, the 95 % prediction interval of the mean of ``k`` further runs.
-    Where the paper gives mean ± std of n runs, Welch's ``test`` of both samples decides instead.
-
-    A number in ``whole`` percent was either rounded or cut off, so both readings are tested. A number that was
-    ``cut_off`` stands for any value up to one point more.
+    Where the paper gives mean ± std of n runs, Welch's ``test`` of both samples decides instead. Each of the number's
+    readings is compared, and is contradicted if every number that it stands for is.
     """
 
-    reported: float
-    interval: Interval | None
-    k: int = 1
-    whole: bool = False
-    cut_off: bool = False
+    reported: Reported
+    interval: Interval | None = None
     test: WelchTest | None = None
+
+    @property
+    def k(self) -> int:
+        """Number of runs of the reported number: 1 if it is not stated, which makes the widest interval."""
+        return self.reported.n or 1
+
+    @property
+    def interval_text(self) -> str:
+        """The prediction interval with the number of runs that it is for, unless that is 1."""
+        return interval(self.interval) + (f" of the mean of {self.k} more" if self.interval and self.k > 1 else "")
 
     @cached_property
     def sides(self) -> dict[str, str]:
         """Result by reading of the number: ``not contradicted``, or contradicted with the number's side."""
-        readings = {"as it is": (0.0, 1.0 if self.cut_off else 0.0)}
-        if self.whole:
-            readings = {"if rounded": (-0.5, 0.5), "if cut off": (0.0, 1.0)}
-        return {how: self._side(self.reported + low, self.reported + high) for how, (low, high) in readings.items()}
+        value = float(self.reported.value)
+        return {how: self._side(value + low, value + high) for how, (low, high) in self.reported.readings.items()}
 
     def _side(self, low: float, high: float) -> str:
-        """Return the result for a number from ``low`` to ``high``: not contradicted if any value in between is not."""
         if self.test is not None:
             above, below = self.test.interval.high < 0, self.test.interval.low > 0
         else:
@@ -294,14 +296,12 @@ def verdict(sample: list[float], target: Reported | None, variant: Variant) -> V
     """
     if target is None or variant.profile != "paper":
         return None
-    value = float(target.value)
     if target.std is not None and target.n:
-        paper = intervals.Sample(value, float(target.std), target.n)
+        paper = intervals.Sample(float(target.value), float(target.std), target.n)
         test = intervals.contrast([intervals.sample_of(sample), paper], (1, -1))
-        return test and Verdict(value, None, test=test)
-    k = target.n or 1  # of a mean of nobody says how many runs: as of one, which is the widest interval
-    expected = intervals.percent(intervals.prediction_interval(sample, k))
-    return expected and Verdict(value, expected, k, target.kind == "whole", target.kind == "cut_off")
+        return test and Verdict(target, test=test)
+    expected = intervals.percent(intervals.prediction_interval(sample, target.n or 1))
+    return expected and Verdict(target, expected)
 
 
 def from_reported(difference: float | None, target: Reported | None) -> str:
@@ -310,11 +310,6 @@ def from_reported(difference: float | None, target: Reported | None) -> str:
     if difference is None or not below + above:
         return signed(difference)
     return f"{signed(difference - above)} to {signed(difference + below)}"
-
-
-def further(found: Verdict) -> str:
-    """Name the number of runs that an interval is for; empty for one run."""
-    return "" if found.k == 1 else f" of the mean of {found.k} more"
 
 
 def no_verdict(sample: list[float], variant: Variant) -> str:

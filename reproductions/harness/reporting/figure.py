@@ -247,14 +247,11 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
 def bars(values: Sequence[float], interval: intervals.Interval | None = None) -> list[list[float]] | None:
     """Return the lengths of an error bar below and above the mean, (2, 1): the 95 % t-interval, cut at 0 and 100 %.
 
-    ``interval``: another one to draw, of differences, which is not cut. None of fewer than three values: two are seen
-    as dots, and an interval from them is wider than anything else in the figure.
+    ``interval`` is drawn in its place, uncut, where it is given, as for differences. None without an interval, as for
+    fewer than three values: two are seen as dots.
     """
-    if len(values) < 3 or (found := interval or intervals.mean_interval(values)) is None:
-        return None
-    low, high = (found.low, found.high) if interval else (max(0.0, found.low), min(100.0, found.high))
-    mean = intervals.mean(values)
-    return [[mean - low], [high - mean]]
+    found = interval or intervals.percent(intervals.mean_interval(values))
+    return found and [[intervals.mean(values) - found.low], [found.high - intervals.mean(values)]]
 
 
 def named(label: str, records: list[dict]) -> str:

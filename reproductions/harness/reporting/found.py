@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reproductions.harness.experiment import RowResult
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.claims import WITHIN_NOISE, Finding, statement_on
+from reproductions.harness.reporting.claims import WITHIN_NOISE, Finding, power_of, statement_on
 from reproductions.harness.reporting.compare import Step, count_steps, sigmas_of
 from reproductions.harness.reporting.frame import METRICS
 from reproductions.harness.reporting.intervals import Interval
@@ -39,8 +38,7 @@ class Found:
         """Shown, contradicted, not resolvable or not shown with the number of runs, too few runs, or not yet run."""
         if self.said == WITHIN_NOISE or (self.said and min(self.counts) >= intervals.FEWEST):
             return self.said
-        weak = self.power is not None and self.power < intervals.POWER
-        return statement_on(self.counts, self.interval, weak)
+        return statement_on(self.counts, self.interval, self.power)
 
     @property
     def measured(self) -> str:
@@ -58,12 +56,11 @@ def of_findings(findings: list[Finding]) -> list[Found]:
             finding.effect,
             finding.test and finding.test.interval,
             finding.reported,
-            _power(finding.expected, finding.sigma, finding.results, finding.samples, finding.claim.weights,
-                   finding.comparisons),
+            finding.power,
             doubt=finding.doubt,
         )
         for finding in findings
-    ]  # fmt: skip
+    ]
 
 
 def of_steps(steps: list[Step], profile: str) -> list[Found]:
@@ -85,30 +82,11 @@ def of_steps(steps: list[Step], profile: str) -> list[Found]:
         )
         effect = None if step.mean is None else sign * step.mean
         reported = abs(expected) if profile == "paper" else None
-        power = _power(reported, sigmas[step.metric], [step.row], [step.differences], (1,), comparisons)
+        power = power_of(reported, sigmas[step.metric], [step.differences], step.row.seeds, comparisons)
         key = f"{step.row.row.key}_{step.metric}"
         said = WITHIN_NOISE if abs(expected) <= step.noise else ""
         found.append(Found(key, text, (len(step.differences),), effect, bounds, reported, power, said))
     return found
-
-
-def _power(
-    effect: float | None,
-    sigma: float | None,
-    results: list[RowResult],
-    samples: list[list[float]],
-    weights: tuple[float, ...],
-    comparisons: int,
-) -> float | None:
-    """Return the probability to find the effect with the smallest sample, or with the wanted seeds if it is too small.
-
-    None where nothing is reported or nothing tells the spread.
-    """
-    least, wanted = min(map(len, samples)), max(result.seeds for result in results)
-    n = least if least >= intervals.FEWEST else wanted
-    if not effect or not sigma or n < intervals.FEWEST:
-        return None
-    return intervals.power(effect, sigma, n, weights, 1 - intervals.corrected(comparisons))
 
 
 def percent(power: float | None) -> str:

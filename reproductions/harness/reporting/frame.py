@@ -5,22 +5,20 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reproductions.harness.records import Pool, device_seconds, read_pool, segments
-from reproductions.harness.reporting import intervals
 from resnet.files import write_atomically
 from resnet.run import Run, canonical_json
 
 if TYPE_CHECKING:
     import pandas  # loaded where a frame is made: it takes a second
 
-# What is measured, as records call it and as papers do; accuracies are what the errors leave of 100.
+# The metrics: their names in records, and in papers. An accuracy is 100 less the error.
 METRICS = {
     "test_error": "test error",
     "training_error": "training error",
@@ -41,9 +39,9 @@ METRICS = {
 }
 ACCURACIES = {"top1_accuracy": "test_error", "top5_accuracy": "test_top5_error"}
 HIGHER_IS_BETTER = (*ACCURACIES, "pixel_accuracy", "mean_iou", "map_11_point", "map_area")  # the last four: of tasks
-# Of image folders, where evaluations look at the square in each image's centre: what they call it.
+# Names in the records of image folders, whose evaluations look at the square in the centre of each image.
 ONE_CROP = {"one_crop_error": "test_error", "one_crop_top5_error": "test_top5_error"}
-# In which of the recipe's further tests of the final network, and what it is called there.
+# The further test of the final network, in the recipe, that measures a metric, and the metric's name in it.
 FURTHER_TESTS = {
     "ten_crop_error": ("ten_crop", "test_error"),
     "ten_crop_top5_error": ("ten_crop", "test_top5_error"),
@@ -134,29 +132,9 @@ def final_values(records: list[dict], metric: str = "test_error") -> list[float]
     return [at_the_end(record, metric) for record in completed(records)]
 
 
-def at_the_best(record: dict, metric: str) -> float:
-    """Return the value of a metric at a completed run's best evaluation, which is a selection on the test set."""
-    return measured(record["best"], metric)
-
-
 def best_values(records: list[dict], metric: str = "test_error") -> list[float]:
-    """Return the values at the best evaluations of all completed runs."""
-    return [at_the_best(record, metric) for record in completed(records)]
-
-
-def aggregated(rows: Sequence[list[dict]], metric: str, value: Callable[[dict, str], float]) -> pandas.DataFrame:
-    """Return mean, std, and the ends ``low`` and ``high`` of the mean's 95 % t-interval, a line per row.
-
-    They are over the completed runs of a row's records, of which ``value`` returns the metric; NaN of too few runs.
-    """
-    import pandas
-
-    def end(name: str) -> Callable[[pandas.Series], float]:
-        return lambda own: getattr(intervals.percent(intervals.mean_interval([*own])), name, math.nan)
-
-    lines = [(place, value(record, metric)) for place, records in enumerate(rows) for record in completed(records)]
-    grouped = pandas.DataFrame(lines, columns=["row", metric]).astype({metric: float}).groupby("row")[metric]
-    return grouped.agg(mean="mean", std="std", low=end("low"), high=end("high")).reindex(range(len(rows)))
+    """Return the values at the best evaluations of all completed runs, which is a selection on the test set."""
+    return [measured(record["best"], metric) for record in completed(records)]
 
 
 def mean_loss_curve(records: list[dict]) -> pandas.DataFrame | None:

@@ -7,22 +7,21 @@ accuracies are in percent. The same records give the same bytes.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
+
+import torch
 
 from reproductions import reported
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.records import records_digest
 from reproductions.harness.reporting import footnotes, intervals
-from reproductions.harness.reporting.compare import from_reported, further, no_verdict, verdict
+from reproductions.harness.reporting.compare import from_reported, no_verdict, verdict
 from reproductions.harness.reporting.frame import (
     ACCURACIES,
     HIGHER_IS_BETTER,
     METRICS,
-    aggregated,
-    at_the_best,
-    at_the_end,
     best_values,
     completed,
     csv_text,
@@ -156,7 +155,7 @@ class Page:
             "n": [len(completed(r.records)) for r in self.results],
             "seeds": [r.seeds for r in self.results],
             "diverged": [len(r.records) - len(completed(r.records)) for r in self.results],
-            **_aggregates([r.records for r in self.results], metric),
+            **_summary(metric, [final_values(r.records, metric) for r in self.results]),
         }
         cells = [sample(r.records, r.seeds, metric) for r in self.results]
         note = (
@@ -168,12 +167,12 @@ class Page:
 
     def validation(self) -> Column:
         """Create the column of errors on held-out training images; hidden if it is empty or the table's own metric."""
-        measured = [[record for record in r.records if "validation_error" in record["final"]] for r in self.results]
-        cells = [mean_std(final_values(records, "validation_error")) or NONE for records in measured]
-        numbers = _aggregates(measured, "validation_error")
+        metric = "validation_error"
+        measured = [[record for record in r.records if metric in record["final"]] for r in self.results]
+        samples = [final_values(records, metric) for records in measured]
         note = "Validation error: on the training images that were held out."
-        shown = self.metric != "validation_error" and any(map(completed, measured))
-        return Column("validation error", cells, numbers, note, shown)
+        shown = self.metric != metric and any(samples)
+        return Column("validation error", [*map(mean_std, samples)], _summary(metric, samples), note, shown)
 
     def top5(self) -> list[Column]:
         """Create the columns of top-5 errors; none if a row's data set has no top-5 error."""
@@ -188,7 +187,7 @@ class Page:
         records = [r.published or [] for r in self.results]
         cells = [sample(own, result.seeds, metric) for own, result in zip(records, self.results)]
         numbers = {f"published_{metric}_n": [len(completed(own)) for own in records]}
-        numbers |= _aggregates(records, metric, "published_")
+        numbers |= _summary(f"published_{metric}", [final_values(own, metric) for own in records])
         real = any(not r.row.data.startswith("synthetic") for r in self.results)
         shown = not footnotes.is_published(self.results) and real
         return Column(f"{METRICS[metric]}, published here", cells, numbers, shown=shown)
@@ -207,19 +206,19 @@ class Page:
     def best_over_curve(self) -> Column:
         """Create the column of each seed's best value at any evaluation, which is a selection on the test set."""
         samples = [best_values(r.records, self.metric) for r in self.results]
-        over_seeds = aggregated([r.records for r in self.results], self.metric, at_the_best)
-        numbers = {f"best_over_curve_{name}": [*over_seeds[name]] for name in ("mean", "std")}
+        numbers = {"best_over_curve_mean": [*map(intervals.mean, samples)]}
+        numbers |= {"best_over_curve_std": [*map(intervals.std, samples)]}
         best = "highest" if self.metric in HIGHER_IS_BETTER else "lowest"
         what = f"the {best} {METRICS[self.metric]} at any evaluation"
         note = f"Best over the curve: of each seed {what}, so selected on the test set."
         heading = "best over the curve (selected on the test set)"
-        return Column(heading, [mean_std(s) for s in samples], numbers, note)
+        return Column(heading, [*map(mean_std, samples)], numbers, note)
 
     def difference(self) -> Column:
         """Create the column of reproduced minus reported, in percentage points; shown in the paper profile only."""
         pairs = zip(self._samples, self._targets)
         values = [intervals.mean(s) - float(t.value) if s and t else None for s, t in pairs]
-        shown = self._has_targets and self._comparable
+        shown = self._has_targets and self.variant.profile == "paper"
         sources = list(dict.fromkeys(t.source.name for t in self._targets if t))
         several = len({n.source for r in self.results for n in self._in_paper(r)}) > len(sources)
         note = f"Difference and interval are compared with the numbers of {', '.join(sources)}." if several else ""
@@ -229,10 +228,10 @@ class Page:
     def verdict(self) -> list[Column]:
         """Create the columns of the comparison with reported numbers, by prediction intervals or Welch's test."""
         verdicts = [verdict(s, t, self.variant) for s, t in zip(self._samples, self._targets)]
-        missing = [no_verdict(sample, self.variant) for sample in self._samples]
-        cells = [str(v) if v else m if t else NONE for v, m, t in zip(verdicts, missing, self._targets)]
+        missing = [no_verdict(s, self.variant) if t else NONE for s, t in zip(self._samples, self._targets)]
+        cells = [str(found) if found else none for found, none in zip(verdicts, missing)]
         expected, tests = [v and v.interval for v in verdicts], [v and v.test for v in verdicts]
-        bounds = [f"{interval(v.interval)}{further(v)}" if v and v.interval else NONE for v in verdicts]
+        bounds = [v.interval_text if v else NONE for v in verdicts]
         equal = [test and intervals.equivalence_p(test) for test in tests]
         shown = self._has_targets and any(verdicts)
         note = (
@@ -240,17 +239,18 @@ class Page:
             f"these, which needs {intervals.FEWEST} runs. In brackets the half-width of the interval: a number that "
             "lies nearer than that to the mean is not contradicted, which does not say that the two are equal."
         )
-        if any(test for test in tests):
+        if any(tests):
             note += (
                 " A reported mean ± std of n runs is contradicted by Welch's two-sided t-test, and equivalent if two "
                 f"one-sided tests at the 5 % level show that the means differ by less than {intervals.MARGIN:g} points."
             )
-        if any(target and target.kind == "whole" for target in self._targets):
+        kinds = {target.kind for target in self._targets if target}
+        if "whole" in kinds:
             note += (
                 " A number in whole percent stands for anything from half a point less to half a point more if it was "
                 "rounded, to one point more if it was cut off: not contradicted, if any of that is not."
             )
-        if any(target and target.kind == "cut_off" for target in self._targets):
+        if "cut_off" in kinds:
             note += " A number in whole percent that was cut off stands for anything up to one point more."
         numbers = {
             "prediction_low": [e and e.low for e in expected],
@@ -410,11 +410,6 @@ class Page:
         return any(self._targets)
 
     @property
-    def _comparable(self) -> bool:
-        """True for the paper's protocol."""
-        return self.variant.profile == "paper"
-
-    @property
     def _whose(self) -> str:
         return "reproduced" if footnotes.is_published(self.results) else "yours"
 
@@ -440,33 +435,34 @@ def _distinct(values) -> str:
     return " or ".join(f"{value:,}" for value in sorted(set(values)))
 
 
+def _options(result: RowResult) -> dict:
+    """Return the options that the row's model is created with."""
+    return {"num_classes": NUM_CLASSES[result.row.data], **result.row.model_options}
+
+
 def _parameters(result: RowResult) -> int:
     """Return the number of trainable parameters of the row's model."""
     if result.records:
         return result.records[0]["parameters"]
-    return _count_parameters(result.row.model, _options(result))
-
-
-def _options(result: RowResult) -> tuple:
-    """Return the options that the row's model is created with."""
-    return tuple({"num_classes": NUM_CLASSES[result.row.data], **result.row.model_options}.items())
-
-
-@cache
-def _count_parameters(model: str, options: tuple) -> int:
-    return count_parameters(create_model(model, **dict(options)))
+    with torch.device("meta"):  # shapes only
+        return count_parameters(create_model(result.row.model, **_options(result)))
 
 
 def _multiply_adds(result: RowResult) -> int:
     """Count multiply-adds for an image of the data; where sizes differ, for the size that the net was designed for."""
     size = IMAGE_SHAPES[result.row.data][0] if result.row.data in IMAGE_SHAPES else None
-    return multiply_adds(result.row.model, dict(_options(result)), size)
+    return multiply_adds(result.row.model, _options(result), size)
 
 
-def _aggregates(rows: Sequence[list[dict]], metric: str, prefix: str = "") -> dict[str, list]:
-    """Return mean, standard deviation and 95 % t-interval of each row's final values as columns."""
-    table = aggregated(rows, metric, at_the_end)
-    return {f"{prefix}{metric}_{name}": [*table[name]] for name in ("mean", "std", "low", "high")}
+def _summary(name: str, samples: list[list[float]]) -> dict[str, list]:
+    """Return mean, standard deviation and 95 % t-interval of each sample as columns."""
+    bounds = [intervals.percent(intervals.mean_interval(own)) for own in samples]
+    return {
+        f"{name}_mean": [*map(intervals.mean, samples)],
+        f"{name}_std": [*map(intervals.std, samples)],
+        f"{name}_low": [own and own.low for own in bounds],
+        f"{name}_high": [own and own.high for own in bounds],
+    }
 
 
 def _write(path: Path, text: str) -> Path:
