@@ -1,15 +1,18 @@
 """Records as finished runs leave them, without training: for tests of what is made from records."""
 
+import csv
 import math
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from reproductions.harness.experiment import Experiment, RowResult, Variant
-from reproductions.harness.records import ORIGIN, SCHEMA, best_point, read_record, write_record
+from reproductions.harness.records import ORIGIN, SCHEMA, Pool, best_point, read_pool, read_record, write_record
 from reproductions.harness.reporting import curves, figure
+from reproductions.harness.reporting.page import Page, make_page, write_page
 from resnet.data import WITH_TOP5
 from resnet.recipe import learning_rate_at
 from resnet.run import ROLES, Run
@@ -137,32 +140,65 @@ def store(root: Path, *records: dict) -> list[dict]:
     return [read_record(write_record(root, record)) for record in records]
 
 
+def make_pool(
+    experiment: Experiment,
+    variant: Variant,
+    errors: dict[str, list],
+    root: Path,
+    training: dict[str, float] | None = None,
+    teacher_error: float | None = None,
+    **changes,
+) -> Pool:
+    """A pool of runs that end at the test errors given by row and seed: None is one that diverged, "" a missing one.
+
+    ``training``: the training errors by row. ``teacher_error``: of the rows' teachers, which have no record without.
+    """
+    rows = experiment.rows_of(variant)
+    for row in rows:
+        for seed, error in enumerate(errors.get(row.key, [])):
+            if error != "":
+                run, trained = variant.apply(row.run(seed)), (training or {}).get(row.key, 5.0)
+                write_record(root, make_record(run, error or 9.0, trained, diverged=error is None, **changes))
+    teachers = {row.teacher.key: row.teacher for row in rows if row.teacher and teacher_error is not None}
+    for teacher in teachers.values():
+        write_record(root, make_record(variant.apply(teacher.run(0)), teacher_error))
+    return read_pool(root)
+
+
 def make_results(
     experiment: Experiment,
     variant: Variant,
-    errors: dict[str, list[float | None]],
+    errors: dict[str, list],
     root: Path,
-    published: dict[str, list[float]] | None = None,
+    published: dict[str, list] | None = None,
     seeds: int | None = None,
-    training: dict[str, float] | None = None,
-    **changes,
+    **more,
 ) -> list[RowResult]:
-    """Results whose rows end at the test errors given by row and seed; None is a run that diverged."""
-
-    def records(row, values, pool):
-        runs = [variant.apply(row.run(seed)) for seed in range(len(values))]
-        trained = (training or {}).get(row.key, 5.0)
-        made = zip(runs, values)
-        return store(pool, *(make_record(run, v or 9.0, trained, diverged=v is None, **changes) for run, v in made))
-
+    """Results of :func:`make_pool`, compared with ``published`` ones if given, as of ``seeds`` seeds."""
+    own = make_pool(experiment, variant, errors, root / "own", **more)
+    others = own if published is None else make_pool(experiment, variant, published, root / "published", **more)
+    most = max(map(len, [*errors.values(), *(published or {}).values()]), default=0)
     seeds = seeds or experiment.seeds[variant.profile]
-    return [
-        RowResult(
-            row,
-            records(row, errors.get(row.key, []), root / "own"),
-            None if published is None else records(row, published.get(row.key, []), root / "published"),
-            seeds,
-        )
-        for row in experiment.rows(variant.profile)
-        if not row.on_request or row.key in errors
-    ]
+    return [replace(result, seeds=seeds) for result in experiment.results(variant, most, own, others)]
+
+
+def page_of(experiment: Experiment, variant: Variant, errors: dict[str, list], root: Path, **more) -> Page:
+    """The page of :func:`make_results`, whose files lie in ``root``."""
+    return make_page(experiment, variant, make_results(experiment, variant, errors, root, **more), root)
+
+
+def report_on(experiment: Experiment, variant: Variant, errors: dict[str, list], root: Path, **more) -> list[Path]:
+    """The files of the report on :func:`make_results`, below ``root``."""
+    return write_page(page_of(experiment, variant, errors, root, **more))
+
+
+def cells_of(text: str) -> list[list[str]]:
+    """The cells of all lines of a Markdown text's tables, headings included."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("|-")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def numbers_of(path: Path, key: str = "row") -> dict[str, dict[str, str]]:
+    """The lines of a CSV file by a column."""
+    with path.open(newline="") as file:
+        return {line[key]: line for line in csv.DictReader(file)}

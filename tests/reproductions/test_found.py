@@ -4,7 +4,7 @@ import statistics
 
 import numpy as np
 import pytest
-from fakes import make_record, store
+from fakes import make_pool, make_results, page_of
 
 from reproductions import cifar_table, degradation, reported
 from reproductions.bag_of_tricks import refinements
@@ -12,25 +12,13 @@ from reproductions.experiments import PUBLISHED_TABLES
 from reproductions.harness import publish
 from reproductions.harness.experiment import Variant
 from reproductions.harness.provenance import ROOT
-from reproductions.harness.records import read_pool
 from reproductions.harness.reporting import intervals, notes
 from reproductions.harness.reporting.found import Found
 from reproductions.harness.reporting.intervals import Interval
 from reproductions.harness.reporting.notes import Note, NoteError
-from reproductions.harness.reporting.page import make_page
 
+TABLE, DEGRADATION, PAPER = cifar_table.EXPERIMENT, degradation.EXPERIMENT, Variant()
 ABOVE, AROUND, BELOW = Interval(0.1, 0.5), Interval(-0.2, 0.4), Interval(-0.5, -0.1)
-
-
-def page_of(experiment, errors, tmp_path, variant=None):
-    """The page of an experiment with made-up records of these errors, by row and in the order of the seeds."""
-    variant = variant or Variant()
-    rows = {row.key: row for row in experiment.rows(variant.profile)}
-    for key, values in errors.items():
-        records = (make_record(variant.apply(rows[key].run(seed)), error) for seed, error in enumerate(values))
-        store(tmp_path / "records", *records)
-    pool = read_pool(tmp_path / "records")
-    return make_page(experiment, variant, experiment.results(variant, 5, pool, pool), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +41,7 @@ def test_the_statement_on_a_claim(counts, effect, interval, power, said, stateme
 
 def test_claims_about_depth_and_their_power(tmp_path):
     errors = {"resnet20": [8.4, 8.5, 8.6], "resnet32": [7.4, 7.5, 7.6], "resnet44": [7.1]}
-    found = {one.key: one for one in cifar_table.EXPERIMENT.claims(page_of(cifar_table.EXPERIMENT, errors, tmp_path))}
+    found = {one.key: one for one in TABLE.claims(page_of(TABLE, PAPER, errors, tmp_path))}
     first, second = found["resnet20_resnet32"], found["resnet32_resnet44"]
     assert first.statement == "shown" and first.effect == pytest.approx(1.0) and first.reported == pytest.approx(1.24)
     assert first.power == pytest.approx(intervals.power(1.24, 0.1, 3, alpha=0.05 / 4))
@@ -66,7 +54,7 @@ def test_claims_about_depth_and_their_power(tmp_path):
 
 def test_the_power_for_unequal_spreads_is_of_the_runs_that_there_are(tmp_path):
     errors = {f"resnet{depth}": [8.4, 8.5, 8.6] for depth in (20, 32, 44, 56)}
-    (found,) = cifar_table.spread_found(page_of(cifar_table.EXPERIMENT, errors, tmp_path))
+    (found,) = cifar_table.spread_found(page_of(TABLE, PAPER, errors, tmp_path))
     assert found.counts == (3, 3, 3, 3) and found.statement == "not resolvable with 3 seeds"
     theirs = [float(n.std) for n in reported.load() if n.source.key == cifar_table.SPREAD and n.std is not None]
     assert found.power == intervals.spread_power(theirs, 3)
@@ -74,7 +62,7 @@ def test_the_power_for_unequal_spreads_is_of_the_runs_that_there_are(tmp_path):
 
 def test_a_step_on_imagenet_has_its_tables_interval(tmp_path):
     errors = {"efficient": [24, 24.2, 24.1], "cosine": [23, 23.1, 23.3]}
-    page = page_of(refinements.EXPERIMENTS["imagenet"], errors, tmp_path)
+    page = page_of(refinements.EXPERIMENTS["imagenet"], PAPER, errors, tmp_path)
     found = {one.key: one for one in page.experiment.claims(page)}
     steps = sum(result.row.after is not None for result in page.results)
     corrected = intervals.corrected(2 * steps)  # of both accuracies
@@ -96,7 +84,7 @@ def test_the_lowest_of_several_further_values_lies_where_it_is_predicted():
 def test_a_step_is_claimed_with_the_sign_that_is_reported(tmp_path):
     experiment = refinements.EXPERIMENTS["cifar10"]
     errors = {"efficient": [20, 20.2, 20.1], "cosine": [19, 19.1, 19.2], "smoothing": [21, 21.2, 21.1]}
-    found = {one.key: one for one in experiment.claims(page_of(experiment, errors, tmp_path, Variant("short")))}
+    found = {one.key: one for one in experiment.claims(page_of(experiment, Variant("short"), errors, tmp_path))}
     assert found["cosine_top1_accuracy"].effect == pytest.approx(1.0)
     assert found["smoothing_top1_accuracy"].effect == pytest.approx(-2.0)
     assert [found[key].reported for key in found] == [None] * len(found), "nothing is reported of short training"
@@ -104,10 +92,9 @@ def test_a_step_is_claimed_with_the_sign_that_is_reported(tmp_path):
 
 
 def test_the_page_of_claims_follows_the_records(tmp_path):
-    errors = {"plain20": [9.1, 9.2, 9.3], "resnet20": [8.4, 8.5, 8.6]}
-    page_of(degradation.EXPERIMENT, errors, tmp_path)
-    tables = [table for table in PUBLISHED_TABLES if table[0] in (degradation.EXPERIMENT, cifar_table.EXPERIMENT)]
-    publish.write_published(tables, tmp_path / "results", read_pool(tmp_path / "records"))
+    pool = make_pool(DEGRADATION, PAPER, {"plain20": [9.1, 9.2, 9.3], "resnet20": [8.4, 8.5, 8.6]}, tmp_path / "pool")
+    tables = [table for table in PUBLISHED_TABLES if table[0] in (DEGRADATION, TABLE)]
+    publish.write_published(tables, tmp_path / "results", pool)
     text = (tmp_path / "results" / "claims.md").read_text()
     assert "- Shown by the paper's protocol: ResNet-20 has a lower test error than plain-20.\n" in text
     assert "- Shown in the short profile: nothing yet.\n" in text
@@ -124,16 +111,15 @@ def test_the_page_of_claims_follows_the_records(tmp_path):
 # --------------------------------------------------------------------------------------------------------------- notes
 
 
-def results_of(tmp_path):
-    errors = {"plain20": [9.1, 9.2, 9.3], "resnet20": [8.4, 8.5]}
-    return page_of(degradation.EXPERIMENT, errors, tmp_path).results
+NOTED = {"plain20": [9.1, 9.2, 9.3], "resnet20": [8.4, 8.5]}
 
 
 def test_a_note_is_filled_with_the_records_numbers(tmp_path):
     text = "{label:plain20}: {n:plain20} runs, {mean:plain20} ± {std:plain20},\n {difference:plain20:resnet20};"
     text += " {values:resnet20}; {reported:resnet20}; {mean:plain20:training_error} "
-    filled = Note("degradation", "plain20", text).fill(results_of(tmp_path), "test_error")
-    training = statistics.mean(record["final"]["training_error"] for record in results_of(tmp_path)[0].records)
+    results = make_results(DEGRADATION, PAPER, NOTED, tmp_path)
+    filled = Note("degradation", "plain20", text).fill(results, "test_error")
+    training = statistics.mean(record["final"]["training_error"] for record in results[0].records)
     assert filled == f"plain-20: 3 runs, 9.20 ± 0.10, +0.75; 8.40, 8.50; 8.75; {training:.2f}"
 
 
@@ -146,22 +132,19 @@ def test_a_digit_or_brace_outside_a_placeholder_is_refused(text):
 @pytest.mark.parametrize("text", ["{mean:resnet9}", "{middle:plain20}", "{mean:resnet56}", "{mean:plain20:height}"])
 def test_a_placeholder_without_a_value_is_refused(text, tmp_path):
     with pytest.raises(NoteError, match="has no value"):
-        Note("degradation", "plain20", text).fill(results_of(tmp_path), "test_error")
+        Note("degradation", "plain20", text).fill(make_results(DEGRADATION, PAPER, NOTED, tmp_path), "test_error")
 
 
 def test_notes_stand_on_published_tables_alone_and_a_wrong_one_fails_the_check(tmp_path, monkeypatch):
-    results_of(tmp_path)
-    pool, table = read_pool(tmp_path / "records"), (degradation.EXPERIMENT, Variant())
+    pool, table = make_pool(DEGRADATION, PAPER, NOTED, tmp_path / "records"), (DEGRADATION, PAPER)
     note = Note("degradation", "plain20", "The mean is {mean:plain20}.")
     lacking = ("plain56", "{mean:plain56} is left out."), ("plain20", "{difference:plain20:plain56} is left out.")
     monkeypatch.setattr(notes, "load", lambda: (note, *(Note("degradation", *one) for one in lacking)))
     publish.write_published([table], tmp_path / "results", pool)
     text = (tmp_path / "results" / "tables" / "degradation.md").read_text()
     assert "## Notes\n\n- plain-20: The mean is 9.20.\n\n## Claims" in text and "left out" not in text
-    own = degradation.EXPERIMENT.results(Variant(), 5, pool, read_pool(tmp_path / "other"))
-    page = make_page(degradation.EXPERIMENT, Variant(), own, tmp_path / "own")
-    page.write([page.net()])
-    assert "## Notes" not in (tmp_path / "own" / "tables" / "degradation.md").read_text()
+    page = page_of(DEGRADATION, PAPER, NOTED, tmp_path / "own", published={})
+    assert "## Notes" not in page.write([page.net()])[0].read_text()
     monkeypatch.setattr(notes, "load", lambda: (Note("degradation", "plain20", "{mean:plain9}"),))
     *_, problem = publish.check([table], tmp_path, tmp_path / "README.md")
     assert problem.endswith("{mean:plain9} has no value: a wrong name, row or metric, or no number")
@@ -171,10 +154,8 @@ def test_a_file_of_notes_that_is_damaged_is_named(tmp_path):
     path = tmp_path / "notes.toml"
     for content in ("[[note]\n", '[[note]]\ntable = "x"\n', '[[note]]\ntable = "x"\nrow = "y"\ntext = "about 3"\n'):
         path.write_text(content)
-        notes.load.cache_clear()
-        with pytest.raises(NoteError):
+        with pytest.raises(NoteError):  # no error is kept by the cache
             notes.load(path)
-    notes.load.cache_clear()
 
 
 def test_the_notes_are_on_rows_of_published_tables():

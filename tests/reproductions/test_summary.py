@@ -1,34 +1,29 @@
 """The summary of the paper profile: one line for each net with records, compared with the papers."""
 
-from fakes import make_results
+from fakes import cells_of, page_of
 
 from reproductions import cifar_table, degradation
 from reproductions.harness.experiment import Variant
-from reproductions.harness.reporting.page import make_page
 from reproductions.harness.reporting.summary import write_summary
 
 PAPER, SHORT, BF16 = Variant("paper"), Variant("short"), Variant(precision="bf16")
 TABLE, DEGRADATION = cifar_table.EXPERIMENT, degradation.EXPERIMENT
 
 
-def page(experiment, variant, errors, folder, **changes):
-    return make_page(experiment, variant, make_results(experiment, variant, errors, folder, **changes), folder)
-
-
 def lines_of(summary):
     """The cells of the table's lines by net."""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in summary.splitlines() if line[:1] == "|"]
-    assert lines[0] == ["net", "reported", "mean ± std (n)", "difference", "GPU-hours"]
-    return {net: cells for net, *cells in lines[2:]}
+    heading, *lines = cells_of(summary)
+    assert heading == ["net", "reported", "mean ± std (n)", "difference", "GPU-hours"]
+    return {net: cells for net, *cells in lines}
 
 
 def test_it_has_each_net_of_the_paper_profile_once(tmp_path):
     nets = {"resnet20": [8.71, 8.55], "resnet110": [6.5, 6.6, 6.7, 6.4, None]}
     pages = [
-        page(TABLE, PAPER, nets, tmp_path / "table"),
-        page(TABLE, SHORT, {"resnet56": [15.0, 16.0]}, tmp_path / "short"),
-        page(TABLE, BF16, {"resnet56": [7.0, 7.1]}, tmp_path / "bf16"),
-        page(DEGRADATION, PAPER, {"resnet20": [8.71, 8.55], "plain20": [9.0, 9.2]}, tmp_path / "degradation"),
+        page_of(TABLE, PAPER, nets, tmp_path / "table"),
+        page_of(TABLE, SHORT, {"resnet56": [15.0, 16.0]}, tmp_path / "short"),
+        page_of(TABLE, BF16, {"resnet56": [7.0, 7.1]}, tmp_path / "bf16"),
+        page_of(DEGRADATION, PAPER, {"resnet20": [8.71, 8.55], "plain20": [9.0, 9.2]}, tmp_path / "degradation"),
     ]
     summary = write_summary(pages)
     assert lines_of(summary) == {
@@ -44,10 +39,10 @@ def test_it_has_each_net_of_the_paper_profile_once(tmp_path):
 
 def test_hours_of_a_processor_are_named(tmp_path):
     hardware = {"type": "cpu", "device": "a processor"}
-    pages = [page(TABLE, PAPER, {"resnet20": [8.5]}, tmp_path, hardware=hardware)]
+    pages = [page_of(TABLE, PAPER, {"resnet20": [8.5]}, tmp_path, hardware=hardware)]
     assert lines_of(write_summary(pages))["ResNet-20"][-1] == "1.00 (CPU)"
 
 
 def test_without_records_it_says_so(tmp_path):
-    pages = [page(TABLE, SHORT, {"resnet20": [15.0]}, tmp_path)]
+    pages = [page_of(TABLE, SHORT, {"resnet20": [15.0]}, tmp_path)]
     assert write_summary(pages).endswith("No records yet.\n") and write_summary([]).endswith("No records yet.\n")

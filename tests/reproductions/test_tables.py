@@ -1,12 +1,11 @@
 """Tables made from records: their numbers, what they say of missing and lost runs, and where they came from."""
 
-import csv
 import re
 import statistics
 from dataclasses import replace
 
 import pytest
-from fakes import make_record, make_results, move, store
+from fakes import cells_of, make_pool, make_record, make_results, move, numbers_of, page_of, report_on, store
 from scipy import stats
 
 from reproductions import cifar_table, degradation, precision, reported
@@ -17,7 +16,7 @@ from reproductions.harness.records import ORIGIN, read_pool, records_digest
 from reproductions.harness.reporting import compare, footnotes, intervals, text
 from reproductions.harness.reporting.index import write_index
 from reproductions.harness.reporting.intervals import Interval
-from reproductions.harness.reporting.page import make_page, of_fullest_row, write_report
+from reproductions.harness.reporting.page import of_fullest_row, write_report
 from reproductions.harness.reporting.text import markdown_table
 from reproductions.plan import plan
 from resnet.models import count_parameters, create_model
@@ -39,36 +38,30 @@ def report_pools(pool, published, out):
     return write_report(TABLE, PAPER, TABLE.results(PAPER, 5, pool, published), out)
 
 
-def rows_of(path) -> list[dict[str, str]]:
-    """The first table of a Markdown file as dictionaries by heading."""
-    lines = [line for line in path.read_text().split("\n\n")[2].splitlines() if line.startswith("|")]
-    heading, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+def text_on(errors, root, variant=PAPER, **more) -> str:
+    """The Markdown of a table of residual nets that end at these errors."""
+    return report_on(TABLE, variant, errors, root, **more)[0].read_text()
+
+
+def rows_of(text) -> list[dict[str, str]]:
+    """The lines of a Markdown text's first table as dictionaries by heading."""
+    heading, *rows = cells_of(text.split("\n\n")[2])
     return [dict(zip(heading, row, strict=True)) for row in rows]
-
-
-def numbers(path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture
 def published(tmp_path):
-    """Files of the published table."""
-    return write_report(TABLE, PAPER, make_results(TABLE, PAPER, ERRORS, tmp_path / "pool"), tmp_path / "results")
+    """The published table's text and numbers."""
+    markdown, table, *_ = report_on(TABLE, PAPER, ERRORS, tmp_path)
+    return markdown.read_text(), numbers_of(table)
 
 
 def test_heading_names_title_source_and_profile(published, tmp_path):
-    assert (
-        published[0]
-        .read_text()
-        .startswith(
-            "# CIFAR-10 test error of residual nets\n\nHe et al. 2015, Table 6 · the paper's protocol\n\n| net "
-        )
-    )
-    smoke = write_report(TABLE, SMOKE, make_results(TABLE, SMOKE, {}, tmp_path, published={}), tmp_path / "runs")
-    assert smoke[0].name == "cifar_table_smoke.md"
-    heading = smoke[0].read_text().splitlines()[2]
-    assert heading == "He et al. 2015, Table 6 · smoke profile: synthetic data, not comparable with the paper"
+    title = "# CIFAR-10 test error of residual nets\n\nHe et al. 2015, Table 6 · "
+    assert published[0].startswith(f"{title}the paper's protocol\n\n| net ")
+    smoke, *_ = report_on(TABLE, SMOKE, {}, tmp_path / "smoke", published={})
+    assert smoke.name == "cifar_table_smoke.md"
+    assert smoke.read_text().startswith(f"{title}smoke profile: synthetic data, not comparable with the paper\n")
 
 
 def test_every_cell_of_a_complete_row(published):
@@ -89,84 +82,73 @@ def test_every_cell_of_a_complete_row(published):
 
 
 def test_missing_and_diverged_runs_are_said(published):
-    rows = {row["net"]: row for row in rows_of(published[0])}
+    text, _ = published
+    rows = {row["net"]: row for row in rows_of(text)}
     assert rows["ResNet-32"]["test error, reproduced"] == "7.58 ± 0.15 (n = 3 of 5)"
     assert rows["ResNet-44"]["test error, reproduced"] == "7.26 ± 0.19 (n = 4 of 5, 1 diverged)"
-    assert rows["ResNet-56"]["test error, reproduced"] == "7.02 (n = 1 of 5)"
-    assert rows["ResNet-56"]["95 % t-interval"] == "–"
-    assert rows["ResNet-56"]["reported number"] == "none: n < 3"
-    assert rows["ResNet-56"]["difference from reported"] == "+0.05"
-    assert rows["ResNet-56"]["best of n"] == rows["ResNet-56"]["expected best of 5"] == "–"
-    assert "ResNet-110" not in rows and "\nNot yet run: ResNet-110.\n" in published[0].read_text()
-    assert "in no mean: ResNet-44 seed 1 (found at iteration 3,000)." in published[0].read_text()
+    single = rows["ResNet-56"]
+    assert single["test error, reproduced"] == "7.02 (n = 1 of 5)" and single["reported number"] == "none: n < 3"
+    assert single["95 % t-interval"] == single["best of n"] == single["expected best of 5"] == "–"
+    assert single["difference from reported"] == "+0.05"
+    assert "ResNet-110" not in rows and "\nNot yet run: ResNet-110.\n" in text
+    assert "in no mean: ResNet-44 seed 1 (found at iteration 3,000)." in text
 
 
 def test_only_diverged_runs(tmp_path):
-    results = make_results(TABLE, PAPER, {"resnet20": [None, None]}, tmp_path)
-    written = write_report(TABLE, PAPER, results, tmp_path / "results")
-    assert rows_of(written[0])[0]["test error, reproduced"] == "– (n = 0 of 5, 2 diverged)"
+    (row,) = rows_of(text_on({"resnet20": [None, None]}, tmp_path))
+    assert row["test error, reproduced"] == "– (n = 0 of 5, 2 diverged)"
 
 
 def test_no_records_at_all(tmp_path):
-    written = write_report(TABLE, PAPER, make_results(TABLE, PAPER, {}, tmp_path), tmp_path / "results")
+    written = report_on(TABLE, PAPER, {}, tmp_path)
     assert [path.name for path in written] == ["cifar_table.md", "cifar_table.csv", "cifar_table_claims.csv"]
-    assert {row["test error, reproduced"] for row in rows_of(written[0])} == {"no records"}
-    assert "- From 0 records" in written[0].read_text()
-
-
-def test_parameters_are_the_models_where_there_are_no_records(tmp_path):
-    assert count_parameters(create_model("cifar_resnet110")) == 1_727_962
-    written = write_report(TABLE, PAPER, make_results(TABLE, PAPER, {}, tmp_path), tmp_path / "results")
-    assert rows_of(written[0])[4]["parameters"] == "1,727,962"
+    rows = rows_of(text := written[0].read_text())
+    assert {row["test error, reproduced"] for row in rows} == {"no records"} and "- From 0 records" in text
+    assert rows[4]["parameters"] == "1,727,962"  # the model's
 
 
 def test_csv_holds_the_same_numbers_and_their_origin(published):
-    first, *_, last = numbers(published[1])
-    expected = {"row": "resnet20", "n": "5", "seeds": "5", "diverged": "0", "reported": "8.75", "profile": "paper"}
+    text, numbers = published
+    first, last = numbers["resnet20"], numbers["resnet110"]
+    expected = {"n": "5", "seeds": "5", "diverged": "0", "reported": "8.75", "profile": "paper"}
     expected |= {"test_error_mean": "8.72", "test_error_std": "0.154596", "difference": "-0.03"}
     expected |= {"prediction_runs": "1", "reported_number": "not contradicted"}
+    expected |= {"records": "14", "command": "make report"}
     assert {name: first[name] for name in expected} == expected
-    assert (last["row"], last["n"], last["test_error_mean"], last["reported_kind"]) == ("resnet110", "0", "", "mean")
-    assert first["records"] == "14"
-    assert first["command"] == "make report"
-    assert first["records_sha256"] in published[0].read_text()
+    assert (last["n"], last["test_error_mean"], last["reported_kind"]) == ("0", "", "mean")
+    assert first["records_sha256"] in text
 
 
 def test_a_users_table_has_reported_published_and_yours(tmp_path):
     results = make_results(TABLE, PAPER, {"resnet20": [8.9, 9.1]}, tmp_path, published=ERRORS, seeds=2)
-    path = write_report(TABLE, PAPER, results, tmp_path / "runs")[0]
-    row = rows_of(path)[0]
+    text = write_report(TABLE, PAPER, results, tmp_path / "runs")[0].read_text()
+    row = rows_of(text)[0]
     assert list(row)[2:5] == ["test error, reported", "test error, published here", "test error, yours"]
     assert row["test error, published here"] == "8.72 ± 0.15 (n = 5)"
     assert row["test error, yours"] == "8.90, 9.10 (n = 2)"
     assert row["difference from reported"] == "+0.25"
-    text = path.read_text()
     assert "made again by `make reproduce-cifar-table SEEDS=2`" in text
     assert f"- From 2 records, SHA-256 over their digests `{records_digest(results[0].records)}`" in text
     assert "- Published here: 14 records in `results/records`" in text
 
 
 def test_smoke_has_no_reported_columns(tmp_path):
-    results = make_results(TABLE, SMOKE, {"resnet8": [40.0, 42.0]}, tmp_path, published={})
-    path = write_report(TABLE, SMOKE, results, tmp_path / "runs")[0]
-    assert not re.search("reported|implementations|not contradicted|published", path.read_text())
-    assert rows_of(path)[0]["test error, yours"] == "40.00, 42.00 (n = 2)"
-    assert "synthetic images made by the code" in path.read_text()
+    text = text_on({"resnet8": [40.0, 42.0]}, tmp_path, SMOKE, published={})
+    assert not re.search("reported|implementations|not contradicted|published", text)
+    assert rows_of(text)[0]["test error, yours"] == "40.00, 42.00 (n = 2)"
+    assert "synthetic images made by the code" in text
 
 
 def test_short_is_not_comparable(tmp_path):
-    results = make_results(TABLE, SHORT, {"resnet20": [33.0, 34.8]}, tmp_path, published={})
-    path = write_report(TABLE, SHORT, results, tmp_path / "runs")[0]
-    row = rows_of(path)[0]
+    text = text_on({"resnet20": [33.0, 34.8]}, tmp_path, SHORT, published={})
+    row = rows_of(text)[0]
     assert row["test error, reported"] == "8.75 (single)"
     assert not {"reported number", "difference from reported", "95 % t-interval", "best of n"} & set(row)
-    assert "made again by `make reproduce-cifar-table PROFILE=short`" in path.read_text()
+    assert "made again by `make reproduce-cifar-table PROFILE=short`" in text
 
 
 def test_departures_are_in_name_heading_and_command(tmp_path):
-    variant = Variant("paper", 45_000, "fp32")
-    results = make_results(TABLE, variant, {"resnet20": [8.9, 9.1]}, tmp_path, published={})
-    path = write_report(TABLE, variant, results, tmp_path / "runs")[0]
+    path, *_ = report_on(TABLE, Variant("paper", 45_000, "fp32"), {"resnet20": [8.9, 9.1]}, tmp_path, published={})
     assert path.name == "cifar_table_45000-images_fp32.md"
     assert "· the paper's protocol; 45,000 training images; fp32 throughout\n" in path.read_text()
     assert "`make reproduce-cifar-table TRAIN_IMAGES=45000 PRECISION=fp32`" in path.read_text()
@@ -184,8 +166,7 @@ def test_a_single_number_is_compared_with_one_more_run():
 
 def test_an_interval_ends_at_0(tmp_path):
     assert compare.verdict([0.1, 1.0, 2.0], reported.target("resnet20"), PAPER).interval.low == 0
-    results = make_results(TABLE, PAPER, {"resnet20": [0.1, 1.0, 2.0]}, tmp_path)
-    assert rows_of(write_report(TABLE, PAPER, results, tmp_path / "out")[0])[0]["95 % t-interval"] == "[0.00, 3.39]"
+    assert rows_of(text_on({"resnet20": [0.1, 1.0, 2.0]}, tmp_path))[0]["95 % t-interval"] == "[0.00, 3.39]"
 
 
 @pytest.mark.parametrize(
@@ -203,15 +184,14 @@ def test_a_mean_with_its_std_is_compared_by_welchs_test(sample, said):
     assert (found.test.t, found.test.p) == pytest.approx((theirs.statistic, theirs.pvalue))
 
 
-def test_the_table_says_whether_a_mean_is_equivalent(tmp_path):
-    for errors, said in (
-        ([6.7, 6.9, 6.8, 6.9, 6.7], "not shown, p = 0.118"),
-        ([6.6, 6.7, 6.5, 6.7, 6.6], "shown, p = "),
-    ):
-        results = make_results(TABLE, PAPER, {"resnet110": errors}, tmp_path / said)
-        (row,) = rows_of(write_report(TABLE, PAPER, results, tmp_path / said / "out")[0])
-        assert f"equivalent within 0.3: {said}" in row["Welch's test against reported mean ± std"]
-        assert "95 % prediction interval (of 1 more run)" not in row
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [([6.7, 6.9, 6.8, 6.9, 6.7], "not shown, p = 0.118"), ([6.6, 6.7, 6.5, 6.7, 6.6], "shown, p = ")],
+)
+def test_the_table_says_whether_a_mean_is_equivalent(tmp_path, errors, said):
+    (row,) = rows_of(text_on({"resnet110": errors}, tmp_path))
+    assert f"equivalent within 0.3: {said}" in row["Welch's test against reported mean ± std"]
+    assert "95 % prediction interval (of 1 more run)" not in row
 
 
 def test_the_side_on_which_a_reported_number_lies():
@@ -228,9 +208,8 @@ def test_ends_belong_to_the_interval():
 
 def test_where_there_is_no_verdict():
     single = reported.target("resnet20")
-    assert compare.verdict([8.7, 8.8], single, PAPER) is None
-    assert compare.verdict([8.76] * 3, single, PAPER) is None  # equal by chance: nothing to judge by
-    assert compare.verdict([], single, PAPER) is None
+    for sample in ([], [8.7, 8.8], [8.76] * 3):  # the last are equal by chance: nothing to judge by
+        assert compare.verdict(sample, single, PAPER) is None
     assert compare.verdict([], reported.target("resnet110"), PAPER) is None
     assert compare.verdict([8.7, 8.8, 8.9], None, PAPER) is None
     assert compare.verdict([8.7, 8.8, 8.9], single, SHORT) is None
@@ -241,14 +220,13 @@ def test_where_there_is_no_verdict():
 
 def test_data_that_are_not_official_are_said(tmp_path):
     copy = {"data": {"official": False, "sha256": "ab" * 32}}
-    results = make_results(TABLE, PAPER, {"resnet20": [8.9, 9.1]}, tmp_path, **copy)
-    text = write_report(TABLE, PAPER, results, tmp_path / "results")[0].read_text()
+    text = text_on({"resnet20": [8.9, 9.1]}, tmp_path, **copy)
     assert "2 runs on a copy of cifar10 that is **not the official files**" in text
     assert f"SHA-256 of the arrays `{'ab' * 32}`" in text
 
 
 def test_official_data_are_said_too(published):
-    assert f"14 runs on the official files of cifar10, SHA-256 of the arrays `{'2' * 64}`" in published[0].read_text()
+    assert f"14 runs on the official files of cifar10, SHA-256 of the arrays `{'2' * 64}`" in published[0]
 
 
 def test_hardware_is_grouped_and_hours_added_up(tmp_path):
@@ -312,11 +290,9 @@ def test_modified_and_unknown_code_is_said(tmp_path):
 
 def test_code_copied_without_git_is_what_its_digest_proved_where_it_is_published(tmp_path):
     copied = {"code": {"modified": None}}
-    results = make_results(TABLE, PAPER, {"resnet20": [8.7, 8.8]}, tmp_path / "a", **copied)
-    text = write_report(TABLE, PAPER, results, tmp_path / "results")[0].read_text()
+    text = text_on({"resnet20": [8.7, 8.8]}, tmp_path / "a", **copied)
     assert "- Code: commit c0ffee0000 (2 runs, package resnet proved to be the commit's by its digest).\n" in text
-    results = make_results(TABLE, PAPER, {"resnet20": [8.7, 8.8]}, tmp_path / "b", published={}, **copied)
-    text = write_report(TABLE, PAPER, results, tmp_path / "runs")[0].read_text()
+    text = text_on({"resnet20": [8.7, 8.8]}, tmp_path / "b", published={}, **copied)
     assert "- Code: commit c0ffee0000 (2 runs, not known whether modified).\n" in text
 
 
@@ -347,7 +323,7 @@ def test_precisions_that_devices_chose_are_said(tmp_path):
 
 
 def test_sources_are_named(published):
-    text = published[0].read_text()
+    text, _ = published
     assert "- Reported: [He et al. 2015](https://arxiv.org/abs/1512.03385), *Deep Residual" in text
     name = "akamaster/pytorch_resnet_cifar10"
     assert f"(c) [{name}](https://github.com/{name}), 1 run, best epoch on the test set, 50,000 training" in text
@@ -367,10 +343,8 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
 
 
 def test_another_record_changes_the_digest(tmp_path):
-    fewer = make_results(TABLE, PAPER, {"resnet20": [8.7, 8.8]}, tmp_path / "a")
-    more = make_results(TABLE, PAPER, {"resnet20": [8.7, 8.8, 8.9]}, tmp_path / "b")
-    digests = {numbers(write_report(TABLE, PAPER, r, tmp_path / "out")[1])[0]["records_sha256"] for r in (fewer, more)}
-    assert len(digests) == 2
+    tables = [report_on(TABLE, PAPER, {"resnet20": [8.7, 8.8, 8.9][:n]}, tmp_path / str(n))[1] for n in (2, 3)]
+    assert len({numbers_of(table)["resnet20"]["records_sha256"] for table in tables}) == 2
 
 
 def test_a_damaged_record_is_not_counted(tmp_path):
@@ -380,7 +354,7 @@ def test_a_damaged_record_is_not_counted(tmp_path):
     pool = read_pool(tmp_path / "own")
     assert list(pool.damaged) == [path]
     written = report_pools(pool, pool, tmp_path / "results")
-    assert rows_of(written[0])[0]["test error, reproduced"].endswith("(n = 1 of 5)")
+    assert rows_of(written[0].read_text())[0]["test error, reproduced"].endswith("(n = 1 of 5)")
 
 
 def test_the_pool_itself_makes_the_published_table_and_another_one_a_users(tmp_path):
@@ -407,21 +381,19 @@ DEPTHS = {
 
 def claims_of(errors, variant, root, training=None) -> dict[str, dict[str, str]]:
     """The lines of the CSV of claims by key."""
-    results = make_results(DEGRADATION, variant, errors, root, training=training)
-    written = write_report(DEGRADATION, variant, results, root / "results")
+    written = report_on(DEGRADATION, variant, errors, root, training=training)
     assert [path.name for path in written][1:] == [f"degradation{variant.suffix}{end}.csv" for end in ("", "_claims")]
-    return {line["claim"]: line for line in numbers(written[2])}
+    return numbers_of(written[2], "claim")
 
 
 def test_degradation_has_training_and_test_error_and_claims_about_depth(tmp_path):
     lines = claims_of(DEPTHS, PAPER, tmp_path, training={"plain20": 5.5, "plain56": 10.5})
-    path = tmp_path / "results" / "tables" / "degradation.md"
-    first = rows_of(path)[0]
+    text = (tmp_path / "tables" / "degradation.md").read_text()
+    first = rows_of(text)[0]
     assert first["training error, reproduced"] == "5.50 ± 0.00 (n = 3 of 5)"
     assert first["test error, reproduced"] == "9.70 ± 0.10 (n = 3 of 5)"
     assert first["test error, reported"] == "≈ 9 (read off a figure)"
     assert first["test error, other implementations"] == "9.78 ± 0.13 (b); 9.74 (g)"
-    text = path.read_text()
     assert "mean over the augmented training batches since the evaluation before (1,000 iterations)" in text
     assert "\nNot yet run: plain-32, plain-44.\n" in text and "corrected for 10 claims" in text
     plain = lines["plain56_plain20_test_error"]
@@ -463,31 +435,27 @@ def test_claims_are_contradicted_not_resolvable_or_of_another_profile(tmp_path):
 
 def test_claims_say_beforehand_what_seeds_can_find(tmp_path):
     claims_of({"resnet20": [8.5, 8.7, 8.6]}, PAPER, tmp_path)
-    text = (tmp_path / "results" / "tables" / "degradation.md").read_text()
-    (line,) = [line for line in text.splitlines() if "ResNet-20 has a lower test error than plain-20" in line]
-    *_, said, expected, least, seeds = [cell.strip() for cell in line.strip("|").split("|")]
+    text = (tmp_path / "tables" / "degradation.md").read_text()
+    claims = {cells[0]: cells for cells in cells_of(text)}
+    *_, said, expected, least, seeds = claims["ResNet-20 has a lower test error than plain-20"]
     assert (said, expected, seeds) == ("too few runs (n = 0, 3)", "≈ +0.2", "–")
     assert float(least) == pytest.approx(intervals.smallest_effect(0.1, 5, alpha=0.005), abs=0.005)
     assert "deviation of the records of “ResNet-20”, which other rows need not share: 0.10" in text
-    (line,) = [line for line in text.splitlines() if "ResNet-56 has a lower test error than ResNet-20" in line]
-    seeds = int(line.strip("| ").rpartition("|")[2])
+    seeds = int(claims["ResNet-56 has a lower test error than ResNet-20"][-1])
     assert intervals.power(1.78, 0.1, seeds, alpha=0.005) >= 0.8
     assert "≈: of numbers read off a figure, each to about 0.5 points" in text
 
 
 def test_the_plan_says_what_seeds_find_and_what_they_cost(tmp_path):
-    make_results(TABLE, PAPER, {"resnet20": [8.5, 8.6, 8.7]}, tmp_path)
-    lines = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in plan(read_pool(tmp_path / "own")).splitlines()
-    ]
-    found = {line[0]: line[1:] for line in lines if len(line) == 7}
+    text = plan(make_pool(TABLE, PAPER, {"resnet20": [8.5, 8.6, 8.7]}, tmp_path / "own"))
+    found = {line[0]: line[1:] for line in cells_of(text)}
     five, ten, _, expected, seeds, hours = found["ResNet-56 has a lower test error than ResNet-44"]
     assert expected == "+0.20" and float(five) > float(ten) > 0
     assert float(five) == pytest.approx(intervals.smallest_effect(0.1, 5, alpha=0.05 / 4), abs=0.005)
     assert int(seeds) == intervals.seeds_for(0.2, 0.1, alpha=0.05 / 4)
     assert float(hours) > int(seeds) * 2 * 1.0  # of an hour a run of ResNet-20
     assert found["+ cosine decay, after efficient"][3] == "+0.47"
-    assert "standard deviation 0.10 (test error)" in plan(read_pool(tmp_path / "own"))
+    assert "standard deviation 0.10 (test error)" in text
     assert "| – " in plan(read_pool(tmp_path / "nothing"))
 
 
@@ -498,13 +466,12 @@ def test_smoke_degradation_claims_about_its_own_depths(tmp_path):
 
 def test_the_spread_and_the_steps_of_depth(tmp_path):
     errors = {"resnet20": [8.5, 8.6, 8.7], "resnet56": [6.0, 7.0, 8.0]}
-    results = make_results(TABLE, PAPER, errors, tmp_path)
-    text = write_report(TABLE, PAPER, results, tmp_path / "out")[0].read_text()
+    text = text_on(errors, tmp_path)
     p = stats.levene(errors["resnet20"], errors["resnet56"], center="median").pvalue
     assert f"ResNet-20 0.10 (n = 3), ResNet-56 1.00 (n = 3); not shown unequal, p = {p:.3f}." in text
     assert "Implementation (i) has the standard deviations 0.120, 0.318, 0.475, 0.523 for ResNet-20" in text
-    (step,) = [line for line in text.splitlines() if "ResNet-56 has a lower test error than ResNet-44" in line]
-    assert [cell.strip() for cell in step.split("|")[2:4]] == ["too few runs (n = 0, 3)", "+0.20"]
+    (step,) = [cells for cells in cells_of(text) if cells[0] == "ResNet-56 has a lower test error than ResNet-44"]
+    assert step[1:3] == ["too few runs (n = 0, 3)", "+0.20"]
 
 
 # ------------------------------------------------------------------------------------------------------------- cells
@@ -524,7 +491,7 @@ def test_count():
     assert text.count([{"status": "diverged"}] * 5, 5) == "n = 0 of 5, 5 diverged"
 
 
-def cells_of(line: str) -> list[str]:
+def escaped_cells(line: str) -> list[str]:
     """As readers of GitHub's Markdown see them: a backslash takes a bar's or another backslash's meaning."""
     cells = [""]
     for found in re.finditer(r"\\([\\|<])|(.)", line):
@@ -540,14 +507,14 @@ def cells_of(line: str) -> list[str]:
 )
 def test_any_text_stays_in_its_cell(text):
     heading, _, first, second = markdown_table({text: [text, "x"], "n": ["1", "2"]}).splitlines()
-    assert [cells_of(line) for line in (heading, first, second)] == [[text, "n"], [text, "1"], ["x", "2"]]
+    assert [escaped_cells(line) for line in (heading, first, second)] == [[text, "n"], [text, "1"], ["x", "2"]]
     assert not re.search(r"(?<!\\)<b>", heading)
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\u2028", "\x85", "\x1b[31m", "\0"])
 def test_a_line_of_a_table_is_a_line(ending):
     lines = markdown_table({"net": [f"a{ending}b", "c"]}).splitlines()
-    assert len(lines) == 4 and cells_of(lines[2])[0].startswith("a ") and all(line.isprintable() for line in lines)
+    assert len(lines) == 4 and escaped_cells(lines[2])[0].startswith("a ") and all(line.isprintable() for line in lines)
 
 
 def test_markdown_table_is_padded():
@@ -560,11 +527,11 @@ def test_markdown_table_is_padded():
 
 
 def precision_page(root, fast, full, used=("bf16", "fp32"), **changes):
-    results = make_results(precision.EXPERIMENT, Variant("paper"), {"fast": fast, "fp32": full}, root, **changes)
+    results = make_results(precision.EXPERIMENT, PAPER, {"fast": fast, "fp32": full}, root, **changes)
     for result, name in zip(results, used, strict=True):
         for record in result.records:
             record["precision"] = name
-    files = write_report(precision.EXPERIMENT, Variant("paper"), results, root)
+    files = write_report(precision.EXPERIMENT, PAPER, results, root)
     assert [path.name for path in files] == ["precision.md", "precision.csv"]
     return files[0].read_text()
 
@@ -594,35 +561,29 @@ def test_fused_kernels_are_compared_with_the_librarys_runs_or_the_published_ones
         results = make_results(precision.EXPERIMENT, PAPER, rows, root, {"fast": published})
         for record in results[1].records:
             record["versions"]["kernels"] = kernels
-        return write_report(precision.EXPERIMENT, PAPER, results, root)[0].read_text()
+        text = write_report(precision.EXPERIMENT, PAPER, results, root)[0].read_text()
+        return text.split("## Equivalence within 0.3 points")[2]
 
-    text = page(tmp_path / "published", [], "fused").split("## Equivalence within 0.3 points")[2]
+    text = page(tmp_path / "published", [], "fused")
     assert "| ResNet-20, fused kernels − ResNet-20, fast | 5, 5 " in text and "Shown: the 90 % interval" in text
-    assert (
-        "Not shown: the"
-        in page(tmp_path / "own", [x - 0.4 for x in published], "fused").split("## Equivalence within 0.3 points")[2]
-    )
-    text = page(tmp_path / "same", published, "library")
-    assert "Nothing is compared: both rows have runs in library kernels here." in text
+    assert "Not shown: the" in page(tmp_path / "own", [x - 0.4 for x in published], "fused")
+    said = "Nothing is compared: both rows have runs in library kernels here."
+    assert said in page(tmp_path / "same", published, "library")
 
 
 def test_the_headline_compares_the_row_with_most_runs(tmp_path):
     errors = {"resnet20": [8.5, 8.7, 8.6], "resnet32": [7.6, 7.5, 7.7], "resnet56": [7.0]}
-    headline = of_fullest_row(make_page(TABLE, PAPER, make_results(TABLE, PAPER, errors, tmp_path), tmp_path))
+    headline = of_fullest_row(page_of(TABLE, PAPER, errors, tmp_path))
     assert (headline.row, headline.reported) == ("ResNet-32", "7.51 (single)")
     assert headline.reproduced == "test error 7.60 ± 0.10 (n = 3 of 5)"
     assert headline.verdict == "not contradicted (± 0.50)"
-    alone = make_results(TABLE, PAPER, {"resnet20": [8.5]}, tmp_path / "alone")
-    assert of_fullest_row(make_page(TABLE, PAPER, alone, tmp_path)).verdict == "none: n < 3"
+    alone = page_of(TABLE, PAPER, {"resnet20": [8.5]}, tmp_path / "alone")
+    assert of_fullest_row(alone).verdict == "none: n < 3"
 
 
 def test_the_index_has_a_line_an_experiment_with_the_paper_profile_before_others(tmp_path):
-    pages = [
-        make_page(
-            TABLE, variant, make_results(TABLE, variant, {"resnet20": [9.0]}, tmp_path / variant.suffix), tmp_path
-        )
-        for variant in (SHORT, PAPER, replace(PAPER, precision="fp32"))
-    ]
+    variants = (SHORT, PAPER, replace(PAPER, precision="fp32"))
+    pages = [page_of(TABLE, variant, {"resnet20": [9.0]}, tmp_path / variant.suffix) for variant in variants]
     (line,) = [line for line in write_index(pages).splitlines() if "](tables/cifar_table" in line]
     assert line.startswith(f"| [{TABLE.title}](tables/cifar_table.md) ")
     assert line.endswith("| [paper, fp32](tables/cifar_table_fp32.md), [short](tables/cifar_table_short.md) |")
@@ -630,15 +591,13 @@ def test_the_index_has_a_line_an_experiment_with_the_paper_profile_before_others
 
 def test_the_headline_compares_with_no_number_of_other_data(tmp_path):
     table = bag_of_tricks_efficient.EXPERIMENTS["cifar10"]
-    results = make_results(table, PAPER, {table.rows("paper")[-1].key: [6.2, 6.3, 6.1]}, tmp_path)
-    headline = of_fullest_row(make_page(table, PAPER, results, tmp_path))
+    headline = of_fullest_row(page_of(table, PAPER, {table.rows("paper")[-1].key: [6.2, 6.3, 6.1]}, tmp_path))
     assert headline.reported.endswith(", on ImageNet") and headline.verdict == "not comparable"
     assert headline.reproduced == "top-1 accuracy 93.80 ± 0.10 (n = 3 of 5)"
 
 
 def test_nets_are_counted_with_the_classes_of_their_data(tmp_path):
-    table = cifar_imagenet_stem.EXPERIMENT
-    page = make_page(table, PAPER, make_results(table, PAPER, {}, tmp_path), tmp_path)
+    page = page_of(cifar_imagenet_stem.EXPERIMENT, PAPER, {}, tmp_path)
     ten = [create_model(r.row.model, num_classes=10, **r.row.model_options) for r in page.results]
     assert page.parameters().numbers["parameters"] == [count_parameters(model) for model in ten]
     assert page.multiply_adds().numbers["multiply_adds"] == [37_278_720, 75_027_456, 559_617_024]
