@@ -16,14 +16,13 @@ from reproductions import __main__, cifar_table, degradation, export, mnist_resi
 from reproductions.bag_of_tricks import tweaks as bag_of_tricks_tweaks
 from reproductions.experiments import EXPERIMENTS
 from reproductions.finetune import experiment as finetune
-from reproductions.harness import provenance
 from reproductions.harness.console import make_console
 from reproductions.harness.experiment import Variant
 from reproductions.harness.record_files import weights_path
 from reproductions.harness.records import read_pool
 from reproductions.protocol_details import experiment as protocol_details
 from resnet.checkpoint import digest_of_weights
-from resnet.models import create_model
+from resnet.models import count_parameters, create_model
 from resnet.released import load_model, read_card
 from resnet.weights import WeightsError
 
@@ -212,14 +211,19 @@ def test_two_rows_of_one_net_are_exported_side_by_side(tmp_path):
     assert __main__.main([*some, "resnet9"]) == 2
 
 
-def test_nets_of_other_images_and_classes_say_so(tmp_path):
-    for experiment, key in ((finetune.EXPERIMENT, "scratch"), (mnist_residual.EXPERIMENT, "mnist_residual")):
-        (row,) = experiment.chosen_rows(Variant("smoke"), [key])
-        record = make_record(row.run(0), 9.0) | {"record_sha256": "0" * 64}
-        card = export.make_card(experiment, row, Variant("smoke"), record, [record])
-        said = {"scratch": ('{"num_classes":5}', "RGB images (N, 3, 32, 32)"),
-                "mnist_residual": ("{}", "grey images (N, 1, 28, 28)")}  # fmt: skip
-        assert (card["options"], card["input"].split(" from")[0]) == said[key]
+@pytest.mark.parametrize(
+    ("experiment", "key", "options", "images"),
+    [
+        (finetune.EXPERIMENT, "scratch", '{"num_classes":5}', "RGB images (N, 3, 32, 32)"),
+        (mnist_residual.EXPERIMENT, "mnist_residual", "{}", "grey images (N, 1, 28, 28)"),
+    ],
+    ids=["finetune", "mnist_residual"],
+)
+def test_nets_of_other_images_and_classes_say_so(experiment, key, options, images):
+    (row,) = experiment.chosen_rows(Variant("smoke"), [key])
+    record = make_record(row.run(0), 9.0) | {"record_sha256": "0" * 64}
+    card = export.make_card(experiment, row, Variant("smoke"), record, [record])
+    assert (card["options"], card["input"].split(" from")[0]) == (options, images)
 
 
 def test_a_row_that_two_experiments_have_is_exported_again_and_another_ones_file_is_not_replaced(out, tmp_path):
@@ -277,16 +281,9 @@ def test_what_was_released_are_the_networks_of_published_records():
 
 
 def test_the_papers_nets_are_within_the_limit():
-    parameters = sum(parameter.numel() for row in cifar_table.EXPERIMENT.chosen_rows(Variant(), None) for parameter in
-                     create_model(row.model).parameters())  # fmt: skip
+    rows = cifar_table.EXPERIMENT.chosen_rows(Variant(), None)
+    parameters = sum(count_parameters(create_model(row.model)) for row in rows)
     assert 4 * parameters < 0.85 * export.LIMIT
-
-
-def test_the_command(out, tmp_path, capsys):
-    assert __main__.main(["export", "--out", str(out), "--profile", "smoke"]) == 0
-    assert (out / "export" / "cifar_resnet8_smoke.safetensors").exists()
-    assert __main__.main(["export", "--out", str(out), "--to", str(tmp_path / "x"), "--profile", "paper"]) == 1
-    assert provenance.ROOT == REPOSITORY
 
 
 # --------------------------------------------------------------------------------------------------------------- hub
@@ -305,9 +302,9 @@ def load(folder, name, **arguments):
 
 def test_hub_lists_the_papers_nets():
     depths = {"resnet": (20, 32, 44, 56, 110), "plain": (20, 32, 44, 56), "bottleneck": (29, 56, 164)}
-    nets = [f"cifar_{kind}{depth}" for kind in depths for depth in depths[kind]]
+    nets = {f"cifar_{kind}{depth}" for kind in depths for depth in depths[kind]}
     entries = {name for name, value in vars(hubconf).items() if callable(value) and not name.startswith("_")}
-    assert entries == set(nets)
+    assert entries == nets
 
 
 def test_hub_gives_the_net_of_the_repository():

@@ -7,12 +7,13 @@ import matplotlib
 import numpy as np
 import pandas
 import pytest
-from fakes import make_record, make_results, with_validation, written_in
+from fakes import make_pool, make_record, make_results, page_of, with_validation, written_in
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from reproductions import cifar_table, degradation, headline, mnist_residual
+from reproductions.bag_of_tricks import efficient, refinements, tweaks
 from reproductions.cifar_imagenet_stem import experiment as cifar_imagenet_stem
 from reproductions.cifar_imagenet_stem import report as stem_report
 from reproductions.cifar_imagenet_stem.report import Predicted
@@ -147,9 +148,8 @@ def test_a_users_own_settings_of_matplotlib_change_no_plot(results, tmp_path):
         return (tmp_path / "depth.png").read_bytes(), (tmp_path / "depth.svg").read_bytes()
 
     expected = saved()
-    with matplotlib.rc_context(
-        {"text.usetex": True, "axes.grid": True, "savefig.bbox": "tight"}
-    ):  # usetex: needs LaTeX
+    own = {"text.usetex": True, "axes.grid": True, "savefig.bbox": "tight"}  # usetex needs LaTeX
+    with matplotlib.rc_context(own):
         assert saved() == expected
 
 
@@ -179,14 +179,21 @@ def test_equal_records_give_equal_files_without_dates(results, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("experiment", "tables", "drawn"),
-    [(TABLE, ["", "", "_claims"], ["depth", "curves"]), (DEGRADATION, ["", "", "_claims"], ["curves"])],
-    ids=["cifar_table", "degradation"],
+    ("experiment", "table", "drawn"),
+    [
+        (TABLE, "claims", ["depth", "curves"]),
+        (DEGRADATION, "claims", ["curves"]),
+        (efficient.EXPERIMENTS["cifar10"], "steps", ["ladder", "curves"]),
+        (tweaks.EXPERIMENTS["cifar10"], "steps", ["ladder", "curves"]),
+        (refinements.EXPERIMENTS["cifar10"], "steps", ["ladder", "curves", "schedules"]),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
 )
-def test_report_leaves_its_files_where_they_belong(tmp_path, experiment, tables, drawn):
-    out, name = tmp_path / "results", experiment.name
-    written = write_report(experiment, PAPER, make_results(experiment, PAPER, ERRORS, tmp_path), out)
-    expected = [f"tables/{name}{end}.{suffix}" for end, suffix in zip(tables, ["md", "csv", "csv"])]
+def test_report_leaves_its_files_where_they_belong(tmp_path, experiment, table, drawn):
+    out, name = tmp_path / "results", f"{experiment.name}_short"
+    errors = {row.key: [60.0, 61.0] for row in experiment.rows("short")}
+    written = write_report(experiment, SHORT, make_results(experiment, SHORT, errors, tmp_path), out)
+    expected = [f"tables/{name}{end}" for end in (".md", ".csv", f"_{table}.csv")]
     expected += [f"plots/{name}_{what}.{suffix}" for what in drawn for suffix in ("png", "svg")]
     assert [path.relative_to(out).as_posix() for path in written] == expected
     assert all(path.stat().st_size for path in written)
@@ -264,8 +271,7 @@ def drawn(tmp_path_factory):
         for experiment in (one for one in EXPERIMENTS if one.dataset is None):
             rows = experiment.rows("short")
             errors = {row.key: [12.0 + i + 0.3 * seed for seed in range(3)] for i, row in enumerate(rows)}
-            results = make_results(experiment, SHORT, errors, folder / experiment.name)
-            experiment.report(make_page(experiment, SHORT, results, folder))
+            experiment.report(page_of(experiment, SHORT, errors, folder / experiment.name))
     nets, measured = make_results(layer_responses.EXPERIMENT, PAPER, {}, folder / "nets"), {"std": [1.0] * 30}
     figures["layers"] = layer_report.figure([Net(net, [measured] * 3, Counter()) for net in nets], PAPER)
     files = {"labels": [1] * 20, "predicted": [0] * 20, "probability": [1.0] * 20, "data": {"name": "cifar10"}}
@@ -377,16 +383,11 @@ def places(profile: str, errors: dict, root) -> list[headline.Place]:
     return [headline.Place(row, found.get(row.key, [])) for row in DEGRADATION.rows(profile)]
 
 
-def pool_of(tmp_path, **errors):
-    """A pool of runs, by profile."""
-    for profile, own in errors.items():
-        make_results(DEGRADATION, Variant(profile), own, tmp_path)
-    return read_pool(tmp_path / "own")
-
-
 def test_the_headline_has_the_short_profile_beside_a_paper_profile_of_one_plain_depth(tmp_path):
     def panels(name: str, **errors) -> list[str]:
-        return [*headline.find(DEGRADATION, pool_of(tmp_path / name, **errors))]
+        for profile, own in errors.items():
+            make_pool(DEGRADATION, Variant(profile), own, tmp_path / name)
+        return [*headline.find(DEGRADATION, read_pool(tmp_path / name))]
 
     one = {"plain20": [9.1, 9.3], "resnet20": [8.6]}
     assert panels("a", paper=one, short=ERRORS_BY_DEPTH) == ["paper", "short"]
@@ -412,7 +413,7 @@ def test_the_headline_draws_every_seed_and_the_papers_numbers(tmp_path):
 
 
 def test_the_headline_is_published_and_checked(tmp_path):
-    pool = pool_of(tmp_path, paper=ERRORS_BY_DEPTH)
+    pool = make_pool(DEGRADATION, PAPER, ERRORS_BY_DEPTH, tmp_path / "own")
     written, _ = write_published([(DEGRADATION, PAPER)], tmp_path / "results", pool)
     assert {path.name for path in written} >= {"headline.png", "headline.svg"}
     description = read_description(tmp_path / "results/plots/headline.png")

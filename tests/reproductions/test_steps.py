@@ -413,18 +413,6 @@ def test_nothing_to_draw(tmp_path):
     assert step_curves(find_steps(results), PAPER) is None
 
 
-@pytest.mark.parametrize("experiment", [EFFICIENT, TWEAKS["cifar10"], REFINEMENTS["cifar10"]], ids=lambda e: e.name)
-def test_report_leaves_its_files_where_they_belong(tmp_path, experiment):
-    errors = {row.key: [60.0, 61.0] for row in experiment.rows("short")}
-    written = report_on(experiment, SHORT, errors, tmp_path / "results")
-    name, drawn = f"{experiment.name}_short", ["ladder", "curves"]
-    drawn += ["schedules"] if "refinements" in name else []
-    expected = [f"tables/{name}{end}" for end in (".md", ".csv", "_steps.csv")]
-    expected += [f"plots/{name}_{what}.{suffix}" for what in drawn for suffix in ("png", "svg")]
-    assert [path.relative_to(tmp_path / "results").as_posix() for path in written] == expected
-    assert all(path.stat().st_size for path in written)
-
-
 def test_a_table_without_steps_is_written_without_their_section(tmp_path):
     variant = Variant("smoke")
     rows = [replace(row, after=None) for row in three_rows.rows("smoke")]
