@@ -149,31 +149,27 @@ def _cancel(options: argparse.Namespace, console: Console) -> int:
 
 
 def _publish(options: argparse.Namespace, console: Console) -> int:
+    records = options.out / "records"
     if options.to is not None and options.to.resolve() != PUBLISHED:
-        new, refused = publish.publish(options.out / "records", options.to, foreign=True)
-        _say_published(new, refused, console)
-        console.print(f"{counted(len(new), 'record')} published in {options.to}, {len(refused)} refused")
-        return int(bool(refused))
-    new, refused = publish.publish(options.out / "records", PUBLISHED, PUBLISHED_TABLES)
-    _say_published(new, refused, console)
-    measured, unfit = publish.publish_measurements(EXPERIMENTS, options.out, PUBLISHED)
-    _say_published(measured, unfit, console)
-    if measured or unfit:
-        console.print(f"{counted(len(measured), 'measurement')} of final networks published, {len(unfit)} refused")
-    weights, unlike = publish.publish_weights(EXPERIMENTS, options.out, PUBLISHED)
-    _say_published(weights, unlike, console)
-    if weights or unlike:
-        console.print(f"weights of {counted(len(weights), 'run')} published, {len(unlike)} refused")
-    text = f"{counted(len(new), 'record')} published, {len(refused)} refused"
-    console.print(f"{text}; next: make report, then commit results/")
-    return int(bool(refused or unfit or unlike))
+        return _say_published("record", publish.publish(records, options.to, foreign=True), options.to, console)
+    outcomes = (
+        ("record", publish.publish, (records, PUBLISHED, PUBLISHED_TABLES)),
+        ("measurement", publish.publish_measurements, (EXPERIMENTS, options.out, PUBLISHED)),
+        ("weights file", publish.publish_weights, (EXPERIMENTS, options.out, PUBLISHED)),
+    )
+    failed = [_say_published(what, copy(*arguments), PUBLISHED, console) for what, copy, arguments in outcomes]
+    console.print("next: make report, then commit results/")
+    return max(failed)
 
 
-def _say_published(new: list[Path], refused: dict[Path, str], console: Console) -> None:
+def _say_published(what: str, outcome: tuple[list[Path], dict[Path, str]], to: Path, console: Console) -> int:
+    new, refused = outcome
     for path in new:
         console.print(f"published {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
     for path, reason in refused.items():
         complain(console, f"not published: {path}: {reason}")
+    console.print(f"{counted(len(new), what)} published in {to}, {len(refused)} refused")
+    return int(bool(refused))
 
 
 def _export(options: argparse.Namespace, console: Console) -> int:

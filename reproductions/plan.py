@@ -59,8 +59,7 @@ def _ladder(experiment: Experiment, pool: Pool, sigma: float | None) -> str:
     for step in steps:
         expected = float(next(iter(step.reported.values())))
         seeds = seeds_text(expected, sigma, comparisons, (1,))
-        alpha = 1 - intervals.corrected(comparisons)
-        least = [sigma and intervals.smallest_effect(sigma, n, (1,), alpha) for n in SEEDS]
+        least = [intervals.smallest_effect(sigma, n, (1,), comparisons) for n in SEEDS]
         rows = [step.row.row, step.before.row]
         cells = [*map(number, least), signed(expected), seeds, _hours(rows, seeds, pool)]
         lines.append([f"{step.row.row.label}, after {step.before.row.label}", *cells])

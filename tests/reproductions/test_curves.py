@@ -113,25 +113,24 @@ def test_sparklines():
     assert len(many) == 40 and many[-1] == "█" and many[0] == "▁"
 
 
-def test_status_draws_the_curve_so_far_and_programs_get_its_numbers(paths, capsys):
+def status_of(paths, as_json=False, width=200) -> str:
+    console = make_console(file=io.StringIO(), width=width)
+    assert show_status(paths.out, console, (EXPERIMENT,), as_json=as_json) == 0
+    return console.file.getvalue()
+
+
+def test_status_draws_the_curve_so_far_and_programs_get_its_numbers(paths):
     folder = paths.work(RUNS[0])
     Status("stopped", str(RUNS[0]), 0.0, Progress(5, 9, 0.1, None, 85.0, 2.0)).write(folder)
     CurveFile(folder).write([*CURVE, {**CURVE[-1], "iteration": 6, "test_error": None}])
     store(paths.records, make_record(RUNS[1], 20.0))
-    console = make_console(file=io.StringIO(), width=200)
-    assert show_status(paths.out, console, (EXPERIMENT,)) == 0
-    assert f"\n  test error {sparkline([5, 4, 3, 2, 1])} 89.00 → 85.00 %\n" in console.file.getvalue()
+    assert f"\n  test error {sparkline([5, 4, 3, 2, 1])} 89.00 → 85.00 %\n" in status_of(paths)
     CurveFile(folder).write([point | {"validation_error": 50.0 - point["iteration"]} for point in CURVE])
-    held_out = make_console(file=io.StringIO(), width=200)
-    assert show_status(paths.out, held_out, (EXPERIMENT,)) == 0
-    assert f"\n  validation error {sparkline([5, 4, 3, 2, 1])} 49.00 → 45.00 %\n" in held_out.file.getvalue()
+    assert f"\n  validation error {sparkline([5, 4, 3, 2, 1])} 49.00 → 45.00 %\n" in status_of(paths)
     CurveFile(folder).write([{"iteration": n, "mean_iou": 20.0 + n, "pixel_accuracy": 70.0} for n in (1, 2)])
-    task = make_console(file=io.StringIO(), width=200)
-    assert show_status(paths.out, task, (EXPERIMENT,)) == 0 and "\n  mIoU ▁█ 21.00 → 22.00 %\n" in task.file.getvalue()
+    assert "\n  mIoU ▁█ 21.00 → 22.00 %\n" in status_of(paths)
     CurveFile(folder).write([*CURVE, {**CURVE[-1], "iteration": 6, "test_error": None}])
-    console = make_console(file=io.StringIO(), width=20)
-    assert show_status(paths.out, console, (EXPERIMENT,), as_json=True) == 0
-    found = json.loads(console.file.getvalue())
+    found = json.loads(status_of(paths, as_json=True, width=20))
     assert {name: found[name] for name in found if name not in ("rows", "runs")} == {
         "version": 1, "out": str(paths.out), "records": 1, "in_no_table": 0, "own_tables": [], "own_commands": [],
         "damaged": [],
@@ -151,13 +150,9 @@ def test_of_runs_with_held_out_images_the_test_errors_are_not_shown(paths, fake)
     folder, curve = paths.work(RUNS[0]), [{**point, "validation_error": 70.0 - point["iteration"]} for point in CURVE]
     Status("stopped", str(RUNS[0]), 0.0, Progress(5, 9, 0.1, None, 85.0, 2.0, 65.0)).write(folder)
     CurveFile(folder).write(curve)
-    console = make_console(file=io.StringIO(), width=200)
-    assert show_status(paths.out, console, (EXPERIMENT,)) == 0
-    assert "  validation error █▆▅▃▁ 69.00 → 65.00 %\n" in console.file.getvalue()
-    assert "test error" not in console.file.getvalue()
-    console = make_console(file=io.StringIO(), width=200)
-    assert show_status(paths.out, console, (EXPERIMENT,), as_json=True) == 0
-    (run,) = json.loads(console.file.getvalue())["runs"]
+    said = status_of(paths)
+    assert "  validation error █▆▅▃▁ 69.00 → 65.00 %\n" in said and "test error" not in said
+    (run,) = json.loads(status_of(paths, as_json=True))["runs"]
     assert run["test_error"] is None and run["validation_error"] == 65.0 and "test_error" not in run["curve"][0]
     make_tracker(fake.__name__, paths).close()
     assert fake.made[0].logged[0][1] == {"learning_rate": 0.1, "training_loss": 2.0, "validation_error": 69.0}

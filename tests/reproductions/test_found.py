@@ -44,9 +44,9 @@ def test_claims_about_depth_and_their_power(tmp_path):
     found = {one.key: one for one in TABLE.claims(page_of(TABLE, PAPER, errors, tmp_path))}
     first, second = found["resnet20_resnet32"], found["resnet32_resnet44"]
     assert first.statement == "shown" and first.effect == pytest.approx(1.0) and first.reported == pytest.approx(1.24)
-    assert first.power == pytest.approx(intervals.power(1.24, 0.1, 3, alpha=0.05 / 4))
+    assert first.power == pytest.approx(intervals.power(1.24, 0.1, 3, comparisons=4))
     assert second.statement == "too few runs (n = 3, 1)"
-    assert second.power == pytest.approx(intervals.power(0.34, 0.1, 5, alpha=0.05 / 4)), "with the wanted seeds"
+    assert second.power == pytest.approx(intervals.power(0.34, 0.1, 5, comparisons=4)), "with the wanted seeds"
     assert found["spread"].statement == "too few runs (n = 3, 3, 1, 0)" and found["spread"].power < 0.2
     assert found["best_resnet20"].statement == "ruled out", "8.75 lies above every run"
     assert found["best_resnet32"].statement == "not ruled out, nor is a single run"

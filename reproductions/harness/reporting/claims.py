@@ -124,8 +124,7 @@ class Finding:
 
     def smallest(self, n: int) -> float | None:
         """Return the smallest contrast that ``n`` seeds of each net find; None if the spread is unknown."""
-        alpha = 1 - intervals.corrected(self.comparisons)
-        return self.sigma and intervals.smallest_effect(self.sigma, n, self.claim.weights, alpha)
+        return intervals.smallest_effect(self.sigma, n, self.claim.weights, self.comparisons)
 
     @property
     def seeds(self) -> str:
@@ -161,14 +160,14 @@ def power_of(
     n = least if least >= intervals.FEWEST else wanted
     if not effect or not sigma or n < intervals.FEWEST:
         return None
-    return intervals.power(effect, sigma, n, weights, 1 - intervals.corrected(comparisons))
+    return intervals.power(effect, sigma, n, weights, comparisons)
 
 
 def seeds_text(effect: float | None, sigma: float | None, comparisons: int, weights: Sequence[float]) -> str:
     """Format the number of seeds that find an effect with probability POWER; a dash if the spread is unknown."""
     if not effect or not sigma:
         return NONE
-    count = intervals.seeds_for(effect, sigma, weights, 1 - intervals.corrected(comparisons))
+    count = intervals.seeds_for(effect, sigma, weights, comparisons)
     return f"> {intervals.MOST_SEEDS:,}" if count is None else str(count)
 
 

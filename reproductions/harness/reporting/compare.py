@@ -133,9 +133,8 @@ def statement(
         return no_interval(step.differences)
     expected, n = next(iter(step.reported.values())), len(step.differences)
     if 0 in bounds:
-        alpha = 1 - intervals.corrected(comparisons)
-        weak = sigma and abs(expected) < intervals.smallest_effect(sigma, n, (1,), alpha)
-        return f"not resolvable with n = {n}" if weak else "not shown"
+        least = intervals.smallest_effect(sigma, n, (1,), comparisons)
+        return "not shown" if least is None or abs(expected) >= least else f"not resolvable with n = {n}"
     if abs(expected) <= step.noise:
         return "none: reported is within the noise"
     return agreement if (step.mean > 0) == (expected > 0) else "reversed"
@@ -202,9 +201,8 @@ def steps_section(
             "resolvable”: so few pairs would seldom show a difference as large as the reported one."
         )
         if variant.profile == "paper" and any(sigmas.values()):
-            seeds, alpha = max(step.row.seeds for step in steps), 1 - intervals.corrected(comparisons)
-            own = [sigmas[step.metric] for step in steps]
-            least = [sigma and intervals.smallest_effect(sigma, seeds, (1,), alpha) for sigma in own]
+            seeds, own = max(step.row.seeds for step in steps), [sigmas[step.metric] for step in steps]
+            least = [intervals.smallest_effect(sigma, seeds, (1,), comparisons) for sigma in own]
             columns[f"smallest found by {seeds} pairs"] = [*map(number, least)]
             first = [float(next(iter(step.reported.values()))) if step.reported else None for step in steps]
             columns["pairs for the reported one"] = [

@@ -46,8 +46,8 @@ def learning_curves(
     """Draw training error (dashed) and test error (solid) over the iterations, as in Figure 6 of He et al. 2015.
 
     A panel per title shows the rows that have completed runs, with a band from the lowest to the highest seed around
-    the mean; panels without any are left out, and the others share their axes. apart: the titles of panels that have an
-    error axis of their own, with the place, whose look it has, of each one's first row. None if no run was completed.
+    the mean; panels without any are left out, and the others share their axes. apart: titles of panels with an error
+    axis of their own, each with the place of its first row, which gives colour and marker. None without completed runs.
     """
     apart = apart or {}
     shown = {
@@ -87,7 +87,7 @@ def errors_of(result: RowResult) -> list[pandas.DataFrame]:
 
 
 def draw_curves(axis: Axes, result: RowResult, index: int, unit: float) -> None:
-    """Draw both errors of a row with the look of this place; an axis has ``unit`` iterations per 1."""
+    """Draw both errors of a row with the colour and marker of a place; an axis has ``unit`` iterations per 1."""
     for values, dashed in zip(errors_of(result), (False, True)):
         draw_curve(axis, values, index, unit, dashed)
 
@@ -153,7 +153,7 @@ def curve_legend(
 ) -> None:
     """Explain lines and bands below the figure.
 
-    nets: the place, whose look it is, of each name. extra: further artists by name.
+    nets: names, each with the place that gives its colour and marker. extra: further artists by name.
     """
     line = {"color": INK, "marker": "o"}
     entries: dict[str, object] = {}

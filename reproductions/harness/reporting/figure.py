@@ -32,7 +32,7 @@ SMALLEST = 7  # pt
 COLOURS = ("#C58700", "#3D83AB", "#007454", "#873900", "#003E65", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK, GREY = "#222222", "#767676"
-OWN = COLOURS[4]  # seeds of a figure with one net a place
+OWN = COLOURS[4]  # of the seeds in figures where each net has a place of its own
 HOLLOW = {
     "color": COLOURS[3], "marker": "D", "markersize": 4.5, "markerfacecolor": "none", "markeredgewidth": 1.1,
     "linestyle": "none", "zorder": 5,

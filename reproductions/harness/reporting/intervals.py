@@ -18,9 +18,9 @@ import scipy  # whose stats take seconds to be loaded: that is left to their fir
 
 LEVEL = 0.95  # of every interval, unless told otherwise
 FEWEST = 3  # values that an interval or a test is made from
-POWER = 0.8  # with which a difference is to be found
+POWER = 0.8  # the probability with which a difference should be found
 MARGIN = 0.3  # percentage points: means that are less apart count as equivalent
-MOST_SEEDS = 1_000  # that are looked at
+MOST_SEEDS = 1_000  # the largest number of seeds that is tried
 
 
 @dataclass(frozen=True)
@@ -207,30 +207,35 @@ def pooled_std(samples: Sequence[Sequence[float]]) -> float | None:
     return math.sqrt(squares / df) if squares else None
 
 
-def power(effect: float, sigma: float, n: int, weights: Sequence[float] = (1, -1), alpha: float = 1 - LEVEL) -> float:
-    """Return the probability that the t-test of a contrast of size ``effect`` has p < ``alpha``.
+def power(effect: float, sigma: float, n: int, weights: Sequence[float] = (1, -1), comparisons: int = 1) -> float:
+    """Return the probability that a t-test, one of ``comparisons``, finds a contrast of size ``effect``.
 
     There are ``n`` values in each sample, all with the standard deviation ``sigma``. By default, ``weights`` are a
     difference of two means; they are (1,) for the mean of paired differences.
     """
     df, away = len(weights) * (n - 1), abs(effect) / (sigma * math.sqrt(sum(w * w for w in weights) / n))
-    bound = scipy.stats.t.isf(alpha / 2, df)
+    bound = scipy.stats.t.isf((1 - corrected(comparisons)) / 2, df)
     other_side = scipy.stats.nct.cdf(-bound, df, away) if away < 5 else 0.0  # less than 1e-6, and then not a number
     return float(min(1.0, scipy.stats.nct.sf(bound, df, min(away, 37.0)) + other_side))
 
 
-def smallest_effect(sigma: float, n: int, weights: Sequence[float] = (1, -1), alpha: float = 1 - LEVEL) -> float | None:
-    """Return the smallest contrast that ``n`` values in each sample find with probability POWER; None below FEWEST."""
-    if n < FEWEST:
+def smallest_effect(
+    sigma: float | None, n: int, weights: Sequence[float] = (1, -1), comparisons: int = 1
+) -> float | None:
+    """Return the smallest contrast that ``n`` values in each sample find with probability POWER.
+
+    None below FEWEST, and if ``sigma`` is unknown.
+    """
+    if n < FEWEST or sigma is None:
         return None
     most = 37 * sigma * math.sqrt(sum(w * w for w in weights) / n)
-    return float(scipy.optimize.brentq(lambda effect: power(effect, sigma, n, weights, alpha) - POWER, 0, most))
+    return float(scipy.optimize.brentq(lambda effect: power(effect, sigma, n, weights, comparisons) - POWER, 0, most))
 
 
-def seeds_for(effect: float, sigma: float, weights: Sequence[float] = (1, -1), alpha: float = 1 - LEVEL) -> int | None:
+def seeds_for(effect: float, sigma: float, weights: Sequence[float] = (1, -1), comparisons: int = 1) -> int | None:
     """Return the number of values per sample that finds this contrast with probability POWER; None above MOST_SEEDS."""
     counts = range(FEWEST, MOST_SEEDS + 1)
-    place = bisect_left(counts, POWER, key=lambda n: power(effect, sigma, n, weights, alpha))
+    place = bisect_left(counts, POWER, key=lambda n: power(effect, sigma, n, weights, comparisons))
     return counts[place] if place < len(counts) else None
 
 
