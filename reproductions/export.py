@@ -27,7 +27,7 @@ from resnet.run import Run, canonical_json
 from resnet.weights import WeightsError
 
 LIMIT = 30_000_000  # bytes in a folder of released weights: they are kept in the repository
-# What is subtracted from images in memory, whose values are from 0 to 1, and what the difference is divided by.
+# The normalization of images in memory, with values from 0 to 1.
 NORMALIZED = {
     "pixel_mean": "less the per-pixel mean of the training images",
     "channel_mean": "less each channel's mean of the training images",
@@ -46,7 +46,7 @@ def export_weights(
 ) -> int:
     """Export the weights of the rows with these keys, None for all, from ``out`` into the folder ``to``.
 
-    ``data`` is the folder of the training images, whose mean and scale a file gets; without them it is not written.
+    ``data`` is the folder of the training images: a file has their mean and scale, and is not written without them.
 
     Returns the exit status. 0: every row with completed runs was exported. 1: some could not be, or there was nothing
     to export. 2: nothing was written, because the files would exceed LIMIT, or replace another row's, or the variant or
@@ -68,12 +68,10 @@ def export_weights(
             continue
         chosen = choose(records)
         try:
-            state = read_final_weights(out, chosen)
+            state, values = read_final_weights(out, chosen), _preprocessing(chosen, data).card()
         except WeightsError as error:
             problems.append(f"{row.label}: not exported: {error}; train again in another OUT")
             continue
-        try:
-            values = _preprocessing(chosen, data).card()
         except DataError as error:
             problems.append(f"{row.label}: not exported: {error}")
             continue
@@ -181,8 +179,7 @@ def make_card(experiment: Experiment, row: Row, variant: Variant, record: dict, 
         "commit": record["code"]["commit"] or "",
         "code_modified": {True: "true", False: "false", None: "unknown"}[record["code"]["modified"]],
     }
-    licence = next((path for name in ("LICENSE", "LICENCE", "COPYING") for path in ROOT.glob(f"{name}*")), None)
-    if licence is not None:
+    if (licence := ROOT / "LICENSE").exists():
         card["licence"] = f"{licence.name}: {licence.read_text(encoding='utf-8').strip().splitlines()[0].strip()}"
     return card
 

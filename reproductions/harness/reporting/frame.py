@@ -87,8 +87,8 @@ def share_runs(records: list[dict], others: list[dict]) -> bool:
 def comparable(new: list[dict], old: list[dict]) -> tuple[list[dict], Counter[str]]:
     """Select the completed runs of ``new`` that pair with a run of ``old`` by seed; count the others by reason.
 
-    Both runs of a pair must have been on one kind of device throughout, with the same precision. Where their recipes
-    name different precisions, precision is what is compared, and it must differ.
+    Both runs of a pair must have been on one kind of device throughout, with the same precision. Recipes that name
+    different precisions are a comparison of precisions: there the runs' precisions must differ.
     """
     partners, kept, left_out = {r["specification"]["seed"]: r for r in completed(old)}, [], Counter()
     for record in completed(new):

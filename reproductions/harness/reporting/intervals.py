@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import scipy  # whose stats take seconds to be loaded: that is left to their first use
+import scipy  # its stats, which take seconds to load, are loaded at their first use
 
 LEVEL = 0.95  # of every interval, unless told otherwise
 FEWEST = 3  # values that an interval or a test is made from

@@ -491,7 +491,7 @@ def make_page(experiment: Experiment, variant: Variant, results: list[RowResult]
 
 @dataclass(frozen=True)
 class Headline:
-    """Line of the index: a row, claim or comparison, what is reported and reproduced of it, and how the two compare."""
+    """Line of the index: a row, claim or comparison, its reported and its reproduced result, and their comparison."""
 
     row: str
     reported: str
