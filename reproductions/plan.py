@@ -54,14 +54,13 @@ def plan(pool: Pool) -> str:
 
 def _ladder(experiment: Experiment, pool: Pool, sigma: float | None) -> str:
     """Plan the steps of a ladder: differences of pairs, whose standard deviation is ``sigma``."""
-    steps = [step for step in find_steps(_results(experiment, pool)) if step.reported]
+    steps = [step for step in find_steps(_results(experiment, pool)) if step.expected is not None]
     comparisons, lines = count_steps(steps), []
     for step in steps:
-        expected = float(next(iter(step.reported.values())))
-        seeds = seeds_text(expected, sigma, comparisons, (1,))
+        seeds = seeds_text(step.expected, sigma, comparisons, (1,))
         least = [intervals.smallest_effect(sigma, n, (1,), comparisons) for n in SEEDS]
         rows = [step.row.row, step.before.row]
-        cells = [*map(number, least), signed(expected), seeds, _hours(rows, seeds, pool)]
+        cells = [*map(number, least), signed(step.expected), seeds, _hours(rows, seeds, pool)]
         lines.append([f"{step.row.row.label}, after {step.before.row.label}", *cells])
     spread = f"{number(sigma)} of paired differences, √2 times the one of the residual and plain nets' test errors"
     return _section(experiment, lines, spread)

@@ -80,11 +80,11 @@ class Reported:
     @property
     def described(self) -> str:
         """The number with its kind: ``8.75 (single)``, ``6.61 ± 0.16 (mean of 5)``, ``≈ 9 (read off a figure)``."""
+        if self.n:
+            return f"{self} ({self.kind} of {self.n})"
         meanings = {"approximate": "read off a figure", "whole": "in whole percent", "below": "bound", "above": "bound"}
-        meanings["cut_off"] = "in whole percent, cut off"
-        meanings["mean"] = "mean" if self.n else "mean, number of runs not stated"
-        meaning = meanings.get(self.kind, self.kind)
-        return f"{self} ({meaning} of {self.n})" if self.n else f"{self} ({meaning})"
+        meanings |= {"cut_off": "in whole percent, cut off", "mean": "mean, number of runs not stated"}
+        return f"{self} ({meanings.get(self.kind, self.kind)})"
 
 
 @cache

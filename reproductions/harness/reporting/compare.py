@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cached_property
 
 from reproductions import reported
@@ -68,20 +67,25 @@ class Step:
         return intervals.mean_interval(self.differences, intervals.corrected(comparisons))
 
     @cached_property
-    def reported(self) -> dict[Source, Decimal]:
+    def reported(self) -> dict[Source, float]:
         """Reported difference by paper with a number for both rows; differences of means with a std come first."""
         new, old = (
             {n.source: n for n in reported.in_paper(r.row.reported, METRICS[self.metric])}
             for r in (self.row, self.before)
         )
         sources = sorted(new.keys() & old.keys(), key=lambda source: (new[source].std is None, source.key))
-        return {source: new[source].value - old[source].value for source in sources}
+        return {source: float(new[source].value - old[source].value) for source in sources}
 
     @property
-    def noise(self) -> Decimal:
+    def expected(self) -> float | None:
+        """The first reported difference; None if there is none."""
+        return next(iter(self.reported.values()), None)
+
+    @property
+    def noise(self) -> float:
         """Standard deviation of a difference of two single runs: √2 times the largest that a paper reports; else 0."""
         numbers = [n for n in reported.load() if n.source.origin == "paper" and n.metric == METRICS[self.metric]]
-        return Decimal(2).sqrt() * max((n.std for n in numbers if n.std), default=Decimal(0))
+        return 2**0.5 * max((float(n.std) for n in numbers if n.std), default=0.0)
 
     @property
     def changes_nothing(self) -> bool:
@@ -123,7 +127,7 @@ def statement(
     reported difference that is not larger than the noise has no direction to be confirmed. None where the paper has no
     number.
     """
-    if not step.reported:
+    if step.expected is None:
         return None
     if variant.profile != "paper":
         return "not comparable"
@@ -131,7 +135,7 @@ def statement(
         return "none: the same runs"
     if (bounds := step.interval(comparisons)) is None:
         return no_interval(step.differences)
-    expected, n = next(iter(step.reported.values())), len(step.differences)
+    expected, n = step.expected, len(step.differences)
     if 0 in bounds:
         least = intervals.smallest_effect(sigma, n, (1,), comparisons)
         return "not shown" if least is None or abs(expected) >= least else f"not resolvable with n = {n}"
@@ -159,23 +163,21 @@ def steps_section(
     """
     if not steps:
         return ""
-    counts, comparisons = [len(step.differences) for step in steps], comparisons or count_steps(steps)
-    sigmas = sigmas_of(steps)
+    comparisons, power = comparisons or count_steps(steps), ""
+    sigmas, sources = sigmas_of(steps), _sources(steps)
     columns = {
         "step": [step.row.row.label for step in steps],
         "compared with": [step.before.row.label for step in steps],
     }
     if len({step.metric for step in steps}) > 1:
         columns["accuracy"] = [METRICS[step.metric].removesuffix(" accuracy") for step in steps]
-    columns["pairs"] = [pairs(n, step.row.seeds, step.left_out) for n, step in zip(counts, steps)]
+    columns["pairs"] = [pairs(len(step.differences), step.row.seeds, step.left_out) for step in steps]
     what = "accuracy" if steps[0].metric in ACCURACIES else METRICS[steps[0].metric]
     columns[f"difference in {what}"] = [signed(step.mean) for step in steps]
     columns["95 % interval, corrected"] = [interval(step.interval(comparisons), signed) for step in steps]
     with_it = what.capitalize() if what.islower() else what
-    sources = _sources(steps)
     for source in sources:
-        values = [step.reported.get(source) for step in steps]
-        columns[f"reported, {source.name}"] = [signed(None if v is None else float(v)) for v in values]
+        columns[f"reported, {source.name}"] = [signed(step.reported.get(source)) for step in steps]
     note = (
         f"{with_it} with the step minus {what} without, in percentage points: mean over the pairs of "
         "completed runs with the same seed, and from three pairs on the 95 % t-interval of that mean, corrected for "
@@ -190,7 +192,7 @@ def steps_section(
     if sources:
         compared = " or ".join(dict.fromkeys(next(iter(step.reported)).name for step in steps if step.reported))
         if noise := {METRICS[step.metric]: step.noise for step in steps if step.noise}:
-            up_to = " and ".join(f"{number(float(value))} ({metric})" for metric, value in noise.items())
+            up_to = " and ".join(f"{number(value)} ({metric})" for metric, value in noise.items())
             note += f" Reported differences of up to {up_to}, √2 times the largest std that a paper gives, have no "
             note += "direction: so much may lie between two runs of one row."
         said = [statement(step, variant, agreement, comparisons, sigmas[step.metric]) or NONE for step in steps]
@@ -204,15 +206,12 @@ def steps_section(
             seeds, own = max(step.row.seeds for step in steps), [sigmas[step.metric] for step in steps]
             least = [intervals.smallest_effect(sigma, seeds, (1,), comparisons) for sigma in own]
             columns[f"smallest found by {seeds} pairs"] = [*map(number, least)]
-            first = [float(next(iter(step.reported.values()))) if step.reported else None for step in steps]
             columns["pairs for the reported one"] = [
-                seeds_text(value, sigma, comparisons, (1,)) for value, sigma in zip(first, own)
+                seeds_text(step.expected, sigma, comparisons, (1,)) for step, sigma in zip(steps, own)
             ]
             spread = " and ".join(f"{number(sigma)} ({METRICS[metric]})" for metric, sigma in sigmas.items() if sigma)
-            note += f"\n{power_note(spread, f'{seeds} pairs', 'differences of pairs, pooled over the steps')}".rstrip(
-                "\n"
-            )
-    return f"## {heading}\n\n{markdown_table(columns)}\n{note}\n"
+            power = power_note(spread, f"{seeds} pairs", "differences of pairs, pooled over the steps")
+    return f"## {heading}\n\n{markdown_table(columns)}\n{note}\n{power}"
 
 
 def steps_numbers(steps: list[Step], variant: Variant, agreement: str) -> dict[str, list]:
@@ -233,8 +232,7 @@ def steps_numbers(steps: list[Step], variant: Variant, agreement: str) -> dict[s
         "comparisons": [comparisons] * len(steps),
     }
     for source in _sources(steps):
-        values = [step.reported.get(source) for step in steps]
-        columns[f"{source.key}_difference"] = [None if value is None else float(value) for value in values]
+        columns[f"{source.key}_difference"] = [step.reported.get(source) for step in steps]
     columns["statement"] = [statement(s, variant, agreement, comparisons, sigmas[s.metric]) for s in steps]
     return columns
 

@@ -70,8 +70,7 @@ def of_steps(steps: list[Step], profile: str) -> list[Found]:
     """
     comparisons, sigmas, found = count_steps(steps), sigmas_of(steps), []
     for step in steps:
-        expected = float(next(iter(step.reported.values()), 0))
-        if not expected or step.changes_nothing:
+        if not (expected := step.expected) or step.changes_nothing:
             continue
         sign, bounds = (1 if expected > 0 else -1), step.interval(comparisons)
         if bounds is not None and sign < 0:
