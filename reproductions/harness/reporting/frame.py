@@ -5,13 +5,15 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reproductions.harness.records import Pool, device_seconds, read_pool, segments
+from reproductions.harness.reporting import intervals
 from resnet.files import write_atomically
 from resnet.run import Run, canonical_json
 
@@ -135,6 +137,21 @@ def final_values(records: list[dict], metric: str = "test_error") -> list[float]
 def best_values(records: list[dict], metric: str = "test_error") -> list[float]:
     """Return the values at the best evaluations of all completed runs, which is a selection on the test set."""
     return [measured(record["best"], metric) for record in completed(records)]
+
+
+def aggregated(samples: Sequence[list[float]]) -> pandas.DataFrame:
+    """Return mean, std, and the ends ``low`` and ``high`` of the mean's 95 % t-interval of each sample, a line each.
+
+    They are NaN where a sample has too few values.
+    """
+    import pandas
+
+    def end(name: str) -> Callable[[pandas.Series], float]:
+        return lambda own: getattr(intervals.percent(intervals.mean_interval([*own])), name, math.nan)
+
+    lines = [(place, value) for place, own in enumerate(samples) for value in own]
+    grouped = pandas.DataFrame(lines, columns=["sample", "value"]).astype({"value": float}).groupby("sample")["value"]
+    return grouped.agg(mean="mean", std="std", low=end("low"), high=end("high")).reindex(range(len(samples)))
 
 
 def mean_loss_curve(records: list[dict]) -> pandas.DataFrame | None:

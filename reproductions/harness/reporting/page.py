@@ -22,6 +22,7 @@ from reproductions.harness.reporting.frame import (
     ACCURACIES,
     HIGHER_IS_BETTER,
     METRICS,
+    aggregated,
     best_values,
     completed,
     csv_text,
@@ -206,8 +207,8 @@ class Page:
     def best_over_curve(self) -> Column:
         """Create the column of each seed's best value at any evaluation, which is a selection on the test set."""
         samples = [best_values(r.records, self.metric) for r in self.results]
-        numbers = {"best_over_curve_mean": [*map(intervals.mean, samples)]}
-        numbers |= {"best_over_curve_std": [*map(intervals.std, samples)]}
+        over_seeds = aggregated(samples)
+        numbers = {f"best_over_curve_{statistic}": [*over_seeds[statistic]] for statistic in ("mean", "std")}
         best = "highest" if self.metric in HIGHER_IS_BETTER else "lowest"
         what = f"the {best} {METRICS[self.metric]} at any evaluation"
         note = f"Best over the curve: of each seed {what}, so selected on the test set."
@@ -456,13 +457,8 @@ def _multiply_adds(result: RowResult) -> int:
 
 def _summary(name: str, samples: list[list[float]]) -> dict[str, list]:
     """Return mean, standard deviation and 95 % t-interval of each sample as columns."""
-    bounds = [intervals.percent(intervals.mean_interval(own)) for own in samples]
-    return {
-        f"{name}_mean": [*map(intervals.mean, samples)],
-        f"{name}_std": [*map(intervals.std, samples)],
-        f"{name}_low": [own and own.low for own in bounds],
-        f"{name}_high": [own and own.high for own in bounds],
-    }
+    table = aggregated(samples)
+    return {f"{name}_{statistic}": [*table[statistic]] for statistic in ("mean", "std", "low", "high")}
 
 
 def _write(path: Path, text: str) -> Path:
