@@ -40,17 +40,17 @@ $(if $(filter-out $(READ),$(filter $(VARIABLES),$(GIVEN))),$(error make $(MAKECM
 	$(sort $(filter-out $(READ),$(filter $(VARIABLES),$(GIVEN)))); it reads: $(READ)))
 on = $(filter-out 0 no No NO false False FALSE off Off OFF,$(1))
 
-OUT_FLAG = $(if $(OUT),--out '$(OUT)')
-LAUNCH_FLAGS = $(if $(LAUNCHER),--launcher '$(LAUNCHER)') $(if $(DATA),--data '$(DATA)') $(OUT_FLAG) \
-	$(if $(DEVICE),--device '$(DEVICE)') $(if $(PACK),--pack '$(PACK)') $(if $(SLOTS),--slots '$(SLOTS)') \
-	$(if $(SLURM_PROFILE),--slurm-profile '$(SLURM_PROFILE)') $(if $(call on,$(DETACH)),--detach) \
-	$(if $(call on,$(DRY_RUN)),--dry-run) \
-	$(if $(MINUTES),--minutes '$(MINUTES)') $(if $(call on,$(ALL)),--all) $(if $(TRACK),--track '$(TRACK)')
-FLAGS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(ROWS),--rows '$(ROWS)') \
-	$(if $(DATASET),--dataset '$(DATASET)') $(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') \
-	$(if $(PRECISION),--precision '$(PRECISION)') $(if $(KERNELS),--kernels '$(KERNELS)') \
-	$(if $(SET),--set '$(SET)') $(if $(SWEEP),--sweep '$(SWEEP)') $(if $(BACKBONES),--backbones '$(BACKBONES)') \
-	$(if $(call on,$(YES)),--yes) $(LAUNCH_FLAGS)
+flag = $(if $($(1)),--$(2) '$($(1))')
+switch = $(if $(call on,$($(1))),--$(2))
+OUT_FLAG = $(call flag,OUT,out)
+RECIPE_FLAGS = $(call flag,PROFILE,profile) $(call flag,ROWS,rows) $(call flag,TRAIN_IMAGES,train-images) \
+	$(call flag,PRECISION,precision) $(call flag,KERNELS,kernels) $(call flag,SET,set)
+LAUNCH_FLAGS = $(call flag,LAUNCHER,launcher) $(call flag,DATA,data) $(OUT_FLAG) $(call flag,DEVICE,device) \
+	$(call flag,PACK,pack) $(call flag,SLOTS,slots) $(call flag,SLURM_PROFILE,slurm-profile) \
+	$(call switch,DETACH,detach) $(call switch,DRY_RUN,dry-run) $(call flag,MINUTES,minutes) $(call switch,ALL,all) \
+	$(call flag,TRACK,track)
+FLAGS = $(RECIPE_FLAGS) $(call flag,SEEDS,seeds) $(call flag,DATASET,dataset) $(call flag,SWEEP,sweep) \
+	$(call flag,BACKBONES,backbones) $(call switch,YES,yes) $(LAUNCH_FLAGS)
 
 # A target for each table's script or folder: reproduce-cifar-table runs reproductions/cifar_table.py.
 TABLES := cifar-table degradation precision protocol-details layer-responses cifar-imagenet-stem mnist-residual finetune
@@ -90,13 +90,11 @@ endif
 
 report check list plan: $(INSTALLED) ; @$(BIN)/python -m reproductions $@
 cancel: $(INSTALLED) ; @$(BIN)/python -m reproductions cancel $(if $(EXPERIMENT),'$(EXPERIMENT)') $(OUT_FLAG)
-status: $(INSTALLED) ; @$(BIN)/python -m reproductions status $(OUT_FLAG) $(if $(call on,$(JSON)),--json)
-publish: $(INSTALLED) ; @$(BIN)/python -m reproductions publish $(OUT_FLAG) $(if $(TO),--to '$(TO)')
-export: $(INSTALLED) ; @$(BIN)/python -m reproductions export $(OUT_FLAG) $(if $(TO),--to '$(TO)') \
-	$(if $(DATA),--data '$(DATA)') \
-	$(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(ROWS),--rows '$(ROWS)') \
-	$(if $(PROFILE),--profile '$(PROFILE)') $(if $(TRAIN_IMAGES),--train-images '$(TRAIN_IMAGES)') \
-	$(if $(PRECISION),--precision '$(PRECISION)') $(if $(KERNELS),--kernels '$(KERNELS)') $(if $(SET),--set '$(SET)')
+status: $(INSTALLED) ; @$(BIN)/python -m reproductions status $(OUT_FLAG) $(call switch,JSON,json)
+publish: $(INSTALLED) ; @$(BIN)/python -m reproductions publish $(OUT_FLAG) $(call flag,TO,to)
+export: $(INSTALLED)
+	@$(BIN)/python -m reproductions export $(OUT_FLAG) $(call flag,TO,to) $(call flag,DATA,data) \
+		$(call flag,EXPERIMENT,experiment) $(RECIPE_FLAGS)
 
 slurm-up slurm-down slurm-status: ; @slurm/testcluster $(@:slurm-%=%)
 
@@ -108,7 +106,7 @@ test-slow: $(INSTALLED) ; $(PYTEST) -m 'slow or slurm or faults'
 test-all: $(INSTALLED) ; $(PYTEST) -m ''
 lint: $(INSTALLED) ; $(BIN)/ruff check . && $(BIN)/ruff format --check .
 bench: $(INSTALLED) ; $(BIN)/python -m benchmarks.throughput
-gpu-check: $(INSTALLED) ; @$(BIN)/python -m benchmarks.gpu_check $(if $(MINUTES),--minutes '$(MINUTES)') $(if $(call on,$(ANEW)),--anew)
+gpu-check: $(INSTALLED) ; @$(BIN)/python -m benchmarks.gpu_check $(call flag,MINUTES,minutes) $(call switch,ANEW,anew)
 reliability: $(INSTALLED) ; $(BIN)/python -m pytest tests/faults -m faults --reliability results/reliability.md
 
 # Clusters have pip install elsewhere (PIP_USER=1, or the same in a configuration), which is not for an environment of
