@@ -293,7 +293,7 @@ def check(tables: Sequence[Table], results: Path, readme: Path) -> list[str]:
         lost = pool.records.keys() - shown
         problems += [f"{_path(results, pool.records[identity])}: {NO_TABLE}" for identity in lost]
         for old, new in zip(_singles(results), _singles(fresh)):
-            if not old.exists() or _content(old) != _content(new):
+            if _content(old) != _content(new):
                 problems.append(f"{old}: differs from the records")
         for kind in _MADE:
             problems += _differences(results / kind, fresh / kind)
@@ -323,28 +323,24 @@ def _wrong_weights(results: Path, pool: Pool) -> list[str]:
 
 
 def _differences(committed: Path, fresh: Path) -> list[str]:
-    """Find files that are missing, left over or different; plots are compared by their descriptions, not by pixels."""
+    """Find the files that are missing, left over or different."""
     old, new = ({path.name: path for path in folder.glob("*")} for folder in (committed, fresh))
     problems = [f"{committed / name}: missing" for name in sorted(set(new) - set(old))]
     problems += [f"{committed / name}: no records produce this file" for name in sorted(set(old) - set(new))]
     for name in sorted(set(old) & set(new)):
-        read = _description if name.endswith((".png", ".svg")) else Path.read_bytes
-        if read(old[name]) != read(new[name]):
+        if _content(old[name]) != _content(new[name]):
             problems.append(f"{committed / name}: differs from the records")
     return problems
 
 
-def _content(path: Path) -> bytes | None:
-    """Read a file's content, decompressed because compressed bytes may differ elsewhere; None if it is damaged."""
+def _content(path: Path) -> bytes | str | None:
+    """Read the part of a file that is the same on every machine; None if the file is damaged or not there.
+
+    It is the description of a plot, and the decompressed content of a compressed file.
+    """
     try:
+        if path.suffix in (".png", ".svg"):
+            return read_description(path)
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error):
-        return None
-
-
-def _description(path: Path) -> str | None:
-    """Read the description in a plot, None if it is no plot."""
-    try:
-        return read_description(path)
-    except (OSError, SyntaxError):  # not an image; not XML
+    except (OSError, EOFError, zlib.error, SyntaxError):  # the last of a plot that is not XML
         return None

@@ -1,5 +1,6 @@
 """Records as finished runs leave them, without training: for tests of what is made from records."""
 
+import copy
 import csv
 import math
 import random
@@ -10,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from reproductions.harness.experiment import Experiment, RowResult, Variant
-from reproductions.harness.records import ORIGIN, SCHEMA, Pool, best_point, read_pool, read_record, write_record
+from reproductions.harness.records import (
+    ORIGIN,
+    SCHEMA,
+    Pool,
+    best_point,
+    read_pool,
+    read_record,
+    seal,
+    write_record,
+)
 from reproductions.harness.reporting import curves, figure
 from reproductions.harness.reporting.page import Page, make_page, write_page
 from resnet.data import WITH_TOP5
@@ -94,6 +104,17 @@ def make_record(run: Run, test_error: float, training_error: float = 5.0, diverg
         whole = {"from": 0, "to": curve[-1]["iteration"], "device_seconds": seconds}
         record.setdefault("segments", [whole | {name: record[name] for name in ORIGIN}])
     return record
+
+
+def as_of_schema(record: dict, schema: int) -> dict:
+    """Make the record as code of an older schema wrote it, sealed."""
+    record = copy.deepcopy(record) | {"schema": schema}
+    del record["segments"]
+    if schema < 3:
+        del record["teacher_sha256"], record["pretrained_sha256"], record["tests"]
+    if schema < 2:
+        del record["timing"]["packed_with"], record["timing"]["device_seconds"], record["hardware"]["processes"]
+    return seal(record)
 
 
 def with_validation(record: dict, error: float) -> dict:

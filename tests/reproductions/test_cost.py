@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes import make_record, move, store
+from fakes import as_of_schema, make_record, move, store
 from tiny import TINY
 
 from reproductions.harness import provenance
@@ -58,9 +58,7 @@ def test_a_run_that_moved_gives_no_rate(tmp_path):
 
 
 def test_records_of_the_first_schema_were_alone_on_their_device(tmp_path):
-    record = make_record(RUN, 20.0, schema=1)
-    del record["timing"]["packed_with"], record["timing"]["device_seconds"], record["hardware"]["processes"]
-    del record["teacher_sha256"], record["pretrained_sha256"], record["tests"]
+    record = as_of_schema(make_record(RUN, 20.0), 1)
     store(tmp_path, record)
     hardware = provenance.hardware(CPU, 1) | {"type": "cuda", "device": "NVIDIA H200"}
     rate = cost.recorded_rate(RUN, [read_pool(tmp_path)], hardware)

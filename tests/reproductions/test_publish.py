@@ -1,4 +1,4 @@
-"""What may be published, and what the check of the committed results finds."""
+"""Publishing of records and weights, and the check of the committed results."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from fakes import make_record, move, store
+from fakes import as_of_schema, make_record, move, store
 from repositories import commit
 from trained import leave
 
@@ -66,7 +66,7 @@ def states(tmp_path_factory):
 
 
 def arguments(root):
-    """Those of ``report`` and ``check``."""
+    """Make the arguments of ``report`` and ``check``."""
     return [(EXPERIMENT, Variant())], root / "results", root / "README.md"
 
 
@@ -116,16 +116,8 @@ def test_publishing_again_is_no_error_and_does_nothing(repository, own, tmp_path
     assert publish.publish(tmp_path / "runs", repository / "results") == ([], {})
 
 
-def test_diverged_runs_are_published_too(repository, own, tmp_path):
-    own(diverged=True)
-    assert len(publish.publish(tmp_path / "runs", repository / "results")[0]) == 1
-
-
 def test_records_of_the_first_schema_are_published_and_tabulated_beside_newer_ones(repository, own, tmp_path):
-    record = make_record(RUNS[0], 8.5, schema=1, code=provenance.code_identity())
-    del record["timing"]["packed_with"], record["timing"]["device_seconds"], record["hardware"]["processes"]
-    del record["teacher_sha256"], record["pretrained_sha256"], record["tests"]
-    store(tmp_path / "runs", record)
+    store(tmp_path / "runs", as_of_schema(make_record(RUNS[0], 8.5, code=provenance.code_identity()), 1))
     own(8.6, 1)
     new, refused = publish.publish(tmp_path / "runs", repository / "results")
     assert not refused and {read_record(path)["schema"] for path in new} == {1, SCHEMA}
@@ -180,12 +172,16 @@ def test_trials_of_other_values_stay_where_they_are_unless_their_table_is_publis
     assert [path.stem for path in new] == [runs[1].short_id] and len(refused) == 2
 
 
-KNOWN_COPY = {"sha256": next(iter(KNOWN_COPIES)), "official": False}
 SYNTHETIC = Run("cifar_resnet20", RECIPE, "synthetic")
 
 
-def test_a_known_copy_of_the_data_may_be_published(repository, own, tmp_path):
-    own(data=KNOWN_COPY)
+@pytest.mark.parametrize(
+    "changes",
+    [{"diverged": True}, {"data": {"sha256": next(iter(KNOWN_COPIES)), "official": False}}],
+    ids=["a diverged run", "a known copy of the data"],
+)
+def test_a_record_may_also_be_of(repository, own, tmp_path, changes):
+    own(**changes)
     assert len(publish.publish(tmp_path / "runs", repository / "results")[0]) == 1
 
 
@@ -367,53 +363,52 @@ def edit(path, old, new):
     path.write_text(text.replace(old, new))
 
 
-def edit_a_record_and_its_digest(root):
-    path = record_path(root / "results" / "records", RUNS[1])
+def record_in(results, run=RUNS[1]):
+    return record_path(results / "records", run)
+
+
+def edit_a_record_and_its_digest(results):
+    path = record_in(results)
     path.write_text(json.dumps(seal(json.loads(path.read_text().replace("8.6", "6.6")))))
 
 
-TAMPERING = {
-    "an edited table": (lambda root: edit(root / "results/tables/tiny.md", "8.50", "6.50"), "tiny.md: differs"),
-    "an edited CSV": (lambda root: edit(root / "results/tables/tiny.csv", "8.55", "6.55"), "tiny.csv: differs"),
-    "a missing table": (lambda root: (root / "results/tables/tiny.csv").unlink(), "tiny.csv: missing"),
-    "an edited index": (lambda root: edit(root / "results/README.md", "8.50", "6.50"), "README.md: differs"),
-    "a missing index": (lambda root: (root / "results/README.md").unlink(), "README.md: differs"),
-    "an edited summary": (lambda root: edit(root / "results/summary.md", "No", "no"), "summary.md: differs"),
-    "a missing summary": (lambda root: (root / "results/summary.md").unlink(), "summary.md: differs"),
-    "an edited frame of runs": (lambda root: edit(root / "results/runs.csv", "8.6", "6.6"), "runs.csv: differs"),
+TAMPERING = {  # by the change: a function that makes it in the folder of results, and the problem that is found
+    "an edited table": (lambda results: edit(results / "tables/tiny.md", "8.50", "6.50"), "tiny.md: differs"),
+    "an edited CSV": (lambda results: edit(results / "tables/tiny.csv", "8.55", "6.55"), "tiny.csv: differs"),
+    "a missing table": (lambda results: (results / "tables/tiny.csv").unlink(), "tiny.csv: missing"),
+    "an edited index": (lambda results: edit(results / "README.md", "8.50", "6.50"), "README.md: differs"),
+    "a missing index": (lambda results: (results / "README.md").unlink(), "README.md: differs"),
+    "an edited summary": (lambda results: edit(results / "summary.md", "No", "no"), "summary.md: differs"),
+    "a missing summary": (lambda results: (results / "summary.md").unlink(), "summary.md: differs"),
+    "an edited frame of runs": (lambda results: edit(results / "runs.csv", "8.6", "6.6"), "runs.csv: differs"),
     "a damaged frame of curves": (
-        lambda root: (root / "results/curves.csv.gz").write_bytes(b"x"),
+        lambda results: (results / "curves.csv.gz").write_bytes(b"x"),
         "curves.csv.gz: differs",
     ),
-    "a missing plot": (lambda root: (root / "results/plots/tiny_depth.svg").unlink(), "tiny_depth.svg: missing"),
+    "a missing plot": (lambda results: (results / "plots/tiny_depth.svg").unlink(), "tiny_depth.svg: missing"),
     "a plot of other records": (
-        lambda root: edit(root / "results/plots/tiny_depth.svg", "2 records", "3 records"),
+        lambda results: edit(results / "plots/tiny_depth.svg", "2 records", "3 records"),
         "tiny_depth.svg: differs",
     ),
-    "a left-over table": (lambda root: (root / "results/tables/old.md").write_text("x"), "old.md: no records produce"),
-    "a left-over plot": (lambda root: (root / "results/plots/old.png").write_text("x"), "old.png: no records produce"),
+    "a plot that is no image": (
+        lambda results: (results / "plots/tiny_depth.png").write_text("x"),
+        "tiny_depth.png: differs",
+    ),
+    "a left-over table": (lambda results: (results / "tables/old.md").write_text("x"), "old.md: no records produce"),
+    "a left-over plot": (lambda results: (results / "plots/old.png").write_text("x"), "old.png: no records produce"),
     "an edited record": (
-        lambda root: edit(record_path(root / "results" / "records", RUNS[1]), "8.6", "6.6"),
+        lambda results: edit(record_in(results), "8.6", "6.6"),
         f"{RUNS[1].short_id}.json is not a valid record",
     ),
     "an edited record with a digest to match": (edit_a_record_and_its_digest, "tiny.md: differs"),
-    "a removed record": (
-        lambda root: record_path(root / "results" / "records", RUNS[1]).unlink(),
-        "tiny.md: differs",
-    ),
+    "a removed record": (lambda results: record_in(results).unlink(), "tiny.md: differs"),
     "a record in another place": (
-        lambda root: record_path(root / "results" / "records", RUNS[1]).rename(
-            record_path(root / "results" / "records", RUNS[2])
-        ),
+        lambda results: record_in(results).rename(record_in(results, RUNS[2])),
         "it belongs at",
     ),
     "an edited README": (
-        lambda root: edit(root / "README.md", "8.50, 8.60", "6.50, 8.60"),
+        lambda results: edit(results.parent / "README.md", "8.50, 8.60", "6.50, 8.60"),
         "README.md: a table differs",
-    ),
-    "a plot that is no image": (
-        lambda root: (root / "results/plots/tiny_depth.png").write_text("x"),
-        "tiny_depth.png: differs",
     ),
 }
 
@@ -421,7 +416,7 @@ TAMPERING = {
 @pytest.mark.parametrize("what", TAMPERING)
 def test_the_check_finds(published, what):
     tamper, message = TAMPERING[what]
-    tamper(published)
+    tamper(published / "results")
     problems = publish.check(*arguments(published))
     assert any(message in problem for problem in problems), problems
     assert "make report" in problems[-1]
