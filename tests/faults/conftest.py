@@ -1,4 +1,4 @@
-"""The undisturbed launches that all others are compared with, and the report on what was injected and seen."""
+"""Undisturbed launches, with which all others are compared, and the report on the injected faults."""
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,7 +12,7 @@ _PAGE = pytest.StashKey["Page"]()
 
 @dataclass
 class Page:
-    """What the report is made of: what was injected, and the tests that did not come so far."""
+    """The content of the report: the injected faults, and the failed and skipped tests."""
 
     injections: list[Injection] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -45,7 +45,7 @@ def pytest_sessionfinish(session):
 
 @pytest.fixture
 def launch(tmp_path):
-    """Starts a launch: ``launch(setting, out, *flags)``. What is left of it in the end is killed."""
+    """A function that starts a launch: ``launch(setting, out, *flags)``. Its processes are killed after the test."""
     started = []
 
     def start(*arguments, **more) -> Launch:

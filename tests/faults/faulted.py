@@ -1,4 +1,4 @@
-"""Launches to strike with faults, and what must hold of every one of them in the end."""
+"""Launches into which faults are injected, and the comparison of their results with an undisturbed launch's."""
 
 import json
 import multiprocessing
@@ -62,7 +62,7 @@ class Setting:
 
 
 def write_table(page: Page) -> list[Path]:
-    """Everything that comes out of the records: curves and weights."""
+    """Write curves and weights, which are all that a table could be made from."""
     path = page.out / "tables" / f"{page.experiment.name}{page.variant.suffix}.md"
     lines = [
         f"{result.row.key} seed {record['specification']['seed']}: {record['curve']} {record['weights_sha256']}\n"
@@ -175,7 +175,7 @@ def is_recorded(out: Path, run: Run) -> bool:
 
 
 def owner(out: Path, run: Run) -> dict:
-    """What the run's newest claim says; empty if there is none, or it is given up."""
+    """Read the run's newest claim; empty if there is none, or it is released."""
     claims = sorted(run_paths(out).work(run).glob("owner.*"), key=lambda path: int(path.suffix[1:]))
     with suppress(OSError, ValueError):
         found = json.loads(claims[-1].read_text()) if claims else {}
@@ -184,14 +184,14 @@ def owner(out: Path, run: Run) -> dict:
 
 
 def starts(out: Path, run: Run) -> int:
-    """How often the run was begun, while it has not ended."""
+    """Count the starts of a run that has not ended."""
     with suppress(OSError, ValueError):
         return len(json.loads((run_paths(out).work(run) / "starts.json").read_text()))
     return 0
 
 
 def checkpointed(out: Path, run: Run) -> int:
-    """When the newest checkpoint was written, in ns; 0 if there is none."""
+    """Return the time stamp of the newest checkpoint in ns; 0 without one."""
     with suppress(OSError):
         return (run_paths(out).work(run) / checkpoint.NEWEST).stat().st_mtime_ns
     return 0
@@ -209,7 +209,7 @@ class Interruptions:
         self.out, self.counts = out, dict.fromkeys(runs, 0)
 
     def note(self) -> None:
-        """To be called after each kill, before the next start."""
+        """Note the starts so far; to be called after each kill, before the next start."""
         for run in self.counts:
             if not is_recorded(self.out, run):
                 self.counts[run] = starts(self.out, run)
@@ -220,7 +220,7 @@ class Interruptions:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a launch left in the end, besides what is as it was in the undisturbed one. All empty or 0: as it should."""
+    """The differences between a launch's results and the undisturbed one's; all are empty or 0 if there is none."""
 
     lost: int = 0  # runs without a record
     duplicated: int = 0  # files of records beyond one a run

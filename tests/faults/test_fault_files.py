@@ -43,7 +43,7 @@ def disk(tmp_path):
 
 
 def mount(*arguments: str) -> str:
-    """What mount says if it fails."""
+    """Run mount; returns its message if it fails."""
     if os.geteuid() != 0:
         return "needs root"
     try:

@@ -1,7 +1,7 @@
 """Faults on a real SLURM, the cluster of slurm/testcluster.
 
-SLURM takes its time, mostly without work: so the launches whose faults are of no concern to others are struck side by
-side, each in a thread, and their tests look at what came out. The others have the cluster for themselves.
+SLURM is slow, and mostly idle: launches whose faults do not concern others run side by side, each in a thread, and
+their tests look at the results. The other tests have the cluster for themselves.
 """
 
 import os
@@ -108,7 +108,7 @@ def _use_profiles(folder: Path) -> None:
 
 
 def slurm(*command: str) -> str:
-    """What a command of SLURM's prints."""
+    """Run a command of SLURM's and return its output."""
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
@@ -158,7 +158,7 @@ def timed_out(scene: Scene) -> tuple[int, dict | None]:
 
 
 def terminated(scene: Scene) -> tuple[int, dict | None]:
-    """What a cluster does that sends only SIGTERM, and then requeues what has ended."""
+    """Do what a cluster does that sends only SIGTERM, and then requeues the ended jobs."""
     scene.launch()
     counts = {}
     for run in SETTING.runs:
