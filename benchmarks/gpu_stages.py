@@ -19,9 +19,10 @@ from benchmarks.packs import GIB, PackedLoop, measured_run
 from benchmarks.results import judged
 from benchmarks.throughput import measure_model
 from reproductions.harness import provenance
+from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.signals import stop_on_signals
-from reproductions.harness.launching.worker import ExecutionOptions, execute
+from reproductions.harness.launching.worker import execute
 from reproductions.harness.records import read_pool
 from resnet.data.resident import ResidentData
 from resnet.device import available_cores, resolve_precision, synchronized_time, why_no_cuda
@@ -233,9 +234,8 @@ def launch_once(runs: list[Run], width: int, device: str, folder: str, interrupt
             if interrupt and status.state == "running" and not stop_requested():
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        outcome = execute(
-            runs, RunPaths(Path(folder), Path("data")), stop_requested, on_status, ExecutionOptions(width, device)
-        )
+        paths, options = RunPaths(Path(folder), Path("data")), Options(pack=width, device=device)
+        outcome = execute(runs, paths, stop_requested, on_status, options)
     if outcome.failures:
         raise RuntimeError("\n".join(f"{run}: {text}" for run, text in outcome.failures.items()))
     if bool(outcome.interrupted) != interrupt:

@@ -50,13 +50,15 @@ class Variant:
         for name, parse in (("settings", parse_settings), ("sweep", parse_sweep)):
             given = getattr(self, name)
             object.__setattr__(self, name, parse(" ".join(given)) if given else ())
-        if both := [one.split("=")[0] for one in self.sweep if one.split("=")[0] in dict(self._named)]:
+        swept, named = ([one.split("=")[0] for one in given] for given in (self.sweep, self.settings))
+        if both := [name for name in swept if name in named]:
             raise ValueError(f"{', '.join(both)} can't be both set and swept")
 
     @property
     def name(self) -> str:
         """The profile and the departures from the default recipe: "paper, 45000-images, fp32"."""
-        return ", ".join([self.profile, *self._departures])
+        sweep = [f"sweep of {', '.join(one.split('=')[0] for one in self.sweep)}"] if self.sweep else []
+        return ", ".join([self.profile, *self._flagged, *self.settings, *sweep])
 
     @property
     def suffix(self) -> str:
@@ -66,19 +68,6 @@ class Variant:
         if len("_".join(given)) > LONGEST or "/" in "".join(given):
             given = [f"set-{hashlib.sha256(' '.join(given).encode()).hexdigest()[:12]}"]
         return "".join(f"_{part}" for part in (*parts, *self._flagged, *given))
-
-    @property
-    def _named(self) -> list[tuple[str, str]]:
-        """The settings' names and values."""
-        return [tuple(one.split("=", 1)) for one in self.settings]
-
-    @property
-    def _departures(self) -> list[str]:
-        return [
-            *self._flagged,
-            *self.settings,
-            *([f"sweep of {', '.join(one.split('=')[0] for one in self.sweep)}"] if self.sweep else []),
-        ]
 
     @property
     def _flagged(self) -> list[str]:

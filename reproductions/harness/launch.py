@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -91,55 +91,27 @@ class _Launch:
         self.wanted, self.flags, self.seeds, self.console, self.paths = wanted, flags, seeds, console, flags.paths
         self.runs = list(dict.fromkeys(one.run for one in wanted))
         self.pools = [read_pool(self.paths.records), read_pool(self.paths.published / "records")]
+        self.damaged = _damaged(self.runs, self.pools[0])
+        if flags.minutes is not None:
+            missing = lacking(self.runs, self.pools[: 1 if flags.all else 2])
+        else:
+            missing = [run for run in self.runs if self.pools[0].get(run) is None]
+        self.missing = [run for run in missing if run not in self.damaged]
 
     def run(self) -> int:
         for error in (error for pool in self.pools for error in pool.damaged.values()):
             complain(self.console, f"{error.kind}: {error}")
-        damaged, begun = _damaged(self.runs, self.pools[0]), False
-        if self.flags.minutes is not None:
-            missing = lacking(self.runs, self.pools[: 1 if self.flags.all else 2])
-        else:
-            missing = [run for run in self.runs if self.pools[0].get(run) is None]
-        missing = [run for run in missing if run not in damaged]
+        begun = False
         try:
-            # With flags of a queue the same command is the same launcher, however few runs are left.
-            queue = self.flags.launcher == "auto" and self.flags.given & {"--slots", "--max-starts"}
-            wanted = "local" if queue else self.flags.launcher
-            launcher, start = launching.choose(wanted, self.flags.options.device, len(missing))
-            self.flags = replace(self.flags, launcher=launcher)
-            preflight.check_flags(self.flags)
-            preflight.check_device(self.flags, self.runs)
-            self._say_other_versions([run for run in missing if run.recipe.plugins])
-            preflight.check_plugins(missing)
-            if missing:
-                preflight.leave_busy_cores(self.flags, self.console)
-            if self.flags.minutes is not None:
-                plan, options = self._plan_time(missing)
-            else:
-                plan, options = Plan(missing), self.flags.options
-                if self.flags.dry_run:
-                    self._show_cost(missing, damaged)
+            start = self._choose_launcher()
+            plan, options = self._plan()
             if self.flags.dry_run:
                 return 0
-            table = self.wanted[0]  # the one table of a launch without minutes
-            paper = missing and self.flags.minutes is None and table.variant.profile == "paper"
-            if paper and preflight.refuse_without_gpu(self.flags, missing, self.pools, table.experiment):
+            if preflight.refuse_without_gpu(self.flags, self.missing, self.pools, self._tables[0]):
                 return EXIT_REFUSED
-            preflight.check_writable(self.paths.out)
-            tracker = self._make_tracker()
-            note_tables(self.paths.out, self._tables, self.seeds)
-            preflight.check_data(plan.runs, self.paths, self.console)
-            if plan.runs:
-                preflight.say_code(self.console)
-            text = f"{preflight.describe_place(self.flags)}, records in {self.paths.records}"
-            if self.flags.minutes is None:
-                title = f"{table.experiment.source}, {table.experiment.heading(table.variant)}: "
-                title += counted(len(self.runs), "run")
-                text = f"{title}, {len(self.runs) - len(missing) - len(damaged)} already recorded; {text}"
-            self.console.print(text)
-            names = {run: f"{self._label(run)} seed {run.seed}" for run in self._rows}
+            display = self._prepare(plan)
             begun = True
-            with Display(len(plan.runs), self.console, tracker, names) as display:
+            with display:
                 outcome = start(plan.runs, self.paths, display, options)
         except (DataError, ValueError, OSError) as error:  # the last of a full disk, say
             complain(self.console, str(error))
@@ -148,6 +120,49 @@ class _Launch:
             complain(self.console, f"{error}\nThe same command goes on from the last checkpoints.")
             outcome = None
         return self._conclude(plan, outcome, options.budget)
+
+    # ----------------------------------------------------------------------------------------------------- preparations
+
+    def _choose_launcher(self) -> Callable:
+        """Choose the launcher and check that it can train the runs. Raises ValueError."""
+        # With flags of a queue the same command is the same launcher, however few runs are left.
+        queue = self.flags.launcher == "auto" and self.flags.given & {"--slots", "--max-starts"}
+        wanted = "local" if queue else self.flags.launcher
+        launcher, start = launching.choose(wanted, self.flags.options.device, len(self.missing))
+        self.flags = replace(self.flags, launcher=launcher)
+        preflight.check_flags(self.flags)
+        preflight.check_device(self.flags, self.runs)
+        self._say_other_versions([run for run in self.missing if run.recipe.plugins])
+        preflight.check_plugins(self.missing)
+        if self.missing:
+            preflight.leave_busy_cores(self.flags, self.console)
+        return start
+
+    def _plan(self) -> tuple[Plan, Options]:
+        """Plan the launch, and print the plan of limited time or the dry run; returns also the launcher's options."""
+        if self.flags.minutes is not None:
+            return self._plan_time()
+        if self.flags.dry_run:
+            self._show_cost()
+        return Plan(self.missing), self.flags.options
+
+    def _prepare(self, plan: Plan) -> Display:
+        """Prepare folders, data and display, and print what is about to start. Raises ValueError and OSError."""
+        preflight.check_writable(self.paths.out)
+        tracker = self._make_tracker()
+        note_tables(self.paths.out, self._tables, self.seeds)
+        preflight.check_data(plan.runs, self.paths, self.console)
+        if plan.runs:
+            preflight.say_code(self.console)
+        text = f"{preflight.describe_place(self.flags)}, records in {self.paths.records}"
+        if self.flags.minutes is None:
+            experiment, variant = self._tables[0]  # a launch without minutes has one
+            title = f"{experiment.source}, {experiment.heading(variant)}"
+            recorded = len(self.runs) - len(self.missing) - len(self.damaged)
+            text = f"{title}: {counted(len(self.runs), 'run')}, {recorded} already recorded; {text}"
+        self.console.print(text)
+        names = {run: f"{self._label(run)} seed {run.seed}" for run in self._rows}
+        return Display(len(plan.runs), self.console, tracker, names)
 
     def _say_other_versions(self, runs: list[Run]) -> None:
         """Print how many records and begun runs are like these, but of another version of their plugins."""
@@ -161,8 +176,6 @@ class _Launch:
         if found := [counted(n, what) for n, what in ((records, "record"), (begun, "begun run")) if n]:
             modules = ", ".join(dict.fromkeys(plugin.module for run in runs for plugin in run.recipe.plugins))
             self.console.print(f"not counted, because they are of another version of {modules}: {' and '.join(found)}")
-
-    # ------------------------------------------------------------------------------------------------------------ plans
 
     def _make_tracker(self) -> Tracker | None:
         """Make the tracker of all runs, each in the group of its table and row. Raises ValueError."""
@@ -194,11 +207,13 @@ class _Launch:
         table, row = self._rows[run]
         return row.label if len(self._tables) == 1 else f"{table}, {row.label}"
 
-    def _plan_time(self, missing: list[Run]) -> tuple[Plan, Options]:
+    # ------------------------------------------------------------------------------------------------------------ plans
+
+    def _plan_time(self) -> tuple[Plan, Options]:
         """Plan the launch's minutes and print the plan; returns it with the launcher's options."""
         flags, minutes = self.flags, self.flags.minutes
         plan = make_plan(
-            missing,
+            self.missing,
             self.paths,
             flags.device,
             partners=lambda run: _find_partners(run, self.wanted, self.pools),
@@ -233,17 +248,20 @@ class _Launch:
         console.print(text)
         for why in dict.fromkeys(plan.left.values()):
             console.print(f"left, {why}: {', '.join(str(run) for run, own in plan.left.items() if own == why)}")
-        budget = Budget.of(plan, minutes, each_job=flags.device is None)
+        budget = Budget(minutes=minutes, plan=plan)
+        if flags.device is not None:
+            budget = budget.started()
         return plan, replace(flags.options, budget=budget, slurm=replace(flags.options.slurm, max_jobs=jobs))
 
-    def _show_cost(self, missing: list[Run], damaged: dict[Run, RecordError]) -> None:
-        """Print all runs, with the cost of the ``missing`` ones."""
+    def _show_cost(self) -> None:
+        """Print all runs, with the cost of the missing ones."""
+        missing = self.missing
         table = Table("row", "run", "status", "images/s", "time", title="dry run: nothing is trained")
         rates = preflight.find_rates(self.flags, missing, self.pools)
         known = {run: rates[work] for run in missing if (work := cost.work_of(run)) in rates}
         for run in self.runs:
             if run not in missing:
-                cells = damaged[run].kind if run in damaged else "recorded", "", ""
+                cells = self.damaged[run].kind if run in self.damaged else "recorded", "", ""
             elif run in known:
                 cells = "to be trained", f"{known[run].images_per_second:,.0f}", _time(known[run].hours(run))
             else:

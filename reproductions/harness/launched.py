@@ -3,7 +3,7 @@
 import json
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -54,11 +54,9 @@ def launched_tables(experiments: Sequence[Experiment], out: Path, pool: Pool) ->
 def listed_tables(experiments: Sequence[Experiment], out: Path) -> list[Table]:
     """Read the tables of these experiments in the list of ``out``, with records or without."""
     by_name, listed = {experiment.name: experiment for experiment in experiments}, list[Table]()
-    for line in _read_lines(out):
-        with suppress(ValueError, TypeError, KeyError):  # a line cut short, or a table of other code
-            variant = json.loads(line)
-            experiment, _ = by_name[variant.pop("experiment")], variant.pop("command", "")
-            listed.append((experiment, experiment.resolve(Variant(**variant))))
+    for name, variant, _ in _read_tables(out):
+        with suppress(ValueError, TypeError, KeyError):  # a table of other code
+            listed.append((by_name[name], by_name[name].resolve(Variant(**variant))))
     return listed
 
 
@@ -68,12 +66,9 @@ def own_tables(experiments: Sequence[Experiment], out: Path) -> dict[str, list[s
     The command is the latest of each variant; a list of older code has none.
     """
     commands, known = dict[str, dict[str, str]](), {experiment.name for experiment in experiments}
-    for line in _read_lines(out):
-        with suppress(ValueError, TypeError, KeyError, AttributeError):
-            variant = json.loads(line)
-            name, command = variant.pop("experiment"), variant.pop("command", "")
-            if name not in known:
-                commands.setdefault(name, {})[json.dumps(variant)] = command
+    for name, variant, command in _read_tables(out):
+        if name not in known:
+            commands.setdefault(name, {})[json.dumps(variant)] = command
     return {name: [*filter(None, own.values())] for name, own in commands.items()}
 
 
@@ -82,6 +77,14 @@ def needed(specification: dict) -> list[str]:
     if not any(specification.get(role) for role in ROLES):
         return []
     return [need.identity for need in Run.from_specification(specification).needs.values()]
+
+
+def _read_tables(out: Path) -> Iterator[tuple[str, dict, str]]:
+    """Read the experiment, the variant's fields and the command (empty if it has none) of each line of the list."""
+    for line in _read_lines(out):
+        with suppress(ValueError, TypeError, KeyError, AttributeError):  # a line cut short
+            variant = json.loads(line)
+            yield str(variant.pop("experiment")), variant, variant.pop("command", "")
 
 
 def _read_lines(out: Path) -> list[str]:

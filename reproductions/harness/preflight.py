@@ -12,7 +12,7 @@ from rich.text import Text
 
 from reproductions.harness import provenance
 from reproductions.harness.console import PUBLISHED
-from reproductions.harness.experiment import Experiment
+from reproductions.harness.experiment import Table
 from reproductions.harness.launching import cost
 from reproductions.harness.launching.options import LaunchFlags
 from reproductions.harness.launching.run_paths import RunPaths
@@ -157,12 +157,15 @@ def find_rates(flags: LaunchFlags, runs: list[Run], pools: list[Pool]) -> dict[c
     return found if flags.minutes is None and device else found | cost.estimated_rates(runs, found)
 
 
-def refuse_without_gpu(flags: LaunchFlags, missing: list[Run], pools: list[Pool], experiment: Experiment) -> bool:
-    """Return whether the ``missing`` runs of the paper profile would take hours on a CPU.
+def refuse_without_gpu(flags: LaunchFlags, missing: list[Run], pools: list[Pool], table: Table) -> bool:
+    """Return whether the table's ``missing`` runs are of the paper profile and would take hours on a CPU.
 
-    If so, print how many, and the commands to use instead.
+    If so, print how many, and the commands to use instead. A launch with ``flags.minutes`` is never refused.
     """
-    if flags.yes or flags.device is None or flags.device.type == "cuda":
+    experiment, variant = table
+    if flags.yes or flags.minutes is not None or not missing or variant.profile != "paper":
+        return False
+    if flags.device is None or flags.device.type == "cuda":
         return False
     rates = find_rates(flags, missing, pools)
     works = Counter(work for run in missing if (work := cost.work_of(run)) in rates)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT_VARIABLE = "RESNET_COMMIT"  # names the commit where the code was copied without its .git
-SOURCES = OWN
 SOURCE_SUFFIXES = (".py", ".toml")
 # By these git looks at another repository than the one it is asked for; hooks set them.
 _GIT_ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY")
@@ -61,7 +60,7 @@ def source_files(root: Path | None = None) -> dict[str, bytes]:
     Raises OSError if one cannot be read.
     """
     root = ROOT if root is None else root
-    paths = (path for package in SOURCES for path in (root / package).rglob("*") if path.suffix in SOURCE_SUFFIXES)
+    paths = (path for package in OWN for path in (root / package).rglob("*") if path.suffix in SOURCE_SUFFIXES)
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths if path.is_file()}
 
 
@@ -84,7 +83,7 @@ def code_identity() -> dict:
     }
     if (ROOT / ".git").exists():
         if commit := _git("rev-parse", "HEAD"):
-            changes = _git("status", "--porcelain", "--untracked-files=normal", "--", *SOURCES)
+            changes = _git("status", "--porcelain", "--untracked-files=normal", "--", *OWN)
             identity |= {"commit": commit.strip(), "modified": None if changes is None else bool(changes)}
     elif (ROOT / CODE_FILE).exists():
         identity |= _described_code(files)

@@ -8,7 +8,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,34 +174,34 @@ def find_standings(out: Path, recorded: set[str], rows: Mapping[str, str] | None
     for path in out.glob("work/*/status.json"):
         if (status := Status.read(path.parent)) is not None:
             names.setdefault(path.parent.name, status.run)
-    endings: dict[str, str] = {}  # by job, that several runs may have in common
-    rows = rows or {}
-    left = sorted((rows.get(run, ""), name, run) for run, name in names.items() if run not in recorded)
-    with queue.asking_once():
-        found = [_standing(name, out / "work" / run, newest.get(run), living, endings) for _, name, run in left]
-    return [_completed(standing, out / "work" / run, row) for standing, (row, _, run) in zip(found, left)]
+    rows, answers, found = rows or {}, queue.Answers(), []
+    for row, name, run in sorted((rows.get(run, ""), name, run) for run, name in names.items() if run not in recorded):
+        folder = out / "work" / run
+        status, curve = Status.read(folder), tuple(read_curve(folder))
+        state, text = _state_of(name, folder, status, newest.get(run), living, answers)
+        progress = status.progress if status is not None else None
+        found.append(Standing(name, state, text, run, progress, curve, row))
+    return found
 
 
-def _completed(standing: Standing, folder: Path, row: str) -> Standing:
-    """Return the status with the run's id, row, progress and curve."""
-    status, curve = Status.read(folder), tuple(read_curve(folder))
-    progress = status.progress if status is not None else None
-    return replace(standing, id=folder.name, row=row, progress=progress, curve=curve)
-
-
-def _standing(
-    name: str, folder: Path, submission: Submission | None, living: dict | None, endings: dict[str, str]
-) -> Standing:
-    status = Status.read(folder)
+def _state_of(
+    name: str,
+    folder: Path,
+    status: Status | None,
+    submission: Submission | None,
+    living: dict | None,
+    answers: queue.Answers,
+) -> tuple[str, str]:
+    """Find the state of a run without a record, and the text for :class:`Standing`."""
     progress = status.progress if status is not None else None
     if owned(folder):
         silent = time.time() - status.updated if status is not None else 0
         note = f" (silent for {duration(silent)})" if silent > SILENT_SECONDS else ""
         running = status is not None and status.state == "running" and progress is not None
-        return Standing(name, "running", f": {describe(status)}{note}" if running else ", just started")
+        return "running", f": {describe(status)}{note}" if running else ", just started"
     jobs = [] if submission is None or not living else [living[job] for job in submission.jobs if job in living]
     if status is not None and status.state == "failed" and not (jobs and status.launch != submission.launch):
-        return Standing(name, "failed", ": " + "\n  ".join(status.message.strip().splitlines()[-LAST_LINES:]))
+        return "failed", ": " + "\n  ".join(status.message.strip().splitlines()[-LAST_LINES:])
     resumable = any((folder / kept).exists() for kept in CHECKPOINTS)
     begun = _begun(name, status) if resumable else ""
     own = submission.job_of(folder.name) if submission is not None else None
@@ -209,15 +209,14 @@ def _standing(
         shown = [living[own]] if own in living else jobs[:3]
         states = ", ".join(f"{job.id} {job.state.lower()}{'' if job.reason in ('', 'None') else f' ({job.reason})'}"
                            for job in shown)  # fmt: skip
-        return Standing(name, "queued", f"{begun}: {states}{' …' if len(jobs) > 3 and own not in living else ''}")
+        return "queued", f"{begun}: {states}{' …' if len(jobs) > 3 and own not in living else ''}"
     if own is not None and living is None:
-        return Standing(name, "queued", f" as {own} or ended{begun} (SLURM's queue does not answer)")
+        return "queued", f" as {own} or ended{begun} (SLURM's queue does not answer)"
     again = "the same command goes on from its checkpoint" if resumable else "the same command begins it"
     if own is not None:
-        if own not in endings:
-            endings[own] = last_words(submission, folder.name)
-        return Standing(name, "waiting", f"{begun}; no job is left for it ({endings[own]}); {again}")
-    return Standing(name, "stopped", f"{begun}; {again}")
+        words = last_words(submission, folder.name, answers)
+        return "waiting", f"{begun}; no job is left for it ({words}); {again}"
+    return "stopped", f"{begun}; {again}"
 
 
 def _begun(name: str, status: Status | None) -> str:

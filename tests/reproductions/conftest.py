@@ -1,11 +1,11 @@
-"""What the tests in this folder share."""
+"""Fixtures that the tests in this folder share."""
 
 import pytest
 from fakes import leave_out_plots
 from hypothesis import settings
 from repositories import commit, git
 
-from reproductions.harness import provenance
+from reproductions.harness import cli, provenance
 from reproductions.harness.launching.run_paths import RunPaths
 
 settings.register_profile("deterministic", derandomize=True, deadline=None)
@@ -15,6 +15,13 @@ settings.load_profile("deterministic")
 @pytest.fixture
 def paths(tmp_path) -> RunPaths:
     return RunPaths(tmp_path, tmp_path)
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A folder of published results for launches, empty at first."""
+    monkeypatch.setattr(cli, "PUBLISHED", tmp_path / "published")
+    return tmp_path / "published"
 
 
 @pytest.fixture

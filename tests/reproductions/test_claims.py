@@ -7,19 +7,21 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from fakes import make_record, store
 from tiny import TINY
-from waiting import Killed, wait_until
+from waiting import Killed, after_two_steps, never, wait_until
 
 from reproductions.harness import provenance
 from reproductions.harness.launching import claims, worker
 from reproductions.harness.launching.claims import claim, claim_number, owned
+from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.recording import note_start, take_back_start
 from reproductions.harness.launching.run_paths import RunPaths, Status
-from reproductions.harness.launching.worker import ExecutionOptions, Outcome, execute
+from reproductions.harness.launching.worker import Outcome, execute
 from reproductions.harness.record_files import record_path
 from reproductions.harness.records import read_pool, read_record
 from resnet import checkpoint
@@ -43,16 +45,6 @@ def elsewhere(folder, number=1, **values):
     path = folder / f"owner.{number}"
     path.write_text(json.dumps(owner | values))
     return path
-
-
-def train(runs, paths, stop_requested=lambda: False, on_status=lambda run, status: None, **options) -> Outcome:
-    return execute(runs, paths, stop_requested, on_status, ExecutionOptions(**options))
-
-
-def stop_soon():
-    """Stop a run at its third look, after a checkpoint."""
-    answers = iter([False, False])
-    return lambda: next(answers, True)
 
 
 # -------------------------------------------------------------------------------------------------------- single claims
@@ -217,7 +209,7 @@ def test_a_run_that_another_process_trains_is_waited_for_while_the_others_are_tr
             store(paths.records, make_record(RUNS[0], 20.0))
 
     with claim(paths.work(RUNS[0])):
-        assert train(RUNS, paths, on_status=on_status) == Outcome({})
+        assert execute(RUNS, paths, never, on_status) == Outcome({})
     records = {r["specification"]["seed"]: r for r in read_pool(paths.records).records.values()}
     assert records[0]["weights_sha256"] == "0" * 64, "the other process's record"
     assert records[1]["weights_sha256"] != "0" * 64 and seen[0] == (0, "waiting") and seen[-1] == (0, "done")
@@ -225,14 +217,14 @@ def test_a_run_that_another_process_trains_is_waited_for_while_the_others_are_tr
 
 def test_a_job_leaves_the_runs_that_others_train_to_them(paths):
     with claim(paths.work(RUNS[0])):
-        assert train(RUNS, paths, wait=False) == Outcome({})
+        assert execute(RUNS, paths, never, options=Options(launch="a")) == Outcome({})
     assert [r["specification"]["seed"] for r in read_pool(paths.records).records.values()] == [1]
 
 
 def test_waiting_for_another_process_can_be_stopped(paths):
     stop = []
     with claim(paths.work(RUNS[0])):
-        outcome = train(RUNS[:1], paths, lambda: bool(stop), lambda run, status: stop.append(True))
+        outcome = execute(RUNS[:1], paths, lambda: bool(stop), lambda run, status: stop.append(True))
     assert outcome.interrupted and not read_pool(paths.records).records
 
 
@@ -248,14 +240,14 @@ def test_a_run_that_was_taken_over_is_stopped_and_its_new_owner_waited_for(paths
             store(paths.records, make_record(run, 20.0))
 
     monkeypatch.setattr(worker, "claim", lambda *given: (claimed.append(claim(*given)), claimed[-1])[1])
-    assert train(RUNS[:1], paths, on_status=on_status) == Outcome({})
+    assert execute(RUNS[:1], paths, never, on_status) == Outcome({})
     assert read_record(record_path(paths.records, RUNS[0]))["weights_sha256"] == "0" * 64
 
 
 def test_a_run_that_was_taken_over_leaves_checkpoints_weights_and_record_to_its_new_owner(paths, monkeypatch):
     monkeypatch.setattr(claims.Claim, "holds", lambda self: bool(setattr(self, "lost", True)))  # found only at the end
     monkeypatch.setattr(claims.Claim, "lost", property(lambda self: False, lambda self, value: None), raising=False)
-    outcome = train(RUNS[:1], paths, wait=False)
+    outcome = execute(RUNS[:1], paths, never, options=Options(launch="a"))
     assert "was taken over by another process" in outcome.interrupted
     assert not paths.weights(RUNS[0]).exists() and not read_pool(paths.records).records
     assert not [*paths.work(RUNS[0]).glob("checkpoint*")]
@@ -264,23 +256,20 @@ def test_a_run_that_was_taken_over_leaves_checkpoints_weights_and_record_to_its_
 def test_a_run_that_failed_in_this_launch_is_not_begun_again_by_another_job(paths, monkeypatch):
     paths.work(RUNS[0]).mkdir(parents=True)
     Status("failed", "run", 0.0, message="out of luck", launch="a").write(paths.work(RUNS[0]))
-    assert train(RUNS[:1], paths, launch="a").failures == {RUNS[0]: "out of luck"}
-    assert train(RUNS[:1], paths, launch="b") == Outcome({}), "another launch tries again"
+    assert execute(RUNS[:1], paths, never, options=Options(launch="a")).failures == {RUNS[0]: "out of luck"}
+    assert execute(RUNS[:1], paths, never, options=Options(launch="b")) == Outcome({}), "another launch tries again"
 
 
 def test_a_run_that_never_gets_further_is_given_up_and_the_others_go_on(paths, monkeypatch):
-    def dies(*arguments, **more):
-        raise Killed
-
-    options = {"wait": False, "launch": "a", "max_starts": 3}
+    options = Options(launch="a", max_starts=3)
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "training", dies)
+        patch.setattr(worker, "training", Mock(side_effect=Killed))
         for _ in range(3):
             with pytest.raises(Killed):
-                train(RUNS, paths, **options)
-    outcome = train(RUNS, paths, **options)
+                execute(RUNS, paths, never, options=options)
+    outcome = execute(RUNS, paths, never, options=options)
     assert "given up: 3 starts" in outcome.failures[RUNS[0]] and RUNS[1] not in outcome.failures
-    assert train(RUNS, paths, launch="b") == Outcome({}), "another launch tries again"
+    assert execute(RUNS, paths, never, options=Options(launch="b")) == Outcome({}), "another launch tries again"
     assert read_record(record_path(paths.records, RUNS[0]))["interruptions"] == 3
 
 
@@ -305,17 +294,17 @@ def test_a_run_that_got_nowhere_is_tried_again_without_neighbours(paths, monkeyp
         companions.append((trainer.run.seed, neighbours()))
         return (yield from training(trainer, *arguments, neighbours=neighbours, **more))
 
-    training, options = worker.training, {"wait": False, "launch": "a", "max_starts": 3}
+    training, options = worker.training, Options(launch="a", max_starts=3)
     runs = [*RUNS, Run("cifar_resnet8", TINY, "synthetic", 2)]
     monkeypatch.setattr(worker, "Pack", Crowd)
     with monkeypatch.context() as patch:
         patch.setattr(worker, "training", dies)
         with pytest.raises(Killed):
-            train(runs, paths, **options)
+            execute(runs, paths, never, options=options)
     assert not read_pool(paths.records).records, "all went down with it"
     monkeypatch.setattr(worker, "training", watched)
     monkeypatch.setattr(worker, "CLAIM_SECONDS", 1e-4)
-    assert train(runs, paths, **options) == Outcome({})
+    assert execute(runs, paths, never, options=options) == Outcome({})
     assert {seed for seed, _ in companions} == {0, 1, 2} and not any(others for _, others in companions)
 
 
@@ -340,13 +329,13 @@ def short_of_memory(monkeypatch, is_short):
 def test_a_start_that_ran_out_of_memory_among_neighbours_does_not_count(paths, monkeypatch):
     starts = short_of_memory(monkeypatch, lambda seed, start: seed == 1 and start < 3)
     runs = [Run("cifar_resnet8", TINY, "synthetic", seed) for seed in range(6)]
-    assert train(runs, paths, wait=False, launch="a", max_starts=2) == Outcome({})
+    assert execute(runs, paths, never, options=Options(launch="a", max_starts=2)) == Outcome({})
     assert starts[-1][0] == 1 and [others > 0 for seed, others in starts if seed == 1] == [True] * 3
     assert read_record(record_path(paths.records, runs[1]))["interruptions"] == 0
 
 
 def test_a_start_that_ran_out_of_memory_after_a_checkpoint_is_on_the_list(paths):
-    train(RUNS[:1], paths, stop_soon())
+    execute(RUNS[:1], paths, after_two_steps())
     folder = paths.work(RUNS[0])
     starts = json.loads((folder / "starts.json").read_text())
     take_back_start(folder, starts)
@@ -358,54 +347,45 @@ def test_a_start_that_ran_out_of_memory_after_a_checkpoint_is_on_the_list(paths)
 def test_runs_that_ran_out_of_memory_together_are_tried_alone(paths, monkeypatch):
     starts = short_of_memory(monkeypatch, lambda seed, start: start == 1)
     runs = [*RUNS, Run("cifar_resnet8", TINY, "synthetic", 2)]
-    assert train(runs, paths, wait=False, launch="a") == Outcome({})
+    assert execute(runs, paths, never, options=Options(launch="a")) == Outcome({})
     assert [others for _, others in starts] == [2, 2, 2, 0, 0, 0]
 
 
 def test_a_run_that_runs_out_of_memory_alone_has_failed(paths, monkeypatch):
     starts = short_of_memory(monkeypatch, lambda seed, start: seed == 1)
-    outcome = train(RUNS, paths, wait=False, launch="a")
+    outcome = execute(RUNS, paths, never, options=Options(launch="a"))
     assert list(outcome.failures) == [RUNS[1]] and "CUDA out of memory" in outcome.failures[RUNS[1]]
     assert starts == [(0, 1), (1, 1), (1, 0)]
 
 
 def test_an_error_that_leaves_the_device_useless_ends_the_job_and_not_the_other_runs(paths, monkeypatch):
-    def fails(*arguments, **more):
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        yield
-
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "training", fails)
+        patch.setattr(worker, "training", Mock(side_effect=RuntimeError("CUDA error: an illegal memory access")))
         patch.setattr(worker._Worker, "_device_is_lost", lambda own: True)
         with pytest.raises(DeviceLost, match="illegal memory access"):
-            train(RUNS, paths)
+            execute(RUNS, paths, never)
     assert not [run for run in RUNS if Status.read(paths.work(run)) is not None], "none is marked as failed"
-    assert train(RUNS, paths) == Outcome({})
+    assert execute(RUNS, paths, never) == Outcome({})
 
 
 def test_starts_that_get_further_are_not_counted(paths):
     eager = RunPaths(paths.out, paths.data, checkpoint_seconds=0)
     starts = 0
     while not record_path(paths.records, RUNS[0]).exists():
-        assert not train(RUNS[:1], eager, stop_soon(), wait=False, launch="a").failures
+        assert not execute(RUNS[:1], eager, after_two_steps(), options=Options(launch="a")).failures
         starts += 1
         assert starts < 50
     assert starts > 2
 
 
-def train_again(paths, run):
-    """Train a run whose record was moved away."""
-    path = record_path(paths.records, run)
-    path.unlink()
-    assert train([run], paths) == Outcome({})
-    return read_record(path)
-
-
 def test_a_run_trained_again_knows_nothing_of_the_first_time(paths, monkeypatch):
-    train(RUNS[:1], paths)
+    execute(RUNS[:1], paths, never)
     code = {"commit": "c0ffee", "modified": False, "resnet_sha256": "1" * 64}
     monkeypatch.setattr(provenance, "code_identity", lambda: code)
-    record = train_again(paths, RUNS[0])
+    path = record_path(paths.records, RUNS[0])
+    path.unlink()
+    assert execute(RUNS[:1], paths, never) == Outcome({})
+    record = read_record(path)
     assert record["interruptions"] == 0 and record["code"] == code
 
 
@@ -418,12 +398,12 @@ def test_code_that_changed_between_two_starts_counts_if_the_first_left_a_checkpo
         monkeypatch.setattr(provenance, "code_identity", lambda: identity)
 
     code("a")
-    train(RUNS[:1], paths, stop_soon())
+    execute(RUNS[:1], paths, after_two_steps())
     assert (paths.work(RUNS[0]) / checkpoint.NEWEST).exists()
     if not has_checkpoint:
         (paths.work(RUNS[0]) / checkpoint.NEWEST).unlink()
     code("b")
-    train(RUNS[:1], paths)
+    execute(RUNS[:1], paths, never)
     record = read_record(record_path(paths.records, RUNS[0]))
     assert record["code"]["modified"] is modified and record["interruptions"] == 1
     commits = [segment["code"]["commit"][0] for segment in record["segments"]]
@@ -431,9 +411,9 @@ def test_code_that_changed_between_two_starts_counts_if_the_first_left_a_checkpo
 
 
 def test_the_list_of_starts_goes_with_the_work_that_it_is_of(paths):
-    train(RUNS[:1], paths, stop_soon())
+    execute(RUNS[:1], paths, after_two_steps())
     assert len(json.loads((paths.work(RUNS[0]) / "starts.json").read_text())) == 1
-    train(RUNS[:1], paths)
+    execute(RUNS[:1], paths, never)
     assert [path.name for path in paths.work(RUNS[0]).iterdir()] == ["owner.2"]
 
 
@@ -442,6 +422,6 @@ def test_a_list_of_starts_that_is_none_fails_its_run_in_a_line_and_no_other(path
     path = paths.work(RUNS[0]) / "starts.json"
     path.parent.mkdir(parents=True)
     path.write_text(content)
-    outcome = train(RUNS, paths, launch="a")
+    outcome = execute(RUNS, paths, never, options=Options(launch="a"))
     said = f"{path} is not a list of the run's starts; remove it to count them anew"
     assert outcome.failures == {RUNS[0]: said} and record_path(paths.records, RUNS[1]).exists()

@@ -9,6 +9,7 @@ import tempfile
 import time
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -36,9 +37,7 @@ TINY_EXPERIMENT = make_experiment()
 SMOKE = Variant("smoke")
 
 
-@pytest.fixture(autouse=True)
-def no_published_results(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "PUBLISHED", tmp_path / "published")
+pytestmark = pytest.mark.usefixtures("published")
 
 
 @pytest.fixture
@@ -92,10 +91,11 @@ def run(out, *arguments, experiment=TINY_EXPERIMENT):
     return cli.run_experiment(experiment, [*defaults, *arguments])
 
 
-def damage(out, number=0):
-    """Edit the record of the tiny experiment's row of that number; returns its path."""
-    path = record_path(out / "records", TINY_EXPERIMENT.runs(SMOKE, 1)[number])
-    path.write_text(path.read_text().replace('"interruptions": 0', '"interruptions": 5'))
+def store_edited(out, old, new):
+    """Store the records of the tiny experiment, and edit the first one; returns its path."""
+    store(out / "records", *(make_record(r, 20.0) for r in TINY_EXPERIMENT.runs(SMOKE, 1)))
+    path = record_path(out / "records", TINY_EXPERIMENT.runs(SMOKE, 1)[0])
+    path.write_text(path.read_text().replace(old, new))
     return path
 
 
@@ -152,8 +152,7 @@ def test_one_failing_run_does_not_stop_the_others_and_why_is_shown(out, capsys):
 
 
 def test_a_damaged_record_is_named_and_not_trained_over(out, launched, capsys):
-    store(out / "records", *(make_record(r, 20.0) for r in TINY_EXPERIMENT.runs(SMOKE, 1)))
-    path = damage(out)
+    path = store_edited(out, '"interruptions": 0', '"interruptions": 5')
     before = path.read_bytes()
     assert run(out) == 1
     printed = capsys.readouterr()
@@ -163,9 +162,7 @@ def test_a_damaged_record_is_named_and_not_trained_over(out, launched, capsys):
 
 
 def test_a_record_of_newer_code_is_not_called_damaged_nor_moved_away(out, launched, capsys):
-    store(out / "records", *(make_record(r, 20.0) for r in TINY_EXPERIMENT.runs(SMOKE, 1)))
-    path = record_path(out / "records", TINY_EXPERIMENT.runs(SMOKE, 1)[0])
-    path.write_text(path.read_text().replace(f'"schema": {SCHEMA}', f'"schema": {SCHEMA + 1}'))
+    path = store_edited(out, f'"schema": {SCHEMA}', f'"schema": {SCHEMA + 1}')
     assert run(out) == 1 and launched == [[]]
     said = capsys.readouterr().err
     assert f"newer record: {path} was written by newer code: its schema is {SCHEMA + 1}" in said
@@ -192,44 +189,29 @@ def test_an_interrupted_launch_says_how_to_go_on(out, launched, capsys):
 
 
 def test_a_second_ctrl_c_ends_at_once_without_a_traceback(out, launched, monkeypatch, capsys):
-    def launch(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(launched, "launch", launch)
+    monkeypatch.setattr(launched, "launch", Mock(side_effect=KeyboardInterrupt))
     assert run(out) == 130
     assert "goes on from the last checkpoints" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("flags", "code"), [(["--detach"], 0), ([], 130)], ids=["asked for", "Ctrl-C"])
-def test_a_launch_whose_jobs_go_on_without_it_says_how_to_come_back(out, launched, capsys, flags, code):
-    launched.outcome = Outcome({}, detached="The jobs 12 go on: type this")
-    assert run(out, "--launcher", "slurm", *flags) == code
-    said = capsys.readouterr().err
-    assert said.endswith("The jobs 12 go on: type this\n") and "goes on where this stopped" not in said
 
 
 # -------------------------------------------------------------------------------------------- what the launcher is told
 
 
-def test_a_launcher_is_told_the_defaults(out, launched):
-    run(out)
-    assert launched.options == Options(experiment="tiny") and launched.options.max_starts == 5
-
-
-def test_a_launcher_is_told_what_the_flags_say(out, launched):
-    flags = ["--slots", "3", "--pack", "2", "--device", "cpu", "--max-starts", "4"]
-    run(out, "--launcher", "local", *flags)
-    assert launched.options == Options(slots=3, pack=2, device="cpu", max_starts=4, experiment="tiny")
-
-
-def test_pack_auto_leaves_the_number_to_the_device(out, launched):
-    run(out, "--pack", "auto")
-    assert launched.options.pack is None
-
-
-def test_a_cluster_gets_the_named_profile(out, launched):
-    run(out, "--launcher", "slurm", "--slurm-profile", "example", "--detach")
-    assert launched.options.slurm == load_cluster_profile("example") and launched.options.detach
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("", Options(max_starts=5)),
+        ("--pack auto", Options()),
+        ("--launcher local --slots 3 --pack 2 --device cpu --max-starts 4",
+         Options(slots=3, pack=2, device="cpu", max_starts=4)),
+        ("--launcher slurm --slurm-profile example --detach",
+         Options(slurm=load_cluster_profile("example"), detach=True)),
+        ("--launcher slurm --device cuda", Options(device="cuda")),  # a cluster's is not looked for here
+    ],
+)  # fmt: skip
+def test_a_launcher_is_told_what_the_flags_say(out, no_gpu, launched, flags, expected):
+    run(out, *flags.split())
+    assert launched.options == replace(expected, experiment="tiny")
 
 
 def test_the_device_and_the_runs_decide_which_launcher_auto_is(out, launched, monkeypatch):
@@ -241,18 +223,18 @@ def test_the_device_and_the_runs_decide_which_launcher_auto_is(out, launched, mo
     assert asked[1] == ("local", "cpu", 2), "however few runs are left"
 
 
-PACKS_NOT = "trains one run at a time in spite of --pack"
-
-
-def test_packing_is_said_to_have_no_effect_on_a_processor(out, launched, capsys):
-    run(out, "--device", "cpu", "--pack", "4")
-    assert f"inline launcher on the CPU, which {PACKS_NOT}, records in" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("flags", [[], ["--pack", "1"], ["--pack", "auto"]])
-def test_nothing_is_said_of_packing_that_nobody_asked_for(out, launched, capsys, flags):
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--pack", "4"], ", which trains one run at a time in spite of --pack"),
+        (["--pack", "1"], ""),
+        (["--pack", "auto"], ""),
+        ([], ""),
+    ],
+)
+def test_packing_that_was_asked_for_is_said_to_have_no_effect_on_a_processor(out, launched, capsys, flags, said):
     run(out, "--device", "cpu", *flags)
-    assert "inline launcher on the CPU, records in" in capsys.readouterr().err
+    assert f"inline launcher on the CPU{said}, records in" in capsys.readouterr().err
 
 
 def test_training_on_a_processor_says_why_unless_it_was_asked_for(out, no_gpu, launched, monkeypatch, capsys):
@@ -332,11 +314,6 @@ def test_a_device_that_is_not_here_is_refused_with_those_that_are(out, no_gpu, l
     assert f"there is no device {name!r}; available devices: cpu (no CUDA GPU: no driver)" in said and not launched
 
 
-def test_a_device_of_a_cluster_is_not_looked_for_here(out, no_gpu, launched):
-    run(out, "--launcher", "slurm", "--device", "cuda")
-    assert launched.options.device == "cuda"
-
-
 def test_bf16_on_a_gpu_without_it_is_refused_before_anything_is_trained(out, old_gpu, launched, capsys):
     assert run(out, "--precision", "bf16") == 2
     assert f"{old_gpu} does not support bf16" in capsys.readouterr().err and not launched
@@ -394,10 +371,7 @@ def test_records_that_cannot_be_read_are_refused_by_every_command_in_a_line(
 
 
 def test_missing_data_are_refused_with_what_to_do(out, tmp_path, launched, monkeypatch, capsys):
-    def no_network(self):
-        raise OSError("no network")
-
-    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", no_network)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", Mock(side_effect=OSError("no network")))
     assert run(out, "--data", str(tmp_path / "empty"), experiment=make_experiment(data="cifar10")) == 2
     said = capsys.readouterr().err
     assert str(tmp_path / "empty") in said and "no network" in said and "--data" in said and not launched
@@ -441,18 +415,13 @@ def test_slots_share_the_cores_that_there_are(out, no_gpu, launched, monkeypatch
     assert f"would take {days} days" in capsys.readouterr().out and not launched
 
 
-def test_what_a_cpu_does_in_minutes_is_not_refused(out, no_gpu, launched):
-    run(out, "--profile", "paper", experiment=make_experiment(TINY))
-    assert len(launched[0]) == 2
-
-
-def test_yes_overrides(out, no_gpu, launched):
-    run(out, "--profile", "paper", "--yes", experiment=PAPER)
-    assert len(launched[0]) == 2
-
-
-def test_a_cluster_needs_no_gpu_here(out, no_gpu, launched):
-    run(out, "--profile", "paper", "--launcher", "slurm", experiment=PAPER)
+@pytest.mark.parametrize(
+    ("flags", "experiment"),
+    [([], make_experiment(TINY)), (["--yes"], PAPER), (["--launcher", "slurm"], PAPER)],
+    ids=["minutes on a CPU", "--yes", "a cluster"],
+)
+def test_the_paper_profile_without_a_gpu_is_not_refused_for(out, no_gpu, launched, flags, experiment):
+    run(out, "--profile", "paper", *flags, experiment=experiment)
     assert len(launched[0]) == 2
 
 
@@ -505,13 +474,6 @@ def test_a_dry_run_for_a_cluster_takes_the_rate_of_gpu_records(out, launched, ca
     assert run(out, "--dry-run", "--launcher", "slurm", "--pack", "2", experiment=others) == 0
     said = capsys.readouterr().out
     assert "for 2 of them\n1 job with 1 GPU each\n" in said, "by the rate of a net of another table"
-
-
-def test_a_dry_run_shows_a_damaged_record(out, launched, capsys):
-    store(out / "records", *(make_record(r, 20.0) for r in TINY_EXPERIMENT.runs(SMOKE, 1)))
-    damage(out)
-    assert run(out, "--dry-run") == 0
-    assert "damaged record" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------ a script with two data sets
@@ -568,11 +530,15 @@ def test_list_names_every_experiment_with_its_target_and_rows(capsys):
     assert "make reproduce-degradation    rows: plain20" in said and "Table 6" in said
 
 
-def would_run(*arguments):
-    """The scripts that make would run, each with its flags, without running them."""
+def dry_make(*arguments):
+    """Return the commands that make would run, without running them."""
     command = ["make", "--dry-run", "--always-make", "--old-file=.venv/.installed", *arguments]
-    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    found = re.findall(r"-m reproductions\.([\w.]+)([^;|\n]*)", made.replace("\\\n", " "))
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def would_run(*arguments):
+    """Return the scripts that make would run, each with its flags, without running them."""
+    found = re.findall(r"-m reproductions\.([\w.]+)([^;|\n]*)", dry_make(*arguments).replace("\\\n", " "))
     return [(script, " ".join(flags.split())) for script, flags in found]
 
 
@@ -649,12 +615,6 @@ def test_cancel_cancels_the_living_jobs_of_one_experiment(out, submitted, capsys
     assert "cancelled 2 jobs of cifar_table: 12_0, 12_1; a launch continues" in capsys.readouterr().out
 
 
-def test_cancel_takes_the_name_of_a_launch_for_all_tables(out, submitted, capsys):
-    Submission("all", "evidence", {"14": "log"}, {"a": "run"}, 1, time.time()).write(RunPaths(out, out))
-    assert main.main(["cancel", "evidence", "--out", str(out)]) == 0
-    assert submitted == ["14"] and "cancelled 1 job of evidence: 14" in capsys.readouterr().out
-
-
 def test_cancel_says_when_there_is_nothing_to_cancel(out, submitted, monkeypatch, tmp_path, capsys):
     assert main.main(["cancel", "cifar_table", "--out", str(tmp_path / "elsewhere")]) == 0
     assert f"cifar_table has no jobs from {tmp_path / 'elsewhere'}" in capsys.readouterr().out
@@ -692,11 +652,12 @@ def test_cancel_wants_the_name_of_an_experiment(capsys):
     assert ended.value.code == 2 and capsys.readouterr().err == f"{first}\n--help lists the flags\n"
 
 
-def test_cancel_takes_the_name_of_a_table_of_ones_own_that_has_jobs(out, submitted, capsys):
+def test_cancel_takes_the_name_of_any_launch_that_has_jobs(out, submitted, capsys):
     assert main.main(["cancel", "mytable", "--out", str(out)]) == 2
     assert "there is no experiment mytable, and no job of that name from" in capsys.readouterr().out
     Submission("token", "mytable", {"14": "a log"}, {}, 1, 0.0).write(RunPaths(out, out))
-    assert main.main(["cancel", "mytable", "--out", str(out)]) == 0 and submitted == ["14"]
+    assert main.main(["cancel", "mytable", "--out", str(out)]) == 0
+    assert submitted == ["14"] and "cancelled 1 job of mytable: 14" in capsys.readouterr().out
 
 
 def test_publish_reports_what_it_refuses(out, capsys):

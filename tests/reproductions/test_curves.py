@@ -1,17 +1,18 @@
 """Curves while runs are trained: the file of each run, and the trackers that a launch writes to."""
 
-import io
 import json
 import sys
 import tomllib
 from types import ModuleType, SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from fakes import make_record, store
+from test_status import show
 from tiny import TINY, make_experiment
+from waiting import find_disk_full
 
 from reproductions.harness import cli
-from reproductions.harness.console import make_console
 from reproductions.harness.experiment import Variant
 from reproductions.harness.launching import curve_file, tracking
 from reproductions.harness.launching.curve_file import CurveFile, read_curve, sparkline
@@ -20,7 +21,7 @@ from reproductions.harness.launching.tracking import Tracker
 from reproductions.harness.launching.worker import execute
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.record_files import record_path
-from reproductions.harness.status import Standing, show_status
+from reproductions.harness.status import Standing
 from resnet.files import write_atomically
 from resnet.progress import Progress
 from resnet.run import Run
@@ -93,10 +94,7 @@ def test_after_an_error_nothing_is_missing_or_twice(tmp_path, monkeypatch):
 
 
 def test_a_curve_that_cannot_be_written_does_not_end_training(paths, monkeypatch):
-    def fail(self, curve):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(CurveFile, "write", fail)
+    monkeypatch.setattr(CurveFile, "write", find_disk_full)
     with pytest.warns(UserWarning, match="the curve of .* could not be written: No space left on device"):
         assert not execute(RUNS[:1], paths, lambda: False).failures
     assert record_path(paths.records, RUNS[0]).exists()
@@ -113,24 +111,19 @@ def test_sparklines():
     assert len(many) == 40 and many[-1] == "█" and many[0] == "▁"
 
 
-def status_of(paths, as_json=False, width=200) -> str:
-    console = make_console(file=io.StringIO(), width=width)
-    assert show_status(paths.out, console, (EXPERIMENT,), as_json=as_json) == 0
-    return console.file.getvalue()
-
-
-def test_status_draws_the_curve_so_far_and_programs_get_its_numbers(paths):
+def test_status_draws_the_curve_so_far_and_programs_get_its_numbers(paths, capsys):
     folder = paths.work(RUNS[0])
     Status("stopped", str(RUNS[0]), 0.0, Progress(5, 9, 0.1, None, 85.0, 2.0)).write(folder)
     CurveFile(folder).write([*CURVE, {**CURVE[-1], "iteration": 6, "test_error": None}])
     store(paths.records, make_record(RUNS[1], 20.0))
-    assert f"\n  test error {sparkline([5, 4, 3, 2, 1])} 89.00 → 85.00 %\n" in status_of(paths)
+    code, text = show(paths, EXPERIMENT)
+    assert code == 0 and f"\n  test error {sparkline([5, 4, 3, 2, 1])} 89.00 → 85.00 %\n" in text
     CurveFile(folder).write([point | {"validation_error": 50.0 - point["iteration"]} for point in CURVE])
-    assert f"\n  validation error {sparkline([5, 4, 3, 2, 1])} 49.00 → 45.00 %\n" in status_of(paths)
+    assert f"\n  validation error {sparkline([5, 4, 3, 2, 1])} 49.00 → 45.00 %\n" in show(paths, EXPERIMENT)[1]
     CurveFile(folder).write([{"iteration": n, "mean_iou": 20.0 + n, "pixel_accuracy": 70.0} for n in (1, 2)])
-    assert "\n  mIoU ▁█ 21.00 → 22.00 %\n" in status_of(paths)
+    assert "\n  mIoU ▁█ 21.00 → 22.00 %\n" in show(paths, EXPERIMENT)[1]
     CurveFile(folder).write([*CURVE, {**CURVE[-1], "iteration": 6, "test_error": None}])
-    found = json.loads(status_of(paths, as_json=True, width=20))
+    found = json.loads(show(paths, EXPERIMENT, as_json=True)[1])
     assert {name: found[name] for name in found if name not in ("rows", "runs")} == {
         "version": 1, "out": str(paths.out), "records": 1, "in_no_table": 0, "own_tables": [], "own_commands": [],
         "damaged": [],
@@ -150,29 +143,18 @@ def test_of_runs_with_held_out_images_the_test_errors_are_not_shown(paths, fake)
     folder, curve = paths.work(RUNS[0]), [{**point, "validation_error": 70.0 - point["iteration"]} for point in CURVE]
     Status("stopped", str(RUNS[0]), 0.0, Progress(5, 9, 0.1, None, 85.0, 2.0, 65.0)).write(folder)
     CurveFile(folder).write(curve)
-    said = status_of(paths)
-    assert "  validation error █▆▅▃▁ 69.00 → 65.00 %\n" in said and "test error" not in said
-    (run,) = json.loads(status_of(paths, as_json=True))["runs"]
+    text = show(paths, EXPERIMENT)[1]
+    assert "  validation error █▆▅▃▁ 69.00 → 65.00 %\n" in text and "test error" not in text
+    (run,) = json.loads(show(paths, EXPERIMENT, as_json=True)[1])["runs"]
     assert run["test_error"] is None and run["validation_error"] == 65.0 and "test_error" not in run["curve"][0]
     make_tracker(fake.__name__, paths).close()
     assert fake.made[0].logged[0][1] == {"learning_rate": 0.1, "training_loss": 2.0, "validation_error": 69.0}
 
 
-def test_keys_for_programs_are_described():
+def test_keys_for_programs_are_described(paths):
     text = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8").partition("### For programs")[2].partition("\n#")[0]
-    keys = {
-        "version",
-        "out",
-        "rows",
-        "records",
-        "in_no_table",
-        "own_tables",
-        "own_commands",
-        "damaged",
-        "runs",
-        *Standing("", "", "").as_json(),
-    }
-    assert {key for key in keys if f"`{key}`" not in text} == set()
+    keys = {*json.loads(show(paths, EXPERIMENT, as_json=True)[1]), *Standing("", "", "").as_json()}
+    assert "rows" in keys and {key for key in keys if f"`{key}`" not in text} == set()
 
 
 # ------------------------------------------------------------------------------------------------------------ trackers
@@ -238,12 +220,9 @@ def test_each_evaluation_is_logged_once_whoever_looks_and_a_requeued_run_goes_on
 
 
 def test_what_a_tracker_cannot_do_is_said_once_and_training_goes_on(paths, fake, monkeypatch):
-    def fail(**settings):
-        raise RuntimeError("not logged in")
-
     name, said = fake.__name__, []
     CurveFile(paths.work(RUNS[0])).write(CURVE)
-    monkeypatch.setattr(fake, "init", fail)
+    monkeypatch.setattr(fake, "init", Mock(side_effect=RuntimeError("not logged in")))
     tracker = Tracker(name, paths, dict.fromkeys(RUNS, "tiny_smoke/resnet8"), said.append)
     tracker.update()
     tracker.close()
@@ -255,8 +234,7 @@ def test_what_a_tracker_cannot_do_is_said_once_and_training_goes_on(paths, fake,
     assert [step for step, _ in fake.made[0].logged] == [1, 2, 3, 4, 5]
 
 
-def test_a_launch_groups_its_runs_by_row_and_logs_also_those_that_were_recorded_before(tmp_path, fake, monkeypatch):
-    monkeypatch.setattr(cli, "PUBLISHED", tmp_path / "published")
+def test_a_launch_groups_its_runs_by_row_and_logs_also_those_that_were_recorded_before(tmp_path, fake, published):
     arguments = ["--profile", "smoke", "--seeds", "1", "--out", str(tmp_path / "runs"), "--launcher", "inline"]
     assert cli.run_experiment(EXPERIMENT, arguments) == 0 and fake.made == []
     assert cli.run_experiment(EXPERIMENT, [*arguments[:3], "2", *arguments[4:], "--track", fake.__name__]) == 0
@@ -265,8 +243,7 @@ def test_a_launch_groups_its_runs_by_row_and_logs_also_those_that_were_recorded_
     assert len({str(run.settings) for run in fake.made}) == 2 and all(run.finished for run in fake.made)
 
 
-def test_each_combination_of_a_sweep_is_a_group_and_shows_no_test_error(tmp_path, fake, monkeypatch):
-    monkeypatch.setattr(cli, "PUBLISHED", tmp_path / "published")
+def test_each_combination_of_a_sweep_is_a_group_and_shows_no_test_error(tmp_path, fake, published):
     arguments = ["--profile", "smoke", "--out", str(tmp_path), "--launcher", "inline", "--track", fake.__name__]
     assert cli.run_experiment(EXPERIMENT, [*arguments, "--sweep", "learning_rate=0.05,0.1"]) == 0
     groups = [run.settings["group"] for run in fake.made]

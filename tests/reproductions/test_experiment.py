@@ -1,4 +1,4 @@
-"""What the experiments declare: the paper's rows and recipes, and how a departure from them is named."""
+"""Declared experiments: the papers' rows and recipes, and the names of variants."""
 
 import re
 from dataclasses import replace

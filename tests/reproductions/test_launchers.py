@@ -1,4 +1,4 @@
-"""Launchers: the same records whoever starts the jobs, failures kept apart, and a stop that can be resumed."""
+"""Launchers: each gives the same records, a failing run does not stop the others, and a stopped launch can go on."""
 
 import io
 import itertools
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ import submitit
 import tiny
 import torch
 from fakes import make_record, store
-from waiting import wait_until
+from waiting import find_disk_full, never, wait_until
 
 from reproductions.harness import cli, launching, provenance
 from reproductions.harness.console import EXIT_INTERRUPTED, make_console
@@ -34,10 +35,9 @@ from reproductions.harness.launching.slurm import launch as slurm
 from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
 from reproductions.harness.launching.slurm.queue import QueuedJob
 from reproductions.harness.launching.slurm.submissions import read_submissions
-from reproductions.harness.launching.worker import ExecutionOptions, Outcome, execute
+from reproductions.harness.launching.worker import Outcome, execute
 from reproductions.harness.provenance import ROOT
 from reproductions.harness.records import read_pool
-from resnet import device
 from resnet.run import Run
 
 RUNS = [Run("cifar_resnet8", tiny.TINY, "synthetic", seed) for seed in range(4)]
@@ -45,8 +45,7 @@ FAILING, DYING = RUNS[2:]
 
 
 class Watched(RunPaths):
-    """A workplace in which one run fails and another's process dies, and every process notes when it was at work and
-    which runs it came to the end of."""
+    """Paths with which one run fails and another kills its process; each process notes its times and ended runs."""
 
     def work(self, run):
         self.note("times", time.time())
@@ -67,7 +66,7 @@ class Watched(RunPaths):
             file.write(f"{value}\n")
 
     def notes(self, kind):
-        """What the jobs' processes noted, by process."""
+        """Read the notes of the jobs' processes, by process."""
         found = {path.name: [float(line) for line in path.read_text().split()] for path in (self.out / kind).iterdir()}
         found.pop(str(os.getpid()), None)  # the launcher's own
         return found
@@ -113,7 +112,7 @@ def local_launch(tmp_path_factory):
 @pytest.mark.slow
 def test_the_local_queue_leaves_the_records_of_the_inline_launcher(local_launch, tmp_path):
     paths = RunPaths(tmp_path, Path("data"))
-    assert execute(RUNS[:2], paths, lambda: False) == Outcome({})
+    assert execute(RUNS[:2], paths, never) == Outcome({})
     assert weights(local_launch[0].out) == weights(tmp_path) and len(weights(tmp_path)) == 2
 
 
@@ -173,7 +172,7 @@ def uninterrupted(tmp_path_factory):
     """The weights of runs that nobody stopped."""
     paths = RunPaths(tmp_path_factory.mktemp("uninterrupted"), Path("data"))
     runs = [Run("cifar_resnet8", tiny.longer(LONGER), "synthetic", seed) for seed in range(SEEDS)]
-    execute(runs, paths, lambda: False)
+    execute(runs, paths, never)
     return weights(paths.out)
 
 
@@ -212,12 +211,12 @@ def running(out):
     return [status for status in statuses if status is not None and status.state == "running"]
 
 
-# -------------------------------------------------------------------------- the local queue, with jobs made of thin air
+# ------------------------------------------------------------------------- the local queue, with jobs without processes
 
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Sets the number of GPUs that torch sees, CUDA_VISIBLE_DEVICES and the number of cores."""
+    """A function that sets the number of GPUs that torch sees, CUDA_VISIBLE_DEVICES and the number of cores."""
 
     def make(gpus, visible=None, cores=8):
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
@@ -230,7 +229,7 @@ def machine(monkeypatch):
 
 
 class ThinJob:
-    """A job of the local queue: nothing has claimed a run for it yet when ``end`` is called, to end it at last."""
+    """A job of the local queue without a process: it claims no run, and ``end`` gives its outcome."""
 
     job_id = "0"
 
@@ -248,7 +247,7 @@ class ThinJob:
 
 @pytest.fixture
 def thin(machine, monkeypatch):
-    """Takes the place of processes: the list of the jobs that were started, which end as ``thin.end`` says."""
+    """Replace processes: the list of the started jobs, which end as ``thin.end`` says."""
 
     class Jobs(list):
         end = None  # a function of the job; without it, jobs go on
@@ -291,24 +290,14 @@ def start(paths, runs=RUNS, **options):
     return local.launch(runs, paths, Watcher(len(runs)), Options(**options))
 
 
-@pytest.fixture
-def paths(tmp_path):
-    return RunPaths(tmp_path, Path("data"))
-
-
 def test_a_job_may_train_any_run_of_the_launch_and_begins_with_its_own(thin, paths):
     thin.end = record_all
     assert start(paths, slots=2, pack=3, device="cpu", max_starts=4) == Outcome({})
     assert [job.first for job in thin] == RUNS[:2]
     for job in (thin_job.job for thin_job in thin):
         assert job.runs == RUNS and job.paths == paths and job.threads == 4 and job.code == provenance.code_identity()
-        assert (job.execution.pack, job.execution.device, job.execution.max_starts, job.execution.wait) == (
-            3,
-            "cpu",
-            4,
-            False,
-        )
-    assert len({job.job.execution.launch for job in thin}) == 1 and thin[0].job.execution.launch
+        assert replace(job.options, launch="") == Options(slots=2, pack=3, device="cpu", max_starts=4)
+    assert len({job.job.options.launch for job in thin}) == 1 and thin[0].job.options.launch
 
 
 @pytest.mark.parametrize(
@@ -378,10 +367,7 @@ def test_the_failures_of_another_launch_are_tried_again(thin, paths):
 
 
 def test_a_job_that_cannot_be_started_is_a_failure_with_the_reason(thin, paths, monkeypatch):
-    def submit(job, slot):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(local, "submit", submit)
+    monkeypatch.setattr(local, "submit", find_disk_full)
     outcome = start(paths, slots=2)
     assert set(outcome.failures) == set(RUNS) and "No space left on device" in outcome.failures[RUNS[0]]
 
@@ -494,28 +480,28 @@ def test_the_result_of_an_earlier_process_of_the_same_number_is_not_taken_for_th
     paths.jobs.mkdir(parents=True)
     job_paths.result_pickle.write_bytes(b"of old")
     monkeypatch.setattr(submitit.LocalExecutor, "submit", lambda self, job: SimpleNamespace(paths=job_paths))
-    local.submit(Job(RUNS, paths, ExecutionOptions()), Slot(0, None, 1))
+    local.submit(Job(RUNS, paths, Options()), Slot(0, None, 1))
     assert not job_paths.result_pickle.exists()
 
 
 # ---------------------------------------------------------------------------------------------------------------- slots
 
 
-def gpus(slots):
-    return [slot.gpu for slot in slots]
-
-
-def test_every_gpu_is_a_slot(machine):
-    machine(4)
-    assert gpus(find_slots(None, 10)) == [0, 1, 2, 3]
-    assert gpus(find_slots(None, 3)) == [0, 1, 2]
-    assert gpus(find_slots(6, 10)) == [0, 1, 2, 3, 0, 1]
-
-
-def test_only_the_visible_gpus_are_slots_by_their_own_numbers(machine):
-    machine(2, "2,3")
-    assert gpus(find_slots(None, 10)) == [2, 3]
-    assert gpus(find_slots(1, 10)) == [2]
+@pytest.mark.parametrize(
+    ("gpus", "visible", "wanted", "jobs", "device", "expected"),
+    [
+        (4, None, None, 10, "auto", [0, 1, 2, 3]),
+        (4, None, None, 3, "auto", [0, 1, 2]),
+        (4, None, 6, 10, "auto", [0, 1, 2, 3, 0, 1]),
+        (2, None, None, 10, "cuda", [0, 1]),
+        (2, None, None, 10, "cpu", [None] * 8),
+        (2, "2,3", None, 10, "auto", [2, 3]),
+        (2, "2,3", 1, 10, "auto", [2]),
+    ],
+)
+def test_every_visible_gpu_is_a_slot_by_its_own_number(machine, gpus, visible, wanted, jobs, device, expected):
+    machine(gpus, visible)
+    assert [slot.gpu for slot in find_slots(wanted, jobs, device)] == expected
 
 
 @pytest.mark.parametrize("visible", ["GPU-5ebe9f43,GPU-aabb", "MIG-1"])
@@ -528,8 +514,7 @@ def test_gpus_named_by_uuid_are_a_clear_error(machine, visible):
 @pytest.mark.parametrize("visible", [None, "", "-1", "NoDevFiles", "0", "0,1"])
 def test_without_a_usable_gpu_the_slots_share_the_cores(machine, visible):
     machine(0, visible)
-    slots = find_slots(3, 10)
-    assert gpus(slots) == [None] * 3 and [slot.threads for slot in slots] == [2, 2, 2]
+    assert [(slot.gpu, slot.threads) for slot in find_slots(3, 10)] == [(None, 2)] * 3
     assert len(find_slots(None, 100)) == 8 and find_slots(None, 1)[0].threads == 1
 
 
@@ -538,40 +523,33 @@ def test_more_slots_than_cores_have_a_thread_each(machine):
     assert [slot.threads for slot in find_slots(5, 5)] == [1] * 5
 
 
-def test_gpus_are_no_slots_where_the_processor_is_asked_for(machine):
-    machine(2)
-    assert gpus(find_slots(None, 10, "cpu")) == [None] * 8
-    assert gpus(find_slots(None, 10, "cuda")) == [0, 1]
-
-
 def test_no_slots_are_an_error(machine):
     machine(0)
     with pytest.raises(ValueError, match="at least 1, not 0"):
         find_slots(0, 3)
 
 
-@pytest.mark.parametrize(("count", "name"), [(0, "inline"), (1, "inline"), (2, "local")])
-def test_auto_is_local_on_several_gpus_only(machine, count, name):
-    machine(count)
-    assert launching.choose("auto")[0] == launching.choose("auto", "cuda")[0] == name
-
-
 @pytest.mark.parametrize(
-    ("cores", "runs", "name"), [(2, 1, "inline"), (2, 2, "local"), (8, 7, "inline"), (8, 8, "local"), (1, 9, "inline")]
+    ("gpus", "cores", "devices", "runs", "name"),
+    [
+        (0, 8, ("auto", "cuda"), 1, "inline"),
+        (1, 8, ("auto", "cuda"), 1, "inline"),
+        (2, 8, ("auto", "cuda"), 1, "local"),  # several GPUs
+        (2, 8, ("cpu", "cuda:1"), 1, "inline"),  # one device is named
+        (0, 2, ("auto", "cpu"), 1, "inline"),
+        (0, 2, ("auto", "cpu"), 2, "local"),  # a processor with a run for each core
+        (0, 8, ("auto", "cpu"), 7, "inline"),
+        (0, 8, ("auto", "cpu"), 8, "local"),
+        (0, 1, ("auto", "cpu"), 9, "inline"),
+        (1, 8, ("auto",), 8, "inline"),
+        (1, 8, ("cpu",), 8, "local"),
+    ],
 )
-def test_auto_is_local_on_a_processor_that_has_a_run_for_each_core(machine, monkeypatch, cores, runs, name):
-    monkeypatch.setattr(device, "available_cores", lambda: cores)
-    machine(0)
-    assert launching.choose("auto", "auto", runs)[0] == launching.choose("auto", "cpu", runs)[0] == name
-    machine(1)
-    assert launching.choose("auto", "auto", runs)[0] == "inline"
-    assert launching.choose("auto", "cpu", runs)[0] == name
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
-def test_auto_is_inline_where_one_device_is_named(machine, device):
-    machine(2)
-    assert launching.choose("auto", device)[0] == "inline"
+def test_auto_is_local_on_several_gpus_and_on_a_processor_with_a_run_for_each_core(
+    machine, gpus, cores, devices, runs, name
+):
+    machine(gpus, cores=cores)
+    assert {launching.choose("auto", device, runs)[0] for device in devices} == {name}
 
 
 @pytest.mark.parametrize(("name", "module"), [("inline", inline), ("local", local), ("slurm", slurm)])
@@ -604,7 +582,7 @@ class FakeCluster:
     def submit(self, executor, jobs):
         array = 12 + len(self.submissions)
         ids = [f"{array}_{number}" for number in range(len(jobs))]
-        launch = jobs[0].execution.launch
+        launch = jobs[0].options.launch
         self.submissions.append(SimpleNamespace(**vars(executor), jobs=jobs, launch=launch, environment={**os.environ}))
         self.living |= set(ids)
         return [SimpleNamespace(job_id=id, paths=SimpleNamespace(stderr=executor.folder / f"{id}.err")) for id in ids]
@@ -629,7 +607,7 @@ def cluster(monkeypatch, tmp_path):
     monkeypatch.setattr(submitit, "AutoExecutor", Executor)
     monkeypatch.setattr(slurm.queue, "check_reachable", lambda: None)
     monkeypatch.setattr(slurm.queue, "jobs", fake.jobs)
-    monkeypatch.setattr(slurm.queue, "ending", lambda job: f"TIMEOUT of {job}")
+    monkeypatch.setattr(slurm.queue, "ending", lambda job, answers: f"TIMEOUT of {job}")
     monkeypatch.setattr(slurm, "take", lambda folder, plugins: folder / "the copy")
     monkeypatch.setattr(slurm, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.0)
@@ -668,7 +646,7 @@ def test_slurm_gets_one_job_per_run_with_defaults_that_can_be_changed(cluster, t
         paths = job.paths
         assert job.runs == RUNS[:2] and job.threads == 3 and job.code == provenance.code_identity()
         assert paths.out == tmp_path / "runs" and paths.data == tmp_path / "data" and paths.checkpoint_seconds == 7.0
-        assert (job.execution.device, job.execution.max_starts, job.execution.wait) == ("cuda", 2, False)
+        assert (job.options.device, job.options.max_starts, job.options.launch) == ("cuda", 2, submitted.launch)
     assert submitted.folder == tmp_path / "runs" / "work" / "jobs" and submitted.folder.stat().st_mode & 0o777 == 0o700
 
 
@@ -688,7 +666,7 @@ def test_jobs_run_the_profiles_python_with_its_arguments_of_srun_whatever_charac
 def test_slurm_gets_one_job_per_pack(cluster, tmp_path, pack, firsts):
     submit(tmp_path, RUNS, pack=pack)
     (submitted,) = cluster.submissions
-    assert [job.first for job in submitted.jobs] == firsts and {job.execution.pack for job in submitted.jobs} == {pack}
+    assert [job.first for job in submitted.jobs] == firsts and {job.options.pack for job in submitted.jobs} == {pack}
     assert all(job.runs == RUNS for job in submitted.jobs)
 
 
@@ -757,13 +735,6 @@ def test_only_runs_that_no_job_is_there_for_are_submitted(cluster, tmp_path):
     submit(tmp_path, RUNS, display=display)
     assert [job.runs for job in cluster.submissions[1].jobs] == [RUNS[2:]] * 2
     assert display.said == ["jobs of 2 runs are there already: 12", "submitted 2 jobs to SLURM: 13"]
-
-
-def test_runs_whose_jobs_have_all_ended_are_submitted_again(cluster, tmp_path):
-    submit(tmp_path)
-    cluster.living.clear()
-    submit(tmp_path)
-    assert [job.runs for job in cluster.submissions[1].jobs] == [RUNS[:2]] * 2
 
 
 def test_a_run_that_failed_while_other_jobs_of_its_launch_live_is_submitted_again(cluster, tmp_path):
@@ -864,8 +835,7 @@ def test_a_failure_of_an_earlier_launch_is_none_of_this_one(cluster, tmp_path):
 
 
 @pytest.mark.parametrize(("flags", "code"), [(["--detach"], 0), ([], 130)], ids=["--detach", "Ctrl-C"])
-def test_a_launch_that_leaves_its_jobs_alone_says_what_to_type(cluster, tmp_path, monkeypatch, capsys, flags, code):
-    monkeypatch.setattr(cli, "PUBLISHED", tmp_path / "published")
+def test_a_launch_that_leaves_its_jobs_alone_says_what_to_type(cluster, tmp_path, published, capsys, flags, code):
     cluster.look = lambda: os.kill(os.getpid(), signal.SIGINT)
     out = tmp_path / "my runs"
     arguments = ["--profile", "smoke", "--seeds", "1", "--launcher", "slurm", "--out", str(out), *flags]
@@ -874,12 +844,8 @@ def test_a_launch_that_leaves_its_jobs_alone_says_what_to_type(cluster, tmp_path
     said = capsys.readouterr().err
     assert "The jobs 12 go on without this command. The same command again waits" in said
     assert f"python -m reproductions status --out '{out}'" in said
-    assert f"python -m reproductions cancel tiny --out '{out}'" in said and "Traceback" not in said
-
-
-def test_a_detached_launch_of_runs_with_jobs_submits_nothing_and_says_the_same(cluster, tmp_path):
-    submit(tmp_path)
-    assert "The jobs 12 go on" in launch(tmp_path, detach=True).detached and len(cluster.submissions) == 1
+    assert f"python -m reproductions cancel tiny --out '{out}'" in said
+    assert "Traceback" not in said and "goes on where this stopped" not in said
 
 
 # ----------------------------------------------------------------------------------------------- SLURM, what is refused
@@ -895,7 +861,7 @@ def test_a_cluster_that_can_not_be_reached_is_refused_before_anything_is_written
     assert not cluster.submissions and not list(tmp_path.iterdir())
 
 
-def test_nothing_is_submitted_twice_because_slurm_does_not_answer(cluster, tmp_path):
+def test_runs_are_submitted_again_only_if_slurm_says_that_their_jobs_have_ended(cluster, tmp_path):
     submit(tmp_path)
     cluster.living = None
     with pytest.raises(ValueError, match="does not say which of the earlier jobs are still there"):
@@ -903,7 +869,7 @@ def test_nothing_is_submitted_twice_because_slurm_does_not_answer(cluster, tmp_p
     assert len(cluster.submissions) == 1
     cluster.living = set()
     submit(tmp_path)
-    assert len(cluster.submissions) == 2, "the next launch is not kept waiting"
+    assert [job.runs for job in cluster.submissions[1].jobs] == [RUNS[:2]] * 2
 
 
 @pytest.mark.parametrize("method", ["update_parameters", "submit_array"])

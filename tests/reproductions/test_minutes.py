@@ -2,7 +2,6 @@
 
 import math
 import signal
-import subprocess
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ import pytest
 import tiny
 import torch
 from fakes import make_record, store
-from test_cli import would_run
+from test_cli import dry_make, would_run
 from test_launchers import RUNS, cluster, launch  # noqa: F401  (cluster is a fixture)
 
 from reproductions import __main__ as main
@@ -29,7 +28,7 @@ from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm import queue
 from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
-from reproductions.harness.launching.worker import ExecutionOptions, Outcome
+from reproductions.harness.launching.worker import Outcome
 from reproductions.harness.record_files import record_path
 from reproductions.harness.records import read_pool
 from resnet import checkpoint
@@ -42,17 +41,7 @@ STUDENT = Run("cifar_resnet8", replace(tiny.TINY, temperature=4.0), "synthetic",
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def published(tmp_path, monkeypatch):
-    """A folder of published results, empty at first."""
-    folder = tmp_path / "published"
-    monkeypatch.setattr(cli, "PUBLISHED", folder)
-    return folder
-
-
-@pytest.fixture
-def paths(tmp_path):
-    return RunPaths(tmp_path / "runs", tmp_path / "data")
+pytestmark = pytest.mark.usefixtures("published")
 
 
 # ------------------------------------------------------------------------------------------------------------ the plan
@@ -99,12 +88,12 @@ def test_jobs_are_as_many_as_the_known_hours_take_and_one_for_each_unknown_run()
 
 def test_a_worker_ranks_runs_as_the_plan_does():
     plan = plan_of([0.5, 0.1, None, 0.1], begun=(3,))
-    given = Budget.of(plan, minutes=10, each_job=False)
+    waiting = Budget(minutes=10, plan=plan)
+    given = waiting.started()
     assert [given.rank(run, neighbours=0) for run in PAPER_RUNS[:4]] == [2, 1, 2, 0]
     assert given.rank(PAPER_RUNS[1], neighbours=1) == 2  # which shares the device, and would take twice as long
     assert not given.over and 500 < given.until - time.time() <= 600
-    waiting = Budget.of(plan, minutes=10, each_job=True)
-    assert waiting.until == math.inf and 500 < waiting.started().until - time.time() <= 600
+    assert waiting.until == math.inf
     assert {Budget().rank(run, 5) for run in PAPER_RUNS} == {1}  # without an end nothing is preferred
 
 
@@ -256,9 +245,9 @@ def test_a_jobs_minutes_count_from_its_own_start(tmp_path, monkeypatch):
     environment = SimpleNamespace(_usr_sig=lambda: signal.SIGUSR2, num_tasks=1)
     monkeypatch.setattr("submitit.JobEnvironment", lambda: environment)
     given = []
-    monkeypatch.setattr(job, "execute", lambda *_, execution, **__: given.append(execution.budget.until) or Outcome({}))
-    execution = ExecutionOptions(budget=Budget(minutes=10.0))
-    Job(RUNS[:1], RunPaths(tmp_path, tmp_path), execution)()
+    monkeypatch.setattr(job, "execute", lambda *_, options, **__: given.append(options.budget.until) or Outcome({}))
+    options = Options(budget=Budget(minutes=10.0))
+    Job(RUNS[:1], RunPaths(tmp_path, tmp_path), options)()
     assert 500 < given[0] - time.time() <= 600
 
 
@@ -284,24 +273,19 @@ def test_a_dry_run_trains_nothing_and_all_needs_minutes(tmp_path, capsys):
 
 
 def test_jobs_on_a_cluster_are_as_long_as_the_minutes_and_as_many_as_it_takes(cluster, tmp_path):  # noqa: F811
-    given = Budget(minutes=20.0, seconds={run.short_id: 600.0 for run in RUNS})
+    given = Budget(minutes=20.0, plan=Plan(RUNS, seconds=dict.fromkeys(RUNS, 600.0)))
     options = {"budget": given, "detach": True, "slurm": ClusterProfile(signal_seconds=90, max_jobs=2)}
     assert launch(tmp_path, RUNS, **options).detached
     (submission,) = cluster.submissions
     assert [job.first for job in submission.jobs] == [0, 2]
     assert 20 + 1.5 <= submission.parameters["timeout_min"] <= 26
-    assert all(job.execution.budget == given for job in submission.jobs)
+    assert all(job.options.budget == given for job in submission.jobs)
 
 
-def test_a_cluster_whose_jobs_had_their_time_is_no_failure(cluster, tmp_path):  # noqa: F811
+def test_of_a_clusters_jobs_with_limited_time_only_those_fail_that_did_not_use_it(cluster, tmp_path, monkeypatch):  # noqa: F811
     cluster.look = lambda: cluster.living.clear()
-    outcome = launch(tmp_path, RUNS[:2], budget=Budget(minutes=1.0))
-    assert not outcome.failures
-
-
-def test_a_cluster_whose_jobs_fail_at_once_is_one_in_spite_of_a_limited_time(cluster, tmp_path, monkeypatch):  # noqa: F811
-    cluster.look = lambda: cluster.living.clear()
-    monkeypatch.setattr(queue, "ending", lambda job: "FAILED, exit code 127:0")
+    assert not launch(tmp_path, RUNS[:2], budget=Budget(minutes=1.0)).failures  # each ended as TIMEOUT
+    monkeypatch.setattr(queue, "ending", lambda job, answers: "FAILED, exit code 127:0")
     outcome = launch(tmp_path, RUNS[:2], budget=Budget(minutes=30.0))
     assert set(outcome.failures) == set(RUNS[:2]) and "exit code 127" in outcome.failures[RUNS[0]]
 
@@ -364,10 +348,5 @@ def test_evidence_needs_minutes_and_makes_one_launch(tmp_path, monkeypatch, caps
 def test_make_passes_minutes_on():
     assert would_run("reproduce-degradation", "MINUTES=10", "ALL=1") == [("degradation", "--minutes '10' --all")]
     assert would_run("reproduce-all", "MINUTES=10") == []  # no script of one table
-    (line,) = [line for line in made("reproduce-all", "MINUTES=10") if "evidence" in line]
+    (line,) = [line for line in dry_make("reproduce-all", "MINUTES=10").splitlines() if "evidence" in line]
     assert "-m reproductions evidence" in line and "--minutes '10'" in line
-
-
-def made(*arguments) -> list[str]:
-    command = ["make", "--dry-run", "--always-make", "--old-file=.venv/.installed", *arguments]
-    return subprocess.run(command, cwd=provenance.ROOT, capture_output=True, text=True, check=True).stdout.splitlines()

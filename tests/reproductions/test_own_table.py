@@ -11,9 +11,10 @@ import pytest
 
 from reproductions.harness import cli, provenance
 from reproductions.harness.launching.job import Job, import_folders
+from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.run_paths import RunPaths, Status
 from reproductions.harness.launching.slurm import snapshot
-from reproductions.harness.launching.worker import ExecutionOptions, execute
+from reproductions.harness.launching.worker import execute
 from reproductions.harness.records import read_pool
 from resnet.data import DataError, add_arrays, arrays, load
 from resnet.plugins import Plugin, PluginError
@@ -140,7 +141,7 @@ def test_an_edited_plugin_is_another_run_and_the_old_one_is_refused(table, folde
     assert table.EXPERIMENT.rows("short")[1].run(0).identity != old.identity
     out = tmp_path / "out"
     arrays.save(load("mine"), RunPaths(out, tmp_path).arrays)
-    outcome = execute([old], RunPaths(out, tmp_path), lambda: False, execution=ExecutionOptions(device="cpu"))
+    outcome = execute([old], RunPaths(out, tmp_path), lambda: False, options=Options(device="cpu"))
     assert "but the source here has" in outcome.failures[old] and "Traceback" not in outcome.failures[old]
 
 
@@ -172,7 +173,7 @@ def test_jobs_get_the_folders_to_import_from(table, folder, tmp_path, monkeypatc
     called = []
     monkeypatch.setattr("reproductions.harness.launching.job.execute", lambda *_, **__: called.append([*sys.path]))
     monkeypatch.setattr("submitit.JobEnvironment", FakeEnvironment)
-    Job([], RunPaths(tmp_path, tmp_path), ExecutionOptions(), folders=folders)()
+    Job([], RunPaths(tmp_path, tmp_path), Options(), folders=folders)()
     assert called[0].count(str(folder)) == 1 and called[0][0] == sys.path[0]
 
 

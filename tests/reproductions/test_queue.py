@@ -1,4 +1,4 @@
-"""What SLURM's queue says: on a real cluster, and where SLURM is missing, silent or in other words."""
+"""Questions to SLURM's queue: on a real cluster, and where SLURM is missing, does not answer or answers unusually."""
 
 import os
 import socket
@@ -187,9 +187,9 @@ def test_the_endings_of_hundreds_of_elements_are_asked_for_once(programs, tmp_pa
     lines = "\n".join(f"7_{number}|TIMEOUT|None" for number in range(200))
     asked = 'echo asked >> "$0.asked"\n'
     programs(sacct=asked + accounting, squeue=f"{asked}/bin/cat <<'E'\n{lines}\nE")
-    with queue.asking_once():
-        assert {queue.ending(f"7_{number}") for number in range(200)} == {"TIMEOUT"}
-        assert queue.ending("7_200") is None
+    answers = {}
+    assert {queue.ending(f"7_{number}", answers) for number in range(200)} == {"TIMEOUT"}
+    assert queue.ending("7_200", answers) is None
     files = [path for path in tmp_path.glob("*.asked") if path.read_text() != "asked\n"]
     assert not files and (tmp_path / "sacct.asked").exists()
     queue.ending("7_0")

@@ -329,8 +329,7 @@ def test_the_plot_has_every_net_with_its_values(tmp_path):
     assert sweep.validation_errors({"none": [RowResult(TABLE.rows("smoke")[0], [], [], 1)]}, page) is None
 
 
-def test_a_sweep_is_launched_and_its_status_shows_no_test_error(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "PUBLISHED", tmp_path / "published")
+def test_a_sweep_is_launched_and_its_status_shows_no_test_error(tmp_path, published, capsys):
     flags = ["--profile", "smoke", "--rows", "resnet8", "--launcher", "inline", "--out", str(tmp_path)]
     assert cli.run_experiment(make_experiment(), [*flags, "--sweep", "learning_rate=0.1,0.01"]) == 0
     printed = capsys.readouterr()

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from repositories import commit
+from waiting import find_disk_full
 
 from reproductions.harness import provenance
 from reproductions.harness.launching.private import check_private
@@ -84,10 +85,7 @@ def test_several_launches_at_once_share_one_copy(repository, tmp_path):
 
 
 def test_a_copy_that_can_not_be_written_leaves_nothing(repository, tmp_path, monkeypatch):
-    def full(path, content):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(snapshot, "write_atomically", full)
+    monkeypatch.setattr(snapshot, "write_atomically", find_disk_full)
     with pytest.raises(OSError, match="No space left"):
         snapshot.take(tmp_path / "code")
     assert not list((tmp_path / "code").iterdir())

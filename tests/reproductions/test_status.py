@@ -30,10 +30,10 @@ EXPERIMENT = make_experiment()
 RUNS = EXPERIMENT.runs(Variant("smoke"), 2)
 
 
-def show(paths, *experiments):
-    """The exit status and the text."""
-    console = make_console(file=io.StringIO(), width=200)
-    code = show_status(paths.out, console, experiments or (EXPERIMENT,))
+def show(paths, *experiments, as_json=False):
+    """Print the status; returns the exit status and the text, which is not wrapped for programs."""
+    console = make_console(file=io.StringIO(), width=20 if as_json else 200)
+    code = show_status(paths.out, console, experiments or (EXPERIMENT,), as_json)
     return code, console.file.getvalue()
 
 
@@ -47,7 +47,7 @@ def keep_checkpoint(paths, run=RUNS[0]):
 
 
 def standings(paths, recorded=()):
-    """How the runs stand, by their names; that each is named once is checked."""
+    """Find the state and text of each run by its name, and check that each is named once."""
     found = find_standings(paths.out, set(recorded))
     assert len({standing.run for standing in found}) == len(found)
     return {standing.run: (standing.state, standing.text) for standing in found}
@@ -271,13 +271,13 @@ def slurm(paths, monkeypatch):
             lambda ids: None if silent else {id: job for id, job in living.items() if id in ids},
         )
 
-    monkeypatch.setattr(queue, "ending", lambda job: "TIMEOUT")
+    monkeypatch.setattr(queue, "ending", lambda job, answers: "TIMEOUT")
     answer()
     return answer
 
 
 def submit(paths, runs=RUNS, launch="a", array=12, submitted=1.0):
-    """As if these runs had been submitted, a job each."""
+    """Write down a submission of these runs, with a job for each."""
     jobs = {f"{array}_{number}": str(paths.jobs / f"{array}_{number}.err") for number in range(len(runs))}
     names = {run.short_id: str(run) for run in runs}
     Submission(launch, "tiny", jobs, names, 1, submitted).write(paths)
@@ -330,16 +330,17 @@ def test_a_run_that_no_job_is_left_for_is_waiting_and_says_how_its_job_ended(pat
     assert stands(paths, RUNS[1])[1].endswith("; the same command begins it")
 
 
-def test_slurm_is_asked_once_how_a_job_ended_that_several_runs_have_in_common(paths, slurm, monkeypatch):
+def test_slurm_is_asked_once_how_a_job_ended_that_several_runs_have_in_common(paths, monkeypatch):
     asked = []
-    monkeypatch.setattr(queue, "ending", asked.append)
+    monkeypatch.setattr(queue, "jobs", lambda ids: {})
+    monkeypatch.setattr(queue, "_run", lambda command: asked.append(command[0]) or "12_0|TIMEOUT|0:0")
     names = {run.short_id: str(run) for run in RUNS}
     Submission("a", "tiny", {"12_0": "log"}, names, len(RUNS), 1.0).write(paths)
-    assert {state for state, _ in standings(paths).values()} == {"waiting"} and asked == ["12_0"]
+    assert {state for state, _ in standings(paths).values()} == {"waiting"} and asked == ["sacct"]
 
 
 def test_where_slurm_does_not_answer_the_files_alone_tell(paths, slurm, monkeypatch):
-    monkeypatch.setattr(queue, "ending", lambda job: pytest.fail("asked, in vain and slowly"))
+    monkeypatch.setattr(queue, "ending", lambda job, answers: pytest.fail("asked, in vain and slowly"))
     submit(paths)
     write(paths, "running", run=RUNS[1])
     keep_checkpoint(paths, RUNS[1])

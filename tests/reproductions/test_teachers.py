@@ -20,7 +20,7 @@ from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm import launch as slurm
 from reproductions.harness.launching.slurm.cluster_profile import ClusterProfile
-from reproductions.harness.launching.worker import ExecutionOptions, Outcome, execute
+from reproductions.harness.launching.worker import Outcome, execute
 from reproductions.harness.record_files import record_path, weights_path
 from reproductions.harness.records import read_pool, read_record
 from resnet import checkpoint
@@ -38,10 +38,10 @@ def finished(paths, run):
     return record_path(paths.records, run).stat().st_mtime_ns
 
 
-@pytest.mark.parametrize("wait", [True, False])
-def test_a_student_waits_for_its_teacher_and_learns_from_its_final_weights(paths, wait):
+@pytest.mark.parametrize("launch", ["", "a"])
+def test_a_student_waits_for_its_teacher_and_learns_from_its_final_weights(paths, launch):
     other = Run("cifar_resnet8", tiny.TINY, "synthetic", seed=7)
-    assert execute([STUDENT, other, TEACHER], paths, never, execution=ExecutionOptions(wait=wait)) == Outcome({})
+    assert execute([STUDENT, other, TEACHER], paths, never, options=Options(launch=launch)) == Outcome({})
     student, teacher = (read_record(record_path(paths.records, run)) for run in (STUDENT, TEACHER))
     assert student["teacher_sha256"] == teacher["weights_sha256"] and teacher["teacher_sha256"] is None
     assert student["specification"]["teacher"] == TEACHER.specification()
@@ -66,7 +66,7 @@ def test_a_student_fails_with_its_teacher(paths, launch, monkeypatch):
         return weights(self, run)
 
     monkeypatch.setattr(RunPaths, "weights", failing)
-    outcome = execute([TEACHER, STUDENT], paths, never, execution=ExecutionOptions(launch=launch))
+    outcome = execute([TEACHER, STUDENT], paths, never, options=Options(launch=launch))
     assert set(outcome.failures) == {TEACHER, STUDENT}
     assert "its teacher failed" in outcome.failures[STUDENT] and "no weights today" in outcome.failures[STUDENT]
 

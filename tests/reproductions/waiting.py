@@ -1,15 +1,28 @@
-"""What stops a run, and waiting for what other processes do."""
+"""Stopping and waiting: functions that ask a run to stop, faults that end it, and waits for other processes."""
 
 import time
+from collections.abc import Callable
+from typing import NoReturn
 
 
 class Killed(BaseException):
-    """What a SIGKILL looks like to the code: nothing catches it."""
+    """Stands for SIGKILL: no code catches it."""
 
 
 def never() -> bool:
-    """Nobody asks to stop."""
+    """Never ask to stop."""
     return False
+
+
+def after_two_steps() -> Callable[[], bool]:
+    """Make a function that asks a run to stop after two of its iterations."""
+    looks = iter([False, False])
+    return lambda: next(looks, True)
+
+
+def find_disk_full(*arguments, **more) -> NoReturn:
+    """Fail as writing to a full disk does; stands for any function that writes."""
+    raise OSError(28, "No space left on device")
 
 
 def wait_until(condition, seconds=120, pause=0.01) -> None:

@@ -70,27 +70,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Budget:
-    """The workers' time limit, with the plan's knowledge of the runs by their short ids.
+    """The workers' time limit, with the plan of the launch.
 
     until: the time at which workers stop at checkpoints, in seconds since the epoch. minutes: the time of each job from
-    its own start, if that is not known yet; :meth:`started` then sets ``until``. seconds, begun, precisions: see
-    :class:`Plan`.
+    its own start, if that is not known yet; :meth:`started` then sets ``until``.
     """
 
     until: float = float("inf")
     minutes: float | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    begun: frozenset[str] = frozenset()
-    precisions: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, plan: Plan, minutes: float, each_job: bool) -> "Budget":
-        """Make the budget of a plan; ``each_job``: the minutes count from each job's own start."""
-        seconds, precisions = (
-            {run.short_id: value for run, value in values.items()} for values in (plan.seconds, plan.precisions)
-        )
-        known = (seconds, frozenset(run.short_id for run in plan.begun), precisions)
-        return cls(float("inf"), minutes, *known) if each_job else cls(time.time() + 60 * minutes, None, *known)
+    plan: Plan = Plan([])
 
     def started(self) -> "Budget":
         """Return the budget of a job that starts now."""
@@ -108,8 +96,8 @@ class Budget:
 
         The run would share the device with ``neighbours`` others.
         """
-        needed = self.seconds.get(run.short_id, float("inf"))
-        if run.short_id in self.begun:
+        needed = self.plan.seconds.get(run, float("inf"))
+        if run in self.plan.begun:
             return 0
         return 1 if self.until == float("inf") or time.time() + needed * (1 + neighbours) <= self.until else 2
 

@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -24,7 +24,7 @@ STALE_SECONDS = 120.0  # an owner on another machine that was silent for this lo
 _BEATS = 12  # touches in that time
 
 
-class Claim:
+class Claim(AbstractContextManager):
     """A run claimed by this process; a context manager that releases it at the end.
 
     ``lost`` becomes true if another process took the run over because this one seemed dead: training must then stop.
@@ -48,9 +48,6 @@ class Claim:
         newest = _newest(self.path.parent)  # None where the file system is away for a moment
         self.lost = self.lost or (newest is not None and newest != self.path)
         return not self.lost
-
-    def __enter__(self) -> "Claim":
-        return self
 
     def __exit__(self, *exception) -> None:
         self.release()
@@ -107,7 +104,7 @@ def owned(folder: Path, stale_seconds: float = STALE_SECONDS) -> bool:
         return silent < stale_seconds
     if owner.get("released"):
         return False
-    if owner.get("boot") is not None and _place(owner) == _place(_this_process()):
+    if owner.get("boot") is not None and all(owner.get(name) == value for name, value in machine().items()):
         return lives(owner.get("pid"), owner.get("started"))
     own = _slurm_start()
     requeued = owner.get("slurm_restart", -1) < own["slurm_restart"]
@@ -149,14 +146,12 @@ def _this_process() -> dict:
     return {**machine(), "pid": os.getpid(), "started": start_of(os.getpid())}
 
 
-def _place(owner: dict) -> tuple:
-    """Identify the place where the process numbers of an owner are valid."""
-    return owner.get("host"), owner.get("boot"), owner.get("processes")
-
-
 @cache
 def machine() -> dict:
-    """Identify this machine and its present start, and the container that counts its processes; None if unknown."""
+    """Identify this machine, its present start, and the container: the place where its process numbers are valid.
+
+    A value is None if it is unknown.
+    """
     boot, processes = None, None
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

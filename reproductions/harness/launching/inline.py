@@ -4,12 +4,11 @@ from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.signals import STOPPING, stop_on_signals
-from reproductions.harness.launching.worker import ExecutionOptions, Outcome, execute
+from reproductions.harness.launching.worker import Outcome, execute
 from resnet.run import Run
 
 
 def launch(runs: list[Run], paths: RunPaths, display: Display, options: Options) -> Outcome:
     """Train the runs here; the first SIGINT or SIGTERM stops them at a checkpoint."""
     with stop_on_signals(message=STOPPING, until=options.budget.until) as stop_requested:
-        execution = ExecutionOptions(options.pack, options.device, budget=options.budget)
-        return execute(runs, paths, stop_requested, display.update, execution, display.say)
+        return execute(runs, paths, stop_requested, display.update, options, display.say)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from reproductions.harness import provenance
+from reproductions.harness.launching.options import Options
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.signals import stop_on_signals
-from reproductions.harness.launching.worker import ExecutionOptions, Outcome, execute
+from reproductions.harness.launching.worker import Outcome, execute
 from resnet.device import DeviceLost
 from resnet.distributed import ALONE, Group, join, local_device, port_for
 from resnet.run import Run
@@ -32,7 +33,7 @@ class Job:
 
     runs: list[Run]
     paths: RunPaths
-    execution: ExecutionOptions
+    options: Options
     first: int = 0
     threads: int | None = None
     code: dict | None = None
@@ -49,13 +50,13 @@ class Job:
         environment = submitit.JobEnvironment()
         requeue_signal = environment._usr_sig()
         runs = [*self.runs[self.first :], *self.runs[: self.first]]
-        execution = replace(self.execution, budget=self.execution.budget.started())
+        options = replace(self.options, budget=self.options.budget.started())
         with (
-            stop_on_signals(requeue_signal, until=execution.budget.until) as stop,
-            join_tasks(environment, execution.device) as group,
+            stop_on_signals(requeue_signal, until=options.budget.until) as stop,
+            join_tasks(environment, options.device) as group,
         ):
             try:
-                outcome = execute(runs, self.paths, stop, execution=execution, group=group)
+                outcome = execute(runs, self.paths, stop, options=options, group=group)
             except DeviceLost:
                 traceback.print_exc()
                 os._exit(1)  # like a process that was killed: another one may find the device well

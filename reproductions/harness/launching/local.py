@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import Counter
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import submitit
 
@@ -23,7 +24,7 @@ from reproductions.harness.launching.progress import Display
 from reproductions.harness.launching.run_paths import RunPaths, failures, unfinished
 from reproductions.harness.launching.signals import STOPPING, stop_on_signals
 from reproductions.harness.launching.slots import Slot, find_slots
-from reproductions.harness.launching.worker import ExecutionOptions, Outcome
+from reproductions.harness.launching.worker import Outcome
 from resnet.run import Run
 
 _MONTH_MINUTES = 30 * 24 * 60  # submitit wants a time limit; a local job has none
@@ -58,7 +59,7 @@ def launch(runs: list[Run], paths: RunPaths, display: Display, options: Options)
             raise
         stopped = stop_requested()
     undone = queue.unfinished()
-    found = queue.failures | failures(runs, paths, queue.execution.launch)
+    found = queue.failures | failures(runs, paths, queue.options.launch)
     if not stopped:
         return Outcome(dict.fromkeys(undone, queue.last_words) | found)
     elsewhere = sum(owned(paths.work(run), paths.stale_seconds) for run in undone)
@@ -71,10 +72,7 @@ class _Queue:
 
     def __init__(self, runs: list[Run], paths: RunPaths, display: Display, options: Options):
         self.runs, self.paths, self.display = runs, paths, display
-        launch = uuid.uuid4().hex
-        self.execution = ExecutionOptions(
-            options.pack, options.device, False, launch, options.max_starts, options.budget
-        )
+        self.options = replace(options, launch=uuid.uuid4().hex)
         self.code = provenance.code_identity()
         self.usable = find_slots(options.slots, len(runs), options.device)
         self.running: dict[Slot, submitit.Job] = {}
@@ -87,7 +85,7 @@ class _Queue:
 
     def unfinished(self) -> list[Run]:
         """List the runs without a record or failure; the folder of a failed run may not be writable."""
-        return [run for run in unfinished(self.runs, self.paths, self.execution.launch) if run not in self.failures]
+        return [run for run in unfinished(self.runs, self.paths, self.options.launch) if run not in self.failures]
 
     def begin(self) -> None:
         """Start a job on each free slot, while there are unclaimed runs that can be started."""
@@ -100,9 +98,9 @@ class _Queue:
         for slot in free:
             if not waiting:
                 return
-            count = (self.execution.pack or 1) if slot.gpu is not None else 1  # a processor trains one by one
+            count = (self.options.pack or 1) if slot.gpu is not None else 1  # a processor trains one by one
             first = self.runs.index(waiting[0])
-            job = Job(self.runs, self.paths, self.execution, first, slot.threads, self.code, import_folders())
+            job = Job(self.runs, self.paths, self.options, first, slot.threads, self.code, import_folders())
             self._claims[slot] = self._count_claims()
             try:
                 self.running[slot] = submit(job, slot)

@@ -13,12 +13,13 @@ from resnet.device import find_device
 
 @dataclass(frozen=True)
 class Options:
-    """The options of a launcher.
+    """The options of a launcher and of its jobs, which do not change the runs' results.
 
-    slots: jobs at once of the local queue, None for one per GPU or processor core. pack: runs at once on a device, None
-    for the best number. device: "auto", or a name such as cpu or cuda:1. slurm: the requests of a job to SLURM.
-    max_starts: the starts without progress after which a run is given up. detach: return when the jobs are submitted.
-    experiment: the name of the jobs. budget: the time limit.
+    slots: jobs at once of the local queue, None for one per GPU or processor core. pack: the most runs at once on a
+    device, None for the best number. device: "auto", or a name such as cpu or cuda:1. slurm: the requests of a job to
+    SLURM. max_starts: the starts of a launch from the same checkpoint after which a run is given up. detach: return
+    when the jobs are submitted. experiment: the name of the jobs. budget: the time limit. launch: the common id of a
+    launch's jobs, empty where there are none.
     """
 
     slots: int | None = None
@@ -29,11 +30,15 @@ class Options:
     detach: bool = False
     experiment: str = "runs"
     budget: Budget = Budget()
+    launch: str = ""
 
     @property
     def runs_a_job(self) -> int:
         """The runs that a job on SLURM begins with; several processes train one at a time."""
         return self.pack if self.pack and self.slurm.processes == 1 else 1
+
+
+DEFAULTS = Options()
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class LaunchFlags:
     """
 
     paths: RunPaths
-    options: Options = Options()
+    options: Options = DEFAULTS
     launcher: str = "auto"
     given: frozenset[str] = field(default_factory=frozenset)
     minutes: float | None = None

@@ -16,19 +16,16 @@ from resnet.trainer import Trainer
 _STARTS = "starts.json"
 
 
-class GivenUp(Exception):
-    """A run that was started again and again without progress."""
-
-
 def note_start(folder: Path, launch: str, max_starts: int) -> list[dict]:
     """Add this start to the run's list of starts, and return the list: it counts interruptions, SIGKILL too.
 
-    Raises GivenUp if this launch has started the run ``max_starts`` times from the same checkpoint.
+    Raises ValueError if this launch has started the run ``max_starts`` times from the same checkpoint, or if the file
+    has other content, and OSError.
     """
     starts, newest = _read_starts(folder), _newest_checkpoint(folder)
     if (in_vain := begun_in_vain(folder, launch)) >= max_starts:
         times = ", ".join(start["time"] for start in starts[-in_vain:])
-        raise GivenUp(f"given up: {in_vain} starts did not reach a checkpoint ({times})")
+        raise ValueError(f"given up: {in_vain} starts did not reach a checkpoint ({times})")
     starts.append({"time": _now(), "launch": launch, "checkpoint": newest})
     write_atomically(folder / _STARTS, json.dumps(starts).encode())
     return starts

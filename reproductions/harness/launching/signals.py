@@ -6,19 +6,20 @@ import signal
 import threading
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 STOPPING = "\nStopping at a checkpoint; Ctrl-C again stops at once.\n"
 
 
+@dataclass
 class _StopFlag:
     """A function that tells whether training has to stop: after a ``signal``, the first one, or at the time ``until``.
 
     ``until`` is in seconds since the epoch.
     """
 
-    def __init__(self, until: float):
-        self.signal: int | None = None
-        self.until = until
+    until: float
+    signal: int | None = None
 
     def __call__(self) -> bool:
         return self.signal is not None or time.time() >= self.until

@@ -34,9 +34,9 @@ PROJECT = "resnet-reproductions"
 
 
 class Series(Protocol):
-    """The curve of one run in a tracker."""
+    """The curve of one run in a tracker; wandb's and trackio's runs are such."""
 
-    def log(self, values: dict[str, float], iteration: int) -> None:
+    def log(self, values: dict[str, float], step: int) -> None:
         """Log the values after an iteration."""
 
     def finish(self) -> None:
@@ -63,7 +63,7 @@ class Tracker:
     def __init__(self, name: str, paths: RunPaths, groups: Mapping[Run, str], say: Callable[[str], None]):
         self.name, self.paths, self.say = name, paths, say
         self.folder = paths.out / name
-        self._open = {"tensorboard": _TensorBoard, "wandb": _Wandb, "trackio": _Trackio}[name]
+        self._open = {"tensorboard": _TensorBoard, "wandb": _open_wandb, "trackio": _open_trackio}[name]
         self._module = import_tracker(name)
         self._following = dict(groups)  # runs whose curves may grow
         self._series: dict[Run, Series] = {}
@@ -119,7 +119,7 @@ class Tracker:
             self._series[run] = self._open(self._module, run, group, self.folder)
         for point in new:
             values = {name: value for name, value in shown(point).items() if isinstance(value, (int, float))}
-            self._series[run].log({n: v for n, v in values.items() if n != "iteration"}, point["iteration"])
+            self._series[run].log({n: v for n, v in values.items() if n != "iteration"}, step=point["iteration"])
         write_atomically(note, json.dumps({"group": group, "iteration": new[-1]["iteration"]}).encode(), durable=False)
 
 
@@ -130,64 +130,43 @@ def _read_note(path: Path) -> tuple[str, int] | None:
     return None
 
 
-def _project(tracker: str) -> str:
-    return os.environ.get(f"{tracker.upper()}_PROJECT") or PROJECT
-
-
 class _TensorBoard:
     """A folder of event files, ``OUT/tensorboard/<table>/<row>/<run>``; a later launch adds a file to it."""
 
     def __init__(self, module, run: Run, group: str, folder: Path):
         self._writer = module.SummaryWriter(str(folder / group / f"seed{run.seed}-{run.short_id}"))
 
-    def log(self, values: dict[str, float], iteration: int) -> None:
+    def log(self, values: dict[str, float], step: int) -> None:
         for name, value in values.items():
-            self._writer.add_scalar(name, value, iteration)
+            self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
     def finish(self) -> None:
         self._writer.close()
 
 
-class _Wandb:
-    """A run whose id is the run's identity; a later launch resumes it."""
-
-    def __init__(self, module, run: Run, group: str, folder: Path):
-        self._run = module.init(
-            project=_project("wandb"),
-            id=run.identity,
-            name=f"{group.rpartition('/')[2]}, seed {run.seed}, {run.short_id}",
-            group=group,
-            config=run.specification(),
-            dir=str(folder.parent),  # its files are then in OUT/wandb
-            resume="allow",
-            reinit="create_new",  # several runs at once
-            settings={"silent": True, "console": "off"},  # this process prints what is not this run's alone
-        )
-
-    def log(self, values: dict[str, float], iteration: int) -> None:
-        self._run.log(values, step=iteration)
-
-    def finish(self) -> None:
-        self._run.finish()
+def _open_wandb(module, run: Run, group: str, folder: Path) -> Series:
+    """Open a run whose id is the run's identity; a later launch resumes it."""
+    return module.init(
+        id=run.identity,
+        name=f"{group.rpartition('/')[2]}, seed {run.seed}, {run.short_id}",
+        dir=str(folder.parent),  # its files are then in OUT/wandb
+        reinit="create_new",  # several runs at once
+        settings={"silent": True, "console": "off"},  # this process prints what is not this run's alone
+        **_shared_settings("wandb", run, group),
+    )
 
 
-class _Trackio:
-    """A run whose name ends with the run's identity; a later launch resumes it."""
+def _open_trackio(module, run: Run, group: str, folder: Path) -> Series:
+    """Open a run whose name ends with the run's identity; a later launch resumes it."""
+    return module.init(
+        name=f"{group.rpartition('/')[2]}, seed {run.seed}, {run.identity}",
+        auto_log_gpu=False,
+        auto_log_cpu=False,
+        **_shared_settings("trackio", run, group),
+    )
 
-    def __init__(self, module, run: Run, group: str, folder: Path):
-        self._run = module.init(
-            project=_project("trackio"),
-            name=f"{group.rpartition('/')[2]}, seed {run.seed}, {run.identity}",
-            group=group,
-            config=run.specification(),
-            resume="allow",
-            auto_log_gpu=False,
-            auto_log_cpu=False,
-        )
 
-    def log(self, values: dict[str, float], iteration: int) -> None:
-        self._run.log(values, step=iteration)
-
-    def finish(self) -> None:
-        self._run.finish()
+def _shared_settings(tracker: str, run: Run, group: str) -> dict:
+    project = os.environ.get(f"{tracker.upper()}_PROJECT") or PROJECT
+    return {"project": project, "group": group, "config": run.specification(), "resume": "allow"}

@@ -13,18 +13,11 @@ import torch
 
 from reproductions.harness import provenance
 from reproductions.harness.final_weights import read_backbone, read_final_weights
-from reproductions.harness.launching.budget import Budget
 from reproductions.harness.launching.claims import Claim, claim
 from reproductions.harness.launching.curve_file import NAME as CURVE
 from reproductions.harness.launching.curve_file import CurveFile
-from reproductions.harness.launching.recording import (
-    GivenUp,
-    begun_in_vain,
-    make_record,
-    note_start,
-    origin,
-    take_back_start,
-)
+from reproductions.harness.launching.options import DEFAULTS, Options
+from reproductions.harness.launching.recording import begun_in_vain, make_record, note_start, origin, take_back_start
 from reproductions.harness.launching.run_paths import RunPaths, Status, failures
 from reproductions.harness.record_files import RecordError, outcome, record_path
 from reproductions.harness.records import read_record, write_record
@@ -54,10 +47,6 @@ _GO_ON = {  # how a run can go on from a checkpoint, by the part of it that does
 }
 
 
-class NeedError(Exception):
-    """A needed run whose final network cannot be used. The message gives the reason and the remedy."""
-
-
 @dataclass(frozen=True)
 class Outcome:
     """The end of a launch.
@@ -71,30 +60,12 @@ class Outcome:
     detached: str = ""
 
 
-@dataclass(frozen=True)
-class ExecutionOptions:
-    """Options of execution, which do not change the runs' results.
-
-    pack: the most runs at once on the device, None for the best number. device: a name for
-    :func:`resnet.device.find_device`. wait: wait for the records of runs that other processes train, instead of leaving
-    them. launch: the common id of a launch's jobs. max_starts: the starts of a launch from the same checkpoint after
-    which a run is given up. budget: the time limit.
-    """
-
-    pack: int | None = None
-    device: str = "auto"
-    wait: bool = True
-    launch: str = ""
-    max_starts: int = 5
-    budget: Budget = Budget()
-
-
 def execute(
     runs: list[Run],
     paths: RunPaths,
     stop_requested: Callable[[], bool],
     on_status: Callable[[Run, Status], None] = lambda run, status: None,
-    execution: ExecutionOptions = ExecutionOptions(),
+    options: Options = DEFAULTS,
     say: Callable[[str], None] = lambda text: None,
     group: Group = ALONE,
 ) -> Outcome:
@@ -102,27 +73,26 @@ def execute(
 
     A run that fails does not stop the others, and a run that another process trains is not trained; after
     ``stop_requested`` returns true, runs in training write a checkpoint and no other run is started. Raises ValueError
-    for an unusable device, and DeviceLost if it became unusable.
+    for an unusable device, and DeviceLost if it became unusable. The job of a launch (``options.launch``) leaves runs
+    that other processes train; any other process waits for their records.
 
     The processes of a ``group`` train every run together, one after another: rank 0 chooses the run, and alone claims
     runs and writes. An exception in one of them is written down and raised, because the others cannot continue.
     """
-    worker = _Worker(runs, paths, stop_requested, on_status, execution, say, group)
+    worker = _Worker(runs, paths, stop_requested, on_status, options, say, group)
     return worker.work()
 
 
 class _Worker:
     """The state of :func:`execute`: the remaining runs, and the failures of others."""
 
-    def __init__(
-        self, runs, paths: RunPaths, stop_requested, on_status, execution: ExecutionOptions, say, group: Group
-    ):
+    def __init__(self, runs, paths: RunPaths, stop_requested, on_status, options: Options, say, group: Group):
         self.runs, self.waiting = list(runs), deque(runs)
-        self.paths, self.stop_requested, self.on_status, self.execution = paths, stop_requested, on_status, execution
-        self.device, self.code, self.group = find_device(execution.device), provenance.code_identity(), group
+        self.paths, self.stop_requested, self.on_status, self.options = paths, stop_requested, on_status, options
+        self.device, self.code, self.group = find_device(options.device), provenance.code_identity(), group
         # Several processes train their runs one by one, and so does whoever reads files all the time.
         one_by_one = group.size > 1 or any(run.data in FOLDERS or run.task is not None for run in runs)
-        self.pack = Pack(self.device, 1 if one_by_one else execution.pack, say)
+        self.pack = Pack(self.device, 1 if one_by_one else options.pack, say)
         self.failures: dict[Run, str] = {}
         self.interrupted = ""
         self._data: dict[tuple, Data] = {}
@@ -132,7 +102,7 @@ class _Worker:
 
     def work(self) -> Outcome:
         self.pack.train(self._begin)
-        while self.waiting and self.execution.wait and not self.stop_requested():
+        while self.waiting and not self.options.launch and not self.stop_requested():
             time.sleep(CLAIM_SECONDS)
             self.pack.train(self._begin)
         if self.waiting and self.stop_requested():
@@ -159,7 +129,7 @@ class _Worker:
             self._next_look = time.monotonic() + CLAIM_SECONDS
             return None
         self._alone = None
-        self.waiting = deque(sorted(self.waiting, key=lambda run: self.execution.budget.rank(run, self.pack.size)))
+        self.waiting = deque(sorted(self.waiting, key=lambda run: self.options.budget.rank(run, self.pack.size)))
         for _ in range(len(self.waiting)):
             run = self.waiting.popleft()
             if self._has_ended(run) or self._need_is_lost(run):
@@ -205,16 +175,16 @@ class _Worker:
         return False
 
     def _is_suspected(self, run: Run) -> bool:
-        return begun_in_vain(self.paths.work(run), self.execution.launch) > 0
+        return begun_in_vain(self.paths.work(run), self.options.launch) > 0
 
     def _note_start(self, run: Run, claimed: Claim) -> "_Begun | None":
         """Write down the run's start; if that fails, release the claim and return None."""
-        execution, folder = self.execution, self.paths.work(run)
+        options, folder = self.options, self.paths.work(run)
         with ExitStack() as stack:
             stack.enter_context(claimed)
             try:
-                begun = _Begun(run, claimed, note_start(folder, execution.launch, execution.max_starts))
-            except (GivenUp, OSError, ValueError) as error:
+                begun = _Begun(run, claimed, note_start(folder, options.launch, options.max_starts))
+            except (OSError, ValueError) as error:
                 failure = str(error)
             else:
                 stack.pop_all()
@@ -230,7 +200,7 @@ class _Worker:
             except RecordError as error:  # never trained over: it may be all that is left of a result
                 self.failures[run] = f"{error}\n{error.advice}"
             return True
-        failed = failures([run], self.paths, self.execution.launch) if self.execution.launch else {}
+        failed = failures([run], self.paths, self.options.launch) if self.options.launch else {}
         self.failures |= failed
         return run in failed
 
@@ -260,7 +230,6 @@ class _Worker:
             except (
                 DataError,
                 RecordError,
-                NeedError,
                 PluginError,
                 DrawsError,
                 WeightsError,
@@ -296,7 +265,7 @@ class _Worker:
 
     def _train_and_record(self, begun: "_Begun") -> Generator[int, None, dict]:
         run, folder = begun.run, self.paths.work(begun.run)
-        precision = self.execution.budget.precisions.get(run.short_id)
+        precision = self.options.budget.plan.precisions.get(run)
         trainer = _trainer_of(run)(run, self._data_of(run), self.group, **self._needed_by(run), precision=precision)
         curve_file = CurveFile(folder)
 
@@ -348,7 +317,7 @@ class _Worker:
         return self._data[key]
 
     def _needed_by(self, run: Run) -> dict[str, dict]:
-        """Read the weights of the needed runs, by their roles. Raises NeedError."""
+        """Read the weights of the needed runs, by their roles. Raises WeightsError, with the remedy."""
         if run.task is not None and run.task.backbone is not None:
             return {"pretrained": read_backbone(self.paths.out, run.task.backbone, self.device)}
         return {role: self._weights_of(need, ROLE_NAMES[role]) for role, need in run.needs.items()}
@@ -359,14 +328,14 @@ class _Worker:
         path = record_path(home / "records", need)
         record = read_record(path)
         if record["status"] == "diverged":
-            raise NeedError(f"its {called} diverged, so it left nothing to learn from: {need}")
+            raise WeightsError(f"its {called} diverged, so it left nothing to learn from: {need}")
         try:
             return read_final_weights(home, record, self.device)
         except WeightsError as error:
             again = f"Move its record {path} away to have it trained again."
             if published:
                 again = "Restore that file, or move it away to have the run trained here."
-            raise NeedError(f"the weights of its {called} can't be used: {error}\n{again}") from error
+            raise WeightsError(f"the weights of its {called} can't be used: {error}\n{again}") from error
 
     def _fail(self, run: Run, text: str) -> None:
         """Write down the run's failure; in a group, raise the exception that is being handled again."""
@@ -387,7 +356,7 @@ class _Worker:
         """Write down and show the run's status; a status that cannot be written, on a full disk, is only shown."""
         if self.group.rank != 0:
             return
-        status = Status(state, str(run), time.time(), progress, message, self.execution.launch)
+        status = Status(state, str(run), time.time(), progress, message, self.options.launch)
         try:
             status.write(self.paths.work(run))
         except OSError as error:  # without the file's name, which is new every second: once is enough to say it

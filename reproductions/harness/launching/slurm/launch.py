@@ -29,7 +29,7 @@ from reproductions.harness.launching.slurm.submissions import (
     read_submissions,
     submissions_folder,
 )
-from reproductions.harness.launching.worker import ExecutionOptions, Outcome
+from reproductions.harness.launching.worker import Outcome
 from reproductions.harness.record_files import record_path
 from resnet.run import Run
 
@@ -120,20 +120,19 @@ def _watch(
             # Twice, because SLURM may not show a job for a moment, nor the file system its last file.
             silent = silent + 1 if living is not None and not living else 0
             if silent == 2:
-                with queue.asking_once():
-                    if budget.minutes is not None:  # it is over for jobs that ended by themselves
-                        endings = {run: queue.ending(plan[run].job_of(run.short_id)) for run in remaining}
-                        remaining = [run for run in remaining if not (endings[run] or "COMPLETED").startswith(_IN_TIME)]
-                    return {
-                        run: f"no job is left that trains it\n{last_words(plan[run], run.short_id)}"
-                        for run in remaining
-                    }
+                answers: queue.Answers = {}
+                if budget.minutes is not None:  # it is over for jobs that ended by themselves
+                    endings = {run: queue.ending(plan[run].job_of(run.short_id), answers) for run in remaining}
+                    remaining = [run for run in remaining if not (endings[run] or "COMPLETED").startswith(_IN_TIME)]
+                said = {run: last_words(plan[run], run.short_id, answers) for run in remaining}
+                return {run: f"no job is left that trains it\n{words}" for run, words in said.items()}
     return {}
 
 
 def _underway(runs: list[Run], paths: RunPaths) -> dict[Run, Submission]:
     """Find the runs that have jobs from an earlier launch, in which they have not failed."""
-    earlier = [submission for submission in read_submissions(paths.out) if any(map(submission.covers, runs))]
+    wanted = {run.short_id for run in runs}
+    earlier = [submission for submission in read_submissions(paths.out) if wanted & submission.runs.keys()]
     living = queue.jobs({job for submission in earlier for job in submission.jobs}) if earlier else {}
     if living is None:
         raise ValueError("SLURM does not say which of the earlier jobs are still there (squeue failed); try again")
@@ -143,7 +142,7 @@ def _underway(runs: list[Run], paths: RunPaths) -> dict[Run, Submission]:
             plan |= {
                 run: submission
                 for run in runs
-                if submission.covers(run) and unfinished([run], paths, submission.launch)
+                if run.short_id in submission.runs and unfinished([run], paths, submission.launch)
             }
     return plan
 
@@ -163,9 +162,7 @@ def _submit(
     """
     check_private(paths.jobs)
     code = take(paths.out / "work" / "code", {plugin for run in runs for plugin in run.recipe.plugins})
-    execution = ExecutionOptions(
-        options.pack, options.device, False, uuid.uuid4().hex, options.max_starts, options.budget
-    )
+    options = replace(options, launch=uuid.uuid4().hex)
     parameters = options.slurm.submitit_parameters()
     if (minutes := options.budget.minutes) is not None:
         parameters["timeout_min"] = math.ceil(minutes + options.slurm.signal_seconds / 60) + _MARGIN_MINUTES
@@ -186,7 +183,7 @@ def _submit(
         executor.update_parameters(name=f"resnet-{options.experiment}", **parameters)
         with _outside_of_any_job():
             shared = threads, identity, import_folders()
-            jobs = executor.submit_array([Job(runs, paths, execution, first, *shared) for first in firsts])
+            jobs = executor.submit_array([Job(runs, paths, options, first, *shared) for first in firsts])
     except (submitit.core.utils.FailedJobError, RuntimeError, NameError, TypeError) as error:
         asked = " ".join(f"{name}={value}" for name, value in parameters.items())
         text = f"nothing was submitted to SLURM: {error}\nasked for: {counted(len(firsts), 'job')} with {asked}"
@@ -196,7 +193,7 @@ def _submit(
         raise ValueError(text) from error
     logs = {job.job_id: str(job.paths.stderr) for job in jobs}
     names = {run.short_id: str(run) for run in begun}
-    submission = Submission(execution.launch, options.experiment, logs, names, options.runs_a_job, time.time())
+    submission = Submission(options.launch, options.experiment, logs, names, options.runs_a_job, time.time())
     try:
         submission.write(paths)
     except OSError as error:  # nobody would know of these jobs

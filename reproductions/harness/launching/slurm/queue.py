@@ -4,8 +4,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ _ENDED = {
     *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "REVOKED"),
 }
 
-_answers: dict[tuple[str, str], Any] | None = None  # by command and array, while asking_once
+Answers = dict[tuple[str, str], Any]  # of SLURM, by command and array; None if the command failed
 
 
 @dataclass(frozen=True)
@@ -67,31 +66,22 @@ def _queue(ids: list[str], *options: str) -> dict[str, QueuedJob]:
     return shown
 
 
-def ending(job_id: str) -> str | None:
+def ending(job_id: str, answers: Answers | None = None) -> str | None:
     """Find the end of a job, such as "TIMEOUT", "CANCELLED by 0" or "FAILED, exit code 1:0" (code:signal).
+
+    ``answers``: a dictionary that keeps SLURM's answers, so that it is asked once for all jobs of an array.
 
     The answer is from sacct, or without accounting from squeue, which remembers jobs for some minutes and says "FAILED,
     NonZeroExitCode". It is None if the job has not ended, and if neither knows: SLURM leaves no trace of an array's
     element that is cancelled alone before its start. Raises ValueError for an invalid id.
     """
     _checked([job_id])
-    return _ending_by_sacct(job_id) or _ending_by_squeue(job_id)
+    answers = {} if answers is None else answers
+    return _ending_by_sacct(job_id, answers) or _ending_by_squeue(job_id, answers)
 
 
-@contextmanager
-def asking_once() -> Iterator[None]:
-    """Let :func:`ending` ask SLURM once for all jobs of an array inside the context."""
-    global _answers
-    before, _answers = _answers, {} if _answers is None else _answers
-    try:
-        yield
-    finally:
-        _answers = before
-
-
-def _ask(command: str, array: str, question: Callable[[], Any]) -> Any:
+def _ask(command: str, array: str, question: Callable[[], Any], answers: Answers) -> Any:
     """Answer a question about an array; None if the command fails."""
-    answers = {} if _answers is None else _answers
     if (command, array) not in answers:
         try:
             answers[command, array] = question()
@@ -100,11 +90,11 @@ def _ask(command: str, array: str, question: Callable[[], Any]) -> Any:
     return answers[command, array]
 
 
-def _ending_by_sacct(job_id: str) -> str | None:
+def _ending_by_sacct(job_id: str, answers: Answers) -> str | None:
     array, _, element = job_id.partition("_")
     # All rows of the whole array: only they include elements that never began. The last one counts.
     command = ["sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", "--format=JobID,State,ExitCode"]
-    found, output = None, _ask("sacct", array, lambda: _run([*command, f"--jobs={array}"]))
+    found, output = None, _ask("sacct", array, lambda: _run([*command, f"--jobs={array}"]), answers)
     for line in (output or "").splitlines():
         row, state, code = [*line.split("|"), "", ""][:3]
         if (match := _ROW.fullmatch(row)) and match["array"] == array and _includes(match, element):
@@ -113,9 +103,9 @@ def _ending_by_sacct(job_id: str) -> str | None:
     return found
 
 
-def _ending_by_squeue(job_id: str) -> str | None:
+def _ending_by_squeue(job_id: str, answers: Answers) -> str | None:
     array = job_id.partition("_")[0]
-    job = (_ask("squeue", array, lambda: _queue([array], "--states=all")) or {}).get(job_id)
+    job = (_ask("squeue", array, lambda: _queue([array], "--states=all"), answers) or {}).get(job_id)
     if job is None or job.state not in _ENDED:
         return None
     return job.state if job.reason in ("", "None") else f"{job.state}, {job.reason}"

@@ -1,19 +1,13 @@
 """Submissions to SLURM, written down with their jobs and runs."""
 
-from __future__ import annotations
-
 import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.launching.slurm import queue
 from resnet.files import write_atomically
-
-if TYPE_CHECKING:
-    from resnet.run import Run
 
 
 @dataclass(frozen=True)
@@ -35,10 +29,6 @@ class Submission:
     def write(self, paths: RunPaths) -> None:
         """Write the submission into its file below the output folder."""
         write_atomically(submissions_folder(paths.out) / f"{self.launch}.json", json.dumps(asdict(self)).encode())
-
-    def covers(self, run: Run) -> bool:
-        """Return whether a job of this submission trains the run."""
-        return run.short_id in self.runs
 
     def job_of(self, run: str) -> str:
         """Find the job that starts with the run (a short id), or with one shortly before it."""
@@ -73,13 +63,16 @@ def cancel(experiment: str, out: Path) -> list[str]:
     return sorted(living)
 
 
-def last_words(submission: Submission, run: str) -> str:
-    """Describe the end of the job that was to start with the run (a short id), from SLURM's accounting and its log."""
+def last_words(submission: Submission, run: str, answers: queue.Answers) -> str:
+    """Describe the end of the job that was to start with the run (a short id), from SLURM's accounting and its log.
+
+    ``answers``: see :func:`queue.ending`.
+    """
     job = submission.job_of(run)
     lines = []
     with suppress(OSError):
         lines = Path(submission.jobs[job]).read_text(errors="replace").strip().splitlines()
-    ending = queue.ending(job)
+    ending = queue.ending(job, answers)
     said = f"{lines[-1]} [{submission.jobs[job]}]" if lines else "it left no log"
     return f"job {job} ended{f' as {ending}' if ending else ''}: {said}"
 
