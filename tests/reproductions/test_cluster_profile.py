@@ -1,4 +1,4 @@
-"""Cluster profiles say what a job asks SLURM for, and are refused with file, key and what is accepted."""
+"""Cluster profiles: the requests to SLURM that they make, and refusals that name file, key and accepted values."""
 
 import json
 import sys
@@ -6,6 +6,12 @@ import sys
 import pytest
 
 from reproductions.harness.launching.slurm.cluster_profile import FOLDER, ClusterProfile, load_cluster_profile
+
+
+def load(folder, text):
+    """Load a profile with this text."""
+    (folder / "mine.toml").write_text(text, encoding="utf-8")
+    return load_cluster_profile("mine", folder)
 
 
 def test_the_profiles_of_the_repository_load():
@@ -21,29 +27,25 @@ def test_no_profile_means_the_defaults():
 
 
 def test_a_profile_in_the_words_of_submitit(tmp_path):
-    (tmp_path / "mine.toml").write_text(
-        'partition = "gpu"\ngpus = 2\ntime_minutes = 60\nsetup = ["module load cuda"]\n'
-        'mail_user = "me@example.org"\n[extra]\nexclude = "node1"\n'
-    )
-    parameters = load_cluster_profile("mine", tmp_path).submitit_parameters()
+    text = 'partition = "gpu"\ngpus = 2\ntime_minutes = 60\nsetup = ["module load cuda"]\n'
+    text += 'mail_user = "me@example.org"\n[extra]\nexclude = "node1"\n'
+    parameters = load(tmp_path, text).submitit_parameters()
     assert parameters["slurm_partition"] == "gpu" and parameters["gpus_per_node"] == 2
     assert parameters["timeout_min"] == 60 and parameters["slurm_setup"] == ["module load cuda"]
     assert parameters["slurm_additional_parameters"] == {"exclude": "node1", "mail-user": "me@example.org"}
 
 
 def test_a_container_by_its_python_and_arguments_of_srun(tmp_path):
-    (tmp_path / "a.toml").write_text('python = "/opt/my python"\nsrun_args = ["--container-image=/a b.sqsh"]')
-    profile = load_cluster_profile("a", tmp_path)
+    profile = load(tmp_path, 'python = "/opt/my python"\nsrun_args = ["--container-image=/a b.sqsh"]')
     assert profile.python_command == ["/opt/my python"]
     assert profile.submitit_parameters()["slurm_srun_args"] == ["--container-image=/a b.sqsh"]
-    (tmp_path / "b.toml").write_text('python = ["apptainer", "exec", "--nv", "/a b.sif", "python3"]')
-    assert load_cluster_profile("b", tmp_path).python_command == ["apptainer", "exec", "--nv", "/a b.sif", "python3"]
+    command = ["apptainer", "exec", "--nv", "/a b.sif", "python3"]
+    assert load(tmp_path, f"python = {json.dumps(command)}").python_command == command
     assert ClusterProfile().python_command == [sys.executable]
 
 
 def test_gpus_cores_and_memory_are_for_each_process_of_a_run(tmp_path):
-    (tmp_path / "wide.toml").write_text("nodes = 2\ntasks_per_node = 4\ngpus = 1\ncpus = 8\nmemory_gb = 10\n")
-    profile = load_cluster_profile("wide", tmp_path)
+    profile = load(tmp_path, "nodes = 2\ntasks_per_node = 4\ngpus = 1\ncpus = 8\nmemory_gb = 10\n")
     parameters = profile.submitit_parameters()
     assert profile.processes == 8 and ClusterProfile().processes == 1
     assert parameters["nodes"] == 2 and parameters["tasks_per_node"] == 4
@@ -61,8 +63,7 @@ def test_gpus_cores_and_memory_are_for_each_process_of_a_run(tmp_path):
     ],
 )
 def test_what_clusters_need_is_accepted(tmp_path, text):
-    (tmp_path / "mine.toml").write_text(text)
-    load_cluster_profile("mine", tmp_path)
+    load(tmp_path, text)
 
 
 @pytest.mark.parametrize("key", ["partition", "account", "qos", "constraint", "mail_user", "mail_type"])
@@ -70,9 +71,8 @@ def test_what_clusters_need_is_accepted(tmp_path, text):
     "value", ["a b", "a\n#SBATCH --wrap=x", "a;b", "$(id)", "`id`", "'", '"', "a>b", "-x", "", "a#"]
 )
 def test_a_name_that_could_be_more_than_one_word_is_refused(tmp_path, key, value):
-    (tmp_path / "bad.toml").write_text(f"{key} = {json.dumps(value)}")
-    with pytest.raises(ValueError, match=rf"bad\.toml: {key} is .* must be one word"):
-        load_cluster_profile("bad", tmp_path)
+    with pytest.raises(ValueError, match=rf"mine\.toml: {key} is .* must be one word"):
+        load(tmp_path, f"{key} = {json.dumps(value)}")
 
 
 @pytest.mark.parametrize(
@@ -84,23 +84,20 @@ def test_a_name_that_could_be_more_than_one_word_is_refused(tmp_path, key, value
     ],
 )
 def test_options_that_the_profile_or_the_jobs_set_are_not_for_extra(tmp_path, key):
-    (tmp_path / "bad.toml").write_text(f'[extra]\n{key} = "x"')
-    with pytest.raises(ValueError, match=rf"bad\.toml: extra.{key} is not for \[extra\]"):
-        load_cluster_profile("bad", tmp_path)
+    with pytest.raises(ValueError, match=rf"mine\.toml: extra.{key} is not for \[extra\]"):
+        load(tmp_path, f'[extra]\n{key} = "x"')
 
 
 @pytest.mark.parametrize("key", ["--exclude", "Exclude", "job_name", "nice=1", "a b", "a\nb", "", "größe", "exclude "])
 def test_what_is_no_option_is_refused(tmp_path, key):
-    (tmp_path / "bad.toml").write_text(f'[extra]\n{json.dumps(key, ensure_ascii=False)} = "x"', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"bad\.toml: extra\.'.*is not an option of sbatch"):
-        load_cluster_profile("bad", tmp_path)
+    with pytest.raises(ValueError, match=r"mine\.toml: extra\.'.*is not an option of sbatch"):
+        load(tmp_path, f'[extra]\n{json.dumps(key, ensure_ascii=False)} = "x"')
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\r", "a\u2028b", "\u0007"])
 def test_a_value_of_more_than_one_line_is_refused(tmp_path, value):
-    (tmp_path / "bad.toml").write_text(f"[extra]\ncomment = {json.dumps(value)}")
-    with pytest.raises(ValueError, match=r"bad\.toml: extra\.comment is .* must be one line"):
-        load_cluster_profile("bad", tmp_path)
+    with pytest.raises(ValueError, match=r"mine\.toml: extra\.comment is .* must be one line"):
+        load(tmp_path, f"[extra]\ncomment = {json.dumps(value)}")
 
 
 @pytest.mark.parametrize(
@@ -131,9 +128,8 @@ def test_a_value_of_more_than_one_line_is_refused(tmp_path, value):
     ],
 )
 def test_a_bad_profile_is_refused_with_file_and_key(tmp_path, text, message):
-    (tmp_path / "bad.toml").write_text(text)
-    with pytest.raises(ValueError, match=rf"bad\.toml(.|\n)*{message}"):
-        load_cluster_profile("bad", tmp_path)
+    with pytest.raises(ValueError, match=rf"mine\.toml(.|\n)*{message}"):
+        load(tmp_path, text)
 
 
 @pytest.mark.parametrize(

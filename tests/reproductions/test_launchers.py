@@ -419,16 +419,7 @@ def test_a_launch_that_is_stopped_asks_its_jobs_until_they_end(thin, paths, stop
     assert stop.told == [(0, signal.SIGTERM)] * 6
 
 
-def test_a_stop_that_finds_everything_done_is_none(thin, paths, stop):
-    def finish(job):
-        stop.now = True
-        return record_all(job)
-
-    thin.end = finish
-    assert start(paths, slots=1) == Outcome({})
-
-
-def test_a_stopped_launch_tells_of_runs_that_go_on_elsewhere(thin, paths, stop):
+def test_a_stopped_launch_tells_of_runs_that_go_on_elsewhere_and_is_none_if_all_runs_are_done(thin, paths, stop):
     def finish(job):
         stop.now = True
         return record_all(job)
@@ -436,6 +427,8 @@ def test_a_stopped_launch_tells_of_runs_that_go_on_elsewhere(thin, paths, stop):
     thin.end = finish
     with claim(paths.work(RUNS[0])):
         assert "processes of another launch go on with 1 run" in start(paths, slots=1).interrupted
+    stop.now = False
+    assert start(paths, slots=1) == Outcome({}) and len(thin) == 2
 
 
 def test_a_launch_that_ends_at_once_does_not_leave_its_jobs_behind(thin, paths, stop, monkeypatch):
