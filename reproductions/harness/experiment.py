@@ -369,6 +369,10 @@ class Experiment:
         """List all rows of the variant; those that can't have its settings are marked."""
         return [varied for row in self.rows(variant.profile) for varied in variant.rows_of(row)]
 
+    def fit_rows(self, variant: Variant) -> list[Row]:
+        """List the rows of the variant that can have its settings."""
+        return [row for row in self.rows_of(variant) if not row.unfit]
+
     def resolve(self, variant: Variant, keys: list[str] | None = None) -> Variant:
         """Drop the variant's number of training images if it is all of them, and settings that every row has anyway.
 
@@ -376,7 +380,7 @@ class Experiment:
         that no row has.
         """
         variant = self._without_needless_settings(variant)
-        fit = [row for row in self.rows_of(variant) if not row.unfit]
+        fit = self.fit_rows(variant)
         rows = self.chosen_rows(variant, keys) if keys else [row for row in fit if not row.on_request] or fit
         runs = [variant.apply(row.run(0)) for row in rows]
         if variant.kernels not in {"auto", *(run.recipe.kernels for run in runs)}:

@@ -195,7 +195,7 @@ class _Launch:
         """The runs' first table, by its files' name, and row; runs that only others need are left out."""
         seeds, rows = {run.seed for run in self.runs}, dict[Run, tuple[str, Row]]()
         for experiment, variant in self._tables:
-            for row in (row for row in experiment.rows_of(variant) if not row.unfit):
+            for row in experiment.fit_rows(variant):
                 for seed in seeds:
                     rows.setdefault(variant.apply(row.run(seed)), (f"{experiment.name}{variant.suffix}", row))
         return rows
@@ -377,7 +377,6 @@ def _damaged(runs: list[Run], pool: Pool) -> dict[Run, RecordError]:
 def _find_partners(run: Run, wanted: Sequence[Wanted], pools: list[Pool]) -> list[dict]:
     """Find the records of the runs that a run is paired with: the runs of its tables with its seed."""
     tables = {(one.experiment, one.variant) for one in wanted if one.run == run}
-    rows = [(v, row) for experiment, v in tables for row in experiment.rows_of(v) if not row.unfit]
-    others = {v.apply(row.run(run.seed)) for v, row in rows}
+    others = {v.apply(row.run(run.seed)) for experiment, v in tables for row in experiment.fit_rows(v)}
     found = (next(filter(None, (pool.get(other) for pool in pools)), None) for other in others - {run})
     return [record for record in found if record is not None]

@@ -63,7 +63,7 @@ def objections(record: dict, history: bool = True, foreign: bool = False) -> lis
     if data["name"].startswith("synthetic"):
         found.append("it is from synthetic data")
     elif foreign and record.get("specification", {}).get("arrays"):
-        pass  # what they are is in the specification
+        pass  # the specification describes them
     elif not data["official"] and data["sha256"] not in KNOWN_COPIES:
         found.append(f"its data, SHA-256 {data['sha256']}, are neither the official files nor a known copy")
     return found if foreign else [*found, *_foreign_plugins(record, history)]
@@ -110,8 +110,7 @@ def publish(
 
 def _first_runs(tables: Sequence[Table]) -> set[str]:
     """Return the identities of the rows' runs with seed 0, and of the runs that these need."""
-    rows = [(variant, row) for experiment, variant in tables for row in experiment.rows_of(variant) if not row.unfit]
-    first = [variant.apply(row.run(0)) for variant, row in rows]
+    first = [variant.apply(row.run(0)) for experiment, variant in tables for row in experiment.fit_rows(variant)]
     return {run.identity for each in first for run in (each, *each.needs.values())}
 
 

@@ -50,7 +50,7 @@ def _row_names(tables: Sequence[Table], recorded: Collection[str]) -> dict[str, 
     """Name the tables' runs that are not ``recorded`` (identities) by their short ids, each after its first row."""
     names, needed_by = dict[str, str](), dict[str, str]()
     for experiment, variant in tables:
-        for row in (row for row in experiment.rows_of(variant) if not row.unfit):
+        for row in experiment.fit_rows(variant):
             called = f"{experiment.name}{variant.suffix}, {row.label}"
             for run in (variant.apply(row.run(seed)) for seed in range(NAMED_SEEDS)):
                 if run.identity not in recorded:

@@ -36,9 +36,9 @@ from resnet.training import Interrupted, training
 from resnet.weights import WeightsError
 
 CLAIM_SECONDS = 1.0  # between two looks at runs that other processes train
-
-
-ROLE_NAMES = {"teacher": "teacher", "pretrained": "pre-training"}  # in messages, what a run is to one that needs it
+# Errors whose messages name the remedy.
+_KNOWN_ERRORS = (DataError, RecordError, PluginError, DrawsError, WeightsError, checkpoint.CheckpointError)
+ROLE_NAMES = {"teacher": "teacher", "pretrained": "pre-training"}  # of needed runs, in messages
 _GO_ON = {  # how a run can go on from a checkpoint, by the part of it that does not fit here
     "precision": "continue it on a device with this precision",
     "kernels": "continue it on a device that can run them",
@@ -90,7 +90,7 @@ class _Worker:
         self.runs, self.waiting = list(runs), deque(runs)
         self.paths, self.stop_requested, self.on_status, self.options = paths, stop_requested, on_status, options
         self.device, self.code, self.group = find_device(options.device), provenance.code_identity(), group
-        # Several processes train their runs one by one, and so does whoever reads files all the time.
+        # Several processes train their runs one by one, and so does a process that reads files all the time.
         one_by_one = group.size > 1 or any(run.data in FOLDERS or run.task is not None for run in runs)
         self.pack = Pack(self.device, 1 if one_by_one else options.pack, say)
         self.failures: dict[Run, str] = {}
@@ -227,28 +227,28 @@ class _Worker:
                         take_back_start(self.paths.work(run), begun.starts)
                     raise
                 self._fail(run, traceback.format_exc())
-            except (
-                DataError,
-                RecordError,
-                PluginError,
-                DrawsError,
-                WeightsError,
-                checkpoint.CheckpointError,
-            ) as error:
-                self._fail(run, str(error))
-            except checkpoint.MismatchError as error:
-                folder, way = self.paths.work(run), _GO_ON.get(error.what, "continue it where it was begun")
-                text = f"it can't continue from its checkpoint in {folder}: {error}"
-                self._fail(run, f"{text}. Either {way}, or remove that folder to begin again")
-            except OSError as error:  # a disk that is full, or another user's files
-                self._fail(run, f"{error}\nThe same command goes on from the last checkpoint.")
-            except Exception as error:  # whatever went wrong with this run, the others go on
-                if self._device_is_lost():
-                    raise DeviceLost(f"the device answers only with errors: {error}") from error
-                self._fail(run, traceback.format_exc())
+            except Exception as error:  # of any kind: the other runs go on
+                self._fail(run, self._explain(run, error))
             finally:
                 self._alone = None
                 self._next_look = 0.0  # others may have waited for this one
+
+    def _explain(self, run: Run, error: Exception) -> str:
+        """Describe the error that ended the run: in its own words if it is a known one, else by its traceback.
+
+        Raises DeviceLost if the device was the cause.
+        """
+        if isinstance(error, _KNOWN_ERRORS):
+            return str(error)
+        if isinstance(error, checkpoint.MismatchError):
+            folder, way = self.paths.work(run), _GO_ON.get(error.what, "continue it where it was begun")
+            text = f"it can't continue from its checkpoint in {folder}: {error}"
+            return f"{text}. Either {way}, or remove that folder to begin again"
+        if isinstance(error, OSError):  # a disk that is full, or another user's files
+            return f"{error}\nThe same command goes on from the last checkpoint."
+        if self._device_is_lost():
+            raise DeviceLost(f"the device answers only with errors: {error}") from error
+        return "".join(traceback.format_exception(error))
 
     def _device_is_lost(self) -> bool:
         """Return whether the device answers with nothing but errors; another process may find it well.
