@@ -42,7 +42,7 @@ def path_argument(text: str) -> Path:
 def replace_unprintable() -> None:
     """Have standard output show ? for characters that its encoding lacks, as stderr does, instead of failing."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        with suppress(OSError):  # it writes first what waits to be written, and a full disk takes nothing
+        with suppress(OSError):  # it first writes its buffer, which fails on a full disk
             sys.stdout.reconfigure(errors="replace")
 
 
@@ -112,6 +112,6 @@ def show_files(paths: list[Path], root: Path = Path()) -> None:
 
 
 def abandon(stream) -> None:
-    """Have a stream lose what is left in its buffer, which would fail once more when the process ends."""
+    """Discard a stream's buffer: writing it would fail once more when the process ends."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -56,7 +56,7 @@ def load_record(path: Path) -> dict:
         raise RecordError(f"{path} can't be read as a record: {error}") from error
 
 
-# What a run is judged by: of a classifier, and of the tasks of resnet.tasks, whose metrics are better if higher.
+# The metrics that judge a run, with their names: a classifier's, then the tasks' (higher is better).
 JUDGED_BY = {"test_error": "test error", "mean_iou": "mIoU", "map_11_point": "mAP"}
 
 
@@ -66,7 +66,7 @@ def judged_by(point: dict) -> str:
 
 
 def outcome(record: dict) -> str:
-    """Describe the end of the run in a few words: whoever holds out training images chooses by those alone."""
+    """Describe the end of the run in a few words; with held-out training images, by the error on these alone."""
     if record["status"] == "diverged":
         return "diverged"
     if "validation_error" in (final := record["final"]):

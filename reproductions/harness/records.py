@@ -35,8 +35,8 @@ _FIELDS = {
     "teacher_sha256": (str, type(None)),  # of the weights of the run's teacher, None without one
     "pretrained_sha256": (str, type(None)),  # of the weights of the run that it was pretrained as, None without one
     "tests": dict,  # errors of the recipe's further tests of the final network, each a section like "ten_crop"
-    # How it was trained, part by part; fields below. What the record says of precision, hardware, versions and code is
-    # of the last one, but that code.modified is true if the code of any was modified, or if they had several versions.
+    # The parts of the training; fields below. The record's precision, hardware, versions and code are the last part's,
+    # but code.modified is true if the code of any part was modified, or if the parts had several versions.
     "segments": list,
     "precision": str,
     "timing": {
@@ -58,7 +58,7 @@ _FIELDS = {
     "interruptions": int,
     "record_sha256": str,  # of the record without this field
 }
-# What each schema brought, as a path of names: older records don't have it.
+# The fields that each schema added, as paths of names: older records don't have them.
 _SINCE = {
     2: [("timing", "device_seconds"), ("timing", "packed_with"), ("hardware", "processes")],
     3: [("teacher_sha256",), ("pretrained_sha256",), ("tests",)],
@@ -259,7 +259,7 @@ def _with_seed_0(run: Run) -> Run:
     """Return the run with seed 0 of the same row: with the same teacher, and a pre-training with seed 0."""
     if run.pretrained is None:
         return replace(run, seed=0)
-    if run.pretrained.seed != run.seed:  # as no row's
+    if run.pretrained.seed != run.seed:  # no row has such a run
         return run
     return replace(run, seed=0, pretrained=_with_seed_0(run.pretrained))
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SILENT_SECONDS = 300  # a running job writes its status every second or, in a slow step, a little less often
 JSON_VERSION = 1  # of the output for programs: raised if a key changes its meaning
-LAST_LINES = 5  # of what a failed run said
+LAST_LINES = 5  # of a failed run's message
 
 
 def main(arguments: list[str]) -> int:
@@ -99,7 +99,7 @@ def _recorded(out: Path, experiments: Sequence[Experiment] | None) -> dict:
         last = json.loads(path.read_bytes())
         if last["key"] == key:
             return last["recorded"]
-    from reproductions.harness.recorded import summarize  # whose torch takes a second to load
+    from reproductions.harness.recorded import summarize  # it imports torch, which takes a second
 
     recorded = summarize(out, experiments)
     if not recorded["damaged"] and out.is_dir():

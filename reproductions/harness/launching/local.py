@@ -126,7 +126,7 @@ class _Queue:
                 self._deaths[slot] = self._deaths[slot] + 1 if self._claims[slot] == self._count_claims() else 0
                 if not self._stopping:
                     self.display.say(f"{slot}: the job's process died")
-            except Exception as error:  # of the job itself: what it can't do now it can't do later
+            except Exception as error:  # of the job itself, which would come again
                 self.last_words = f"{slot}: {error}"
                 self._deaths[slot] = _FALSE_STARTS
             if self._deaths[slot] >= _FALSE_STARTS:

@@ -78,7 +78,7 @@ class Status:
     updated: float  # seconds since the epoch
     progress: Progress | None = None
     message: str = ""
-    launch: str = ""  # what the jobs of one launch have in common
+    launch: str = ""  # the common id of a launch's jobs
 
     def write(self, folder: Path) -> None:
         """Write the status into a run's work folder."""
@@ -102,7 +102,7 @@ def describe(status: Status) -> str:
     left = (progress.iterations - progress.iteration) / max(progress.steps_per_second, 1e-9)
     text = f"{progress.iteration:,}/{progress.iterations:,}, {progress.steps_per_second:.1f} it/s"
     error = "" if progress.test_error is None else f", test error {progress.test_error:.2f} %"
-    if progress.validation_error is not None:  # whoever holds out training images chooses by those alone
+    if progress.validation_error is not None:  # runs with held-out images are chosen by these alone
         error = f", validation error {progress.validation_error:.2f} %"
     return f"{text}{error}, {duration(left)} left"
 

@@ -23,7 +23,7 @@ from reproductions.harness.record_files import RecordError, load_record, record_
 from resnet.files import write_atomically
 from resnet.run import Run
 
-# By name: what is installed, as in pyproject.toml, and the module to import.
+# By name: the package to install, as in pyproject.toml, and the module to import.
 TRACKERS = {
     "tensorboard": ("tensorboard>=2.15", "torch.utils.tensorboard"),
     "wandb": ("wandb>=0.19.10", "wandb"),
@@ -70,13 +70,13 @@ class Tracker:
         self._next, self._failed = 0.0, False
 
     def update(self) -> None:
-        """Log what is new, at most every few seconds."""
+        """Log new evaluations, at most every few seconds."""
         if time.monotonic() >= self._next:
             self._try(self._look)
             self._next = time.monotonic() + LOOK_SECONDS
 
     def close(self) -> None:
-        """Log what is new and close all series."""
+        """Log new evaluations and close all series."""
         self._try(self._look)
         for series in self._series.values():
             self._try(series.finish)
@@ -85,7 +85,7 @@ class Tracker:
     def _try(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as error:  # of whatever kind: of a network, an account, a disk
+        except Exception as error:  # of any kind: of a network, an account, a disk
             self._following = {}
             if self._failed:
                 return
@@ -152,7 +152,7 @@ def _open_wandb(module, run: Run, group: str, folder: Path) -> Series:
         name=f"{group.rpartition('/')[2]}, seed {run.seed}, {run.short_id}",
         dir=str(folder.parent),  # its files are then in OUT/wandb
         reinit="create_new",  # several runs at once
-        settings={"silent": True, "console": "off"},  # this process prints what is not this run's alone
+        settings={"silent": True, "console": "off"},  # this process prints for several runs
         **_shared_settings("wandb", run, group),
     )
 

@@ -151,7 +151,7 @@ def _ping() -> None:
 def _run(command: list[str], seconds: float | None = None) -> str:
     """Run a command and return its output."""
     seconds = ANSWER_SECONDS if seconds is None else seconds
-    # Settings of the user's for the same commands, such as SQUEUE_STATES, would change what they answer.
+    # The user's own settings for these commands, such as SQUEUE_STATES, would change their answers.
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_", "SCANCEL_"))
     }
