@@ -16,7 +16,7 @@ from faulted import SECONDS, Interruptions, Setting, is_recorded, run_paths, wai
 
 from reproductions.harness import cli
 from reproductions.harness.console import EXIT_FAILED, EXIT_REFUSED
-from reproductions.harness.launching.run_paths import Status
+from reproductions.harness.launching.curve_file import read_curve
 from reproductions.harness.record_files import record_path
 from reproductions.harness.records import read_pool, read_record
 from resnet import checkpoint
@@ -101,7 +101,8 @@ def test_a_disk_that_is_full_while_a_result_is_written(what, room, disk, launch,
     counts = Interruptions(out, SETTING.runs)
     size = run_paths(undisturbed(SETTING)).weights(SETTING.runs[0]).stat().st_size
     training = launch(SETTING, out, *INLINE, *NEVER)
-    wait_until(lambda: Status.read(run_paths(out).work(SETTING.runs[0])) is not None, "a run that trains")
+    # The curve takes a page of its own.
+    wait_until(lambda: read_curve(run_paths(out).work(SETTING.runs[0])), "the first evaluation")
     filler = fill(disk, left=0 if room == "nothing" else -(-size // PAGE) * PAGE)
     assert training.end() == EXIT_FAILED and "No space left on device" in training.said, training.said
     assert run_paths(out).weights(SETTING.runs[0]).exists() == (what == "record")
