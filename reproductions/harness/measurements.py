@@ -1,7 +1,7 @@
 """Measurements of finished runs' final networks: a small sealed JSON file for each, made once.
 
 They lie in a folder beside ``records/`` and are read without weights, data or a GPU. There are four kinds:
-:data:`~reproductions.layer_responses.measuring.RESPONSES`,
+:data:`~reproductions.layer_responses.responses.RESPONSES`,
 :data:`~reproductions.cifar_imagenet_stem.predictions.PREDICTIONS`,
 :data:`~reproductions.harness.exact_errors.EXACT_ERRORS` and :data:`~reproductions.transfer.pictures.PICTURES`.
 """

@@ -13,10 +13,9 @@ from reproductions import cifar_table, degradation
 from reproductions.harness.experiment import Experiment, Row
 from reproductions.harness.reporting.figure import save
 from reproductions.harness.reporting.footnotes import is_published
-from reproductions.harness.reporting.found import Found
-from reproductions.harness.reporting.page import Headline, Page
-from reproductions.layer_responses import report as responses
-from reproductions.layer_responses.measuring import RESPONSES
+from reproductions.harness.reporting.page import Page
+from reproductions.layer_responses import report as reporting
+from reproductions.layer_responses.responses import RESPONSES
 
 
 def depths(profile: str) -> tuple[int, int, int]:
@@ -47,29 +46,22 @@ def report(page: Page) -> list[Path]:
 
     Nothing is written if the published table would have no numbers.
     """
-    nets = responses.find_nets(page.results, page.out)
+    nets, comparisons = _measured(page)
     if is_published(page.results) and not any(net.responses for net in nets):
         return []
-    comparisons = responses.compare(nets, pairs(page.variant.profile), page.variant)
-    description = f"{page.description}; {responses.origin(nets)}"
+    description = f"{page.description}; {reporting.origin(nets)}"
     return [
-        *page.write(responses.columns(page, nets), [responses.section(comparisons)]),
-        page.write_csv(responses.with_digest(responses.layer_numbers(nets), nets), "layers"),
-        page.write_csv(responses.with_digest(responses.comparison_numbers(comparisons), nets), "comparisons"),
-        *save(responses.figure(nets, page.variant), page.plot_path("layers"), description),
+        *page.write(reporting.columns(page, nets), [reporting.section(comparisons)]),
+        page.write_csv(reporting.with_digest(reporting.layer_numbers(nets), nets), "layers"),
+        page.write_csv(reporting.with_digest(reporting.comparison_numbers(comparisons), nets), "comparisons"),
+        *save(reporting.figure(nets, page.variant), page.plot_path("layers"), description),
     ]
 
 
-def headline(page: Page) -> Headline:
-    """Return the last measured pair's result: whether the first net's responses are smaller, as in the paper."""
-    nets = responses.find_nets(page.results, page.out)
-    return responses.headline(nets, responses.compare(nets, pairs(page.variant.profile), page.variant))
-
-
-def found(page: Page) -> list[Found]:
-    """Return a finding on each pair: whether the first net's measured responses are smaller."""
-    nets = responses.find_nets(page.results, page.out)
-    return responses.found(responses.compare(nets, pairs(page.variant.profile), page.variant))
+def _measured(page: Page) -> tuple[list[reporting.Net], list[reporting.Comparison]]:
+    """Return the page's nets with the responses of their runs, and the comparisons of their pairs."""
+    nets = reporting.find_nets(page.results, page.out)
+    return nets, reporting.compare(nets, pairs(page.variant.profile), page.variant)
 
 
 EXPERIMENT = Experiment(
@@ -78,8 +70,8 @@ EXPERIMENT = Experiment(
     source="He et al. 2015, Figure 7",
     rows=rows,
     report=report,
-    headline=headline,
-    claims=found,
+    headline=lambda page: reporting.headline(*_measured(page)),
+    claims=lambda page: reporting.found(_measured(page)[1]),
     measure=RESPONSES.make_missing,
     measurements=(RESPONSES,),
 )

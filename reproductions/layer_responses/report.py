@@ -1,28 +1,38 @@
 """Report of layer responses: a table by net, comparisons of nets, and He et al.'s Figure 7."""
 
+from __future__ import annotations
+
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from reproductions.harness.console import counted
 from reproductions.harness.experiment import RowResult, Variant
 from reproductions.harness.final_weights import has_final_weights
 from reproductions.harness.measurements import MeasurementError, digest
 from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.curves import draw_curve
+from reproductions.harness.reporting.figure import DOUBLE, INK, legend_below, make_figure, styled
 from reproductions.harness.reporting.footnotes import code_note, is_published
 from reproductions.harness.reporting.found import Found
 from reproductions.harness.reporting.frame import completed
 from reproductions.harness.reporting.intervals import Interval, WelchTest
 from reproductions.harness.reporting.page import Column, Headline, Page
 from reproductions.harness.reporting.text import NONE, interval, markdown_table, no_interval, number, p_value, signed
-from reproductions.layer_responses.measuring import RESPONSES
-from reproductions.layer_responses.plot import Layers, layer_responses
+from reproductions.layer_responses.responses import RESPONSES
+
+if TYPE_CHECKING:
+    import pandas  # loaded where a frame is made: it takes a second
 
 DIGITS = 3  # of standard deviations in the tables
 GONE, UNMEASURED, DAMAGED = "weights are gone", "not measured", "damaged file"
+PLACES = (3, 1, 2, 4, 5)  # colours and markers of the nets of Figure 7, the plain ones first
+PANELS = {"in layer order": "3x3 layer, from the input on", "sorted by size": "3x3 layer, the largest first"}
 
 
 @dataclass(frozen=True)
@@ -53,15 +63,12 @@ class Net:
         """Maximum of the layers' standard deviations, for each seed."""
         return [max(own["std"]) for own in self.responses]
 
-    @cached_property
-    def in_order(self) -> list[list[float]]:
-        """Standard deviations in each seed's net, by layer."""
-        return [list(layer) for layer in zip(*(own["std"] for own in self.responses))]
+    def over_seeds(self, ranked: bool = False) -> pandas.DataFrame:
+        """Return mean, min and max over the seeds of each layer, or of each rank, the largest first; counted from 1."""
+        import pandas
 
-    @cached_property
-    def by_size(self) -> list[list[float]]:
-        """Standard deviations in each seed's net, by rank, largest first."""
-        return [list(rank) for rank in zip(*(sorted(own["std"], reverse=True) for own in self.responses))]
+        deviations = [sorted(own["std"], reverse=True) if ranked else own["std"] for own in self.responses]
+        return pandas.DataFrame(deviations, columns=range(1, len(self.layers) + 1)).agg(["mean", "min", "max"]).T
 
 
 def find_nets(results: list[RowResult], out: Path) -> list[Net]:
@@ -172,8 +179,8 @@ class Comparison:
 
     smaller: Net
     larger: Net
-    variant: Variant = Variant()
-    comparisons: int = 1
+    variant: Variant
+    comparisons: int
 
     @property
     def nets(self) -> str:
@@ -199,10 +206,10 @@ class Comparison:
     @property
     def layers(self) -> tuple[int, int] | None:
         """Number of layers where the first net's mean is smaller, and of all layers; None for unequal depths."""
-        pairs = list(zip(self.smaller.in_order, self.larger.in_order))
-        if not pairs or len(self.smaller.layers) != len(self.larger.layers):
+        count = len(self.smaller.layers)
+        if not count or count != len(self.larger.layers):
             return None
-        return sum(intervals.mean(a) < intervals.mean(b) for a, b in pairs), len(pairs)
+        return int((self.smaller.over_seeds()["mean"] < self.larger.over_seeds()["mean"]).sum()), count
 
     @property
     def statement(self) -> str:
@@ -285,17 +292,17 @@ def headline(nets: list[Net], comparisons: list[Comparison]) -> Headline:
 
 def layer_numbers(nets: list[Net]) -> dict[str, list]:
     """Return columns for a CSV file: every layer's standard deviation, and the one at its rank by size."""
-    lines = [
-        (net.result.row.key, place + 1, name, len(net.responses), *_mean_and_range(own), *_mean_and_range(ranked))
-        for net in nets
-        for place, (name, own, ranked) in enumerate(zip(net.layers, net.in_order, net.by_size))
-    ]
-    names = ("row", "layer", "name", "n", "mean", "low", "high", "sorted_mean", "sorted_low", "sorted_high")
-    return {name: [line[place] for line in lines] for place, name in enumerate(names)}
+    import pandas
 
-
-def _mean_and_range(values: list[float]) -> tuple[float, float, float]:
-    return intervals.mean(values), min(values), max(values)
+    lines = []
+    for net in (net for net in nets if net.responses):
+        values = zip(net.layers, net.over_seeds().to_numpy(), net.over_seeds(ranked=True).to_numpy())
+        lines += [
+            (net.result.row.key, layer, name, len(net.responses), *own, *ranked)
+            for layer, (name, own, ranked) in enumerate(values, start=1)
+        ]
+    names = ["row", "layer", "name", "n", "mean", "low", "high", "sorted_mean", "sorted_low", "sorted_high"]
+    return pandas.DataFrame(lines, columns=names).to_dict("list")
 
 
 def comparison_numbers(comparisons: list[Comparison]) -> dict[str, list]:
@@ -317,9 +324,28 @@ def comparison_numbers(comparisons: list[Comparison]) -> dict[str, list]:
     }
 
 
+@styled
 def figure(nets: list[Net], variant: Variant) -> Figure | None:
-    """Draw the responses in layer order and sorted by size. None if nothing was measured."""
-    if not any(net.responses for net in nets):
+    """Draw standard deviations of layer responses in layer order and sorted by size, as in Figure 7 of He et al. 2015.
+
+    Plain nets are dashed; a band from the lowest to the highest seed surrounds the mean. A net without responses is not
+    drawn; the others look as they would beside it. None if nothing was measured.
+    """
+    drawn = [(place, net) for place, net in zip(PLACES * len(nets), nets) if net.responses]
+    if not drawn:
         return None
-    drawn = [Layers(net.label, net.result.row.key.startswith("plain"), net.in_order, net.by_size) for net in nets]
-    return layer_responses(drawn, variant, [net.result.row.data for net in nets])
+    figure, axes = make_figure(DOUBLE, 2.3, [*PANELS], variant, [net.result.row.data for net in nets])
+    legend: dict[str, object] = {}
+    for axis, meaning, ranked in zip(axes, PANELS.values(), (False, True)):
+        for place, net in drawn:
+            draw_curve(axis, net.over_seeds(ranked), place, 1, net.result.row.key.startswith("plain"), most=9)
+            legend[f"{net.label} (n = {len(net.responses)})"] = axis.lines[-1]
+        axis.set(xlabel=meaning, xlim=(0, None))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].set_ylabel("standard deviation of response")
+    low, high = axes[0].get_ylim()
+    axes[0].set_ylim(0 if low < high / 2 else low, high)
+    if any(len(net.responses) > 1 for _, net in drawn):
+        legend["lowest to highest seed; lines: mean"] = Patch(color=INK, alpha=0.18, linewidth=0)
+    legend_below(figure, legend)
+    return figure

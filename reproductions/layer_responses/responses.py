@@ -1,4 +1,4 @@
-"""Standard deviations of layer responses (He et al. 2015, section 4.2, "Analysis of Layer Responses").
+"""Layer responses of finished runs (He et al. 2015, section 4.2, "Analysis of Layer Responses").
 
 A layer's response is the output of its BN, before the addition of the shortcut and before the ReLU. The paper shows its
 standard deviation for every 3x3 layer (Figure 7) but does not specify the images or the BN statistics. Here it is
@@ -7,12 +7,17 @@ mode every BN would normalise a batch by its own statistics, and the standard de
 root mean square of BN's scales.
 """
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
+from reproductions.harness.measurements import Measurement
+from resnet.data import Data
 from resnet.device import exact_kernels
+from resnet.models import create_model
+from resnet.run import Run
 
 
 def layer_names(model: nn.Module) -> list[str]:
@@ -69,3 +74,32 @@ def _deviation(moments: Tensor) -> float:
     """Combine the variances and means (2, N) of N images of equal size into the overall standard deviation."""
     variances, means = moments
     return (variances.mean() + means.var(correction=0)).sqrt().item()
+
+
+def _measure(model: nn.Module, data: Data, run: Run) -> dict:
+    deviations = response_deviations(model, data.tests("test", slice(None), run.recipe))
+    return {"layers": list(deviations), "std": list(deviations.values())}
+
+
+def _problem(content: dict, record: dict) -> str | None:
+    if content["layers"] != layers_of(record):
+        return "its layers are not the layers of the run's network"
+    deviations = content["std"]
+    finite = all(isinstance(value, float) and math.isfinite(value) and value >= 0 for value in deviations)
+    return None if finite and len(deviations) == len(content["layers"]) else "it lacks valid standard deviations"
+
+
+def layers_of(record: dict) -> list[str]:
+    """Return the layer names of a record's network, in layer order."""
+    run = Run.from_specification(record["specification"])
+    with torch.device("meta"):  # names only
+        return layer_names(create_model(run.model, **run.model_options))
+
+
+RESPONSES = Measurement(
+    folder="responses",
+    how="test images, evaluation mode, fp32",
+    fields={"layers": list, "std": list},  # names, in layer order; of each layer's response
+    measure=_measure,
+    problem=_problem,
+)

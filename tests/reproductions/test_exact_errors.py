@@ -18,7 +18,7 @@ from reproductions.harness.exact_errors import EXACT_ERRORS
 from reproductions.harness.experiment import Variant
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.measurements import MeasurementError, seal
-from reproductions.layer_responses.measuring import RESPONSES
+from reproductions.layer_responses.responses import RESPONSES
 from resnet.data import INEXACT_TEST_IMAGES, KNOWN_COPIES
 from resnet.run import Run
 

@@ -21,10 +21,8 @@ from reproductions.harness.record_files import weights_path
 from reproductions.harness.records import Pool, read_pool, seal
 from reproductions.harness.reporting.page import write_report
 from reproductions.layer_responses import experiment as layer_responses
-from reproductions.layer_responses import measuring as responses
 from reproductions.layer_responses import report as reporting
-from reproductions.layer_responses.measuring import RESPONSES
-from reproductions.layer_responses.responses import response_deviations
+from reproductions.layer_responses.responses import RESPONSES, layers_of, response_deviations
 from resnet import checkpoint
 from resnet.data.cifar import KNOWN_COPIES
 from resnet.data.synthetic import make_synthetic
@@ -290,7 +288,7 @@ def own_results(out, **changes):
     code = provenance.code_identity()
     data = {"name": "cifar10", "official": False, "sha256": next(iter(KNOWN_COPIES))}
     record = leave(out, run, code=code, data=data)
-    layers = responses.layers_of(record)
+    layers = layers_of(record)
     content = {
         "schema": 1, "identity": run.identity, "weights_sha256": record["weights_sha256"], "data": data,
         "images": 10_000, "how": RESPONSES.how, "layers": layers, "std": [1.0] * len(layers),
