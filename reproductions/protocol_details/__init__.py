@@ -1,1 +1,1 @@
-"""Details of the CIFAR-10 protocol: the experiment, and its forest plot."""
+"""Details of the CIFAR-10 protocol: the experiment, and the effects of changes."""

@@ -1,43 +1,37 @@
-"""Effects of changes of a default: differences paired by seed, corrected for multiple comparisons."""
+"""Effects of changes of a default: differences paired by seed, corrected for multiple comparisons; a forest plot."""
 
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from matplotlib.figure import Figure
 
 from reproductions.harness.console import counted
-from reproductions.harness.experiment import RowResult, Variant
+from reproductions.harness.experiment import Variant
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.frame import completed, paired_differences, pairs_note
+from reproductions.harness.reporting.figure import DOUBLE, INK, bars, legend_below, look, make_figure, styled
+from reproductions.harness.reporting.frame import pairs_note
 from reproductions.harness.reporting.intervals import Interval
 from reproductions.harness.reporting.page import Headline
 from reproductions.harness.reporting.text import NONE, interval, markdown_table, no_interval, p_value, pairs, signed
-from reproductions.protocol_details.forest import Line, forest
 
 
 @dataclass(frozen=True)
 class Effect:
     """Effect of a ``change`` on the test error of a ``net``, in percentage points.
 
-    ``changed`` and ``default``: errors by seed. ``left_out``: reasons for which runs can't be compared, with their
-    counts. ``seeds``: number of seeds asked for. ``selected``: the change takes the best of several errors, which can
-    only lower the error. ``same``: "the same runs" or the like if the change changes nothing; it is not tested.
+    ``differences``: error with the change minus error without, for every seed with two completed runs. ``left_out``:
+    reasons for which runs can't be compared, with their counts. ``seeds``: number of seeds asked for. ``selected``: the
+    change takes the best of several errors, which can only lower the error. ``same``: "the same runs" or the like if
+    the change changes nothing; it is not tested.
     """
 
     net: str
     change: str
-    changed: dict[int, float]
-    default: dict[int, float]
+    differences: list[float]
     seeds: int
     selected: bool = False
     same: str = ""
     left_out: Counter[str] = field(default_factory=Counter)
-
-    @cached_property
-    def differences(self) -> list[float]:
-        """Error with the change minus error without, for every seed with two completed runs."""
-        return paired_differences(self.changed, self.default)
 
     @property
     def mean(self) -> float | None:
@@ -81,11 +75,6 @@ def count(effects: list[Effect]) -> int:
 def by_size(effects: list[Effect]) -> list[Effect]:
     """Sort the effects by absolute mean, the largest first; effects without pairs come last."""
     return sorted(effects, key=lambda effect: -abs(effect.mean) if effect.differences else 1.0)
-
-
-def best_errors(result: RowResult) -> dict[int, float]:
-    """Return each seed's lowest test error over all evaluations, selected on the test set."""
-    return {r["specification"]["seed"]: r["best"]["test_error"] for r in completed(result.records)}
 
 
 def section(effects: list[Effect]) -> str:
@@ -141,11 +130,33 @@ def headline(effects: list[Effect]) -> Headline:
     return Headline(f"the largest: {largest.net}, {largest.change}", NONE, reproduced, largest.statement(comparisons))
 
 
-def effects_forest(effects: list[Effect], variant: Variant) -> Figure | None:
+@styled
+def forest(effects: list[Effect], variant: Variant) -> Figure | None:
     """Draw every effect as a line: pairs of seeds as dots, the mean with its corrected interval. None without pairs."""
     shown = [effect for effect in by_size(effects) if effect.differences]
     if not shown:
         return None
-    lines = [Line(effect.change, effect.net, effect.differences, effect.interval(count(effects))) for effect in shown]
-    meaning = "test error, points above the default"
-    return forest(lines, meaning, "95 % interval, corrected", variant)
+    nets = list(dict.fromkeys(effect.net for effect in shown))
+    data = "synthetic" if variant.profile == "smoke" else "cifar10"
+    figure, (axis,) = make_figure(DOUBLE, 0.8 + 0.22 * len(shown), [""], variant, [data], grid="x")
+    axis.axvline(0, color=INK, linewidth=0.7, zorder=1)
+    legend: dict[str, object] = {}
+    found = [effect.interval(count(effects)) for effect in shown]
+    for y, (effect, bounds) in enumerate(zip(shown, found)):
+        colour, marker = look((4, 0, 2, 1, 3, 5)[nets.index(effect.net) % 6])
+        legend[f"one pair of seeds, {effect.net}"] = axis.scatter(
+            effect.differences, [y - 0.12] * len(effect.differences), s=9, color=colour, marker=marker, alpha=0.75,
+            linewidth=0, zorder=3)  # fmt: skip
+        bar = bars(effect.differences, bounds) if bounds else None
+        drawn = axis.errorbar(effect.mean, y + 0.12, xerr=bar, color=INK, marker="|", markersize=5, capsize=2,
+                              linewidth=0.9, linestyle="none", zorder=4)  # fmt: skip
+        legend["mean, 95 % interval, corrected" if bar else "mean"] = drawn
+    reach = 1.6 * max(abs(difference) for effect in shown for difference in effect.differences) or 1.0
+    if any(not -reach < bounds.low <= bounds.high < reach for bounds in found if bounds):
+        axis.set_xlim(-reach, reach)  # intervals may be so wide that nothing else could be seen
+        legend = {f"{name}{' (some leave the axis)' if 'interval' in name else ''}": m for name, m in legend.items()}
+    axis.set_yticks(range(len(shown)), [f"{one.change} ({one.net}, n = {len(one.differences)})" for one in shown])
+    axis.set(ylim=(len(shown) - 0.4, -0.6), xlabel="test error, points above the default")
+    axis.tick_params(axis="y", length=0)
+    legend_below(figure, {name: legend[name] for name in sorted(legend, key=lambda name: name.startswith("mean"))})
+    return figure

@@ -1,6 +1,5 @@
 """What each detail is worth: one change at a time, paired by seed, corrected for the number of comparisons."""
 
-import math
 from dataclasses import asdict, replace
 
 import pytest
@@ -11,11 +10,11 @@ from reproductions.cifar_table import EXPERIMENT as CIFAR_TABLE
 from reproductions.harness.experiment import Variant
 from reproductions.harness.records import Pool
 from reproductions.harness.reporting import intervals
+from reproductions.harness.reporting.frame import paired_differences
 from reproductions.harness.reporting.page import make_page, write_report
 from reproductions.protocol_details import effects
 from reproductions.protocol_details import experiment as protocol_details
 from reproductions.protocol_details.effects import Effect
-from reproductions.protocol_details.forest import Line, forest
 from resnet.data.sampling import Sampler
 
 EXPERIMENT, PAPER = protocol_details.EXPERIMENT, Variant("paper")
@@ -80,7 +79,13 @@ def test_the_other_profiles_change_the_same_things(profile):
 
 
 CHANGED_ERRORS, DEFAULT_ERRORS = {0: 8.4, 1: 8.9, 2: 8.6, 4: 9.0}, {0: 8.1, 1: 8.3, 2: 8.4, 3: 8.2, 4: 8.2}
-EFFECT = Effect("net", "change", CHANGED_ERRORS, DEFAULT_ERRORS, 5)
+
+
+def make_effect(changed: dict[int, float], default: dict[int, float], seeds: int = 5) -> Effect:
+    return Effect("net", "change", paired_differences(changed, default), seeds)
+
+
+EFFECT = make_effect(CHANGED_ERRORS, DEFAULT_ERRORS)
 
 
 def test_an_effect_is_paired_and_corrected():
@@ -97,14 +102,14 @@ def test_an_effect_is_paired_and_corrected():
 def test_interval_and_p_value_say_the_same(comparisons):
     assert (0 in EFFECT.interval(comparisons)) == (EFFECT.p(comparisons) > 0.05)
     assert EFFECT.statement(comparisons) == ("worse" if EFFECT.p(comparisons) < 0.05 else "not shown")
-    better = Effect("net", "change", DEFAULT_ERRORS, CHANGED_ERRORS, 5)
+    better = make_effect(DEFAULT_ERRORS, CHANGED_ERRORS)
     assert better.statement(1) == "better"
 
 
 def test_too_few_pairs_say_nothing():
-    alone, none = Effect("net", "one", {0: 8.0}, {0: 8.5, 1: 8.0}, 5), Effect("net", "no", {}, {0: 8.5}, 5)
+    alone, none = make_effect({0: 8.0}, {0: 8.5, 1: 8.0}), make_effect({}, {0: 8.5})
     assert alone.statement(3) == "none: n < 3" and alone.p(3) is None and alone.interval(3) is None
-    equal = Effect("net", "equal", {0: 8.75, 1: 8.9, 2: 8.9}, {0: 8.6, 1: 8.75, 2: 8.75}, 3)  # 0.15, but for rounding
+    equal = make_effect({0: 8.75, 1: 8.9, 2: 8.9}, {0: 8.6, 1: 8.75, 2: 8.75}, 3)  # 0.15, but for rounding
     assert equal.statement(3) == "none: no spread" and equal.interval(3) is None and equal.p(3) is None
     assert none.statement(3) == "no pairs" and none.mean is None
     assert effects.by_size([none, alone, EFFECT]) == [alone, EFFECT, none]
@@ -193,16 +198,15 @@ def test_the_headline_is_the_largest_change(results, tmp_path):
 
 def test_no_plot_without_pairs(tmp_path):
     results = EXPERIMENT.results(PAPER, 5, Pool(tmp_path), Pool(tmp_path / "published"))
-    assert effects.effects_forest(protocol_details.find_effects(results), PAPER) is None
+    assert effects.forest(protocol_details.find_effects(results), PAPER) is None
 
 
 def test_intervals_wider_than_the_plot_are_said_to_leave_it():
-    lines = [Line("a", "x", [0.1, 0.2, 0.15], intervals.Interval(-90.0, 90.0))]
-    figure = forest(lines, "difference", "95 % interval", PAPER)
+    figure = effects.forest([replace(EFFECT, differences=[0.1, 0.1, 0.7])], PAPER)
     texts = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    assert "mean, 95 % interval (some leave the axis)" in texts
+    assert "mean, 95 % interval, corrected (some leave the axis)" in texts
     low, high = figure.axes[0].get_xlim()
-    assert math.isclose(low, -high) and high < 1
+    assert low == -high == pytest.approx(-1.6 * 0.7)
 
 
 def test_a_record_of_the_default_alone_gives_no_published_table(tmp_path):
