@@ -12,7 +12,6 @@ record beside it, names the network and its normalisation. For other files :mod:
 
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,19 +19,17 @@ from rich.console import Console
 from torch import Tensor
 
 from reproductions import reported
-from reproductions.harness import provenance
 from reproductions.harness.console import PUBLISHED, make_console
 from reproductions.harness.record_files import record_path
 from reproductions.harness.records import read_record
 from reproductions.harness.reporting.text import NONE, markdown_table, number
-from reproductions.imagenet.evaluate_checkpoint import print_test, record_of
+from reproductions.imagenet.evaluate_checkpoint import Weights, named, print_test, record_of
 from resnet import preprocessing
-from resnet.checkpoint import digest_of_weights
 from resnet.data import FOLDERS, IMAGE_SHAPES, KNOWN_COPIES, ImageDataset, load, place
 from resnet.data.resident import TEST_BATCH, TOP5_FROM
 from resnet.device import exact_kernels, find_device, resolve_precision
 from resnet.evaluate import count_wrong
-from resnet.models import changed_options, count_parameters
+from resnet.models import changed_options
 from resnet.preprocessing import Preprocessing
 from resnet.recipe import Recipe
 from resnet.released import architecture_of, find_file, read_card
@@ -51,17 +48,6 @@ from resnet.weights import (
 # In reported.toml: how data sets are called, and how their keys begin.
 DATA_NAMES = {"cifar10": ("CIFAR-10", ""), "cifar100": ("CIFAR-100", "cifar100_")}
 _CHOOSE = "--normalization, or --mean and --std"
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The weights to test, their network, and the record and the card of their run, if there are any."""
-
-    path: Path
-    state: dict
-    architecture: Architecture
-    card: dict
-    record: dict | None
 
 
 def evaluate_weights(options: Namespace, console: Console) -> int:
@@ -96,14 +82,12 @@ def _evaluate(options: Namespace, console: Console) -> str:
     with exact_kernels(), console.status(f"{images:,} images"):
         top5 = dataset.num_classes >= TOP5_FROM
         wrong = count_wrong(model, _batches(dataset, convert, device), precision, top5).tolist()
-    where = "the CPU" if device.type == "cpu" else provenance.device_name(device)
     lines = [
-        f"{weights.path}: {weights.architecture}, {count_parameters(model):,} parameters, "
-        f"SHA-256 of the weights {digest_of_weights(model.state_dict())}",
-        f"{name}: {images:,} test images, {_describe(dataset)}; {how}; {precision} on {where}",
+        weights.describe(model),
+        f"{name}: {images:,} test images, {_describe(dataset)}; {how}; {precision} on {named(device)}",
     ]
-    named = bool(options.normalization or options.mean)
-    return "\n".join([*lines, "", _table(weights, dataset, named, *(100 * count / images for count in wrong))])
+    chosen = bool(options.normalization or options.mean)
+    return "\n".join([*lines, "", _table(weights, dataset, chosen, *(100 * count / images for count in wrong))])
 
 
 def find_weights(options: Namespace) -> Weights:
@@ -124,7 +108,7 @@ def find_weights(options: Namespace) -> Weights:
             raise WeightsError(f"{path} holds the weights of {large[0].model}, a network for ImageNet; test it with: "
                                f"python -m reproductions.imagenet --evaluate-only {path}")  # fmt: skip
         found = find_small_architecture(state, options.model, asked, path.name)
-        return Weights(path, state, found, {}, None)
+        return Weights(path, state, found)
     if options.model not in (None, own.model) or not has_options(own, asked):
         wanted = Architecture(options.model or own.model, asked)
         raise WeightsError(f"{path} holds {own} according to its {'card' if card else 'record'}, not {wanted}")
@@ -204,14 +188,14 @@ def _describe(dataset: ImageDataset) -> str:
     return f"not the official files{f' ({what})' if what else ''}"
 
 
-def _table(weights: Weights, dataset: ImageDataset, named: bool, error: float, top5_error: float | None = None) -> str:
+def _table(weights: Weights, dataset: ImageDataset, chosen: bool, error: float, top5_error: float | None = None) -> str:
     """Return the error beside the recorded and the reported ones, with notes on their sources.
 
-    ``named``: whether the options name the preprocessing, in the place of the network's own.
+    ``chosen``: whether the options name the preprocessing, in the place of the network's own.
     """
     columns, notes = {"test error, %": [number(error)]}, []
     if weights.record is not None or "test_error" in weights.card:
-        columns["recorded"], note = _recorded(weights, dataset, named)
+        columns["recorded"], note = _recorded(weights, dataset, chosen)
         notes.append(note)
     numbers = reported_errors(weights.architecture, dataset.name)
     columns["reported"] = [numbers[0].described if numbers else NONE]
@@ -225,17 +209,18 @@ def _table(weights: Weights, dataset: ImageDataset, named: bool, error: float, t
     return markdown_table(columns) + "".join(f"{note}\n" for note in ["", *(f"- {note}" for note in notes)] if notes)
 
 
-def _recorded(weights: Weights, dataset: ImageDataset, named: bool) -> tuple[list[str], str]:
+def _recorded(weights: Weights, dataset: ImageDataset, chosen: bool) -> tuple[list[str], str]:
     """Return the error at the end of training, and a note on how it was measured."""
     record, card = weights.record, weights.card
     if record is not None:
         error, precision, data = record["final"]["test_error"], record["precision"], record["data"]["sha256"]
-        where = f"{precision} on {record['hardware']['device']}; record {record_path(Path('records'), _run(record))}"
+        path = record_path(Path("records"), Run.from_specification(record["specification"]))
+        where = f"{precision} on {record['hardware']['device']}; record {path}"
     else:
         error, precision, data = float(card["test_error"]), card.get("precision"), card.get("data_sha256")
         where = f"{precision}, by its card" if precision else "by its card"
     other = "; on other data than these" if data != dataset.digest else ""
-    other += f"; with the {'card' if card else 'run'}'s own preprocessing, not the one named here" if named else ""
+    other += f"; with the {'card' if card else 'run'}'s own preprocessing, not the one named here" if chosen else ""
     return [NONE if error is None else number(error)], f"Recorded at the end of training: {where}{other}."
 
 
@@ -243,10 +228,6 @@ def _source_note(number: reported.Reported) -> str:
     source = number.source
     parts = [f"{number.described}{f' ({source.how})' if source.how else ''}", *filter(None, [source.url])]
     return f"Reported by {source.name}: {'; '.join(parts)}"
-
-
-def _run(record: dict) -> Run:
-    return Run.from_specification(record["specification"])
 
 
 def reported_errors(architecture: Architecture, data: str) -> list[reported.Reported]:

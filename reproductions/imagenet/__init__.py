@@ -1,1 +1,1 @@
-"""Tables on ImageNet: the networks, the experiment, and the evaluation of given weights."""
+"""Tables on ImageNet: the experiment, and the evaluation of given weights."""

@@ -14,15 +14,16 @@ half a grey value of 255, less than 0.01 standard deviations. Crops are resample
 cut out of a resized one at whole pixels, so they are shifted by up to half a pixel.
 """
 
-import argparse
 import shlex
 import time
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from reproductions import reported
 from reproductions.harness import provenance
@@ -37,9 +38,9 @@ from reproductions.harness.console import (
 )
 from reproductions.harness.record_files import RecordError
 from reproductions.harness.records import read_record
-from reproductions.harness.reporting.frame import FURTHER_TESTS, METRICS, ONE_CROP
+from reproductions.harness.reporting.frame import METRICS
 from reproductions.harness.reporting.text import NONE, markdown_table, number
-from reproductions.imagenet.nets import NETS
+from reproductions.imagenet import table
 from resnet.checkpoint import digest_of_weights
 from resnet.data import FOLDERS, DataError
 from resnet.data.folder import FolderData
@@ -66,34 +67,22 @@ SHOWN_TESTS = {"center": "1-crop", "ten_crop": "10-crop", "multi_scale": "multi-
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """Weights, their network and file, and the record of their run, if any."""
+class Weights:
+    """Weights to test, their network and file, and the card of the file and the record of their run, if any."""
 
+    path: Path
     state: dict
     architecture: Architecture
-    path: Path
+    card: dict = field(default_factory=dict)
     record: dict | None = None
 
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """The options that go with ``--evaluate-only``; their help explains them."""
-
-    evaluate_only: str
-    model: str | None
-    variant: str | None
-    shortcut: str | None
-    data: Path
-    dataset: str | None
-    tests: list[str]
-    batch: int | None
-    image_size: int | None
-    device: str
-    precision: str
-    workers: int | None
+    def describe(self, model: nn.Module) -> str:
+        """Describe the file and the network that its weights were loaded into."""
+        network = f"{self.architecture}, {count_parameters(model):,} parameters"
+        return f"{self.path}: {network}, SHA-256 of the weights {digest_of_weights(model.state_dict())}"
 
 
-def parse(arguments: list[str] | None) -> EvaluationOptions:
+def parse(arguments: list[str] | None) -> Namespace:
     """Parse the options that go with ``--evaluate-only``."""
     parser = ArgumentParser(
         prog="python -m reproductions.imagenet",
@@ -117,13 +106,13 @@ def parse(arguments: list[str] | None) -> EvaluationOptions:
         value = getattr(options, name)
         if value is not None and value < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
-    return EvaluationOptions(**vars(options))
+    return options
 
 
 def _tests(text: str) -> list[str]:
     tests = text.replace(",", " ").split()
     if not tests or not set(tests) <= set(TESTS):
-        raise argparse.ArgumentTypeError(f"{text!r} must name tests among: {', '.join(TESTS)}")
+        raise ArgumentTypeError(f"{text!r} must name tests among: {', '.join(TESTS)}")
     return [test for test in TESTS if test in tests]
 
 
@@ -148,16 +137,16 @@ def print_test(test: Callable[[], str], output: Console, errors: Console) -> int
     return 0
 
 
-def evaluate(options: EvaluationOptions, console: Console) -> str:
+def evaluate(options: Namespace, console: Console) -> str:
     """Return a description of the test, a table of the errors beside the reported ones, and notes."""
     device = find_device(options.device)
     precision = resolve_precision(options.precision, device)
-    checkpoint = find_checkpoint(options)
-    model = load_network(checkpoint.state, checkpoint.architecture)
-    trained = checkpoint.record and checkpoint.record["specification"]
+    weights = find_weights(options)
+    model = load_network(weights.state, weights.architecture)
+    trained = weights.record and weights.record["specification"]
     name = options.dataset or (trained["data"] if trained else "imagenet")
-    dataset = _load(name, options.data, checkpoint, model.fc.out_features)
-    size = trained["recipe"]["image_size"] if trained else image_size(checkpoint.architecture.model)
+    dataset = _load(name, options.data, weights, model.fc.out_features)
+    size = trained["recipe"]["image_size"] if trained else image_size(weights.architecture.model)
     recipe = Recipe(crop="scale", image_size=options.image_size or size)
 
     model = model.to(device, memory_format=torch.channels_last)
@@ -170,19 +159,22 @@ def evaluate(options: EvaluationOptions, console: Console) -> str:
             wrong = count_wrong_in(test, model, data, recipe, precision=precision)
             errors[test] = dict(zip(ERRORS, (100 * count / len(dataset.test) for count in wrong.tolist())))
         seconds[test] = time.perf_counter() - begin
-    where = "the CPU" if device.type == "cpu" else provenance.device_name(device)
     lines = [
-        f"{checkpoint.path}: {checkpoint.architecture}, {count_parameters(model):,} parameters, "
-        f"SHA-256 of the weights {digest_of_weights(model.state_dict())}",
+        weights.describe(model),
         f"{name}: {len(dataset.test):,} test images in {dataset.root / 'val'}, crops of {recipe.image_size} pixels; "
-        f"{precision} on {where}",
+        f"{precision} on {named(device)}",
     ]
     if trained and (name, recipe.image_size) != (trained["data"], size):  # the record is about another test
-        checkpoint = replace(checkpoint, record=None)
-    return "\n".join([*lines, "", errors_table(checkpoint, name, errors, seconds, len(dataset.test))])
+        weights = replace(weights, record=None)
+    return "\n".join([*lines, "", errors_table(weights, name, errors, seconds, len(dataset.test))])
 
 
-def find_checkpoint(options: EvaluationOptions) -> Checkpoint:
+def named(device: torch.device) -> str:
+    """Return the name of a GPU, or "the CPU"."""
+    return "the CPU" if device.type == "cpu" else provenance.device_name(device)
+
+
+def find_weights(options: Namespace) -> Weights:
     """Return the weights that the options name, and their network. Raises WeightsError and RecordError."""
     wanted, source = (options.model, options.variant, options.shortcut), options.evaluate_only
     if source.startswith(TORCHVISION):
@@ -190,7 +182,7 @@ def find_checkpoint(options: EvaluationOptions) -> Checkpoint:
         path = torchvision_file(name)
         state = read_weights(path)
         asked = [given or own for given, own in zip(wanted, (name, "b", "B"))]
-        return Checkpoint(state, find_architecture(state, *asked), path)
+        return Weights(path, state, find_architecture(state, *asked))
     path = Path(source)
     state = read_weights(path)
     if (record := record_of(path, state)) is None:
@@ -198,14 +190,14 @@ def find_checkpoint(options: EvaluationOptions) -> Checkpoint:
             raise WeightsError(
                 f"{path} holds the weights of {small[0]}, a network for small images; {_elsewhere(path)}"
             )
-        return Checkpoint(state, find_architecture(state, *wanted, path.name), path)
+        return Weights(path, state, find_architecture(state, *wanted, path.name))
     run = record["specification"]
     classes = {"num_classes": len(state["fc.bias"])} if len(state.get("fc.bias", ())) else {}
     architecture = Architecture(run["model"], {**run["model_options"], **classes})
     own = (architecture.model, architecture.variant, architecture.shortcut)
     if contradicted := [w for w, own in zip(wanted, own) if w not in (None, own)]:
         raise WeightsError(f"{path} holds {architecture} according to its record, not {' '.join(contradicted)}")
-    return Checkpoint(state, architecture, path, record)
+    return Weights(path, state, architecture, record=record)
 
 
 def _elsewhere(path: Path) -> str:
@@ -229,60 +221,52 @@ def record_of(path: Path, state: dict) -> dict | None:
     return record
 
 
-def _load(name: str, directory: Path, checkpoint: Checkpoint, outputs: int) -> FolderDataset:
+def _load(name: str, directory: Path, weights: Weights, outputs: int) -> FolderDataset:
     """Return the data set's test images. Raises DataError and WeightsError if they don't fit the weights."""
     if name not in FOLDERS:
-        text = f"{checkpoint.path} was trained on {name}; these tests are for: {', '.join(FOLDERS)}"
-        raise WeightsError(f"{text}; {_elsewhere(checkpoint.path)}")
+        text = f"{weights.path} was trained on {name}; these tests are for: {', '.join(FOLDERS)}"
+        raise WeightsError(f"{text}; {_elsewhere(weights.path)}")
     dataset = load_test_folder(name, directory)
     if outputs != dataset.num_classes:
-        raise WeightsError(f"{checkpoint.path} has {outputs:,} classes, but {name} has {dataset.num_classes:,}")
+        raise WeightsError(f"{weights.path} has {outputs:,} classes, but {name} has {dataset.num_classes:,}")
     foreign = [folder for folder in dataset.classes if not (len(folder) == 9 and folder[0] == "n")]
-    if name == "imagenet" and checkpoint.record is None and foreign:
+    if name == "imagenet" and weights.record is None and foreign:
         raise DataError(f"{dataset.root / 'val'} has classes such as {foreign[0]}: they must have ImageNet's names, "
                         "such as n01440764, which give the order of classes in weights from elsewhere")  # fmt: skip
     return dataset
 
 
-def errors_table(checkpoint: Checkpoint, data: str, errors: dict, seconds: dict, images: int) -> str:
+def errors_table(weights: Weights, data: str, errors: dict, seconds: dict, images: int) -> str:
     """Return a table of the errors by test beside the recorded and the reported ones, with notes on the sources."""
-    published = {test: [_reported(checkpoint, data, metric) for metric in _metrics(test)] for test in errors}
+    published = {
+        test: [_reported(weights, data, metric) for metric in table.TESTS[SHOWN_TESTS[test]]] for test in errors
+    }
     sources = dict.fromkeys(n.source for numbers in published.values() for n in numbers if n)
     columns = {"test": [SHOWN_TESTS[test] for test in errors]}
     for place, (error, heading) in enumerate(zip(ERRORS, ("top-1 error", "top-5 error"))):
         columns[heading] = [number(own[error]) for own in errors.values()]
-        if checkpoint.record:
-            recorded = [_recorded(checkpoint.record, test).get(error) for test in errors]
-            columns[f"{heading}, recorded"] = [number(value) for value in recorded]
+        if weights.record:
+            recorded = {"center": weights.record["final"], **weights.record.get("tests", {})}
+            columns[f"{heading}, recorded"] = [number(recorded.get(test, {}).get(error)) for test in errors]
         if sources:
             columns[f"{heading}, reported"] = [str(numbers[place] or NONE) for numbers in published.values()]
     columns["images"] = [f"{images:,}"] * len(errors)
     columns["seconds"] = [f"{value:.1f}" for value in seconds.values()]
     notes = [f"- Reported by {source.name}{source.how and f' ({source.how})'}: {source.url}" for source in sources]
-    if sources and checkpoint.architecture.variant != "original":
+    if sources and weights.architecture.variant != "original":
         notes.append("- The reported numbers are for the original variant and another training.")
     return markdown_table(columns) + "".join(f"{note}\n" for note in ["", *notes] if notes)
 
 
-def _metrics(test: str) -> list[str]:
-    """Return the names of the test's top-1 and top-5 error in METRICS."""
-    return list(ONE_CROP) if test == "center" else [name for name, (which, _) in FURTHER_TESTS.items() if which == test]
-
-
-def _reported(checkpoint: Checkpoint, data: str, metric: str) -> reported.Reported | None:
+def _reported(weights: Weights, data: str, metric: str) -> reported.Reported | None:
     """Return the reported number for a net of this depth and shortcut on ImageNet; None if there is none.
 
     It is from He et al., or else from their own implementation.
     """
-    net = checkpoint.architecture
+    net = weights.architecture
     if data != "imagenet" or net.variant not in ("original", "b"):
         return None
-    keys = {(own.model, own.options.get("shortcut")): f"imagenet_{own.key}" for own in NETS}
+    keys = {(row.model, row.model_options.get("shortcut")): row.reported for row in table.rows("paper")}
     key = keys.get((net.model, net.shortcut))
     numbers = [*reported.in_paper(key, METRICS[metric]), *reported.elsewhere(key, METRICS[metric])]
     return numbers[0] if numbers else None
-
-
-def _recorded(record: dict, test: str) -> dict:
-    """Return the test's errors in the run's record; empty if it has none."""
-    return record["final"] if test == "center" else record["tests"].get(test, {})

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from urllib.error import URLError
 
 import pytest
@@ -11,7 +12,7 @@ import torchvision
 from reproductions.harness import cli
 from reproductions.imagenet import evaluate_checkpoint
 from reproductions.imagenet import table as imagenet_table
-from reproductions.imagenet.evaluate_checkpoint import Checkpoint
+from reproductions.imagenet.evaluate_checkpoint import Weights
 from resnet.data.folder import FolderData
 from resnet.data.image_files import FolderDataset, load_test_folder
 from resnet.evaluate import TESTS, count_wrong_in
@@ -193,7 +194,7 @@ SECONDS = dict.fromkeys(TESTS, 1.0)
 
 
 def table(architecture: Architecture, data: str = "imagenet") -> str:
-    return evaluate_checkpoint.errors_table(Checkpoint({}, architecture, None), data, ERRORS, SECONDS, 50_000)
+    return evaluate_checkpoint.errors_table(Weights(Path("x"), {}, architecture), data, ERRORS, SECONDS, 50_000)
 
 
 def test_the_papers_numbers_stand_beside():
