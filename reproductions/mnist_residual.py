@@ -73,11 +73,10 @@ def rows(profile: str) -> list[Row]:
 def report(page: Page) -> list[Path]:
     """Write the accuracies after the SHOWN epochs, learning curves, and mean losses; return the files."""
     (result,) = page.results
-    epochs = _shown_epochs(page)
-    lines = [after_epoch(result, epoch, page.variant) for epoch in epochs]
-    page = replace(page, results=lines)
+    lines = _lines(page)
+    page = replace(page, results=[*lines.values()])
     columns = [
-        _epoch_column(result, epochs),
+        _epoch_column(result, [*lines]),
         page.reported(),
         page.published(),
         page.reproduced(),
@@ -85,7 +84,7 @@ def report(page: Page) -> list[Path]:
         page.difference(),
         *page.verdict(),
     ]
-    curves = errors_over_epochs(result, dict(zip(epochs, lines)), page.variant)
+    curves = errors_over_epochs(result, lines, page.variant)
     losses = mean_losses(result, {} if page.variant.settings else reported_losses(result), page.variant)
     return [
         *page.write(columns),
@@ -104,38 +103,33 @@ def reported_losses(result: RowResult) -> dict[int, Reported]:
 
 def headline(page: Page) -> Headline:
     """Return the headline for the SHOWN epoch with a reported accuracy and most completed runs, the last of equals."""
-    (result,) = page.results
-    lines = []
-    for epoch in _shown_epochs(page):
-        line = after_epoch(result, epoch, page.variant)
-        lines.append(replace(line, row=replace(line.row, label=f"{line.row.label}, after epoch {epoch}")))
+    lines = [
+        replace(line, row=replace(line.row, label=f"{line.row.label}, after epoch {epoch}"))
+        for epoch, line in _lines(page).items()
+    ]
     return of_fullest_row(replace(page, results=lines))
 
 
 def found(page: Page) -> list[Found]:
     """Return whether the accuracies that are reported after some epochs are contradicted."""
-    (result,) = page.results
-    claims = []
-    for epoch in _shown_epochs(page):
-        line = after_epoch(result, epoch, page.variant)
-        values, target = (
-            final_values(line.records, page.metric),
-            reported.target(line.row.reported, METRICS[page.metric]),
-        )
+    claims, metric = [], METRICS[page.metric]
+    for epoch, line in _lines(page).items():
+        values, target = final_values(line.records, page.metric), reported.target(line.row.reported, metric)
         if target is not None and page.variant.profile == "paper":
             effect = intervals.mean(values) - float(target.value) if values else None
-            text = f"the {METRICS[page.metric]} after epoch {epoch} is {target.described}"
+            text = f"the {metric} after epoch {epoch} is {target.described}"
             said = str(verdict(values, target, page.variant) or "")
             show = partial(from_reported, target=target)
             claims.append(Found(f"epoch_{epoch}", text, (len(values),), effect, None, said=said, show=show))
     return claims
 
 
-def _shown_epochs(page: Page) -> list[int]:
-    """Return the SHOWN epochs that the row's runs come to; without any, the last one."""
+def _lines(page: Page) -> dict[int, RowResult]:
+    """Return the row after each of the SHOWN epochs that its runs come to; without any, after the last epoch."""
     (result,) = page.results
     last = max(1, result.row.recipe.iterations // result.row.recipe.eval_interval)
-    return [epoch for epoch in SHOWN if epoch <= last] or [last]
+    epochs = [epoch for epoch in SHOWN if epoch <= last] or [last]
+    return {epoch: after_epoch(result, epoch, page.variant) for epoch in epochs}
 
 
 def after_epoch(result: RowResult, epoch: int, variant: Variant) -> RowResult:

@@ -34,16 +34,8 @@ from reproductions.harness.reporting.text import markdown_table
 CLASSES = {
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     "synthetic": (
-        "disc",
-        "ring",
-        "square",
-        "frame",
-        "triangle",
-        "cross",
-        "bar",
-        "two bars",
-        "two squares",
-        "half disc",
+        *("disc", "ring", "square", "frame", "triangle"),
+        *("cross", "bar", "two bars", "two squares", "half disc"),
     ),
 }
 SHOWN = 10  # number of most confident mistakes, and of first images
@@ -70,10 +62,10 @@ class Predicted:
         return 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
 
 
-def surest_mistakes(file: dict, count: int = SHOWN) -> list[int]:
-    """Return the indices of the misclassified test images with the highest probabilities, highest first."""
+def surest_mistakes(file: dict) -> list[int]:
+    """Return the indices of the SHOWN misclassified test images with the highest probabilities, highest first."""
     wrong = [n for n, label in enumerate(file["labels"]) if label != file["predicted"][n]]
-    return sorted(wrong, key=lambda n: (-file["probability"][n], n))[:count]
+    return sorted(wrong, key=lambda n: (-file["probability"][n], n))[:SHOWN]
 
 
 def find(results: list[RowResult], out: Path) -> list[Predicted]:

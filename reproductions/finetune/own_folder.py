@@ -26,7 +26,6 @@ after each epoch, from which the same command continues.
 
 import argparse
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -326,15 +325,8 @@ def _write_history(
 
 def _json(content, **options) -> str:
     """Return content as JSON, with null for numbers that are not finite, which JSON lacks."""
-
-    def finite(value):
-        if isinstance(value, dict):
-            return {key: finite(each) for key, each in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [finite(each) for each in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return json.dumps(finite(content), indent=1, allow_nan=False, **options)
+    finite = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    return json.dumps(finite, indent=1, allow_nan=False, **options)
 
 
 def left_out(images: OwnImages) -> list[str]:

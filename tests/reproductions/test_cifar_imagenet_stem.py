@@ -145,7 +145,7 @@ def test_the_confusion_matrix_adds_up(out):
 
 def test_the_surest_mistakes_are_mistakes_in_order():
     file = {"labels": [0, 1, 2, 3, 4], "predicted": [0, 2, 2, 1, 3], "probability": [0.99, 0.4, 0.9, 0.8, 0.8]}
-    assert predictions.surest_mistakes(file) == [3, 4, 1] and predictions.surest_mistakes(file, 1) == [3]
+    assert predictions.surest_mistakes(file) == [3, 4, 1]
 
 
 def test_tables_and_plots_show_them(out):
