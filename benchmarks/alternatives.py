@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks import markdown
 from benchmarks.command import OUT, stopwatch
-from benchmarks.measuring import IMAGES, Rates, random_images
+from benchmarks.measuring import IMAGES, Rates, from_json, random_images
 from benchmarks.processes import ROOT, Unavailable, last_line, measure_processes, mps
 from benchmarks.results import write
 from benchmarks.variants import KINDS, Measured, Setting
@@ -64,7 +64,7 @@ def rows_of(kind: str, command: list[str], limit: float) -> list[Measured]:
         except subprocess.TimeoutExpired:
             reason = f"not finished within {limit:.0f} s"
         out.seek(0)
-        rows = [from_json(line.removeprefix(ROW)) for line in out if line.startswith(ROW)]
+        rows = [row_of(line.removeprefix(ROW)) for line in out if line.startswith(ROW)]
     return rows if reason is None else [*rows, Measured(kind, None, 1, failed=reason)]
 
 
@@ -78,18 +78,10 @@ def _numbers_of_processes(name: str, models: list[str], variables: dict | None, 
     return rows
 
 
-def to_json(row: Measured) -> str:
-    """Return a row as JSON text."""
-    return json.dumps(asdict(row))
-
-
-def from_json(text: str) -> Measured:
-    """Rebuild a row from :func:`to_json`'s text."""
+def row_of(text: str) -> Measured:
+    """Rebuild a row from its JSON text."""
     values = json.loads(text)
-    if values["rates"] is not None:
-        rates = {name: tuple(v) if isinstance(v, list) else v for name, v in values["rates"].items()}
-        values["rates"] = Rates(**rates)
-    return Measured(**values)
+    return Measured(**values | {"rates": values["rates"] and from_json(Rates, values["rates"])})
 
 
 def page(results: dict, rows: list[Measured]) -> str:
@@ -142,7 +134,7 @@ def measure_here(options: argparse.Namespace) -> None:
     setting = Setting(data, options.rounds, options.seconds)
     for model in options.models:
         for row in KINDS[options.only](model, setting):
-            print(ROW + to_json(row), flush=True)
+            print(ROW + json.dumps(asdict(row)), flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:

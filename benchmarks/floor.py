@@ -44,14 +44,6 @@ class Floor:
     seconds_with_cache: float
     limited_by: str
 
-    def fraction(self, images_per_second: float, batch: int) -> float:
-        """Return a rate as a fraction of the rate at the floor."""
-        return images_per_second * self.seconds / batch
-
-    def fraction_with_cache(self, images_per_second: float, batch: int) -> float:
-        """Return a rate as a fraction of the rate at the floor with a cache."""
-        return images_per_second * self.seconds_with_cache / batch
-
 
 def measure_limits(device: torch.device, precision: str, sizes: tuple[int, ...] = (), buffer: int = 0) -> Limits:
     """Measure matrix rate and copy bandwidth of the device; the best of several measurements counts.

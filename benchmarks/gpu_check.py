@@ -32,6 +32,7 @@ from benchmarks import gpu_page
 from benchmarks.command import OUT, stopwatch
 from benchmarks.gpu_page import DONE, FAILED, NOT_DONE, SKIPPED, TIMED_OUT
 from benchmarks.gpu_stages import DEVICE, SETTINGS, Setting, Skipped, Stage, stages
+from benchmarks.measuring import from_json
 from benchmarks.processes import ROOT
 from benchmarks.results import file_name, write
 from reproductions.harness import provenance
@@ -191,7 +192,7 @@ def _write(folder: Path, results: dict) -> None:
 
 def do_here(options: argparse.Namespace) -> None:
     """Run a stage in this process, and print its values."""
-    setting = Setting(**{name: tuple(v) if isinstance(v, list) else v for name, v in options.setting.items()})
+    setting = from_json(Setting, options.setting)
     stage = next(stage for stage in [DEVICE, *stages(setting)] if stage.name == options.stage)
     try:
         values = stage.work(setting, find_device(options.device), stopwatch())

@@ -1,7 +1,7 @@
 """The Markdown page of the GPU check, with its verdict."""
 
 from benchmarks.markdown import model_section, number, paragraph, percent, table, versions_sentence
-from benchmarks.measuring import BATCH, Rates
+from benchmarks.measuring import BATCH, Rates, from_json
 from benchmarks.results import CONVENTIONAL, ModelResult, Row
 
 DONE, FAILED, SKIPPED, TIMED_OUT, NOT_DONE = "done", "failed", "skipped", "took too long", "not done"
@@ -128,10 +128,7 @@ def _best_widths(results: dict) -> str:
 
 def _model_result(values: dict) -> ModelResult:
     """Rebuild a model's throughput without its floor, for which the page has no columns."""
-    rows = []
-    for row in values["rows"]:
-        rates = row["rates"] and Rates(**{k: tuple(v) if isinstance(v, list) else v for k, v in row["rates"].items()})
-        rows.append(Row(**{**row, "rates": rates}))
+    rows = [Row(**row | {"rates": row["rates"] and from_json(Rates, row["rates"])}) for row in values["rows"]]
     return ModelResult(values["model"], tuple(rows))
 
 

@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.floor import measure_limits
+from benchmarks.kernels import kernels_of_step, measure
 from benchmarks.measuring import BATCH, IMAGES, TEST_IMAGES, random_images
 from benchmarks.packs import GIB, PackedLoop, measured_run
 from benchmarks.results import judged
@@ -25,7 +24,7 @@ from reproductions.harness.launching.signals import stop_on_signals
 from reproductions.harness.launching.worker import execute
 from reproductions.harness.records import read_pool
 from resnet.data.resident import ResidentData
-from resnet.device import available_cores, resolve_precision, synchronized_time, why_no_cuda
+from resnet.device import available_cores, resolve_precision, why_no_cuda
 from resnet.recipe import Recipe
 from resnet.run import Run
 from resnet.trainer import Trainer
@@ -33,7 +32,6 @@ from resnet.trainer import Trainer
 Say = Callable[[str], None]
 TESTS = "tests/resnet/test_packing.py"
 KERNEL_TESTS = "tests/resnet/test_kernels.py"
-PROFILED = 10  # steps
 
 
 class Skipped(Exception):
@@ -124,35 +122,15 @@ def run_tests(test: str, setting: Setting, device: torch.device, say: Say) -> di
 
 
 def look_at_kernels(setting: Setting, device: torch.device, say: Say) -> dict:
-    """Profile the kernels of a training step of the first model (on a CPU the operators) with torch.profiler."""
-    cuda = device.type == "cuda"
-    profiled = partial(profile, activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU])
-    with profiled():  # so that the profiler is initialised before the step is recorded
-        torch.zeros(1, device=device)
-        synchronized_time(device)
+    """Profile the kernels of a training step of the first model, or on a CPU its operators."""
     data = ResidentData(random_images(setting.images, 1), None, device)
     trainer = Trainer(measured_run(Run(setting.models[0])), data)
-    trainer.step()
-    synchronized_time(device)
-    with profiled() as profiler:
-        for _ in range(PROFILED):
-            trainer.step()
-        synchronized_time(device)
-    kernels = []
-    for event in profiler.key_averages():
-        if event.device_type == (DeviceType.CUDA if cuda else DeviceType.CPU) and not event.is_user_annotation:
-            microseconds = event.self_device_time_total if cuda else event.self_cpu_time_total
-            kernels.append({"name": event.key, "count": event.count / PROFILED, "us": microseconds / PROFILED})
-    if not kernels:
-        raise RuntimeError("the profiler saw no kernel")
-    kernels.sort(key=lambda kernel: -kernel["us"])
+    kernels = [{"name": name, "count": count, "us": us} for name, (count, us) in kernels_of_step(trainer).items()]
     return {"model": setting.models[0], "precision": trainer.precision, "kernels": kernels}
 
 
 def compare_kernels(setting: Setting, device: torch.device, say: Say) -> dict:
     """Compare a step of the first model with the library's and with the fused kernels: parts, rates and kernels."""
-    from benchmarks.kernels import measure  # needs Triton
-
     return {"text": measure([setting.models[0]], device, [1, setting.pack], setting.rounds, setting.seconds, say)}
 
 

@@ -4,11 +4,11 @@ A GPU issues at most four instructions per cycle and streaming multiprocessor, a
 These give two lower bounds on a kernel's time.
 """
 
+import math
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -42,31 +42,23 @@ GPUS = {80: Gpu("A100", 108, 1.41, 164, 1.6e12), 90: Gpu("H100", 132, 1.75, 228,
 
 
 @dataclass(frozen=True)
-class Resources:
-    """The resources of a kernel as it is launched for one shape.
+class Cost:
+    """The cost of a kernel as it is launched for one shape.
 
-    ``stack``: bytes of a thread that did not fit into registers, 0 without spills. ``resident``: blocks that fit on a
-    multiprocessor.
+    ``launches``: of a step. ``stack``: bytes of a thread that did not fit into registers, 0 without spills.
+    ``resident``: blocks that fit on a multiprocessor. ``instructions``: of a warp. ``issue`` and ``memory``: the bounds
+    of one launch in µs.
     """
 
     kernel: str
     shape: str
+    launches: int
     blocks: int
     warps: int
     registers: int
     stack: int
     shared: int
     resident: int
-
-
-@dataclass(frozen=True)
-class Cost(Resources):
-    """Resources with the launches of a step and the instructions of a warp.
-
-    ``issue`` and ``memory``: the bounds of one launch in µs.
-    """
-
-    launches: int
     instructions: int
     issue: float
     memory: float
@@ -95,13 +87,9 @@ def step_launches(
     return launches
 
 
-def costs(launches: list[Launch], capability: int, say: Callable[[Cost], None] = lambda cost: None) -> list[Cost]:
-    """Return the costs of the kernels on a kind of GPU, one for equal launches; call ``say`` with each."""
-    found = []
-    for same in alike(launches):
-        found.append(_cost(same[0], len(same), capability))
-        say(found[-1])
-    return found
+def costs(launches: list[Launch], capability: int) -> list[Cost]:
+    """Return the costs of the kernels on a kind of GPU, one for equal launches."""
+    return [_cost(same[0], len(same), capability) for same in alike(launches)]
 
 
 def alike(launches: list[Launch]) -> list[list[Launch]]:
@@ -123,38 +111,30 @@ def _specialized(value) -> bool | int:
     return isinstance(value, torch.Tensor) or (type(value) is int and (value % 16 == 0 or (1 if value == 1 else 0)))
 
 
-def resources(launch: Launch, capability: int) -> Resources:
-    """Return the resources of a kernel as it is compiled for a compute capability."""
-    return _resources(launch, capability, _compiled(launch, capability))
-
-
-def _resources(launch: Launch, capability: int, binary) -> Resources:
-    usage = re.search(r"REG:(\d+) STACK:(\d+)", _tool("cuobjdump", "--dump-resource-usage", binary.asm["cubin"]))
-    registers, stack, shared = int(usage[1]), int(usage[2]), binary.metadata.shared
-    threads, space = 32 * launch.warps, GPUS[capability].shared_kib * 1024
-    room = (_THREADS // threads, _REGISTERS // (max(16, registers) * threads), space // (shared + 1024))
-    return Resources(
-        launch.kernel.fn.__name__,
-        shape_of(launch.constants),
-        launch.grid[0] * launch.grid[1] * launch.grid[2],
-        launch.warps,
-        registers,
-        stack,
-        shared,
-        min(32, *room),
-    )
-
-
 def _cost(launch: Launch, count: int, capability: int) -> Cost:
     binary, gpu = _compiled(launch, capability), GPUS[capability]
-    taken = _resources(launch, capability, binary)
+    usage = re.search(r"REG:(\d+) STACK:(\d+)", _tool("cuobjdump", "--dump-resource-usage", binary.asm["cubin"]))
+    registers, shared, threads = int(usage[1]), binary.metadata.shared, 32 * launch.warps
+    room = (
+        _THREADS // threads,
+        _REGISTERS // (max(16, registers) * threads),
+        gpu.shared_kib * 1024 // (shared + 1024),
+    )
+    blocks = math.prod(launch.grid)
     instructions = _issued(_tool("nvdisasm", "-c", binary.asm["cubin"]), _trips(launch))
-    cycles = taken.blocks * launch.warps * instructions / (4 * gpu.multiprocessors)
+    cycles = blocks * launch.warps * instructions / (4 * gpu.multiprocessors)
     tensors = {id(t): t for t in launch.arguments.values() if isinstance(t, torch.Tensor)}.values()
     moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     return Cost(
-        **asdict(taken),
+        kernel=launch.kernel.fn.__name__,
+        shape=shape_of(launch.constants),
         launches=count,
+        blocks=blocks,
+        warps=launch.warps,
+        registers=registers,
+        stack=int(usage[2]),
+        shared=shared,
+        resident=min(32, *room),
         instructions=instructions,
         issue=cycles / gpu.gigahertz / 1e3,
         memory=moved / gpu.bytes_per_second * 1e6,

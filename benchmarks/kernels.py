@@ -12,8 +12,11 @@ registers, spilled bytes, shared memory, and the two bounds of :mod:`benchmarks.
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import markdown
 from benchmarks.command import stopwatch
@@ -61,16 +64,30 @@ def part_of(kernel: str) -> str:
     return next((part for known, part in _LIBRARY_PARTS.items() if known in kernel), REST)
 
 
-def kernels_of_step(trainer: Trainer, steps: int = STEPS) -> Kernels:
-    """Profile the device's kernels in a training step with torch.profiler. Needs a GPU."""
+def kernels_of_step(trainer: Trainer) -> Kernels:
+    """Profile the kernels of a training step, or on a CPU its operators, with torch.profiler; the longest come first.
+
+    Raises RuntimeError if the profiler sees none.
+    """
+    device, cuda = trainer.device, trainer.device.type == "cuda"
+    profiled = partial(profile, activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU])
+    with profiled():  # so that the profiler is initialised before the step is recorded
+        torch.zeros(1, device=device)
+        synchronized_time(device)
     trainer.step()  # records the graph
-    synchronized_time(trainer.device)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        for _ in range(steps):
+    synchronized_time(device)
+    with profiled() as profiler:
+        for _ in range(STEPS):
             trainer.step()
-        synchronized_time(trainer.device)
-    events = [event for event in profile.key_averages() if event.self_device_time_total > 0]
-    return {event.key: (event.count / steps, event.self_device_time_total / steps) for event in events}
+        synchronized_time(device)
+    kernels = {}
+    for event in profiler.key_averages():
+        if event.device_type == (DeviceType.CUDA if cuda else DeviceType.CPU) and not event.is_user_annotation:
+            microseconds = event.self_device_time_total if cuda else event.self_cpu_time_total
+            kernels[event.key] = event.count / STEPS, microseconds / STEPS
+    if not kernels:
+        raise RuntimeError("the profiler saw no kernel")
+    return dict(sorted(kernels.items(), key=lambda kernel: -kernel[1][1]))
 
 
 def parts_table(library: Kernels, fused: Kernels) -> str:

@@ -46,6 +46,11 @@ class Rates:
         return statistics.median(self.images_per_second)
 
 
+def from_json(kind: type, values: dict):
+    """Rebuild a dataclass from its values in JSON, which has lists in place of tuples."""
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
 def random_images(images: int = IMAGES, test_images: int = TEST_IMAGES) -> ImageDataset:
     """Generate a data set of noise in CIFAR-10's shape; training takes equally long on any images."""
     rng = np.random.default_rng(0)

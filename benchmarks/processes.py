@@ -120,28 +120,11 @@ def last_line(errors) -> str:
     return lines[-1] if lines else "no message"
 
 
-def work(models: list[str], rounds: int, seconds: float, device_name: str, images: int) -> None:
-    """Prepare a run of each model, print READY, and take steps for ``seconds`` after each line on the input."""
-    device = find_device(device_name)
-    data = ResidentData(random_images(images, 1), None, device)
-    burst = BURST if device.type == "cuda" else 1
-    for model in models:
-        pack = PackedLoop([Trainer(measured_run(run_of(model)), data)])
-        pack.advance(pack.settling if device.type == "cuda" else 1)
-        synchronized_time(device)
-        print(READY, flush=True)
-        for _ in range(rounds):
-            sys.stdin.readline()
-            steps, taken, start = 0, 0.0, synchronized_time(device)
-            while taken < seconds:
-                pack.advance(burst)
-                steps += burst
-                taken = synchronized_time(device) - start
-            print(MEASURED + json.dumps({"steps": steps, "seconds": taken}), flush=True)
-
-
 def main(argv: list[str] | None = None) -> int:
-    """Run one of the measured processes; return the exit status, 0."""
+    """Prepare a run of each model, print READY, and take steps after each line on the input; return 0.
+
+    This is one of the measured processes. Its answers to the lines are marked with MEASURED.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", required=True)
     parser.add_argument("--rounds", type=int, default=3)
@@ -149,7 +132,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--images", type=int, default=IMAGES)
     options = parser.parse_args(argv)
-    work(options.models, options.rounds, options.seconds, options.device, options.images)
+    device = find_device(options.device)
+    data = ResidentData(random_images(options.images, 1), None, device)
+    burst = BURST if device.type == "cuda" else 1
+    for model in options.models:
+        pack = PackedLoop([Trainer(measured_run(run_of(model)), data)])
+        pack.advance(pack.settling if device.type == "cuda" else 1)
+        synchronized_time(device)
+        print(READY, flush=True)
+        for _ in range(options.rounds):
+            sys.stdin.readline()
+            steps, taken, start = 0, 0.0, synchronized_time(device)
+            while taken < options.seconds:
+                pack.advance(burst)
+                steps += burst
+                taken = synchronized_time(device) - start
+            print(MEASURED + json.dumps({"steps": steps, "seconds": taken}), flush=True)
     return 0
 
 

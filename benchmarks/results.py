@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.floor import Floor, Limits, floor
@@ -94,8 +94,8 @@ def judged(result: ModelResult, limits: Limits, batch: int) -> ModelResult:
         if row.rates is None or row.name == CONVENTIONAL
         else replace(
             row,
-            of_floor=least.fraction(row.rates.median, batch),
-            of_floor_with_cache=least.fraction_with_cache(row.rates.median, batch),
+            of_floor=row.rates.median * least.seconds / batch,
+            of_floor_with_cache=row.rates.median * least.seconds_with_cache / batch,
         )
         for row in result.rows
     ]
@@ -112,8 +112,3 @@ def write(folder: Path, kind: str, device: str, values: dict, text: str) -> None
     name = file_name(kind, device)
     write_atomically(folder / f"{name}.json", json.dumps(values, indent=1).encode() + b"\n")
     write_atomically(folder / f"{name}.md", text.encode())
-
-
-def write_results(folder: Path, results: Results, text: str) -> None:
-    """Write the throughput benchmark's results and page into ``folder``."""
-    write(folder, "throughput", results.hardware["device"], asdict(results), text)

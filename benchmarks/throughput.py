@@ -15,7 +15,7 @@ a GPU, mixed packs then show the total time of Table 6's runs. Writes ``results/
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 
@@ -27,7 +27,7 @@ from benchmarks.floor import Limits, floor, measure_limits
 from benchmarks.measuring import BATCH, IMAGES, Loop, measure_in_turn, random_images, ratio
 from benchmarks.nets import make_net, run_of
 from benchmarks.packs import Built, build_packs, measured_run
-from benchmarks.results import CONVENTIONAL, ModelResult, Results, Row, TableResult, TableRow, judged, write_results
+from benchmarks.results import CONVENTIONAL, ModelResult, Results, Row, TableResult, TableRow, judged, write
 from reproductions import cifar_table
 from reproductions.harness import provenance
 from resnet.data import ImageDataset
@@ -230,7 +230,7 @@ def main(argv: list[str] | None = None) -> int:
             results = replace(
                 results, table=replace(results.table, floor_minutes=floor_minutes(table_runs(), results.limits))
             )
-        write_results(options.out, results, markdown.page(results))
+        write(options.out, "throughput", results.hardware["device"], asdict(results), markdown.page(results))
         return results
 
     for model in options.models:

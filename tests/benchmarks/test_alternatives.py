@@ -4,12 +4,13 @@ import json
 import os
 import stat
 import sys
+from dataclasses import asdict
 
 import pytest
 import torch
 
 from benchmarks import alternatives, processes, variants
-from benchmarks.alternatives import from_json, measure_kind, to_json
+from benchmarks.alternatives import measure_kind, row_of
 from benchmarks.frontend import convolutions, graphs
 from benchmarks.measuring import Rates, random_images
 from benchmarks.nets import make_net
@@ -112,7 +113,7 @@ def test_separate_stacks_are_as_many_as_seeds():
 
 def test_a_row_survives_its_way_through_a_pipe():
     for row in (Measured("a", "b", 2, Rates(3, (1.0, 2.0))), Measured("a", None, 1, failed="why")):
-        assert from_json(to_json(row)) == row
+        assert row_of(json.dumps(asdict(row))) == row
 
 
 @pytest.mark.slow
@@ -123,7 +124,8 @@ def test_a_kind_is_measured_in_a_process_of_its_own_and_its_failure_is_a_row():
 
 
 def test_a_child_that_takes_too_long_is_a_row_too():
-    script = f"import time; print({alternatives.ROW + to_json(Measured('a', 'b', 1))!r}, flush=True); time.sleep(60)"
+    row = alternatives.ROW + json.dumps(asdict(Measured("a", "b", 1)))
+    script = f"import time; print({row!r}, flush=True); time.sleep(60)"
     first, second = alternatives.rows_of("eager", [sys.executable, "-c", script], 2)
     assert first.name == "a" and second.failed == "not finished within 2 s"
 

@@ -1,14 +1,14 @@
 """The throughput benchmark's page and files, from made-up results of a GPU."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from made_up import LIMITS, gpu_results
 
 from benchmarks import markdown
 from benchmarks.floor import floor
-from benchmarks.results import file_name, judged, write_results
+from benchmarks.results import file_name, judged, write
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_before_the_first_model_there_is_a_page_too(results):
 
 def test_files_are_named_for_the_device_and_hold_everything(results, tmp_path):
     assert file_name("throughput", "AMD EPYC, 2 cores") == "throughput-amd-epyc-2-cores"
-    write_results(tmp_path, results, markdown.page(results))
+    write(tmp_path, "throughput", "NVIDIA H200", asdict(results), markdown.page(results))
     assert (tmp_path / "throughput-nvidia-h200.md").read_text() == markdown.page(results)
     values = json.loads((tmp_path / "throughput-nvidia-h200.json").read_text())
     packed = values["models"][0]["rows"][2]

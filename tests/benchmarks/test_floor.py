@@ -23,12 +23,6 @@ def test_activations_in_fp32_are_twice_as_many_bytes():
     assert 1.9 < fp32.bytes / bf16.bytes < 2 and fp32.flops == bf16.flops
 
 
-def test_the_fraction_of_the_floor_is_one_at_its_rate():
-    least = floor("cifar_resnet8", 128, Limits("bf16", 1e15, 1e12))
-    assert least.fraction(128 / least.seconds, 128) == pytest.approx(1)
-    assert least.fraction_with_cache(128 / least.seconds, 128) <= 1
-
-
 def test_the_best_of_two_measurements_counts():
     assert Limits("fp32", 1.0, 4.0).best(Limits("fp32", 2.0, 3.0)) == Limits("fp32", 2.0, 4.0)
 

@@ -15,7 +15,7 @@ pytest.importorskip("triton", reason="without Triton there are the library's ker
 CODE = """
 import json, sys, torch
 from dataclasses import asdict
-from benchmarks.kernel_costs import alike, costs, resources, step_launches
+from benchmarks.kernel_costs import costs, step_launches
 
 dtype, capability = getattr(torch, sys.argv[1]), int(sys.argv[2])
 if kernels := sys.argv[3:]:  # one launch of each, of 16 channels and with a shortcut if it can have one
@@ -27,7 +27,7 @@ if kernels := sys.argv[3:]:  # one launch of each, of 16 channels and with a sho
     found = costs([launches[name] for name in kernels], capability)
 else:
     launches = [*step_launches("cifar_resnet14", dtype), *step_launches("cifar_bottleneck20", dtype, variant="b")]
-    found = [resources(same[0], capability) for same in alike(launches)]
+    found = costs(launches, capability)
 for cost in found:
     print(json.dumps(asdict(cost)))
 """
