@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from fakes import make_results
+from printed import lines_of
 
 from reproductions.cifar_imagenet_stem import report as predictions
 from reproductions.cifar_imagenet_stem.experiment import EXPERIMENT
@@ -66,14 +67,12 @@ def test_the_table_has_the_cost_at_32_pixels_and_the_reported_accuracy(tmp_path)
     errors = {"resnet18": [13.0, 12.8, 13.3], "resnet18-small": [4.9, 5.1, 5.0]}
     results = make_results(EXPERIMENT, PAPER, errors, tmp_path / "records")
     files = write_report(EXPERIMENT, PAPER, results, tmp_path)
-    table = files[0].read_text()
-    line = next(line for line in table.splitlines() if line.startswith("| ResNet-18, 7x7 stem"))
-    cells = [cell.strip() for cell in line.split("|")[1:-1]]
+    lines = lines_of(files[0].read_text())
+    cells = next(line for line in lines if line[0] == "ResNet-18, 7x7 stem")
     assert cells[2] == "37.3 M", "a 49th of 1,813.6 M of convolutions at 224 pixels, 64 x 64 x 8 x 8 more, 10 classes"
     assert cells[-4:] == ["99.4 (the last epoch)", "95.00", "0.018 (the last epoch)", "0.100"]
     assert "86.79 (single)" in cells and "86.97 ± 0.25 (n = 3 of 5)" in cells
-    step = next(line for line in table.splitlines() if line.startswith("| ResNet-18, 3x3 stem | ResNet-18, 7x7 stem"))
-    assert "+8.03" in step
+    assert "+8.03" in next(line for line in lines if line[:2] == ["ResNet-18, 3x3 stem", "ResNet-18, 7x7 stem"])
     assert {path.name for path in files} >= {"cifar_imagenet_stem_steps.csv", "cifar_imagenet_stem_curves.png"}
 
 

@@ -8,6 +8,7 @@ from urllib.error import URLError
 import pytest
 import torch
 import torchvision
+from printed import rows_of
 
 from reproductions.harness import cli
 from reproductions.imagenet import evaluate_checkpoint
@@ -54,13 +55,6 @@ def evaluate(data, capsys):
         return status, printed.out, " ".join(printed.err.split())
 
     return run
-
-
-def rows_of(text: str) -> dict[str, dict[str, str]]:
-    """The table's rows by test."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    heading, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {row[0]: dict(zip(heading[1:], row[1:], strict=True)) for row in rows}
 
 
 def files_in(*folders) -> dict:

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from printed import lines_of
 from trained import leave, synthetic
 
 from reproductions import __main__, cifar_table, evaluate
@@ -38,9 +39,7 @@ def run(capsys):
     def call(weights, *options):
         status = __main__.main(["evaluate", str(weights), "--dataset", "synthetic", *options])
         printed = capsys.readouterr()
-        lines = [line.strip("|").split("|") for line in printed.out.splitlines() if line.startswith("|")]
-        cells = [[cell.strip() for cell in line] for line in lines]
-        row = dict(zip(cells[0], cells[2])) if cells else {}
+        row = dict(zip(*lines_of(printed.out)))
         return status, row, printed.out + " ".join(printed.err.split())
 
     return call

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from fakes import make_results
+from printed import lines_of
 
 from reproductions.finetune import experiment as finetune
 from reproductions.finetune import own_folder as finetune_folder
@@ -53,8 +54,7 @@ def test_the_table_pairs_seeds_and_judges_nothing_that_was_measured_on_other_ima
     path, _, steps = write_report(EXPERIMENT, PAPER, results, tmp_path / "out")
     text = path.read_text()
     assert "all of this suite's own protocol" in text and "the paper's protocol" not in text
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    heading, _, pretraining, scratch, finetuned, _ = lines[:6]
+    heading, pretraining, scratch, finetuned, *_ = lines_of(text)
     column = heading.index("top-1 accuracy, reported on other images")
     assert [line[column] for line in (pretraining, scratch, finetuned)] == [
         "–", "72.6 (single)", "88 (in whole percent)",
@@ -85,10 +85,8 @@ def test_the_smoke_profile_goes_the_whole_way_from_the_pretrainings_weights(tmp_
     tuned = next(run for run in runs if run.pretrained)
     weights = checkpoint.load(RunPaths(out, tmp_path).weights(tuned))
     assert weights["fc.weight"].shape == (5, 64)
-    assert sorted(path.name for path in (out / "plots").iterdir()) == [
-        "finetune_smoke_curves.png",
-        "finetune_smoke_curves.svg",
-    ]
+    names = {path.name for path in (out / "plots").iterdir()}
+    assert names == {"finetune_smoke_curves.png", "finetune_smoke_curves.svg"}
 
 
 def test_the_script_has_the_commands_for_own_images_too(monkeypatch):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from printed import lines_of
 from scipy.stats import binomtest
 
 from reproductions.finetune import experiment as finetune
@@ -243,10 +244,11 @@ def test_of_many_classes_only_the_confusions_are_listed():
     classes = tuple(f"class {number}" for number in range(31))
     confusion = np.diag([4] * 31)
     confusion[7, 3], confusion[7, 30], confusion[12, 0] = 2, 1, 3
-    table = finetune_report.confusion_table(confusion, classes)
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
-    assert lines == [["class 12", "class 0", "3", "7"], ["class 7", "class 3", "2", "7"],
-                     ["class 7", "class 30", "1", "7"]]  # fmt: skip
+    assert lines_of(finetune_report.confusion_table(confusion, classes))[1:] == [
+        ["class 12", "class 0", "3", "7"],
+        ["class 7", "class 3", "2", "7"],
+        ["class 7", "class 30", "1", "7"],
+    ]
     assert finetune_report.confusion_plot(confusion, classes)
 
 
@@ -295,7 +297,7 @@ def test_a_class_without_images_held_out_has_no_accuracy(tmp_path):
 
     dataset = FolderDataset("x", tmp_path, ("a", "b"), files([0, 0, 0, 1]), files([0, 0]), False, "")
     table = finetune_report.class_table(dataset, np.array([[1, 1], [0, 0]]))
-    assert [cell.strip() for cell in table.splitlines()[3].split("|")[1:-1]] == ["b", "1", "25.0 %", "0", "–", "–"]
+    assert lines_of(table)[2] == ["b", "1", "25.0 %", "0", "–", "–"]
     entry = {"training_loss": 1.0, "validation_loss": 1.0, "training_accuracy": 50.0}
     done = Training([{"epoch": n + 1, "validation_accuracy": a, **entry} for n, a in enumerate((40.0, 60.0, 60.0))], [])
     assert done.best["epoch"] == 2 and finetune_report.curves_plot(done)

@@ -4,6 +4,7 @@ import csv
 
 import pytest
 from fakes import leave_out_plots, make_record, make_results
+from printed import rows_of
 
 from reproductions import reported
 from reproductions.harness.experiment import Variant
@@ -33,14 +34,7 @@ def report(variant, results, out):
 
 def tables_of(path) -> list[dict[str, dict[str, str]]]:
     """The tables of a Markdown file: rows by net."""
-    tables = []
-    for block in path.read_text().split("\n\n"):
-        lines = [line for line in block.splitlines() if line.startswith("|")]
-        if lines:
-            heading, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-            assert len(set(heading)) == len(heading)
-            tables.append({row[0]: dict(zip(heading[1:], row[1:], strict=True)) for row in rows})
-    return tables
+    return [rows_of(block) for block in path.read_text().split("\n\n") if block.startswith("|")]
 
 
 # ----------------------------------------------------------------------------------------------------- nets and recipe

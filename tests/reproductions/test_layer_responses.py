@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from printed import lines_of
 from scipy import stats
 from tiny import make_experiment
 from trained import leave, synthetic
@@ -80,7 +81,7 @@ def weights_of(out, record):
 
 def table_line(out, label):
     text = (out / "tables" / "layer_responses_smoke.md").read_text()
-    return next([cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if f"| {label} " in line)
+    return next(line for line in lines_of(text) if line[0] == label)
 
 
 def test_what_is_measured_is_what_a_plain_loop_gives(measured):

@@ -4,6 +4,7 @@ import csv
 import math
 from dataclasses import replace
 
+import printed
 import pytest
 from fakes import make_record, store
 
@@ -47,8 +48,7 @@ def report(result, out, variant=PAPER):
 
 
 def lines_of(path) -> list[list[str]]:
-    table = path.read_text().split("\n\n")[2].splitlines()
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table if not line.startswith("|-")]
+    return printed.lines_of(path.read_text().split("\n\n")[2])
 
 
 # ----------------------------------------------------------------------------------------------------------------- rows
@@ -83,24 +83,15 @@ def test_every_epoch_stands_beside_what_is_reported(no_plots, tmp_path):
     written = report(make_result(tmp_path, ACCURACIES, seeds=3), tmp_path / "results")
     assert [path.name for path in written] == ["mnist_residual.md", "mnist_residual.csv"]
     heading, *lines = lines_of(written[0])
-    assert heading == [
-        "after epoch",
-        "top-1 accuracy, reported",
-        "top-1 accuracy, reproduced",
-        "95 % t-interval",
-        "difference from reported",
-        "95 % prediction interval (of 1 more run)",
-        "reported number",
-    ]
     # 97.2667 ± 4.3027 · 0.15275 / sqrt(3), and · sqrt(4 / 3): 96 lies below, 96.99 does not
-    assert lines[0] == [
-        "1",
-        "96 (in whole percent, cut off)",
-        "97.27 ± 0.15 (n = 3)",
-        "[96.89, 97.65]",
-        "+0.27 to +1.27",
-        "[96.51, 98.03]",
-        "not contradicted (± 0.76)",
+    assert [*zip(heading, lines[0], strict=True)] == [
+        ("after epoch", "1"),
+        ("top-1 accuracy, reported", "96 (in whole percent, cut off)"),
+        ("top-1 accuracy, reproduced", "97.27 ± 0.15 (n = 3)"),
+        ("95 % t-interval", "[96.89, 97.65]"),
+        ("difference from reported", "+0.27 to +1.27"),
+        ("95 % prediction interval (of 1 more run)", "[96.51, 98.03]"),
+        ("reported number", "not contradicted (± 0.76)"),
     ]
     assert lines[1][1:3] == ["98 (in whole percent, cut off)", "98.50 ± 0.20 (n = 3)"]
     assert lines[1][-2:] == ["[97.51, 99.49]", "not contradicted (± 0.99)"]
@@ -119,11 +110,8 @@ def test_csv_has_a_line_per_epoch(no_plots, tmp_path):
     with written[1].open(newline="") as file:
         first, second, last = csv.DictReader(file)
     assert [row["epoch"] for row in (first, second, last)] == ["1", "3", "10"]
-    assert (first["reported"], first["reported_kind"], first["reported_number"]) == (
-        "96",
-        "cut_off",
-        "not contradicted",
-    )
+    assert (first["reported"], first["reported_kind"]) == ("96", "cut_off")
+    assert first["reported_number"] == "not contradicted"
     assert (second["reported_number"], last["reported_number"]) == ("not contradicted", "")
     assert last["top1_accuracy_mean"] == "98.9"
 

@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 
 import pytest
 from fakes import make_record, make_results
+from printed import lines_of
 from scipy import stats
 
 from reproductions.cifar_table import EXPERIMENT as CIFAR_TABLE
@@ -134,7 +135,7 @@ def test_table_csv_and_plot(results, tmp_path):
     files = write_report(EXPERIMENT, PAPER, results, tmp_path)
     table = files[0].read_text()
     section = table[table.index("## Effect of each change") :]
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| ")]
+    lines = lines_of(section)
     assert [line[0] for line in lines[1:4]] == ["crop offsets 0 to 7", "Nesterov momentum", "fp16"]
     found = {line[0]: line for line in lines if line[1] == "ResNet-20"}
     assert found["crop offsets 0 to 7"][2:4] == ["3 of 5", "+0.97"]

@@ -12,6 +12,7 @@ import pytest
 import tiny
 import torch
 from fakes import make_record, make_results, store, written_in
+from printed import lines_of
 from waiting import never
 
 from reproductions import evaluate
@@ -85,13 +86,8 @@ def test_the_protocol_of_the_paper():
     fcn, rcnn = (e.rows("paper")[0] for e in (segmentation.EXPERIMENTS["ade20k"], detection.EXPERIMENTS["voc"]))
     assert (fcn.recipe.iterations, fcn.recipe.batch_size, fcn.recipe.schedule) == (round(50 * 20_210 / 16), 16, "poly")
     assert (fcn.recipe.learning_rate, fcn.recipe.weight_decay, fcn.task) == (0.01, 1e-4, Segmentation())
-    assert (fcn.task.stride, fcn.task.base, fcn.task.crop, fcn.task.auxiliary, fcn.task.head_rate) == (
-        8,
-        520,
-        480,
-        0.5,
-        10,
-    )
+    assert (fcn.task.stride, fcn.task.base, fcn.task.crop) == (8, 520, 480)
+    assert (fcn.task.auxiliary, fcn.task.head_rate) == (0.5, 10)
     epoch = 16_551 / 4
     assert (rcnn.recipe.iterations, rcnn.recipe.batch_size) == (round(20 * epoch), 4)
     assert rcnn.recipe.milestones == (round(14 * epoch), round(20 * epoch))
@@ -160,15 +156,12 @@ def with_classifiers(result: RowResult, pool: Path) -> RowResult:
 def test_the_table_has_classifiers_values_paired_steps_and_claims(results, tmp_path, no_plots):
     path, _, steps, claims = write_report(CANVAS, SHORT, results, tmp_path / "out")
     text = path.read_text()
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    heading, _, untrained, standard, *_ = lines
-    cells = dict(zip(heading, standard))
-    assert cells["top-1 accuracy of the classifier"] == "89.00 ± 1.00" and cells["mIoU, reproduced"].startswith("30.83")
-    assert cells["top-1 accuracy of the classifier on ImageNet, reported"] == "76.14"
-    assert (
-        cells["mIoU on ADE20K, He T. et al. 2018"] == "37.05"
-        and dict(zip(heading, untrained))["mIoU on ADE20K, He T. et al. 2018"] == "–"
-    )
+    heading, *lines = lines_of(text)
+    untrained, standard = (dict(zip(heading, line)) for line in lines[:2])
+    assert standard["top-1 accuracy of the classifier"] == "89.00 ± 1.00"
+    assert standard["mIoU, reproduced"].startswith("30.83")
+    assert standard["top-1 accuracy of the classifier on ImageNet, reported"] == "76.14"
+    assert [line["mIoU on ADE20K, He T. et al. 2018"] for line in (untrained, standard)] == ["–", "37.05"]
     assert "What each step does to mIoU" in text and "What each step does to pixel accuracy" in text
     assert "difference from reported" not in text, "the data are others"
     own = {(line["step"], line["metric"]): line for line in csv.DictReader(steps.open())}
@@ -305,10 +298,8 @@ def test_weights_that_exist_make_a_table_of_their_own(weights, tmp_path):
     names = [str(path) for path in weights.values()]
     experiment = backbones.of_backbones(detection.EXPERIMENTS["voc"], names, tmp_path)
     first, second = experiment.rows("paper")
-    assert (first.model_options, second.model_options) == (
-        {"variant": "b", "shortcut": "B"},
-        {"variant": "d", "shortcut": "B"},
-    )
+    assert first.model_options == {"variant": "b", "shortcut": "B"}
+    assert second.model_options == {"variant": "d", "shortcut": "B"}
     assert second.after == first.key and first.label == "resnet50-01234567.pth"
     assert backbones.of_backbones(detection.EXPERIMENTS["voc"], names[:1], tmp_path).name != experiment.name
     run = first.run(0)
