@@ -77,8 +77,7 @@ def report(page: Page) -> list[Path]:
 
 def judged(page: Page) -> list[Finding]:
     """Judge the claims by the runs."""
-    plain, residual = ([r for r in page.results if r.row.key.startswith(kind)] for kind in KINDS)
-    return judge(claims(plain, residual), page.results, page.variant)
+    return judge(claims(page.results), page.results, page.variant)
 
 
 def error_curves(results: list[RowResult], variant: Variant) -> Figure | None:
@@ -93,9 +92,10 @@ def error_curves(results: list[RowResult], variant: Variant) -> Figure | None:
     return learning_curves(panels | {"110 layers": deepest}, variant, apart={"110 layers": 4})
 
 
-def claims(plain: list[RowResult], residual: list[RowResult]) -> list[Claim]:
+def claims(results: list[RowResult]) -> list[Claim]:
     """Return the claims of sections 1 and 4.2 about these nets, without the rows on request."""
-    plain, residual = ([result.row for result in nets if not result.row.on_request] for nets in (plain, residual))
+    rows = [result.row for result in results if not result.row.on_request]
+    plain, residual = ([row for row in rows if row.key.startswith(kind)] for kind in KINDS)
     (shallow, *_, deep), depths = plain, [int(row.model.removeprefix("cifar_resnet")) for row in residual]
     nets = {row.key: row.label for row in (*plain, *residual)}
 

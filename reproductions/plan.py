@@ -27,10 +27,9 @@ def plan(pool: Pool) -> str:
     parts = [_HEAD.format(power=100 * intervals.POWER)]
     table = _results(cifar_table.EXPERIMENT, pool)
     depth = _results(degradation.EXPERIMENT, pool)
-    groups = ([r for r in depth if r.row.key.startswith(kind)] for kind in degradation.KINDS)
     for experiment, results, claims in (
         (cifar_table.EXPERIMENT, table, cifar_table.depth_claims([result.row for result in table])),
-        (degradation.EXPERIMENT, depth, degradation.claims(*groups)),
+        (degradation.EXPERIMENT, depth, degradation.claims(depth)),
     ):
         findings = judge(claims, results, PAPER)
         lines = [

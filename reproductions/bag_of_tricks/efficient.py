@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reproductions import reported
-from reproductions.bag_of_tricks.protocol import Protocol, experiments, write_ladder
+from reproductions.bag_of_tricks.protocol import Protocol, experiments, label_of, write_ladder
 from reproductions.harness.experiment import Row, RowResult
 from reproductions.harness.records import segments
 from reproductions.harness.reporting import intervals
@@ -52,7 +52,7 @@ def _ladder(protocol: Protocol, batch_size: int, reported: int) -> list[Row]:
         Row(
             key=f"{batch_size}_{step}",
             label=f"{label} ({_series(batch_size)})",
-            model=protocol.basic.model,
+            model=protocol.basic,
             recipe=recipe,
             data=protocol.data,
             model_options=options,
@@ -72,7 +72,7 @@ def report(page: Page, protocol: Protocol) -> list[Path]:
     series: dict[str, list[RowResult]] = {}
     for result in page.results:
         series.setdefault(_series(result.row.recipe.batch_size), []).append(result)
-    return write_ladder(page, f"heuristic, {protocol.basic.label}", epoch_minutes(page.results), series)
+    return write_ladder(page, f"heuristic, {label_of(protocol.basic)}", epoch_minutes(page.results), series)
 
 
 def epoch_minutes(results: list[RowResult]) -> list[Column]:

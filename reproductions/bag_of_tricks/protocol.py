@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
 
 from reproductions.bag_of_tricks.ladder import ladder, step_curves
 from reproductions.cifar_table import NOT_RUN, SHORTER, data_for, not_run_section
@@ -34,11 +33,9 @@ WARMUP_EPOCHS = 5  # section 3.1
 WITH_MIXUP = Fraction(200, 120)  # epochs with mixup and without (section 5.4, and the authors' resnet50_v1d-mixup)
 
 
-class NamedNet(NamedTuple):
-    """A net's label in tables and its model's name."""
-
-    label: str
-    model: str
+def label_of(model: str) -> str:
+    """Return a net's label in tables: ResNet-50, bottleneck ResNet-56."""
+    return model.removeprefix("cifar_").replace("resnet", "ResNet-").replace("bottleneck", "bottleneck ResNet-")
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Protocol:
     images: total number that a run sees. drops: fractions of them after which the learning rate is divided by 10.
     warmup: number of images over which it grows from 0. evaluation: number of images between evaluations. batch_sizes:
     the baseline's, and efficient training's. gpus: number of parts of a batch with BN statistics of their own, as on
-    several GPUs. recipe: everything else. basic, bottleneck and teacher: the nets. kept: number of seeds whose final
+    several GPUs. recipe: everything else. basic, bottleneck and teacher: the models. kept: number of seeds whose final
     weights are published, for the rows that later trainings begin with, and for teachers.
     """
 
@@ -60,9 +57,9 @@ class Protocol:
     batch_sizes: tuple[int, int]
     gpus: int
     recipe: Recipe
-    basic: NamedNet
-    bottleneck: NamedNet
-    teacher: NamedNet
+    basic: str
+    bottleneck: str
+    teacher: str
     kept: int = 0
 
     def baseline(self, batch_size: int) -> Recipe:
@@ -107,9 +104,9 @@ CIFAR10 = Protocol(
     batch_sizes=(128, 1_024),
     gpus=1,
     recipe=Recipe(nesterov=True),
-    basic=NamedNet("ResNet-56", "cifar_resnet56"),
-    bottleneck=NamedNet("bottleneck ResNet-56", "cifar_bottleneck56"),
-    teacher=NamedNet("bottleneck ResNet-164", "cifar_bottleneck164"),
+    basic="cifar_resnet56",
+    bottleneck="cifar_bottleneck56",
+    teacher="cifar_bottleneck164",
     kept=3,
 )
 IMAGENET = Protocol(
@@ -121,9 +118,9 @@ IMAGENET = Protocol(
     batch_sizes=(256, 1_024),
     gpus=8,
     recipe=Recipe(nesterov=True, crop="area", colour_jitter=0.4, pca_noise=0.1),
-    basic=NamedNet("ResNet-50", "resnet50"),
-    bottleneck=NamedNet("ResNet-50", "resnet50"),
-    teacher=NamedNet("ResNet-152", "resnet152"),
+    basic="resnet50",
+    bottleneck="resnet50",
+    teacher="resnet152",
 )
 # Smoke: synthetic images, tiny nets, and few images, because a CPU takes ten times as long in fp16 as in fp32.
 TINY = {
@@ -131,9 +128,9 @@ TINY = {
     "warmup": 8 * 16,
     "evaluation": 10 * 16,
     "batch_sizes": (16, 32),
-    "basic": NamedNet("ResNet-8", "cifar_resnet8"),
-    "bottleneck": NamedNet("bottleneck ResNet-11", "cifar_bottleneck11"),
-    "teacher": NamedNet("bottleneck ResNet-20", "cifar_bottleneck20"),
+    "basic": "cifar_resnet8",
+    "bottleneck": "cifar_bottleneck11",
+    "teacher": "cifar_bottleneck20",
 }
 PROTOCOLS = {
     "cifar10": {
@@ -142,9 +139,9 @@ PROTOCOLS = {
             CIFAR10.shortened(SHORTER, evaluations=10),
             warmup=CIFAR10.images // SHORTER // 10,
             batch_sizes=(128, 512),
-            basic=NamedNet("ResNet-20", "cifar_resnet20"),
-            bottleneck=NamedNet("bottleneck ResNet-29", "cifar_bottleneck29"),
-            teacher=NamedNet("bottleneck ResNet-56", "cifar_bottleneck56"),
+            basic="cifar_resnet20",
+            bottleneck="cifar_bottleneck29",
+            teacher="cifar_bottleneck56",
         ),
         "smoke": replace(
             CIFAR10,

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from reproductions.bag_of_tricks.protocol import WITH_MIXUP, Protocol, experiments, write_ladder
+from reproductions.bag_of_tricks.protocol import WITH_MIXUP, Protocol, experiments, label_of, write_ladder
 from reproductions.harness.experiment import Row, RowResult, Variant
 from reproductions.harness.reporting.curves import DASHES, STEP_PLACES, draw_curve, epochs_of, limits
 from reproductions.harness.reporting.figure import DOUBLE, SINGLE, legend_below, look, make_figure, named, save, styled
@@ -43,10 +43,9 @@ def rows(protocol: Protocol) -> list[Row]:
     cosine = replace(efficient, schedule="cosine", milestones=())
     smoothing = replace(cosine, label_smoothing=0.1)
     mixup = replace(smoothing.lengthened(WITH_MIXUP), mixup=0.2)
-    label = f"{protocol.teacher.label}-D"
-    teacher = Row(
-        "teacher", label, protocol.teacher.model, smoothing, protocol.data, NET, keep_weights=min(1, protocol.kept)
-    )
+    label = f"{label_of(protocol.teacher)}-D"
+    kept = min(1, protocol.kept)
+    teacher = Row("teacher", label, protocol.teacher, smoothing, protocol.data, NET, keep_weights=kept)
     mixup_teacher = replace(teacher, key="teacher_mixup", label=f"{label} with mixup", recipe=mixup)
     steps = [
         ("efficient", "efficient", efficient, None, None),
@@ -66,7 +65,7 @@ def rows(protocol: Protocol) -> list[Row]:
         Row(
             key=key,
             label=label,
-            model=protocol.bottleneck.model,
+            model=protocol.bottleneck,
             recipe=recipe,
             data=protocol.data,
             model_options=NET,
@@ -90,7 +89,7 @@ def report(page: Page, protocol: Protocol) -> list[Path]:
     efficient, cosine, *_ = page.results
     figure = schedules({"step decay": efficient, "cosine decay": cosine}, page.variant)
     return [
-        *write_ladder(page, f"refinement, {protocol.bottleneck.label}-D", [], {"": page.results}),
+        *write_ladder(page, f"refinement, {label_of(protocol.bottleneck)}-D", [], {"": page.results}),
         *save(figure, page.plot_path("schedules"), page.description),
     ]
 

@@ -14,7 +14,7 @@ section 6 calls it B-standard, the baseline for the effect of better training on
 import sys
 from pathlib import Path
 
-from reproductions.bag_of_tricks.protocol import Protocol, experiments, write_ladder
+from reproductions.bag_of_tricks.protocol import Protocol, experiments, label_of, write_ladder
 from reproductions.harness.experiment import Row
 from reproductions.harness.reporting.page import Page
 
@@ -32,8 +32,8 @@ def row_of(protocol: Protocol, variant: str, before: str | None) -> Row:
     letter = "" if variant == "original" else variant
     return Row(
         key=variant,
-        label=f"{protocol.bottleneck.label}{letter and '-'}{letter.upper()}",
-        model=protocol.bottleneck.model,
+        label=f"{label_of(protocol.bottleneck)}{letter and '-'}{letter.upper()}",
+        model=protocol.bottleneck,
         recipe=protocol.efficient(),
         data=protocol.data,
         model_options={"variant": variant, "zero_gamma": True},
@@ -46,8 +46,8 @@ def b_standard(protocol: Protocol) -> Row:
     """Return the row of variant B trained without tricks."""
     return Row(
         key="b_standard",
-        label=f"{protocol.bottleneck.label}-B, standard training",
-        model=protocol.bottleneck.model,
+        label=f"{label_of(protocol.bottleneck)}-B, standard training",
+        model=protocol.bottleneck,
         recipe=protocol.baseline(protocol.batch_sizes[0]),
         data=protocol.data,
         model_options={"variant": "b"},

@@ -70,7 +70,7 @@ def of_backbones(experiment: Experiment, names: list[str], out: Path) -> Experim
         raise WeightsError(f"the same weights are named twice: {' '.join(names)}")
 
     def rows(profile: str) -> list[Row]:
-        setting = SETTINGS[f"{experiment.script.removeprefix('transfer_')} {experiment.dataset}"][profile]
+        setting = SETTINGS[experiment.script.removeprefix("transfer_")][experiment.dataset][profile]
         keys = [re.sub(r"\W+", "_", f"{Path(name).name} {digest[:8]}").lower() for name, _, digest in found]
         return [
             Row(

@@ -8,43 +8,30 @@ CIFAR-10, and everything is this suite's own, for a processor; a first row begin
 The smoke profile is the same for all data sets: synthetic canvases.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 
 from reproductions.bag_of_tricks import refinements, tweaks
 from reproductions.bag_of_tricks.protocol import PROTOCOLS
-from reproductions.harness.experiment import Experiment, Row
-from reproductions.harness.reporting.page import Page
+from reproductions.harness.experiment import Row
 from resnet.data import TRAIN_IMAGES
 from resnet.recipe import Recipe
 from resnet.tasks import Detection, Segmentation, Task
 
-LABELS = {
-    "b_standard": "B-standard",
-    "efficient": "D-efficient",
-    "cosine": "+ cosine",
-    "smoothing": "+ smoothing",
-    "distilled": "+ distill w/o mixup",
-    "mixup": "+ mixup w/o distill",
-    "mixup_distilled": "+ distill w/ mixup",
-}
-AFTER = {
-    "b_standard": None,
-    "efficient": "b_standard",
-    "cosine": "efficient",
-    "smoothing": "cosine",
-    "distilled": "smoothing",
-    "mixup": "smoothing",
-    "mixup_distilled": "mixup",
+STEPS = {  # a row's label, and the row that it is compared with
+    "b_standard": ("B-standard", None),
+    "efficient": ("D-efficient", "b_standard"),
+    "cosine": ("+ cosine", "efficient"),
+    "smoothing": ("+ smoothing", "cosine"),
+    "distilled": ("+ distill w/o mixup", "smoothing"),
+    "mixup": ("+ mixup w/o distill", "smoothing"),
+    "mixup_distilled": ("+ distill w/ mixup", "mixup"),
 }
 UNTRAINED = "untrained"
 # Outside of the paper profile only rows whose networks are published are trained unless they are named: smoothing then
 # follows efficient training, and its step is cosine decay and smoothing together.
 KEPT = ("b_standard", "efficient", "smoothing")
 SHORTER = 64  # times fewer iterations of the short profile on real data, as on ImageNet
-ON_CANVAS = {"segmentation": "canvas64", "detection": "canvas96"}
 
 
 @dataclass(frozen=True)
@@ -113,13 +100,12 @@ _RCNN = Detection(
     proposals=(500, 200, 500, 50),
     regions=32,
 )
-_SMOKE = {"iterations": 8, "batch_size": 4, "eval_interval": 4}
 
 
 def _on_canvas(recipe: Recipe, task: Task, **smoke) -> dict[str, Setting]:
-    data = ON_CANVAS[task.name]
+    data = {"segmentation": "canvas64", "detection": "canvas96"}[task.name]
     longer = replace(recipe.lengthened(Fraction(10)), eval_interval=10 * recipe.eval_interval)
-    brief = replace(recipe, **_SMOKE, milestones=(), linear_warmup=0)
+    brief = replace(recipe, iterations=8, batch_size=4, eval_interval=4, milestones=(), linear_warmup=0)
     return {
         "paper": Setting(data, longer, task, ("cifar10", "paper")),
         "short": Setting(data, recipe, task, ("cifar10", "short")),
@@ -127,35 +113,31 @@ def _on_canvas(recipe: Recipe, task: Task, **smoke) -> dict[str, Setting]:
     }
 
 
-_CANVAS = {
-    "segmentation": _on_canvas(_SEGMENTED, _FCN),
-    "detection": _on_canvas(_DETECTED, _RCNN, proposals=(50, 20, 50, 10), regions=8),
+_SEGMENTATION = _on_canvas(_SEGMENTED, _FCN)
+_DETECTION = _on_canvas(_DETECTED, _RCNN, proposals=(50, 20, 50, 10), regions=8)
+SETTINGS: dict[str, dict[str, dict[str, Setting]]] = {  # by task, data set and profile
+    "segmentation": {
+        "canvas": _SEGMENTATION,
+        "ade20k": {"paper": _ade20k(1), "short": _ade20k(SHORTER), "smoke": _SEGMENTATION["smoke"]},
+    },
+    "detection": {
+        "canvas": _DETECTION,
+        "voc": {"paper": _voc(1), "short": _voc(SHORTER), "smoke": _DETECTION["smoke"]},
+    },
 }
-SETTINGS: dict[str, dict[str, Setting]] = {
-    **{f"{task} canvas": settings for task, settings in _CANVAS.items()},
-    "segmentation ade20k": {"paper": _ade20k(1), "short": _ade20k(SHORTER), "smoke": _CANVAS["segmentation"]["smoke"]},
-    "detection voc": {"paper": _voc(1), "short": _voc(SHORTER), "smoke": _CANVAS["detection"]["smoke"]},
-}
-
-
-def ladder_rows(ladder: tuple[str, str]) -> dict[str, Row]:
-    """Return the rows of classifiers by the keys of the rows that begin with them."""
-    dataset, profile = ladder
-    protocol = PROTOCOLS[dataset][profile]
-    known = {row.key: row for row in (*refinements.rows(protocol), tweaks.b_standard(protocol))}
-    return {key: known[key] for key in LABELS}
 
 
 def rows(setting: Setting, profile: str) -> list[Row]:
     """Return the table's rows, each after the row that it is compared with."""
-    found = []
-    for key, classifier in ladder_rows(setting.ladder).items():
-        after, on_request = AFTER[key], False
-        if setting.on_canvas:
-            after = UNTRAINED if key == "b_standard" else after
-        if profile != "paper":
-            on_request, after = key not in KEPT, "efficient" if key == "smoothing" else after
-        label = "+ cosine and smoothing" if (key, after) == ("smoothing", "efficient") else LABELS[key]
+    dataset, classifiers = setting.ladder
+    protocol, found = PROTOCOLS[dataset][classifiers], []
+    ladder = {row.key: row for row in (*refinements.rows(protocol), tweaks.b_standard(protocol))}
+    for key, (label, after) in STEPS.items():
+        classifier = ladder[key]
+        if setting.on_canvas and key == "b_standard":
+            after = UNTRAINED
+        if profile != "paper" and key == "smoothing":
+            label, after = "+ cosine and smoothing", "efficient"
         found.append(
             Row(
                 key=key,
@@ -167,7 +149,7 @@ def rows(setting: Setting, profile: str) -> list[Row]:
                 reported=f"bot_transfer_{'d_efficient' if key == 'efficient' else key}",
                 after=after,
                 pretrained=classifier,
-                on_request=on_request,
+                on_request=profile != "paper" and key not in KEPT,
                 task=setting.task,
             )
         )
@@ -176,30 +158,3 @@ def rows(setting: Setting, profile: str) -> list[Row]:
     efficient = next(row for row in found if row.key == "efficient")
     first = replace(efficient, key=UNTRAINED, label="untrained, D", reported=None, after=None, pretrained=None)
     return [first, *found]
-
-
-def experiments(
-    task: str, table: str, title: str, metric: str, report: Callable[[Page], list[Path]], **more
-) -> dict[str, Experiment]:
-    """Return a table's experiments by the data sets' names in ``--dataset``, canvases first."""
-    script = f"transfer_{task}"
-    names = {name.removeprefix(f"{task} "): settings for name, settings in SETTINGS.items() if name.startswith(task)}
-    on = {"canvas": "canvases of CIFAR-10's images", "voc": "PASCAL VOC", "ade20k": "ADE20K"}
-    return {
-        dataset: Experiment(
-            name=script if dataset == "canvas" else f"{script}_{dataset}",
-            title=f"{title} on {on[dataset]}",
-            source=f"He T. et al. 2018, {table}" + (", asked of other data" if dataset == "canvas" else ""),
-            rows=lambda profile, settings=settings: rows(settings[profile], profile),
-            report=report,
-            seeds={"paper": 5 if dataset == "canvas" else 3, "short": 3, "smoke": 1},
-            metric=metric,
-            script=script,
-            module=script.replace("transfer_", "transfer."),
-            dataset=None if dataset == "canvas" else dataset,
-            epilog="" if dataset == "canvas" else "With --backbones, weights that exist: docs/transfer.md.",
-            protocol="all of this suite's own protocol" if dataset == "canvas" else "the paper's protocol",
-            **more,
-        )
-        for dataset, settings in names.items()
-    }

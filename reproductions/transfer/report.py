@@ -15,7 +15,7 @@ from reproductions.harness.reporting.frame import METRICS, final_values
 from reproductions.harness.reporting.page import Column, Headline, Page
 from reproductions.harness.reporting.text import NONE, interval, mean_std, signed
 from reproductions.transfer import pictures
-from reproductions.transfer.protocol import UNTRAINED, experiments
+from reproductions.transfer.protocol import SETTINGS, UNTRAINED, rows
 
 PLACE = "He T. et al. 2018, section 6"
 NOTE = (
@@ -124,14 +124,26 @@ def headline(page: Page) -> Headline:
 
 def tables(task: str, table: str, metrics: tuple[str, ...]) -> dict[str, Experiment]:
     """Return a table's experiments by the data sets' names, canvases first; the first metric is the pages' own."""
-    return experiments(
-        task=task,
-        table=table,
-        title=f"Transfer of classifiers to {task}",
-        metric=metrics[0],
-        report=partial(write, metrics=metrics),
-        headline=headline,
-        claims=claimed,
-        measure=pictures.PICTURES.make_missing,
-        measurements=(pictures.PICTURES,),
-    )
+    script = f"transfer_{task}"
+    on = {"canvas": "canvases of CIFAR-10's images", "voc": "PASCAL VOC", "ade20k": "ADE20K"}
+    return {
+        dataset: Experiment(
+            name=script if dataset == "canvas" else f"{script}_{dataset}",
+            title=f"Transfer of classifiers to {task} on {on[dataset]}",
+            source=f"He T. et al. 2018, {table}" + (", asked of other data" if dataset == "canvas" else ""),
+            rows=lambda profile, settings=settings: rows(settings[profile], profile),
+            report=partial(write, metrics=metrics),
+            seeds={"paper": 5 if dataset == "canvas" else 3, "short": 3, "smoke": 1},
+            metric=metrics[0],
+            headline=headline,
+            claims=claimed,
+            script=script,
+            module=script.replace("transfer_", "transfer."),
+            dataset=None if dataset == "canvas" else dataset,
+            epilog="" if dataset == "canvas" else "With --backbones, weights that exist: docs/transfer.md.",
+            protocol="all of this suite's own protocol" if dataset == "canvas" else "the paper's protocol",
+            measure=pictures.PICTURES.make_missing,
+            measurements=(pictures.PICTURES,),
+        )
+        for dataset, settings in SETTINGS[task].items()
+    }

@@ -55,7 +55,7 @@ SCRIPTS = {"segmentation": segmentation, "detection": detection}
 def test_the_papers_rows_begin_with_the_ladders_networks_of_the_same_seed():
     for experiments, data in ((segmentation.EXPERIMENTS, "ade20k"), (detection.EXPERIMENTS, "voc")):
         rows = {row.key: row for row in experiments[data].rows("paper")}
-        assert [*rows] == [*protocol.LABELS] and not any(row.on_request for row in rows.values())
+        assert [*rows] == [*protocol.STEPS] and not any(row.on_request for row in rows.values())
         ladder = {row.key: row for row in refinements.rows(PROTOCOLS["imagenet"]["paper"])}
         ladder["b_standard"] = tweaks.b_standard(PROTOCOLS["imagenet"]["paper"])
         for key, row in rows.items():
@@ -68,7 +68,7 @@ def test_the_papers_rows_begin_with_the_ladders_networks_of_the_same_seed():
 def test_on_canvases_a_first_row_begins_with_random_weights_and_short_rows_with_published_networks():
     for profile, classifiers in (("short", "cifar_bottleneck29"), ("paper", "cifar_bottleneck56")):
         rows = {row.key: row for row in CANVAS.rows(profile)}
-        assert [*rows] == ["untrained", *protocol.LABELS]
+        assert [*rows] == ["untrained", *protocol.STEPS]
         assert rows["untrained"].pretrained is None and rows["b_standard"].after == "untrained"
         assert {row.model for row in rows.values()} == {classifiers}
         assert rows["efficient"].model_options == {"variant": "d", "zero_gamma": True}
@@ -370,7 +370,7 @@ def test_a_folder_in_the_official_layout_goes_through_the_papers_profile(
     expect(monkeypatch, 10, 2)
     make(tmp_path / "data", 10, 2)
     monkeypatch.setattr(launch, "MEASURING_SECONDS", 600)  # on a busy machine
-    settings = protocol.SETTINGS[f"{task} {data}"]
+    settings = protocol.SETTINGS[task][data]
     brief = {"segmentation": {}, "detection": {"proposals": (50, 8, 50, 8), "regions": 8}}[task]
     recipe = replace(settings["paper"].recipe, iterations=2, batch_size=2, eval_interval=2, milestones=())
     own = replace(settings["paper"], recipe=recipe, task=replace(settings["paper"].task, **brief))
