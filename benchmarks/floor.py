@@ -45,25 +45,24 @@ class Floor:
     limited_by: str
 
 
-def measure_limits(device: torch.device, precision: str, sizes: tuple[int, ...] = (), buffer: int = 0) -> Limits:
+def measure_limits(device: torch.device, precision: str) -> Limits:
     """Measure matrix rate and copy bandwidth of the device; the best of several measurements counts.
 
     On a CPU a large convolution is measured, too: PyTorch computes it with another library than matrix products, and on
     some processors the latter reaches only half the rate.
 
-    ``precision`` is "bf16" or "fp32" (without TF32, as in training). ``sizes`` of the square matrices and bytes of
-    the ``buffer`` are by default the device's in MATRIX and BUFFER.
+    ``precision`` is "bf16" or "fp32" (without TF32, as in training).
     """
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
     flops = 0.0
-    for size in sizes or MATRIX[device.type]:
+    for size in MATRIX[device.type]:
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         out = torch.empty_like(a)
         seconds = _best_seconds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), device)
         flops = max(flops, 2 * size**3 / seconds)
     if device.type == "cpu":
         flops = max(flops, _convolution_rate(dtype, *CONVOLUTION))
-    source = torch.zeros(buffer or BUFFER[device.type], dtype=torch.uint8, device=device)
+    source = torch.zeros(BUFFER[device.type], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     seconds = _best_seconds(lambda: target.copy_(source), device)
     return Limits(precision, flops, 2 * source.numel() / seconds)

@@ -25,14 +25,7 @@ from matplotlib.figure import Figure
 from reproductions import reported
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.reporting import intervals
-from reproductions.harness.reporting.claims import (
-    RULED_OUT,
-    Claim,
-    Finding,
-    claims_numbers,
-    claims_section,
-    judge,
-)
+from reproductions.harness.reporting.claims import RULED_OUT, Claim, Finding, claims_numbers, claims_section, judge
 from reproductions.harness.reporting.curves import learning_curves
 from reproductions.harness.reporting.figure import (
     GREY,

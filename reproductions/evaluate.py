@@ -195,22 +195,23 @@ def _table(weights: Weights, dataset: ImageDataset, chosen: bool, error: float, 
     """
     columns, notes = {"test error, %": [number(error)]}, []
     if weights.record is not None or "test_error" in weights.card:
-        columns["recorded"], note = _recorded(weights, dataset, chosen)
+        recorded, note = _recorded(weights, dataset, chosen)
+        columns["recorded"] = [number(recorded)]
         notes.append(note)
     numbers = reported_errors(weights.architecture, dataset.name)
     columns["reported"] = [numbers[0].described if numbers else NONE]
     if top5_error is not None:
         columns["top-5 error, %"] = [number(top5_error)]
         recorded = weights.record["final"].get("test_top5_error") if weights.record else None
-        columns["top-5, recorded"] = [NONE if recorded is None else number(recorded)]
+        columns["top-5, recorded"] = [number(recorded)]
     notes += map(_source_note, numbers)
     if numbers and (options := _changes(weights.architecture)):
         notes.append(f"This net has {options}; the reported numbers are of nets without, unless their source says so.")
     return markdown_table(columns) + "".join(f"{note}\n" for note in ["", *(f"- {note}" for note in notes)] if notes)
 
 
-def _recorded(weights: Weights, dataset: ImageDataset, chosen: bool) -> tuple[list[str], str]:
-    """Return the error at the end of training, and a note on how it was measured."""
+def _recorded(weights: Weights, dataset: ImageDataset, chosen: bool) -> tuple[float | None, str]:
+    """Return the error at the end of training, None if it diverged, and a note on how it was measured."""
     record, card = weights.record, weights.card
     if record is not None:
         error, precision, data = record["final"]["test_error"], record["precision"], record["data"]["sha256"]
@@ -221,7 +222,7 @@ def _recorded(weights: Weights, dataset: ImageDataset, chosen: bool) -> tuple[li
         where = f"{precision}, by its card" if precision else "by its card"
     other = "; on other data than these" if data != dataset.digest else ""
     other += f"; with the {'card' if card else 'run'}'s own preprocessing, not the one named here" if chosen else ""
-    return [NONE if error is None else number(error)], f"Recorded at the end of training: {where}{other}."
+    return error, f"Recorded at the end of training: {where}{other}."
 
 
 def _source_note(number: reported.Reported) -> str:
@@ -241,7 +242,6 @@ def reported_errors(architecture: Architecture, data: str) -> list[reported.Repo
 
 
 def _changes(architecture: Architecture) -> str:
-    options = {
-        k: v for k, v in architecture.options.items() if k not in ("num_classes", "zero_gamma", "initialization")
-    }
+    unseen = ("num_classes", "zero_gamma", "initialization")
+    options = {name: value for name, value in architecture.options.items() if name not in unseen}
     return ", ".join(f"{name}={value}" for name, value in changed_options(architecture.model, options).items())

@@ -68,7 +68,6 @@ from resnet.finetuning import (
     FinetuningError,
     InitialModel,
     Settings,
-    Training,
     from_scratch,
     from_weights,
     load_classifier,
@@ -226,7 +225,8 @@ def train_on_folder(options: TrainingOptions, console: Console) -> int:
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (beginning.mean, beginning.std))
     console.print(f"red, green and blue, from 0 to 255: minus {mean}; divided by {std}")
     copies = find_copies(dataset)
-    for line in copied(copies, len(dataset.test)):
+    warning = copied(copies, len(dataset.test))
+    for line in warning:
         console.print(line)
     options.out.mkdir(parents=True, exist_ok=True)
     with console.status("") as status:
@@ -244,11 +244,20 @@ def train_on_folder(options: TrainingOptions, console: Console) -> int:
             ),
             on_step=lambda step, steps: status.update(f"step {step:,} of {steps:,}"),
         )
-    history = _write_history(options.out, images, dataset, copies, how, beginning, settings, done)
-    notes = left_out(images) + copied(copies, len(dataset.test))
-    written = finetune_report.write(options.out, beginning, dataset, settings, done, how, notes)
+    history = {
+        "classes": dataset.classes,
+        "held_out": how,
+        "begun": beginning.said,
+        "settings": asdict(settings),
+        "unreadable": [{"image": name, "error": why} for name, why in images.unreadable],
+        "passed_over": [{"name": name, "why": why} for name, why in images.passed_over],
+        "copies": [{"held_out": name, "trained_on": other} for name, other in copies],
+        **asdict(done),
+    }
+    write_atomically(options.out / "history.json", _json(history).encode() + b"\n")
+    written = finetune_report.write(options.out, beginning, dataset, settings, done, how, left_out(images) + warning)
     print((options.out / "report.md").read_text(encoding="utf-8"))
-    for path in (*written, history, *sorted(options.out.glob("*.safetensors"))):
+    for path in (*written, options.out / "history.json", *sorted(options.out.glob("*.safetensors"))):
         console.print(f"wrote {path}")
     return 0
 
@@ -295,32 +304,6 @@ def _settings(options: TrainingOptions, model: str) -> Settings:
         seed=options.seed,
         last_batch="use" if options.as_reported else "carry",
     )
-
-
-def _write_history(
-    out: Path,
-    images: OwnImages,
-    dataset: FolderDataset,
-    copies: list[tuple[str, str]],
-    how: str,
-    beginning: InitialModel,
-    settings: Settings,
-    done: Training,
-) -> Path:
-    """Write history.json: the data, the settings, and the results after each epoch. Returns its path."""
-    history = {
-        "classes": dataset.classes,
-        "held_out": how,
-        "begun": beginning.said,
-        "settings": asdict(settings),
-        "unreadable": [{"image": name, "error": why} for name, why in images.unreadable],
-        "passed_over": [{"name": name, "why": why} for name, why in images.passed_over],
-        "copies": [{"held_out": name, "trained_on": other} for name, other in copies],
-        **asdict(done),
-    }
-    path = out / "history.json"
-    write_atomically(path, _json(history).encode() + b"\n")
-    return path
 
 
 def _json(content, **options) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from reproductions.layer_responses.responses import RESPONSES
 if TYPE_CHECKING:
     import pandas  # loaded where a frame is made: it takes a second
 
-DIGITS = 3  # of standard deviations in the tables
+_number, _signed = partial(number, digits=3), partial(signed, digits=3)  # of standard deviations in the tables
 GONE, UNMEASURED, DAMAGED = "weights are gone", "not measured", "damaged file"
 PLACES = (3, 1, 2, 4, 5)  # colours and markers of the nets of Figure 7, the plain ones first
 PANELS = {"in layer order": "3x3 layer, from the input on", "sorted by size": "3x3 layer, the largest first"}
@@ -115,14 +116,6 @@ def _over_layers(heading: str, name: str, samples: list[list[float]]) -> Column:
     means, spreads = [intervals.mean(s) for s in samples], [intervals.std(s) for s in samples]
     cells = [_number(m) + (f" ± {_number(s)}" if s is not None else "") for m, s in zip(means, spreads)]
     return Column(heading, cells, {f"{name}_mean": means, f"{name}_std": spreads})
-
-
-def _number(value: float | None) -> str:
-    return number(value, DIGITS)
-
-
-def _signed(value: float | None) -> str:
-    return signed(value, DIGITS)
 
 
 def with_digest(numbers: dict[str, list], nets: list[Net]) -> dict[str, list]:

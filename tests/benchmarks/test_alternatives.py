@@ -15,7 +15,7 @@ from benchmarks.frontend import convolutions, graphs
 from benchmarks.measuring import Rates, random_images
 from benchmarks.nets import make_net
 from benchmarks.processes import Unavailable, measure_processes, mps
-from benchmarks.variants import EagerLoop, Measured, Setting, Stacks, convolution_stack
+from benchmarks.variants import EagerLoop, Measured, Setting, convolution_stack
 from resnet.data.resident import ResidentData
 from resnet.device import find_device
 
@@ -58,10 +58,8 @@ def test_every_kind_can_be_measured(kind, runs, setting):
 
 def test_a_model_has_the_options_of_a_row(setting):
     model = "cifar_resnet8:shortcut=B"
-    assert (
-        EagerLoop(model, setting.data, bf16=False).model.state_dict().keys()
-        > make_net("cifar_resnet8").state_dict().keys()
-    )
+    net = EagerLoop(model, setting.data, bf16=False).model
+    assert net.state_dict().keys() > make_net("cifar_resnet8").state_dict().keys()
     assert [row.model for kind in ("graph", "blocks") for row in variants.KINDS[kind](model, setting)] == [model] * 3
     (measured,) = measure_processes("", 1, [model], **QUICK)
     assert measured.model == model and len(convolutions(model, "meta")) > len(convolutions("cifar_resnet8", "meta"))
@@ -105,10 +103,6 @@ def test_grouped_convolutions_do_what_separate_ones_do():
 def test_a_stack_has_as_many_convolutions_as_the_net():
     convolutions = [layer for layer in convolution_stack(20, 1) if isinstance(layer, torch.nn.Conv2d)]
     assert len(convolutions) == 19 and sum(c.weight.numel() for c in convolutions) == 267_696
-
-
-def test_separate_stacks_are_as_many_as_seeds():
-    assert [len(Stacks(8, 2, grouped, CPU).replays) for grouped in (True, False)] == [1, 2]
 
 
 def test_a_row_survives_its_way_through_a_pipe():

@@ -31,31 +31,22 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="12-34"))
 
 
-def test_millijoules_become_joules(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml())
-    joules = energy_meter(CUDA)
-    assert (joules(), joules()) == (6.0, 7.5)
-
-
-def test_the_gpu_is_found_by_its_uuid(monkeypatch):
+def test_millijoules_of_the_gpu_with_this_uuid_become_joules(monkeypatch):
     found = []
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(nvmlDeviceGetHandleByUUID=found.append))
-    energy_meter(CUDA)
-    assert found == ["GPU-12-34"]
+    joules = energy_meter(CUDA)
+    assert found == ["GPU-12-34"] and (joules(), joules()) == (6.0, 7.5)
 
 
-def test_without_the_package_there_is_no_meter(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert energy_meter(CUDA) is None
+def refuse(handle):
+    raise NVMLError("not supported")
 
 
-def test_a_gpu_that_does_not_tell_has_no_meter(monkeypatch):
-    def refuse(handle):
-        raise NVMLError("not supported")
-
-    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(nvmlDeviceGetTotalEnergyConsumption=refuse))
-    assert energy_meter(CUDA) is None
-
-
-def test_a_cpu_has_no_meter():
-    assert energy_meter(torch.device("cpu")) is None
+@pytest.mark.parametrize(
+    ("device", "nvml"),
+    [("cpu", fake_nvml()), ("cuda", None), ("cuda", fake_nvml(nvmlDeviceGetTotalEnergyConsumption=refuse))],
+    ids=["a CPU", "no package", "a GPU that does not tell"],
+)
+def test_there_may_be_no_meter(monkeypatch, device, nvml):
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    assert energy_meter(torch.device(device)) is None

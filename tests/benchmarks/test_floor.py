@@ -29,6 +29,7 @@ def test_the_best_of_two_measurements_counts():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_device_can_do_something(precision, monkeypatch):
-    monkeypatch.setattr(floor_module, "CONVOLUTION", (1, 8, 16))
-    limits = measure_limits(torch.device("cpu"), precision, sizes=(64, 128), buffer=2**20)
+    for name, value in (("MATRIX", {"cpu": (64, 128)}), ("CONVOLUTION", (1, 8, 16)), ("BUFFER", {"cpu": 2**20})):
+        monkeypatch.setattr(floor_module, name, value)
+    limits = measure_limits(torch.device("cpu"), precision)
     assert limits.flops_per_second > 1e6 and limits.bytes_per_second > 1e6 and limits.precision == precision
