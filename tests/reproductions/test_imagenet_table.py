@@ -42,17 +42,9 @@ def tables_of(path) -> list[dict[str, dict[str, str]]]:
 
 def test_the_nets_of_the_papers_tables():
     rows = EXPERIMENT.rows("paper")
-    assert [(row.key, row.model, row.model_options) for row in rows] == [
-        ("plain18", "plain18", {}),
-        ("plain34", "plain34", {}),
-        ("resnet18", "resnet18", {"shortcut": "A"}),
-        ("resnet34a", "resnet34", {"shortcut": "A"}),
-        ("resnet34b", "resnet34", {"shortcut": "B"}),
-        ("resnet34c", "resnet34", {"shortcut": "C"}),
-        ("resnet50", "resnet50", {"shortcut": "B"}),
-        ("resnet101", "resnet101", {"shortcut": "B"}),
-        ("resnet152", "resnet152", {"shortcut": "B"}),
-    ]
+    nets = "plain18 plain34 resnet18 resnet34 resnet34 resnet34 resnet50 resnet101 resnet152"
+    assert [row.model for row in rows] == nets.split()
+    assert [row.model_options.get("shortcut") for row in rows] == [None, None, *"AABCBBB"]
     for row in rows:
         assert row.data == "imagenet" and row.reported == f"imagenet_{row.key}"
         assert reported.target(row.reported, "top-1 error, 10-crop") and "variant" not in row.run(0).model_options
@@ -80,8 +72,7 @@ def test_the_recipe_of_section_3_4():
 
 
 def test_the_profiles():
-    short = {row.recipe for row in EXPERIMENT.rows("short")}
-    (recipe,) = short
+    (recipe,) = {row.recipe for row in EXPERIMENT.rows("short")}
     assert (recipe.iterations, recipe.milestones, recipe.eval_interval) == (9_375, (2_344, 4_688, 7_031), 937)
     assert recipe.batch_size == 256 and recipe.tests == ("ten_crop", "multi_scale")
     for row in EXPERIMENT.rows("smoke"):
@@ -131,14 +122,10 @@ def published(tmp_path_factory):
 
 def test_a_page_has_a_table_for_every_test(published):
     text = published[0].read_text()
-    assert text.startswith(
-        "# ImageNet validation error of plain and residual nets\n\nHe et al. 2015, Tables 2 to 4 · the paper's protocol"
-    )
-    assert [line for line in text.splitlines() if line.startswith("## ")] == [
-        "## 10-crop",
-        "## Multi-scale",
-        "## 1-crop",
-    ]
+    title, _, source, *lines = text.splitlines()
+    assert title == "# ImageNet validation error of plain and residual nets"
+    assert source == "He et al. 2015, Tables 2 to 4 · the paper's protocol"
+    assert [line for line in lines if line.startswith("## ")] == ["## 10-crop", "## Multi-scale", "## 1-crop"]
     nets, *tests = tables_of(published[0])
     assert nets["ResNet-152"]["multiply-adds"] == "11,282.4 M"
     assert len(tests) == 3 and all(list(table) == list(nets) and len(nets) == 4 for table in tests)
@@ -233,13 +220,5 @@ def test_panels_of_the_learning_curves(tmp_path, monkeypatch):
     labels = [{title: [result.row.label for result in panel] for title, panel in panels.items()} for panels in drawn]
     assert labels == [
         {"plain nets": ["plain-18", "plain-34"], "residual nets, option A": ["ResNet-18 A", "ResNet-34 A"]},
-        {
-            "residual nets with projections": [
-                "ResNet-34 B",
-                "ResNet-34 C",
-                "ResNet-50",
-                "ResNet-101",
-                "ResNet-152",
-            ]
-        },
+        {"residual nets with projections": [f"ResNet-{net}" for net in ("34 B", "34 C", 50, 101, 152)]},
     ]
