@@ -69,7 +69,8 @@ class Net:
         import pandas
 
         deviations = [sorted(own["std"], reverse=True) if ranked else own["std"] for own in self.responses]
-        return pandas.DataFrame(deviations, columns=range(1, len(self.layers) + 1)).agg(["mean", "min", "max"]).T
+        places = range(1, len(deviations[0]) + 1)
+        return pandas.DataFrame(deviations, columns=places).agg(["mean", "min", "max"]).T
 
 
 def find_nets(results: list[RowResult], out: Path) -> list[Net]:

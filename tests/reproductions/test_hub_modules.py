@@ -27,6 +27,14 @@ assert sys.argv[2] not in sys.path
 """
 
 
+def run(folder: Path, program: str, *arguments: str) -> None:
+    """Run a program in a folder, where no package of this repository can be imported."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", program, *arguments], env=environment, cwd=folder,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["import resnet; use()", "use(); import resnet", "use(); import resnet; use()"])
 @pytest.mark.parametrize("package", [False, True])
@@ -36,15 +44,9 @@ def test_hub_and_a_programs_own_module_resnet_do_not_meet(tmp_path, order, packa
         (tmp_path / "resnet" / "part.py").write_text("MINE = 2")
     (tmp_path / ("resnet/__init__.py" if package else "resnet.py")).write_text("MINE = 1")
     arguments = [str(tmp_path), str(REPOSITORY), *(["package"] if package else [])]
-    program = PROGRAM.replace("ORDER", order.replace("; ", "\n"))
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-c", program, *arguments], env=environment, cwd=tmp_path,
-                          capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run(tmp_path, PROGRAM.replace("ORDER", order.replace("; ", "\n")), *arguments)
 
 
 def test_hubs_networks_can_be_pickled_where_nothing_else_is_called_resnet(tmp_path):
     program = "import pickle, torch; pickle.dumps(torch.hub.load(%r, 'cifar_resnet20', source='local'))"
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-c", program % str(REPOSITORY)], env=environment, cwd=tmp_path)
-    assert done.returncode == 0
+    run(tmp_path, program % str(REPOSITORY))
