@@ -16,7 +16,7 @@ cut out of a resized one at whole pixels, so they are shifted by up to half a pi
 
 import shlex
 import time
-from argparse import ArgumentTypeError, Namespace
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -82,7 +82,25 @@ class Weights:
         return f"{self.path}: {network}, SHA-256 of the weights {digest_of_weights(model.state_dict())}"
 
 
-def parse(arguments: list[str] | None) -> Namespace:
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """The options that go with ``--evaluate-only``; their help explains them."""
+
+    evaluate_only: str
+    model: str | None
+    variant: str | None
+    shortcut: str | None
+    data: Path
+    dataset: str | None
+    tests: list[str]
+    batch: int | None
+    image_size: int | None
+    device: str
+    precision: str
+    workers: int | None
+
+
+def parse(arguments: list[str] | None) -> EvaluationOptions:
     """Parse the options that go with ``--evaluate-only``."""
     parser = ArgumentParser(
         prog="python -m reproductions.imagenet",
@@ -106,7 +124,7 @@ def parse(arguments: list[str] | None) -> Namespace:
         value = getattr(options, name)
         if value is not None and value < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
-    return options
+    return EvaluationOptions(**vars(options))
 
 
 def _tests(text: str) -> list[str]:
@@ -137,7 +155,7 @@ def print_test(test: Callable[[], str], output: Console, errors: Console) -> int
     return 0
 
 
-def evaluate(options: Namespace, console: Console) -> str:
+def evaluate(options: EvaluationOptions, console: Console) -> str:
     """Return a description of the test, a table of the errors beside the reported ones, and notes."""
     device = find_device(options.device)
     precision = resolve_precision(options.precision, device)
@@ -174,7 +192,7 @@ def named(device: torch.device) -> str:
     return "the CPU" if device.type == "cpu" else provenance.device_name(device)
 
 
-def find_weights(options: Namespace) -> Weights:
+def find_weights(options: EvaluationOptions) -> Weights:
     """Return the weights that the options name, and their network. Raises WeightsError and RecordError."""
     wanted, source = (options.model, options.variant, options.shortcut), options.evaluate_only
     if source.startswith(TORCHVISION):
