@@ -99,10 +99,8 @@ class Hooks:
             with self._running(name), torch.no_grad():
                 result = hook(network)
             _check(isinstance(result, nn.Module), name, "the network to test, an nn.Module", result)
-            shapes, wanted = (
-                {key: value.shape for key, value in one.state_dict().items()} for one in (result, network)
-            )
-            different = sorted(key for key in shapes.keys() | wanted if shapes.get(key) != wanted.get(key))
+            own, wanted = ({(k, v.shape) for k, v in one.state_dict().items()} for one in (result, network))
+            different = sorted({key for key, _ in own ^ wanted})
             text = "a network with weights of the same names and shapes"
             _check(not different, name, text, f"another {', '.join(different[:3])}")
             network = result
@@ -167,13 +165,9 @@ def _shown(value) -> str:
         return f"a tensor {tuple(value.shape)} of {value.dtype}"
     if isinstance(value, tuple):
         return f"({', '.join(map(_shown, value))})"
-    return (
-        value
-        if isinstance(value, str)
-        else "None"
-        if value is None
-        else f"an object of the class {type(value).__name__}"
-    )
+    if value is None or isinstance(value, str):
+        return str(value)
+    return f"an object of the class {type(value).__name__}"
 
 
 def _is_storable(value) -> bool:

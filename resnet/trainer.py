@@ -4,8 +4,8 @@ import copy
 import math
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +13,7 @@ from torch import Tensor, nn
 from resnet.checkpoint import MismatchError, digest_of_weights
 from resnet.data import Data
 from resnet.data.sampling import seeded_generator
-from resnet.device import (
-    autocast,
-    autocast_dtype,
-    exact_kernels,
-    keep_freed_memory,
-    no_garbage_collection,
-    refuse_to_wait,
-    resolve_precision,
-)
+from resnet.device import autocast, autocast_dtype, exact_kernels, no_garbage_collection, refuse_to_wait
 from resnet.distributed import ALONE, Group, distribute
 from resnet.draws import Draws, check_network
 from resnet.evaluate import count_wrong, count_wrong_in
@@ -32,7 +24,7 @@ from resnet.low_precision import WeightCopies
 from resnet.models.net import Net
 from resnet.normalization import BatchCounters, RunningEstimates, synchronize_batch_norm
 from resnet.recipe import Recipe, learning_rate_at, make_optimizer
-from resnet.run import ROLES, Run
+from resnet.run import Run
 from resnet.stepwise import Stepwise
 from resnet.transfer import take_over
 
@@ -121,8 +113,7 @@ class Trainer(Stepwise):
         pretrained: dict | None = None,
         precision: str | None = None,
     ):
-        if run.data != data.name:
-            raise ValueError(f"the run needs {run.data}, but the data are {data.name}")
+        super().__init__(run, data, group, precision)
         if run.arrays is not None and run.arrays.sha256 != data.digest:
             raise ValueError(f"the run needs {run.data} with the SHA-256 {run.arrays.sha256}, but the data have "
                              f"{data.digest}")  # fmt: skip
@@ -131,11 +122,6 @@ class Trainer(Stepwise):
         if needed.keys() != run.needs.keys():
             raise ValueError("teacher and pretrained weights must be given if and only if the run has a teacher or a "
                              "pretrained run")  # fmt: skip
-        self.run, self.recipe, self.data, self.device = run, run.recipe, data, data.device
-        keep_freed_memory(self.device)
-        if precision is not None and run.recipe.precision not in ("auto", precision):
-            raise ValueError(f"the run's precision is {run.recipe.precision}, so it can't be trained in {precision}")
-        precision = resolve_precision(precision or run.recipe.precision, self.device)
         self.hooks = Hooks(self.recipe)
         model = self._create_model(run, seeded_generator(run.seed, "initialisation"), self.hooks).train()
         self.draws = Draws(run.seed, self.device)
@@ -148,24 +134,23 @@ class Trainer(Stepwise):
             weakref.finalize(self, _release_stream, self._stream, self.device)
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
         grouped = self.recipe.batch_norm_size is not None
-        self.group, groups = group, _groups(self.recipe, group)
+        groups = _groups(self.recipe, group)
         self._firsts = [rows.start for rows in groups]  # the number of each group's first image
         self.model = model if grouped else synchronize_batch_norm(model, group)
         self._estimates = RunningEstimates(self.model, self.recipe, group) if grouped else None
         self._counters = BatchCounters(self.model)
         with self.on_stream():  # DistributedDataParallel sums gradients on the stream that it was created on
             self._parallel = distribute(self.model, group)
-        self._compute_in(precision)
-        self._teacher = None if teacher is None else self._create_teacher(run.teacher, teacher)
+        self._compute_in(self.precision)
+        self._teacher = None
+        if teacher is not None:
+            self._teacher = self._create_model(run.teacher).eval().requires_grad_(False)
+            self._teacher.load_state_dict(teacher)
         self._use_kernels(self.recipe.kernels)
         self.needed_digests = {role: digest_of_weights(weights) for role, weights in needed.items()}
         self.optimizer = make_optimizer(self.recipe, self.model)
         self.batches = data.batches(run.seed, self.recipe, groups)
-        self.threads = torch.get_num_threads()  # on a CPU it determines the order of sums and so the last bits
-        self.iteration = 0
         self.warmup_ended_at: int | None = None
-        self.curve: list[dict] = []
-        self.diverged = False
         self._last_learning_rate = self.learning_rate
         self._images_since_evaluation = 0
         # Sums on the device, read only at evaluations, so that a step never waits for the host.
@@ -200,20 +185,10 @@ class Trainer(Stepwise):
 
     def _compute_in(self, precision: str) -> None:
         """Set the precision, and create the weight copies and the loss scaler that depend on it."""
-        self.precision = precision
-        self._copies = self._make_copies()
+        self.precision, dtype = precision, autocast_dtype(precision)
+        single = self._estimates is None and self.group.size == 1  # one backward pass a step, in one process
+        self._copies = WeightCopies(self.model, dtype) if dtype is not None and single else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
-
-    def _make_copies(self) -> WeightCopies | None:
-        """Create low-precision copies of the weights, if every step has a single backward pass in one process."""
-        dtype = autocast_dtype(self.precision)
-        alone = self._estimates is None and self.group.size == 1
-        return WeightCopies(self.model, dtype) if dtype is not None and alone else None
-
-    def _create_teacher(self, run: Run, weights: dict) -> nn.Module:
-        teacher = self._create_model(run)
-        teacher.load_state_dict(weights)
-        return teacher.eval().requires_grad_(False)
 
     def _use_kernels(self, wanted: str) -> None:
         """Select the kernels to compute with from now on. Raises ValueError."""
@@ -274,9 +249,9 @@ class Trainer(Stepwise):
         if self._estimates is not None:
             self._estimates.begin_batch()
         with exact_kernels(), self._counters.one_batch():  # a graph keeps the kernels that it was recorded with
-            for last, ((images, labels), first) in _mark_last(zip(self.batches.take(size), self._firsts)):
+            for (images, labels), first in zip(self.batches.take(size), self._firsts):
                 self.draws.begin(first)
-                # The gradients are summed over the processes during the last backward pass.
+                last = first == self._firsts[-1]  # the gradients are summed over the processes in its backward pass
                 with nullcontext() if last or self._parallel is self.model else self._parallel.no_sync():
                     self.accumulate(images, labels, len(labels) / size)
                 if self._estimates is not None:
@@ -290,8 +265,7 @@ class Trainer(Stepwise):
 
     def accumulate(self, images: Tensor, labels: Tensor, share: float) -> None:
         """Accumulate gradients, losses and errors of these images, which are a ``share`` of the batch."""
-        if self.hooks:
-            images, labels = self.hooks.batch(images, labels, self.draws)
+        images, labels = self.hooks.batch(images, labels, self.draws)
         recipe, weight = self.recipe, self._mixing_weight if self.recipe.mixup else None
         if weight is not None:
             images = mix(images, weight, recipe.mixup_partner)
@@ -320,12 +294,10 @@ class Trainer(Stepwise):
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compute the mean loss, by a plugin if one has a loss."""
-        own = self.hooks.loss(logits, targets) if self.hooks else None
-        return (
-            cross_entropy(logits, targets, self.recipe.label_smoothing, self.recipe.smoothed_over)
-            if own is None
-            else own
-        )
+        own = self.hooks.loss(logits, targets)
+        if own is not None:
+            return own
+        return cross_entropy(logits, targets, self.recipe.label_smoothing, self.recipe.smoothed_over)
 
     def _set_learning_rate(self, value: float) -> None:
         self._last_learning_rate = value
@@ -426,14 +398,14 @@ class Trainer(Stepwise):
         """Record an event after all work queued for this run so far; return None on a CPU."""
         return None if self._stream is None else self._stream.record_event()
 
-    def on_stream(self) -> AbstractContextManager:
+    @contextmanager
+    def on_stream(self) -> Iterator[None]:
         """Queue the work inside on the trainer's own stream; on a CPU this does nothing."""
         if self._stream is None:
-            return nullcontext()
-        stack = ExitStack()
-        stack.enter_context(_reraise_out_of_memory())
-        stack.enter_context(torch.cuda.stream(self._stream))
-        return stack
+            yield
+            return
+        with _reraise_out_of_memory(), torch.cuda.stream(self._stream):
+            yield
 
     def begin_evaluation(self) -> None:
         """Queue an evaluation on the device; :meth:`finish_evaluation` must follow before the next step."""
@@ -525,24 +497,12 @@ class Trainer(Stepwise):
     def state_dict(self) -> dict:
         """Return everything that the rest of the run depends on: tensors and plain values, equal in all processes."""
         self._wait()
-        sums = [self._loss_sum, self._wrong, self._warmup_wrong, *self._loss_marks]
-        if self.group.size > 1:
-            sums = [part.clone() for part in sums]
-            self.group.sum_(*sums)
-        return {
-            "run": self.run.identity,
-            "data": self.data.digest,
-            "precision": self.precision,
+        sums = [part.clone() for part in (self._loss_sum, self._wrong, self._warmup_wrong, *self._loss_marks)]
+        self.group.sum_(*sums)
+        return super().state_dict() | {
             "kernels": self.kernels,
-            **{role: self.needed_digests.get(role) for role in ROLES},
-            "threads": self.threads,
-            "iteration": self.iteration,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "warmup_ended_at": self.warmup_ended_at,
-            "curve": self.curve,
-            "diverged": self.diverged,
             "images_since_evaluation": self._images_since_evaluation,
             "images_at_marks": self._images_at_marks,
             "sums": sums,
@@ -568,19 +528,16 @@ class Trainer(Stepwise):
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with self.on_stream():
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            super().load_state_dict(state)
             self.scaler.load_state_dict(state["scaler"])
             sums = [saved if self.group.rank == 0 else torch.zeros_like(saved) for saved in state["sums"]]
             for own, saved in zip((self._loss_sum, self._wrong, self._warmup_wrong), sums):
                 own.copy_(saved)
             self._loss_marks = [saved.to(self.device, copy=True) for saved in sums[3:]]
-            self.iteration, self.warmup_ended_at = state["iteration"], state["warmup_ended_at"]
+            self.warmup_ended_at = state["warmup_ended_at"]
             self.batches.seek(self.iteration)
             if self.hooks:
                 self.hooks.load_state_dict(state["plugins"])
-        self.threads = state["threads"]
-        self.curve, self.diverged = list(state["curve"]), state["diverged"]
         self._images_since_evaluation = state["images_since_evaluation"]
         self._images_at_marks = list(state.get("images_at_marks", []))  # older checkpoints have none
         self.graphs = {}  # they use the optimizer's old state
@@ -628,13 +585,3 @@ def _groups(recipe: Recipe, group: Group) -> list[slice]:
     if recipe.batch_norm_size is None:
         return [slice(unit * part.start, unit * part.stop)]
     return [slice(unit * number, unit * (number + 1)) for number in range(part.start, part.stop)]
-
-
-def _mark_last(items: Iterable) -> Iterator[tuple[bool, tuple]]:
-    """Yield each item together with whether it is the last one."""
-    items = iter(items)
-    item = next(items)
-    for following in items:
-        yield False, item
-        item = following
-    yield True, item

@@ -10,12 +10,12 @@ from torch import nn
 from resnet.checkpoint import digest_of_weights
 from resnet.data.sampling import seeded_generator
 from resnet.data.scenes import SceneData
-from resnet.device import autocast, exact_kernels, keep_freed_memory, resolve_precision
+from resnet.device import autocast, exact_kernels
 from resnet.distributed import ALONE, Group
 from resnet.kernels import LIBRARY
 from resnet.models import create_model
 from resnet.recipe import learning_rate_at
-from resnet.run import ROLES, Run
+from resnet.run import Run
 from resnet.stepwise import Stepwise
 from resnet.tasks import Segmentation
 from resnet.tasks.detection import DetectionNet
@@ -95,21 +95,15 @@ class TaskTrainer(Stepwise):
         pretrained: dict | None = None,
         precision: str | None = None,
     ):
-        if run.data != data.name:
-            raise ValueError(f"the run needs {run.data}, but the data are {data.name}")
+        super().__init__(run, data, group, precision)
         if (pretrained is None) != (run.pretrained is None and run.task.backbone is None) or teacher is not None:
             raise ValueError("pretrained weights must be given if and only if the run has a pretrained run or a "
                              "backbone, and a teacher never")  # fmt: skip
         if group.size > 1:
             raise ValueError(f"one process trains a run for {run.task.name}, not {group.size}; ask for one GPU")
-        if precision is not None and run.recipe.precision not in ("auto", precision):
-            raise ValueError(f"the run's precision is {run.recipe.precision}, so it can't be trained in {precision}")
         digest = None if pretrained is None else digest_of_weights(pretrained)
         if run.task.backbone not in (None, digest):
             raise ValueError(f"the run begins with the weights {run.task.backbone}, not with {digest}")
-        self.run, self.recipe, self.data, self.device, self.group = run, run.recipe, data, data.device, group
-        keep_freed_memory(self.device)
-        self.precision = resolve_precision(precision or run.recipe.precision, self.device)
         if self.precision == "fp16":
             raise ValueError(f"training for {run.task.name} has no loss scaling, so it can't be in fp16")
         self.model = task_network(run, data.num_classes, pretrained)
@@ -121,10 +115,6 @@ class TaskTrainer(Stepwise):
         self.optimizer = torch.optim.SGD(groups, recipe.peak_learning_rate, recipe.momentum,
                                          weight_decay=recipe.weight_decay, nesterov=recipe.nesterov)  # fmt: skip
         self.batches = data.batches(run.seed, recipe, run.task)
-        self.threads = torch.get_num_threads()
-        self.iteration = 0
-        self.curve: list[dict] = []
-        self.diverged = False
         self._last_learning_rate = self.learning_rate
         self._steps_since_evaluation = 0
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -190,20 +180,8 @@ class TaskTrainer(Stepwise):
 
     def state_dict(self) -> dict:
         """Return everything that the rest of the run depends on: tensors and plain values."""
-        return {
-            "run": self.run.identity,
-            "data": self.data.digest,
-            "precision": self.precision,
-            **{role: self.needed_digests.get(role) for role in ROLES},
-            "threads": self.threads,
-            "iteration": self.iteration,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "curve": self.curve,
-            "diverged": self.diverged,
-            "steps_since_evaluation": self._steps_since_evaluation,
-            "loss_sum": self._loss_sum,
-        }
+        own = {"steps_since_evaluation": self._steps_since_evaluation, "loss_sum": self._loss_sum}
+        return super().state_dict() | own
 
     def load_state_dict(self, state: dict) -> None:
         """Resume from a :meth:`state_dict`, with its precision if the recipe's is "auto".
@@ -212,11 +190,9 @@ class TaskTrainer(Stepwise):
         or if its precision can't be used here.
         """
         self.precision = self.precision_of(state)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        super().load_state_dict(state)
         self._loss_sum.copy_(state["loss_sum"])
-        self.iteration, self.threads, self.diverged = state["iteration"], state["threads"], state["diverged"]
-        self.curve, self._steps_since_evaluation = list(state["curve"]), state["steps_since_evaluation"]
+        self._steps_since_evaluation = state["steps_since_evaluation"]
 
     def weights_digest(self) -> str:
         """Return the SHA-256 of all weights and buffers: equal if and only if two networks are bit for bit equal."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from image_folder import make_dataset
 
-from resnet import device, finetuning, trainer
+from resnet import device, finetuning, stepwise, trainer
 from resnet.data.resident import ResidentData
 from resnet.data.synthetic import make_synthetic
 from resnet.device import autocast, busy_cores, find_device, resolve_precision, why_no_cuda
@@ -181,7 +181,7 @@ assert settings() == before, settings()
 
 def test_whatever_trains_keeps_the_memory_that_it_frees(monkeypatch, tmp_path):
     kept = []
-    for module in (trainer, finetuning):
+    for module in (stepwise, finetuning):
         monkeypatch.setattr(module, "keep_freed_memory", kept.append)
     data = ResidentData(make_synthetic(8, 1), None, torch.device("cpu"))
     trainer.Trainer(Run("cifar_resnet8", Recipe().shortened(1, eval_interval=1, batch_size=8), "synthetic"), data)
