@@ -31,8 +31,8 @@ from benchmarks.results import write
 from benchmarks.variants import recorded
 from reproductions.harness import provenance
 from resnet.data import DataError
-from resnet.data.folder import PIECE, FolderBatches, FolderData, FolderDataset, load_folder
-from resnet.data.image_files import scan_folder
+from resnet.data.folder import PIECE, FolderBatches, FolderData
+from resnet.data.image_files import FolderDataset, load_folder, scan_folder
 from resnet.data.loading import PREFETCH
 from resnet.device import autocast, available_cores, exact_kernels, resolve_precision, synchronized_time
 from resnet.models import create_model

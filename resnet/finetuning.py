@@ -18,7 +18,8 @@ from resnet import checkpoint
 from resnet.checkpoint import digest_of_weights
 from resnet.data.colour import MEAN, STD
 from resnet.data.dataset import DataError
-from resnet.data.folder import FolderData, FolderDataset
+from resnet.data.folder import FolderData
+from resnet.data.image_files import FolderDataset
 from resnet.data.loading import ReaderError
 from resnet.data.sampling import seeded_generator
 from resnet.device import autocast, exact_kernels, keep_freed_memory, resolve_precision

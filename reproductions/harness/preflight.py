@@ -18,7 +18,7 @@ from reproductions.harness.launching.options import LaunchFlags
 from reproductions.harness.launching.run_paths import RunPaths
 from reproductions.harness.records import Pool
 from resnet.data import FOLDERS, arrays, find_arrays, load
-from resnet.data.folder import check_images_once
+from resnet.data.image_files import check_images_once
 from resnet.data.scenes import LAYOUTS, check_scenes_once
 from resnet.device import available_cores, busy_cores, resolve_precision, why_no_cuda
 from resnet.hooks import Hooks

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 
-from resnet.data import arrays, canvas, cifar, folder, mnist, scenes, subsets, synthetic
+from resnet.data import arrays, canvas, cifar, image_files, mnist, scenes, subsets, synthetic
 from resnet.data.arrays import Arrays
 from resnet.data.canvas import CanvasDataset
 from resnet.data.dataset import Data, DataError, ImageDataset
-from resnet.data.folder import FolderData, FolderDataset
+from resnet.data.folder import FolderData
+from resnet.data.image_files import FolderDataset
 from resnet.data.resident import TOP5_FROM, ResidentData
 from resnet.data.scenes import SceneData, SceneDataset
 
@@ -41,7 +42,7 @@ TRAIN_IMAGES = {
     "synthetic_cifar100": synthetic.TRAIN_IMAGES,
     "synthetic_mnist": synthetic.TRAIN_IMAGES,
     **{name: subset.train_images for name, subset in subsets.SUBSETS.items()},
-    **{name: counts.train_images for name, counts in folder.EXPECTED.items()},
+    **{name: counts.train_images for name, counts in image_files.EXPECTED.items()},
     **dict.fromkeys(("canvas64", "canvas96"), canvas.TRAIN_CANVASES),
     **dict.fromkeys(("synthetic_canvas64", "synthetic_canvas96"), canvas.TRAIN_CANVASES // canvas.SYNTHETIC),
     **{name: layout.train_images for name, layout in scenes.LAYOUTS.items()},
@@ -68,11 +69,11 @@ NUM_CLASSES = {
     **dict.fromkeys(("mnist", "synthetic", "synthetic_mnist"), 10),
     "synthetic_cifar100": synthetic.TINTS * 10,
     **{name: subset.num_classes for name, subset in subsets.SUBSETS.items()},
-    **{name: counts.classes for name, counts in folder.EXPECTED.items()},
+    **{name: counts.classes for name, counts in image_files.EXPECTED.items()},
     **dict.fromkeys(canvas.SIZES, canvas.CLASSES + 1),  # with the background
     **{name: layout.num_classes for name, layout in scenes.LAYOUTS.items()},
 }
-FOLDERS = tuple(folder.EXPECTED)  # data sets that are read from a folder of image files during training
+FOLDERS = tuple(image_files.EXPECTED)  # data sets that are read from a folder of image files during training
 # Data sets of which the top-5 error is measured, too.
 WITH_TOP5 = {
     *FOLDERS,
@@ -152,7 +153,7 @@ def _load(name: str, directory: Path, download: bool) -> Dataset:
     if name in scenes.LAYOUTS:
         return scenes.load_scenes(name, directory)
     if name in FOLDERS:
-        return folder.load_folder(name, directory)
+        return image_files.load_folder(name, directory)
     if arrays.is_added(name):
         return arrays.make(name)
     raise ValueError(f"there is no data set {name!r}; known data sets: {', '.join(TRAIN_IMAGES)}")

@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +26,9 @@ def read_archive(path: Path, shapes: dict[str, tuple[int, ...]], num_classes: in
     Raises DataError for anything else. No code in the file is executed.
     """
     remedy = f"replace the file, or remove it to download the official files to {path.parent}"
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [name for name in shapes if name not in archive.files]
-            if missing:
-                raise DataError(f"{path} has no array {', '.join(missing)}; {remedy}")
-            arrays = {name: np.asarray(archive[name]) for name in shapes}
-    except PermissionError:
-        raise
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is damaged ({error}); {remedy}") from error
+    arrays = _read(path, shapes, remedy)
+    if missing := [name for name in shapes if name not in arrays]:
+        raise DataError(f"{path} has no array {', '.join(missing)}; {remedy}")
     for name, shape in shapes.items():
         array = arrays[name]
         if array.shape != shape or array.dtype != np.uint8:
@@ -46,15 +40,20 @@ def read_archive(path: Path, shapes: dict[str, tuple[int, ...]], num_classes: in
     return arrays
 
 
-def read_positions(path: Path, name: str, count: int) -> tuple[int, ...]:
-    """Read the array ``name`` of an .npz file, if it has one: positions among ``count`` images. Raises DataError."""
+def _read(path: Path, names: Iterable[str], remedy: str) -> dict[str, np.ndarray]:
+    """Read the arrays of these names that an .npz file has."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            positions = np.asarray(archive[name]) if name in archive.files else np.zeros(0, np.int64)
+            return {name: np.asarray(archive[name]) for name in names if name in archive.files}
     except PermissionError:
         raise
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is damaged ({error}); replace the file") from error
+        raise DataError(f"{path} is damaged ({error}); {remedy}") from error
+
+
+def read_positions(path: Path, name: str, count: int) -> tuple[int, ...]:
+    """Read the array ``name`` of an .npz file, if it has one: positions among ``count`` images. Raises DataError."""
+    positions = _read(path, [name], "replace the file").get(name, np.zeros(0, np.int64))
     right = positions.ndim == 1 and positions.dtype.kind in "iu"
     if not right or any(not 0 <= position < count for position in positions.tolist()):
         raise DataError(f"{path}: {name} is not a list of positions from 0 to {count - 1}; replace the file")

@@ -4,7 +4,6 @@
 the rest with :mod:`resnet.data.colour`.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,21 +31,10 @@ from resnet.data.crops import (
     ten_crops,
     uniform,
 )
-from resnet.data.image_files import EXPECTED, Counts, FolderDataset, check_images, check_images_once, load_folder
-from resnet.data.loading import Loader
-from resnet.data.sampling import seeded_generator
+from resnet.data.image_files import FolderDataset
+from resnet.data.loading import Loader, read_pieces
+from resnet.data.sampling import images_before, seeded_generator
 from resnet.recipe import TESTS, Recipe
-
-__all__ = [
-    "EXPECTED",
-    "Counts",
-    "FolderBatches",
-    "FolderData",
-    "FolderDataset",
-    "check_images",
-    "check_images_once",
-    "load_folder",
-]
 
 PIECE = 32  # images that a worker reads at once: few, so that many workers share a batch
 TEST_PIECE = 64  # also the number of images tested at once
@@ -68,12 +56,8 @@ class FolderData:
             raise ValueError(f"the number of workers must be at least 0, not {workers}")
         self.dataset, self.device, self.workers = dataset, torch.device(device), workers
         self.test_batch = test_batch
-        self.name, self.num_classes, self.digest, self.official = (
-            dataset.name,
-            dataset.num_classes,
-            dataset.digest,
-            dataset.official,
-        )
+        self.name, self.num_classes = dataset.name, dataset.num_classes
+        self.digest, self.official = dataset.digest, dataset.official
         self.test_images = {"test": len(dataset.test)}
         self.to_input = ToInput(self.device)
 
@@ -116,14 +100,8 @@ class FolderData:
     def _read_tests(self, read: "_ReadSquares | _ReadScales", part: slice, piece: int) -> Iterator:
         """Read these test images and yield them on the device."""
         numbers = range(len(self.dataset.test))[part]
-        piece = self.test_batch or piece
-        tasks = [numbers[start : start + piece] for start in range(0, len(numbers), piece)]
-        loader = Loader(read, tasks, min(self.workers, len(tasks)))
-        try:
-            for found in loader:
-                yield _to(self.device, found)
-        finally:
-            loader.close()
+        for found in read_pieces(read, numbers, self.test_batch or piece, self.workers):
+            yield _to(self.device, found)
 
 
 def _to(device: torch.device, found):
@@ -150,7 +128,7 @@ class FolderBatches:
             raise ValueError("crop 'pad' is for images in memory; image folders take crop 'scale' or 'area'")
         self._data = data
         # Not a method, because the loader's tasks must not refer to this object, which holds the loader.
-        self._begin = partial(_images_before, recipe, len(data.dataset.train))
+        self._begin = partial(images_before, recipe, len(data.dataset.train))
         last = self.size(len(data.dataset.train) // recipe.batch_size)
         self.sizes = tuple(sorted({self.size(0), last}, reverse=True))
         self._order = _Order(seed, len(data.dataset.train))
@@ -255,14 +233,6 @@ class _Order:
             drawn = torch.randperm(self._images, generator=seeded_generator(self._seed, "order", epoch))
             self._epochs = dict([*self._epochs.items()][-1:]) | {epoch: drawn.numpy()}  # the last two
         return _Place(epoch, position, int(self._epochs[epoch][position]))
-
-
-def _images_before(recipe: Recipe, images: int, iteration: int) -> int:
-    """Return the number of images that the steps before ``iteration`` take, with ``images`` in an epoch."""
-    if recipe.last_batch == "use":
-        epoch, step = divmod(iteration, math.ceil(images / recipe.batch_size))
-        return epoch * images + step * recipe.batch_size
-    return iteration * recipe.batch_size
 
 
 def _tasks(first: int, begin: Callable[[int], int], rows: list[int], order: _Order) -> Iterator[list[_Place]]:

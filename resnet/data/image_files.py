@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,11 @@ class Counts(NamedTuple):
     train_images: int
     test_images: int
     train_per_class: tuple[int, int]
+
+    @property
+    def test_per_class(self) -> tuple[int, int]:
+        """The smallest and the largest number of test images in a class; all classes have equally many."""
+        return 2 * (self.test_images // self.classes,)
 
 
 EXPECTED = {
@@ -99,15 +103,11 @@ def load_folder(name: str, directory: Path) -> FolderDataset:
     The layout is torchvision's: ``train/<class>/<image>`` and ``val/<class>/<image>``. "synthetic_imagenet" is
     generated if it does not exist. Raises DataError, which names the folder and the remedy.
     """
-    root = _root_of(name, directory)
+    root, expected = _root_of(name, directory), EXPECTED[name]
     dataset = scan_folder(name, root)
-    expected = EXPECTED[name]
-    if dataset.num_classes != expected.classes:
-        raise DataError(f"{root / 'train'} has {dataset.num_classes:,} class folders, but {name} has "
-                        f"{expected.classes:,}: put exactly its class folders there")  # fmt: skip
-    each = expected.test_images // expected.classes
+    _check_classes(name, root / "train", dataset.classes)
     _check_count(root / "train", dataset.train, dataset.classes, expected.train_images, expected.train_per_class)
-    _check_count(root / "val", dataset.test, dataset.classes, expected.test_images, (each, each))
+    _check_count(root / "val", dataset.test, dataset.classes, expected.test_images, expected.test_per_class)
     return dataset
 
 
@@ -119,12 +119,9 @@ def load_test_folder(name: str, directory: Path) -> FolderDataset:
     root = _root_of(name, directory)
     _check_root(name, root)
     expected, classes = EXPECTED[name], tuple(_class_folders(root / "val"))
-    if len(classes) != expected.classes:
-        raise DataError(f"{root / 'val'} has {len(classes):,} class folders, but {name} has {expected.classes:,}: put "
-                        "exactly its class folders there")  # fmt: skip
+    _check_classes(name, root / "val", classes)
     test = _scan(root, "val", classes)
-    each = expected.test_images // expected.classes
-    _check_count(root / "val", test, classes, expected.test_images, (each, each))
+    _check_count(root / "val", test, classes, expected.test_images, expected.test_per_class)
     none = Files(np.array([], test.paths.dtype), np.array([], np.int64), np.array([], np.int64))
     return FolderDataset(name, root, classes, none, test, True, digest_of_files(test))
 
@@ -223,6 +220,12 @@ def digest_of_files(*parts: Files) -> str:
     return digest.hexdigest()
 
 
+def _check_classes(name: str, folder: Path, classes: tuple[str, ...]) -> None:
+    if len(classes) != (expected := EXPECTED[name].classes):
+        raise DataError(f"{folder} has {len(classes):,} class folders, but {name} has {expected:,}: put exactly its "
+                        "class folders there")  # fmt: skip
+
+
 def _check_count(folder: Path, files: Files, classes: tuple[str, ...], images: int, each: tuple[int, int]) -> None:
     """Raise DataError, which names suspicious classes, if the number of files is not ``images``."""
     if len(files) == images:
@@ -238,24 +241,19 @@ def _check_count(folder: Path, files: Files, classes: tuple[str, ...], images: i
                     "affected classes again, and remove other files")  # fmt: skip
 
 
-def check_images(
-    dataset: FolderDataset, threads: int = THREADS, progress: Callable[[int, int], None] | None = None
-) -> None:
+def check_images(dataset: FolderDataset) -> None:
     """Open every image, and raise DataError with the names of unreadable ones.
 
     This finds the damage that an interrupted copy leaves: missing, unreadable, empty, truncated and zero-filled files,
     and files that are not images. Only the header and the end of a JPEG or PNG are checked, so damage in between is not
-    found; files without an end marker and other formats are decoded. ``progress`` is called with the number of files
-    done and the number of all files.
+    found; files without an end marker and other formats are decoded.
     """
     paths = [(files, index) for files in (dataset.train, dataset.test) for index in range(len(files))]
     bad = []
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(paths), 1_024):  # in pieces, so that there are never a million pending results
             piece = [dataset.path(*place) for place in paths[start : start + 1_024]]
             bad += [f"{path} ({why})" for path, why in zip(piece, pool.map(_why_unreadable, piece)) if why]
-            if progress:
-                progress(start + len(piece), len(paths))
     if bad:
         raise DataError(f"{len(bad):,} of {len(paths):,} images below {dataset.root} can't be read: {some(bad)}; "
                         "extract them again")  # fmt: skip
@@ -277,12 +275,12 @@ def _why_unreadable(path: Path) -> str | None:
     return None
 
 
-def check_images_once(dataset: FolderDataset, cache: Path, progress: Callable[[int, int], None] | None = None) -> None:
+def check_images_once(dataset: FolderDataset, cache: Path) -> None:
     """Run :func:`check_images`, unless ``cache`` records that files of these paths and sizes were all readable.
 
     Raises DataError, and then records nothing.
     """
     note = Path(cache) / f"{dataset.digest}.checked"
     if not note.exists():
-        check_images(dataset, progress=progress)
+        check_images(dataset)
         write_atomically(note, f"{dataset.name}: {len(dataset.train) + len(dataset.test)} images\n".encode())

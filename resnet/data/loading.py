@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache, partial
 from multiprocessing.queues import Queue
 from multiprocessing.util import Finalize, _run_finalizers
@@ -89,6 +89,13 @@ class Loader:
     def close(self) -> None:
         """Stop the workers; the loader can't be used any more."""
         self._end()
+
+
+def read_pieces(read: Callable, numbers: range, size: int, workers: int) -> Iterator:
+    """Yield ``read(piece)`` for pieces of ``size`` of the numbers, in order, by at most ``workers`` processes."""
+    pieces = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+    with closing(Loader(read, pieces, min(workers, len(pieces)))) as loader:
+        yield from loader
 
 
 class _Work(Dataset):

@@ -29,12 +29,8 @@ class ResidentData:
         if not 0 < count <= available:
             raise ValueError(f"{dataset.name} has {available} training images, so {count} of them can't be used")
         images, labels = torch.from_numpy(dataset.train_images), torch.from_numpy(dataset.train_labels).long()
-        self.name, self.num_classes, self.digest, self.official = (
-            dataset.name,
-            dataset.num_classes,
-            dataset.digest,
-            dataset.official,
-        )
+        self.name, self.num_classes = dataset.name, dataset.num_classes
+        self.digest, self.official = dataset.digest, dataset.official
         self.top5 = dataset.num_classes >= TOP5_FROM
         self.inexact_test = dataset.inexact_test
         self.device = torch.device(device)

@@ -27,6 +27,14 @@ def _derived_seed(seed: int, stream: tuple) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
+def images_before(recipe: Recipe, images: int, iteration: int) -> int:
+    """Return the number of images that the steps before ``iteration`` take, with ``images`` in an epoch."""
+    if recipe.last_batch == "use":
+        epoch, step = divmod(iteration, math.ceil(images / recipe.batch_size))
+        return epoch * images + step * recipe.batch_size
+    return iteration * recipe.batch_size
+
+
 class Draws(NamedTuple):
     """Random draws for B images: index int64 (B,), crop offset int64 (B, 2) in 0..8, flip bool (B,)."""
 
@@ -86,16 +94,10 @@ class Sampler:
 
     def size(self, iteration: int) -> int:
         """Return the number of images in the batch of training step ``iteration`` (the first is 0)."""
-        start, end = self._start(iteration), self._start(iteration + 1)
-        return end - start
+        return self._start(iteration + 1) - self._start(iteration)
 
     def _start(self, iteration: int) -> int:
-        """Return the number of images that the steps before ``iteration`` take."""
-        batch_size = self.recipe.batch_size
-        if self.recipe.last_batch == "use":
-            epoch, step = divmod(iteration, math.ceil(self.images / batch_size))
-            return epoch * self.images + step * batch_size
-        return iteration * batch_size
+        return images_before(self.recipe, self.images, iteration)
 
     def seek(self, iteration: int) -> None:
         """Make the batch of training step ``iteration`` the next one."""

@@ -25,7 +25,7 @@ from resnet.data.colour import MEAN, STD
 from resnet.data.crops import read_image, uniform
 from resnet.data.dataset import DataError
 from resnet.data.image_files import THREADS
-from resnet.data.loading import Loader
+from resnet.data.loading import Loader, read_pieces
 from resnet.data.sampling import Sampler, seeded_generator
 from resnet.files import some, write_atomically
 from resnet.recipe import Recipe
@@ -334,12 +334,8 @@ class SceneData:
         self.dataset, self.device = dataset, device
         self.on_canvas = isinstance(dataset, CanvasDataset)
         self.workers = 0 if self.on_canvas else workers
-        self.name, self.num_classes, self.digest, self.official = (
-            dataset.name,
-            dataset.num_classes,
-            dataset.digest,
-            dataset.official,
-        )
+        self.name, self.num_classes = dataset.name, dataset.num_classes
+        self.digest, self.official = dataset.digest, dataset.official
         count = len(dataset.test.images)
         self.test_images = {"test": count}
         mean, std = (dataset.mean, (255.0,) * 3) if self.on_canvas else (MEAN, STD)
@@ -354,13 +350,8 @@ class SceneData:
         """Yield the test scenes, or the ``first`` of them, each once."""
         total, piece = len(self.dataset.test.images), TEST_BATCH if self.on_canvas else 1
         numbers = range(total if first is None else min(first, total))
-        tasks = [numbers[start : start + piece] for start in range(0, len(numbers), piece)]
-        loader = Loader(_ReadTests(self.dataset.test, task), tasks, min(self.workers, len(tasks)))
-        try:
-            for scenes in loader:
-                yield self.to_device(scenes)
-        finally:
-            loader.close()
+        for scenes in read_pieces(_ReadTests(self.dataset.test, task), numbers, piece, self.workers):
+            yield self.to_device(scenes)
 
     def to_device(self, scenes: list[Scene]) -> Batch:
         """Move scenes to the device and normalise their images."""

@@ -146,9 +146,7 @@ def test_good_images_of_all_kinds_are_good(tmp_path):
     noise(50, 60).convert("L").save(folder / "2.JPEG")
     noise(50, 60).save(folder / "3.JPEG", format="BMP")
     (folder / "4.JPEG").write_bytes((folder / "2.JPEG").read_bytes() + b"more by some program")
-    seen = []
-    check_images(dataset, threads=2, progress=lambda *numbers: seen.append(numbers))
-    assert seen == [(14, 14)]
+    check_images(dataset)
 
 
 def remade(how, damage):
