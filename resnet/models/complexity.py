@@ -32,13 +32,13 @@ def _multiply_adds(name: str, options: tuple, size: int | None) -> int:
     return counter.get_total_flops() // 2
 
 
-def training_flops(name: str, options: dict | None = None, size: int | None = None) -> int:
-    """Count the FLOPs (two per multiply-add) of forward and backward pass for one image (C, size, size).
+def training_flops(name: str, options: dict | None = None) -> int:
+    """Count the FLOPs (two per multiply-add) of forward and backward pass for one image.
 
     This is three times the FLOPs of the forward pass, without the gradient with respect to the image, which is not
     needed. Raises ValueError for an unknown model.
     """
-    model, images = _on_meta(name, options, size, batch=1)
+    model, images = _on_meta(name, options, None, batch=1)
     with FlopCounterMode(display=False) as counter:
         model(images).sum().backward()
     return counter.get_total_flops()
@@ -67,10 +67,8 @@ class Traffic:
         return self.saved + self.parameters
 
 
-def training_bytes(
-    name: str, batch: int, activation_bytes: int, options: dict | None = None, size: int | None = None
-) -> Traffic:
-    """Count the least bytes that a training step moves, for a batch of images (C, size, size).
+def training_bytes(name: str, batch: int, activation_bytes: int, options: dict | None = None) -> Traffic:
+    """Count the least bytes that a training step moves, for a batch of images.
 
     ``activation_bytes``: bytes per value of activations and their gradients, 2 for bf16 and 4 for fp32.
 
@@ -99,7 +97,7 @@ def training_bytes(
 
     Raises ValueError for an unknown model.
     """
-    model, images = _on_meta(name, options, size, batch)
+    model, images = _on_meta(name, options, None, batch)
     touched: dict[int, tuple[torch.Tensor, int]] = {}  # by the input's id, which its tensor keeps valid
     averaged: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # by the output's id: input and output of a pooling
     outputs = 0

@@ -6,8 +6,8 @@ import torchvision
 from nets import generator, on_meta
 from torch import nn
 
-from resnet.models import count_parameters, create_model, image_size, imagenet
-from resnet.models.blocks import BasicBlock, PadShortcut
+from resnet.models import count_parameters, create_model
+from resnet.models.blocks import PadShortcut
 from resnet.models.complexity import multiply_adds
 
 PARAMETERS = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
@@ -161,19 +161,6 @@ def test_which_blocks_have_which_shortcut():
         assert [type(m) for m in found] == blocks * [nn.Sequential]
 
 
-def test_a_plain_net_with_its_branches_at_zero_passes_nothing_on():
-    plain = create_model("plain18", num_classes=10, generator=generator())
-    residual = create_model("resnet18", num_classes=10, shortcut="A", generator=generator())
-    seen = {}
-    for name, model in (("plain", plain), ("residual", residual)):
-        for block in model.modules():
-            if isinstance(block, BasicBlock):
-                nn.init.zeros_(block.bn2.weight)
-        model.layer4.register_forward_hook(lambda module, inputs, output, name=name: seen.update({name: output}))
-        model.eval()(images())
-    assert not seen["plain"].any() and seen["residual"].any()
-
-
 # ------------------------------------------------------------------------------------------------------------- running
 
 
@@ -196,30 +183,6 @@ def test_channels_last_computes_the_same(size):
         exact = model.eval()(x)
         again = model.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
     torch.testing.assert_close(again, exact, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("size", [33, 47, 50, 97])
-def test_odd_sizes(size):
-    for variant in ("original", "b", "c", "d"):
-        model = on_meta("resnet50", variant=variant, num_classes=7)
-        assert model(torch.empty(2, 3, size, size - 1, device="meta")).shape == (2, 7)
-
-
-# -------------------------------------------------------------------------------------------------------------- errors
-
-
-def test_builders_refuse_other_depths():
-    with pytest.raises(ValueError, match="depth must be one of 18, 34, 50, 101, 152, not 20"):
-        imagenet.resnet(20)
-    with pytest.raises(ValueError, match="depth must be one of 18, 34, not 50"):
-        imagenet.plain(50)
-
-
-def test_the_size_of_the_images():
-    assert {image_size(name) for name in ("plain18", "resnet50")} == {224}
-    assert {image_size(name) for name in ("cifar_plain20", "cifar_resnet20", "cifar_bottleneck20")} == {32}
-    with pytest.raises(ValueError, match="there is no model"):
-        image_size("resnet20")
 
 
 def test_a_small_stem_keeps_the_size_of_small_images():

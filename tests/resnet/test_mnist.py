@@ -16,7 +16,7 @@ from resnet import data
 from resnet.data import DataError, mnist, synthetic
 from resnet.data.resident import ResidentData
 from resnet.data.synthetic import make_synthetic
-from resnet.models import changed_options, count_parameters, create_model, image_channels, image_size
+from resnet.models import count_parameters, create_model
 from resnet.models import mnist as mnist_models
 from resnet.models.complexity import multiply_adds, training_flops
 from resnet.recipe import Recipe
@@ -230,21 +230,6 @@ def test_parameters_and_multiply_adds_by_hand():
     assert training_flops("mnist_residual") == 2 * (3 * work - 16 * 25 * 24**2)
 
 
-def test_images_have_one_channel_and_28_pixels():
-    assert (image_channels("mnist_residual"), image_size("mnist_residual")) == (1, 28)
-    assert {image_channels(name) for name in ("cifar_resnet20", "resnet50")} == {3}
-
-
-def test_weights_come_from_the_generator_alone():
-    for options in ({}, {"initialization": "fan_out"}):
-        first = create_model("mnist_residual", generator=generator(3), **options).state_dict()
-        torch.manual_seed(99)
-        again = create_model("mnist_residual", generator=generator(3), **options).state_dict()
-        other = create_model("mnist_residual", generator=generator(4), **options).state_dict()
-        assert all(torch.equal(first[name], again[name]) for name in first)
-        assert not any(torch.equal(first[name], other[name]) for name in first if name.endswith("weight"))
-
-
 def test_the_uniform_initialization_is_pytorchs_own():
     """Every parameter is spread as in layers that nobody initialised."""
     torch.manual_seed(0)
@@ -254,22 +239,6 @@ def test_the_uniform_initialization_is_pytorchs_own():
         assert max(own.abs().max(), untouched[name].abs().max()) <= 1 / math.sqrt(fan_in), name
         if own.numel() > 100:
             assert own.std().item() == pytest.approx(untouched[name].std().item(), rel=0.1), name
-
-
-def test_he_initialization_is_that_of_the_other_nets():
-    model = create_model("mnist_residual", initialization="fan_out", generator=generator())
-    assert model.block2.conv1.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 32)), rel=0.05)
-    assert not model.conv1.bias.any() and not model.fc.bias.any()
-
-
-def test_options_and_names_that_there_are_not():
-    assert changed_options("mnist_residual", {"initialization": "uniform", "num_classes": 10}) == {}
-    with pytest.raises(ValueError, match="no option depth; its options: initialization, num_classes"):
-        create_model("mnist_residual", depth=3)
-    with pytest.raises(ValueError, match="initialization must be one of 'uniform', 'fan_out', not 'zero'"):
-        create_model("mnist_residual", initialization="zero")
-    with pytest.raises(ValueError, match="there is no model 'mnist_residual2'.*mnist_residual"):
-        create_model("mnist_residual2")
 
 
 @pytest.mark.parametrize(("model", "name"), [("mnist_residual", "cifar10"), ("cifar_resnet20", "mnist")])

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torchvision.models import resnet as torchvisions
 
-from resnet.models import changed_options, count_parameters, create_model, net
-from resnet.models.blocks import BasicBlock, Bottleneck, PadShortcut
+from resnet.models import changed_options, count_parameters, create_model, image_channels, image_size, net
+from resnet.models.blocks import VARIANTS, BasicBlock, Bottleneck, PadShortcut
 
 PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
 
@@ -62,14 +62,6 @@ def test_state_dict_keys_are_torchvisions():
     assert set(create_model("cifar_plain20").state_dict()) == without
 
 
-def test_option_c_has_a_projection_in_every_block():
-    keys = create_model("cifar_resnet20", shortcut="C").state_dict()
-    for stage in (1, 2, 3):
-        for block in range(3):
-            assert f"layer{stage}.{block}.downsample.0.weight" in keys
-            assert f"layer{stage}.{block}.downsample.1.bias" in keys
-
-
 @pytest.mark.parametrize(("padding", "first"), [("end", 0), ("both", 8)])
 def test_option_a_shortcut_elementwise(padding, first):
     x = torch.randn(2, 16, 7, 8, generator=generator())
@@ -90,17 +82,13 @@ def test_shortcut_padding_is_passed_on_to_the_blocks():
         assert (shortcut.before, shortcut.after) == (before, after)
 
 
-def test_a_residual_block_with_its_branch_at_zero_is_the_identity():
-    block = BasicBlock(16, 16, 1, residual=True, downsample=None, conv_bias=False).eval()
-    nn.init.zeros_(block.bn2.weight)
-    x = torch.rand(2, 16, 8, 8, generator=generator())  # not negative: the last ReLU keeps it
-    assert torch.equal(block(x), x)
-
-
-def test_a_plain_block_with_its_branch_at_zero_is_zero():
-    block = BasicBlock(16, 16, 1, residual=False, downsample=None, conv_bias=False).eval()
-    nn.init.zeros_(block.bn2.weight)
-    assert not block(torch.rand(2, 16, 8, 8, generator=generator())).any()
+@pytest.mark.parametrize("name", ["cifar_plain8", "plain18"])
+def test_a_block_of_a_plain_net_with_its_branch_at_zero_is_zero(name):
+    blocks = [module for module in create_model(name).eval().modules() if isinstance(module, BasicBlock)]
+    for block in blocks:
+        nn.init.zeros_(block.bn2.weight)
+        assert not block(torch.rand(2, block.conv1.in_channels, 8, 8, generator=generator())).any()
+    assert blocks
 
 
 def test_a_block_by_its_formula():
@@ -116,12 +104,17 @@ def test_a_block_by_its_formula():
     torch.testing.assert_close(block(x), expected)
 
 
-def test_weights_depend_on_the_generator_alone():
-    first = create_model("cifar_resnet8", generator=generator(3))
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("cifar_resnet8", {}), ("mnist_residual", {}), ("mnist_residual", {"initialization": "fan_out"})],
+)
+def test_weights_depend_on_the_generator_alone(name, options):
+    first = create_model(name, generator=generator(3), **options).state_dict()
     torch.manual_seed(99)
-    again, other = (create_model("cifar_resnet8", generator=generator(seed)) for seed in (3, 4))
-    assert torch.equal(first.conv1.weight, again.conv1.weight) and torch.equal(first.fc.weight, again.fc.weight)
-    assert not torch.equal(first.conv1.weight, other.conv1.weight)
+    again, other = (create_model(name, generator=generator(seed), **options).state_dict() for seed in (3, 4))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    drawn = [key for key in first if key.endswith("weight") and "bn" not in key]
+    assert not any(torch.equal(first[key], other[key]) for key in drawn)
 
 
 def test_he_initialisation_in_its_forward_form():
@@ -257,7 +250,11 @@ def test_twins_start_from_the_same_weights(plain, residual, options):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("cifar_resnet56", {"conv_bias": True, "shortcut": "B"}), ("resnet18", {"variant": "c", "num_classes": 10})],
+    [
+        ("cifar_resnet56", {"conv_bias": True, "shortcut": "B"}),
+        ("resnet18", {"variant": "c", "num_classes": 10}),
+        ("mnist_residual", {"initialization": "fan_out"}),
+    ],
 )
 def test_he_initialisation(name, options):
     model = create_model(name, generator=generator(), **options)
@@ -324,12 +321,34 @@ def test_zero_gamma_changes_the_last_bn_of_each_block_and_makes_it_its_shortcut_
     assert checked == blocks * 2 and len(blocks) == len(changed)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [*(("cifar_bottleneck11", size) for size in (17, 30, 33)), *(("resnet50", size) for size in (33, 47, 50, 97))],
+)
+def test_images_of_odd_sizes(name, size, variant):
+    model = on_meta(name, variant=variant, num_classes=7)
+    assert model(torch.empty(2, 3, size, size - 1, device="meta")).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "names"),
+    [
+        (224, 3, ["plain18", "resnet50"]),
+        (32, 3, ["cifar_plain20", "cifar_resnet20", "cifar_bottleneck20"]),
+        (28, 1, ["mnist_residual"]),
+    ],
+)
+def test_the_images_that_a_model_is_made_for(size, channels, names):
+    assert {(image_size(name), image_channels(name)) for name in names} == {(size, channels)}
+
+
 FAMILIES = (
     r"cifar_plain\{6n\+2\}, cifar_resnet\{6n\+2\}, cifar_bottleneck\{9n\+2\}, plain18, plain34, resnet18, .*, "
     "resnet152, mnist_residual, with"
 )
 UNKNOWN = ["resnet20", "cifar_resnet", "cifar_resnet20 ", "cifar_vgg16", "cifar_resnet-20", "", "resnet51", "resnet"]
-UNKNOWN += ["plain50", "resnet50d", "imagenet_resnet50"]
+UNKNOWN += ["plain50", "resnet50d", "imagenet_resnet50", "mnist_residual2"]
 BOTTLENECKS = r"9n\+2 with n >= 1 \(11, 20, 29, ...\); the nearest is"
 DEPTHS = {
     "cifar_resnet": {0: 8, 2: 8, 7: 8, 19: 20, 100: 98},
@@ -377,6 +396,8 @@ DEPTHS = {
         ),
         ("resnet50", {"conv_bias": True}, "bottlenecks have no biases"),
         ("resnet50", {"first_projection": True, "shortcut": "A"}, "needs shortcut 'B', not 'A'"),
+        ("mnist_residual", {"depth": 3}, "no option depth; its options: initialization, num_classes"),
+        ("mnist_residual", {"initialization": "zero"}, "must be one of 'uniform', 'fan_out', not 'zero'"),
     ],
 )
 def test_names_depths_and_options_that_there_are_not(name, options, message):
@@ -391,6 +412,7 @@ def test_names_depths_and_options_that_there_are_not(name, options, message):
         ("cifar_plain20", {"num_classes": 10}, {}),
         ("cifar_resnet20", {"zero_gamma": False}, {}),
         ("cifar_bottleneck20", {"variant": "original", "zero_gamma": False}, {}),
+        ("mnist_residual", {"initialization": "uniform", "num_classes": 10}, {}),
         (
             "resnet50",
             {"variant": "original", "shortcut": "B", "zero_gamma": True, "num_classes": 1000},
