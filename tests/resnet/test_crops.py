@@ -99,13 +99,6 @@ def test_jpegs_are_read_in_rgb(tmp_path, mode):
     assert abs(np.asarray(read).astype(int) - np.asarray(image.convert("RGB"))).mean() < 8
 
 
-@pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "1"])
-def test_pngs_are_read_in_rgb(tmp_path, mode):
-    image = noise(40, 30).convert(mode)
-    image.save(tmp_path / "image.JPEG", format="PNG")
-    assert np.array_equal(np.asarray(read_image(tmp_path / "image.JPEG")), np.asarray(image.convert("RGB")))
-
-
 # By Pillow's mode: the value of a pixel there, and its colours as read; None: an error that says why.
 MODES = {
     "1": (1, (255, 255, 255)),

@@ -171,10 +171,8 @@ def test_failed_download_says_what_to_do(tmp_path, monkeypatch):
         data.load("cifar10", tmp_path)
 
 
-@pytest.fixture
-def batches(tmp_path, monkeypatch):
-    """Files like the official ones, of ten images each, and torchvision's list of their checksums."""
-    folder, arrays = tmp_path / "cifar-10-batches-py", make_arrays()
+def write_official(monkeypatch, kind, folder, train, test, meta, names):
+    """Write files like the official ones, given by name, into a folder, and have torchvision expect them."""
     folder.mkdir()
 
     def write(name, content):
@@ -182,17 +180,28 @@ def batches(tmp_path, monkeypatch):
         (folder / name).write_bytes(pickled)
         return [name, hashlib.md5(pickled).hexdigest()]
 
-    def batch(images, labels):
-        return {"data": images.transpose(0, 3, 1, 2).reshape(len(images), -1), "labels": labels.tolist()}
-
-    parts = zip(*(np.split(arrays[name], 5) for name in ("train_images", "train_labels")))
-    train = [write(f"data_batch_{number}", batch(*part)) for number, part in enumerate(parts, 1)]
-    test = write("test_batch", batch(arrays["test_images"], arrays["test_labels"]))
-    monkeypatch.setattr(CIFAR10, "train_list", train)
-    monkeypatch.setattr(CIFAR10, "test_list", [test])
-    name, checksum = write("batches.meta", {"label_names": list("abcdefghij")})
-    monkeypatch.setattr(CIFAR10, "meta", {"filename": name, "key": "label_names", "md5": checksum})
+    monkeypatch.setattr(kind, "train_list", [write(*file) for file in train.items()])
+    monkeypatch.setattr(kind, "test_list", [write(*file) for file in test.items()])
+    name, checksum = write(meta, names)
+    monkeypatch.setattr(kind, "meta", {"filename": name, "key": next(iter(names)), "md5": checksum})
     return folder
+
+
+def rows(images):
+    return images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+
+
+@pytest.fixture
+def batches(tmp_path, monkeypatch):
+    """CIFAR-10's files, of ten images each."""
+    arrays = make_arrays()
+    parts = [*zip(np.split(arrays["train_images"], 5), np.split(arrays["train_labels"], 5))]
+    files = {f"data_batch_{number}": part for number, part in enumerate(parts, 1)}
+    files["test_batch"] = arrays["test_images"], arrays["test_labels"]
+    train = {name: {"data": rows(images), "labels": labels.tolist()} for name, (images, labels) in files.items()}
+    test = {"test_batch": train.pop("test_batch")}
+    folder, names = tmp_path / "cifar-10-batches-py", {"label_names": list("abcdefghij")}
+    return write_official(monkeypatch, CIFAR10, folder, train, test, "batches.meta", names)
 
 
 def test_the_same_arrays_have_the_same_digest_from_an_archive_and_from_official_files(batches, small, tmp_path):
@@ -227,27 +236,16 @@ def test_the_archive_may_be_named_itself(small, tmp_path):
 
 @pytest.fixture
 def cifar100_files(tmp_path, monkeypatch):
-    """Files of CIFAR-100's layout, of 50 and 10 images, and torchvision's list of their checksums."""
-    folder, arrays = tmp_path / "cifar-100-python", make_arrays()
-    folder.mkdir()
+    """CIFAR-100's files, of 50 and 10 images."""
+    arrays = make_arrays()
 
-    def write(name, content):
-        pickled = pickle.dumps(content)
-        (folder / name).write_bytes(pickled)
-        return [name, hashlib.md5(pickled).hexdigest()]
-
-    def split(name, which):
+    def split(which):
         images, labels = arrays[f"{which}_images"], arrays[f"{which}_labels"]
-        rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
-        content = {"data": rows, "fine_labels": (labels + 90).tolist(), "coarse_labels": labels.tolist()}
-        return write(name, content | {"filenames": [f"{i}.png" for i in range(len(labels))], "batch_label": name})
+        content = {"data": rows(images), "fine_labels": (labels + 90).tolist(), "coarse_labels": labels.tolist()}
+        return {which: content | {"filenames": [f"{i}.png" for i in range(len(labels))], "batch_label": which}}
 
-    monkeypatch.setattr(CIFAR100, "train_list", [split("train", "train")])
-    monkeypatch.setattr(CIFAR100, "test_list", [split("test", "test")])
-    names = {"fine_label_names": [f"fine {i}" for i in range(100)], "coarse_label_names": list("abcdefghijklmnopqrst")}
-    name, checksum = write("meta", names)
-    monkeypatch.setattr(CIFAR100, "meta", {"filename": name, "key": "fine_label_names", "md5": checksum})
-    return folder
+    folder, names = tmp_path / "cifar-100-python", {"fine_label_names": [f"fine {i}" for i in range(100)]}
+    return write_official(monkeypatch, CIFAR100, folder, split("train"), split("test"), "meta", names)
 
 
 def test_cifar100_has_the_fine_labels_of_the_official_files(cifar100_files, small, tmp_path):

@@ -185,7 +185,8 @@ def test_archives_of_other_kinds(tmp_path):
 def test_the_content_counts_and_not_the_name(tmp_path, state):
     save_file(state, tmp_path / "a.pth")
     torch.save(state, tmp_path / "a.safetensors")
-    for name in ("a.pth", "a.safetensors"):
+    (tmp_path / "own.safetensors").write_bytes(checkpoint.pack(state))
+    for name in ("a.pth", "a.safetensors", "own.safetensors"):
         assert same(read_weights(tmp_path / name), state)
 
 
@@ -205,13 +206,6 @@ def test_what_is_wrong_is_said_without_advice_to_execute_code(tmp_path, state):
     with pytest.raises(WeightsError) as caught:
         read_weights(tmp_path / "a.pt")
     assert "weights_only" not in str(caught.value) and "posix.mkdir" in str(caught.value)
-
-
-def test_safetensors_and_own_files(tmp_path, state):
-    save_file(state, tmp_path / "a.safetensors")
-    (tmp_path / "own.pt").write_bytes(checkpoint.pack(state))
-    assert same(read_weights(tmp_path / "a.safetensors"), state)
-    assert same(read_weights(tmp_path / "own.pt"), state)
 
 
 class Malicious:
