@@ -74,19 +74,7 @@ def training(
     Consecutive starts with the same origin form one segment; a checkpoint without segments becomes one with origin
     None.
     """
-    history = {"wall_seconds": 0.0, "train_seconds": 0.0, "device_seconds": 0.0, "packed_with": 0, "segments": []}
-    group = trainer.group
-    state = checkpoint.load_latest(folder, trainer.device) if group.rank == 0 else None
-    if (state := group.broadcast(state, trainer.device)) is not None:
-        trainer.load_state_dict(state)
-        history |= state["history"]
-        state = None  # its tensors are on the device
-        if not history["segments"]:
-            _note_segment(history, trainer.iteration, None)
-        if trainer.device.type == "cpu" and trainer.threads > (cores := available_cores()):
-            warnings.warn(f"{trainer.run} was begun with {trainer.threads} threads and keeps them, because the last "
-                          f"bits depend on their number. On fewer cores ({cores}) it can be many times slower: give "
-                          f"it more cores, or remove {folder} to begin again", stacklevel=2)  # fmt: skip
+    group, history = trainer.group, _resume(trainer, folder)
     own_origin = origin()
     burst = BURST[trainer.device.type]
     first_iteration = kept = trainer.iteration  # kept: iteration of the newest checkpoint
@@ -142,6 +130,24 @@ def training(
                               f"the next checkpoint in {checkpoint_seconds:g} s", stacklevel=2)  # fmt: skip
     history["wall_seconds"] = wall_before + clock() - started
     _note_segment(history, trainer.iteration, own_origin)
+    return history
+
+
+def _resume(trainer: Trainer, folder: Path) -> dict:
+    """Load the newest checkpoint in ``folder``, if there is one; return the history of the training so far."""
+    history = {"wall_seconds": 0.0, "train_seconds": 0.0, "device_seconds": 0.0, "packed_with": 0, "segments": []}
+    state = checkpoint.load_latest(folder, trainer.device) if trainer.group.rank == 0 else None
+    state = trainer.group.broadcast(state, trainer.device)
+    if state is None:
+        return history
+    trainer.load_state_dict(state)
+    history |= state["history"]
+    if not history["segments"]:
+        _note_segment(history, trainer.iteration, None)
+    if trainer.device.type == "cpu" and trainer.threads > (cores := available_cores()):
+        warnings.warn(f"{trainer.run} was begun with {trainer.threads} threads and keeps them, because the last "
+                      f"bits depend on their number. On fewer cores ({cores}) it can be many times slower: give "
+                      f"it more cores, or remove {folder} to begin again", stacklevel=2)  # fmt: skip
     return history
 
 
