@@ -133,9 +133,14 @@ def own_numbers_only(what: str, device: torch.device) -> Iterator[None]:
     before = _generators(device)
     yield
     if drawn := _put_back(before, device):
-        raise DrawsError(f"{what} draws from the global generator of {drawn}: seeds would not reproduce the run, and a "
-                         "resumed run would end differently. Draw from the run's own numbers: "
-                         "docs/plugins.md")  # fmt: skip
+        raise _refusal(what, drawn)
+
+
+def _refusal(what: str, drawn: str) -> DrawsError:
+    return DrawsError(
+        f"{what} draws from the global generator of {drawn}: seeds would not reproduce the run, and a resumed run "
+        "would end differently. Draw from the run's own numbers: docs/plugins.md"
+    )
 
 
 def check_network(network: nn.Module, images: Tensor) -> None:
@@ -160,9 +165,7 @@ def check_network(network: nn.Module, images: Tensor) -> None:
 
         copied(images)
     what, drawn = found[0]
-    raise DrawsError(f"{what} of the network draws from the global generator of {drawn} in training: seeds would not "
-                     "reproduce the run, and a resumed run would end differently. Draw from the run's own numbers: "
-                     "docs/plugins.md")  # fmt: skip
+    raise _refusal(f"{what} of the network", f"{drawn} in training")
 
 
 def _generators(device: torch.device) -> dict[str, object]:

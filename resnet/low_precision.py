@@ -8,9 +8,9 @@ from torch.func import functional_call
 class WeightCopies:
     """Copies of a network's weights in ``dtype``, and the network called with them under autocast.
 
-    Frozen weights, which need no gradient, have no copies, and neither have layers of other classes than PyTorch's own
-    or with forward pre-hooks, which may compute with their weights in fp32: these, and weights that they share with
-    others, are left to autocast.
+    Frozen weights, which need no gradient, have no copies. Layers of other classes than PyTorch's own, or with forward
+    pre-hooks, may compute with their weights in fp32, so these weights, also where other layers share them, are left to
+    autocast.
 
     Autocast itself copies each weight in every forward pass and converts each gradient back in every backward pass, one
     kernel each: a fifth of all kernels of a ResNet-110 step. Here one kernel handles many weights. For one backward

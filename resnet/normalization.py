@@ -16,7 +16,7 @@ class BatchCounters:
     """The BN layers' counters of batches, incremented for all layers at once.
 
     By themselves the layers count with one kernel each, a tenth of all kernels of a ResNet-110 step. Layers that are
-    synchronized with other processes still count by themselves, and so do those with cumulative estimates.
+    synchronized with other processes, and layers with cumulative estimates, still count by themselves.
     """
 
     def __init__(self, model: nn.Module):

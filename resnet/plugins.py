@@ -59,7 +59,10 @@ class Plugin:
                 f"plugin {path!r}: the path must be written module:Class, such as mypackage.cutmix:CutMix"
             )
         for name, value in options.items():
-            _check_plain(value, f"plugin {path}: option {name}")
+            if not _is_plain(value):  # it is a part of the run's identity
+                raise PluginError(f"plugin {path}: option {name} must be a plain value, as JSON has them: a finite "
+                                  "number, a text, true, false, None, a list, or a dict whose keys are texts; not "
+                                  f"{value!r}")  # fmt: skip
         self._set(path, copy.deepcopy(options), sources_digest(_sources(path)))
 
     @classmethod
@@ -203,13 +206,6 @@ def _check_hooks(plugin: Plugin, kind: type) -> None:
             raise PluginError(f"plugin {plugin}: {name} must take {wanted}") from error
     if ("state_dict" in hooks) != ("load_state_dict" in hooks):
         raise PluginError(f"plugin {plugin} needs both state_dict and load_state_dict, or neither")
-
-
-def _check_plain(value, where: str) -> None:
-    """Raise PluginError unless ``value`` is a plain JSON value: it is a part of the run's identity."""
-    if not _is_plain(value):
-        raise PluginError(f"{where} must be a plain value, as JSON has them: a finite number, a text, true, false, "
-                          f"None, a list, or a dict whose keys are texts; not {value!r}")  # fmt: skip
 
 
 def _is_plain(value) -> bool:

@@ -114,7 +114,7 @@ def load_model(name: str | Path, weights: str | Path | None = None, **options) -
     if weights is None:
         card = read_card(path) if path.is_file() else {}
         if not card:
-            read_weights(path)  # refuses what is no weights file
+            read_weights(path)  # refuses files that hold no weights
             raise WeightsError(f"{path} has no card that names its network: name it before the file, as in "
                                f'load_model("cifar_resnet20", {str(path)!r})')  # fmt: skip
         architecture = architecture_of(card, path)
@@ -145,7 +145,7 @@ def load_weights(model: nn.Module, name: str, options: dict, path: str | Path) -
     """Load the weights in a file into a network that ``create_model(name, **options)`` made.
 
     A card must name this network. Without a card only names and shapes of weights are compared, which are the same for
-    a plain net and the residual net with shortcut A. Raises WeightsError, which says what the file holds.
+    a plain net and the residual net with shortcut A. Raises WeightsError, which names the file's network.
     """
     state, wanted = read_weights(path), Architecture(name, options)
     card = read_card(path)

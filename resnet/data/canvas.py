@@ -2,9 +2,9 @@
 
 A stand-in for real data of segmentation and detection on which a processor trains in minutes. A canvas has 1 to 3
 images that do not overlap, scaled to 24 to 48 pixels, where there are several to at most 40 or 32; an image that finds
-no place is left out. Canvases for training have training images of CIFAR-10 only, and those for tests test images. An
-image's mask is its whole square, because what the square shows of the object's own shape is not known. The pixels along
-its edge, inside, are ignored.
+no place is left out. Canvases for training have only training images of CIFAR-10, and canvases for tests only test
+images. An image's mask is its whole square, because the object's own shape in the square is not known. The pixels
+inside along its edge are ignored.
 
 Everything is drawn from generators of its own and computed in whole numbers, so the canvases are the same everywhere.
 """

@@ -57,7 +57,10 @@ def scan_classes(root: Path, progress: Callable[[int, int], None] | None = None)
     folder seems to be split into training and test parts already.
     """
     passed_over: list[tuple[Path, str]] = []
-    names, loose = _sub_folders(root, passed_over)
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}: name one that has a sub-folder of images for each class")
+    folders, loose = _entries(root, passed_over)
+    names = [folder.name for folder in folders]
     _refuse_parts(root, names)
     if odd := [shown(name) for name in names if shown(name) != name]:
         raise DataError(f"{root} has sub-folders whose names are not UTF-8 ({some(odd)}), which class names in a "
@@ -88,14 +91,6 @@ def scan_classes(root: Path, progress: Callable[[int, int], None] | None = None)
     return OwnImages(
         root, classes, files, tuple(name for name in names if name not in classes), tuple(bad), tuple(passed)
     )
-
-
-def _sub_folders(root: Path, passed_over: list[tuple[Path, str]]) -> tuple[list[str], list[Path]]:
-    """Return the names of the folders in ``root``, and the images directly in it. Raises DataError."""
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root}: name one that has a sub-folder of images for each class")
-    folders, loose = _entries(root, passed_over)
-    return [folder.name for folder in folders], loose
 
 
 def _refuse_parts(root: Path, names: list[str]) -> None:

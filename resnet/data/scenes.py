@@ -102,8 +102,8 @@ class SceneDataset:
 def load_scenes(name: str, directory: Path) -> SceneDataset:
     """List the files of a folder of LAYOUTS below ``directory/name``.
 
-    Raises DataError, which names what is missing and where, for a missing folder, an image without its annotation, and
-    a number of images that is not the expected one.
+    Raises DataError, which names the missing files and their place, for a missing folder, an image without its
+    annotation, and a number of images that is not the expected one.
     """
     root, layout = Path(directory) / name, LAYOUTS[name]
     parts = {"voc": _voc_files, "ade20k": _ade20k_files}[name](root)

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from resnet.models import create_model, image_channels, image_size
 
 IMAGE_BYTES = 1  # per channel of a pixel: data sets stay on the device as uint8
-PARAMETER_BYTES = 4  # weights and momentum are fp32 whatever the precision of the activations
+PARAMETER_BYTES = 4  # weights and momentum are fp32 at every precision of the activations
 
 
 def multiply_adds(name: str, options: dict | None = None, size: int | None = None) -> int:

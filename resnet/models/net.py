@@ -126,7 +126,7 @@ def initialize(
     for module in model.modules():
         if initialization == "uniform" and isinstance(module, (nn.Conv2d, nn.Linear)):
             bound = 1 / math.sqrt(module.weight[0].numel())
-            for parameter in filter(lambda p: p is not None, (module.weight, module.bias)):
+            for parameter in module.parameters():
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
             continue
         if initialization == "xavier" and isinstance(module, (nn.Conv2d, nn.Linear)):
