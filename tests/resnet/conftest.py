@@ -1,4 +1,4 @@
-"""What the tests in this folder share: small data to train on."""
+"""Small data to train on, for all tests of this folder."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""One process of the distributed tests: joins groups of 2 and then 3, and writes what it measured in each to a file.
+"""One process of the distributed tests: it joins groups of 2 and then 3, and writes its measurements in each to a file.
 
     python distributed_worker.py RANK FOLDER PORT_OF_2 PORT_OF_3
 

@@ -1,4 +1,4 @@
-"""Checkpoints: whatever happens to a file or a process, an older whole state is loaded and no code is executed."""
+"""Checkpoints survive damaged files and killed processes: an older, whole state is loaded, and no code is executed."""
 
 import hashlib
 import io

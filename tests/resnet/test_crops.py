@@ -1,4 +1,4 @@
-"""Crops: where they may lie, how they are distributed, and that their pixels are those of the file."""
+"""Places and distributions of crops, and the pixels of image files of all kinds."""
 
 import struct
 import zlib

@@ -1,4 +1,4 @@
-"""Which device and which precision a name means, also where there is no GPU, and what the contexts switch."""
+"""Devices and precisions by name, also without a GPU, and the contexts' settings."""
 
 import os
 import platform
@@ -221,7 +221,7 @@ print(otherwise, unneeded, pages())
 
 
 def openmp_says(*command, **environment):
-    """What GNU OpenMP shows of its settings when it is loaded, as a user starts the command."""
+    """Run a command as a user would; return the settings that GNU OpenMP prints when it is loaded."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
     own |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_DISPLAY_ENV": "verbose", **environment}
     done = subprocess.run([sys.executable, *command], env=own, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Several processes give what one gives with the whole batch; they stop together; who is missing is named."""
+"""Several processes compute like one with the whole batch, stop together, and name missing processes."""
 
 import os
 import socket
@@ -24,13 +24,13 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def whole():
-    """What one process measures with the whole batch."""
+    """The measurements of one process with the whole batch."""
     return worker.measure(ALONE)
 
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
-    """The folder with what three processes measured, in a group of two and in one of all three."""
+    """The folder with the measurements of three processes, in a group of two and in one of all three."""
     folder, ports = tmp_path_factory.mktemp("distributed"), [str(free_port()), str(free_port())]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     started = [
@@ -53,7 +53,7 @@ def processes(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["2 processes", "3 processes"])
 def parts(request, processes):
-    """What each process of a group measured, in rank order; a batch of 11 makes unequal parts."""
+    """The measurements of each process of a group, in rank order; a batch of 11 makes unequal parts."""
     return [torch.load(processes / f"{request.param}-{rank}.pt", weights_only=True) for rank in range(request.param)]
 
 

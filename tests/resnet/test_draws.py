@@ -1,4 +1,4 @@
-"""A run's own random numbers: by seed, step and user; and the refusal of all others."""
+"""A run's own random numbers depend on seed, step and user; networks that draw other numbers are refused."""
 
 import random
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import nn
 
-from resnet.draws import Draws, DrawsError, check_network, own_numbers_only
+from resnet.draws import Draws, DrawsError, check_network
 from resnet.models import create_model
 
 
@@ -152,11 +152,3 @@ def test_nets_pass_and_are_not_changed(name):
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     check_network(net, torch.zeros(2, 3, 32, 32))
     assert all(torch.equal(tensor, before[key]) for key, tensor in net.state_dict().items())
-
-
-def test_what_draws_is_named():
-    with own_numbers_only("this", torch.device("cpu")):
-        torch.ones(2)
-    with pytest.raises(DrawsError, match="this draws from the global generator of PyTorch"):  # noqa: SIM117
-        with own_numbers_only("this", torch.device("cpu")):
-            torch.rand(1)

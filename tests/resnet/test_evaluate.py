@@ -1,4 +1,4 @@
-"""The tests of a network on an image folder against the same said plainly, an image and a view at a time."""
+"""Tests of a network on an image folder equal plain tests, one image and one view at a time."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Training on one's own images: the weights of a plain loop, interruptions without a trace, weights to begin with."""
+"""Training on one's own images equals a plain loop, also after interruptions, and begins with weights of all kinds."""
 
 import json
 import weakref

@@ -1,4 +1,4 @@
-"""Batches from image folders: the same bit for bit however they are read, in the right order, with the right pixels."""
+"""Batches from image folders have the right order and pixels, bit for bit however they are read."""
 
 import weakref
 from dataclasses import replace
@@ -209,7 +209,7 @@ def test_what_there_is_to_test_on(dataset):
 
 
 def pixels_of(images):
-    """What was normalised, as whole numbers (n, H, W, 3)."""
+    """Undo the normalisation: whole numbers (n, H, W, 3)."""
     return (images.permute(0, 2, 3, 1) * torch.tensor(STD) + torch.tensor(MEAN)).round().to(torch.uint8).numpy()
 
 

@@ -1,4 +1,4 @@
-"""Plugins at work in a trainer: resumed equals uninterrupted, what hooks get and return, and what can't be recorded."""
+"""Plugins in a trainer: resumed equals uninterrupted; arguments and results of hooks; hooks that can't be recorded."""
 
 import warnings
 from contextlib import contextmanager, nullcontext
@@ -7,16 +7,16 @@ from dataclasses import replace
 import hooked
 import pytest
 import torch
+from finishing import finish, train_in_parts
 from test_packing import pretended_cuda  # noqa: F401  (a fixture)
-from test_trainer import RECIPE, make_run, stop_at, train_to_the_end
+from test_trainer import RECIPE, make_run, train_to_the_end
 
 from resnet.checkpoint import MismatchError
 from resnet.data.resident import ResidentData
 from resnet.draws import DrawsError
 from resnet.plugins import Plugin, PluginError
 from resnet.run import Run
-from resnet.trainer import Trainer
-from resnet.training import Interrupted, train
+from resnet.trainer import Trainer, count_errors
 
 EXAMPLES = (
     Plugin("examples.stochastic_depth:StochasticDepth", survival=0.5),
@@ -25,22 +25,11 @@ EXAMPLES = (
 )
 
 
-def finish(trainer):
-    while True:
-        if trainer.evaluation_due:
-            trainer.evaluate()
-        if trainer.finished:
-            return trainer
-        trainer.step()
-
-
 def with_plugins(*plugins, **changes):
     return replace(RECIPE, plugins=plugins, **changes)
 
 
 NOISE = with_plugins(Plugin("hooked:Noise"), Plugin("examples.ema:EMA"))
-
-
 RECOMPUTED = with_plugins(EXAMPLES[0], statistics_batches=2)
 
 
@@ -48,13 +37,12 @@ RECOMPUTED = with_plugins(EXAMPLES[0], statistics_batches=2)
 def test_interrupted_after_every_step_it_ends_as_if_it_had_not_been(data, tmp_path, recipe):
     run = make_run(recipe, seed=1)
     whole = train_to_the_end(run, data)
-    for iteration in range(1, 12):
-        torch.rand(iteration)  # the global generator is in no result
-        interrupted = Trainer(run, data)
-        with pytest.raises(Interrupted, match=f"iteration {iteration};"):
-            train(interrupted, tmp_path, stop_requested=stop_at(interrupted, iteration))
-    resumed = Trainer(run, data)
-    train(resumed, tmp_path)
+
+    def make():
+        torch.rand(3)  # the global generator is in no result
+        return Trainer(run, data)
+
+    resumed = train_in_parts(make, tmp_path, range(1, 12))
     assert (resumed.weights_digest(), resumed.curve) == (whole.weights_digest(), whole.curve)
     other = train_to_the_end(replace(run, seed=2), data)
     assert other.weights_digest() != whole.weights_digest()
@@ -123,8 +111,6 @@ def test_cutmix_pastes_a_rectangle_and_mixes_the_targets_by_its_area(data):
 
 
 def test_shares_of_classes_count_as_errors_of_the_others():
-    from resnet.trainer import count_errors
-
     answers, targets = torch.tensor([0, 1, 2]), torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0], [0.25, 0.75, 0]])
     assert count_errors(answers, targets).item() == 0 + 0.5 + 1
     assert count_errors(answers, torch.tensor([0, 0, 2])).item() == 1
@@ -291,12 +277,7 @@ def test_on_a_gpu_steps_are_recorded_and_resumed_and_a_hook_that_reads_back_is_n
     run = make_run(with_plugins(*EXAMPLES))
     whole = train_to_the_end(run, data)
     assert whole.graphs
-    for iteration in (1, 5, 8):
-        interrupted = Trainer(run, data)
-        with pytest.raises(Interrupted):
-            train(interrupted, tmp_path, stop_requested=stop_at(interrupted, iteration))
-    resumed = Trainer(run, data)
-    train(resumed, tmp_path)
+    resumed = train_in_parts(lambda: Trainer(run, data), tmp_path, (4, 8))  # a GPU is given four steps at once
     assert (resumed.weights_digest(), resumed.curve) == (whole.weights_digest(), whole.curve)
     reading = make_run(with_plugins(*EXAMPLES, Plugin("hooked:ReadsBack")))
     with pytest.warns(UserWarning, match="plugin hooked:ReadsBack: batch can't be recorded"):

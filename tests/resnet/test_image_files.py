@@ -1,4 +1,4 @@
-"""Folders of images: what is found in them, and that everything missing or damaged is an error that says what to do."""
+"""Folders of images: their content, and an error with a remedy for everything missing or damaged."""
 
 import hashlib
 import shutil

@@ -1,4 +1,4 @@
-"""ImageNet networks against torchvision's, also when those are changed as the papers say, and against the papers."""
+"""ImageNet networks equal torchvision's, changed as the papers say, and have the papers' counts."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def images(n=2, size=64, seed=0):
 
 
 def randomize(model, seed=1):
-    """Other values for whatever is the same in all channels at first, BN's statistics too."""
+    """Give BN's parameters and statistics, which are the same in all channels at first, other values."""
     draws = generator(seed)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""Work of other processes: its order, its errors, and that its processes end when they should and not before."""
+"""Worker processes deliver results in order, report errors, and end in time."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Copies of the weights in low precision: gradients are those that autocast alone gives, bit for bit."""
+"""Copies of the weights in low precision give the gradients of autocast, bit for bit."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""BN layers whose estimates are cumulative or none, as plugins can add them, beside those of this suite's nets."""
+"""BN layers with cumulative estimates or none, which plugins can add, beside the nets' own layers."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""One's own images in a folder: which count, which are held out, and what is said of folders that won't do."""
+"""One's own images in a folder: listing, splitting, and errors for unusable folders."""
 
 import os
 import shutil
@@ -203,7 +203,7 @@ def test_folders_that_programs_make_are_passed_over_and_named(root):
     expected = names(scan_classes(root).files)
     for place in ("__MACOSX", "@eaDir", "#recycle", "a/@eaDir/0.png", "b/.thumbnails", "b/thumbnails", ".cache"):
         (root / place).mkdir(parents=True)
-        if place != ".cache":  # what does not begin with a dot is named whatever is in it
+        if place != ".cache":  # a name without a dot is reported, even of an empty folder
             noise(10, 10).save(root / place / "SYNOPHOTO_THUMB_M.jpg")
     images = scan_classes(root)
     assert names(images.files) == expected and images.classes == ("a", "b", "c")

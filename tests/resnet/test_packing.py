@@ -14,6 +14,7 @@ from functools import partial
 
 import pytest
 import torch
+from finishing import finish, train_in_parts
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnet import packing
@@ -316,11 +317,11 @@ def test_steps_count_when_the_device_has_done_them(data, tmp_path, monkeypatch):
     assert sum(told) + 1 + sum(parts) == 12 - 1, "all but the last, which ended the training"
 
 
-# ------------------------------------------------------------------------------------------- what a CUDA graph can keep
+# ------------------------------------------------------------------------------------------ steps that a graph can keep
 
 
 class Operations(TorchDispatchMode):
-    """Notes the operations of a step with the shapes and places of what they work on."""
+    """Notes the operations of a step with the shapes and dtypes of their tensors."""
 
     def __init__(self):
         super().__init__()
@@ -352,10 +353,7 @@ def test_all_steps_are_the_same_operations_and_a_graph_can_keep_them(data, run, 
         steps.append(operations)
 
     trainer.compute = watched
-    while not trainer.finished:
-        trainer.step()
-        if trainer.evaluation_due:
-            trainer.evaluate()
+    finish(trainer)
     assert len(steps) == run.recipe.iterations and len(steps[0].lines) > 50
     recorded = steps[1:] if run.recipe.plugins else steps  # hooks are watched in the first step, before a recording
     assert not [name for name in recorded[0].names for word in UNRECORDABLE if word in name]
@@ -450,12 +448,8 @@ def test_a_recorded_run_that_is_interrupted_records_again(data, tmp_path, preten
     for run in RUNS[:2]:
         whole = make_trainer(run, data)
         train(whole, tmp_path / "whole")
-        for iteration in range(1, run.recipe.iterations):
-            trainer = make_trainer(run, data)
-            with pytest.raises(Interrupted):
-                train(trainer, tmp_path / run.short_id, stop_requested=lambda t=trainer, i=iteration: t.iteration == i)
-        resumed = make_trainer(run, data)
-        train(resumed, tmp_path / run.short_id)
+        iterations = range(1, run.recipe.iterations)
+        resumed = train_in_parts(partial(make_trainer, run, data), tmp_path / run.short_id, iterations)
         assert (resumed.weights_digest(), resumed.curve) == (whole.weights_digest(), whole.curve)
 
 
@@ -540,7 +534,7 @@ def test_a_want_of_memory_has_one_name(data, pretended_cuda, monkeypatch, error,
 
 
 def test_a_recording_that_fails_for_want_of_memory(data, pretended_cuda, monkeypatch):
-    """CUDA then says of the unfinished graph whatever it says of it; the reason is the error before."""
+    """CUDA's error about the unfinished graph hides the reason, which is the error before it."""
 
     @contextmanager
     def graph(recorded, stream):
@@ -568,7 +562,7 @@ def test_memory_that_a_library_makes_do_without_is_wanting(data, pretended_cuda,
     monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: {"num_ooms": count})
     with pytest.raises(torch.OutOfMemoryError, match="too little memory for cuDNN's usual engine"):
         make_trainer(RUNS[0], data).step()
-    other = make_trainer(RUNS[0], data)  # what came before is none of its business
+    other = make_trainer(RUNS[0], data)  # failures before it do not count
     other.step()
     assert other.iteration == 1
 

@@ -1,4 +1,4 @@
-"""Plugins as plain data: path, options and the digest of the source; and what is said of those that can't be used."""
+"""Plugins as plain data: path, options and the digest of the source; errors for unusable ones."""
 
 import importlib
 import sys

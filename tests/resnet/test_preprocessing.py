@@ -1,4 +1,4 @@
-"""The conversion of images to a network's input: its values on cards, and what it takes."""
+"""The conversion of images to a network's input: its values on cards, and the images that it accepts."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Recipes: the paper's schedule at its edges, shortened recipes, values that make no sense."""
+"""Recipes: the paper's schedule at its edges, shortened recipes, and errors for impossible values."""
 
 from dataclasses import replace
 

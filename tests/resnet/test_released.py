@@ -1,4 +1,4 @@
-"""Weights in a file with a card: what is written is what is loaded, and anything else is refused with what it is."""
+"""Weights in a file with a card are loaded as they were written; weights of other networks are refused by name."""
 
 import pytest
 import torch

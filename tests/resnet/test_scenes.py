@@ -1,4 +1,4 @@
-"""PASCAL VOC and ADE20K in folders of their official layouts: what is read, and what is wrong with a folder."""
+"""PASCAL VOC and ADE20K in folders of the official layouts: their content, and errors for damaged folders."""
 
 import numpy as np
 import pytest

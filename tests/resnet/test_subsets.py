@@ -1,4 +1,4 @@
-"""Data sets of some classes of another: which images, with which labels, and that they can be trained on."""
+"""Subsets of a data set's classes have the right images and labels, and can be trained on."""
 
 import numpy as np
 import pytest

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from finishing import finish
 
 from resnet import checkpoint
 from resnet.checkpoint import digest_of_weights
@@ -284,10 +285,7 @@ def test_frozen_parts_stay_as_they_were(canvases):
 
 def test_a_run_that_diverges_ends(canvases):
     trainer = TaskTrainer(replace(SEGMENTED, recipe=replace(RECIPE, learning_rate=1e30)), canvases[SEGMENTED.data])
-    while not trainer.finished:
-        trainer.step()
-        if trainer.evaluation_due:
-            trainer.evaluate()
+    finish(trainer)
     assert trainer.diverged and trainer.curve[-1]["mean_iou"] is None and trainer.curve[-1]["training_loss"] is None
 
 

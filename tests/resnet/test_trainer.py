@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from finishing import finish, train_in_parts
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -34,12 +35,7 @@ def make_run(recipe=RECIPE, **values):
 
 
 def train_to_the_end(run, data):
-    trainer = Trainer(run, data)
-    while not trainer.finished:
-        trainer.step()
-        if trainer.evaluation_due:
-            trainer.evaluate()
-    return trainer
+    return finish(Trainer(run, data))
 
 
 def assert_weights_close(model, expected, rtol, atol):
@@ -183,13 +179,8 @@ def test_huge_learning_rate_diverges(data):
     trainer = train_to_the_end(make_run(replace(RECIPE, learning_rate=1e30)), data)
     assert trainer.diverged and trainer.finished and trainer.iteration == 4
     (point,) = trainer.curve
-    assert point == {
-        "iteration": 4,
-        "learning_rate": 1e30,
-        "training_loss": None,
-        "training_error": None,
-        "test_error": None,
-    }
+    unknown = dict.fromkeys(("training_loss", "training_error", "test_error"))
+    assert point == {"iteration": 4, "learning_rate": 1e30, **unknown}
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
@@ -200,10 +191,7 @@ def test_weights_that_are_not_finite_end_the_run_at_the_next_evaluation(data, va
     trainer.evaluate()
     with torch.no_grad():
         trainer.model.fc.bias[0] = value
-    while not trainer.finished:
-        trainer.step()
-        if trainer.evaluation_due:
-            trainer.evaluate()
+    finish(trainer)
     assert trainer.diverged and trainer.iteration == 8
     assert trainer.curve[0]["training_loss"] is not None and trainer.curve[1]["training_loss"] is None
 
@@ -230,12 +218,7 @@ def test_interrupted_after_every_step_it_ends_as_if_it_had_not_been(data, tmp_pa
     run = make_run(recipe, seed=1)
     whole = train_to_the_end(run, data)
     assert (whole.warmup_ended_at is None) == (recipe is not WARMED_UP)
-    for iteration in range(1, 12):
-        interrupted = Trainer(run, data)
-        with pytest.raises(Interrupted, match=f"iteration {iteration};"):
-            train(interrupted, tmp_path, stop_requested=stop_at(interrupted, iteration))
-    resumed = Trainer(run, data)
-    train(resumed, tmp_path)
+    resumed = train_in_parts(lambda: Trainer(run, data), tmp_path, range(1, 12))
     assert (resumed.weights_digest(), resumed.curve) == (whole.weights_digest(), whole.curve)
     assert resumed.warmup_ended_at == whole.warmup_ended_at
 
@@ -329,7 +312,7 @@ def test_a_run_that_shares_its_device_took_its_share_of_the_time(data, tmp_path,
 
 
 def to_the_end(parts):
-    """What a generator returns."""
+    """Run a generator to its end; return its result."""
     while True:
         try:
             next(parts)
@@ -355,16 +338,11 @@ def left_to_the_device(data, precision=None):
     return Trainer(make_run(replace(RECIPE, precision="auto")), data, precision=precision)
 
 
-def test_a_checkpoint_of_another_precision_than_the_recipe_names_is_refused(data):
-    state = Trainer(make_run(), data).state_dict()
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_a_checkpoint_in_a_precision_that_the_recipe_or_the_device_does_not_have_is_refused(data, precision):
+    trainer = Trainer(make_run(replace(RECIPE, precision=precision)), data)
     with pytest.raises(MismatchError, match="the checkpoint's precision is bf16, but here the run's is fp32"):
-        Trainer(make_run(), data).load_state_dict({**state, "precision": "bf16"})
-
-
-def test_a_checkpoint_in_bf16_is_refused_on_a_device_without_it(data):
-    state = left_to_the_device(data, "bf16").state_dict()
-    with pytest.raises(MismatchError, match="the checkpoint's precision is bf16, but here the run's is fp32"):
-        left_to_the_device(data).load_state_dict(state)
+        trainer.load_state_dict({**trainer.state_dict(), "precision": "bf16"})
 
 
 @pytest.mark.parametrize("begun_in", ["fp32", "bf16"])

@@ -1,12 +1,12 @@
-"""One run in two processes: the trainer gives what it gives in one, and stops and resumes in both together."""
+"""One run in two processes gives the results of one process, and both stop and resume together."""
 
 import faulthandler
 import multiprocessing
-import socket
 from dataclasses import replace
 
 import pytest
 import torch
+from test_distributed import free_port
 
 from resnet import checkpoint
 from resnet.data import load, place
@@ -20,7 +20,7 @@ from resnet.run import Run
 from resnet.trainer import Trainer
 from resnet.training import Interrupted, train
 
-SECONDS = 480  # for what takes 15 s on two idle cores
+SECONDS = 480  # for 15 s of work on two idle cores
 RECIPE = Recipe(
     iterations=9,
     batch_size=11,  # so that the parts are unequal
@@ -66,7 +66,7 @@ def make_tricky(name, group=ALONE):
 
 
 def work(rank, port, folder):
-    """What each process does: train RUN; train STOPPED, which only rank 1 is asked to stop, and go on with it."""
+    """Train RUN; train STOPPED, which only rank 1 is asked to stop, and resume it: the work of each process."""
     torch.set_num_threads(1)
     faulthandler.dump_traceback_later(SECONDS / 2)
     data = make_data()
@@ -107,12 +107,9 @@ def work(rank, port, folder):
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
-    """What both processes saw."""
+    """The results in both processes."""
     folder = tmp_path_factory.mktemp("group")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
+    port, context = free_port(), multiprocessing.get_context("spawn")
     processes = [context.Process(target=work, args=(rank, port, folder)) for rank in range(2)]
     for process in processes:
         process.start()

@@ -1,4 +1,4 @@
-"""Networks that begin with another's weights: all but the last layer's, and the checks of runs that do."""
+"""Networks that begin with another network's weights except for the last layer, and the checks of such runs."""
 
 from dataclasses import replace
 

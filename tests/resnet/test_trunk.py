@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
 from nets import generator
 from torch import nn
 
@@ -47,14 +46,6 @@ def test_the_features_are_the_nets_own(name, options):
     assert torch.equal(net.fc(expected.mean((2, 3))), net(images.clone()))
     shorter = Trunk(copy.deepcopy(net), stages=-1)(images.clone())
     assert torch.equal(shorter[-1], features[-2]) and len(shorter) == len(features) - 1
-
-
-@torch.no_grad()
-def test_without_the_relu_of_the_stem_the_features_would_be_others():
-    net, images = trained("cifar_resnet8", {}), torch.randn(1, 3, 16, 16, generator=generator(2))
-    assert (net.bn1(net.conv1(images)) < 0).any()
-    expected = net.layer1(F.relu(net.bn1(net.conv1(images))))
-    assert torch.equal(Trunk(net, stages=1)(images)[0], expected)
 
 
 @pytest.mark.parametrize(("name", "options"), NETS)

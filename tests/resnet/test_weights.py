@@ -218,20 +218,16 @@ class Evaluated:
         return eval, ("__import__('os').mkdir('ran')",)
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "damaged, or holds objects other than tensors"),
-        (b"no weights at all", "damaged, or holds objects other than tensors"),
-        (pickle.dumps({"state_dict": Malicious()}, protocol=2), "damaged, or holds objects other than tensors"),
-    ],
-    ids=["empty", "text", "code"],
-)
+CODE = pickle.dumps({"state_dict": Malicious()}, protocol=2)
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights at all", CODE], ids=["empty", "text", "code"])
 @pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
-def test_what_is_no_weights_is_refused(tmp_path, monkeypatch, content, said, name):
+def test_files_without_weights_are_refused(tmp_path, monkeypatch, content, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(WeightsError, match=rf"{name} can't be read as weights \(.*\): it is {said}"):
+    said = rf"{name} can't be read as weights \(.*\): it is damaged, or holds objects other than tensors"
+    with pytest.raises(WeightsError, match=said):
         read_weights(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 
