@@ -27,7 +27,9 @@ from reproductions.harness.records import read_pool, read_record
 from resnet import checkpoint
 from resnet.device import DeviceLost
 from resnet.packing import Pack
+from resnet.recipe import Recipe
 from resnet.run import Run
+from resnet.tasks import Segmentation
 
 RUNS = [Run("cifar_resnet8", TINY, "synthetic", seed) for seed in range(2)]
 
@@ -306,6 +308,23 @@ def test_a_run_that_got_nowhere_is_tried_again_without_neighbours(paths, monkeyp
     monkeypatch.setattr(worker, "CLAIM_SECONDS", 1e-4)
     assert execute(runs, paths, never, options=options) == Outcome({})
     assert {seed for seed, _ in companions} == {0, 1, 2} and not any(others for _, others in companions)
+
+
+def test_a_run_that_fills_the_device_has_no_neighbours_but_the_others_have(paths, monkeypatch):
+    def watched(trainer, *arguments, neighbours, **more):
+        companions.setdefault(trainer.run, neighbours())
+        return (yield from training(trainer, *arguments, neighbours=neighbours, **more))
+
+    companions, training = {}, worker.training
+    recipe = Recipe(iterations=2, batch_size=2, milestones=(), eval_interval=2, precision="fp32")
+    task = Segmentation(stride=4, base=None, crop=None)
+    whole = Run("cifar_bottleneck11", recipe, "synthetic_canvas64", 0, task=task)
+    runs = [RUNS[0], whole, RUNS[1]]
+    monkeypatch.setattr(worker, "Pack", Crowd)
+    monkeypatch.setattr(worker, "training", watched)
+    monkeypatch.setattr(worker, "CLAIM_SECONDS", 1e-4)
+    assert execute(runs, paths, never) == Outcome({})
+    assert companions == {RUNS[0]: 1, RUNS[1]: 1, whole: 0}
 
 
 def short_of_memory(monkeypatch, is_short):

@@ -1,5 +1,6 @@
 """The cost of a launch, from rates that are recorded on the same device or measured by a few steps here."""
 
+import gc
 import math
 import statistics
 import time
@@ -171,6 +172,9 @@ def rates_here(
                 if found[work] is None and time.monotonic() <= end and hours <= enough_hours:
                     found[work] = measured_rate(run, device)
             hours += found[work].hours(run) if found[work] else 0
+    if device.type == "cuda":  # the memory of the trainers, which a launch in this process must find free
+        gc.collect()
+        torch.cuda.empty_cache()
     return {work: rate for work, rate in found.items() if rate is not None}
 
 

@@ -90,15 +90,14 @@ class _Worker:
         self.runs, self.waiting = list(runs), deque(runs)
         self.paths, self.stop_requested, self.on_status, self.options = paths, stop_requested, on_status, options
         self.device, self.code, self.group = find_device(options.device), provenance.code_identity(), group
-        # Several processes train their runs one by one, and so does a process that reads files all the time.
-        one_by_one = group.size > 1 or any(run.data in FOLDERS or run.task is not None for run in runs)
+        one_by_one = group.size > 1 or all(map(_fills_the_device, runs))  # several processes train their runs in turn
         self.pack = Pack(self.device, 1 if one_by_one else options.pack, say)
         self.failures: dict[Run, str] = {}
         self.interrupted = ""
         self._data: dict[tuple, Data] = {}
         self._progress: dict[Run, Progress] = {}  # last known
         self._next_look = 0.0
-        self._alone: Run | None = None  # in training, and suspected of bringing processes down
+        self._alone: Run | None = None  # in training, and without neighbours
 
     def work(self) -> Outcome:
         self.pack.train(self._begin)
@@ -120,12 +119,12 @@ class _Worker:
     def _claim_next(self) -> "_Begun | None":
         """Claim the next run that no other process trains; finished runs are removed.
 
-        A run whose earlier start made no progress has no neighbours, which it may have killed, until it has a
-        checkpoint.
+        A run that fills the device has no neighbours. Nor has a run whose earlier start made no progress, which may
+        have killed them, until it has a checkpoint.
         """
         if time.monotonic() < self._next_look or self.interrupted or self.stop_requested():
             return None
-        if self._alone is not None and self._is_suspected(self._alone):
+        if self._alone is not None and self._must_train_alone(self._alone):
             self._next_look = time.monotonic() + CLAIM_SECONDS
             return None
         self._alone = None
@@ -134,8 +133,8 @@ class _Worker:
             run = self.waiting.popleft()
             if self._has_ended(run) or self._need_is_lost(run):
                 continue
-            suspected = self._is_suspected(run)
-            if (suspected and self.pack.size) or self._needs_missing(run):
+            by_itself = self._must_train_alone(run)
+            if (by_itself and self.pack.size) or self._needs_missing(run):
                 self.waiting.append(run)
                 continue
             try:
@@ -150,7 +149,7 @@ class _Worker:
             elif self._has_ended(run):  # while it was being claimed
                 claimed.release()
             elif (begun := self._note_start(run, claimed)) is not None:
-                self._alone = run if suspected else None
+                self._alone = run if by_itself else None
                 return begun
         self._next_look = time.monotonic() + CLAIM_SECONDS
         return None
@@ -174,8 +173,8 @@ class _Worker:
                 return True
         return False
 
-    def _is_suspected(self, run: Run) -> bool:
-        return begun_in_vain(self.paths.work(run), self.options.launch) > 0
+    def _must_train_alone(self, run: Run) -> bool:
+        return _fills_the_device(run) or begun_in_vain(self.paths.work(run), self.options.launch) > 0
 
     def _note_start(self, run: Run, claimed: Claim) -> "_Begun | None":
         """Write down the run's start; if that fails, release the claim and return None."""
@@ -207,7 +206,7 @@ class _Worker:
     def _train(self, begun: "_Begun") -> Generator[int, None, None]:
         """Train the run in small parts and report its end."""
         run, claimed = begun.run, begun.claimed
-        alone = self.pack.limit == 1
+        alone = self.pack.limit == 1 or _fills_the_device(run)
         with claimed or nullcontext():
             try:
                 record = yield from self._train_and_record(begun)
@@ -371,6 +370,11 @@ class _Begun:
     run: Run
     claimed: Claim | None
     starts: list[dict]
+
+
+def _fills_the_device(run: Run) -> bool:
+    """Return whether the run trains by itself: it reads files all the time, or its images and nets are large."""
+    return run.data in FOLDERS or run.task is not None
 
 
 def _trainer_of(run: Run) -> type:
