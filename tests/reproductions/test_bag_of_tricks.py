@@ -195,10 +195,17 @@ def test_the_short_ladders_on_cifar10_have_small_nets_and_a_warm_up_over_a_tenth
 
 @pytest.mark.parametrize("dataset", ["cifar10", "imagenet"])
 def test_b_standard_stands_outside_the_ladder(dataset):
-    *_, row = TWEAKS[dataset].rows("paper")
-    assert row.key == "b_standard" and row.after is None and row.model_options == {"variant": "b"}
+    row = row_of(TWEAKS[dataset], "b_standard")
+    assert row.after is None and row.model_options == {"variant": "b"}
     before_all_tricks = row_of(EFFICIENT[dataset], f"{row.recipe.batch_size}_scaling").recipe
     assert row.recipe == replace(before_all_tricks, precision="auto") and row.recipe.decay_all
+
+
+@pytest.mark.parametrize("variant", ["b", "c"])
+def test_a_variant_without_zero_gamma_is_trained_on_request_by_the_same_recipe(variant):
+    own, row = row_of(TWEAKS["cifar10"], variant), row_of(TWEAKS["cifar10"], f"{variant}_without_zero_gamma")
+    assert row.on_request and row.after is None and row.recipe == own.recipe
+    assert own.model_options == row.model_options | {"zero_gamma": True}
 
 
 @pytest.mark.parametrize("experiment", ALL, ids=lambda e: e.name)
