@@ -146,7 +146,10 @@ def test_every_mode_that_pillow_has_is_read_or_an_error(monkeypatch, mode):
 @pytest.mark.parametrize("bits", [1, 8, 9, 10, 12, 14, 16])
 def test_grey_values_are_scaled_by_the_bits_that_are_used(tmp_path, bits, kind):
     values = np.linspace(0, 2**bits - 1, 16 * 16).round().astype(np.uint16).reshape(16, 16)
-    Image.fromarray(values).save(tmp_path / "x", kind)
+    if kind == "PPM":  # which Pillow 10 does not write
+        (tmp_path / "x").write_bytes(b"P5 16 16 65535\n" + values.astype(">u2").tobytes())
+    else:
+        Image.fromarray(values).save(tmp_path / "x", kind)
     assert np.array_equal(np.asarray(read_image(tmp_path / "x"))[..., 1], values >> max(0, bits - 8))
 
 
