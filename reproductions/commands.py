@@ -168,7 +168,9 @@ def _say_published(what: str, outcome: tuple[list[Path], dict[Path, str]], to: P
         console.print(f"published {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
     for path, reason in refused.items():
         complain(console, f"not published: {path}: {reason}")
-    console.print(f"{counted(len(new), what)} published in {to}, {len(refused)} refused")
+    if new or refused or what == "record":
+        place = to.relative_to(ROOT) if to.is_relative_to(ROOT) else to
+        console.print(f"{counted(len(new), what)} published in {place}, {len(refused)} refused")
     return int(bool(refused))
 
 

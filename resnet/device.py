@@ -191,18 +191,22 @@ def exact_kernels(benchmark: bool = False) -> Iterator[None]:
     ``benchmark``: let cuDNN choose the fastest kernels, which are not always the same ones.
     """
     cudnn = torch.backends.cudnn
-    kernels = {"enabled": True, "benchmark": benchmark, "deterministic": True}
-    # Not cudnn.flags(allow_tf32=...): PyTorch refuses it where a program has set an fp32_precision.
-    products = cudnn.conv, torch.backends.cuda.matmul
-    before = {name: getattr(cudnn, name) for name in kernels}, [each.fp32_precision for each in products]
+    flags = {"enabled": True, "benchmark": benchmark, "deterministic": True, "allow_tf32": False}
     try:
-        _set(cudnn, kernels)
+        before = {name: getattr(cudnn, name) for name in flags}
+    except RuntimeError:  # a program has set an fp32_precision, and PyTorch then refuses allow_tf32
+        del flags["allow_tf32"]
+        before = {name: getattr(cudnn, name) for name in flags}
+    products = cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul
+    precisions = [each.fp32_precision for each in products]
+    try:
+        _set(cudnn, flags)
         for each in products:
             each.fp32_precision = "ieee"
         yield
     finally:
-        _set(cudnn, before[0])
-        for each, precision in zip(products, before[1]):
+        _set(cudnn, before)
+        for each, precision in zip(products, precisions):
             each.fp32_precision = precision
 
 

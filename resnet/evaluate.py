@@ -31,9 +31,10 @@ def count_wrong(
     counts = []
     with ExitStack() as stack:
         for images, labels in batches:
-            if not counts:  # one context for all batches, which keeps the weights that it has converted
-                stack.enter_context(autocast(labels.device, precision))
-            scores = model(images) if isinstance(images, Tensor) else _mean_prediction(model, images)
+            if not counts:  # autocast forgets the weights that it has converted when its outermost context ends
+                stack.enter_context(torch.autocast(labels.device.type, enabled=False))
+            with autocast(labels.device, precision):
+                scores = model(images) if isinstance(images, Tensor) else _mean_prediction(model, images)
             counts.append([(scores.argmax(dim=1) != labels).sum()])
             if top5:
                 best = scores.topk(min(5, scores.shape[1])).indices

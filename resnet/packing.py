@@ -27,7 +27,8 @@ class Pack:
     ``limit`` is the largest number of runs at once, at most STREAMS. None finds it by measurement: the number doubles
     as long as that raises the total speed and the device has enough memory. If the device runs out of memory, fewer
     runs continue. On a CPU, which one run keeps busy, runs train one after another. ``say`` is called with messages
-    about the number of runs. Raises ValueError for a limit below 1.
+    about the number of runs. While ``alone`` is true, nothing is measured: the only run is unlike the others. Raises
+    ValueError for a limit below 1.
     """
 
     def __init__(self, device: torch.device, limit: int | None = None, say: Callable[[str], None] = lambda text: None):
@@ -41,6 +42,7 @@ class Pack:
         if limit is not None and limit > STREAMS and device.type != "cpu":
             say(f"{STREAMS} runs at once: PyTorch has no more streams per device")
         self._trial = _Trial(device) if limit is None and device.type == "cuda" else None
+        self.alone = False
 
     @property
     def size(self) -> int:
@@ -105,7 +107,7 @@ class Pack:
         found = False
         if not memory_sufficed:
             self._shrink()
-        elif self._trial is not None and not ended:
+        elif self._trial is not None and not ended and not self.alone:
             found = self._try_more()
         if ended or found:
             self._arrange()

@@ -126,14 +126,14 @@ class Trainer(Stepwise):
         model = self._create_model(run, seeded_generator(run.seed, "initialisation"), self.hooks).train()
         self.draws = Draws(run.seed, self.device)
         self._drawing = self.draws.give_to(model) or bool(self.hooks)
+        if pretrained is not None:
+            take_over(model, pretrained)
         self._stream = _make_stream(self.device)
         if self._stream is not None:
             weakref.finalize(self, _release_stream, self._stream, self.device)
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with self.on_stream(), exact_kernels():
             check_network(model, self._blank_images())
-        if pretrained is not None:
-            take_over(model, pretrained)
         grouped = self.recipe.batch_norm_size is not None
         groups = _groups(self.recipe, group)
         self._firsts = [rows.start for rows in groups]  # the number of each group's first image

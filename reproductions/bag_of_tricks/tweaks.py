@@ -9,8 +9,8 @@ precision is not FP16 but "auto" (bf16 on a GPU), as in the other tables: Table 
 
 A row outside the ladder is variant B by the baseline recipe, with smaller batches and without zero γ. The paper's
 section 6 calls it B-standard, the baseline for the effect of better training on detectors (Tables 8 and 9). Two rows
-on request are variants B and C by the efficient recipe without zero γ: in a short training they tell the effect of the
-deeper stem from the effect of residual branches that start at zero.
+on request are variants B and C by the efficient recipe without zero γ, to separate the effect of the deeper stem from
+the effect of residual branches that start at zero.
 """
 
 import sys
@@ -51,7 +51,7 @@ def without_zero_gamma(protocol: Protocol, variant: str) -> Row:
     return replace(
         row,
         key=f"{variant}_without_zero_gamma",
-        label=f"{row.label}, without zero γ",
+        label=f"{row.label}, efficient without zero γ",
         model_options={"variant": variant},
         reported=None,
         on_request=True,

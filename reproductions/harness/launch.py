@@ -139,7 +139,10 @@ class _Launch:
         return start
 
     def _plan(self) -> tuple[Plan, Options]:
-        """Plan the launch, and print the plan of limited time or the dry run; returns also the launcher's options."""
+        """Plan the launch, and print the plan of limited time or the dry run.
+
+        Returns the plan and the launcher's options.
+        """
         if self.flags.minutes is not None:
             return self._plan_time()
         if self.flags.dry_run:
@@ -147,7 +150,10 @@ class _Launch:
         return Plan(self.missing), self.flags.options
 
     def _prepare(self, plan: Plan) -> Display:
-        """Prepare folders, data and display, and print what is about to start. Raises ValueError and OSError."""
+        """Prepare folders, data and display, and print what is about to start.
+
+        Raises DataError, ValueError and OSError.
+        """
         preflight.check_writable(self.paths.out)
         tracker = self._make_tracker()
         note_tables(self.paths.out, self._tables, self.seeds)

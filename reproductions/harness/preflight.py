@@ -140,7 +140,7 @@ def find_rates(flags: LaunchFlags, runs: list[Run], pools: list[Pool]) -> dict[c
     """Find the rates of the runs' work where they would be trained: recorded ones, else measured ones.
 
     With ``flags.minutes``, measuring takes at most a tenth of them and stops after the runs that fill twice the time;
-    the other rates are estimated, and so are those of a cluster, from any run's if none of these has one.
+    the other rates are estimated. A cluster's rates are estimated from any run's if none of these runs has one.
     """
     device, slots = flags.device, flags.slots(len(runs))
     if device is None:

@@ -54,6 +54,7 @@ def resnet(
         raise ValueError("conv_bias is for nets of 18 and 34 layers: bottlenecks have no biases")
     if first_projection and shortcut != "B":
         raise ValueError(f"first_projection needs shortcut 'B', not {shortcut!r}")
+    check_choice("depth", depth, tuple(BLOCKS))
     check_choice("variant", variant, VARIANTS)
     check_choice("shortcut", shortcut, SHORTCUTS)
     if (variant, shortcut) == ("d", "A"):
@@ -65,7 +66,11 @@ def resnet(
 
 
 def plain(depth: int, num_classes: int = 1000, generator: torch.Generator | None = None) -> Net:
-    """Build a net of ``depth`` 18 or 34 without shortcuts, with as many parameters as with option A."""
+    """Build a net of ``depth`` 18 or 34 without shortcuts, with as many parameters as with option A.
+
+    Raises ValueError.
+    """
+    check_choice("depth", depth, PLAIN_DEPTHS)
     return _net(depth, BlockDesign(shortcut=None), num_classes, False, generator)
 
 

@@ -318,6 +318,7 @@ def test_a_process_that_hangs_is_ended_with_all_that_it_started(tmp_path):
     ("text", "ended"),
     [
         ("print('VALUES {\"a\": 1}'); print('noise')", Ended(DONE, {"a": 1})),
+        ('print(\'VALUES {"passed": 3, "left_out": 1}\')', Ended(DONE, {"passed": 3, "left_out": 1})),
         ('print(\'VALUES {"skipped": "why"}\'); print()', Ended(SKIPPED, words="why")),
         ("print('last', flush=True); os.abort()", Ended(FAILED, words="last\nended by SIGABRT")),
         ("print('VALUES {}'); sys.exit('no driver')", Ended(FAILED, words="no driver")),
@@ -332,7 +333,11 @@ def test_a_process_ends(text, ended):
 def test_a_stage_is_a_process_that_runs_one_test():
     stage = next(stage for stage in stages(TINY) if stage.name == "test-fp16")
     ended = start_process(stage, TINY, "cpu", 120)
-    expected = Ended(DONE, {"passed": 1}) if torch.cuda.is_available() else Ended(SKIPPED, words="needs a CUDA GPU")
+    expected = (
+        Ended(DONE, {"passed": 1, "left_out": 0})
+        if torch.cuda.is_available()
+        else Ended(SKIPPED, words="needs a CUDA GPU")
+    )
     assert replace(ended, words=ended.words.removeprefix("Skipped: ")) == expected
 
 

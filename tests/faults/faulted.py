@@ -135,7 +135,7 @@ class Launch:
         return self.end() == -signal.SIGKILL
 
     def kill_all(self) -> None:
-        """SIGKILL for the launch and all processes it has started, and for those of them that outlived it."""
+        """SIGKILL for the launch and all processes it has started, and for processes that outlived it."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.end()
@@ -225,8 +225,8 @@ class Findings:
     lost: int = 0  # runs without a record
     duplicated: int = 0  # files of records beyond one a run
     damaged: int = 0  # files among the records that are no valid ones, halves of records too
-    differing: tuple[str, ...] = ()  # what is not bit for bit that of the undisturbed launch
-    miscounted: tuple[str, ...] = ()  # interruptions in records that are not those injected
+    differing: tuple[str, ...] = ()  # results that differ from the undisturbed launch's in any bit
+    miscounted: tuple[str, ...] = ()  # runs whose records count other interruptions than the injected ones
     twice: tuple[str, ...] = ()  # runs begun more than once, where nothing interrupted them
 
     @property

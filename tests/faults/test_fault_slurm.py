@@ -231,7 +231,7 @@ SIDE_BY_SIDE: dict[str, Callable[[Scene], tuple[int, dict | None]]] = {
 
 @pytest.fixture(scope="module")
 def side_by_side(cluster, undisturbed, request, tmp_path_factory):
-    """By the name of the test what its scenario will come to; those of the tests that were chosen are begun at once."""
+    """The outcomes of scenarios by the names of their tests; scenarios of the chosen tests begin at once."""
     undisturbed(SETTING)
     chosen = [item.name for item in request.session.items if item.name in SIDE_BY_SIDE]
     scenes = {name: Scene(tmp_path_factory.mktemp(name.removeprefix("test_")) / "runs") for name in chosen}

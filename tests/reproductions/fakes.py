@@ -213,12 +213,6 @@ def report_on(experiment: Experiment, variant: Variant, errors: dict[str, list],
     return write_page(page_of(experiment, variant, errors, root, **more))
 
 
-def cells_of(text: str) -> list[list[str]]:
-    """The cells of all lines of a Markdown text's tables, headings included."""
-    lines = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("|-")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
 def numbers_of(path: Path, key: str = "row") -> dict[str, dict[str, str]]:
     """The lines of a CSV file by a column."""
     with path.open(newline="") as file:

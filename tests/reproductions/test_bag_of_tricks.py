@@ -204,7 +204,8 @@ def test_b_standard_stands_outside_the_ladder(dataset):
 @pytest.mark.parametrize("variant", ["b", "c"])
 def test_a_variant_without_zero_gamma_is_trained_on_request_by_the_same_recipe(variant):
     own, row = row_of(TWEAKS["cifar10"], variant), row_of(TWEAKS["cifar10"], f"{variant}_without_zero_gamma")
-    assert row.on_request and row.after is None and row.recipe == own.recipe
+    assert row.on_request and row.after is None and row.recipe == own.recipe and not row.keep_weights
+    assert row.reported is None
     assert own.model_options == row.model_options | {"zero_gamma": True}
 
 

@@ -145,6 +145,9 @@ def test_notes_stand_on_published_tables_alone_and_a_wrong_one_fails_the_check(t
     assert "## Notes\n\n- plain-20: The mean is 9.20.\n\n## Claims" in text and "left out" not in text
     page = page_of(DEGRADATION, PAPER, NOTED, tmp_path / "own", published={})
     assert "## Notes" not in page.write([page.net()])[0].read_text()
+    on_request = Note("degradation", "plain20", "{mean:resnet110} is left out.")
+    monkeypatch.setattr(notes, "load", lambda: (on_request,))
+    assert not notes.section("degradation", page.results, page.metric, ["plain20", "resnet110"])
     monkeypatch.setattr(notes, "load", lambda: (Note("degradation", "plain20", "{mean:plain9}"),))
     *_, problem = publish.check([table], tmp_path, tmp_path / "README.md")
     assert problem.endswith("{mean:plain9} has no value: a wrong name, row or metric, or no number")

@@ -42,6 +42,8 @@ def tables_of(path) -> list[dict[str, dict[str, str]]]:
 
 def test_the_nets_of_the_papers_tables():
     rows = EXPERIMENT.rows("paper")
+    keys = "plain18 plain34 resnet18 resnet34a resnet34b resnet34c resnet50 resnet101 resnet152"
+    assert [row.key for row in rows] == keys.split()
     nets = "plain18 plain34 resnet18 resnet34 resnet34 resnet34 resnet50 resnet101 resnet152"
     assert [row.model for row in rows] == nets.split()
     assert [row.model_options.get("shortcut") for row in rows] == [None, None, *"AABCBBB"]

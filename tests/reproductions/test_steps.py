@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import cells_of, make_record, make_results, move, numbers_of, report_on, written_in
+from fakes import make_record, make_results, move, numbers_of, report_on, written_in
 from matplotlib.collections import PathCollection
+from printed import lines_of
 from scipy import stats
 
 from examples import three_rows
@@ -205,7 +206,7 @@ def test_the_table_of_tweaks(tmp_path, no_plots):
         "# Tweaks of bottleneck nets on CIFAR-10\n\n"
         "He T. et al. 2018, Table 5, on CIFAR-10 by the protocol of He et al. 2015, section 4.2 · the paper's protocol"
     )
-    lines = cells_of(text)
+    lines = lines_of(text)
     table, steps = lines[:5], lines[5:]
     assert "\nNot yet run: bottleneck ResNet-56-B, standard training.\n" in text
     assert table[0][3:] == [

@@ -1,20 +1,22 @@
 """The summary of the paper profile: one line for each net with records, compared with the papers."""
 
-from fakes import cells_of, page_of
+from fakes import page_of
+from printed import rows_of
 
 from reproductions import cifar_table, degradation
 from reproductions.harness.experiment import Variant
 from reproductions.harness.reporting.summary import write_summary
 
 PAPER, SHORT, BF16 = Variant("paper"), Variant("short"), Variant(precision="bf16")
+HEADINGS = ["reported", "mean ± std (n)", "difference", "GPU-hours"]
 TABLE, DEGRADATION = cifar_table.EXPERIMENT, degradation.EXPERIMENT
 
 
 def lines_of(summary):
     """The cells of the table's lines by net."""
-    heading, *lines = cells_of(summary)
-    assert heading == ["net", "reported", "mean ± std (n)", "difference", "GPU-hours"]
-    return {net: cells for net, *cells in lines}
+    lines = {net: [*cells.items()] for net, cells in rows_of(summary).items()}
+    assert all([heading for heading, _ in cells] == HEADINGS for cells in lines.values())
+    return {net: [cell for _, cell in cells] for net, cells in lines.items()}
 
 
 def test_it_has_each_net_of_the_paper_profile_once(tmp_path):

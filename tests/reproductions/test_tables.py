@@ -5,7 +5,8 @@ import statistics
 from dataclasses import replace
 
 import pytest
-from fakes import cells_of, make_pool, make_record, make_results, move, numbers_of, page_of, report_on, store
+from fakes import make_pool, make_record, make_results, move, numbers_of, page_of, report_on, store
+from printed import lines_of
 from scipy import stats
 
 from reproductions import cifar_table, degradation, precision, reported
@@ -45,7 +46,7 @@ def text_on(errors, root, variant=PAPER, **more) -> str:
 
 def rows_of(text) -> list[dict[str, str]]:
     """The lines of a Markdown text's first table as dictionaries by heading."""
-    heading, *rows = cells_of(text.split("\n\n")[2])
+    heading, *rows = lines_of(text.split("\n\n")[2])
     return [dict(zip(heading, row, strict=True)) for row in rows]
 
 
@@ -438,7 +439,7 @@ def test_claims_are_contradicted_not_resolvable_or_of_another_profile(tmp_path):
 def test_claims_say_beforehand_what_seeds_can_find(tmp_path):
     claims_of({"resnet20": [8.5, 8.7, 8.6]}, PAPER, tmp_path)
     text = (tmp_path / "tables" / "degradation.md").read_text()
-    claims = {cells[0]: cells for cells in cells_of(text)}
+    claims = {cells[0]: cells for cells in lines_of(text)}
     *_, said, expected, least, seeds = claims["ResNet-20 has a lower test error than plain-20"]
     assert (said, expected, seeds) == ("too few runs (n = 0, 3)", "≈ +0.2", "–")
     assert float(least) == pytest.approx(intervals.smallest_effect(0.1, 5, comparisons=10), abs=0.005)
@@ -450,7 +451,7 @@ def test_claims_say_beforehand_what_seeds_can_find(tmp_path):
 
 def test_the_plan_says_what_seeds_find_and_what_they_cost(tmp_path):
     text = plan(make_pool(TABLE, PAPER, {"resnet20": [8.5, 8.6, 8.7]}, tmp_path / "own"))
-    found = {line[0]: line[1:] for line in cells_of(text)}
+    found = {line[0]: line[1:] for line in lines_of(text)}
     five, ten, _, expected, seeds, hours = found["ResNet-56 has a lower test error than ResNet-44"]
     assert expected == "+0.20" and float(five) > float(ten) > 0
     assert float(five) == pytest.approx(intervals.smallest_effect(0.1, 5, comparisons=4), abs=0.005)
@@ -472,7 +473,7 @@ def test_the_spread_and_the_steps_of_depth(tmp_path):
     p = stats.levene(errors["resnet20"], errors["resnet56"], center="median").pvalue
     assert f"ResNet-20 0.10 (n = 3), ResNet-56 1.00 (n = 3); not shown unequal, p = {p:.3f}." in text
     assert "Implementation (i) has the standard deviations 0.120, 0.318, 0.475, 0.523 for ResNet-20" in text
-    (step,) = [cells for cells in cells_of(text) if cells[0] == "ResNet-56 has a lower test error than ResNet-44"]
+    (step,) = [cells for cells in lines_of(text) if cells[0] == "ResNet-56 has a lower test error than ResNet-44"]
     assert step[1:3] == ["too few runs (n = 0, 3)", "+0.20"]
 
 

@@ -194,7 +194,8 @@ def test_a_result_that_can_not_be_written_is_said_in_a_line_and_the_checkpoint_s
     with monkeypatch.context() as patch:
         patch.setattr(worker, "write_record", find_disk_full)
         said = execute([run], eager, never).failures[run]
-    assert said == "[Errno 28] No space left on device\nThe same command goes on from the last checkpoint."
+    expected = f"[Errno 28] No space left on device: '{paths.records}'"
+    assert said == f"{expected}\nThe same command goes on from the last checkpoint."
     assert checkpoint.load_latest(paths.work(run))["iteration"] == 5
 
 

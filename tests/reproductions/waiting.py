@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -21,8 +22,9 @@ def after_two_steps() -> Callable[[], bool]:
 
 
 def find_disk_full(*arguments, **more) -> NoReturn:
-    """Fail as writing to a full disk does; stands for any function that writes."""
-    raise OSError(28, "No space left on device")
+    """Fail as writing to a full disk does; stands for any function that writes, to its first argument if to a path."""
+    path = [str(arguments[0])] if arguments and isinstance(arguments[0], Path) else []
+    raise OSError(28, "No space left on device", *path)
 
 
 def wait_until(condition, seconds=120, pause=0.01) -> None:

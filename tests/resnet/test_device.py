@@ -148,35 +148,43 @@ def test_products_are_computed_in_the_precision(precision, dtype):
 
 
 @pytest.mark.parametrize(
-    "setting",
+    ("setting", "products"),
     [
-        "",
-        "torch.set_float32_matmul_precision('high')",
-        "torch.backends.fp32_precision = 'tf32'",
-        "torch.backends.fp32_precision = 'ieee'",
-        "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
-        "torch.backends.cudnn.allow_tf32 = False",
-        "os.environ['TORCH_ALLOW_TF32_CUBLAS_OVERRIDE'] = '1'",
+        ("", "none"),
+        ("torch.set_float32_matmul_precision('high')", "tf32"),
+        ("torch.backends.fp32_precision = 'tf32'", "tf32"),
+        ("torch.backends.fp32_precision = 'ieee'", "ieee"),
+        ("torch.backends.cudnn.conv.fp32_precision = 'ieee'", "none"),
+        ("torch.backends.cudnn.allow_tf32 = False", "none"),
+        ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "tf32"),
     ],
 )
-def test_exact_kernels_are_chosen_within_the_context_alone_whatever_a_user_has_set(setting):
-    program = f"""import os, torch
-{setting}
+def test_exact_kernels_are_chosen_within_the_context_alone_whatever_a_user_has_set(setting, products):
+    by_environment = setting.startswith("TORCH_")
+    program = f"""import torch
+{"" if by_environment else setting}
 from resnet.device import exact_kernels
 
+cudnn = torch.backends.cudnn
 def settings():
-    cudnn = torch.backends.cudnn
-    products = cudnn.conv, torch.backends.cuda.matmul
+    products = cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul
     return cudnn.enabled, cudnn.benchmark, cudnn.deterministic, *(each.fp32_precision for each in products)
 
 before = settings()
+print(before[5])
 with exact_kernels():
     with exact_kernels(benchmark=True):
-        assert settings() == (True, True, True, "ieee", "ieee"), settings()
-    assert settings() == (True, False, True, "ieee", "ieee"), settings()
+        assert settings() == (True, True, True, "ieee", "ieee", "ieee"), settings()
+    assert settings() == (True, False, True, "ieee", "ieee", "ieee"), settings()
+    if not {setting!r}:
+        with cudnn.flags(enabled=False):
+            assert not cudnn.enabled
 assert settings() == before, settings()
 """
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+    environment = os.environ | ({setting: "1"} if by_environment else {})
+    command = [sys.executable, "-W", "error", "-c", program]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert said == f"{products}\n"
 
 
 def test_whatever_trains_keeps_the_memory_that_it_frees(monkeypatch, tmp_path):

@@ -254,6 +254,20 @@ def test_a_pack_grows_as_long_as_there_are_streams(monkeypatch):
     assert Pack(torch.device("cuda"), 40, said.append).limit == 32 and "no more streams" in said[0]
 
 
+def test_a_run_that_trains_alone_does_not_limit_the_others(monkeypatch):
+    device = FakeDevice(monkeypatch, lambda n: min(n, 4))
+    pack = device.pack = Pack(torch.device("cuda"))
+
+    def large():
+        device.memory, pack.alone = 70.0, True
+        yield from device.run(steps=2000)
+        device.memory, pack.alone = 1.0, False
+
+    waiting = deque([large(), *(device.run(steps=1000) for _ in range(30))])
+    pack.train(lambda: waiting.popleft() if waiting and not pack.alone else None)
+    assert pack.limit == 4
+
+
 def test_few_runs_leave_the_number_open(monkeypatch):
     limit, said = FakeDevice(monkeypatch, lambda n: n).find(runs=3)
     assert limit <= 4 and not said

@@ -1,5 +1,6 @@
 """The worker on a device: it trains runs, several at once where that is faster, and leaves their records."""
 
+import gc
 import sys
 import time
 import traceback
@@ -90,7 +91,8 @@ class _Worker:
         self.runs, self.waiting = list(runs), deque(runs)
         self.paths, self.stop_requested, self.on_status, self.options = paths, stop_requested, on_status, options
         self.device, self.code, self.group = find_device(options.device), provenance.code_identity(), group
-        one_by_one = group.size > 1 or all(map(_fills_the_device, runs))  # several processes train their runs in turn
+        # A group trains its runs one after another, and runs that fill the device have no neighbours.
+        one_by_one = group.size > 1 or all(map(_fills_the_device, runs))
         self.pack = Pack(self.device, 1 if one_by_one else options.pack, say)
         self.failures: dict[Run, str] = {}
         self.interrupted = ""
@@ -119,8 +121,8 @@ class _Worker:
     def _claim_next(self) -> "_Begun | None":
         """Claim the next run that no other process trains; finished runs are removed.
 
-        A run that fills the device has no neighbours. Nor has a run whose earlier start made no progress, which may
-        have killed them, until it has a checkpoint.
+        A run that fills the device has no neighbours. A run whose earlier start made no progress may have killed its
+        neighbours, so it has none until it has a checkpoint.
         """
         if time.monotonic() < self._next_look or self.interrupted or self.stop_requested():
             return None
@@ -128,7 +130,7 @@ class _Worker:
             self._next_look = time.monotonic() + CLAIM_SECONDS
             return None
         self._alone = None
-        self.waiting = deque(sorted(self.waiting, key=lambda run: self.options.budget.rank(run, self.pack.size)))
+        self.waiting = deque(sorted(self.waiting, key=self._rank))
         for _ in range(len(self.waiting)):
             run = self.waiting.popleft()
             if self._has_ended(run) or self._need_is_lost(run):
@@ -149,7 +151,7 @@ class _Worker:
             elif self._has_ended(run):  # while it was being claimed
                 claimed.release()
             elif (begun := self._note_start(run, claimed)) is not None:
-                self._alone = run if by_itself else None
+                self._alone, self.pack.alone = run if by_itself else None, by_itself
                 return begun
         self._next_look = time.monotonic() + CLAIM_SECONDS
         return None
@@ -172,6 +174,10 @@ class _Worker:
                 self._fail(run, f"its {ROLE_NAMES[role]} has no record in {self.paths.records}: {need}")
                 return True
         return False
+
+    def _rank(self, run: Run) -> tuple[float, bool]:
+        """Rank a waiting run: runs that fill the device come first among equals, while they need wait for no other."""
+        return self.options.budget.rank(run, self.pack.size), not _fills_the_device(run)
 
     def _must_train_alone(self, run: Run) -> bool:
         return _fills_the_device(run) or begun_in_vain(self.paths.work(run), self.options.launch) > 0
@@ -207,6 +213,9 @@ class _Worker:
         """Train the run in small parts and report its end."""
         run, claimed = begun.run, begun.claimed
         alone = self.pack.limit == 1 or _fills_the_device(run)
+        if _fills_the_device(run) and self.device.type == "cuda":  # it may need the memory of runs that have ended
+            gc.collect()
+            torch.cuda.empty_cache()
         with claimed or nullcontext():
             try:
                 record = yield from self._train_and_record(begun)
@@ -229,7 +238,7 @@ class _Worker:
             except Exception as error:  # of any kind: the other runs go on
                 self._fail(run, self._explain(run, error))
             finally:
-                self._alone = None
+                self._alone, self.pack.alone = None, False
                 self._next_look = 0.0  # others may have waited for this one
 
     def _explain(self, run: Run, error: Exception) -> str:

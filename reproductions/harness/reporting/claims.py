@@ -152,9 +152,9 @@ def power_of(
     comparisons: int,
     weights: tuple[float, ...] = (1,),
 ) -> float | None:
-    """Return the probability to find an effect with the smallest sample, or with the wanted seeds if it is too small.
+    """Return the probability to find an effect with the size of the smallest sample.
 
-    None where nothing is reported or nothing tells the spread.
+    With ``wanted`` seeds instead, where that size is below FEWEST. None where no effect or spread is known.
     """
     least = min(map(len, samples))
     n = least if least >= intervals.FEWEST else wanted

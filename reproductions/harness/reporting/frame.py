@@ -142,7 +142,7 @@ def best_values(records: list[dict], metric: str = "test_error") -> list[float]:
 def aggregated(samples: Sequence[list[float]]) -> pandas.DataFrame:
     """Return mean, std, and the ends ``low`` and ``high`` of the mean's 95 % t-interval of each sample, a line each.
 
-    They are NaN where a sample has too few values.
+    They are NaN where a sample has too few values, and the interval's ends also where its values are equal.
     """
     import pandas
 

@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -84,9 +84,12 @@ def load(path: Path = FILE) -> tuple[Note, ...]:
     return notes
 
 
-def section(table: str, results: Sequence[RowResult], metric: str) -> str:
-    """Write a table's notes under a heading, without the ones that name a row without runs; nothing if none is left."""
-    lacking = {result.row.key for result in results if not final_values(result.records, metric)}
+def section(table: str, results: Sequence[RowResult], metric: str, keys: Iterable[str]) -> str:
+    """Write a table's notes under a heading, without the ones that name a row without runs; nothing if none is left.
+
+    ``keys``: the keys of all rows of the table, which has rows on request only once they have records.
+    """
+    lacking = {*keys} - {result.row.key for result in results if final_values(result.records, metric)}
     labels = {result.row.key: result.row.label for result in results}
     own = [note for note in load() if note.table == table and not note.rows & lacking and note.row in labels]
     lines = "".join(f"- {labels[note.row]}: {note.fill(results, metric)}\n" for note in own)

@@ -327,7 +327,9 @@ class Page:
             for section in sections
             if section
         ]
-        if footnotes.is_published(self.results) and (found := notes_section(self._name, self.results, self.metric)):
+        keys = [row.key for row in self.experiment.rows_of(self.variant)]
+        found = footnotes.is_published(self.results) and notes_section(self._name, self.results, self.metric, keys)
+        if found:
             texts.insert(0, found)
         if lacking := [r.row.label for r in self.results if r not in self._run]:
             texts.insert(0, f"Not yet run: {', '.join(lacking)}.\n")

@@ -52,7 +52,7 @@ def launch(runs: list[Run], paths: RunPaths, display: Display, options: Options)
     queue.check_reachable()
     published = paths.published and paths.published.resolve()
     paths = replace(paths, out=paths.out.resolve(), data=paths.data.resolve(), published=published)
-    own: set[str] = set()  # the launches' ids of this command's submissions
+    own: set[str] = set()  # the launch ids that this command has submitted
     with stop_on_signals() as stop_requested:
         while True:
             plan = _submit_missing(runs, paths, display, options, own)

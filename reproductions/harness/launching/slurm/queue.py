@@ -19,7 +19,8 @@ _ENDED = {
     *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "REVOKED"),
 }
 
-Answers = dict[tuple[str, str], Any]  # of SLURM, by command and array; None if the command failed
+# SLURM's answers by command and array; an answer is None if the command failed.
+Answers = dict[tuple[str, str], Any]
 
 
 @dataclass(frozen=True)
