@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from reproductions.bag_of_tricks import efficient as bag_of_tricks_efficient
 from reproductions.bag_of_tricks import protocol as bag_of_tricks
 from reproductions.bag_of_tricks import refinements as bag_of_tricks_refinements
 from reproductions.bag_of_tricks import tweaks as bag_of_tricks_tweaks
 from reproductions.harness.experiment import PROFILES, Variant, kept_runs
+from resnet.models import create_model
 from resnet.recipe import learning_rate_at
 
 EFFICIENT = bag_of_tricks_efficient.EXPERIMENTS
@@ -115,7 +117,21 @@ def test_every_heuristic_of_table_4_changes_one_thing(dataset):
             {"recipe.precision": "fp16"},
         ]
     first, *_ = EFFICIENT[dataset].rows("paper")
-    assert first.recipe.base_batch_size == small and first.recipe.linear_warmup == 0 and not first.model_options
+    assert first.recipe.base_batch_size == small and first.recipe.linear_warmup == 0
+    assert first.model_options == {"shortcut": "B"}
+
+
+@pytest.mark.parametrize(("shortcut", "dead"), [("A", 48), ("B", 0)])
+def test_every_channel_learns_with_zero_gamma_only_if_shortcuts_are_projections(shortcut, dead):
+    draw = torch.Generator().manual_seed(0)
+    row = row_of(EFFICIENT["cifar10"], "128_zero_gamma")
+    model = create_model("cifar_resnet8", **row.model_options | {"shortcut": shortcut}, generator=draw).train()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(16, 3, 32, 32, generator=draw)).logsumexp(dim=1).sum().backward()
+        optimizer.step()
+    assert int((model.layer3[0].bn2.weight == 0).sum()) == dead
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "imagenet"])
@@ -154,7 +170,8 @@ def test_a_table_begins_where_the_one_before_ends(dataset):
     """The efficient recipe is Table 4's last row but for the precision, and Table 5's last row is Table 6's first."""
     last = flat(EFFICIENT[dataset].rows("paper")[-1].run(0))
     first = flat(row_of(TWEAKS[dataset], "original").run(0))
-    assert {name for name in last if last[name] != first[name]} <= {"model", "recipe.precision"}
+    differing = {name for name in last if last[name] != first.get(name)}
+    assert differing <= {"model", "model_options.shortcut", "recipe.precision"}  # bottlenecks always have projections
     assert (last["recipe.precision"], first["recipe.precision"]) == ("fp16", "auto")
     best, efficient = row_of(TWEAKS[dataset], "d"), row_of(REFINEMENTS[dataset], "efficient")
     assert best.run(3).identity == efficient.run(3).identity
