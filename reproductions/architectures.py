@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass, field
 
-import torch
-
 from reproductions import reported
 from reproductions.harness.reporting.text import NONE, markdown_table
-from resnet.models import count_parameters, create_model, image_size
-from resnet.models.complexity import multiply_adds
+from resnet.models import image_size
+from resnet.models.complexity import multiply_adds, parameters
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def architectures_table(architectures: tuple[Architecture, ...] = ARCHITECTURES)
         "net": [net.label for net in architectures],
         "model": [_call(net) for net in architectures],
         "pixels": [str(image_size(net.model)) for net in architectures],
-        "parameters": [f"{_parameters(net):,}" for net in architectures],
+        "parameters": [f"{parameters(net.model, net.options):,}" for net in architectures],
         "reported (million)": [_reported(net, "parameters", "million") for net in architectures],
         "multiply-adds (billion)": [f"{multiply_adds(net.model, net.options) / 1e9:.3f}" for net in architectures],
         "reported FLOPs (billion)": [_reported(net, "FLOPs", "billion") for net in architectures],
@@ -56,11 +54,6 @@ def architectures_table(architectures: tuple[Architecture, ...] = ARCHITECTURES)
 def _call(net: Architecture) -> str:
     """Return the model's name and options as :func:`create_model` takes them."""
     return " ".join([net.model, *(f"{name}={value}" for name, value in net.options.items())])
-
-
-def _parameters(net: Architecture) -> int:
-    with torch.device("meta"):  # shapes only
-        return count_parameters(create_model(net.model, **net.options))
 
 
 def _reported(net: Architecture, metric: str, unit: str) -> str:

@@ -13,10 +13,16 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from resnet.models import create_model, image_channels, image_size
+from resnet.models import count_parameters, create_model, image_channels, image_size
 
 IMAGE_BYTES = 1  # per channel of a pixel: data sets stay on the device as uint8
 PARAMETER_BYTES = 4  # weights and momentum are fp32 at every precision of the activations
+
+
+def parameters(name: str, options: dict | None = None) -> int:
+    """Count a network's trainable parameters without allocating them. Raises ValueError for an unknown network."""
+    with torch.device("meta"):
+        return count_parameters(create_model(name, **(options or {})))
 
 
 def multiply_adds(name: str, options: dict | None = None, size: int | None = None) -> int:

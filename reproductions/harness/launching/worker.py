@@ -129,7 +129,7 @@ class _Worker:
         if self._alone is not None and self._must_train_alone(self._alone):
             self._next_look = time.monotonic() + CLAIM_SECONDS
             return None
-        self._alone = None
+        self._set_alone(None)
         self.waiting = deque(sorted(self.waiting, key=self._rank))
         for _ in range(len(self.waiting)):
             run = self.waiting.popleft()
@@ -151,7 +151,7 @@ class _Worker:
             elif self._has_ended(run):  # while it was being claimed
                 claimed.release()
             elif (begun := self._note_start(run, claimed)) is not None:
-                self._alone, self.pack.alone = run if by_itself else None, by_itself
+                self._set_alone(run if by_itself else None)
                 return begun
         self._next_look = time.monotonic() + CLAIM_SECONDS
         return None
@@ -174,6 +174,10 @@ class _Worker:
                 self._fail(run, f"its {ROLE_NAMES[role]} has no record in {self.paths.records}: {need}")
                 return True
         return False
+
+    def _set_alone(self, run: Run | None) -> None:
+        """Note the run in training that has no neighbours, None for none, so that the pack measures nothing with it."""
+        self._alone, self.pack.alone = run, run is not None
 
     def _rank(self, run: Run) -> tuple[float, bool]:
         """Rank a waiting run: runs that fill the device come first among equals, while they need wait for no other."""
@@ -238,7 +242,7 @@ class _Worker:
             except Exception as error:  # of any kind: the other runs go on
                 self._fail(run, self._explain(run, error))
             finally:
-                self._alone, self.pack.alone = None, False
+                self._set_alone(None)
                 self._next_look = 0.0  # others may have waited for this one
 
     def _explain(self, run: Run, error: Exception) -> str:

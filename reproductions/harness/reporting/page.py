@@ -11,8 +11,6 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-import torch
-
 from reproductions import reported
 from reproductions.harness.experiment import Experiment, Row, RowResult, Variant
 from reproductions.harness.records import records_digest
@@ -42,8 +40,7 @@ from reproductions.harness.reporting.text import (
 from reproductions.reported import Reported
 from resnet.data import IMAGE_SHAPES, NUM_CLASSES, WITH_TOP5
 from resnet.files import write_atomically
-from resnet.models import count_parameters, create_model
-from resnet.models.complexity import multiply_adds
+from resnet.models.complexity import multiply_adds, parameters
 
 
 @dataclass(frozen=True)
@@ -447,8 +444,7 @@ def _parameters(result: RowResult) -> int:
     """Return the number of trainable parameters of the row's model."""
     if result.records:
         return result.records[0]["parameters"]
-    with torch.device("meta"):  # shapes only
-        return count_parameters(create_model(result.row.model, **_options(result)))
+    return parameters(result.row.model, _options(result))
 
 
 def _multiply_adds(result: RowResult) -> int:
