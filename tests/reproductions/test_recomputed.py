@@ -19,7 +19,7 @@ def runs():
     """The completed runs, with the error of the table's rows by key."""
     runs = pandas.read_csv(RESULTS / "runs.csv").query("status == 'completed'")
     changes = runs.recipe_changes.map(json.loads)
-    short = changes.map(lambda c: c.get("iterations") == 4_000)
+    short = changes.map(lambda c: c.get("iterations") == 4_000 and "nesterov" not in c)
     paper = changes.map(lambda c: not c)
     bf16 = changes.map(lambda c: c == {"precision": "bf16"})
     runs["table"] = np.select([paper, short, bf16], ["", "_short", "_bf16"], "other")
