@@ -278,7 +278,7 @@ def drawn(tmp_path_factory):
     stem = make_results(cifar_imagenet_stem.EXPERIMENT, PAPER, {}, folder / "predicted")[:3]
     figures["confusion"] = stem_report.confusion_figure([Predicted(result, [files]) for result in stem], PAPER)
     figures["images"] = stem_report.grid_figure(files, np.zeros((20, 32, 32, 3), np.uint8), "a run, test error 10.00 %")
-    swept = Variant("short", sweep=("label_smoothing=0,0.05,0.1", "learning_rate=0.05,0.1", "zero_gamma=true,false"))
+    swept = Variant("short", sweep=("label_smoothing=0,0.05,0.1", "learning_rate=0.05,0.1", "conv_bias=true,false"))
     rows = [row for row in cifar_table.EXPERIMENT.rows_of(swept) if not row.on_request]
     for name, count in (("sweep", 36), ("small sweep", 2)):
         runs = [[swept.apply(row.run(seed)) for seed in range(3)] for row in rows[:count]]

@@ -74,9 +74,9 @@ def test_what_is_no_value_is_refused(text, message):
 
 
 def test_fields_and_options_are_the_rows_and_no_other_departs():
-    changed = variant("weight_decay=5e-4 zero_gamma=true")
+    changed = variant("weight_decay=5e-4 shortcut=B")
     for before, run in zip(TABLE.runs(Variant(), 2), TABLE.runs(changed, 2), strict=True):
-        assert run.recipe == replace(before.recipe, weight_decay=5e-4) and run.model_options == {"zero_gamma": True}
+        assert run.recipe == replace(before.recipe, weight_decay=5e-4) and run.model_options == {"shortcut": "B"}
         assert (run.seed, run.model, run.train_images) == (before.seed, before.model, before.train_images)
 
 
@@ -130,6 +130,7 @@ def test_many_values_are_named_by_their_digest_because_names_of_files_are_short(
         ("schedule=linear", "schedule must be one of step, cosine"),
         ("shortcut=D", "shortcut must be one of 'A', 'B', 'C', not 'D'"),
         ("zero_gamma=2", "zero_gamma must be true or false"),
+        ("zero_gamma=true", "row resnet20 .*zero_gamma needs projections, shortcut 'B' or 'C'"),
         ("schedule=cosine", "a cosine schedule has no milestones"),
         ("milestones=2000,99000", "milestones 99000 are beyond the 64000 iterations"),
         ("temperature=4", "there is a temperature, but no teacher"),
