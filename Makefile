@@ -9,7 +9,7 @@
 # KERNELS=library|fused (fused: not yet run on a GPU)  PACK=auto|8  SLOTS=2  YES=1  DRY_RUN=1
 # SET="weight_decay=5e-4 learning_rate=0.05": other values than the table's
 # SWEEP="learning_rate=0.05,0.1,0.2 weight_decay=1e-4,5e-4": all combinations, ranked on held-out training images
-# MINUTES=10: what is lacking, as far as the time goes; make reproduce-all MINUTES=10: of all tables
+# MINUTES=10: what is lacking, as far as the time goes; make reproduce-all MINUTES=10: of Table 6, degradation, Bag of Tricks
 # TRACK=tensorboard|wandb|trackio: curves while runs are trained; make status JSON=1: for programs
 # SLURM_PROFILE=mycluster  DETACH=1  EXPERIMENT=degradation (of make cancel and make export)
 # TO=folder (of make export and make publish)

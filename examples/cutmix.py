@@ -1,4 +1,4 @@
-"""CutMix (Yun et al. 2019): a rectangle of each image is another image's, and so is that share of its target.
+"""CutMix (Yun et al. 2019): a rectangle of each image, and the same share of its target, are another image's.
 
 Recipe(plugins=(Plugin("examples.cutmix:CutMix", alpha=1.0),))
 """

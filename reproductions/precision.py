@@ -3,9 +3,9 @@
     python -m reproductions.precision --profile paper --seeds 5
     python -m reproductions.precision --profile paper --seeds 10 --rows fast,fused
 
-On a GPU, the runs of all tables train in bf16, packed; the fp32 row has the same recipe in full precision (without
-TF32). Two one-sided tests ask whether the mean errors differ by less than 0.3 points. The bf16 row's runs are the
-CIFAR-10 table's and are not trained again.
+On a GPU, most tables train in bf16, packed; the fp32 row has the same recipe in full precision (without TF32). Two
+one-sided tests ask whether the mean errors differ by less than 0.3 points. In the paper profile, the bf16 row's runs
+are the CIFAR-10 table's and are not trained again.
 
 On request, a row is trained by the fused kernels (:mod:`resnet.kernels`, not yet run on a GPU) in the bf16 row's
 precision. It is compared with the bf16 row's runs by the library's kernels, or with the published ones if there are no

@@ -127,7 +127,7 @@ def test_the_program_that_names_images_works_as_it_stands(monkeypatch, capsys):
 
 def test_files_on_the_map_are_there():
     text = text_of("docs/architecture.md")
-    folders = [ROOT / name for name in ("resnet", "reproductions", "slurm")]
+    folders = [ROOT / name for name in ("resnet", "reproductions", "slurm", "benchmarks", "tests")]
     there = {path.name for folder in (*folders, ROOT) for path in folder.glob("*")}
     there |= {path.name for folder in folders for path in folder.rglob("*")}
     named = set(re.findall(r"\b(\w+\.(?:py|toml)|\w+(?=/))", text))

@@ -232,7 +232,10 @@ def test_arrays_have_the_properties_that_they_show():
         Run("cifar_resnet8", data="grey_arrays")
     add_arrays("stacked_arrays", lambda: [np.stack([one] * 3, axis=-1) if one.ndim == 3 else one for one in grey])
     assert Run("cifar_resnet8", data="stacked_arrays").arrays.shape == (8, 8, 3)
-    assert Run("mnist_residual", data="grey_arrays").arrays.shape == (8, 8, 1)
+    with pytest.raises(ValueError, match="takes images of 28x28 pixels, but images of grey_arrays have 8x8: scale"):
+        Run("mnist_residual", data="grey_arrays")
+    add_arrays("digits", lambda: (images(shape=(28, 28)), GOOD[1], images(2, (28, 28)), GOOD[3]))
+    assert Run("mnist_residual", data="digits").arrays.shape == (28, 28, 1)
 
 
 def test_classes_without_a_training_image_are_named(recwarn):

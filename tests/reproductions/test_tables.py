@@ -604,3 +604,9 @@ def test_nets_are_counted_with_the_classes_of_their_data(tmp_path):
     ten = [create_model(r.row.model, num_classes=10, **r.row.model_options) for r in page.results]
     assert page.parameters().numbers["parameters"] == [count_parameters(model) for model in ten]
     assert page.multiply_adds().numbers["multiply_adds"] == [37_278_720, 75_027_456, 559_617_024]
+
+
+def test_a_report_that_returns_no_files_is_named(tmp_path):
+    silent = replace(cifar_table.EXPERIMENT, report=lambda page: None)
+    with pytest.raises(TypeError, match="the report of cifar_table returned None instead of the files that it wrote"):
+        report_on(silent, Variant("short"), {}, tmp_path)
