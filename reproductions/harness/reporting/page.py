@@ -475,7 +475,7 @@ def write_page(page: Page) -> list[Path]:
     Raises TypeError if the report does not return files, as a user's own may.
     """
     files = page.experiment.report(page)
-    if not isinstance(files, Sequence) or not files:
+    if not isinstance(files, Sequence):
         raise TypeError(f"the report of {page.experiment.name} returned {files!r} instead of the files that it wrote; "
                         "let it end with: return page.write(columns, sections)")  # fmt: skip
     plots = [f"![{path.stem}](../plots/{path.name})\n" for path in files if path.suffix == ".png"]
