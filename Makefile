@@ -1,4 +1,4 @@
-# The user's commands; docs/usage.md explains them. Every target creates .venv and installs what it needs by itself.
+# The user's commands; docs/usage.md explains them. Every target that needs Python creates .venv and installs into it.
 #
 #   make reproduce-cifar-table PROFILE=smoke
 #   make gpu-check MINUTES=10     whether a new kind of GPU is safe to use, and how fast it is; ANEW=1 does it all again
@@ -9,7 +9,8 @@
 # KERNELS=library|fused (fused: not yet run on a GPU)  PACK=auto|8  SLOTS=2  YES=1  DRY_RUN=1
 # SET="weight_decay=5e-4 learning_rate=0.05": other values than the table's
 # SWEEP="learning_rate=0.05,0.1,0.2 weight_decay=1e-4,5e-4": all combinations, ranked on held-out training images
-# MINUTES=10: what is lacking, as far as the time goes; make reproduce-all MINUTES=10: of Table 6, degradation, Bag of Tricks
+# MINUTES=10: what is lacking, as far as the time goes, ALL=1: also what is published here;
+# make reproduce-all MINUTES=10: of Table 6, the degradation and Bag of Tricks
 # TRACK=tensorboard|wandb|trackio: curves while runs are trained; make status JSON=1: for programs
 # SLURM_PROFILE=mycluster  DETACH=1  EXPERIMENT=degradation (of make cancel and make export)
 # TO=folder (of make export and make publish)

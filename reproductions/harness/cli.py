@@ -80,7 +80,7 @@ def add_launch_flags(parser: ArgumentParser) -> None:
         "--data",
         type=path_argument,
         default=DEFAULT_DATA,
-        help="folder of the data; CIFAR-10 and MNIST are downloaded if missing (default: data)",
+        help="folder of the data; CIFAR and MNIST are downloaded if missing (default: data)",
     )
     add("--out", type=path_argument, default=DEFAULT_OUT, help="folder of records, tables and plots (default: runs)")
     add(
