@@ -610,3 +610,10 @@ def test_a_report_that_returns_no_files_is_named(tmp_path):
     silent = replace(cifar_table.EXPERIMENT, report=lambda page: None)
     with pytest.raises(TypeError, match="the report of cifar_table returned None instead of the files that it wrote"):
         report_on(silent, Variant("short"), {}, tmp_path)
+
+
+def test_a_mean_of_differences_and_a_difference_of_means_look_the_same():
+    with_step, without = (82.38, 81.39), (84.04, 84.46)
+    mean_of = intervals.mean([a - b for a, b in zip(with_step, without)])
+    difference = intervals.mean(with_step) - intervals.mean(without)
+    assert f"{mean_of:.2f}" != f"{difference:.2f}" and text.signed(mean_of) == text.signed(difference) == "−2.37"

@@ -11,8 +11,11 @@ NONE = "–"
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """Format a number with a true minus sign; a dash for None."""
-    return NONE if value is None else f"{value:z.{digits}f}".replace("-", "−")
+    """Format a number with a true minus sign; a dash for None.
+
+    The last bits do not count: a mean of differences and a difference of means look the same.
+    """
+    return NONE if value is None else f"{round(value, 9):z.{digits}f}".replace("-", "−")
 
 
 def signed(value: float | None, digits: int = 2) -> str:
