@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass, field
 
 from resnet.data import FOLDERS, IMAGE_SHAPES, TASK_DATA, TRAIN_IMAGES, Arrays, find_arrays
-from resnet.models import changed_options, image_channels, image_size
+from resnet.models import changed_options, default_options, image_channels, image_size
 from resnet.recipe import Recipe
 from resnet.tasks import RECIPE_FIELDS, Task, task_of
 
@@ -54,6 +54,7 @@ class Run:
             object.__setattr__(self, "train_images", None)
         if type(self.seed) is not int or self.seed < 0:
             raise ValueError(f"seed must be a whole number of at least 0, not {self.seed!r}")
+        self._check_zero_gamma()
         self._check_images()
         self._check_task()
         self._check_crop()
@@ -65,6 +66,13 @@ class Run:
         """The runs whose final networks this one needs, by their roles: "teacher", "pretrained"."""
         return {role: run for role in ROLES if (run := getattr(self, role)) is not None}
 
+    def _check_zero_gamma(self) -> None:
+        options = default_options(self.model) | self.model_options
+        if options.get("zero_gamma") and options.get("shortcut") == "A":
+            raise ValueError("zero_gamma needs projections, shortcut 'B' or 'C': the channels that shortcut 'A' adds "
+                             "would stay 0 for ever, because their shortcut is 0, too, and ReLU passes no gradient "
+                             "at 0")  # fmt: skip
+
     def _check_images(self) -> None:
         *pixels, channels = self.arrays.shape if self.arrays else IMAGE_SHAPES.get(self.data, (3,))  # files: in colour
         colour = "stack the channel three times, np.stack([images] * 3, axis=-1)"
@@ -74,7 +82,8 @@ class Run:
                 remedy = f"{colour}, or {remedy}"
             raise ValueError(f"{self.model} takes images with {wanted} channel(s), but images of {self.data} have "
                              f"{channels}: {remedy}")  # fmt: skip
-        if wanted == 1 and pixels != [size := image_size(self.model)] * 2:
+        own = self.recipe.plugins  # which may replace the net
+        if wanted == 1 and not own and pixels != [size := image_size(self.model)] * 2:
             raise ValueError(f"{self.model} takes images of {size}x{size} pixels, but images of {self.data} have "
                              f"{pixels[0]}x{pixels[1]}: scale them, or {colour} for another net")  # fmt: skip
 

@@ -32,7 +32,7 @@ from reproductions.harness.launching.worker import DeviceLost, Outcome
 from reproductions.harness.record_files import PoolError, RecordError, record_path
 from reproductions.harness.records import Pool, read_pool
 from reproductions.harness.reporting.frame import completed
-from reproductions.harness.reporting.page import write_report
+from reproductions.harness.reporting.page import ReportError, write_report
 from reproductions.harness.reporting.sweep import write_sweep
 from resnet import checkpoint
 from resnet.data import DataError
@@ -352,6 +352,8 @@ class _Launch:
                 show_files(write_report(shown, variant, results, self.paths.out))
             except OSError as error:  # a full disk, say: the records are there, and the same command tries again
                 problems.append(f"the tables could not be written: {error}")
+            except ReportError as error:
+                problems.append(str(error))
         return problems
 
 

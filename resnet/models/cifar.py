@@ -31,10 +31,10 @@ def resnet(
     ``shortcut``: "A" identity with zeros for new channels, "B" projections where the shape changes, "C" projections
     everywhere (section 4.1). ``shortcut_padding``: option A puts the zero channels at the "end" or half of them on
     "both" sides. ``conv_bias``: biases in the convolutions, which the paper leaves open. ``zero_gamma``: the last BN of
-    each block starts with scale 0 (Bag of Tricks, section 3.1). ``initialization``: He's, which preserves the variance
-    of gradients ("fan_out") or activations ("fan_in"), Xavier's ("xavier"), or PyTorch's default ("uniform").
-
-    Raises ValueError, also for ``zero_gamma`` with option A: the channels that it adds would stay 0 for ever.
+    each block starts with scale 0 (Bag of Tricks, section 3.1); the channels that option A adds then stay 0 for ever,
+    because their shortcut is 0, too, and ReLU passes no gradient at 0, so a run with both is refused.
+    ``initialization``: He's, which preserves the variance of gradients ("fan_out") or activations ("fan_in"), Xavier's
+    ("xavier"), or PyTorch's default ("uniform"). Raises ValueError.
     """
     check_choice("shortcut", shortcut, SHORTCUTS)
     check_choice("initialization", initialization, INITIALIZATIONS)

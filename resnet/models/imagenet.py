@@ -40,15 +40,15 @@ def resnet(
 
     ``shortcut``: "A" identity with zeros for new channels, "B" projections where the shape changes, "C" projections
     everywhere (He et al. 2015, section 4.1). ``zero_gamma``: the last BN of each block starts with scale 0 (Bag of
-    Tricks, section 3.1). ``small_stem``: a 3x3 convolution without stride replaces the stem and its max-pooling, as is
-    usual for images of 32 pixels. A report that is reproduced here uses two more options: ``conv_bias`` adds biases to
-    the 3x3 convolutions of nets without bottlenecks, and ``first_projection`` starts the first stage with a projection,
-    too, although its shape does not change. ``initialization``: He's, "fan_out" or "fan_in"; "xavier", which the text
-    of Bag of Tricks names; or PyTorch's default, "uniform".
+    Tricks, section 3.1); the channels that option A adds then stay 0 for ever. ``small_stem``: a 3x3 convolution
+    without stride replaces the stem and its max-pooling, as is usual for images of 32 pixels. A report that is
+    reproduced here uses two more options: ``conv_bias`` adds biases to the 3x3 convolutions of nets without
+    bottlenecks, and ``first_projection`` starts the first stage with a projection, too, although its shape does not
+    change. ``initialization``: He's, "fan_out" or "fan_in"; "xavier", which the text of Bag of Tricks names; or
+    PyTorch's default, "uniform".
 
-    Raises ValueError, also for variant "d" with shortcut "A", which has no projections; for ``zero_gamma`` with
-    shortcut "A", whose added channels would stay 0 for ever; for ``small_stem`` with variants "c" and "d", which have
-    their own stem; for biases in bottlenecks; and for a first projection with a shortcut other than "B".
+    Raises ValueError, also for variant "d" with shortcut "A", for ``small_stem`` with variants "c" and "d", which have
+    their own stem, for biases in bottlenecks, and for a first projection with a shortcut other than "B".
     """
     check_choice("initialization", initialization, INITIALIZATIONS)
     if conv_bias and depth >= 50:

@@ -40,13 +40,8 @@ class Net(nn.Module):
         """Build the network; ``blocks`` is the number of blocks in each stage.
 
         The first stage has the ``width`` of the stem's output and keeps the size of the maps; each further stage
-        doubles the width and halves the size of the maps. Raises ValueError for ``zero_gamma`` with shortcut "A".
+        doubles the width and halves the size of the maps.
         """
-        if zero_gamma and design.shortcut == "A":
-            raise ValueError(
-                "zero_gamma needs projections, shortcut 'B' or 'C': the channels that shortcut 'A' adds would stay 0 "
-                "for ever, because their shortcut is 0, too, and ReLU passes no gradient at 0"
-            )
         super().__init__()
         self.depth = depth
         self.conv1 = stem

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from reproductions.harness.launching.worker import execute
 from reproductions.harness.records import read_pool
 from resnet.data import DataError, add_arrays, arrays, load
 from resnet.plugins import Plugin, PluginError
+from resnet.recipe import Recipe
 from resnet.run import Run
 
 TRICKS = """
@@ -112,6 +115,12 @@ def test_inline_and_the_local_queue_give_the_same_weights(table, folder, tmp_pat
     assert all("imports" not in record["versions"] for record in records if record is not shaken)
     facts = shaken["specification"]["arrays"]
     assert facts["num_classes"] == 7 and facts["sha256"] == shaken["data"]["sha256"] == load("mine").digest
+
+
+def test_a_report_that_returns_no_files_is_named_after_the_training(table, tmp_path, capsys):
+    silent = SimpleNamespace(EXPERIMENT=replace(table.EXPERIMENT, report=lambda page: None))
+    assert run(silent, tmp_path / "out", "--launcher", "inline") == 1 and len(weights(tmp_path / "out")) == 2
+    assert "the report of mytable returned None instead of the files" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.slow
@@ -234,6 +243,7 @@ def test_arrays_have_the_properties_that_they_show():
     assert Run("cifar_resnet8", data="stacked_arrays").arrays.shape == (8, 8, 3)
     with pytest.raises(ValueError, match="takes images of 28x28 pixels, but images of grey_arrays have 8x8: scale"):
         Run("mnist_residual", data="grey_arrays")
+    assert Run("mnist_residual", Recipe(plugins=(Plugin("examples.cutmix:CutMix"),)), "grey_arrays").recipe.plugins
     add_arrays("digits", lambda: (images(shape=(28, 28)), GOOD[1], images(2, (28, 28)), GOOD[3]))
     assert Run("mnist_residual", data="digits").arrays.shape == (28, 28, 1)
 

@@ -74,9 +74,10 @@ def test_what_is_no_value_is_refused(text, message):
 
 
 def test_fields_and_options_are_the_rows_and_no_other_departs():
-    changed = variant("weight_decay=5e-4 shortcut=B")
+    changed = variant("weight_decay=5e-4 conv_bias=true shortcut=B")
     for before, run in zip(TABLE.runs(Variant(), 2), TABLE.runs(changed, 2), strict=True):
-        assert run.recipe == replace(before.recipe, weight_decay=5e-4) and run.model_options == {"shortcut": "B"}
+        assert run.recipe == replace(before.recipe, weight_decay=5e-4)
+        assert run.model_options == {"conv_bias": True, "shortcut": "B"}
         assert (run.seed, run.model, run.train_images) == (before.seed, before.model, before.train_images)
 
 

@@ -276,7 +276,7 @@ def test_imagenet_has_two_accuracies_a_verdict_and_a_command_of_its_own(tmp_path
     text = report_on(REFINEMENTS["imagenet"], PAPER, errors, tmp_path, published={}, seeds=3)[0].read_text()
     assert text.startswith("# Refinements of training on ImageNet\n\nHe T. et al. 2018, Table 6 · the paper")
     assert "| top-5 accuracy, yours " in text and "| reported number " in text
-    assert "| 77.10 ± 0.10 (n = 3) " in text and "| 94.28 ± 0.02 (n = 3) " in text
+    assert "| 77.10 ± 0.10 (n = 3) " in text and "| 94.28 ± 0.03 (n = 3) " in text
     # 77.26 in 77.10 ± 4.302653 · 0.1 · sqrt(4 / 3)
     assert "| [76.60, 77.60]                           | not contradicted (± 0.50) |" in text
     assert "Difference and interval are compared with the numbers of He T. et al. 2019, CVPR." in text

@@ -18,7 +18,7 @@ from reproductions.harness.records import ORIGIN, read_pool, records_digest
 from reproductions.harness.reporting import compare, footnotes, intervals, text
 from reproductions.harness.reporting.index import write_index
 from reproductions.harness.reporting.intervals import Interval
-from reproductions.harness.reporting.page import of_fullest_row, write_report
+from reproductions.harness.reporting.page import ReportError, of_fullest_row, write_report
 from reproductions.harness.reporting.text import markdown_table
 from reproductions.plan import plan
 from resnet.models import count_parameters, create_model
@@ -609,7 +609,7 @@ def test_nets_are_counted_with_the_classes_of_their_data(tmp_path):
 
 def test_a_report_that_returns_no_files_is_named(tmp_path):
     silent = replace(cifar_table.EXPERIMENT, report=lambda page: None)
-    with pytest.raises(TypeError, match="the report of cifar_table returned None instead of the files that it wrote"):
+    with pytest.raises(ReportError, match="the report of cifar_table returned None instead of the files that it wrote"):
         report_on(silent, Variant("short"), {}, tmp_path)
 
 

@@ -424,7 +424,7 @@ def test_pytorchs_way_is_taken_where_the_kernels_dont_apply(draw, fused_calls):
     [
         ("cifar_resnet8", {}),
         ("cifar_plain20", {"num_classes": 5}),
-        ("cifar_resnet8", {"shortcut_padding": "both"}),
+        ("cifar_resnet8", {"shortcut_padding": "both", "zero_gamma": True}),
         ("cifar_resnet8", {"shortcut": "C"}),
         ("cifar_plain8", {"conv_bias": True}),
         ("cifar_bottleneck11", {}),

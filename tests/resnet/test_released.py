@@ -70,10 +70,8 @@ def test_released_weights_are_found_by_their_names(released, monkeypatch):
         load_model("runs/cifar_resnet8")
 
 
-def test_options_that_only_decide_the_beginning_do_not_matter(tmp_path):
-    state, path = make_state(shortcut="B"), tmp_path / "b.safetensors"
-    write_weights(path, state, make_card(state, options='{"shortcut":"B"}'))
-    load_model(NAME, path, shortcut="B", zero_gamma=True, initialization="fan_in")
+def test_options_that_only_decide_the_beginning_do_not_matter(released):
+    load_model(NAME, released, zero_gamma=True, initialization="fan_in")
 
 
 def test_options_of_the_card_are_those_to_ask_for(tmp_path):

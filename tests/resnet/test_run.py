@@ -196,6 +196,15 @@ def test_a_run_that_can_not_be_is_an_error(values):
         Run("cifar_resnet20", **values)
 
 
+@pytest.mark.parametrize("model", ["cifar_resnet8", "resnet18", "resnet50"])
+def test_zero_gamma_needs_projections(model):
+    data, recipe = ("cifar10", Recipe()) if "cifar" in model else ("imagenet", Recipe(crop="area"))
+    for shortcut in "BC":
+        Run(model, recipe, data, model_options={"zero_gamma": True, "shortcut": shortcut})
+    with pytest.raises(ValueError, match="zero_gamma needs projections, shortcut 'B' or 'C'"):
+        Run(model, recipe, data, model_options={"zero_gamma": True, "shortcut": "A"})
+
+
 def test_canonical_json_refuses_what_json_does_not_have():
     with pytest.raises(ValueError):
         canonical_json({"loss": float("nan")})

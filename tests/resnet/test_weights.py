@@ -485,7 +485,7 @@ def test_weights_tell_their_network_for_small_images(name, options):
         ({"model": "cifar_plain8"}, "cifar_plain8"),
         ({"file": "my_plain8.th"}, "cifar_plain8"),
         ({"options": {"shortcut_padding": "both"}}, "cifar_resnet8 shortcut_padding=both"),
-        ({"model": "cifar_resnet8", "options": {"initialization": "xavier"}}, "cifar_resnet8 initialization=xavier"),
+        ({"model": "cifar_resnet8", "options": {"zero_gamma": True}}, "cifar_resnet8 zero_gamma=True"),
     ],
 )
 def test_what_small_networks_weights_leave_open_is_settled(asked, found):

@@ -77,7 +77,11 @@ def _in_short(found: Collection[dict[str, tuple[Page, list[Found]]]]) -> str:
     words = (NOT_RESOLVABLE, RULED_OUT, f"not {RULED_OUT}", TOO_FEW, NOT_RUN, WITHIN_NOISE)
     counts = {word: sum(one.startswith(word) for one in statements) for word in words}
     said = "; ".join(f"{word}, {count}" for word, count in counts.items() if count)
-    said = f"The others of the papers' {len(statements)} claims, counted in each profile: {said}." if said else ""
+    said = (
+        f"The others of {len(statements)} claims about the papers' tables, each counted once a profile: {said}."
+        if said
+        else ""
+    )
     return "".join([*lines, f"- {''.join(others)}{said}".rstrip(), "\n"])
 
 

@@ -469,15 +469,19 @@ def write_report(experiment: Experiment, variant: Variant, results: list[RowResu
     return write_page(make_page(experiment, variant, results, out))
 
 
+class ReportError(Exception):
+    """A report that does not return its files. The message names the table."""
+
+
 def write_page(page: Page) -> list[Path]:
     """Write the tables and plots of the page, and show the plots at the end of its Markdown; returns the files.
 
-    Raises TypeError if the report does not return files, as a user's own may.
+    Raises ReportError if the report does not return its files, as a user's own may.
     """
     files = page.experiment.report(page)
-    if not isinstance(files, Sequence):
-        raise TypeError(f"the report of {page.experiment.name} returned {files!r} instead of the files that it wrote; "
-                        "let it end with: return page.write(columns, sections)")  # fmt: skip
+    if not isinstance(files, list | tuple):
+        raise ReportError(f"the report of {page.experiment.name} returned {files!r} instead of the files that it "
+                          "wrote; let it end with: return page.write(columns, sections)")  # fmt: skip
     plots = [f"![{path.stem}](../plots/{path.name})\n" for path in files if path.suffix == ".png"]
     if plots:
         _write(files[0], "\n".join([files[0].read_text(encoding="utf-8"), "## Plots\n", *plots]))
