@@ -67,8 +67,9 @@ class Run:
         return {role: run for role in ROLES if (run := getattr(self, role)) is not None}
 
     def _check_zero_gamma(self) -> None:
-        options = default_options(self.model) | self.model_options
-        if options.get("zero_gamma") and options.get("shortcut") == "A":
+        if not self.model_options.get("zero_gamma"):
+            return
+        if (default_options(self.model) | self.model_options).get("shortcut") == "A":
             raise ValueError("zero_gamma needs projections, shortcut 'B' or 'C': the channels that shortcut 'A' adds "
                              "would stay 0 for ever, because their shortcut is 0, too, and ReLU passes no gradient "
                              "at 0")  # fmt: skip
@@ -82,8 +83,8 @@ class Run:
                 remedy = f"{colour}, or {remedy}"
             raise ValueError(f"{self.model} takes images with {wanted} channel(s), but images of {self.data} have "
                              f"{channels}: {remedy}")  # fmt: skip
-        own = self.recipe.plugins  # which may replace the net
-        if wanted == 1 and not own and pixels != [size := image_size(self.model)] * 2:
+        replaceable = bool(self.recipe.plugins)  # by another net
+        if wanted == 1 and not replaceable and pixels != [size := image_size(self.model)] * 2:
             raise ValueError(f"{self.model} takes images of {size}x{size} pixels, but images of {self.data} have "
                              f"{pixels[0]}x{pixels[1]}: scale them, or {colour} for another net")  # fmt: skip
 

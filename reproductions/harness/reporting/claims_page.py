@@ -78,9 +78,8 @@ def _in_short(found: Collection[dict[str, tuple[Page, list[Found]]]]) -> str:
     counts = {word: sum(one.startswith(word) for one in statements) for word in words}
     said = "; ".join(f"{word}, {count}" for word, count in counts.items() if count)
     said = (
-        f"The others of {len(statements)} claims about the papers' tables, each counted once a profile: {said}."
-        if said
-        else ""
+        said
+        and f"The others of {len(statements)} claims about the papers' tables, each counted once a profile: {said}."
     )
     return "".join([*lines, f"- {''.join(others)}{said}".rstrip(), "\n"])
 

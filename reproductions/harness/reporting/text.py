@@ -20,8 +20,8 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def signed(value: float | None, digits: int = 2) -> str:
     """Format a difference: ``+0.12``, ``−0.12``, and ``0.00`` without a sign."""
-    sign = "+" if value is not None and round(value, digits) > 0 else ""
-    return sign + number(value, digits)
+    shown = number(value, digits)
+    return f"+{shown}" if shown[0].isdigit() and float(shown) else shown
 
 
 def interval(values: Interval | None, show=number) -> str:
